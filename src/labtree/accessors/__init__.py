@@ -1,0 +1,1 @@
+"""Doors: one thin accessor class a file, whose methods call the rooms."""

@@ -1,0 +1,1 @@
+"""The grasshopper demonstration and its recordings."""

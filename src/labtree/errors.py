@@ -1,0 +1,43 @@
+"""The errors that labtree raises, all below :class:`LabtreeError`.
+
+Each error that a function raises also subclasses the builtin that a user would
+catch for it, so ``except KeyError`` works without knowing labtree.
+"""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigurationError",
+    "FormatError",
+    "LabtreeError",
+    "SessionError",
+    "WorkspaceError",
+]
+
+
+class LabtreeError(Exception):
+    """Base of every error that labtree raises on purpose."""
+
+    # KeyError shows the repr of its message; a sentence should stay a sentence.
+    def __str__(self) -> str:
+        """Return the message as it was written."""
+        return str(self.args[0]) if len(self.args) == 1 else Exception.__str__(self)
+
+
+class WorkspaceError(LabtreeError, ValueError):
+    """A workspace cannot do what was asked; nothing in it has changed."""
+
+
+class SessionError(LabtreeError, ValueError):
+    """A session, recorded or of a pipeline, cannot do what was asked."""
+
+
+class CheckpointError(SessionError):
+    """A checkpoint cannot be written or resumed."""
+
+
+class ConfigurationError(LabtreeError, ValueError):
+    """Parameters or prerequisites of a step are missing or contradict each other."""
+
+
+class FormatError(LabtreeError, ValueError):
+    """A file is not what it should be: foreign, damaged, or of an unknown version."""

@@ -1,0 +1,1 @@
+"""Foreign formats and libraries, one file each."""

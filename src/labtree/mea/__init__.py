@@ -1,0 +1,1 @@
+"""Steps for CMOS multi-electrode array recordings."""

@@ -1,0 +1,1 @@
+"""Murine Shift Work: names, formats, codec, models, trial tables."""

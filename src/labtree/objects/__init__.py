@@ -1,0 +1,1 @@
+"""What can be stored: one file a kind, and the registry of kinds."""

@@ -1,0 +1,1 @@
+"""Pipeline sessions: trees with steps and checkpoints."""

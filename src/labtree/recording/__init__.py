@@ -1,0 +1,1 @@
+"""Recordings: the recorder, its journal and recovery, sessions, labels, windows."""

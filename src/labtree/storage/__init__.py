@@ -1,0 +1,1 @@
+"""The cellar: files, arrays and catalogues; knows nothing of neuroscience."""

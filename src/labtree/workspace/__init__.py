@@ -1,0 +1,1 @@
+"""Workspace trees: the verbs on them, the lazy one, the manager."""
