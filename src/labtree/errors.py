@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "FormatError",
+    "ItemNotFoundError",
     "LabtreeError",
     "SessionError",
     "WorkspaceError",
@@ -25,6 +26,10 @@ class LabtreeError(Exception):
 
 class WorkspaceError(LabtreeError, ValueError):
     """A workspace cannot do what was asked; nothing in it has changed."""
+
+
+class ItemNotFoundError(WorkspaceError, KeyError):
+    """A workspace has no such namespace or key; the message lists those that it has."""
 
 
 class SessionError(LabtreeError, ValueError):

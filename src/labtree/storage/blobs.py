@@ -11,6 +11,7 @@ import os
 import tempfile
 import threading
 import zlib
+from collections import deque
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,15 @@ import numpy as np
 
 from labtree.errors import FormatError
 
-__all__ = ["Blob", "BytesSource", "FileSource", "ScratchSource", "as_bytes", "checksum", "identity"]
+__all__ = [
+    "Blob",
+    "BytesSource",
+    "FileSource",
+    "ScratchSource",
+    "as_bytes",
+    "checksum",
+    "identity",
+]
 
 # A gap between two pieces that is cheaper to read than a second read call.
 _GAP = 1 << 16
@@ -75,7 +84,7 @@ class FileSource:
 
     def __init__(self, path: str | Path, known: tuple[int, int, int, int] | None = None):
         self.name = str(path)
-        self._known = known or identity(path)
+        self.known = known or identity(path)
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
         self._closed = False
@@ -88,7 +97,7 @@ class FileSource:
                 file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed by close()
                 stat = os.fstat(file.fileno())
                 found = stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
-                if found != self._known:
+                if found != self.known:
                     file.close()
                     raise FormatError(
                         f"{self.name} changed on disk after it was opened; open it again"
@@ -113,7 +122,7 @@ class FileSource:
                 self._file = None
 
     def __reduce__(self) -> Any:
-        return FileSource, (self.name, self._known)
+        return FileSource, (self.name, self.known)
 
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
@@ -149,38 +158,47 @@ class ScratchSource:
         self._lock = threading.Lock()
         self._end = 0
         self._free: list[tuple[int, int]] = []  # offset, size
+        self._released: deque[tuple[int, int]] = deque()
         self._closed = False
 
     @property
     def size(self) -> int:
-        """Bytes that the file takes, free space included."""
-        return self._end
+        """Bytes that the file takes, free space between arrays included."""
+        with self._lock:
+            self._reclaim()
+            return self._end
 
     def write(self, pieces: Iterable[np.ndarray], nbytes: int) -> int:
-        """Put arrays of `nbytes` together one after the other; return their offset."""
+        """Take space for `nbytes` and put arrays there one after the other; return where."""
         offset = self._allocate(nbytes)
         position = offset
         try:
             for piece in pieces:
-                view = memoryview(as_bytes(piece))
-                while view:
-                    if hasattr(os, "pwrite"):
-                        count = os.pwrite(self._file.fileno(), view, position)
-                    else:
-                        with self._lock:
-                            self._file.seek(position)
-                            count = self._file.write(view)
-                    position += count
-                    view = view[count:]
+                self.write_at(position, piece)
+                position += piece.nbytes
         except BaseException:
             self.free(offset, nbytes)
             raise
         return offset
 
+    def write_at(self, offset: int, array: np.ndarray) -> None:
+        """Put an array at a place that was taken before."""
+        view = memoryview(as_bytes(array))
+        while view:
+            if hasattr(os, "pwrite"):
+                count = os.pwrite(self._file.fileno(), view, offset)
+            else:
+                with self._lock:
+                    self._file.seek(offset)
+                    count = self._file.write(view)
+            offset += count
+            view = view[count:]
+
     def _allocate(self, nbytes: int) -> int:
         with self._lock:
             if self._closed:
                 raise ValueError("the lazy workspace was closed; nothing can be stored in it")
+            self._reclaim()
             for i, (offset, size) in enumerate(self._free):
                 if size >= nbytes:
                     if size == nbytes:
@@ -193,25 +211,28 @@ class ScratchSource:
             return offset
 
     def free(self, offset: int, nbytes: int) -> None:
-        """Give space back."""
-        if not nbytes:
-            return
-        with self._lock:
-            merged = (offset, nbytes)
+        """Give space back; called by the garbage collector too, so it takes no lock."""
+        if nbytes:
+            self._released.append((offset, nbytes))
+
+    def _reclaim(self) -> None:
+        """Join what was given back with its free neighbours; cut the file where it ends free."""
+        while self._released:
+            offset, size = self._released.popleft()
             kept = []
-            for start, size in self._free:
-                if start + size == merged[0]:
-                    merged = (start, size + merged[1])
-                elif merged[0] + merged[1] == start:
-                    merged = (merged[0], merged[1] + size)
+            for start, length in self._free:
+                if start + length == offset:
+                    offset, size = start, size + length
+                elif offset + size == start:
+                    size += length
                 else:
-                    kept.append((start, size))
-            if merged[0] + merged[1] == self._end:
-                self._end = merged[0]
+                    kept.append((start, length))
+            if offset + size == self._end:
+                self._end = offset
                 if not self._closed:
                     self._file.truncate(self._end)
             else:
-                kept.append(merged)
+                kept.append((offset, size))
             self._free = kept
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
@@ -248,7 +269,7 @@ class Blob:
         The array's path in its file, for errors.
     """
 
-    __slots__ = ("__weakref__", "crc", "dtype", "name", "offset", "shape", "source")
+    __slots__ = ("__weakref__", "crc", "dtype", "name", "place", "shape")
 
     def __init__(
         self,
@@ -259,8 +280,8 @@ class Blob:
         crc: int | None,
         name: str,
     ):
-        self.source = source
-        self.offset = offset
+        # One attribute, so that a thread that reads meanwhile sees both or neither change.
+        self.place = (source, offset)
         self.dtype = dtype
         self.shape = shape
         self.crc = crc
@@ -273,27 +294,23 @@ class Blob:
 
     def _bytes(self, offset: int, nbytes: int) -> bytearray:
         buffer = bytearray(nbytes)
-        found = self.source.read_into(memoryview(buffer), self.offset + offset)
+        source, start = self.place
+        found = source.read_into(memoryview(buffer), start + offset)
         if found != nbytes:
-            raise FormatError(
-                f"{self.source.name}: {self.name} is cut short: "
-                f"{found} of {nbytes} bytes are there"
-            )
+            raise FormatError(_cut_short(source, self.name, found, nbytes))
         return buffer
 
     def read(self) -> np.ndarray:
         """Return the whole array, checked against its checksum."""
         array = np.empty(self.shape, self.dtype)
         if array.nbytes:
-            found = self.source.read_into(memoryview(as_bytes(array)), self.offset)
+            source, offset = self.place
+            found = source.read_into(memoryview(as_bytes(array)), offset)
             if found != array.nbytes:
-                raise FormatError(
-                    f"{self.source.name}: {self.name} is cut short: "
-                    f"{found} of {array.nbytes} bytes are there"
-                )
+                raise FormatError(_cut_short(source, self.name, found, array.nbytes))
             if self.crc is not None and checksum(array) != self.crc:
                 raise FormatError(
-                    f"{self.source.name}: {self.name} is damaged: its bytes do not match the "
+                    f"{source.name}: {self.name} is damaged: its bytes do not match the "
                     "checksum that was written with them; restore the file from a copy, or "
                     "read the other items one by one"
                 )
@@ -338,11 +355,15 @@ class Blob:
             result[first : first + count] = piece
 
     def __reduce__(self) -> Any:
-        source, offset = self.source, self.offset
+        source, offset = self.place
         if not isinstance(source, FileSource):
             # A scratch file dies with its process: the bytes travel instead.
             source, offset = BytesSource(self.read().tobytes(), self.name), 0
         return Blob, (source, offset, self.dtype, self.shape, self.crc, self.name)
+
+
+def _cut_short(source: Source, name: str, found: int, expected: int) -> str:
+    return f"{source.name}: {name} is cut short: {found} of {expected} bytes are there"
 
 
 def _is_int(part: object) -> bool:

@@ -29,7 +29,17 @@ import numpy as np
 from labtree.errors import FormatError
 from labtree.storage import exact
 
-__all__ = ["Spec", "companion", "decode", "encode", "encode_block", "extra_dimension", "hints", "plain", "view_spec"]
+__all__ = [
+    "Spec",
+    "companion",
+    "decode",
+    "encode",
+    "encode_block",
+    "extra_dimension",
+    "hints",
+    "plain",
+    "view_spec",
+]
 
 Spec = dict[str, Any]
 
