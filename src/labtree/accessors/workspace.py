@@ -113,13 +113,13 @@ class TreeWorkspaceAccessor:
         return verbs.delete(self._tree, namespace, key)
 
     def merge_from(self, other: xr.DataTree, overwrite: bool = False) -> dict[str, Any]:
-        """Take another workspace's items; see :func:`labtree.workspace.merging.merge_workspace`."""
+        """Take another workspace's items, all or nothing."""
         from labtree.workspace.merging import merge_workspace
 
         return merge_workspace(self._tree, other, overwrite)
 
     def save(self, path: str | Path | None = None) -> Path:
-        """Write ``name.h5`` and ``name.json``; see :func:`labtree.workspace.files.save_workspace`."""
+        """Write ``name.h5`` and ``name.json``, all or nothing."""
         from labtree.workspace.files import save_workspace
 
         return save_workspace(self._tree, path)

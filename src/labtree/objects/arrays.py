@@ -56,7 +56,8 @@ def array_to_dataset(array: np.ndarray, path: str = "obj") -> xr.Dataset:
     if array.mask is not np.ma.nomask:
         variables["mask"] = exact_variable(dims, np.asarray(array.mask), path)
     # The fill value only where one was chosen: asking for it makes one.
-    fill = None if array._fill_value is None else np.asarray(array.fill_value)
+    chosen = getattr(array, "_fill_value", None) is not None
+    fill = np.asarray(array.fill_value) if chosen else None
     about = {"fill_value": fill, "hard": bool(array.hardmask)}
     return xr.Dataset(variables, attrs={"labtree_masked": about})
 

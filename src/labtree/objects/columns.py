@@ -116,21 +116,23 @@ def decode_column(meta: Meta, pieces: dict[str, np.ndarray]) -> Any:
         zone = exact.decode_timezone(meta["zone"])
         return pd.DatetimeIndex(piece).tz_localize("UTC").tz_convert(zone).array
     if kind == "period":
-        return pd.arrays.PeriodArray(piece, dtype=pd.api.types.pandas_dtype(meta["dtype"]))
+        period: Any = pd.api.types.pandas_dtype(meta["dtype"])
+        return pd.arrays.PeriodArray(piece, dtype=period)
     raise ValueError(f"unknown column type {kind!r}: written by a newer labtree, or damaged")
 
 
-def _string_dtype(storage: str, na: str) -> pd.StringDtype:
+def _string_dtype(storage: str, na: str) -> Any:
+    make: Any = pd.StringDtype
     value = pd.NA if na == "NA" else np.nan
     try:
-        return pd.StringDtype(storage, na_value=value)
+        return make(storage, na_value=value)
     except ImportError:
         warnings.warn(
             "texts were stored from pyarrow, which is not installed: they come back with "
             "python storage; pip install pyarrow",
             stacklevel=2,
         )
-        return pd.StringDtype("python", na_value=value)
+        return make("python", na_value=value)
 
 
 def encode_index(index: pd.Index, name: str, pieces: Pieces, path: str) -> Meta:
@@ -161,16 +163,17 @@ def encode_index(index: pd.Index, name: str, pieces: Pieces, path: str) -> Meta:
 def decode_index(meta: Meta, pieces: dict[str, np.ndarray]) -> pd.Index:
     """Return the index that :func:`encode_index` was given."""
     if meta["index"] == "multi":
-        levels = [decode_index(level, pieces) for level in meta["levels"]]
-        codes = [pieces[code] for code in meta["codes"]]
+        levels: Any = [decode_index(level, pieces) for level in meta["levels"]]
+        codes: Any = [pieces[code] for code in meta["codes"]]
         names = exact.decode(meta["names"])
         return pd.MultiIndex(levels, codes, names=names, verify_integrity=False)
     name = exact.decode(meta["name"])
     if meta["index"] == "range":
-        return pd.RangeIndex(*meta["range"], name=name)
+        start, stop, step = meta["range"]
+        return pd.RangeIndex(start, stop, step, name=name)
     values = decode_column(meta["values"], pieces)
     dtype = values.dtype if isinstance(values, np.ndarray) else None
-    index = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
+    index: pd.Index = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
     if "freq" in meta:
-        index.freq = meta["freq"]
+        setattr(index, "freq", meta["freq"])  # noqa: B010, only some classes have it
     return index

@@ -83,7 +83,8 @@ def dataset_to_dataarray(dataset: xr.Dataset) -> xr.DataArray:
     """Return the DataArray that :func:`dataarray_to_dataset` was given."""
     copy = return_dataset(dataset)
     about = copy.attrs["labtree_array"]
-    return copy[about["variable"]].rename(about["name"])
+    array: xr.DataArray = copy[about["variable"]]
+    return array.rename(about["name"])
 
 
 def dataarray_summary(dataset: xr.Dataset) -> dict[str, Any]:

@@ -87,7 +87,8 @@ def _variable_name(label: Any, place: int) -> str:
 
 
 def _dataset(pieces: Pieces, about: dict[str, Any], rows: int, path: str) -> xr.Dataset:
-    variables, coords = {}, {}
+    variables: dict[str, Any] = {}
+    coords: dict[str, Any] = {}
     along = "row"
     while along in pieces:
         along += "_"

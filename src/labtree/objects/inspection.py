@@ -87,7 +87,7 @@ def _only_array(dataset: xr.Dataset) -> xr.DataArray:
 def require_matplotlib(what: str) -> None:
     """Raise an error that says how to install matplotlib where it is missing."""
     try:
-        import matplotlib  # noqa: F401, ICN001
+        import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f'{what} needs matplotlib: pip install "labtree[plot]"', name="matplotlib"

@@ -160,25 +160,33 @@ def _plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
     return copy
 
 
-register_kind(Kind("dataset", datasets.keep_dataset, _plain_dataset, datasets.dataset_summary))
-for _name, _build, _read, _summary in (
-    (
-        "dataarray",
-        datasets.dataarray_to_dataset,
-        datasets.dataset_to_dataarray,
-        datasets.dataarray_summary,
-    ),
-    ("dataframe", frames.frame_to_dataset, frames.dataset_to_frame, frames.frame_summary),
-    ("series", frames.series_to_dataset, frames.dataset_to_series, frames.series_summary),
-    ("ndarray", arrays.array_to_dataset, arrays.dataset_to_array, arrays.array_summary),
-    *(
+def _register_general_kinds() -> None:
+    register_kind(
+        Kind("dataset", datasets.keep_dataset, _plain_dataset, datasets.dataset_summary)
+    )
+    own: list[tuple[str, Any, Any, Any]] = [
         (
-            name,
-            lambda obj, path: values.value_to_dataset(obj, path, _encode_part),
-            lambda dataset: values.dataset_to_value(dataset, decode),
-            values.value_summary,
-        )
-        for name in (*_VALUES.values(), "value")
-    ),
-):
-    register_kind(Kind(_name, _either(_build), _read, _summary))
+            "dataarray",
+            datasets.dataarray_to_dataset,
+            datasets.dataset_to_dataarray,
+            datasets.dataarray_summary,
+        ),
+        ("dataframe", frames.frame_to_dataset, frames.dataset_to_frame, frames.frame_summary),
+        ("series", frames.series_to_dataset, frames.dataset_to_series, frames.series_summary),
+        ("ndarray", arrays.array_to_dataset, arrays.dataset_to_array, arrays.array_summary),
+    ]
+    for name, build, read, summary in own:
+        register_kind(Kind(name, _either(build), read, summary))
+    for name in (*_VALUES.values(), "value"):
+        register_kind(Kind(name, _either(_build_value), _read_value, values.value_summary))
+
+
+def _build_value(obj: Any, path: str) -> xr.Dataset:
+    return values.value_to_dataset(obj, path, _encode_part)
+
+
+def _read_value(dataset: xr.Dataset) -> Any:
+    return values.dataset_to_value(dataset, decode)
+
+
+_register_general_kinds()

@@ -65,7 +65,8 @@ class StoredArray(BackendArray):
 
 def lazy(array: StoredArray) -> Any:
     """Return `array` as the data of a Variable: read when indexed, copied when written to."""
-    return indexing.CopyOnWriteArray(indexing.LazilyIndexedArray(array))
+    wrapped: Any = indexing.LazilyIndexedArray(array)
+    return indexing.CopyOnWriteArray(wrapped)
 
 
 def stored_array(variable: Variable) -> StoredArray | None:

@@ -82,7 +82,7 @@ def _is_exact(value: Any) -> bool:
     if kind is str:
         return _is_text(value)
     if kind is int:
-        return -(2**63) <= value < 2**63
+        return bool(-(2**63) <= value < 2**63)
     if kind is np.ndarray:
         return value.ndim == 1 and value.size > 1 and codecs.plain(value.dtype)
     return kind is float

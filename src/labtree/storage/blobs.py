@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,9 +38,9 @@ _BLOCK = 1 << 24
 Key = tuple[int | slice | np.ndarray, ...]
 
 
-def as_bytes(array: np.ndarray) -> np.ndarray:
+def as_bytes(array: np.ndarray) -> memoryview:
     """Return the bytes of an array in C order, without a copy where it is so already."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def checksum(array: np.ndarray) -> int:
@@ -64,7 +64,7 @@ class Source(Protocol):
         ...
 
 
-def _read_into(file: BinaryIO, lock: threading.Lock, buffer: memoryview, offset: int) -> int:
+def _read_into(file: Any, lock: threading.Lock, buffer: memoryview, offset: int) -> int:
     done = 0
     while done < len(buffer):
         if hasattr(os, "preadv"):
@@ -72,7 +72,7 @@ def _read_into(file: BinaryIO, lock: threading.Lock, buffer: memoryview, offset:
         else:  # Windows has no positioned read
             with lock:
                 file.seek(offset + done)
-                count = file.readinto(buffer[done:])  # type: ignore[attr-defined]
+                count = file.readinto(buffer[done:])
         if count <= 0:
             break
         done += count
@@ -86,10 +86,10 @@ class FileSource:
         self.name = str(path)
         self.known = known or identity(path)
         self._lock = threading.Lock()
-        self._file: BinaryIO | None = None
+        self._file: Any = None
         self._closed = False
 
-    def _opened(self) -> BinaryIO:
+    def _opened(self) -> Any:
         with self._lock:
             if self._closed:
                 raise ValueError(f"{self.name} was closed; open it again to read from it")
@@ -102,8 +102,8 @@ class FileSource:
                     raise FormatError(
                         f"{self.name} changed on disk after it was opened; open it again"
                     )
-                self._file = file  # type: ignore[assignment]
-            return self._file  # type: ignore[return-value]
+                self._file = file
+            return self._file
 
     def hold(self) -> None:
         """Open the file now, so that later reads see it even when it is replaced."""
@@ -125,8 +125,9 @@ class FileSource:
         return FileSource, (self.name, self.known)
 
     def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
-            self._file.close()  # type: ignore[union-attr]
+        file = getattr(self, "_file", None)
+        if file is not None:
+            file.close()
 
 
 class BytesSource:
@@ -152,7 +153,7 @@ class ScratchSource:
 
     def __init__(self, folder: str | None = None):
         self.name = "the temporary file of a lazy workspace"
-        self._file: BinaryIO = tempfile.TemporaryFile(  # type: ignore[assignment]  # noqa: SIM115
+        self._file: Any = tempfile.TemporaryFile(  # noqa: SIM115, closed by close()
             prefix="labtree-", dir=folder, buffering=0
         )
         self._lock = threading.Lock()
@@ -183,7 +184,7 @@ class ScratchSource:
 
     def write_at(self, offset: int, array: np.ndarray) -> None:
         """Put an array at a place that was taken before."""
-        view = memoryview(as_bytes(array))
+        view = as_bytes(array)
         while view:
             if hasattr(os, "pwrite"):
                 count = os.pwrite(self._file.fileno(), view, offset)
@@ -216,7 +217,7 @@ class ScratchSource:
             self._released.append((offset, nbytes))
 
     def _reclaim(self) -> None:
-        """Join what was given back with its free neighbours; cut the file where it ends free."""
+        """Join what was given back with its free neighbours; cut a free end off."""
         while self._released:
             offset, size = self._released.popleft()
             kept = []
@@ -305,7 +306,7 @@ class Blob:
         array = np.empty(self.shape, self.dtype)
         if array.nbytes:
             source, offset = self.place
-            found = source.read_into(memoryview(as_bytes(array)), offset)
+            found = source.read_into(as_bytes(array), offset)
             if found != array.nbytes:
                 raise FormatError(_cut_short(source, self.name, found, array.nbytes))
             if self.crc is not None and checksum(array) != self.crc:

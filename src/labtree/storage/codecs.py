@@ -295,5 +295,7 @@ def _decode_text(spec: Spec, arrays: list[np.ndarray]) -> np.ndarray:
     else:
         for i, item in enumerate(data):
             result[i] = exact.decode(json.loads(item))
-    result = result.reshape(shape)
-    return result.astype(np.dtypes.StringDType()) if spec["dtype"] == "StringDType" else result
+    shaped: np.ndarray = result.reshape(shape)
+    if spec["dtype"] == "StringDType":
+        return shaped.astype(np.dtypes.StringDType())
+    return shaped

@@ -35,7 +35,12 @@ Sink = Callable[[Any, str], str]
 Source = Callable[[str], Any]
 
 _PLAIN = (str, int, bool, type(None))
-_CONTAINERS = {list: None, tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+_CONTAINERS: dict[type[Any], str | None] = {
+    list: None,
+    tuple: "$tuple",
+    set: "$set",
+    frozenset: "$frozenset",
+}
 _ADVICE = {
     "OrderedDict": "use dict(...)",
     "defaultdict": "use dict(...)",
@@ -224,7 +229,7 @@ def dtype_to_json(dtype: np.dtype[Any]) -> Any:
         return {"base": dtype_to_json(base), "shape": list(shape)}
     if dtype.names is None:
         return dtype.str
-    fields = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
+    fields: list[Any] = [dict(dtype.fields or {})[name] for name in dtype.names]
     return {
         "names": list(dtype.names),
         "formats": [dtype_to_json(field[0]) for field in fields],
@@ -249,7 +254,9 @@ def dtype_from_json(value: Any) -> np.dtype[Any]:
     }
     if any(title is not None for title in value["titles"]):
         fields["titles"] = value["titles"]
-    return np.dtype(fields, align=value["aligned"])
+    make: Any = np.dtype  # numpy does not type this form
+    structured: np.dtype[Any] = make(fields, align=value["aligned"])
+    return structured
 
 
 def _base64(data: bytes) -> str:
@@ -265,7 +272,7 @@ def _complex(text: str) -> complex:
 
 
 def encode_timezone(zone: dt.tzinfo | None) -> Any:
-    """Return a time zone as JSON: None, "UTC", the key of a ZoneInfo, or an offset in seconds."""
+    """Return a zone as JSON: None, "UTC", the key of a ZoneInfo, or an offset in seconds."""
     if zone is None or zone is dt.UTC:
         return None if zone is None else "UTC"
     key = getattr(zone, "key", None)

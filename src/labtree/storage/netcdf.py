@@ -120,7 +120,7 @@ class NetCDFWriter:
             return 0
         offset: int = variable.get_offset()
         self._raw.seek(offset)
-        view = memoryview(as_bytes(array))
+        view = as_bytes(array)
         while view:  # a full disk can take a part of it before it says so
             view = view[self._raw.write(view) :]
         return offset

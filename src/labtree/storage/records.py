@@ -184,7 +184,9 @@ def _with_coordinates(
     multiindexes = layout.get("multiindexes", {})
     levels = {level for names in multiindexes.values() for level in names}
     unindexed = set(layout.get("coords", ()))
-    data, indexed, bare = {}, {}, {}
+    data: dict[str, Variable] = {}
+    indexed: dict[str, Variable] = {}
+    bare: dict[str, Variable] = {}
     for name, array in arrays.items():
         is_index = dims[name] == (name,) and name not in unindexed
         if is_index or name in levels:

@@ -81,12 +81,14 @@ def _put_blocks(
     """Write a dask array one block after the other, as many at a time as dask wants."""
     import dask.array
 
+    store: Any = dask.array.store
+
     spec, dtype, extra = codecs.view_spec(variable.dtype)
     shape = variable.shape + extra
     nbytes = int(np.prod(shape)) * dtype.itemsize
     offset = scratch.write((), nbytes)
     blob = _blob(scratch, offset, dtype, shape, None, path)
-    dask.array.store(variable.data, _Target(scratch, offset, shape), lock=False)
+    store(variable.data, _Target(scratch, offset, shape), lock=False)
     return spec, blob
 
 

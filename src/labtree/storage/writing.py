@@ -269,6 +269,7 @@ def _copied(
     stored: StoredArray,
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
     arrays: list[Any] = [blob.read() for blob in stored.blobs]
+    crcs: list[int | None]
     movable = all(type(blob) is Blob for blob in stored.blobs)
     crcs = [
         checksum(array) if blob.crc is None else blob.crc
@@ -293,17 +294,17 @@ class _BlockTarget:
 
 def _write_blocks(writer: NetCDFWriter, dataset: Any, planned: _Planned) -> int:
     import dask.array
-    from dask.array.core import slices_from_chunks
-    from dask.base import get_scheduler
+    import dask.base
 
+    dask_: Any = dask  # which has types for some of this only
     target = _BlockTarget(writer, dataset, planned)
     array = planned.array
-    scheduler = get_scheduler(collections=[array])
+    scheduler = dask_.base.get_scheduler(collections=[array])
     if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
         # An open file cannot travel to other processes: the blocks come here instead.
         array = array.persist()
-        for key in slices_from_chunks(array.chunks):
+        for key in dask_.array.core.slices_from_chunks(array.chunks):
             target[key] = array[key].compute()
     else:
-        dask.array.store(array, target, lock=False)
+        dask_.array.store(array, target, lock=False)
     return dataset.get_offset() or 0

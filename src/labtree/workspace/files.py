@@ -32,9 +32,10 @@ from labtree.workspace.items import (
     item_dataset,
     iterate_items,
     missing_item,
+    node_name,
 )
 from labtree.workspace.state import State, state_of
-from labtree.workspace.verbs import describe, identify, node_name
+from labtree.workspace.verbs import describe, identify
 
 __all__ = ["load_item", "load_workspace", "open_workspace", "save_workspace", "workspace_path"]
 
@@ -119,7 +120,7 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
 def _complete(root: xr.DataTree) -> None:
     """Give an identity to a tree, and a time to items, that xarray's own verbs made."""
     if "labtree_workspace_id" not in root.attrs:
-        root.attrs |= identify()
+        root.attrs.update(identify())
     for _, _, node in iterate_items(root):
         if CREATED not in node.attrs:
             node.attrs[CREATED] = time.time()

@@ -40,7 +40,7 @@ def real_name(node: xr.DataTree) -> str:
     return kept if isinstance(kept, str) else decode_name(node.name or "")
 
 
-def set_name(attrs: dict[str, Any], name: str) -> None:
+def set_name(attrs: dict[Any, Any], name: str) -> None:
     """Keep the real name in the attributes of a node where it had to be cut."""
     attrs.pop(NAME, None)
     if decode_name(encode_name(name)) != name:

@@ -69,7 +69,7 @@ def merge_workspace(
         for name, below in groups.items():
             attach_children(root.children[name], below)
         if "labtree_workspace_id" not in root.attrs:
-            root.attrs |= identify()
+            root.attrs.update(identify())
     return {"merged": len(nodes), "skipped": len(skipped), "skipped_keys": skipped}
 
 

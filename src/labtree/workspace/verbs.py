@@ -137,7 +137,7 @@ def store_item(
     node = xr.DataTree(dataset=dataset)
     with state.lock:
         if "labtree_workspace_id" not in root.attrs:
-            root.attrs |= identify()
+            root.attrs.update(identify())
         attach_children(_namespace(root, namespace), {_key_name(root, namespace, key): node})
 
 
