@@ -9,7 +9,8 @@ from xarray.core import indexing
 from xarray.core.variable import Variable
 
 from labtree.storage import codecs, exact
-from labtree.storage.blobs import Blob, BytesSource
+from labtree.storage.blobs import Blob
+from labtree.storage.sources import BytesSource
 
 __all__ = ["StoredArray", "lazy", "load_variables", "memory_array", "stored_array"]
 

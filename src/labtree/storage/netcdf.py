@@ -18,7 +18,7 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t
 
 from labtree.storage.attributes import write_native
-from labtree.storage.blobs import as_bytes
+from labtree.storage.sources import as_bytes
 
 __all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions"]
 

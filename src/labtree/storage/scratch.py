@@ -11,8 +11,9 @@ from xarray.core.variable import Variable
 
 from labtree.storage import codecs
 from labtree.storage.arrays import StoredArray, lazy, stored_array
-from labtree.storage.blobs import Blob, ScratchSource, checksum
+from labtree.storage.blobs import Blob, checksum
 from labtree.storage.records import variable_values
+from labtree.storage.sources import ScratchSource
 from labtree.storage.writing import is_dask
 
 __all__ = ["put_dataset"]

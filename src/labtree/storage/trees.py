@@ -12,10 +12,11 @@ import xarray as xr
 from labtree.errors import FormatError
 from labtree.storage import exact
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
-from labtree.storage.blobs import Blob, FileSource, identity
+from labtree.storage.blobs import Blob
 from labtree.storage.catalogue import Catalogue, read_catalogue
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
+from labtree.storage.sources import FileSource, identity
 from labtree.storage.walking import NetCDFSource, NetCDFVariable, walk
 from labtree.storage.writing import write_tree
 

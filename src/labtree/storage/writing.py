@@ -15,11 +15,12 @@ from xarray.core.variable import Variable
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.attributes import write_attributes, write_native
-from labtree.storage.blobs import Blob, FileSource, checksum
+from labtree.storage.blobs import Blob, checksum
 from labtree.storage.catalogue import VERSION, write_catalogue
 from labtree.storage.names import encode_name, is_legal
 from labtree.storage.netcdf import NON_COORDINATE, NetCDFWriter, SharedDimensions
 from labtree.storage.records import dataset_layout, kept_variables, variable_values
+from labtree.storage.sources import FileSource
 
 __all__ = ["Written", "is_dask", "write_tree"]
 

@@ -14,9 +14,9 @@ from labtree.errors import FormatError, WorkspaceError
 from labtree.objects import registry
 from labtree.storage.arrays import load_variables
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
-from labtree.storage.blobs import FileSource, identity
 from labtree.storage.catalogue import Catalogue
 from labtree.storage.records import DatasetBuilder
+from labtree.storage.sources import FileSource, identity
 from labtree.storage.trees import (
     add_source,
     check_folder,

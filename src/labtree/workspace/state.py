@@ -11,7 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from labtree.storage.blobs import ScratchSource
+from labtree.storage.sources import ScratchSource
 from labtree.storage.trees import add_source
 
 __all__ = ["State", "state_of"]
