@@ -256,8 +256,9 @@ def check_bounds(spike_times: Array, row_size: Any, start_time: float, length: f
         unit = units[lasts.argmax()]
         raise DataError(
             f"unit {unit} has a spike at {last} ms, after the end of the recording at "
-            f"{start_time + length} ms (start_time {start_time} + length {length}). Are the "
-            "times absolute? Write start_time=..., or cut with labtree.select_time(ds, start, stop)"
+            f"{start_time + length} ms (start_time {start_time} + length {length}). Are "
+            "the times absolute? Write start_time=..., or cut with "
+            "labtree.select_time(ds, start, stop)"
         )
 
 

@@ -81,7 +81,7 @@ def plot_rate_data(ds: xr.Dataset, *, ax: "Axes | None" = None, **style: Any) ->
             _edges(time) * factor,
             np.arange(ds.sizes["unit"] + 1) - 0.5,
             rate.values,
-            **{"cmap": "viridis", "rasterized": True} | style,
+            **_style(style, cmap="viridis", rasterized=True),
         )
         _colorbar(ax, mesh, _rate_label(rate))
     ax.set(xlabel=label, ylabel="Unit")
@@ -207,8 +207,8 @@ def _ticks(
     ax: "Axes", times: NDArray[Any], rows: NDArray[Any], n_rows: int, style: dict[str, Any]
 ) -> None:
     size = float(np.clip(200 / max(n_rows, 1), 1.5, 14))
-    drawn = {"color": "black", "markersize": size, "markeredgewidth": 0.7, "rasterized": True}
-    ax.plot(times, rows, linestyle="none", marker="|", **drawn | style)
+    drawn = _style(style, color="black", markersize=size, markeredgewidth=0.7, rasterized=True)
+    ax.plot(times, rows, **{"linestyle": "none", "marker": "|"} | drawn)
 
 
 def _window(ax: "Axes", start: float, stop: float) -> None:
@@ -249,7 +249,7 @@ def _average(
 ) -> "Axes":
     mean, spread = values.mean(axis=1), values.std(axis=1)
     factor, label = _time_scale(float(time[-1] - time[0]))
-    (line,) = ax.plot(time * factor, mean, **{"linewidth": 1.8} | style)
+    (line,) = ax.plot(time * factor, mean, **_style(style, linewidth=1.8))
     ax.fill_between(
         time * factor, mean - spread, mean + spread, color=line.get_color(), alpha=0.25, lw=0
     )
@@ -275,7 +275,7 @@ def _matrix(
         values = values.astype(np.uint8)
     n_units = values.shape[0]
     ax = _axes(ax, height=6.0)
-    image = ax.imshow(values, **{"cmap": "viridis", "interpolation": "nearest"} | style)
+    image = ax.imshow(values, **_style(style, cmap="viridis", interpolation="nearest"))
     _colorbar(ax, image, name)
     ax.set(xlabel="Unit", ylabel="Unit")
     if "label_i" in ds.coords and n_units:
@@ -286,6 +286,10 @@ def _matrix(
         ax.set_xticks(shown, labels[::step], rotation=90 if crowded else 0)
         ax.set_yticks(shown, labels[::step])
     return ax
+
+
+def _style(given: dict[str, Any], **ours: Any) -> dict[str, Any]:
+    return ours | given
 
 
 def _colorbar(ax: "Axes", drawn: Any, label: str) -> None:

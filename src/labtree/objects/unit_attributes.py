@@ -91,12 +91,13 @@ def attribute_coords(
         coord = name if name in plain else _unused(name.replace("/", "_"), used)
         attrs = {} if coord == name else {REAL_NAME: name}
         extra = tuple(_unused(f"{coord}_{axis}", used) for axis in range(1, values.ndim))
-        if missing is not None:
-            mask = attrs[MASK] = _unused(f"{coord}_missing", used)
-            coords[mask] = xr.Variable(tuple(dims), missing.reshape(shape))
         coords[coord] = exact_variable(
             (*dims, *extra), values.reshape(shape + values.shape[1:]), attrs
         )
+        if missing is not None:
+            mask = attrs[MASK] = _unused(f"{coord}_missing", used)
+            coords[coord].attrs = attrs
+            coords[mask] = xr.Variable(tuple(dims), missing.reshape(shape))
     return coords
 
 
@@ -195,7 +196,7 @@ def column(values: Sequence[Any]) -> Column:
     out = np.empty((len(values), *shape), dtype)
     if missing is not None:
         out[missing] = _filler(out.dtype)
-    if dtype != object:
+    if not dtype.hasobject:
         if present:
             out[where] = present
         return Column(out, missing)
@@ -224,7 +225,7 @@ def alike(first: Any, second: Any) -> bool:
             return False
         if first.dtype.hasobject:
             return alike(first.ravel().tolist(), second.ravel().tolist())
-        return first.tobytes() == second.tobytes()
+        return bool(first.tobytes() == second.tobytes())
     if isinstance(first, list | tuple):
         return len(first) == len(second) and all(map(alike, first, second))
     if isinstance(first, dict):
