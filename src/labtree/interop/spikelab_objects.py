@@ -64,7 +64,9 @@ PairwiseCompMatrixStack, AnalysisWorkspace, or dict of these
         return _spike_data(obj)
     if {"inst_Frate_data", "times"} <= found:
         unit = getattr(obj, "rate_unit", None)
-        return rate_data(obj.inst_Frate_data, obj.times, unit=unit, neuron_attributes=attributes)
+        return rate_data(
+            obj.inst_Frate_data, obj.times, unit=unit, neuron_attributes=attributes
+        )
     if {"event_stack", "times", "step_size"} <= found:
         return rate_slice_stack(
             obj.event_stack, obj.times, step_size=obj.step_size, neuron_attributes=attributes
@@ -82,7 +84,8 @@ PairwiseCompMatrixStack, AnalysisWorkspace, or dict of these
 
 
 def _spike_data(obj: Any) -> xr.Dataset:
-    raw_data, raw_time = (getattr(obj, name, None) for name in ("raw_data", "raw_time"))
+    raw_data: Any = getattr(obj, "raw_data", ())
+    raw_time: Any = getattr(obj, "raw_time", ())
     if not np.size(raw_time):
         raw_data = raw_time = None
     elif not np.size(raw_data):

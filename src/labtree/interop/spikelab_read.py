@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import xarray as xr
-from h5py import h5a, h5d, h5g, h5l, h5o, h5s
-from numpy.typing import NDArray
+from h5py import h5d, h5g, h5l, h5o
 
 from labtree.errors import DataError, FormatError
+from labtree.interop.spikelab_hdf5 import (
+    array,
+    attribute,
+    decode_array,
+    links,
+    names,
+    optional_array,
+    required_attribute,
+)
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
@@ -25,9 +33,6 @@ from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
 
 __all__ = ["Item", "SpikeLabFile", "read_spikelab"]
-
-_LARGE = 64 * 2**20
-_MOST_PACKED = 1000
 
 _MEMBERS = {
     "ndarray": {"data"},
@@ -87,7 +92,7 @@ def read_spikelab(path: Path) -> SpikeLabFile:
         reader = _Reader(path)
         root = h5g.open(file.id, b"/")
         items = sorted(reader.items(root), key=lambda item: item[:2])
-        workspace_id = _attribute(root, b"__workspace_id__")
+        workspace_id = attribute(root, b"__workspace_id__")
         if workspace_id is None and not items:
             found = ", ".join(sorted(file)[:10]) or "nothing"
             raise FormatError(
@@ -97,8 +102,8 @@ def read_spikelab(path: Path) -> SpikeLabFile:
             )
         return SpikeLabFile(
             workspace_id,
-            _attribute(root, b"__workspace_name__") or None,
-            _attribute(root, b"__created_at__"),
+            attribute(root, b"__workspace_name__") or None,
+            attribute(root, b"__created_at__"),
             items,
             reader.problems,
         )
@@ -115,26 +120,26 @@ class _Reader:
     def items(self, gid: Any, parents: tuple[str, ...] = ()) -> Iterator[Item]:
         for name, child in self.groups(gid, parents):
             path = (*parents, name)
-            kind = _attribute(child, b"__type__")
+            kind = attribute(child, b"__type__")
             if kind is None:
                 if self.is_new(child, path):
                     yield from self.items(child, path)
                 continue
             yield from self.item(child, path, kind)
             # A key such as "a/b" beside a key "a" lies inside of the group of "a".
-            if kind != "dict" and not _MEMBERS.get(kind, set()) >= set(_names(child)):
+            if kind != "dict" and not _MEMBERS.get(kind, set()) >= set(names(child)):
                 yield from self.inner_items(child, path, kind)
             elif kind == "dict" and self.names:
                 yield from (
                     item
                     for inner, group in self.groups(child, path)
                     if (*path, inner) in self.names
-                    for item in self.item(group, (*path, inner), _attribute(group, b"__type__"))
+                    for item in self.item(group, (*path, inner), attribute(group, b"__type__"))
                 )
 
     def inner_items(self, gid: Any, path: tuple[str, ...], kind: str) -> Iterator[Item]:
         for name, child in self.groups(gid, path, skip=_MEMBERS.get(kind, set())):
-            inner = _attribute(child, b"__type__")
+            inner = attribute(child, b"__type__")
             if inner is not None:
                 yield from self.item(child, (*path, name), inner)
 
@@ -144,7 +149,7 @@ class _Reader:
         # Whatever is wrong with one item, the others shall come in.
         try:
             obj = self.value(gid, path, kind)
-            created_at, note = _attribute(gid, b"__created_at__"), _attribute(gid, b"__note__")
+            created_at, note = attribute(gid, b"__created_at__"), attribute(gid, b"__note__")
             created_at = None if created_at is None else float(created_at)
         except Exception as error:
             self.problems.append(f"{where}: left out: {_reason(error)}")
@@ -154,7 +159,7 @@ class _Reader:
     def groups(
         self, gid: Any, parents: tuple[str, ...], skip: set[str] | None = None
     ) -> Iterator[tuple[str, Any]]:
-        for raw, link in _links(gid):
+        for raw, link in links(gid):
             name = raw.decode("utf-8", "backslashreplace")
             if skip and name in skip:
                 continue
@@ -169,7 +174,7 @@ class _Reader:
                 continue
             if not isinstance(child, h5g.GroupID):
                 # The members of an item are read with it.
-                if not skip and _attribute(gid, b"__type__") is None:
+                if not skip and attribute(gid, b"__type__") is None:
                     self.problems.append(
                         f"{where}: left out: a dataset that belongs to no item"
                     )
@@ -188,19 +193,19 @@ class _Reader:
     def value(self, gid: Any, path: tuple[str, ...], kind: Any) -> Any:
         match kind:
             case "ndarray":
-                return _array(gid, "data")
+                return array(gid, "data")
             case "SpikeData":
                 return self.valid(self.spike_data(gid, path), path)
             case "RateData":
-                rates = _array(gid, "inst_Frate_data")
+                rates = array(gid, "inst_Frate_data")
                 attributes = self.attributes(gid, path, len(rates))
-                times = _array(gid, "times")
+                times = array(gid, "times")
                 return rate_data(rates, times, unit=None, neuron_attributes=attributes)
             case "RateSliceStack":
-                stack = _array(gid, "event_stack")
-                step = _attribute(gid, b"__step_size__", _attribute(gid, b"step_size", 1.0))
+                stack = array(gid, "event_stack")
+                step = attribute(gid, b"__step_size__", attribute(gid, b"step_size", 1.0))
                 attributes = self.attributes(gid, path, len(stack))
-                times = _array(gid, "times")
+                times = array(gid, "times")
                 return rate_slice_stack(
                     stack, times, step_size=step, neuron_attributes=attributes
                 )
@@ -208,15 +213,15 @@ class _Reader:
                 return self.spike_slices(gid, path)
             case "PairwiseCompMatrix":
                 return pairwise_matrix(
-                    _array(gid, "matrix"),
-                    labels=_optional(gid, "labels"),
+                    array(gid, "matrix"),
+                    labels=optional_array(gid, "labels"),
                     metadata=self.metadata(gid, path),
                 )
             case "PairwiseCompMatrixStack":
                 return pairwise_stack(
-                    _array(gid, "stack"),
-                    labels=_optional(gid, "labels"),
-                    times=_optional(gid, "times"),
+                    array(gid, "stack"),
+                    labels=optional_array(gid, "labels"),
+                    times=optional_array(gid, "times"),
                     metadata=self.metadata(gid, path),
                 )
             case "dict" | None:
@@ -224,15 +229,15 @@ class _Reader:
             case "scalar":
                 return _scalar(gid)
             case "scalar_str":
-                return str(_required(gid, b"__scalar_value__"))
+                return str(required_attribute(gid, b"__scalar_value__"))
             case "none":
                 return None
             case "tuple":
-                return _nested_tuple(_array(gid, "data").tolist())
+                return _nested_tuple(array(gid, "data").tolist())
             case "set":
-                return {_nested_tuple(value) for value in _array(gid, "data").tolist()}
+                return {_nested_tuple(value) for value in array(gid, "data").tolist()}
             case "frozenset":
-                return frozenset(map(_nested_tuple, _array(gid, "data").tolist()))
+                return frozenset(map(_nested_tuple, array(gid, "data").tolist()))
         known = ", ".join([*_MEMBERS, "dict", "scalar", "scalar_str", "none"])
         raise FormatError(f"unknown __type__ {kind!r}, expected one of {known}")
 
@@ -244,7 +249,7 @@ class _Reader:
             if (*path, name) in self.names:
                 continue
             try:
-                kind = _attribute(child, b"__type__")
+                kind = attribute(child, b"__type__")
                 out[name] = self.value(child, (*path, name), kind)
             except Exception as error:
                 where = "/" + "/".join((*path, name))
@@ -252,15 +257,15 @@ class _Reader:
         return out
 
     def spike_data(self, gid: Any, path: tuple[str, ...]) -> xr.Dataset:
-        spike_times = _array(gid, "spike_times")
-        ends = _array(gid, "spike_times_index")
+        spike_times = array(gid, "spike_times")
+        ends = array(gid, "spike_times_index")
         row_size = np.diff(ends, prepend=np.zeros(1, ends.dtype)).astype(np.int64)
-        n_units = int(_attribute(gid, b"N", row_size.size))
+        n_units = int(attribute(gid, b"N", row_size.size))
         if n_units != row_size.size:
             raise FormatError(
                 f"N is {n_units}, but spike_times_index ends {row_size.size} trains"
             )
-        raw_time, raw_data = _optional(gid, "raw_time"), _optional(gid, "raw_data")
+        raw_time, raw_data = optional_array(gid, "raw_time"), optional_array(gid, "raw_data")
         raw = None
         if raw_time is not None:
             # Times without traces: SpikeLab writes no dataset of size 0.
@@ -269,8 +274,8 @@ class _Reader:
         return spike_data.assemble(
             spike_times,
             row_size,
-            length=float(_required(gid, b"length_ms")),
-            start_time=float(_attribute(gid, b"start_time", 0.0)),
+            length=float(required_attribute(gid, b"length_ms")),
+            start_time=float(attribute(gid, b"start_time", 0.0)),
             neuron_attributes=self.attributes(gid, path, n_units),
             metadata=self.metadata(gid, path),
             raw=raw,
@@ -286,23 +291,23 @@ class _Reader:
 
     def spike_slices(self, gid: Any, path: tuple[str, ...]) -> xr.Dataset:
         group = h5g.open(gid, b"spike_stack")
-        names = sorted(_names(group), key=int)
+        numbers = sorted(names(group), key=int)
         slices = [
             self.spike_data(h5g.open(group, name.encode()), (*path, "spike_stack", name))
-            for name in names
+            for name in numbers
         ]
-        n_units = int(_attribute(gid, b"N", slices[0].sizes["unit"] if slices else 0))
+        n_units = int(attribute(gid, b"N", slices[0].sizes["unit"] if slices else 0))
         attributes = self.attributes(gid, path, n_units)
-        return spike_slice_stack(slices, _array(gid, "times"), neuron_attributes=attributes)
+        return spike_slice_stack(slices, array(gid, "times"), neuron_attributes=attributes)
 
     def attributes(
         self, gid: Any, path: tuple[str, ...], n_units: int
     ) -> dict[str, Column] | None:
-        if "neuron_attributes" not in _names(gid):
+        if "neuron_attributes" not in names(gid):
             return None
         group = h5g.open(gid, b"neuron_attributes")
         columns = {}
-        for name in _names(group):
+        for name in names(group):
             try:
                 found = _attribute_column(group, name)
                 if len(found.values) != n_units:
@@ -314,9 +319,9 @@ class _Reader:
         return columns
 
     def metadata(self, gid: Any, path: tuple[str, ...]) -> dict[str, Any]:
-        text = _attribute(gid, b"__metadata__", "{}")
+        text = attribute(gid, b"__metadata__", "{}")
         try:
-            found = json.loads(text, object_hook=_json_array)
+            found = json.loads(text, object_hook=decode_array)
             if isinstance(found, dict):
                 return found
             reason = "not a JSON object"
@@ -327,78 +332,14 @@ class _Reader:
         return {"__metadata__": text}
 
 
-def _links(gid: Any) -> list[tuple[bytes, int]]:
-    found: list[tuple[bytes, int]] = []
-    if gid.get_num_objs():
-        gid.links.iterate(lambda name, info: found.append((name, info.type)), info=True)
-    return found
-
-
-def _names(gid: Any) -> list[str]:
-    return [name.decode("utf-8", "backslashreplace") for name, _ in _links(gid)]
-
-
-def _attribute(oid: Any, name: bytes, default: Any = None) -> Any:
-    if not h5a.exists(oid, name):
-        return default
-    attribute = h5a.open(oid, name)
-    dtype = attribute.dtype
-    value = np.empty(attribute.shape, dtype)
-    attribute.read(value)
-    if value.shape:
-        return value
-    found = value[()]
-    if isinstance(found, bytes):
-        return found.decode("utf-8")
-    return found.item() if isinstance(found, np.generic) and dtype.names is None else found
-
-
-def _required(oid: Any, name: bytes) -> Any:
-    value = _attribute(oid, name)
-    if value is None:
-        raise FormatError(f"the attribute {name.decode()} is missing")
-    return value
-
-
-def _array(gid: Any, name: str) -> NDArray[Any]:
-    try:
-        link = gid.links.get_info(name.encode())
-    except KeyError:
-        raise FormatError(f"the dataset {name!r} is missing") from None
-    if link.type != h5l.TYPE_HARD:
-        raise FormatError(f"the dataset {name!r} is a link to elsewhere, which is not followed")
-    return _read(h5d.open(gid, name.encode()))
-
-
-def _optional(gid: Any, name: str) -> NDArray[Any] | None:
-    return _array(gid, name) if gid.links.exists(name.encode()) else None
-
-
-def _read(dataset: Any) -> NDArray[Any]:
-    dtype, shape = dataset.dtype, dataset.shape
-    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if size > _LARGE and size > _MOST_PACKED * dataset.get_storage_size():
-        raise FormatError(
-            f"a dataset says that it holds {size} bytes, but hardly any are stored"
-        )
-    if dtype.kind == "O" and h5py.check_string_dtype(dtype):
-        return np.asarray(h5py.Dataset(dataset).asstr()[()], dtype=str)
-    if dtype.hasobject:
-        return np.asarray(h5py.Dataset(dataset)[()])
-    values = np.empty(shape, dtype)
-    if values.size:
-        dataset.read(h5s.ALL, h5s.ALL, values)
-    return values
-
-
 def _attribute_column(group: Any, name: str) -> Column:
-    values = _array(group, name)
+    values = array(group, name)
     if values.ndim == 0:
         raise FormatError("one value, expected one for each unit")
     dataset = h5d.open(group, name.encode())
     if values.ndim > 1:
         missing = np.zeros(len(values), bool)
-        listed = _attribute(dataset, b"__missing_unit_indices__")
+        listed = attribute(dataset, b"__missing_unit_indices__")
         if listed is not None:
             missing[np.asarray(listed, dtype=np.int64)] = True
         elif values.dtype.kind == "f" and values[0].size:
@@ -411,7 +352,7 @@ def _attribute_column(group: Any, name: str) -> Column:
     missing = np.isnan(values)
     there = values[~missing]
     # The kind is that of the first value alone; it must not change the others.
-    match _attribute(dataset, b"__scalar_kind__"):
+    match attribute(dataset, b"__scalar_kind__"):
         case "bool" if np.isin(there, (0, 1)).all():
             values = np.where(missing, 0, values).astype(bool)
         case "int" if (np.trunc(there) == there).all() and (abs(there) < 2.0**63).all():
@@ -420,8 +361,8 @@ def _attribute_column(group: Any, name: str) -> Column:
 
 
 def _scalar(gid: Any) -> Any:
-    value = _required(gid, b"__scalar_value__")
-    kind = _attribute(gid, b"__scalar_kind__")
+    value = required_attribute(gid, b"__scalar_value__")
+    kind = attribute(gid, b"__scalar_kind__")
     match kind:
         case "int" | "float" | "bool":
             return {"int": int, "float": float, "bool": bool}[kind](value)
@@ -440,16 +381,6 @@ def _scalar(gid: Any) -> Any:
 
 def _nested_tuple(value: Any) -> Any:
     return tuple(map(_nested_tuple, value)) if isinstance(value, list) else value
-
-
-def _json_array(found: dict[str, Any]) -> Any:
-    if found.get("__ndarray__") is not True:
-        return found
-    try:
-        values = np.array(found["values"], dtype=np.dtype(found["dtype"]))
-        return values.reshape(found["shape"])
-    except (KeyError, TypeError, ValueError):
-        return found
 
 
 def _names_of_index(path: Path) -> dict[tuple[str, ...], tuple[str, str]]:
