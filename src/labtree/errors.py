@@ -10,6 +10,7 @@ __all__ = [
     "DataError",
     "FormatError",
     "LabtreeError",
+    "LossWarning",
     "MissingDependencyError",
     "SessionError",
     "WorkspaceError",
@@ -51,3 +52,7 @@ class DataError(LabtreeError, ValueError):
 
 class MissingDependencyError(LabtreeError, ImportError):
     """An optional library is not installed; the message says how to install it."""
+
+
+class LossWarning(UserWarning):
+    """Something could not come along to or from another format; all else did."""

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import xarray as xr
 
+from labtree.errors import LossWarning
 from labtree.interop.spikelab_read import Item, read_spikelab
 
-__all__ = ["SpikeLabImportWarning", "build_workspace", "import_spikelab"]
-
-
-class SpikeLabImportWarning(UserWarning):
-    """Parts of a SpikeLab file could not be read; all others came in."""
+__all__ = ["build_workspace", "import_spikelab"]
 
 
 def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
@@ -35,7 +32,7 @@ def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
 
     Warns
     -----
-    SpikeLabImportWarning
+    LossWarning
         If a part could not be read or is not valid. The warning names each with its path
         and the reason; so does the attribute ``spikelab_problems`` of the workspace.
 
@@ -55,7 +52,7 @@ def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
         listed = "\n".join(file.problems)
         warnings.warn(
             f"{path}: {len(file.items)} items came in; not all is as it should be:\n{listed}",
-            SpikeLabImportWarning,
+            LossWarning,
             stacklevel=2,
         )
     return tree

@@ -14,14 +14,10 @@ from typing import Literal
 import h5py
 import xarray as xr
 
-from labtree.errors import DataError
+from labtree.errors import DataError, LossWarning
 from labtree.interop.spikelab_write import Writer
 
-__all__ = ["SpikeLabExportWarning", "export_spikelab"]
-
-
-class SpikeLabExportWarning(UserWarning):
-    """SpikeLab's format cannot hold all of a workspace; the rest was written."""
+__all__ = ["export_spikelab"]
 
 
 def export_spikelab(
@@ -50,7 +46,7 @@ def export_spikelab(
 
     Warns
     -----
-    SpikeLabExportWarning
+    LossWarning
         With ``on_loss="warn"``, if something was changed or left out.
 
     Raises
@@ -81,7 +77,7 @@ def export_spikelab(
         if losses:
             warnings.warn(
                 f"{target}: SpikeLab's format cannot hold all of the workspace:\n{listed}",
-                SpikeLabExportWarning,
+                LossWarning,
                 stacklevel=2,
             )
         for file_ in (new, new_index):
