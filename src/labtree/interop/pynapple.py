@@ -70,12 +70,13 @@ def to_pynapple(ds: xr.Dataset) -> Any:
     for name in ("metadata", "raw_data"):
         if name in ds.attrs or name in ds:
             _lost(f"{name!r}", "keep the Dataset beside it")
+    support = nap.IntervalSet(start, start + length, time_units="ms")
     return nap.TsGroup(
         {
-            unit: nap.Ts(t=train.astype(float), time_units="ms")
+            unit: nap.Ts(t=train.astype(float), time_units="ms", time_support=support)
             for unit, train in enumerate(trains(ds))
         },
-        time_support=nap.IntervalSet(start, start + length, time_units="ms"),
+        time_support=support,
         metadata=metadata,
     )
 

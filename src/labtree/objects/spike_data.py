@@ -152,6 +152,9 @@ def flat_trains(trains: Iterable[Any], n_units: int | None = None) -> tuple[Arra
     # An empty list says nothing about the dtype; an empty array does.
     typed = [row for row, is_array in rows if is_array or row.size]
     flat = np.concatenate(typed) if typed else np.empty(0)
+    if len({row.dtype for row in typed}) == 1:
+        # numpy would turn the bytes of a big-endian array round.
+        flat = flat.astype(typed[0].dtype, copy=False)
     for row in typed:
         if row.dtype != flat.dtype and not np.array_equal(
             row.astype(flat.dtype).astype(row.dtype), row
@@ -252,6 +255,7 @@ def check_bounds(spike_times: Array, row_size: Any, start_time: float, length: f
             "Write start_time=... if the recording starts earlier"
         )
     # Either form may round; a default length must hold in the form that made it.
+    start_time = _whole(start_time)
     if last > start_time + length and last - start_time > length:
         unit = units[lasts.argmax()]
         raise DataError(
@@ -298,15 +302,18 @@ def _number(name: str, value: Any) -> float:
     return value
 
 
+def _whole(value: float) -> float:
+    """Give a whole number as int: with another int it is exact where a float would round."""
+    return int(value) if float(value).is_integer() else value
+
+
 def _last(spike_times: Array, start_time: float) -> float:
     if not spike_times.size:
         return 0.0
     last = spike_times.max().item()
-    # Large whole times stay exact as integers where a float would round them.
-    if isinstance(last, int) and float(start_time).is_integer():
-        whole = last - int(start_time)
-        return float(whole) if float(whole) == whole else whole
-    return float(last - start_time)
+    # A spike before the start is for validate to find, not to be hidden by a length < 0.
+    length = max(last - _whole(start_time), 0)
+    return float(length) if float(length) == length else length
 
 
 def _raw(raw_data: Any, raw_time: Any) -> tuple[Array, Array] | None:
