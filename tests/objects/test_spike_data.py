@@ -54,7 +54,9 @@ def test_what_is_not_finite_is_refused(sizes, data):
         labtree.spike_data(trains, length=10)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i4", "i8", "u1", "u8", ">f8", ">i4"])
+@pytest.mark.parametrize(
+    "dtype", ["f2", "f4", "f8", "i1", "i4", "i8", "u1", "u8", ">f8", ">i4"]
+)
 def test_the_dtype_of_the_trains_is_kept(dtype):
     ds = labtree.spike_data([np.array([3, 1], dtype), np.array([], dtype)])
     assert ds.spike_times.dtype == np.dtype(dtype)
@@ -130,19 +132,28 @@ def test_raw_data_with_times_or_a_rate():
         ({"length": True}, "length must be a number in ms"),
         ({"start_time": math.nan}, "start_time must be finite"),
         ({"start_time": None}, "start_time must be a number in ms, found None"),
-        ({"start_time": 2}, "unit 0 has a spike at 1.0 ms, before start_time 2 ms"),
+        ({"start_time": 2}, "unit 1 has a spike at 0.0 ms, before start_time 2 ms"),
         ({"length": 0.5}, r"unit 0 has a spike at 1.0 ms, after the end .* at 0.5 ms"),
         ({"n_units": 1}, "n_units is 1, but there are 2 trains"),
         ({"neuron_attributes": [{}]}, "neuron_attributes has 1 items, expected 2"),
         ({"neuron_attributes": [{}, {}, {}]}, "neuron_attributes has 3 items, expected 2"),
-        ({"neuron_attributes": [{}, 3]}, "must be a dict of names and values, or None; found int"),
+        (
+            {"neuron_attributes": [{}, 3]},
+            "must be a dict of names and values, or None; found int",
+        ),
         ({"neuron_attributes": [{1: 2}, {}]}, "names must be strings, found 1"),
         ({"neuron_attributes": {"a": [1]}}, r"each column needs 2 values.*found {'a': 1}"),
         ({"raw_data": [[1]]}, "belong together; only raw_data was given"),
         ({"raw_time": [1]}, "belong together; only raw_time was given"),
-        ({"raw_data": [[1, 2]], "raw_time": [1]}, r"each of the 2 samples .* found shape \(1,\)"),
+        (
+            {"raw_data": [[1, 2]], "raw_time": [1]},
+            r"each of the 2 samples .* found shape \(1,\)",
+        ),
         ({"raw_data": [[1, 2]], "raw_time": 0}, "rate in kHz must be positive, found 0"),
-        ({"raw_data": [[[1]]], "raw_time": [1]}, r"shape \(channel, time\) or \(time,\), found"),
+        (
+            {"raw_data": [[[1]]], "raw_time": [1]},
+            r"shape \(channel, time\) or \(time,\), found",
+        ),
         (
             {"raw_data": np.ma.masked_equal([[1, 2]], 1), "raw_time": 1},
             r"raw_data is masked: fill it",
@@ -174,7 +185,9 @@ def test_wrong_trains_are_said(train, words):
 
 def test_validate_says_which_verb_was_wrong():
     ds = synthetic_spike_data(4)
-    with pytest.raises(ValueError, match=r"instead of ds.isel\(unit=...\) write labtree.select"):
+    with pytest.raises(
+        ValueError, match=r"instead of ds.isel\(unit=...\) write labtree.select"
+    ):
         room.validate(ds.isel(unit=[0, 2]))
     with pytest.raises(ValueError, match="counts"):
         room.validate(ds.isel(spike=slice(3)))
@@ -219,8 +232,6 @@ def test_summary_has_the_keys_of_spikelab():
 def test_building_again_changes_nothing(trains):
     start = min((time for train in trains for time in train), default=0.0)
     ds = labtree.spike_data(trains, start_time=start)
-    again = labtree.spike_data(
-        labtree.trains(ds), start_time=start, length=ds.attrs["length"]
-    )
+    again = labtree.spike_data(labtree.trains(ds), start_time=start, length=ds.attrs["length"])
     assert again.identical(ds)
     assert isinstance(again, xr.Dataset)

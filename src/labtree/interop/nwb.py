@@ -23,6 +23,7 @@ from labtree.objects import rate_data, spike_data
 from labtree.objects.spike_trains import trains
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.optional import require
+from labtree.storage.atomic import replace_file
 
 __all__ = ["export_nwb"]
 
@@ -133,9 +134,7 @@ def export_nwb(
         new = Path(folder) / target.name
         with pynwb.NWBHDF5IO(new, "w") as io:
             io.write(file)
-        with new.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        new.replace(target)
+        replace_file(new, target)
     return target
 
 

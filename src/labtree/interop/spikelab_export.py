@@ -6,7 +6,6 @@ found first, item by item, and said before the file appears.
 
 import json
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ import xarray as xr
 
 from labtree.errors import DataError, LossWarning
 from labtree.interop.spikelab_write import Writer
+from labtree.storage.atomic import replace_file, temporary_path
 
 __all__ = ["export_spikelab"]
 
@@ -59,30 +59,25 @@ def export_spikelab(
     target = Path(path)
     if target.suffix != ".h5":
         target = target.with_name(target.name + ".h5")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        new = Path(folder) / target.name
+    index_target = target.with_suffix(".json")
+    with temporary_path(target) as new, temporary_path(index_target) as new_index:
         with h5py.File(new, "w") as file:
             writer = Writer()
             index = writer.workspace(file, tree)
-        losses = writer.losses
-        listed = "\n".join(losses)
-        if losses and on_loss == "raise":
+        listed = "\n".join(writer.losses)
+        if listed and on_loss == "raise":
             raise DataError(
                 f"{target} was not written: SpikeLab's format cannot hold all of the "
                 f'workspace. Write export_spikelab(tree, path, on_loss="warn") to go on '
                 f"without:\n{listed}"
             )
-        new_index = new.with_suffix(".json")
         new_index.write_text(json.dumps(index, indent=2), encoding="utf-8")
-        if losses:
+        if listed:
             warnings.warn(
                 f"{target}: SpikeLab's format cannot hold all of the workspace:\n{listed}",
                 LossWarning,
                 stacklevel=2,
             )
-        for file_ in (new, new_index):
-            with file_.open("rb+") as handle:
-                os.fsync(handle.fileno())
-        new.replace(target)
-        new_index.replace(target.with_suffix(".json"))
+        replace_file(new, target)
+        replace_file(new_index, index_target)
     return target

@@ -67,7 +67,7 @@ def pairwise_matrix(
     >>> ds.set_xindex("label_i").matrix.sel(label_i="b").values
     array([0.2, 1. ])
     """
-    return _build(MATRIX, matrix, labels, metadata, {})
+    return _build(MATRIX, matrix, labels, metadata, None)
 
 
 def pairwise_stack(
@@ -108,7 +108,7 @@ def pairwise_stack(
     >>> ds.slice_end.values
     array([ 5, 10, 15])
     """
-    return _build(STACK, stack, labels, metadata, {} if times is None else slice_coords(times))
+    return _build(STACK, stack, labels, metadata, times)
 
 
 def matrix_values(ds: xr.Dataset) -> NDArray[Any]:
@@ -153,7 +153,7 @@ def _build(
     matrix: Any,
     labels: Iterable[Any] | None,
     metadata: Mapping[str, Any] | None,
-    windows: dict[str, xr.Variable],
+    times: Any,
 ) -> xr.Dataset:
     dims = DIMS[kind]
     values = np.asanyarray(matrix)
@@ -164,7 +164,7 @@ def _build(
     if isinstance(values, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(values)
         variables["matrix_mask"] = xr.Variable(dims, mask, {"fill_value": values.fill_value})
-    coords = dict(windows)
+    coords = {} if times is None else slice_coords(times, values.shape[2])
     n_units = values.shape[0]
     if labels is not None:
         given = list(labels)
@@ -177,10 +177,6 @@ def _build(
         extra = tuple(f"label_{axis}" for axis in range(1, along.ndim))
         coords["label_i"] = exact_variable(("unit_i", *extra), along)
         coords["label_j"] = exact_variable(("unit_j", *extra), along)
-    if windows and windows["slice_start"].size != values.shape[2]:
-        raise DataError(
-            f"times has {windows['slice_start'].size} windows for {values.shape[2]} slices"
-        )
     attrs: dict[str, Any] = {"labtree_kind": kind}
     if metadata:
         attrs["metadata"] = dict(metadata)

@@ -64,11 +64,6 @@ def rate_slice_stack(
         raise DataError(
             f"event_stack needs at least one slice and one sample, found shape {values.shape}"
         )
-    windows = slice_coords(times)
-    if windows["slice_start"].size != values.shape[2]:
-        raise DataError(
-            f"times has {windows['slice_start'].size} windows for {values.shape[2]} slices"
-        )
     coords = attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
     coords["time"] = xr.Variable(
         "time",
@@ -77,7 +72,7 @@ def rate_slice_stack(
     )
     ds = xr.Dataset(
         {"rate": xr.Variable(("unit", "time", "slice"), values)},
-        coords | windows,
+        coords | slice_coords(times, values.shape[2]),
         {"labtree_kind": KIND, "step_size": step.item()},
     )
     validate(ds)

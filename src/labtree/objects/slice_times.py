@@ -12,13 +12,15 @@ __all__ = ["check_slice_times", "slice_coords"]
 _TOLERANCE_MS = 1e-6
 
 
-def slice_coords(times: Any) -> dict[str, xr.Variable]:
+def slice_coords(times: Any, n_slices: int) -> dict[str, xr.Variable]:
     """Build the coordinates of slices.
 
     Parameters
     ----------
     times : sequence of (start, end), or array of shape (n_slices, 2)
         In ms.
+    n_slices : int
+        How many there must be.
     """
     pairs = np.asarray(times)
     if pairs.size == 0:
@@ -28,6 +30,8 @@ def slice_coords(times: Any) -> dict[str, xr.Variable]:
             "times must be one (start, end) in ms for each slice, found an array of shape "
             f"{pairs.shape} and dtype {pairs.dtype}"
         )
+    if len(pairs) != n_slices:
+        raise DataError(f"times has {len(pairs)} windows for {n_slices} slices")
     attrs = {"units": "ms"}
     return {
         "slice_start": xr.Variable("slice", pairs[:, 0].copy(), attrs),

@@ -133,7 +133,9 @@ def plot_spike_slice_stack(
     # A bin that no slice fills says nothing: the shortest slice bounds them.
     edges = start + np.linspace(0, length or 1.0, n_bins + 1)
     rows = ragged.row_of_sample(ds["row_size"].values)
-    bins = np.searchsorted(edges, ds["spike_times"].values, side="right") - 1
+    times = ds["spike_times"].values
+    bins = np.searchsorted(edges, times, side="right") - 1
+    bins[times == edges[-1]] = n_bins - 1
     inside = (bins >= 0) & (bins < n_bins)
     if unit is not None:
         inside &= rows % n_units == range(n_units)[unit]
@@ -275,10 +277,12 @@ def _matrix(
         values = values.astype(np.uint8)
     n_units = values.shape[0]
     ax = _axes(ax, height=6.0)
+    ax.set(xlabel="Unit", ylabel="Unit")
+    if not values.size:
+        return ax
     image = ax.imshow(values, **_style(style, cmap="viridis", interpolation="nearest"))
     _colorbar(ax, image, name)
-    ax.set(xlabel="Unit", ylabel="Unit")
-    if "label_i" in ds.coords and n_units:
+    if "label_i" in ds.coords:
         labels = [str(label) for label in ds["label_i"].values]
         step = -(-n_units // _MOST_TICK_LABELS)
         shown = range(0, n_units, step)

@@ -94,7 +94,7 @@ def spike_slice_stack(
         ),
     }
     raw, raw_coords = _raw(slices)
-    coords = slice_coords(times) | raw_coords
+    coords = slice_coords(times, len(slices)) | raw_coords
     coords |= _attributes(slices, neuron_attributes, n_units)
     attrs: dict[str, Any] = {"labtree_kind": KIND, "start_time": start_time}
     metadata = [part.attrs.get("metadata", {}) for part in slices]

@@ -4,6 +4,7 @@ They take and return the Datasets of :func:`labtree.spike_data`; ``select_units`
 takes the other kinds. ``ds.isel(unit=...)`` alone would leave the spikes behind.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,8 +132,8 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
         From :func:`labtree.spike_data` or :func:`labtree.rate_data`.
     start, stop : float
         In ms. `start` is inside, `stop` is not, so that stretches that follow each other
-        share no spike; but what lies at the very end of a recording belongs to the
-        stretch that reaches it.
+        share no spike; but a spike at the very end of a recording belongs to the stretch
+        that reaches it.
 
     Returns
     -------
@@ -158,8 +159,7 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
             f"stop must not come before start, found start {start} ms, stop {stop} ms"
         )
     if "rate" in ds:
-        time = ds["time"].values
-        return ds.isel(time=_inside(time, start, stop, time[-1] if time.size else stop))
+        return ds.isel(time=_inside(ds["time"].values, start, stop, math.inf))
     first, length = ds.attrs["start_time"], ds.attrs["length"]
     end = first + length
     if start < first or stop > end:
@@ -174,8 +174,7 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
     counts = ragged.count_in_rows(inside, row_size.values)
     indexers: dict[str, Any] = {"spike": np.flatnonzero(inside)}
     if "raw_time" in ds.variables:
-        raw_time = ds["raw_time"].values
-        kept = _inside(raw_time, start, stop, raw_time[-1] if raw_time.size else stop)
+        kept = _inside(ds["raw_time"].values, start, stop, end)
         indexers["raw_sample"] = np.flatnonzero(kept)
     part = ds.isel(indexers).assign(row_size=row_size.copy(data=counts))
     return part.assign_attrs(start_time=start, length=stop - start)

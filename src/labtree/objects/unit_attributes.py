@@ -124,7 +124,7 @@ def unit_attributes(ds: xr.Dataset) -> list[dict[str, Any]]:
     -------
     list of dict
         One dict for each unit, without the attributes that the unit lacks. Values of
-        dtype bool, int64, float64 and str come as Python's own.
+        dtype bool, int64, float64, complex128 and str come as Python's own.
 
     Examples
     --------
@@ -339,7 +339,7 @@ def _filler(dtype: np.dtype[Any]) -> Any:
 
 
 def _as_given(values: Array) -> Iterable[Any]:
-    native = values.dtype in (np.dtype(bool), np.dtype(np.int64), np.dtype(float))
+    native = values.dtype in map(np.dtype, (bool, np.int64, float, complex))
     if values.ndim == 1 and (native or values.dtype.kind == "U"):
         return list(values.tolist())
     return values
