@@ -24,7 +24,9 @@ values = st.one_of(
     st.dictionaries(st.text(max_size=2), st.integers(0, 3), max_size=2),
 )
 names = st.one_of(
-    st.sampled_from(["channel", "x", "unit", "spike_times", "row_size", "a/b", "", "x_1"]),
+    st.sampled_from(
+        ["channel", "x", "x_missing", "unit", "spike_times", "a/b", "", "x_1", "None"]
+    ),
     st.text(st.characters(codec="utf-8"), max_size=4),
 )
 

@@ -69,10 +69,9 @@ def required_attribute(oid: Any, name: bytes) -> Any:
 
 def array(gid: Any, name: str) -> NDArray[Any]:
     """Read a dataset that must be there."""
-    try:
-        link = gid.links.get_info(name.encode())
-    except KeyError:
-        raise FormatError(f"the dataset {name!r} is missing") from None
+    if not gid.links.exists(name.encode()):
+        raise FormatError(f"the dataset {name!r} is missing")
+    link = gid.links.get_info(name.encode())
     if link.type != h5l.TYPE_HARD:
         raise FormatError(f"the dataset {name!r} is a link to elsewhere, which is not followed")
     return _read(h5d.open(gid, name.encode()))

@@ -5,15 +5,16 @@ the path in the file and the reason. Only hard links are followed, so that a fil
 lead nowhere else.
 """
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import xarray as xr
-from h5py import h5d, h5g, h5l, h5o
+from h5py import h5a, h5d, h5g, h5l, h5o
 
 from labtree.errors import DataError, FormatError
 from labtree.interop.spikelab_hdf5 import (
@@ -82,31 +83,30 @@ def read_spikelab(path: Path) -> SpikeLabFile:
     FormatError
         A ValueError, if this is no HDF5 file or nothing in it is of SpikeLab.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        if not path.is_file():
-            raise
-        raise FormatError(f"{path}: not an HDF5 file that can be opened ({error})") from error
-    with file:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+            root = h5g.open(file.id, b"/")
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise FormatError(
+                f"{path}: not an HDF5 file that can be opened ({error})"
+            ) from error
         reader = _Reader(path)
-        root = h5g.open(file.id, b"/")
         items = sorted(reader.items(root), key=lambda item: item[:2])
-        workspace_id = attribute(root, b"__workspace_id__")
+        workspace_id, name, created_at = (
+            reader.safely((), attribute, root, f"__{part}__".encode())
+            for part in ("workspace_id", "workspace_name", "created_at")
+        )
         if workspace_id is None and not items:
-            found = ", ".join(sorted(file)[:10]) or "nothing"
+            found = ", ".join((reader.safely((), names, root) or [])[:10]) or "nothing"
             raise FormatError(
                 f"{path}: not a SpikeLab workspace: expected the attribute __workspace_id__ or "
                 f"groups with __type__, found {found}. A file of labtree opens with "
                 "labtree.open_workspace(path)"
             )
-        return SpikeLabFile(
-            workspace_id,
-            attribute(root, b"__workspace_name__") or None,
-            attribute(root, b"__created_at__"),
-            items,
-            reader.problems,
-        )
+        return SpikeLabFile(workspace_id, name or None, created_at, items, reader.problems)
 
 
 class _Reader:
@@ -117,78 +117,82 @@ class _Reader:
         self.met: set[Any] = set()
         self.names = _names_of_index(path.with_suffix(".json"))
 
-    def items(self, gid: Any, parents: tuple[str, ...] = ()) -> Iterator[Item]:
+    def items(self, gid: Any, parents: tuple[str, ...] = ()) -> list[Item]:
+        found: list[Item] = []
         for name, child in self.groups(gid, parents):
             path = (*parents, name)
-            kind = attribute(child, b"__type__")
-            if kind is None:
-                if self.is_new(child, path):
-                    yield from self.items(child, path)
-                continue
-            yield from self.item(child, path, kind)
-            # A key such as "a/b" beside a key "a" lies inside of the group of "a".
-            if kind != "dict" and not _MEMBERS.get(kind, set()) >= set(names(child)):
-                yield from self.inner_items(child, path, kind)
-            elif kind == "dict" and self.names:
-                yield from (
-                    item
-                    for inner, group in self.groups(child, path)
-                    if (*path, inner) in self.names
-                    for item in self.item(group, (*path, inner), attribute(group, b"__type__"))
-                )
+            found += self.safely(path, self.items_at, child, path) or []
+        return found
 
-    def inner_items(self, gid: Any, path: tuple[str, ...], kind: str) -> Iterator[Item]:
-        for name, child in self.groups(gid, path, skip=_MEMBERS.get(kind, set())):
-            inner = attribute(child, b"__type__")
-            if inner is not None:
-                yield from self.item(child, (*path, name), inner)
+    def items_at(self, gid: Any, path: tuple[str, ...]) -> list[Item]:
+        kind = attribute(gid, b"__type__")
+        if kind is None:
+            if not self.is_new(gid):
+                raise FormatError("the same group was met before")
+            return self.items(gid, path)
+        found = self.item(gid, path, kind)
+        # A key such as "a/b" beside a key "a" lies inside of the group of "a".
+        members = _MEMBERS.get(kind, set())
+        if kind == "dict":
+            inner = [(n, g) for n, g in self.groups(gid, path) if (*path, n) in self.names]
+        else:
+            more = not members.issuperset(names(gid))
+            inner = list(self.groups(gid, path, skip=members)) if more else []
+        for name, child in inner:
+            if h5a.exists(child, b"__type__"):
+                found += self.items_at(child, (*path, name))
+        return found
 
-    def item(self, gid: Any, path: tuple[str, ...], kind: Any) -> Iterator[Item]:
-        where = "/" + "/".join(path)
+    def item(self, gid: Any, path: tuple[str, ...], kind: Any) -> list[Item]:
         namespace, key = self.names.get(path) or (path[0], "/".join(path[1:]) or ".")
-        # Whatever is wrong with one item, the others shall come in.
-        try:
-            obj = self.value(gid, path, kind)
-            created_at, note = attribute(gid, b"__created_at__"), attribute(gid, b"__note__")
-            created_at = None if created_at is None else float(created_at)
-        except Exception as error:
-            self.problems.append(f"{where}: left out: {_reason(error)}")
-            return
-        yield Item(namespace, key, obj, created_at, note)
+        found = self.safely(path, self.obj, gid, path, kind)
+        return [] if found is None else [Item(namespace, key, *found)]
+
+    def obj(
+        self, gid: Any, path: tuple[str, ...], kind: Any
+    ) -> tuple[Any, float | None, str | None]:
+        created_at = attribute(gid, b"__created_at__")
+        note = attribute(gid, b"__note__")
+        return (
+            self.value(gid, path, kind),
+            None if created_at is None else float(created_at),
+            None if note is None else str(note),
+        )
 
     def groups(
         self, gid: Any, parents: tuple[str, ...], skip: set[str] | None = None
     ) -> Iterator[tuple[str, Any]]:
-        for raw, link in links(gid):
+        for raw, link in self.safely(parents, links, gid) or ():
             name = raw.decode("utf-8", "backslashreplace")
             if skip and name in skip:
                 continue
-            where = "/" + "/".join((*parents, name))
+            path = (*parents, name)
             if link != h5l.TYPE_HARD:
-                self.problems.append(f"{where}: left out: a link to elsewhere is not followed")
+                self.left_out(path, "a link to elsewhere is not followed")
                 continue
-            try:
-                child = h5o.open(gid, raw)
-            except Exception as error:
-                self.problems.append(f"{where}: left out: {_reason(error)}")
-                continue
-            if not isinstance(child, h5g.GroupID):
-                # The members of an item are read with it.
-                if not skip and attribute(gid, b"__type__") is None:
-                    self.problems.append(
-                        f"{where}: left out: a dataset that belongs to no item"
-                    )
-                continue
-            yield name, child
+            child = self.safely(path, h5o.open, gid, raw)
+            if isinstance(child, h5g.GroupID):
+                yield name, child
+            # The datasets of an item are read with it.
+            elif child is not None and not self.safely(parents, h5a.exists, gid, b"__type__"):
+                self.left_out(path, "a dataset that belongs to no item")
 
-    def is_new(self, gid: Any, path: tuple[str, ...]) -> bool:
-        info = h5o.get_info(gid)
-        if info.addr in self.met:
-            where = "/" + "/".join(path)
-            self.problems.append(f"{where}: left out: the same group was met before")
-            return False
-        self.met.add(info.addr)
-        return True
+    def is_new(self, gid: Any) -> bool:
+        address = h5o.get_info(gid).addr
+        new = address not in self.met
+        self.met.add(address)
+        return new
+
+    def safely(self, path: tuple[str, ...], read: Callable[..., Any], *arguments: Any) -> Any:
+        """Read a part, or list it and give None: a damaged file fails anywhere."""
+        try:
+            return read(*arguments)
+        except Exception as error:
+            self.left_out(path, _reason(error))
+            return None
+
+    def left_out(self, path: tuple[str, ...], reason: str) -> None:
+        self.problems.append(f"/{'/'.join(path)}: left out: {reason}")
 
     def value(self, gid: Any, path: tuple[str, ...], kind: Any) -> Any:
         match kind:
@@ -243,7 +247,7 @@ class _Reader:
 
     def dictionary(self, gid: Any, path: tuple[str, ...]) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        if not self.is_new(gid, path):
+        if not self.is_new(gid):
             raise FormatError("the same group was met before")
         for name, child in self.groups(gid, path):
             if (*path, name) in self.names:
@@ -252,8 +256,7 @@ class _Reader:
                 kind = attribute(child, b"__type__")
                 out[name] = self.value(child, (*path, name), kind)
             except Exception as error:
-                where = "/" + "/".join((*path, name))
-                self.problems.append(f"{where}: left out: {_reason(error)}")
+                self.left_out((*path, name), _reason(error))
         return out
 
     def spike_data(self, gid: Any, path: tuple[str, ...]) -> xr.Dataset:
@@ -314,8 +317,7 @@ class _Reader:
                     raise FormatError(f"{len(found.values)} values for {n_units} units")
                 columns[name] = found
             except Exception as error:
-                where = "/" + "/".join((*path, "neuron_attributes", name))
-                self.problems.append(f"{where}: left out: {_reason(error)}")
+                self.left_out((*path, "neuron_attributes", name), _reason(error))
         return columns
 
     def metadata(self, gid: Any, path: tuple[str, ...]) -> dict[str, Any]:
@@ -368,14 +370,12 @@ def _scalar(gid: Any) -> Any:
             return {"int": int, "float": float, "bool": bool}[kind](value)
         case "bool_":
             return np.bool_(value)
+    # The type that it had, if that is one of numbers and holds this very value.
     try:
         scalar = np.dtype(kind).type
-    except TypeError:
+        restored = scalar(value) if issubclass(scalar, np.number | np.bool_) else value
+    except (TypeError, OverflowError):
         return value
-    # Only numbers, and only where the type holds this very value.
-    if not issubclass(scalar, np.number | np.bool_):
-        return value
-    restored = scalar(value)
     return restored if restored == value or value != value else value
 
 

@@ -147,7 +147,7 @@ def records(ds: xr.Dataset, dims: tuple[str, ...]) -> list[dict[str, Any]]:
         for name, coord in ds.coords.items()
         if coord.dims[: len(dims)] == dims
     }
-    masks = {str(variable.attrs.get(MASK)) for variable in columns.values()}
+    masks = {variable.attrs[MASK] for variable in columns.values() if MASK in variable.attrs}
     count = int(np.prod([ds.sizes.get(dim, 0) for dim in dims]))
     out: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, variable in columns.items():
