@@ -7,9 +7,12 @@ catch for it, so ``except KeyError`` works without knowing labtree.
 __all__ = [
     "CheckpointError",
     "ConfigurationError",
+    "DataError",
     "FormatError",
     "ItemNotFoundError",
     "LabtreeError",
+    "LossWarning",
+    "MissingDependencyError",
     "SessionError",
     "WorkspaceError",
 ]
@@ -46,3 +49,15 @@ class ConfigurationError(LabtreeError, ValueError):
 
 class FormatError(LabtreeError, ValueError):
     """A file is not what it should be: foreign, damaged, or of an unknown version."""
+
+
+class DataError(LabtreeError, ValueError):
+    """Data are not what their kind requires; nothing was made of them."""
+
+
+class MissingDependencyError(LabtreeError, ImportError):
+    """An optional library is not installed; the message says how to install it."""
+
+
+class LossWarning(UserWarning):
+    """Something could not come along to or from another format; all else did."""
