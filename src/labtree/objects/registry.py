@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.objects import arrays, datasets, frames, values
+from labtree.objects import arrays, datasets, frames, spike_kinds, values
 from labtree.storage import exact
 from labtree.storage.arrays import load_variables
 from labtree.storage.records import check_dataset
@@ -181,6 +181,29 @@ def _register_general_kinds() -> None:
         register_kind(Kind(name, _either(_build_value), _read_value, values.value_summary))
 
 
+def _register_spike_kinds() -> None:
+    for name, functions in spike_kinds.KINDS.items():
+        register_kind(
+            Kind(
+                name,
+                _keep_valid(functions.validate),
+                datasets.return_dataset,
+                functions.summary,
+                functions.validate,
+                functions.plot,
+                is_dataset=True,
+            )
+        )
+
+
+def _keep_valid(validate: Callable[[xr.Dataset], None]) -> Callable[[Any, str], xr.Dataset]:
+    def keep(dataset: xr.Dataset, path: str) -> xr.Dataset:
+        validate(dataset)
+        return datasets.keep_dataset(dataset, path)
+
+    return keep
+
+
 def _build_value(obj: Any, path: str) -> xr.Dataset:
     return values.value_to_dataset(obj, path, _encode_part)
 
@@ -190,3 +213,4 @@ def _read_value(dataset: xr.Dataset) -> Any:
 
 
 _register_general_kinds()
+_register_spike_kinds()
