@@ -31,7 +31,11 @@ def run(folder: Path) -> Path:
 
     start = time.perf_counter()
     path = save_workspace(tree, folder / "grasshopper")
-    _say("saved", f"{path} ({path.stat().st_size / 1e6:.1f} MB), {path.with_suffix('.json').name}", start)
+    _say(
+        "saved",
+        f"{path} ({path.stat().st_size / 1e6:.1f} MB), {path.with_suffix('.json').name}",
+        start,
+    )
 
     start = time.perf_counter()
     with open_workspace(path) as saved:

@@ -56,7 +56,10 @@ def read_recording(number: int) -> tuple[np.ndarray, xr.DataArray, dict[str, str
     spike_times = np.array([float(line) for line in lines if line[0] != "#"]) / 1000
     with (folder / f"grasshopper_stimulus{number}.npz").open("rb") as file:
         content = np.load(file)
-        amplitude, interval = content["amplitude"], float(content["sampling_interval_us"]) / 1000
+        amplitude, interval = (
+            content["amplitude"],
+            float(content["sampling_interval_us"]) / 1000,
+        )
     time = xr.Variable("time", np.arange(amplitude.size) * interval, {"units": "ms"})
     attrs = {"long_name": "stimulus amplitude", "units": "1", "sampling_interval": interval}
     stimulus = xr.DataArray(amplitude, {"time": time}, ("time",), "stimulus", attrs)

@@ -49,7 +49,9 @@ class _Panel:
         around = np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
         return f'<polygon points="{self.points(*around)}" fill="{colour}" fill-opacity="0.25"/>'
 
-    def axes(self, x_ticks: list[float], y_ticks: list[float], x_label: str, y_label: str) -> str:
+    def axes(
+        self, x_ticks: list[float], y_ticks: list[float], x_label: str, y_label: str
+    ) -> str:
         """Return ticks, their numbers, grid lines and the labels with units."""
         parts = []
         bottom = self.top + self.height
