@@ -22,6 +22,7 @@ from labtree.storage.writing import write_tree
 
 __all__ = [
     "add_source",
+    "build_tree",
     "check_folder",
     "close_tree",
     "column_reader",
@@ -136,7 +137,7 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
             other = NetCDFSource(source.name)
             held.append(other)
             records, builder = walk(Path(source.name), other), _walked(source, other)
-        tree = _tree(records, builder)
+        tree = build_tree(records, builder)
     except BaseException as error:
         for each in held:
             each.close()
@@ -175,7 +176,7 @@ def _walked(source: FileSource, other: NetCDFSource) -> DatasetBuilder:
     return DatasetBuilder(column)
 
 
-def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
+def build_tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
     """Return the tree of records, whose first is the root and parents come before children."""
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}
