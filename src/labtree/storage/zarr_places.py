@@ -68,11 +68,8 @@ def is_place(where: object) -> bool:
     if not isinstance(where, (str, os.PathLike)):
         return False
     text = os.fspath(where)
-    return isinstance(text, str) and (
-        _SCHEME.match(text) is not None
-        or text.rstrip("/\\").endswith(".zarr")
-        or (Path(text) / MARKER).is_file()
-    )
+    is_url = isinstance(text, str) and _SCHEME.match(text) is not None
+    return is_url or (isinstance(text, str) and text.rstrip("/\\").endswith(".zarr"))
 
 
 def _is_object_store(where: object) -> bool:
