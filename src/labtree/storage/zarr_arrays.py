@@ -134,9 +134,7 @@ class ChunkedArray:
 
     __slots__ = ("chunks", "crc", "dtype", "name", "shape")
 
-    def __init__(
-        self, chunks: Chunks, dtype: np.dtype[Any], shape: tuple[int, ...], name: str
-    ):
+    def __init__(self, chunks: Chunks, dtype: np.dtype[Any], shape: tuple[int, ...], name: str):
         # One attribute, so that a thread that reads meanwhile sees the old or the new.
         self.chunks = chunks
         self.dtype = dtype
@@ -170,7 +168,7 @@ class ChunkedArray:
         result = np.empty([len(axis) for axis in axes], self.dtype)
 
         def fill(task: tuple[_Part, ...]) -> None:
-            piece = self._chunk(chunks, tuple(part.index for part in task), task)
+            piece = self._chunk(chunks, tuple(part.number for part in task), task)
             if all(isinstance(part.target, slice) for part in task):
                 result[tuple(part.target for part in task)] = piece
             else:
@@ -199,7 +197,8 @@ class ChunkedArray:
             blob = Blob(_Object(chunks.place, key), 0, self.dtype, chunks.shape, crc, name)
             # All that a chunk holds is read in one and checked, its padding included.
             whole = all(part.is_whole for part in task)
-            return blob.read()[local] if whole else blob.select(local)
+            piece: np.ndarray = blob.read()[local] if whole else blob.select(local)
+            return piece
         except FileNotFoundError as error:
             raise FormatError(
                 f"{chunks.place.name}: {name} is missing. If the workspace was saved anew "
@@ -228,7 +227,7 @@ class ChunkedArray:
 class _Part(NamedTuple):
     """What one chunk gives along one axis: its number, where in it, and where it goes."""
 
-    index: int
+    number: int
     local: Any
     target: Any
     is_whole: bool = False

@@ -1,5 +1,6 @@
 """The zarr.json of groups and arrays, as version 3 of the zarr specification has it."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from labtree.storage import codecs, exact
+from labtree.storage import codecs
 from labtree.storage.attributes import RESERVED
 from labtree.storage.names import encode_name, is_legal
 
@@ -22,7 +23,7 @@ __all__ = [
 
 # Characters that some file system has no place for, beside those of encode_name.
 _FOREIGN = frozenset('<>:"\\|?*')
-_KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
+_KINDS = {"i": "int", "u": "uint", "f": "float", "c": "complex"}
 
 
 def dump(value: Any) -> bytes:
@@ -54,8 +55,9 @@ def file_names(names: Any) -> dict[str, str]:
         )
         if encoded.startswith("__") or encoded.casefold() in ("zarr.json", "c"):
             encoded = f"%{ord(encoded[0]):02X}{encoded[1:]}"
-        if len(encoded.encode()) > 200:  # with what is added it stays below 255 bytes
-            encoded = encoded.encode()[:200].decode(errors="ignore")
+        if len(encoded.encode()) > 220:  # with what is added it stays below 255 bytes
+            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+            encoded = f"{encoded.encode()[:180].decode(errors='ignore')}%~{digest}"
         unique, count = encoded, 0
         while unique.casefold() in taken:
             count += 1
@@ -65,9 +67,7 @@ def file_names(names: Any) -> dict[str, str]:
     return given
 
 
-def stored_as(
-    spec: codecs.Spec | None, dtype: np.dtype[Any]
-) -> tuple[str, bool]:
+def stored_as(spec: codecs.Spec | None, dtype: np.dtype[Any]) -> tuple[str, bool]:
     """Return zarr's name of the type of a plain array, and whether its last dimension goes.
 
     zarr has types for bool, float16, complex and texts, whose bytes are those of the plain
@@ -82,11 +82,10 @@ def stored_as(
     """
     if spec is not None and spec["codec"] == "view" and isinstance(spec["dtype"], str):
         logical = np.dtype(spec["dtype"])
-        if logical.kind in "bc" or (logical.kind == "f" and logical.itemsize == 2):
-            if logical.itemsize <= 16:
-                kind = _KINDS[logical.kind]
-                bits = "" if kind == "bool" else str(8 * logical.itemsize)
-                return f"{kind}{bits}", logical.kind == "c"
+        if logical.kind == "b":
+            return "bool", False
+        if (logical.kind, logical.itemsize) in (("f", 2), ("c", 8), ("c", 16)):
+            return f"{_KINDS[logical.kind]}{8 * logical.itemsize}", logical.kind == "c"
     if spec is not None and (spec["codec"] == "utf8" or spec.get("form") == "padded"):
         return "string", True
     if dtype.kind == "S":

@@ -8,9 +8,9 @@ import contextlib
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,15 @@ from labtree.errors import WorkspaceError
 from labtree.optional import require
 from labtree.storage.atomic import folder_lock, replace_file, sync_folder, temporary_path
 
-__all__ = ["MARKER", "FolderPlace", "ObjectPlace", "Place", "is_place", "place_of"]
+__all__ = [
+    "MARKER",
+    "FolderPlace",
+    "ObjectPlace",
+    "Place",
+    "SavingPlace",
+    "is_place",
+    "place_of",
+]
 
 #: The object that says what a store holds; replacing it is what makes a save happen.
 MARKER = "zarr.json"
@@ -33,6 +41,8 @@ class Place(Protocol):
     name: str
     #: How many requests are worth having under way at once.
     workers: int
+    #: Whether it takes chunks only after the metadata of their array.
+    is_ordered: bool
 
     def read(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         """Return an object, or a part of it; FileNotFoundError if it is not there."""
@@ -41,6 +51,10 @@ class Place(Protocol):
     def write(self, key: str, data: Any) -> None:
         """Write a new object."""
         ...
+
+
+class SavingPlace(Place, Protocol):
+    """A place in which a save replaces what an older one wrote."""
 
     def writing(self, generation: str) -> contextlib.AbstractContextManager[None]:
         """Keep others from taking a generation that is being written for abandoned."""
@@ -76,7 +90,7 @@ def _is_object_store(where: object) -> bool:
     return type(where).__module__.partition(".")[0] == "obstore" and hasattr(where, "put")
 
 
-def place_of(where: Any) -> "Place":
+def place_of(where: Any) -> SavingPlace:
     """Return the place that a path, a URL or an obstore store names.
 
     Raises
@@ -115,12 +129,12 @@ class FolderPlace:
     """A folder on a disk; pickles as its path."""
 
     workers = 8
+    is_ordered = False
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser().absolute()
         self.name = str(self.path)
-        self._touched: set[Path] = set()
-        self._lock = threading.Lock()
+        self._made: set[Path] = set()
 
     def read(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         """Return an object, or a part of it."""
@@ -142,10 +156,9 @@ class FolderPlace:
         """Write a new object, safely on disk."""
         path = self.path / key
         folder = path.parent
-        if folder not in self._touched:
+        if folder not in self._made:
             folder.mkdir(parents=True, exist_ok=True)
-            with self._lock:
-                self._touched.add(folder)
+            self._made.add(folder)
         with path.open("xb", buffering=0) as file:
             view = memoryview(data).cast("B")
             while view:  # a full disk can take a part of it before it says so
@@ -169,7 +182,7 @@ class FolderPlace:
             with folder_lock(folder):
                 yield
         finally:
-            self._touched = set()
+            self._made = set()
             if is_new:  # nothing was committed: leave nothing behind
                 with contextlib.suppress(OSError):
                     self.path.rmdir()
@@ -177,10 +190,9 @@ class FolderPlace:
     def commit(self, data: bytes, generation: str, expected: str | None, find: Any) -> None:
         """Replace the marker; remove generations that no running process writes."""
         # Names must be as safe as what they name before the marker tells of them.
-        folders = {folder for path in self._touched for folder in (path, *path.parents)}
-        for folder in folders:
-            if folder == self.path.parent or folder.is_relative_to(self.path):
-                sync_folder(folder)
+        folders = [Path(folder) for folder, _, _ in os.walk(self.path / generation)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            list(pool.map(sync_folder, [*folders, self.path, self.path.parent]))
         marker = self.path / MARKER
         with folder_lock(self.path), temporary_path(marker) as temporary:
             check_expected(self, expected, find)
@@ -222,30 +234,45 @@ class ObjectPlace:
     """
 
     workers = 32
+    is_ordered = False
 
     def __init__(self, where: Any):
         self._where = where
-        self._obstore = require("obstore", purpose="a workspace at a URL", extra="remote")
         if isinstance(where, str):
             self.name = where.rstrip("/")
             options: Any = {}
             if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
                 options = {"client_options": {"allow_http": True}}
-            factory = require("obstore.store", purpose="a workspace at a URL", extra="remote")
-            self._store = factory.from_url(self.name, **options)
+            stores = require("obstore.store", purpose="a workspace at a URL", extra="remote")
+            self._store = stores.from_url(self.name, **options)
         else:
             self.name = repr(where)
             self._store = where
 
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """Raise what obstore raises as the builtin that says the same."""
+        exceptions = require(
+            "obstore.exceptions", purpose="a workspace at a URL", extra="remote"
+        )
+        try:
+            yield
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise PermissionError(f"{self.name}/{key}: {error}") from error
+        except exceptions.GenericError as error:
+            raise OSError(f"{self.name}/{key}: {error}") from error
+
     def read(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         """Return an object, or a part of it."""
-        if size is None:
-            return bytes(self._store.get(key).bytes())
-        return bytes(self._store.get_range(key, start=start, length=size))
+        with self._errors(key):
+            if size is None:
+                return bytes(self._store.get(key).bytes())
+            return bytes(self._store.get_range(key, start=start, length=size))
 
     def write(self, key: str, data: Any) -> None:
         """Write an object."""
-        self._store.put(key, bytes(data))
+        with self._errors(key):
+            self._store.put(key, bytes(data))
 
     @contextlib.contextmanager
     def writing(self, generation: str) -> Iterator[None]:
@@ -289,7 +316,8 @@ class ObjectPlace:
 
     def discard(self, generation: str) -> None:
         """Remove a generation."""
-        with contextlib.suppress(OSError, self._obstore.exceptions.BaseError):
+        # What is left behind is found again by the next save.
+        with contextlib.suppress(Exception):
             for batch in self._store.list(generation):
                 self._store.delete([item["path"] for item in batch])
 
@@ -297,7 +325,7 @@ class ObjectPlace:
         return ObjectPlace, (self._where,)
 
 
-def check_expected(place: Place, expected: str | None, find: Any) -> None:
+def check_expected(place: SavingPlace, expected: str | None, find: Any) -> None:
     """Refuse to replace what somebody else has saved since this workspace knew it."""
     try:
         found = find(place.read(MARKER))

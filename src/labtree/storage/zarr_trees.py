@@ -7,8 +7,10 @@ other programs see the old tree or the new one, whole, as labtree does.
 """
 
 import json
+import math
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from labtree.storage.zarr_metadata import dump, group_metadata
 from labtree.storage.zarr_places import (
     MARKER,
     Place,
+    SavingPlace,
     is_generation,
     new_generation,
     place_of,
@@ -32,6 +35,7 @@ from labtree.storage.zarr_writing import write_generation
 
 __all__ = [
     "Opened",
+    "column_reader",
     "open_place",
     "open_zarr_tree",
     "read_node",
@@ -81,7 +85,7 @@ def save_zarr_tree(tree: xr.DataTree, path: str | Path | Any) -> None:
     save_place(tree, place_of(path))
 
 
-def save_place(tree: xr.DataTree, place: Place, expected: str | None = None) -> str:
+def save_place(tree: xr.DataTree, place: SavingPlace, expected: str | None = None) -> str:
     """Write a tree to a place; return the name of the generation.
 
     Parameters
@@ -191,8 +195,10 @@ def _read_header(place: Place) -> dict[str, Any]:
         marker = place.read(MARKER, 0, _HEAD)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no zarr store {place.name}") from None
-    header = _header(marker) if len(marker) < _HEAD else _header(marker) or _header(
-        place.read(MARKER)
+    header = (
+        _header(marker)
+        if len(marker) < _HEAD
+        else _header(marker) or _header(place.read(MARKER))
     )
     if header is None:
         raise FormatError(
@@ -219,7 +225,9 @@ def _read_header(place: Place) -> dict[str, Any]:
 def read_nodes(opened: Opened) -> xr.DataTree:
     """Return the lazy tree of an opened store."""
     try:
-        builder = DatasetBuilder(_column_reader(opened), opened.catalogue.values)
+        builder = DatasetBuilder(
+            column_reader(opened.place, opened.header["generation"]), opened.catalogue.values
+        )
         return build_tree(opened.catalogue.records(), builder)
     except _CONTRADICTIONS as error:
         if isinstance(error, FormatError):
@@ -238,36 +246,38 @@ def read_node(opened: Opened, path: list[str]) -> xr.Dataset | None:
     columns = [variable[4][0] for variable in record["variables"]]
     columns = [column for column in columns if column[5] is not None]
     if not columns:
-        return DatasetBuilder(_column_reader(opened)).build(record)
+        return DatasetBuilder(column_reader(opened.place, opened.header["generation"])).build(
+            record
+        )
     start = columns[0][5]
     stop = columns[-1][5] + _nbytes(columns[-1])
     key = f"{opened.header['generation']}/{_CATALOGUE}"
     values = opened.place.read(key, opened.header["text"][0] + start, stop - start)
     for column in columns:
         column[5] -= start
-        piece = values[column[5] : column[5] + _nbytes(column)]
-        if len(column[4]) == 1 and column[6] == 0 and column[3] == column[2]:
-            if zlib.crc32(piece) != column[4][0]:
-                raise FormatError(f"{opened.place.name}: {key} is damaged at {column[0]}")
-    return DatasetBuilder(_column_reader(opened), values).build(record)
+        if zlib.crc32(values[column[5] : column[5] + _nbytes(column)]) != column[7]:
+            raise FormatError(
+                f"{opened.place.name}: the values of {column[0]} in {key} are damaged; "
+                "restore it from a copy"
+            )
+    return DatasetBuilder(
+        column_reader(opened.place, opened.header["generation"]), values
+    ).build(record)
 
 
 def _nbytes(column: list[Any]) -> int:
-    return int(np.prod(column[2])) * np.dtype(column[1]).itemsize
+    return math.prod(column[2]) * int(np.dtype(column[1]).itemsize)
 
 
-def _column_reader(opened: Opened) -> Any:
-    """Return what makes the array of a catalogue's column."""
-    generation = opened.header["generation"]
+def column_reader(place: Place, generation: str) -> Callable[[list[str], list[Any]], Any]:
+    """Return what makes the array of a catalogue's column, below a key of a place."""
 
     def column(path: list[str], column: list[Any]) -> ChunkedArray:
-        name, dtype, shape, chunks, crcs, _, form = column
+        name, dtype, shape, chunks, crcs, _, form = column[:7]
         parts = name[1:].split("/") if name[:1] == "/" else [*path, name]
         if any(part in ("", ".", "..") or set(part) & set("/\\\0") for part in parts):
-            raise FormatError(f"{opened.place.name}: {name!r} is no name of an array")
-        where = Chunks(
-            opened.place, "/".join([generation, *parts]), tuple(chunks), crcs, form
-        )
+            raise FormatError(f"{place.name}: {name!r} is no name of an array")
+        where = Chunks(place, "/".join([generation, *parts]), tuple(chunks), crcs, form)
         return ChunkedArray(where, np.dtype(dtype), tuple(shape), "/".join(parts))
 
     return column

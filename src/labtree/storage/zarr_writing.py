@@ -65,8 +65,17 @@ class Generation:
             array.chunks = chunks
 
 
-def write_generation(tree: xr.DataTree, place: Place, name: str) -> Generation:
+def write_generation(
+    tree: xr.DataTree, place: Place, name: str, inline: int = _INLINE
+) -> Generation:
     """Write all nodes of a tree below the key `name`; nothing refers to them yet.
+
+    Parameters
+    ----------
+    tree, place, name
+        What, where, and below which key.
+    inline
+        Up to how many bytes an index coordinate also stands in the catalogue.
 
     Raises
     ------
@@ -76,7 +85,7 @@ def write_generation(tree: xr.DataTree, place: Place, name: str) -> Generation:
         If the disk is full or the store cannot be written to.
     """
     with _Tasks(place.workers) as tasks:
-        writer = _Writer(place, tasks, Generation(name))
+        writer = _Writer(place, tasks, Generation(name), inline)
         writer.node(tree, [], [name])
     return writer.generation
 
@@ -116,6 +125,7 @@ class _Writer:
     place: Place
     tasks: _Tasks
     generation: Generation
+    inline: int
 
     def node(self, node: xr.DataTree, path: list[str], folder: list[str]) -> None:
         """Write a node and all below it."""
@@ -162,7 +172,10 @@ class _Writer:
         if key in self.generation.metadata:
             raise ValueError(f"{key} would be written twice; rename one of the variables")
         self.generation.metadata[key] = metadata
-        self.tasks.add(self.place.write, f"{key}/{MARKER}", dump(metadata))
+        if self.place.is_ordered:
+            self.place.write(f"{key}/{MARKER}", dump(metadata))
+        else:
+            self.tasks.add(self.place.write, f"{key}/{MARKER}", dump(metadata))
 
     def _variable(
         self,
@@ -186,12 +199,18 @@ class _Writer:
             else:
                 attrs = dict(variable.attrs)
                 hints = {} if spec is None else {"labtree_codec": spec}
-            columns.append(self._array(array, spec, part, dims, below, path, attrs, hints, where))
+            columns.append(
+                self._array(array, spec, part, dims, below, path, attrs, hints, where)
+            )
             if sources is not None:
                 self._moved(sources[part], below, columns[-1])
-            if part == 0 and is_index and array.nbytes <= _INLINE:  # an index is never dask's
+            if (
+                part == 0 and is_index and array.nbytes <= self.inline
+            ):  # an index is never dask's
+                values = array.tobytes()
                 columns[-1][5] = len(self.generation.values)
-                self.generation.values += array.tobytes()
+                columns[-1].append(zlib.crc32(values))
+                self.generation.values += values
         attributes = exact.encode(dict(variable.attrs), f"{where}.attrs")
         return [name, list(variable.dims), spec, attributes if variable.attrs else {}, columns]
 
@@ -287,11 +306,10 @@ def _plain_arrays(
     stored = stored_array(variable)
     if stored is not None:
         return stored.spec, [blob.read() for blob in stored.blobs], list(stored.blobs)
-    if is_dask(variable) and variable.dtype.kind not in "OT":
-        if not any(math.isnan(size) for size in variable.shape):
-            spec, dtype, extra = codecs.view_spec(variable.dtype)
-            planned = _Planned(variable.data, dtype, variable.shape + extra)
-            return spec, [planned], None
+    is_sized = not any(math.isnan(size) for size in variable.shape)
+    if is_dask(variable) and is_sized and variable.dtype.kind not in "OT":
+        spec, dtype, extra = codecs.view_spec(variable.dtype)
+        return spec, [_Planned(variable.data, dtype, variable.shape + extra)], None
     if is_dask(variable):  # texts have no width that their blocks agree on
         variable = variable.compute()
     spec, arrays = codecs.encode(variable_values(variable, path), path)
@@ -308,9 +326,7 @@ def _put_chunk(
     crcs: list[int],
     number: int,
 ) -> None:
-    part = tuple(
-        slice(i * size, (i + 1) * size) for i, size in zip(index, shape, strict=False)
-    )
+    part = tuple(slice(i * size, (i + 1) * size) for i, size in zip(index, shape, strict=False))
     crcs[number] = _put_block(place, key, array[part], shape, form)
 
 

@@ -31,7 +31,6 @@ from labtree.workspace import zarr_files
 from labtree.workspace.items import (
     find_item,
     item_dataset,
-    iterate_items,
     missing_item,
     node_name,
 )
@@ -89,7 +88,8 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
     root = tree.root
     state = state_of(root)
     if is_place(state.where if path is None else path):
-        return zarr_files.save_workspace(root, state.where if path is None else path)
+        where: Path = zarr_files.save_workspace(root, state.where if path is None else path)
+        return where
     with state.lock:
         if path is None and state.path is None:
             raise WorkspaceError(

@@ -1,12 +1,11 @@
 """Workspaces in zarr stores, in a folder or at a URL: save, open, load, one item."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError, WorkspaceError
+from labtree.errors import FormatError
 from labtree.objects import registry
 from labtree.storage.arrays import load_variables
 from labtree.storage.zarr_places import FolderPlace, Place, place_of
