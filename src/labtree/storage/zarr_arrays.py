@@ -29,6 +29,8 @@ __all__ = [
 # What one chunk holds at most, if its array is not dask's: enough that a request is
 # worth its time, little enough that a window does not need a lot.
 _CHUNK = 1 << 22
+# From this size on a chunk is looked at before memory is taken for it.
+_LARGE = 1 << 28
 _LENGTH = struct.Struct("<I")
 
 #: A chunk holds the plain array's bytes, and zarr knows the array as it is.
@@ -118,6 +120,17 @@ class _Object:
         buffer[: len(data)] = data
         return len(data)
 
+    def require(self, nbytes: int, name: str) -> None:
+        """Raise an error if the object is there, but has fewer bytes."""
+        try:
+            is_there = len(self._place.read(self._key, nbytes - 1, 1)) == 1
+        except FileNotFoundError:
+            return  # who reads it says so
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise FormatError(f"{self.name}: {name} is cut short: no {nbytes} bytes are there")
+
 
 class ChunkedArray:
     """A plain array in chunks; what a whole chunk holds is checked against its checksum.
@@ -141,9 +154,9 @@ class ChunkedArray:
         self.shape = shape
         self.name = name
         self.crc = None
-        expected = math.prod(_grid(shape, chunks.shape))
         if len(chunks.shape) != len(shape) or min(chunks.shape, default=1) < 1:
             raise FormatError(f"{name}: the shapes of array and chunks disagree")
+        expected = math.prod(_grid(shape, chunks.shape))
         if len(chunks.crcs) != expected:
             raise FormatError(f"{name}: {len(chunks.crcs)} checksums of {expected} chunks")
 
@@ -165,10 +178,14 @@ class ChunkedArray:
             for axis, size, chunk in zip(axes, self.shape, chunks.shape, strict=True)
         ]
         tasks = list(itertools.product(*parts)) if all(map(len, axes)) else []
+        nbytes = math.prod(chunks.shape) * self.dtype.itemsize
+        if tasks and nbytes > _LARGE and chunks.form != TEXTS:
+            # A size that is not true must not cost memory.
+            _Object(chunks.place, self._key(chunks, tasks[0])).require(nbytes, self.name)
         result = np.empty([len(axis) for axis in axes], self.dtype)
 
         def fill(task: tuple[_Part, ...]) -> None:
-            piece = self._chunk(chunks, tuple(part.number for part in task), task)
+            piece = self._chunk(chunks, task)
             if all(isinstance(part.target, slice) for part in task):
                 result[tuple(part.target for part in task)] = piece
             else:
@@ -179,25 +196,34 @@ class ChunkedArray:
         elif tasks:
             with ThreadPoolExecutor(min(chunks.place.workers, len(tasks))) as pool:
                 list(pool.map(fill, tasks))
-        return result[tuple(0 if _is_int(part) else slice(None) for part in key)]
+        # With the dots it stays an array where nothing of its shape is left.
+        return result[(*(0 if _is_int(part) else slice(None) for part in key), ...)]
 
-    def _chunk(
-        self, chunks: Chunks, index: tuple[int, ...], task: tuple["_Part", ...]
-    ) -> np.ndarray:
-        """Return the part of one chunk that is wanted."""
+    @staticmethod
+    def _key(chunks: Chunks, task: tuple["_Part", ...]) -> str:
+        index = [part.number for part in task]
         known = index if chunks.form == BYTES else index[:-1]
-        key = f"{chunks.prefix}/{chunk_key(known)}"
+        return f"{chunks.prefix}/{chunk_key(known)}"
+
+    def _chunk(self, chunks: Chunks, task: tuple["_Part", ...]) -> np.ndarray:
+        """Return the part of one chunk that is wanted."""
+        key = self._key(chunks, task)
+        index = tuple(part.number for part in task)
         grid = _grid(self.shape, chunks.shape)
         crc = chunks.crcs[int(np.ravel_multi_index(index, grid)) if index else 0]
         name = f"{self.name} (chunk {key})"
+        piece: np.ndarray
         try:
             local = tuple(part.local for part in task)
             if chunks.form == TEXTS:
-                return self._text_chunk(chunks, key, crc)[local]
+                piece = self._text_chunk(chunks, key, crc)
+                for axis, part in enumerate(local):
+                    piece = piece[(slice(None),) * axis + (part,)]
+                return piece
             blob = Blob(_Object(chunks.place, key), 0, self.dtype, chunks.shape, crc, name)
             # All that a chunk holds is read in one and checked, its padding included.
             whole = all(part.is_whole for part in task)
-            piece: np.ndarray = blob.read()[local] if whole else blob.select(local)
+            piece = blob.read()[local] if whole else blob.select(local)
             return piece
         except FileNotFoundError as error:
             raise FormatError(

@@ -177,15 +177,19 @@ class FolderPlace:
             raise FileExistsError(f"{self.path} is a file; a zarr store is a folder")
         is_new = not self.path.exists()
         folder = self.path / generation
-        folder.mkdir(parents=True)
-        try:
-            with folder_lock(folder):
+        with contextlib.ExitStack() as held:
+            # Who cleans up holds the same lock, and meets no folder that is not locked yet.
+            self.path.mkdir(exist_ok=True)
+            with folder_lock(self.path):
+                folder.mkdir()
+                held.enter_context(folder_lock(folder))
+            try:
                 yield
-        finally:
-            self._made = set()
-            if is_new:  # nothing was committed: leave nothing behind
-                with contextlib.suppress(OSError):
-                    self.path.rmdir()
+            finally:
+                self._made = set()
+                if is_new:  # where nothing was committed nothing is left behind
+                    with contextlib.suppress(OSError):
+                        self.path.rmdir()
 
     def commit(self, data: bytes, generation: str, expected: str | None, find: Any) -> None:
         """Replace the marker; remove generations that no running process writes."""

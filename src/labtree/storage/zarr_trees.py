@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import FormatError
+from labtree.storage import codecs
 from labtree.storage.catalogue import Catalogue
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.trees import build_tree
@@ -266,7 +267,7 @@ def read_node(opened: Opened, path: list[str]) -> xr.Dataset | None:
 
 
 def _nbytes(column: list[Any]) -> int:
-    return math.prod(column[2]) * int(np.dtype(column[1]).itemsize)
+    return int(math.prod(column[2]) * np.dtype(column[1]).itemsize)
 
 
 def column_reader(place: Place, generation: str) -> Callable[[list[str], list[Any]], Any]:
@@ -277,7 +278,10 @@ def column_reader(place: Place, generation: str) -> Callable[[list[str], list[An
         parts = name[1:].split("/") if name[:1] == "/" else [*path, name]
         if any(part in ("", ".", "..") or set(part) & set("/\\\0") for part in parts):
             raise FormatError(f"{place.name}: {name!r} is no name of an array")
+        kind = np.dtype(dtype)
+        if not (codecs.plain(kind) or kind == np.dtype("S1")):
+            raise FormatError(f"{place.name}: {dtype!r} is no dtype of a plain array")
         where = Chunks(place, "/".join([generation, *parts]), tuple(chunks), crcs, form)
-        return ChunkedArray(where, np.dtype(dtype), tuple(shape), "/".join(parts))
+        return ChunkedArray(where, kind, tuple(shape), "/".join(parts))
 
     return column

@@ -327,7 +327,7 @@ def _put_chunk(
     number: int,
 ) -> None:
     part = tuple(slice(i * size, (i + 1) * size) for i, size in zip(index, shape, strict=False))
-    crcs[number] = _put_block(place, key, array[part], shape, form)
+    crcs[number] = _put_block(place, key, array[(*part, ...)], shape, form)
 
 
 def _put_block(
