@@ -10,6 +10,7 @@ import base64
 import datetime as dt
 import json
 import math
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,10 @@ __all__ = [
 Sink = Callable[[Any, str], str]
 Source = Callable[[str], Any]
 
-_PLAIN = (str, int, bool, type(None))
+# Python refuses to write integers of more than 4300 decimal digits (13,000 bits).
+_LONG = 4096
+# Two lone surrogates that JSON would read back as one character.
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _CONTAINERS: dict[type[Any], str | None] = {
     list: None,
     tuple: "$tuple",
@@ -115,7 +119,11 @@ def encode(value: Any, path: str = "obj", sink: Sink | None = None) -> Any:
 
 def _encode(value: Any, path: str, sink: Sink | None) -> Any:
     kind = type(value)
-    if kind in _PLAIN:
+    if kind is str:
+        return value if value.isascii() else _encode_text(value)
+    if kind is int:
+        return value if value.bit_length() < _LONG else {"$int": hex(value)}
+    if value is None or kind is bool:
         return value
     if kind is float:
         return _encode_float(value)
@@ -172,7 +180,9 @@ def _decode_tagged(tag: str, content: Any, source: Source | None) -> Any:
         return array.reshape(shape).copy()
     if tag == "$objects":
         shape, items = content
-        array = np.empty(math.prod(shape), dtype=object)
+        if math.prod(shape) != len(items):
+            raise ValueError(f"{len(items)} objects do not fill an array of shape {shape}")
+        array = np.empty(len(items), dtype=object)
         for i, item in enumerate(items):
             array[i] = decode(item, source)
         return array.reshape(shape)
@@ -180,7 +190,8 @@ def _decode_tagged(tag: str, content: Any, source: Source | None) -> Any:
         return source(content)
     if tag == "$scalar":
         dtype, data = content
-        return np.frombuffer(base64.b64decode(data), dtype_from_json(dtype))[0]
+        kind, raw = dtype_from_json(dtype), base64.b64decode(data)
+        return np.frombuffer(raw, kind)[0] if kind.itemsize else kind.type()
     for _, name, _, read in _FORMS:
         if tag == name:
             return read(content)
@@ -193,8 +204,18 @@ def _encode_float(value: float) -> Any:
     return {"$float": struct.pack("<d", value).hex()}
 
 
+def _encode_text(value: str) -> Any:
+    if _PAIR.search(value):
+        return {"$text": _base64(value.encode(errors="surrogatepass"))}
+    return value
+
+
+def _is_key(key: Any) -> bool:
+    return type(key) is str and key[:1] != "$" and (key.isascii() or not _PAIR.search(key))
+
+
 def _encode_dict(value: dict[Any, Any], path: str, sink: Sink | None) -> Any:
-    if all(type(key) is str and key[:1] != "$" for key in value):
+    if all(map(_is_key, value)):
         return {key: _encode(item, f"{path}[{key!r}]", sink) for key, item in value.items()}
     return {
         "$dict": [
@@ -330,6 +351,13 @@ _FORMS: list[tuple[Callable[[Any], bool], str, Callable[[Any], Any], Callable[[A
         lambda value: None,
         lambda text: struct.unpack("<d", bytes.fromhex(text))[0],
     ),
+    (
+        lambda value: False,  # texts and integers that JSON would change, by _encode
+        "$text",
+        lambda value: None,
+        lambda text: base64.b64decode(text).decode(errors="surrogatepass"),
+    ),
+    (lambda value: False, "$int", lambda value: None, lambda text: int(text, 16)),
     (_is(complex), "$complex", lambda value: _floats(value.real, value.imag), _complex),
     (_is(bytes), "$bytes", _base64, base64.b64decode),
     (_is(bytearray), "$bytearray", _base64, lambda text: bytearray(base64.b64decode(text))),
