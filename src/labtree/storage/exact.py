@@ -178,13 +178,14 @@ def _decode_tagged(tag: str, content: Any, source: Source | None) -> Any:
         dtype, shape, data = content
         array = np.frombuffer(base64.b64decode(data), dtype_from_json(dtype))
         return array.reshape(shape).copy()
-    if tag == "$objects":
+    if tag in ("$objects", "$texts"):
         shape, items = content
         if math.prod(shape) != len(items):
             raise ValueError(f"{len(items)} objects do not fill an array of shape {shape}")
         array = np.empty(len(items), dtype=object)
         for i, item in enumerate(items):
             array[i] = decode(item, source)
+        array = array.astype(np.dtypes.StringDType()) if tag == "$texts" else array
         return array.reshape(shape)
     if tag == "$part" and source is not None:
         return source(content)
@@ -231,7 +232,9 @@ def _encode_array(array: np.ndarray, path: str, sink: Sink | None) -> Any:
     if array.dtype.kind == "O":
         items = [_encode(item, f"{path}.flat[{i}]", None) for i, item in enumerate(array.flat)]
         return {"$objects": [list(array.shape), items]}
-    if array.dtype.hasobject or array.dtype.kind == "T":
+    if array.dtype.kind == "T" and not hasattr(array.dtype, "na_object"):
+        return {"$texts": [list(array.shape), list(map(_encode_text, array.ravel().tolist()))]}
+    if array.dtype.hasobject:
         raise refusal(array, path, f"an array of dtype {array.dtype}")
     data = _base64(np.ascontiguousarray(array).tobytes())
     return {"$array": [dtype_to_json(array.dtype), list(array.shape), data]}

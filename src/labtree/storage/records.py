@@ -204,4 +204,14 @@ def _with_coordinates(
         dataset = dataset.assign_coords(xr.Coordinates.from_pandas_multiindex(index, dim))
     if bare:
         dataset = dataset.assign_coords(xr.Coordinates(bare, indexes={}))
-    return dataset.assign(data) if data else dataset
+    dataset = dataset.assign(data) if data else dataset
+    return _in_order(dataset, list(arrays), multiindexes)
+
+
+def _in_order(
+    dataset: xr.Dataset, names: list[str], multiindexes: dict[str, list[str]]
+) -> xr.Dataset:
+    """Return a dataset with its variables as they were; a MultiIndex is before its levels."""
+    dims = {levels[0]: dim for dim, levels in multiindexes.items()}
+    order = [part for name in names for part in (dims.get(name), name) if part is not None]
+    return dataset if order == list(dataset.variables) else dataset[order]

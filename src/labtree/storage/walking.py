@@ -16,7 +16,7 @@ from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5r, h5t
 
 from labtree.errors import FormatError
 from labtree.storage import codecs, exact
-from labtree.storage.attributes import EXACT, read_attributes, read_native
+from labtree.storage.attributes import read_attributes, read_native
 from labtree.storage.netcdf import NON_COORDINATE
 
 __all__ = ["NetCDFSource", "NetCDFVariable", "walk"]
@@ -142,15 +142,17 @@ class _Walker:
             raise FormatError(f"/{'/'.join(path)} is linked from two places, or into itself")
         self._seen.add(address)
         layout = _json(group, "labtree_layout") or {}
-        listed = _has(group, "coordinates") and (layout or not _has(group, EXACT))
-        if listed and "coords" not in layout:
-            layout["coords"] = str(read_native(group, "coordinates")).split()
-        attrs = read_attributes(group, frozenset({"coordinates"} if listed else ()))
         groups, datasets = _members(group)
         names = layout.pop("names", {})
         children = layout.pop("groups", {})
         variables = self._variables(datasets, file_path, names)
         known = {variable[0] for variable in variables}
+        words = read_native(group, "coordinates") if _has(group, "coordinates") else None
+        listed = isinstance(words, str) and bool(layout or known.issuperset(words.split()))
+        if listed and "coords" not in layout:
+            layout["coords"] = str(words).split()
+        ours = listed or words is None
+        attrs = read_attributes(group, frozenset({"coordinates"} if ours else ()))
         layout["coords"] = [name for name in layout.get("coords", ()) if name in known]
         record: dict[str, Any] = {"path": path, "attrs": exact.encode(attrs)}
         if any(layout.values()):

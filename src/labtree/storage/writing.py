@@ -1,8 +1,6 @@
 """Writing a tree to a new netCDF-4 file, one array at a time."""
 
-import contextlib
 import math
-import threading
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +14,14 @@ from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.attributes import write_attributes, write_native
 from labtree.storage.blobs import Blob, checksum
+from labtree.storage.blocks import is_dask
 from labtree.storage.catalogue import VERSION, write_catalogue
 from labtree.storage.names import encode_name, is_legal
 from labtree.storage.netcdf import NON_COORDINATE, NetCDFWriter, SharedDimensions
 from labtree.storage.records import dataset_layout, kept_variables, variable_values
 from labtree.storage.sources import FileSource
 
-__all__ = ["Written", "is_dask", "write_tree"]
+__all__ = ["Written", "write_tree"]
 
 # Index coordinates up to this size also stand in the catalogue, so that opening a
 # file reads nothing else.
@@ -72,13 +71,13 @@ def write_tree(tree: xr.DataTree, path: Path, **about: Any) -> Written:
     try:
         _write_node(writer, writer.file, tree, [], written)
         writer.close()
-    except BaseException:
-        # The first error tells; closing what could not be written would raise another.
-        with contextlib.suppress(Exception):
-            writer.close()
+        header = {"format": "labtree", "version": VERSION, **about}
+        write_catalogue(path, header, written.records, bytes(written.values))
+    except BaseException as error:
+        writer.abandon()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
-    header = {"format": "labtree", "version": VERSION, **about}
-    write_catalogue(path, header, written.records, bytes(written.values))
     return written
 
 
@@ -141,7 +140,8 @@ def _write_dataset(
         layout["names"] = renamed
     if layout:
         record["layout"] = layout
-    write_attributes(group, attrs, where, frozenset({"coordinates"} if layout else ()))
+    # Other programs read a group's attribute of this name as its list of coordinates.
+    write_attributes(group, attrs, where, frozenset({"coordinates"}))
     node = _NodeWriter(
         writer, group, files, {files[str(dim)] for dim in dataset.sizes}, written
     )
@@ -182,7 +182,7 @@ class _NodeWriter:
             file_name, dims = self._place(name, variable, spec, array.shape, i)
             dataset = self.writer.variable(self.group, file_name, array.dtype, array.shape)
             if isinstance(array, _Planned):
-                offset = _write_blocks(self.writer, dataset, array)
+                offset = self.writer.write_blocks(dataset, array.array, array.shape)
             else:
                 offset = self.writer.write(dataset, array)
             if i == 0:
@@ -260,12 +260,6 @@ def _plain_arrays(
     return spec, list(arrays), [checksum(array) for array in arrays], None
 
 
-def is_dask(variable: Variable) -> bool:
-    """Say whether a variable is computed by dask."""
-    # Cheaper than Variable.chunks, which asks whether any array is like dask's.
-    return hasattr(variable._data, "__dask_graph__")
-
-
 def _copied(
     stored: StoredArray,
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
@@ -277,35 +271,3 @@ def _copied(
         for blob, array in zip(stored.blobs, arrays, strict=True)
     ]
     return stored.spec, arrays, crcs, stored.blobs if movable else None
-
-
-class _BlockTarget:
-    """What dask stores into: takes a block and the place where it belongs."""
-
-    def __init__(self, writer: NetCDFWriter, dataset: Any, planned: _Planned):
-        self._writer, self._dataset, self._planned = writer, dataset, planned
-        self._lock = threading.Lock()
-
-    def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        raw = codecs.encode_block(np.asarray(block))
-        extra = tuple(slice(0, size) for size in raw.shape[len(key) :])
-        with self._lock:
-            self._writer.write_part(self._dataset, (*key, *extra), raw)
-
-
-def _write_blocks(writer: NetCDFWriter, dataset: Any, planned: _Planned) -> int:
-    import dask.array
-    import dask.base
-
-    dask_: Any = dask  # which has types for some of this only
-    target = _BlockTarget(writer, dataset, planned)
-    array = planned.array
-    scheduler = dask_.base.get_scheduler(collections=[array])
-    if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
-        # An open file cannot travel to other processes: the blocks come here instead.
-        array = array.persist()
-        for key in dask_.array.core.slices_from_chunks(array.chunks):
-            target[key] = array[key].compute()
-    else:
-        dask_.array.store(array, target, lock=False)
-    return dataset.get_offset() or 0

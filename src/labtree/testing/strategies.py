@@ -68,7 +68,18 @@ _ODD_NAMES = [
     "CON",
     "name:colon",
 ]
-_ODD_TEXTS = ["", "\0", "a\0b", "end\0", "\ud800", "\udc80", "\ud83d\ude00", "😀", "$tuple", "é" * 9]
+_ODD_TEXTS = [
+    "",
+    "\0",
+    "a\0b",
+    "end\0",
+    "\ud800",
+    "\udc80",
+    "\ud83d\ude00",
+    "😀",
+    "$tuple",
+    "é" * 9,
+]
 _PLAIN_DTYPES = [
     *("?", "i1", "u1", "<i2", ">i2", "<u4", ">i8", "<i8", "<u8", ">u8"),
     *("<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "longdouble", "<c8", ">c8", "<c16", ">c16"),
@@ -201,7 +212,9 @@ def values(*, with_objects: bool = True) -> st.SearchStrategy[Any]:
 
 def attributes() -> st.SearchStrategy[dict[Any, Any]]:
     """Return attributes of any nesting; some that netCDF has, some that it has not."""
-    simple = st.sampled_from([1, 2.5, "Hz", "", float("nan"), True, None, 2**70, [1, 2], (1.5,)])
+    simple = st.sampled_from(
+        [1, 2.5, "Hz", "", float("nan"), True, None, 2**70, [1, 2], (1.5,)]
+    )
     known = ["units", "calendar", "coordinates", "_FillValue", "dtype", "CLASS", "NAME", "a/b"]
     keys = st.sampled_from(known) | texts() | st.integers(0, 3)
     some = st.dictionaries(keys, simple | values(with_objects=False), max_size=3)
@@ -216,12 +229,18 @@ def dtypes(*, objects: bool = True) -> st.SearchStrategy[np.dtype[Any]]:
     """Return dtypes of every kind, structured ones with padding and subarrays."""
     flat = st.one_of(
         st.sampled_from(_PLAIN_DTYPES),
-        st.builds("{}8[{}]".format, st.sampled_from([*"mM", ">m", ">M"]), st.sampled_from(_UNITS)),
+        st.builds(
+            "{}8[{}]".format, st.sampled_from([*"mM", ">m", ">M"]), st.sampled_from(_UNITS)
+        ),
         st.builds("{}{}".format, st.sampled_from(["S", "U", ">U"]), st.integers(0, 5)),
     ).map(np.dtype)
     sized = flat.filter(lambda kind: kind.itemsize > 0)  # in a field, S0 is no dtype
     whole = st.one_of(flat, flat, _structured(sized | _structured(sized)))
-    return whole | st.sampled_from([np.dtype(object), np.dtypes.StringDType()]) if objects else whole
+    return (
+        whole | st.sampled_from([np.dtype(object), np.dtypes.StringDType()])
+        if objects
+        else whole
+    )
 
 
 @st.composite
@@ -230,7 +249,10 @@ def _structured(draw: Draw, kinds: st.SearchStrategy[np.dtype[Any]]) -> np.dtype
     odd = ["x", "é", "a b"]
     make: Any = np.dtype
     structured: np.dtype[Any] = make(
-        [(odd[i], kind, shape) if shape else (odd[i], kind) for i, (kind, shape) in enumerate(fields)],
+        [
+            (odd[i], kind, shape) if shape else (odd[i], kind)
+            for i, (kind, shape) in enumerate(fields)
+        ],
         align=draw(st.booleans()),
     )
     return structured
@@ -275,7 +297,11 @@ def arrays(
     shapes: st.SearchStrategy[tuple[int, ...]] | None = None,
 ) -> np.ndarray:
     """Return arrays of every dtype and memory layout, of no dimension and of no size too."""
-    array = _fill(draw, draw(dtypes() if kinds is None else kinds), draw(_shapes() if shapes is None else shapes))
+    array = _fill(
+        draw,
+        draw(dtypes() if kinds is None else kinds),
+        draw(_shapes() if shapes is None else shapes),
+    )
     layout = draw(st.sampled_from(["C", "F", "reversed", "strided"]))
     if layout == "F":
         return np.asfortranarray(array) if array.ndim else array
@@ -289,9 +315,13 @@ def arrays(
 @st.composite
 def masked_arrays(draw: Draw) -> Any:
     """Return masked arrays with and without mask and fill value, hard and soft."""
-    kinds = dtypes(objects=False).filter(lambda kind: kind.itemsize > 0 and kind.kind in "biufcMmSU")
+    kinds = dtypes(objects=False).filter(
+        lambda kind: kind.itemsize > 0 and kind.kind in "biufcMmSU"
+    )
     data = draw(arrays(kinds))
-    mask: Any = draw(st.just(np.ma.nomask) | arrays(st.just(np.dtype(bool)), st.just(data.shape)))
+    mask: Any = draw(
+        st.just(np.ma.nomask) | arrays(st.just(np.dtype(bool)), st.just(data.shape))
+    )
     array = np.ma.MaskedArray(data, mask=mask, hard_mask=draw(st.booleans()))
     if draw(st.booleans()) and data.dtype.kind in "iuf":
         array.fill_value = draw(st.integers(0, 99))
@@ -351,7 +381,9 @@ def _strings(draw: Draw, rows: int) -> Any:
         st.lists(st.none() | st.text(max_size=5), min_size=rows, max_size=rows)
     )
     make: Any = pd.StringDtype
-    return pd.array(items, dtype=make("python", na_value=draw(st.sampled_from([pd.NA, np.nan]))))
+    return pd.array(
+        items, dtype=make("python", na_value=draw(st.sampled_from([pd.NA, np.nan])))
+    )
 
 
 def _periods(draw: Draw, rows: int) -> Any:
@@ -383,6 +415,12 @@ _COLUMNS: dict[str, Callable[[Draw, int], Any]] = {
 }
 
 
+def _labels_of(draw: Draw, rows: int) -> Any:
+    """Return values of which pandas makes an index: all that can be hashed."""
+    kind = draw(st.sampled_from([kind for kind in _COLUMNS if kind != "object"]))
+    return _COLUMNS[kind](draw, rows)
+
+
 @st.composite
 def indexes(draw: Draw, rows: int | None = None) -> pd.Index:
     """Return indexes of every class: ranges, dates, categories, MultiIndex, duplicates."""
@@ -398,9 +436,9 @@ def indexes(draw: Draw, rows: int | None = None) -> pd.Index:
     if kind == "repeated":
         return pd.Index(["same"] * size, name=name)
     if kind == "multi":
-        parts = [pd.Index(_column(draw, size)) for _ in range(2)]
+        parts = [pd.Index(_labels_of(draw, size)) for _ in range(2)]
         return pd.MultiIndex.from_arrays(parts, names=[name, draw(st.none() | labels())])
-    values = _column(draw, size)
+    values = _labels_of(draw, size)
     dtype = values.dtype if isinstance(values, np.ndarray) else None
     index: pd.Index = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
     return index
@@ -412,7 +450,9 @@ def series(draw: Draw) -> pd.Series:
     rows = draw(st.integers(0, 4))
     column = _column(draw, rows)
     dtype = column.dtype if isinstance(column, np.ndarray) else None
-    result = pd.Series(column, index=draw(indexes(rows)), dtype=dtype, name=draw(st.none() | labels()))
+    result = pd.Series(
+        column, index=draw(indexes(rows)), dtype=dtype, name=draw(st.none() | labels())
+    )
     result.attrs = draw(attributes())
     return result
 
@@ -451,8 +491,12 @@ def _coordinate(draw: Draw, size: int) -> Any:
 
 def _kept_by_xarray() -> st.SearchStrategy[np.dtype[Any]]:
     """Return dtypes of which xarray keeps the arrays that it is given as they are."""
-    dates = st.builds("{}8[{}]".format, st.sampled_from("mM"), st.sampled_from(["s", "ms", "us", "ns"]))
-    return dtypes(objects=False).filter(lambda kind: kind.kind not in "mM") | dates.map(np.dtype)
+    dates = st.builds(
+        "{}8[{}]".format, st.sampled_from("mM"), st.sampled_from(["s", "ms", "us", "ns"])
+    )
+    return dtypes(objects=False).filter(lambda kind: kind.kind not in "mM") | dates.map(
+        np.dtype
+    )
 
 
 @st.composite
@@ -471,7 +515,11 @@ def datasets(draw: Draw) -> xr.Dataset:
             coords = xr.Coordinates({dim: variable}, indexes={} if kind == "bare" else None)
             dataset = dataset.assign_coords(coords)
     for i in range(draw(st.integers(0, 3))):
-        own = draw(st.lists(st.sampled_from(list(sizes)), max_size=2, unique=True)) if sizes else []
+        own = (
+            draw(st.lists(st.sampled_from(list(sizes)), max_size=2, unique=True))
+            if sizes
+            else []
+        )
         data = draw(arrays(_kept_by_xarray(), st.just(tuple(sizes[dim] for dim in own))))
         variable = xr.Variable(own, data, draw(attributes()))
         if draw(st.integers(0, 3)) == 0:
@@ -483,7 +531,10 @@ def datasets(draw: Draw) -> xr.Dataset:
     new = draw(st.lists(labels(), min_size=len(old), max_size=len(old), unique_by=str))
     # xarray fails on a dimension with a coordinate whose label is no str.
     return dataset.rename(
-        {a: b if type(b) is str or a not in dataset.indexes else f"{b}" for a, b in zip(old, new, strict=True)}
+        {
+            a: b if type(b) is str or a not in dataset.indexes else f"{b}"
+            for a, b in zip(old, new, strict=True)
+        }
     )
 
 
