@@ -64,7 +64,8 @@ class use_workspace:  # noqa: N801, called like a function
 
 def active_workspace() -> xr.DataTree | None:
     """Return the active workspace, or None."""
-    return _IN_BLOCK.get() or _EVERYWHERE[0]
+    inside = _IN_BLOCK.get()
+    return _EVERYWHERE[0] if inside is None else inside  # an empty tree is false
 
 
 def target_workspace(into: xr.DataTree | None) -> xr.DataTree:
