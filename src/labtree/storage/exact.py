@@ -191,8 +191,8 @@ def _decode_tagged(tag: str, content: Any, source: Source | None) -> Any:
         return source(content)
     if tag == "$scalar":
         dtype, data = content
-        kind, raw = dtype_from_json(dtype), base64.b64decode(data)
-        return np.frombuffer(raw, kind)[0] if kind.itemsize else kind.type()
+        scalar, raw = dtype_from_json(dtype), base64.b64decode(data)
+        return np.frombuffer(raw, scalar)[0] if scalar.itemsize else scalar.type()
     for _, name, _, read in _FORMS:
         if tag == name:
             return read(content)

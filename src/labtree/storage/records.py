@@ -17,7 +17,7 @@ import xarray as xr
 from xarray.core.variable import Variable
 from xarray.indexes import PandasIndex
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, LabtreeError
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, lazy
 from labtree.storage.blobs import Blob
@@ -135,7 +135,24 @@ class DatasetBuilder:
         self._templates: dict[Any, xr.Dataset] = {}
 
     def build(self, record: Record) -> xr.Dataset:
-        """Return the dataset of a record; nothing is read but index coordinates."""
+        """Return the dataset of a record; nothing is read but index coordinates.
+
+        Raises
+        ------
+        FormatError
+            If the record contradicts itself or the file.
+        """
+        try:
+            return self._build(record)
+        except (LabtreeError, OSError):
+            raise
+        except Exception as error:
+            where = record.get("path") if isinstance(record, dict) else record
+            raise FormatError(
+                f"the record of {where!r} contradicts itself: {error!r}"
+            ) from error
+
+    def _build(self, record: Record) -> xr.Dataset:
         path, layout = record["path"], record.get("layout") or {}
         arrays, attrs = {}, {}
         dims: dict[str, tuple[str, ...]] = {}

@@ -121,7 +121,7 @@ def walk(path: Path, source: NetCDFSource) -> list[dict[str, Any]]:
             return _Walker(file.id).group(h5g.open(file.id, b"/"), [], "")
     except FormatError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:
         raise FormatError(
             f"{path} cannot be read: {error}. It is cut short or damaged; restore it from "
             "a copy"
@@ -177,7 +177,7 @@ class _Walker:
             if _has(dataset, "NAME") and str(read_native(dataset, "NAME")).startswith(_BARE):
                 continue
             name = stored_name.removeprefix(NON_COORDINATE)
-            column = _column(dataset, stored_name, f"{path}/{name}")
+            column = _column(dataset, stored_name, f"{path}/{stored_name}")
             if name.startswith(_TEXTS):
                 texts[name] = column
                 continue
@@ -244,7 +244,7 @@ def _members(group: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
 
 
 def _column(dataset: Any, name: str, path: str) -> list[Any]:
-    """Return a dataset's column; its offset is None where h5netcdf must read it."""
+    """Return a dataset's column; where h5netcdf must read it, a path and no offset."""
     kind = dataset.get_type()
     dtype = dataset.dtype
     creation = dataset.get_create_plist()
@@ -258,6 +258,7 @@ def _column(dataset: Any, name: str, path: str) -> list[Any]:
         offset = dataset.get_offset()
         if offset is not None or 0 in shape:
             return [name, dtype.str, shape, offset or 0, None]
+    name = path
     if kind.get_class() == h5t.STRING and kind.is_variable_str():
         return [name, "O", shape, None, None]
     if dtype.hasobject:

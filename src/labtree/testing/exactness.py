@@ -177,9 +177,10 @@ def _extension(actual: Any, expected: Any, path: str) -> None:
     elif isinstance(expected, _NULLABLE):
         missing = np.asarray(expected.isna())
         _array(np.asarray(actual.isna()), missing, f"{path} missing")
-        zero = expected.dtype.numpy_dtype.type(0)
+        plain: Any = expected.dtype
+        zero = plain.numpy_dtype.type(0)
         bits = [each.to_numpy(zero.dtype, na_value=zero) for each in (actual, expected)]
-        _array(*bits, path)
+        _array(bits[0], bits[1], path)
     else:
         _array(np.asarray(actual, object), np.asarray(expected, object), path)
 
@@ -191,7 +192,7 @@ def _index(actual: pd.Index, expected: pd.Index, path: str) -> None:
     _same(type(actual), type(expected), path)
     assert_same(list(actual.names), list(expected.names), f"{path}.names")
     _same(len(actual), len(expected), f"{path} length")
-    if isinstance(expected, pd.MultiIndex):
+    if isinstance(actual, pd.MultiIndex) and isinstance(expected, pd.MultiIndex):
         for i, (a, b) in enumerate(zip(actual.levels, expected.levels, strict=True)):
             _index(a, b, f"{path}.levels[{i}]")
         for i, (c, d) in enumerate(zip(actual.codes, expected.codes, strict=True)):
