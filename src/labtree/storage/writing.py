@@ -69,7 +69,8 @@ def write_tree(tree: xr.DataTree, path: Path, **about: Any) -> Written:
     written = Written()
     writer = NetCDFWriter(path)
     try:
-        _write_node(writer, writer.file, tree, [], written)
+        scope = _Scope(frozenset(), _scalar_names(tree))
+        _write_node(writer, writer.file, tree, [], written, scope)
         writer.close()
         header = {"format": "labtree", "version": VERSION, **about}
         write_catalogue(path, header, written.records, bytes(written.values))
@@ -81,24 +82,49 @@ def write_tree(tree: xr.DataTree, path: Path, **about: Any) -> Written:
     return written
 
 
+@dataclass(slots=True)
+class _Scope:
+    """What netCDF lets a group see of the groups above it.
+
+    A variable without dimensions must not be named like a dimension that its group sees:
+    other readers would take it for the coordinate. So dimensions of the groups above
+    are known here, and those that are made once for many groups avoid all such names.
+    """
+
+    dimensions: frozenset[str]
+    scalars: frozenset[str]
+    shared: SharedDimensions | None = None
+
+
+def _scalar_names(tree: xr.DataTree) -> frozenset[str]:
+    return frozenset(
+        _file_name(str(name))
+        for node in tree.subtree
+        for name, variable in node.variables.items()
+        if not variable.dims
+    )
+
+
 def _write_node(
     writer: NetCDFWriter,
     group: Any,
     node: xr.DataTree,
     path: list[str],
     written: Written,
-    shared: SharedDimensions | None = None,
+    scope: _Scope,
 ) -> None:
     where = "/" + "/".join(path)
     dataset = node.to_dataset(inherit=False)
-    record, taken = _write_dataset(writer, group, dataset, path, written, shared)
+    record, taken = _write_dataset(writer, group, dataset, path, written, scope)
     written.records.append(record)
-    files = {name: name if is_legal(name) else encode_name(name) for name in node.children}
-    own = SharedDimensions(writer, group, {*taken, *files.values()})
+    files = {name: _file_name(name) for name in node.children}
+    own = SharedDimensions(writer, group, {*taken, *files.values(), *scope.scalars})
+    dimensions = scope.dimensions.union(map(_file_name, map(str, dataset.sizes)))
+    below_scope = _Scope(dimensions, scope.scalars, own)
     for name, child in node.children.items():
         below = writer.group(group, files[name])
         try:
-            _write_node(writer, below, child, [*path, name], written, own)
+            _write_node(writer, below, child, [*path, name], written, below_scope)
         except (TypeError, ValueError, OSError) as error:
             if not getattr(error, "__notes__", None):
                 error.add_note(f"while writing {where.rstrip('/')}/{name}")
@@ -125,7 +151,7 @@ def _write_dataset(
     dataset: xr.Dataset,
     path: list[str],
     written: Written,
-    shared: SharedDimensions | None,
+    scope: _Scope,
 ) -> tuple[dict[str, Any], set[str]]:
     """Write a node's own variables; return its record and the names that it uses."""
     where = "/" + "/".join(path)
@@ -142,14 +168,13 @@ def _write_dataset(
         record["layout"] = layout
     # Other programs read a group's attribute of this name as its list of coordinates.
     write_attributes(group, attrs, where, frozenset({"coordinates"}))
-    node = _NodeWriter(
-        writer, group, files, {files[str(dim)] for dim in dataset.sizes}, written
-    )
+    dimensions = {files[str(dim)] for dim in dataset.sizes}
+    node = _NodeWriter(writer, group, files, dimensions, scope.dimensions, written)
     record["variables"] = [
         node.write(name, variable, f"{where.rstrip('/')}/{name}", name in indexes)
         for name, variable in variables.items()
     ]
-    writer.connect(group, node.sizes, node.connections, shared)
+    writer.connect(group, node.sizes, node.connections, scope.shared)
     return record, {*node.sizes, *(name for name, _, _ in node.connections)}
 
 
@@ -158,8 +183,12 @@ def _file_names(names: Iterable[Hashable]) -> dict[str, str]:
     for name in names:
         if type(name) is not str or not name:
             raise TypeError(f"names of variables and dimensions are str, not {name!r}")
-        files[name] = name if is_legal(name) else encode_name(name)
+        files[name] = _file_name(name)
     return files
+
+
+def _file_name(name: str) -> str:
+    return name if is_legal(name) else encode_name(name)
 
 
 @dataclass(slots=True)
@@ -170,6 +199,7 @@ class _NodeWriter:
     group: Any
     files: dict[str, str]
     dimensions: set[str]
+    inherited: frozenset[str]
     written: Written
     sizes: dict[str, int] = field(default_factory=dict)
     connections: list[tuple[str, tuple[str, ...], Any]] = field(default_factory=list)
@@ -218,7 +248,8 @@ class _NodeWriter:
             extra = codecs.extra_dimension(spec, shape)
             dims = dims if extra is None else (*dims, extra)
         self.sizes.update(zip(dims, shape, strict=True))
-        if file_name in self.dimensions and dims[:1] != (file_name,):
+        clash = file_name in self.dimensions and dims[:1] != (file_name,)
+        if clash or (not dims and file_name in self.inherited):
             file_name = NON_COORDINATE + file_name
         return file_name, dims
 
