@@ -46,6 +46,11 @@ class StoredArray(BackendArray):
         if codecs.extra_dimension(spec, self.shape) is not None:
             self.shape = self.shape[:-1]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it lies as plain bytes, which can be copied without decoding them."""
+        return all(type(blob) is Blob for blob in self.blobs)
+
     def read(self) -> np.ndarray:
         """Return the whole array, checked."""
         return self._decode([blob.read() for blob in self.blobs])

@@ -198,7 +198,12 @@ def _inline(values: memoryview, place: int, spec: Any, column: list[Any]) -> Any
 def _with_coordinates(
     arrays: dict[str, Any], dims: dict[str, Any], layout: dict[str, Any]
 ) -> xr.Dataset:
-    multiindexes = layout.get("multiindexes", {})
+    # Another program may have deleted or renamed a level; the others are then coordinates.
+    multiindexes = {
+        dim: names
+        for dim, names in layout.get("multiindexes", {}).items()
+        if all(dims.get(name) == (dim,) for name in names)
+    }
     levels = {level for names in multiindexes.values() for level in names}
     unindexed = set(layout.get("coords", ()))
     data: dict[str, Variable] = {}

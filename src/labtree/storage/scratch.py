@@ -44,7 +44,7 @@ def put_dataset(dataset: xr.Dataset, scratch: ScratchSource, path: str) -> xr.Da
 
 def _put(variable: Variable, scratch: ScratchSource, path: str) -> Variable:
     stored = stored_array(variable)
-    if stored is not None:
+    if stored is not None and stored.is_plain:
         blobs = [_put_array(blob.read(), scratch, path) for blob in stored.blobs]
         array = StoredArray(stored.spec, blobs)
     elif is_dask(variable) and variable.dtype.kind not in "OT":

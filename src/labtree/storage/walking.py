@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import h5netcdf
 import h5py
 import numpy as np
 from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5r, h5t
@@ -26,22 +25,22 @@ _TEXTS = "labtree_text_"
 
 
 class NetCDFSource:
-    """An open netCDF-4 file of another program; pickles as its path."""
+    """An open HDF5 file for what does not lie there as plain bytes; pickles as its path."""
 
     def __init__(self, path: str | Path):
         self.name = str(path)
         self.lock = threading.RLock()
-        self._file: h5netcdf.File | None = None
+        self._file: h5py.File | None = None
         self._closed = False
 
     @property
-    def file(self) -> h5netcdf.File:
-        """The h5netcdf file, opened when first needed."""
+    def file(self) -> h5py.File:
+        """The file, opened when first needed."""
         with self.lock:
             if self._closed:
                 raise ValueError(f"{self.name} was closed; open it again to read from it")
             if self._file is None:
-                self._file = h5netcdf.File(self.name, "r", phony_dims="access")
+                self._file = h5py.File(self.name, "r")
             return self._file
 
     def close(self) -> None:
@@ -57,7 +56,7 @@ class NetCDFSource:
 
 
 class NetCDFVariable:
-    """A variable that h5netcdf reads: compressed, chunked, of text, or of unlimited size."""
+    """A variable that HDF5 must read: compressed, chunked, of text, or of unlimited size."""
 
     __slots__ = ("crc", "dtype", "name", "place", "shape", "source")
 
@@ -83,7 +82,10 @@ class NetCDFVariable:
             first.append(read)
             then.append(cut)
         with self.source.lock:
-            values = np.asarray(self.source.file[self.name][tuple(first)])
+            stored = self.source.file[self.name]
+            if h5py.check_string_dtype(stored.dtype) is not None:
+                stored = stored.asstr("utf-8", "surrogateescape")
+            values = np.asarray(stored[tuple(first)])
         for axis, cut in reversed(list(enumerate(then))):
             values = values[(slice(None),) * axis + (cut,)]
         return values if values.dtype == self.dtype else values.astype(self.dtype)
@@ -244,14 +246,16 @@ def _members(group: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
 
 
 def _column(dataset: Any, name: str, path: str) -> list[Any]:
-    """Return a dataset's column; where h5netcdf must read it, a path and no offset."""
+    """Return a dataset's column; where HDF5 must read it, a path and no offset."""
     kind = dataset.get_type()
     dtype = dataset.dtype
     creation = dataset.get_create_plist()
     shape = list(dataset.shape)
+    layout = creation.get_layout()
+    if layout == h5d.VIRTUAL or creation.get_external_count():
+        raise FormatError(f"{path}: its data are in another file, where labtree does not look")
     in_one_piece = (
-        creation.get_layout() == h5d.CONTIGUOUS
-        and creation.get_external_count() == 0
+        layout == h5d.CONTIGUOUS
         and (codecs.plain(dtype) or dtype == np.dtype("S1"))
     )
     if in_one_piece:

@@ -279,7 +279,7 @@ def _plain_arrays(
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
     if not isinstance(variable._data, np.ndarray):
         stored = stored_array(variable)
-        if stored is not None:
+        if stored is not None and stored.is_plain:
             return _copied(stored)
     if is_dask(variable) and variable.dtype.kind not in "OT":
         spec, dtype, extra = codecs.view_spec(variable.dtype)
@@ -295,10 +295,8 @@ def _copied(
     stored: StoredArray,
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
     arrays: list[Any] = [blob.read() for blob in stored.blobs]
-    crcs: list[int | None]
-    movable = all(type(blob) is Blob for blob in stored.blobs)
-    crcs = [
+    crcs: list[int | None] = [
         checksum(array) if blob.crc is None else blob.crc
         for blob, array in zip(stored.blobs, arrays, strict=True)
     ]
-    return stored.spec, arrays, crcs, stored.blobs if movable else None
+    return stored.spec, arrays, crcs, stored.blobs
