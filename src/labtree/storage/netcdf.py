@@ -22,7 +22,7 @@ from labtree.storage.attributes import write_native
 from labtree.storage.blocks import write_blocks
 from labtree.storage.output import Output
 
-__all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions"]
+__all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions", "read_users"]
 
 #: What netCDF-4 puts before the name of a variable that is named like a dimension
 #: but is no coordinate of it.
@@ -275,6 +275,16 @@ def _set_dimensions(variable: Any, addresses: list[int]) -> None:
     items["address"] = references.ctypes.data + 8 * np.arange(len(addresses), dtype=np.uint64)
     space = _ONE if len(addresses) == 1 else h5s.create_simple((len(addresses),))
     h5a.create(variable, b"DIMENSION_LIST", _REFERENCES, space).write(items, mtype=_REFERENCES)
+
+
+def read_users(scale: Any) -> list[tuple[int, int]]:
+    """Return the addresses and axes of the variables that have a dimension, from its scale."""
+    if not h5a.exists(scale, b"REFERENCE_LIST"):
+        return []
+    attribute = h5a.open(scale, b"REFERENCE_LIST")
+    back = np.zeros(attribute.shape, _BACK)
+    attribute.read(back, mtype=_BACK_TYPE)
+    return list(zip(back["dataset"].tolist(), back["dimension"].tolist(), strict=True))
 
 
 def _set_users(scale: Any, pairs: list[tuple[int, int]]) -> None:

@@ -81,7 +81,13 @@ def _put_blocks(
     """Write a dask array one block after the other, as many at a time as dask wants."""
     spec, dtype, extra = codecs.view_spec(variable.dtype)
     shape = variable.shape + extra
-    offset = scratch.write((), math.prod(shape) * dtype.itemsize)
-    blob = _blob(scratch, offset, dtype, shape, None, path)
-    write_blocks(variable.data, shape, lambda place, run: scratch.write_at(offset + place, run))
-    return spec, blob
+    nbytes = math.prod(shape) * dtype.itemsize
+    offset = scratch.write((), nbytes)
+    try:
+        write_blocks(
+            variable.data, shape, lambda place, run: scratch.write_at(offset + place, run)
+        )
+    except BaseException:
+        scratch.free(offset, nbytes)
+        raise
+    return spec, _blob(scratch, offset, dtype, shape, None, path)

@@ -141,6 +141,8 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
     except BaseException as error:
         for each in held:
             each.close()
+        if isinstance(error, LabtreeError) and source.name not in str(error):
+            raise FormatError(f"{source.name}: {error}") from error
         if isinstance(error, Exception) and not isinstance(error, (LabtreeError, OSError)):
             raise FormatError(
                 f"{source.name}: its content contradicts itself: {error!r}"

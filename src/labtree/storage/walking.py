@@ -16,7 +16,7 @@ from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5r, h5t
 from labtree.errors import FormatError
 from labtree.storage import codecs, exact
 from labtree.storage.attributes import read_attributes, read_native
-from labtree.storage.netcdf import NON_COORDINATE
+from labtree.storage.netcdf import NON_COORDINATE, read_users
 
 __all__ = ["NetCDFSource", "NetCDFVariable", "walk"]
 
@@ -135,6 +135,7 @@ class _Walker:
         self._file = file
         self._scales: dict[int, str] = {}  # the address of a scale -> its dimension
         self._numbers: dict[int, str] = {}  # netCDF's number of a dimension -> its name
+        self._users: dict[tuple[int, int], set[str]] = {}  # address and axis -> dimensions
         self._seen: set[int] = set()
 
     def group(self, group: Any, path: list[str], file_path: str) -> list[dict[str, Any]]:
@@ -171,6 +172,8 @@ class _Walker:
         for name, dataset in datasets:
             if _has(dataset, "CLASS"):
                 self._scales[h5o.get_info(dataset).addr] = name
+                for user in read_users(dataset):
+                    self._users.setdefault(user, set()).add(name)
             if _has(dataset, "_Netcdf4Dimid"):
                 self._numbers[int(read_native(dataset, "_Netcdf4Dimid"))] = name
         variables: list[list[Any]] = []
@@ -207,6 +210,12 @@ class _Walker:
             return [name]
         if not _has(dataset, "DIMENSION_LIST"):
             return unknown
+        # What the scales say of their users is enough where it is clear. It spares a read
+        # for each variable, and HDF5 checks it: it may hang in a damaged DIMENSION_LIST.
+        address = h5o.get_info(dataset).addr
+        users = [self._users.get((address, axis), set()) for axis in range(len(shape))]
+        if all(len(names) == 1 for names in users):
+            return [next(iter(names)) for names in users]
         attribute = h5a.open(dataset, b"DIMENSION_LIST")
         lists = np.empty(attribute.shape, attribute.dtype)
         attribute.read(lists)
