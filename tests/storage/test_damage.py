@@ -3,7 +3,6 @@
 import faulthandler
 import json
 import multiprocessing
-import os
 import random
 import resource
 import struct
@@ -79,8 +78,7 @@ def _outcomes(path, versions, expected):
         try:
             assert_same(_read(path), expected)
         except LabtreeError as error:
-            assert str(path) in str(error) or len(str(error)) > 20
-            errors += 1
+            errors += str(path) in str(error)
         except AssertionError as error:
             wrong.append((name, str(error)))
         except Exception as error:
@@ -180,7 +178,7 @@ def test_foreign_files(tmp_path, message):
 
 
 def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no file .*none.h5"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none.h5"):
         open_tree(tmp_path / "none.h5")
     with pytest.raises(FileNotFoundError, match=r"does not exist; make it with pathlib.Path\("):
         save_tree(_tree(), tmp_path / "no" / "t.h5")
@@ -195,7 +193,8 @@ def test_a_newer_version_is_named(tmp_path):
     data[-40:-36] = struct.pack("<I", 7)
     path.write_bytes(data)
     with pytest.raises(
-        FormatError, match=r"format version 7; this labtree reads up to version 1. Update labtree"
+        FormatError,
+        match=r"format version 7; this labtree reads up to version 1. Update labtree",
     ):
         open_tree(path)
 
@@ -213,9 +212,7 @@ def _with_catalogue(path, change):
     text = b"\n".join([lines[0], *texts])
     body = data[: len(data) - 48 - len(found.text) - len(found.values)]
     checks = zlib.crc32(text), zlib.crc32(found.values), zlib.crc32(data[:48])
-    footer = struct.pack(
-        "<8sIIIIQQ8x", b"labtree\n", 1, *checks, len(text), len(found.values)
-    )
+    footer = struct.pack("<8sIIIIQQ8x", b"labtree\n", 1, *checks, len(text), len(found.values))
     path.write_bytes(body + found.values + text + footer)
 
 
@@ -255,7 +252,10 @@ HOSTILE = {
     "codec unknown": (_spec({"codec": "pickle"}), "unknown codec 'pickle'; known are"),
     "codec of objects": (_spec({"codec": "view", "dtype": "O"}), "is not what .* reads"),
     "codec too wide": (_spec({"codec": "utf8", "dtype": "<U400000000"}), "is not what"),
-    "codec too wide for bytes": (_spec({"codec": "view", "dtype": "V900000000"}), "is not what"),
+    "codec too wide for bytes": (
+        _spec({"codec": "view", "dtype": "V900000000"}),
+        "is not what",
+    ),
     "codec without a part": (
         _spec({"codec": "text", "dtype": "O", "form": "joined", "elements": "str"}),
         "contradicts itself",
@@ -264,7 +264,10 @@ HOSTILE = {
     "no parent": (lambda records: [records[0], records[2]], "contradicts itself"),
     "twice": (lambda records: [*records, records[-1]], "twice, or at all, a node 'ns/second'"),
     "a slash": (lambda records: records[-1].update(path=["ns", "a/b"]), "a node 'ns/a/b'"),
-    "a name that is none": (lambda records: records[-1].update(path=["ns", 5]), "a node 'ns/5'"),
+    "a name that is none": (
+        lambda records: records[-1].update(path=["ns", 5]),
+        "a node 'ns/5'",
+    ),
     "no record": (lambda records: [5], "contradicts itself"),
     "nothing": (lambda records: [], "contradicts itself"),
     "attribute unknown": (
@@ -309,7 +312,7 @@ def test_names_that_look_like_paths_stay_names(tmp_path):
     tree = open_tree(tmp_path / "t.h5")
     assert list(tree.children["ns"].children) == ["first", ".."]
     close_tree(tree)
-    assert os.listdir(tmp_path) == ["t.h5"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.h5"]
 
 
 @pytest.mark.parametrize(
