@@ -8,6 +8,7 @@ that the import itself stays quick.
 from importlib import import_module
 from typing import Any
 
+import labtree.accessors.session  # noqa: F401  (registers .session)
 from labtree.errors import (
     CheckpointError,
     ConfigurationError,
@@ -20,7 +21,20 @@ from labtree.errors import (
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it; a name equal to its module is that module.
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "LabelEvent": "labtree.recording.models",
+    "Recorder": "labtree.recording.recorder",
+    "StreamInfo": "labtree.recording.models",
+    "aligned_windows": "labtree.recording.aligned",
+    "batches": "labtree.recording.window_arrays",
+    "iter_aligned_windows": "labtree.recording.aligned",
+    "iter_labeled_windows": "labtree.recording.windows",
+    "iter_target_windows": "labtree.recording.targets",
+    "labeled_windows": "labtree.recording.windows",
+    "open_session": "labtree.recording.session",
+    "split_sessions_by_stream": "labtree.recording.session",
+    "target_windows": "labtree.recording.targets",
+}
 
 __all__ = [
     "CheckpointError",
