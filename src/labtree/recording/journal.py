@@ -29,7 +29,8 @@ _SEGMENT_HEADER = struct.Struct("<8sII")
 _RECORD_MAGIC = int.from_bytes(b"LTrc", "little")
 _RECORD_START = struct.Struct("<IIQ")
 _RECORD_HEADER = struct.Struct("<IIQII")
-_SEGMENT_BYTES = 32 * 2**20
+# A segment that has grown beyond this is followed by a new one.
+SEGMENT_BYTES = 32 * 2**20
 _RUN = 512
 
 
@@ -64,8 +65,6 @@ class JournalWriter:
         Of the samples, as declared.
     durable
         Wait for the disk (fsync) at every packet.
-    segment_bytes
-        A segment that has grown beyond this is followed by a new one.
     """
 
     def __init__(
@@ -76,7 +75,6 @@ class JournalWriter:
         fs: float,
         *,
         durable: bool = False,
-        segment_bytes: int = _SEGMENT_BYTES,
     ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
@@ -89,7 +87,6 @@ class JournalWriter:
         self.sizes: list[int] = []
         self._fs = fs
         self._durable = durable
-        self._segment_bytes = segment_bytes
         self.largest = 0  # rows of the longest packet
         self._synced = 0
         self._file: Any = None
@@ -97,7 +94,7 @@ class JournalWriter:
 
     def append(self, times: np.ndarray, data: np.ndarray) -> None:
         """Write one packet: contiguous little-endian ``times`` and ``data``, checked."""
-        if self._file is None or self.sizes[-1] >= self._segment_bytes:
+        if self._file is None or self.sizes[-1] >= SEGMENT_BYTES:
             self._start_segment()
         start = _RECORD_START.pack(_RECORD_MAGIC, len(times), self.rows)
         time_bytes, data_bytes = times.data.cast("B"), data.data.cast("B")

@@ -16,7 +16,7 @@ from labtree.recording.chunks import ArrayReader
 from labtree.recording.compaction import ChunkFiller
 from labtree.recording.errors import MissingSessionError, RecordingWriteError
 from labtree.recording.files import read_json, replace_file, sync_folder, write_json
-from labtree.recording.journal import Block, read_segment, segments
+from labtree.recording.journal import Block, Segment, read_segment, segments
 from labtree.recording.lock import lock, release
 from labtree.recording.meta import parse_meta
 from labtree.recording.stores import FolderStore
@@ -37,32 +37,33 @@ class Unfinished(NamedTuple):
     damaged: bool
 
 
-def _read_journal(folder: Path, name: str, stored: int, empty: Block) -> Unfinished:
+def _read_segments(folder: Path) -> list[tuple[str, Segment]]:
+    """Return name and content of every segment that was given its header."""
+    found = [(path.name, read_segment(path)) for path, _ in segments(folder)]
+    return [(name, segment) for name, segment in found if segment is not None]
+
+
+def _join(found: list[tuple[str, Segment]], name: str, stored: int, empty: Block) -> Unfinished:
     """Put together the rows of a journal from row ``stored`` on."""
     notes: list[str] = []
     damaged = False
     blocks, rows = [empty], stored
-    for path, first_row in segments(folder):
-        segment = read_segment(path)
-        if segment is None:
-            continue
-        end = first_row + len(segment.block.times)
-        if first_row > rows:
+    for file, segment in found:
+        end = segment.first_row + len(segment.block.times)
+        if segment.first_row > rows:
             notes.append(
-                f"stream {name!r}: samples {rows} to {first_row} are lost, what follows them"
-                " is left in the journal"
+                f"{name}: {rows} to {segment.first_row} are lost; what follows them is kept"
+                " in the journal only"
             )
             damaged = True
             break
         if end > rows:
-            skip = rows - first_row
+            skip = rows - segment.first_row
             blocks.append(Block(segment.block.times[skip:], segment.block.data[skip:]))
             rows = end
         if segment.bytes_left:
-            what = "a packet cut short" if segment.torn else "damage"
-            notes.append(
-                f"stream {name!r}: {segment.bytes_left} bytes behind sample {end} are {what}"
-            )
+            what = "an append that never returned" if segment.torn else "damage"
+            notes.append(f"{name}: {segment.bytes_left} bytes in {file} behind {end} are {what}")
             damaged |= not segment.torn
     tail = Block(
         np.concatenate([block.times for block in blocks]),
@@ -79,23 +80,21 @@ def read_unfinished(folder: Path, name: str) -> Unfinished:
     FileNotFoundError
         If the recorder removed a segment meanwhile: read again.
     """
+    # The journal first: rows leave it only when zarr's metadata count them already.
+    found = _read_segments(folder / JOURNAL / "streams" / name)
     store = FolderStore(folder)
-    # The journal's list comes first: rows leave it only after zarr's metadata have them.
-    journal = folder / JOURNAL / "streams" / name
-    segments(journal)
     data, times = ArrayReader(store, f"{name}.zarr"), ArrayReader(store, f"{name}_timestamps.zarr")
     stored = min(data.shape[0], times.shape[0])
     empty = Block(np.empty(0), np.empty((0, data.shape[1]), data.dtype))
-    return _read_journal(journal, name, stored, empty)
+    return _join(found, f"stream {name!r}, sample", stored, empty)
 
 
 def read_labels_journal(folder: Path) -> tuple[list[tuple[float, int]], Unfinished]:
     """Return (timestamp, class_index) of every label in the journal, in call order."""
     empty = Block(np.empty(0), np.empty((0, 1), "<i8"))
-    found = _read_journal(folder / JOURNAL / "labels", "labels", 0, empty)
-    return list(
-        zip(found.tail.times.tolist(), found.tail.data[:, 0].tolist(), strict=True)
-    ), found
+    found = _join(_read_segments(folder / JOURNAL / "labels"), "label", 0, empty)
+    times, indices = found.tail.times.tolist(), found.tail.data[:, 0].tolist()
+    return list(zip(times, indices, strict=True)), found
 
 
 def finish(folder: Path) -> list[str]:
