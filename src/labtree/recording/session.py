@@ -95,6 +95,13 @@ def open_session(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Data
             time.sleep(0.01)
     if notes.damage and on_missing == "raise":
         raise FormatError(f"{path}: " + "; ".join(notes.damage))
+    if tree.attrs["recording_state"] == "unfinished":
+        whole = "" if notes.damage else "; every sample and label is here"
+        notes.remarks.insert(
+            0,
+            f"the recording was not finished{whole}; 'labtree recover {path}' gives the folder"
+            " its finished layout",
+        )
     if found := notes.remarks + notes.damage:
         tree.attrs["repairs"] = tree.attrs.get("repairs", []) + found
         warnings.warn(f"{path}: " + "; ".join(found), RecordingWarning, stacklevel=2)
@@ -142,11 +149,6 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
         ) from None
     own = meta.get("labtree")
     alive = unfinished and is_held(store.path / LOCK)
-    if unfinished and not alive:
-        notes.remarks.append(
-            "the recording was not finished; every sample and label is here, and"
-            f" 'labtree recover {store.path}' gives the folder its finished layout"
-        )
     streams = {}
     for name, about in meta.get("streams", {}).items():
         sizes = store.sizes(f"{name}.zarr"), store.sizes(f"{name}_timestamps.zarr")
