@@ -100,7 +100,7 @@ def _annotations(mne: ModuleType, labels: pd.DataFrame, timeline: Timeline) -> A
     n = len(timeline.times)
     moments = ordered["timestamp"].to_numpy(float)
     at = timeline.locate(moments)
-    ends = np.append(at[1:], n)
+    ends = np.append(at, n)[1:]
     keep = (ordered["class_index"].to_numpy() >= 0) & ~timeline.is_late(moments)
     onset = (at / timeline.fs)[keep]
     duration = ((ends - at) / timeline.fs)[keep]

@@ -60,7 +60,7 @@ def trials(source: Source, pre_s: float = 0, post_s: float = 0) -> list[xr.DataA
         ends = timeline.locate(moments + post_s)
         ends = np.where(timeline.is_late(moments + post_s), n, ends)
     else:
-        ends = np.append(timeline.locate(moments)[1:], n)
+        ends = np.append(timeline.locate(moments), n)[1:]
     found = []
     for start, end, moment, index in zip(starts, ends, moments, classes, strict=True):
         if index < 0:

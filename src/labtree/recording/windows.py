@@ -259,7 +259,7 @@ def label_segments(source: Source, drops: Drops) -> list[tuple[int, int, int]]:
     n = len(source.timeline.times)
     at = source.timeline.locate(moments)
     late = source.timeline.is_late(moments)
-    ends = np.append(at[1:], n)
+    ends = np.append(at, n)[1:]
     segments = []
     for start, end, index, moment, behind in zip(
         at, ends, classes, moments, late, strict=True
