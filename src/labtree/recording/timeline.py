@@ -101,15 +101,24 @@ class Timeline:
 
     @cached_property
     def measured_fs(self) -> float:
-        """The rate in Hz that the time stamps tell, long gaps left out; nan if unknown."""
+        """The rate in Hz that the time stamps tell; nan if unknown.
+
+        Gaps have to be left out, but in stamps that jitter the long steps belong to the
+        short ones. So two rates are taken, one without steps that would be gaps at the
+        usual period, one without steps of ten periods; the one nearer to ``fs`` counts.
+        """
         times = self._sorted
         first = np.flatnonzero(np.concatenate([[True], np.diff(times) > 0]))
         if len(first) < 2:
             return float("nan")
         steps, counts = np.diff(times[first]), np.diff(first)
         usual = float(np.median(steps / counts))
-        near = steps <= 10 * usual * counts
-        return float(counts[near].sum() / steps[near].sum())
+        behind = np.diff(np.append(first, len(times)))[1:]
+        rates = []
+        for most in (np.maximum(counts, behind) + 0.5, 10 * counts):
+            near = steps <= most * usual
+            rates.append(float(counts[near].sum() / steps[near].sum()))
+        return min(rates, key=lambda rate: abs(rate - self.fs))
 
     def rate_problem(self) -> str | None:
         """Return what is wrong with the declared rate, or None."""
