@@ -91,6 +91,10 @@ def import_xdf(
     path = Path(path)
     if not path.is_file():
         raise MissingSessionError(f"{path}: expected an XDF file, found none")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start != b"XDF:" and start[:2] != b"\x1f\x8b":  # pyxdf reads gzip, too
+        raise FormatError(f"{path}: expected an XDF file, found one that begins with {start!r}")
     try:
         found, header = pyxdf.load_xdf(str(path), verbose=False, **options)
     except Exception as error:  # pyxdf raises whatever its parsing meets

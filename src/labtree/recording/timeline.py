@@ -101,23 +101,43 @@ class Timeline:
 
     @cached_property
     def measured_fs(self) -> float:
-        """The rate in Hz that the time stamps tell; nan if unknown.
-
-        Gaps have to be left out, but in stamps that jitter the long steps belong to the
-        short ones. So two rates are taken, one without steps that would be gaps at the
-        usual period, one without steps of ten periods; the one nearer to ``fs`` counts.
-        """
+        """The rate in Hz that the time stamps tell; nan if unknown."""
         times = self._sorted
-        first = np.flatnonzero(np.concatenate([[True], np.diff(times) > 0]))
-        if len(first) < 2:
+        if len(times) < 2 or times[-1] == times[0]:
             return float("nan")
-        steps, counts = np.diff(times[first]), np.diff(first)
-        usual = float(np.median(steps / counts))
-        behind = np.diff(np.append(first, len(times)))[1:]
+        if len(self.gaps) == 0:
+            last_run = len(times) - int(np.searchsorted(times, times[-1], "left"))
+            return float((len(times) - last_run) / (times[-1] - times[0]))
+        # Of hours, a hundred stretches say enough.
+        length = 10_000
+        if len(times) > 100 * length:
+            starts = np.linspace(0, len(times) - length, 100).astype(int)
+            parts = [times[start : start + length] for start in starts]
+        else:
+            parts = [times]
+        return self._rate_between_gaps(parts)
+
+    def _rate_between_gaps(self, parts: list[np.ndarray]) -> float:
+        """Return the rate without the gaps.
+
+        In stamps that jitter, the long steps belong to the short ones. So two rates are
+        taken, one without steps that would be gaps at the usual period, one without steps
+        of ten periods; the one nearer to ``fs`` counts.
+        """
+        steps, counts, behind = [], [], []
+        for part in parts:
+            first = np.flatnonzero(np.concatenate([[True], np.diff(part) > 0]))
+            steps.append(np.diff(part[first]))
+            counts.append(np.diff(first))
+            behind.append(np.diff(np.append(first, len(part)))[1:])
+        step, count = np.concatenate(steps), np.concatenate(counts)
+        if len(step) == 0:
+            return float("nan")
+        usual = float(np.median(step / count))
         rates = []
-        for most in (np.maximum(counts, behind) + 0.5, 10 * counts):
-            near = steps <= most * usual
-            rates.append(float(counts[near].sum() / steps[near].sum()))
+        for most in (np.maximum(count, np.concatenate(behind)) + 0.5, 10 * count):
+            near = step <= most * usual
+            rates.append(float(count[near].sum() / step[near].sum()))
         return min(rates, key=lambda rate: abs(rate - self.fs))
 
     def rate_problem(self) -> str | None:
@@ -125,7 +145,7 @@ class Timeline:
         if self.fs <= 0 or len(self._sorted) < 3 * self.longest_run + 3:
             return None
         ratio = self.measured_fs / self.fs
-        if abs(ratio - 1) <= _MOST_RATE_ERROR:
+        if np.isnan(ratio) or abs(ratio - 1) <= _MOST_RATE_ERROR:
             return None
         return (
             f"declares {self.fs:g} Hz, its time stamps tell {self.measured_fs:.6g} Hz"
