@@ -1,4 +1,4 @@
-"""Examples in docstrings run in a folder of their own, so that what they write is gone after."""
+"""Examples in docstrings run in a folder of their own, for what they write."""
 
 import pytest
 

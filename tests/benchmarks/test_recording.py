@@ -58,12 +58,16 @@ def peer_labeled(folder: Path, window_ms: float, hop_ms: float, classes: set | N
         index = label["class_index"]
         if index < 0 or (classes is not None and index not in classes):
             continue
-        for first in range(start, end - win + 1, hop):
-            found.append((data[first : first + win].T, times[first : first + win], index))
+        found += [
+            (data[first : first + win].T, times[first : first + win], index)
+            for first in range(start, end - win + 1, hop)
+        ]
     return found
 
 
-def peer_aligned(folder: Path, names: list[str], window_ms: float, hop_ms: float, n: int) -> list:
+def peer_aligned(
+    folder: Path, names: list[str], window_ms: float, hop_ms: float, n: int
+) -> list:
     """One argmin per window and aligned stream."""
     fs = json.loads((folder / "meta.json").read_text())["streams"]["emg"]["fs"]
 
@@ -238,7 +242,13 @@ def main() -> None:
         peer = append_peer(base, 64, 2048, 32, 20)
         ours, closing, _ = append_ours(base, 64, 2048, 32, 300)
         note = f"p99.9 {np.quantile(ours, 0.999) * 1e3:.3g} ms, close {closing:.2g} s"
-        show("append 64 ch x 32, flat out, median", np.median(peer) * 1e6, np.median(ours) * 1e6, "us", note)
+        show(
+            "append 64 ch x 32, flat out, median",
+            np.median(peer) * 1e6,
+            np.median(ours) * 1e6,
+            "us",
+            note,
+        )
         show("the same, mean", peer.mean() * 1e6, ours.mean() * 1e6, "us")
         share = len(ours) // 10
         first, last = np.median(ours[:share]) * 1e6, np.median(ours[-share:]) * 1e6
@@ -258,13 +268,20 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as name:
         folder = make_session(Path(name), 600, 10)
-        one_peer, one_ours = timed(lambda: peer_one_class(folder)), timed(lambda: ours_one_class(folder))
+        one_peer, one_ours = (
+            timed(lambda: peer_one_class(folder)),
+            timed(lambda: ours_one_class(folder)),
+        )
         show("labelled windows, one class of ten, s", one_peer, one_ours, "s")
         show("the same, peak memory", growth("peer", folder), growth("ours", folder), "MB")
         show(
             "the same, window by window",
             one_peer,
-            timed(lambda: sum(1 for _ in labtree.iter_labeled_windows(folder, "emg", 200, 50, {3}))),
+            timed(
+                lambda: sum(
+                    1 for _ in labtree.iter_labeled_windows(folder, "emg", 200, 50, {3})
+                )
+            ),
             "s",
         )
         show(
@@ -296,7 +313,13 @@ def main() -> None:
         print(f"pack and check: {time.perf_counter() - start:.3g} s")
         print(f"open_session, zip: {timed(lambda: labtree.open_session(archive)) * 1e3:.3g} ms")
         zipped = timed(lambda: ours_one_class(archive))
-        show("labelled windows, one class of ten, from a zip", one_peer, zipped, "s", "peer: folder")
+        show(
+            "labelled windows, one class of ten, from a zip",
+            one_peer,
+            zipped,
+            "s",
+            "peer: folder",
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Sessions as MyoGestic lays them out, written with zarr itself and with json."""
 
 import json
+import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,9 @@ class PeerSession:
     """Collects streams and labels, then writes a session folder or archive."""
 
     folder: Path
-    meta: dict = field(default_factory=lambda: {"app_name": "peer", "created": "2026-01-02T03:04:05"})
+    meta: dict = field(
+        default_factory=lambda: {"app_name": "peer", "created": "2026-01-02T03:04:05"}
+    )
     labels: list = field(default_factory=list)
 
     def __post_init__(self):
@@ -64,6 +67,12 @@ class PeerSession:
                 if file.is_file():
                     archive.write(file, file.relative_to(self.folder).as_posix())
         return path
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """Tests look at what is written, and when; a busy disk only makes them slow."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree import Recorder, SessionError, StreamInfo
-from labtree.recording import RecordingExistsError, RecordingWarning, UnknownStreamError, journal
+from labtree.recording import (
+    RecordingExistsError,
+    RecordingWarning,
+    UnknownStreamError,
+    journal,
+)
 from labtree.recording.models import check_stream_name
 
 
@@ -53,7 +58,9 @@ def test_folder_name_and_finished_layout(tmp_path):
         recorder.append("emg", *rows(0, 25))
         recorder.add_label(0, timestamp=0.5)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", recorder.path.name)
-    found = sorted(p.relative_to(recorder.path).as_posix() for p in recorder.path.rglob("*") if p.is_file())
+    found = sorted(
+        p.relative_to(recorder.path).as_posix() for p in recorder.path.rglob("*") if p.is_file()
+    )
     assert found == [
         *(f"emg.zarr/c/{i}/0" for i in range(3)),
         "emg.zarr/zarr.json",
@@ -183,7 +190,9 @@ def test_any_packets_come_back(tmp_path_factory, sizes, segment):
     assert not (recorder.path / "journal").exists()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int16", "int32", "int64"])
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "int8", "int16", "int32", "int64"]
+)
 def test_every_dtype_keeps_its_extremes(tmp_path, dtype):
     kind = np.dtype(dtype)
     limits = np.iinfo(kind) if kind.kind == "i" else np.finfo(kind)
@@ -370,7 +379,11 @@ def test_a_taken_folder_is_never_recorded_over(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("data", "times", "message"),
     [
-        (np.zeros(2, "i2"), [0.0], r"expected data \(n, 2\) and timestamps \(n,\), found \(2,\)"),
+        (
+            np.zeros(2, "i2"),
+            [0.0],
+            r"expected data \(n, 2\) and timestamps \(n,\), found \(2,\)",
+        ),
         (np.zeros((1, 3), "i2"), [0.0], r"found \(1, 3\) and \(1,\)"),
         (np.zeros((10, 2), "i2"), np.zeros(5), r"found \(10, 2\) and \(5,\)"),
         (np.zeros((1, 2), "i2"), 0.0, r"and \(\)"),
@@ -400,7 +413,9 @@ def test_bad_samples_are_refused_and_nothing_is_written(recorder, data, times, m
 
 
 def test_unknown_stream_lists_the_known(recorder):
-    with pytest.raises(UnknownStreamError, match=r"no stream 'eeg'.*\['emg'\].*init_stream\('eeg'") as caught:
+    with pytest.raises(
+        UnknownStreamError, match=r"no stream 'eeg'.*\['emg'\].*init_stream\('eeg'"
+    ) as caught:
         recorder.append("eeg", np.zeros((1, 2)), [0.0])
     assert isinstance(caught.value, KeyError)
 
@@ -430,7 +445,16 @@ def test_closed_recorder(recorder):
 
 @pytest.mark.parametrize(
     ("index", "timestamp"),
-    [(1.5, 0.0), ("a", 0.0), (True, 0.0), (None, 0.0), (0, math.nan), (0, math.inf), (2**63, 0.0), (0, "x")],
+    [
+        (1.5, 0.0),
+        ("a", 0.0),
+        (True, 0.0),
+        (None, 0.0),
+        (0, math.nan),
+        (0, math.inf),
+        (2**63, 0.0),
+        (0, "x"),
+    ],
 )
 def test_bad_labels(recorder, index, timestamp):
     with pytest.raises(SessionError, match=r"label \("):
@@ -443,8 +467,10 @@ def test_bad_labels(recorder, index, timestamp):
 @pytest.mark.parametrize(
     "name",
     [
-        "", ".", "..", "../evil", "a/b", "a\\b", "/abs", "C:x", "a\x00b", "a\nb", ".hidden", "emg_timestamps",
-        "EMG_Timestamps", "con", "NUL.txt", "com1", "trailing.", " lead", "trail ", 'quo"te', "a*b", "x" * 101,
+        "", ".", "..", "../evil", "a/b", "a\\b", "/abs", "C:x", "a\x00b", "a\nb",
+        ".hidden", "emg_timestamps",
+        "EMG_Timestamps", "con", "NUL.txt", "com1", "trailing.", " lead", "trail ",
+        'quo"te', "a*b", "x" * 101,
         "\ud800", "EMG",
     ],
 )  # fmt: skip
@@ -472,7 +498,9 @@ def test_a_name_that_is_taken_is_one_path_component(name):
     assert Path(f"base/{name}.zarr").resolve().parent == Path("base").resolve()
 
 
-@pytest.mark.parametrize("name", ["emg 1", "hånd", "a.b", "日本", "labels", "journal", "a-b_c(1)"])
+@pytest.mark.parametrize(
+    "name", ["emg 1", "hånd", "a.b", "日本", "labels", "journal", "a-b_c(1)"]
+)
 def test_odd_but_safe_names(tmp_path, name):
     with Recorder(tmp_path) as recorder:
         recorder.init_stream(name, info())
@@ -484,8 +512,10 @@ def test_odd_but_safe_names(tmp_path, name):
 @pytest.mark.parametrize(
     "about",
     [
-        {"n_channels": 0}, {"n_channels": True}, {"n_channels": 1.5}, {"fs": -1}, {"fs": math.nan}, {"fs": math.inf},
-        {"dtype": "uint16"}, {"dtype": "complex64"}, {"dtype": "nonsense"}, {"channel_names": ["a"]},
+        {"n_channels": 0}, {"n_channels": True}, {"n_channels": 1.5}, {"fs": -1},
+        {"fs": math.nan}, {"fs": math.inf},
+        {"dtype": "uint16"}, {"dtype": "complex64"}, {"dtype": "nonsense"},
+        {"channel_names": ["a"]},
         {"channel_names": ["a", "a"]}, {"color": 1},
     ],
 )  # fmt: skip
@@ -495,7 +525,9 @@ def test_bad_stream_info(about):
 
 
 def test_stream_info_must_be_one(recorder):
-    with pytest.raises(SessionError, match=r"expected StreamInfo\(n_channels=..., fs=..., dtype=...\)"):
+    with pytest.raises(
+        SessionError, match=r"expected StreamInfo\(n_channels=..., fs=..., dtype=...\)"
+    ):
         recorder.init_stream("kin", {"n_channels": 2})
 
 
@@ -534,13 +566,18 @@ def test_base_path_is_a_file(tmp_path):
 
 
 def test_an_error_in_the_block_keeps_the_samples(tmp_path):
-    with pytest.raises(ZeroDivisionError), Recorder(tmp_path) as recorder:
-        recorder.init_stream("emg", info())
-        recorder.append("emg", *rows(0, 15))
-        1 / 0
+    def record():
+        with Recorder(tmp_path) as recorder:
+            recorder.init_stream("emg", info())
+            recorder.append("emg", *rows(0, 15))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        record()
+    (path,) = tmp_path.iterdir()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(read(recorder.path)[0]) == 15
+        assert len(read(path)[0]) == 15
 
 
 def test_labels_after_save_meta_are_kept(recorder):

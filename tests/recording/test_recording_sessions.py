@@ -1,3 +1,4 @@
+# ruff: noqa: RUF043
 """Opening sessions: every version, damage, and files that mean harm."""
 
 import json
@@ -6,6 +7,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +56,10 @@ def emg_session(peer):
 @pytest.mark.parametrize("version", SCHEMA)
 @pytest.mark.parametrize("form", ["write", "zip"])
 def test_every_version_opens(peer, version, form):
-    named = {"channel_names": ["F1", "F2", "E1"], "channel_grids": [{"label": "IN", "cells": [[0, None]]}]}
+    named = {
+        "channel_names": ["F1", "F2", "E1"],
+        "channel_grids": [{"label": "IN", "cells": [[0, None]]}],
+    }
     session = peer().stream("emg", EMG, TIMES, 100, **(named if SCHEMA[version] else {}))
     session.stream("empty", np.empty((0, 2)), [], 60)
     session.label(50.5, 1).label(52.0, -1).label(51.0, 0)
@@ -89,8 +94,14 @@ def test_every_version_opens(peer, version, form):
         ({"streams": {"emg": 3}}, "expected a JSON object"),
         ({"class_names": "rest"}, "class_names is 'rest', expected a list of str"),
         ({"streams": {"emg": {"fs": "fast"}}}, "fs is 'fast', expected a number"),
-        ({"streams": {"emg": {"n_channels": 9}}}, "declared as 9 channels of int16, its array has 3"),
-        ({"streams": {"emg": {"dtype": "float32"}}}, "channels of float32, its array has 3 of int16"),
+        (
+            {"streams": {"emg": {"n_channels": 9}}},
+            "declared as 9 channels of int16, its array has 3",
+        ),
+        (
+            {"streams": {"emg": {"dtype": "float32"}}},
+            "channels of float32, its array has 3 of int16",
+        ),
         ({"streams": {"emg": {"channel_names": ["a"]}}}, "1 channel names for 3 channels"),
         ({"streams": {"emg": {"units": 3}}}, "units is 3, expected a str"),
     ],
@@ -114,12 +125,24 @@ def test_meta_may_lack_almost_everything(peer):
 
 def test_labels_as_the_peer_reads_them(peer):
     session = emg_session(peer)
-    session.labels = ["no dict", {"timestamp": 51.0}, {"class_index": 2}, {"timestamp": 50.5, "class_index": 1.0}]
+    session.labels = [
+        "no dict",
+        {"timestamp": 51.0},
+        {"class_index": 2},
+        {"timestamp": 50.5, "class_index": 1.0},
+    ]
     labels = labtree.open_session(session.write()).session.labels
-    assert labels[["timestamp", "class_index"]].values.tolist() == [[0.0, 2], [50.5, 1], [51.0, -1]]
+    assert labels[["timestamp", "class_index"]].values.tolist() == [
+        [0.0, 2],
+        [50.5, 1],
+        [51.0, -1],
+    ]
 
 
-@pytest.mark.parametrize("label", [{"class_index": "x"}, {"class_index": 1.5}, {"timestamp": None}, {"class_index": 2**70}])
+@pytest.mark.parametrize(
+    "label",
+    [{"class_index": "x"}, {"class_index": 1.5}, {"timestamp": None}, {"class_index": 2**70}],
+)
 def test_labels_that_are_no_numbers(peer, label):
     session = emg_session(peer)
     session.labels = [label]
@@ -142,7 +165,7 @@ def test_json_that_is_none(peer, content):
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a session, found nothing"):
         labtree.open_session(tmp_path / "none")
-    with pytest.raises(MissingSessionError, match="found no meta.json"):
+    with pytest.raises(MissingSessionError, match="found no meta"):
         labtree.open_session(tmp_path)
 
 
@@ -244,7 +267,10 @@ def test_data_and_times_of_different_length(peer, rows):
         metadata = json.loads(path.read_text())
         metadata["shape"][0] = count
         path.write_text(json.dumps(metadata))
-    with pytest.warns(RecordingWarning, match=f"{rows[0]} samples and {rows[1]} time stamps; the first {min(rows)}"):
+    with pytest.warns(
+        RecordingWarning,
+        match=f"{rows[0]} samples and {rows[1]} time stamps; the first {min(rows)}",
+    ):
         tree = labtree.open_session(session.folder)
     np.testing.assert_array_equal(tree["streams/emg/data"].values, EMG[: min(rows)])
     assert "the first" in tree.attrs["repairs"][0]
@@ -272,9 +298,9 @@ def test_a_damaged_chunk_is_an_error_when_it_is_read(peer, content, message):
     data = tree["streams/emg/data"]
     np.testing.assert_array_equal(data[:100].values, EMG[:100])
     with pytest.raises(FormatError, match=message):
-        data[150:160].values
+        np.asarray(data[150:160])
     with pytest.raises(FormatError, match="c/1/0"):
-        data.values
+        np.asarray(data)
 
 
 @pytest.mark.parametrize(
@@ -286,9 +312,21 @@ def test_a_damaged_chunk_is_an_error_when_it_is_read(peer, content, message):
         ("shape", [2**70, 3], "chunk_shape"),
         ("shape", [10**15, 3], r"1000000000000000 rows are declared, 3 chunks are there"),
         ("shape", "x", "shape"),
-        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [0, 3]}}, "chunk_shape"),
-        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [100, 1]}}, "some rows of all channels"),
-        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [10**12, 3]}}, "chunks of at most"),
+        (
+            "chunk_grid",
+            {"name": "regular", "configuration": {"chunk_shape": [0, 3]}},
+            "chunk_shape",
+        ),
+        (
+            "chunk_grid",
+            {"name": "regular", "configuration": {"chunk_shape": [100, 1]}},
+            "some rows of all channels",
+        ),
+        (
+            "chunk_grid",
+            {"name": "regular", "configuration": {"chunk_shape": [10**12, 3]}},
+            "chunks of at most",
+        ),
         ("chunk_grid", None, "expected the metadata of a zarr v3 array"),
         ("data_type", "complex64", "data_type is 'complex64', expected one of"),
         ("data_type", "|O", "data_type"),
@@ -340,7 +378,9 @@ def test_a_stream_without_its_arrays_is_left_out_and_told(peer):
 def rezip(path, change):
     """Write an archive again with other (name, content, compression) entries."""
     with zipfile.ZipFile(path) as archive:
-        entries = [(e.filename, archive.read(e), zipfile.ZIP_STORED) for e in archive.infolist()]
+        entries = [
+            (e.filename, archive.read(e), zipfile.ZIP_STORED) for e in archive.infolist()
+        ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with zipfile.ZipFile(path, "w") as archive:
@@ -369,13 +409,19 @@ def test_two_entries_of_one_name(peer):
 def test_deflated_entries_and_folder_entries_are_read(peer):
     path = rezip(
         emg_session(peer).zip(),
-        lambda entries: [("emg.zarr/", b"", 0), *((n, c, zipfile.ZIP_DEFLATED) for n, c, _ in entries)],
+        lambda entries: [
+            ("emg.zarr/", b"", 0),
+            *((n, c, zipfile.ZIP_DEFLATED) for n, c, _ in entries),
+        ],
     )
     np.testing.assert_array_equal(labtree.open_session(path)["streams/emg/data"].values, EMG)
 
 
 def test_another_compression_is_refused(peer):
-    path = rezip(emg_session(peer).zip(), lambda entries: [(n, c, zipfile.ZIP_LZMA) for n, c, _ in entries])
+    path = rezip(
+        emg_session(peer).zip(),
+        lambda entries: [(n, c, zipfile.ZIP_LZMA) for n, c, _ in entries],
+    )
     with pytest.raises(FormatError, match="has compression 14; expected stored or deflated"):
         labtree.open_session(path)
 
@@ -392,7 +438,9 @@ def test_zip_bomb_takes_no_memory(peer):
     bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = bomb.compress(bytes(200 * 10**6)) + bomb.flush()
     session = emg_session(peer)
-    path = rezip(session.zip(), lambda entries: [(n, c, zipfile.ZIP_STORED) for n, c, _ in entries])
+    path = rezip(
+        session.zip(), lambda entries: [(n, c, zipfile.ZIP_STORED) for n, c, _ in entries]
+    )
     with zipfile.ZipFile(path) as archive:
         entry = archive.getinfo("emg.zarr/c/1/0")
     content = bytearray(path.read_bytes())
@@ -411,7 +459,7 @@ def test_zip_bomb_takes_no_memory(peer):
     np.testing.assert_array_equal(data[:100].values, EMG[:100])
     tracemalloc.start()
     with pytest.raises(FormatError, match="is damaged: expected"):
-        data[100:200].values
+        np.asarray(data[100:200])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5e6
@@ -432,7 +480,7 @@ def test_a_flipped_bit_in_an_archive_is_an_error(peer):
     content[offset + 30 + len("emg.zarr/c/1/0") + 20] ^= 1
     path.write_bytes(content)
     with pytest.raises(FormatError, match="c/1/0 is damaged"):
-        labtree.open_session(path)["streams/emg/data"].values
+        np.asarray(labtree.open_session(path)["streams/emg/data"])
 
 
 def test_a_truncated_archive(peer):
@@ -447,7 +495,7 @@ def test_an_archive_that_is_replaced_while_it_is_open(peer):
     tree = labtree.open_session(path)
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(SessionError, match="has changed since it was opened"):
-        tree["streams/emg/data"].values
+        np.asarray(tree["streams/emg/data"])
 
 
 def test_close_releases_and_refuses(peer):
@@ -457,19 +505,18 @@ def test_close_releases_and_refuses(peer):
     tree.session.close()
     path.unlink()
     with pytest.raises(SessionError, match="is closed; open it again"):
-        data.values
+        np.asarray(data)
     with labtree.open_session(emg_session(peer).write()) as tree:
         assert tree["streams/emg/data"][0, 0] == 1
 
 
 def test_nothing_stays_open(peer):
-    import os
-
     trees = [labtree.open_session(emg_session(peer).zip()) for _ in range(3)]
     for tree in trees:
-        tree["streams/emg/data"].values
-    held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
-    assert not any("session.zip" in path for path in held)
+        np.asarray(tree["streams/emg/data"])
+    held = [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
+    assert len(held) > 2
+    assert not any("session.zip" in str(path) for path in held)
 
 
 # --- packing --------------------------------------------------------------------------
@@ -505,7 +552,14 @@ def test_pack(recorded, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "slug"),
-    [("a b", "_a-b"), ("  ", ""), (None, ""), ("Prüfling 1/ max", "_Pr-fling-1-max"), ("x" * 60, "_" + "x" * 40), ("../..", "")],
+    [
+        ("a b", "_a-b"),
+        ("  ", ""),
+        (None, ""),
+        ("Prüfling 1/ max", "_Pr-fling-1-max"),
+        ("x" * 60, "_" + "x" * 40),
+        ("../..", ""),
+    ],
 )
 def test_slugs(name, slug):
     assert packing._slug(name) == slug
@@ -567,7 +621,10 @@ def test_pack_finds_what_was_written_wrongly(recorded, monkeypatch, name):
     still_usable(folder)
 
 
-@pytest.mark.parametrize(("name", "message"), [("emg.zarr/c/1/0", "damaged chunk"), ("emg_timestamps.zarr/c/2", "lacks chunks")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("emg.zarr/c/1/0", "damaged chunk"), ("emg_timestamps.zarr/c/2", "lacks chunks")],
+)
 def test_a_folder_that_is_damaged_is_not_packed(recorded, name, message):
     recorded.close()
     chunk = recorded.path / name
@@ -605,7 +662,9 @@ def test_a_folder_that_cannot_be_removed_is_told(recorded, monkeypatch):
     with pytest.warns(RecordingWarning, match="is complete, but .* could not be removed"):
         path = recorded.pack_to_zip()
     assert folder.is_dir()
-    np.testing.assert_array_equal(labtree.open_session(path)["streams/emg/data"].values, EMG[:250])
+    np.testing.assert_array_equal(
+        labtree.open_session(path)["streams/emg/data"].values, EMG[:250]
+    )
 
 
 # --- trees ----------------------------------------------------------------------------
@@ -623,19 +682,25 @@ def test_the_tree_is_lazy_and_stays_so(tree, monkeypatch):
 
     reads = []
     real = ArrayReader._decode
-    monkeypatch.setattr(ArrayReader, "_decode", lambda self, i, out: (reads.append((self.name, i)), real(self, i, out))[1])
+    monkeypatch.setattr(
+        ArrayReader,
+        "_decode",
+        lambda self, i, out: (reads.append((self.name, i)), real(self, i, out))[1],
+    )
     repr(tree), tree._repr_html_(), repr(tree.session), tree.session._repr_html_()
     tree.session.stream_info("emg"), tree.session.labels, tree.copy()
     assert reads == []
-    tree["streams/emg/data"][120:130].values
+    np.asarray(tree["streams/emg/data"][120:130])
     assert reads == [("emg.zarr", 1)]
 
 
 @pytest.mark.parametrize(
     "key",
     [
-        np.s_[:], np.s_[10:250], np.s_[5], np.s_[-1], np.s_[::7], np.s_[::-3], np.s_[250:20:-11], np.s_[20:10],
-        np.s_[[3, 299, 150, 3]], np.s_[:, 1], np.s_[:, -1], np.s_[10:20, [2, 0]], np.s_[:, ::2], np.s_[:, ::-1],
+        np.s_[:], np.s_[10:250], np.s_[5], np.s_[-1], np.s_[::7], np.s_[::-3],
+        np.s_[250:20:-11], np.s_[20:10],
+        np.s_[[3, 299, 150, 3]], np.s_[:, 1], np.s_[:, -1], np.s_[10:20, [2, 0]], np.s_[:,
+        ::2], np.s_[:, ::-1],
         np.s_[[5, 280], 1], np.s_[7, 1], np.s_[[]], np.s_[:, []], np.s_[::-1, 0],
     ],
 )  # fmt: skip

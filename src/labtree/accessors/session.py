@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionAccessor", "StreamAccessor"]
 
 
-@xr.register_datatree_accessor("session")
+@xr.register_datatree_accessor("session")  # type: ignore[no-untyped-call]
 class SessionAccessor:
     """What a session tree can do; its repr says what is in this one.
 
@@ -151,7 +151,7 @@ class SessionAccessor:
         self._tree.close()
 
 
-@xr.register_dataset_accessor("session")
+@xr.register_dataset_accessor("session")  # type: ignore[no-untyped-call]
 class StreamAccessor:
     """What one stream's Dataset can do: windows, trials, peri_event."""
 

@@ -1,6 +1,5 @@
 """Streams and windows to MNE-Python, and raw data back."""
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,11 @@ _VOLTS = {"v": 1.0, "mv": 1e-3, "uv": 1e-6, "µv": 1e-6, "μv": 1e-6, "nv": 1e-9
 _IN_VOLTS = ("eeg", "emg", "ecg", "eog", "seeg", "ecog", "dbs", "bio")
 
 
-def _mne() -> ModuleType:
+def _mne() -> Any:
     try:
         import mne
     except ImportError as error:
-        raise ImportError("MNE objects need MNE-Python: pip install mne") from error
+        raise ImportError('MNE objects need MNE-Python: pip install "labtree[mne]"') from error
     return mne
 
 
@@ -74,12 +73,16 @@ def to_mne_raw(
     """
     mne = _mne()
     data = dataset["data"]
-    timeline = Timeline(np.asarray(dataset["time"].values, float), float(dataset.attrs.get("fs", 0)))
+    timeline = Timeline(
+        np.asarray(dataset["time"].values, float), float(dataset.attrs.get("fs", 0))
+    )
     if timeline.fs <= 0 or len(timeline.times) == 0:
         raise SessionError("a stream without a sampling rate or samples is no MNE raw object")
     problem = timeline.rate_problem()
     if len(timeline.gaps) or len(timeline.unusable):
-        problem = f"has {len(timeline.gaps)} gaps and {len(timeline.unusable)} unusable time stamps"
+        problem = (
+            f"has {len(timeline.gaps)} gaps and {len(timeline.unusable)} unusable time stamps"
+        )
     if problem:
         raise SessionError(
             f"the stream {problem}; MNE has one rate throughout. Export a part of it:"
@@ -95,7 +98,7 @@ def to_mne_raw(
     return raw
 
 
-def _annotations(mne: ModuleType, labels: pd.DataFrame, timeline: Timeline) -> Any:
+def _annotations(mne: Any, labels: pd.DataFrame, timeline: Timeline) -> Any:
     ordered = labels.sort_values("timestamp", kind="stable")
     n = len(timeline.times)
     moments = ordered["timestamp"].to_numpy(float)
@@ -129,7 +132,9 @@ def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
     mne = _mne()
     dimension = windows.dims[0]
     if windows.dims[1:] != ("channel", "time") or len(windows) == 0:
-        raise SessionError(f"expected windows (window, channel, time), found {dict(windows.sizes)}")
+        raise SessionError(
+            f"expected windows (window, channel, time), found {dict(windows.sizes)}"
+        )
     own = {k: v.values for k, v in windows.coords.items() if v.dims == (dimension,)}
     metadata = pd.DataFrame(own)
     n = len(windows)

@@ -87,7 +87,7 @@ def import_xdf(
     try:
         import pyxdf
     except ImportError as error:
-        raise ImportError("XDF files need pyxdf: pip install pyxdf") from error
+        raise ImportError('XDF files need pyxdf: pip install "labtree[xdf]"') from error
     path = Path(path)
     if not path.is_file():
         raise MissingSessionError(f"{path}: expected an XDF file, found none")

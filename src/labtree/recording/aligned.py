@@ -27,6 +27,7 @@ __all__ = [
     "iter_aligned_windows",
 ]
 
+
 def whole_stream(
     sources: list[Source], window_ms: float, hop_ms: float, on_gap: Policy, drops: Drops
 ) -> tuple[int, list[np.ndarray]]:
@@ -81,7 +82,8 @@ def _means(data: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
     for step in range(int(length.max())):
         inside = step < length
         total[inside] += data[first[inside] + step]
-    return (total / length[:, None]).astype(dtype)
+    means: np.ndarray = (total / length[:, None]).astype(dtype)
+    return means
 
 
 def aligned_windows(
@@ -128,7 +130,11 @@ def aligned_windows(
         float64. Coordinates as in `labeled_windows`, and ``midpoint`` in s.
     """
     check_policy("on_gap", on_gap)
-    names = [aligned_stream_names] if isinstance(aligned_stream_names, str) else list(aligned_stream_names)
+    names = (
+        [aligned_stream_names]
+        if isinstance(aligned_stream_names, str)
+        else list(aligned_stream_names)
+    )
     _check_names(primary_stream_name, names)
     if isinstance(n_alignment_samples, bool) or n_alignment_samples < 1:
         raise SessionError(f"n_alignment_samples is at least 1, found {n_alignment_samples!r}")
@@ -167,13 +173,21 @@ def aligned_windows(
     except BaseException:
         close_sources(primary)
         raise
-    dataset = windows.drop_vars(["class_index", "class_name"]).to_dataset(name=primary_stream_name)
+    dataset = windows.drop_vars(["class_index", "class_name"]).to_dataset(
+        name=primary_stream_name
+    )
     for name, part, other in zip(names, means, others, strict=True):
         dimension = f"{name}_channel"
-        dataset[name] = (("window", dimension), np.concatenate(part), other[0].dataset["data"].attrs)
+        dataset[name] = (
+            ("window", dimension),
+            np.concatenate(part),
+            other[0].dataset["data"].attrs,
+        )
         if "channel" in other[0].dataset.coords:
             dataset[dimension] = (dimension, other[0].dataset["channel"].values)
-    dataset = dataset.assign_coords(midpoint=("window", np.concatenate(middles), {"units": "s"}))
+    dataset = dataset.assign_coords(
+        midpoint=("window", np.concatenate(middles), {"units": "s"})
+    )
     for key in ("dropped", "drop_log"):
         dataset.attrs[key] = dataset[primary_stream_name].attrs.pop(key)
     dataset.set_close(lambda: close_sources(primary))

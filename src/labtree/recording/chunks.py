@@ -117,7 +117,9 @@ class ArrayReader:
         try:
             content = store.read(f"{name}/zarr.json")
         except KeyError:
-            raise FormatError(f"{self.where}: expected a zarr array, found no zarr.json") from None
+            raise FormatError(
+                f"{self.where}: expected a zarr array, found no zarr.json"
+            ) from None
         metadata = parse_json(content, f"{self.where}/zarr.json")
         try:
             self._read_metadata(metadata)
@@ -190,7 +192,7 @@ class ArrayReader:
     @property
     def n_chunks(self) -> int:
         """The number of chunks that the declared rows need."""
-        return -(-self.shape[0] // self.chunk_rows)
+        return int(-(-self.shape[0] // self.chunk_rows))
 
     def lost_chunks(self) -> tuple[list[int], int]:
         """Return the missing chunks, and the rows before the first that is damaged.
@@ -201,7 +203,8 @@ class ArrayReader:
         prefix, end = f"{self.name}/c/", "/0" * (len(self.shape) - 1)
         if self.n_chunks > len(sizes) + 10**6:
             raise FormatError(
-                f"{self.where}: {self.shape[0]} rows are declared, {len(sizes)} chunks are there"
+                f"{self.where}: {self.shape[0]} rows are declared, {len(sizes)} chunks are"
+                " there"
             )
         missing, whole = [], self.shape[0]
         for index in range(self.n_chunks):
@@ -272,9 +275,10 @@ class ArrayReader:
             return
         held = frame_size(content) if self._compressed else len(content)
         if held != self._chunk_bytes:
+            found = "no zstd frame that says its size" if held is None else held
             raise FormatError(
                 f"{self.store.path}/{name}: damaged chunk: expected {self._chunk_bytes} bytes"
-                f" of samples, found {'no zstd frame that says its size' if held is None else held}"
+                f" of samples, found {found}"
             )
         if self._compressed:
             from numcodecs import zstd

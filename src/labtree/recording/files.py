@@ -64,7 +64,9 @@ def parse_json(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where}: expected JSON, found {content[:40]!r} ({error})") from error
+        raise FormatError(
+            f"{where}: expected JSON, found {content[:40]!r} ({error})"
+        ) from error
 
 
 def read_json(path: Path) -> Any:

@@ -22,7 +22,15 @@ import numpy as np
 from labtree.errors import FormatError
 from labtree.recording.files import parse_json, sync_file, sync_folder
 
-__all__ = ["Block", "JournalWriter", "Segment", "header_size", "parse_records", "read_segment", "segments"]
+__all__ = [
+    "Block",
+    "JournalWriter",
+    "Segment",
+    "header_size",
+    "parse_records",
+    "read_segment",
+    "segments",
+]
 
 _SEGMENT_MAGIC = b"LTJRNL\x00\x01"
 _SEGMENT_HEADER = struct.Struct("<8sII")
@@ -221,10 +229,11 @@ def header_size(start: bytes) -> int:
 
 def segments(folder: Path) -> list[tuple[Path, int]]:
     """Return (path, first row) of a journal's segments, in order."""
-    found = []
-    for path in folder.iterdir():
-        if path.suffix == ".journal" and path.stem.isdecimal():
-            found.append((path, int(path.stem)))
+    found = [
+        (path, int(path.stem))
+        for path in folder.iterdir()
+        if path.suffix == ".journal" and path.stem.isdecimal()
+    ]
     return sorted(found, key=lambda segment: segment[1])
 
 

@@ -25,7 +25,9 @@ class Rows:
         The last of them, which are not stored yet.
     """
 
-    def __init__(self, reader: ArrayReader, length: int, tail: np.ndarray | None = None) -> None:
+    def __init__(
+        self, reader: ArrayReader, length: int, tail: np.ndarray | None = None
+    ) -> None:
         self._reader = reader
         self._tail = tail
         self._stored = length - (0 if tail is None else len(tail))
@@ -52,7 +54,7 @@ class Rows:
         return (str(path), path.stat().st_mtime_ns, self._reader.name, self.shape)
 
 
-class RowsArray(BackendArray):  # type: ignore[no-untyped-call, misc]
+class RowsArray(BackendArray):
     """`Rows` as xarray indexes them, by rows and columns that are read and no others."""
 
     def __init__(self, rows: Rows) -> None:

@@ -9,7 +9,14 @@ from typing import Any
 from labtree.errors import FormatError, SessionError
 from labtree.recording.models import StreamInfo
 
-__all__ = ["clock_offset", "exact_json", "new_meta", "parse_labels", "parse_meta", "stream_meta"]
+__all__ = [
+    "clock_offset",
+    "exact_json",
+    "new_meta",
+    "parse_labels",
+    "parse_meta",
+    "stream_meta",
+]
 
 VERSION = 1
 # The newest of MyoGestic's own schema numbers whose meaning is known here.
@@ -17,7 +24,7 @@ _NEWEST_SCHEMA = 3
 
 
 def clock_offset(clock: Callable[[], float]) -> float:
-    """Return the seconds to add to ``clock`` to get Unix time, from the quickest of 16 looks."""
+    """Return what to add to ``clock`` to get Unix time, in s: the quickest of 16 looks."""
     best = (float("inf"), 0.0)
     for _ in range(16):
         before = clock()
@@ -138,7 +145,7 @@ def parse_meta(meta: Any, where: str) -> dict[str, Any]:
     if not isinstance(streams, dict):
         raise FormatError(f"{where}: expected 'streams' to be a JSON object")
     for name, about in streams.items():
-        if not name or name.startswith(".") or any(letter in name for letter in '/\\:\x00'):
+        if not name or name.startswith(".") or any(letter in name for letter in "/\\:\x00"):
             raise FormatError(f"{where}: stream name {name!r} would leave the session")
         if not isinstance(about, dict):
             raise FormatError(f"{where}: stream {name!r} is {about!r}, expected a JSON object")

@@ -55,7 +55,9 @@ def pack(folder: Path, name: str | None = None) -> Path:
     try:
         with temporary.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for path, entry in zip(tqdm(files, "packing", disable=None), names, strict=True):
+                for path, entry in zip(
+                    tqdm(files, "packing", disable=None), names, strict=True
+                ):
                     archive.write(path, entry)
             file.flush()
             os.fsync(file.fileno())

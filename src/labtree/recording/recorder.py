@@ -124,7 +124,11 @@ class Recorder:
         try:
             write_json(self._folder / "meta.json", self._meta)
             self._labels = JournalWriter(
-                self._folder / JOURNAL / "labels", np.dtype("<i8"), 1, 0.0, durable=self._durable
+                self._folder / JOURNAL / "labels",
+                np.dtype("<i8"),
+                1,
+                0.0,
+                durable=self._durable,
             )
             (self._folder / JOURNAL / "streams").mkdir()
         except OSError as error:
@@ -170,7 +174,9 @@ class Recorder:
             try:
                 self._streams[name] = self._make_stream(name, info)
             except OSError as error:
-                raise RecordingWriteError.of(error, f"stream {name!r} cannot be made") from error
+                raise RecordingWriteError.of(
+                    error, f"stream {name!r} cannot be made"
+                ) from error
 
     def _make_stream(self, name: str, info: StreamInfo) -> _Stream:
         rows = chunk_rows(info.fs)
@@ -183,7 +189,9 @@ class Recorder:
                 "coordinates": times_path.name,
                 "fs": info.fs,
                 "units": info.units,
-                "channel_names": None if info.channel_names is None else list(info.channel_names),
+                "channel_names": None
+                if info.channel_names is None
+                else list(info.channel_names),
             }
             create_array(
                 data_path,
@@ -241,7 +249,11 @@ class Recorder:
             )
         data = np.asarray(data)
         times = np.asarray(timestamps)
-        if data.ndim != 2 or data.shape[1] != stream.n_channels or times.shape != data.shape[:1]:
+        if (
+            data.ndim != 2
+            or data.shape[1] != stream.n_channels
+            or times.shape != data.shape[:1]
+        ):
             raise SessionError(
                 f"stream {name!r}: expected data (n, {stream.n_channels}) and timestamps (n,),"
                 f" found {data.shape} and {times.shape}"
@@ -254,7 +266,9 @@ class Recorder:
                 )
             data = data.astype(stream.stored_dtype)
         if times.dtype != np.float64:
-            if times.dtype.kind not in "iuf" or not np.can_cast(times.dtype, np.float64, "safe"):
+            if times.dtype.kind not in "iuf" or not np.can_cast(
+                times.dtype, np.float64, "safe"
+            ):
                 raise SessionError(
                     f"stream {name!r}: timestamps are float64 seconds, found {times.dtype}"
                 )
@@ -412,7 +426,9 @@ class Recorder:
             try:
                 shutil.rmtree(self._folder)
             except OSError as error:
-                raise RecordingWriteError.of(error, f"{self._folder} is not all gone") from error
+                raise RecordingWriteError.of(
+                    error, f"{self._folder} is not all gone"
+                ) from error
 
     def _check_open(self) -> None:
         if self._state != "recording":

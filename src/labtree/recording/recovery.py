@@ -21,7 +21,15 @@ from labtree.recording.lock import lock, release
 from labtree.recording.meta import parse_meta
 from labtree.recording.stores import FolderStore
 
-__all__ = ["JOURNAL", "LOCK", "Unfinished", "finish", "read_labels_journal", "read_unfinished", "recover"]
+__all__ = [
+    "JOURNAL",
+    "LOCK",
+    "Unfinished",
+    "finish",
+    "read_labels_journal",
+    "read_unfinished",
+    "recover",
+]
 
 JOURNAL = "journal"
 LOCK = ".recording.lock"
@@ -63,7 +71,9 @@ def _join(found: list[tuple[str, Segment]], name: str, stored: int, empty: Block
             rows = end
         if segment.bytes_left:
             what = "an append that never returned" if segment.torn else "damage"
-            notes.append(f"{name}: {segment.bytes_left} bytes in {file} behind {end} are {what}")
+            notes.append(
+                f"{name}: {segment.bytes_left} bytes in {file} behind {end} are {what}"
+            )
             damaged |= not segment.torn
     tail = Block(
         np.concatenate([block.times for block in blocks]),
@@ -83,7 +93,10 @@ def read_unfinished(folder: Path, name: str) -> Unfinished:
     # The journal first: rows leave it only when zarr's metadata count them already.
     found = _read_segments(folder / JOURNAL / "streams" / name)
     store = FolderStore(folder)
-    data, times = ArrayReader(store, f"{name}.zarr"), ArrayReader(store, f"{name}_timestamps.zarr")
+    data, times = (
+        ArrayReader(store, f"{name}.zarr"),
+        ArrayReader(store, f"{name}_timestamps.zarr"),
+    )
     stored = min(data.shape[0], times.shape[0])
     empty = Block(np.empty(0), np.empty((0, data.shape[1]), data.dtype))
     return _join(found, f"stream {name!r}, sample", stored, empty)
@@ -140,7 +153,10 @@ def finish(folder: Path) -> list[str]:
 def _store_tail(folder: Path, name: str, found: Unfinished) -> None:
     """Write the rows of a journal behind the whole chunks that stand in zarr."""
     store = FolderStore(folder)
-    data, times = ArrayReader(store, f"{name}.zarr"), ArrayReader(store, f"{name}_timestamps.zarr")
+    data, times = (
+        ArrayReader(store, f"{name}.zarr"),
+        ArrayReader(store, f"{name}_timestamps.zarr"),
+    )
     stored = found.stored_rows
     whole = stored - stored % data.chunk_rows
     filler = ChunkFiller(
@@ -164,7 +180,10 @@ def write_root(folder: Path, meta: dict[str, Any]) -> None:
     group = {
         "zarr_format": 3,
         "node_type": "group",
-        "attributes": {"app_name": meta.get("app_name", ""), "created": meta.get("created", "")},
+        "attributes": {
+            "app_name": meta.get("app_name", ""),
+            "created": meta.get("created", ""),
+        },
         "consolidated_metadata": {
             "kind": "inline",
             "must_understand": False,
@@ -224,7 +243,9 @@ def recover(folder: str | Path) -> list[str]:
         # Someone else may have finished it while we waited for the lock.
         return finish(folder) if (folder / JOURNAL).is_dir() else []
     except OSError as error:
-        raise RecordingWriteError.of(error, f"{folder} cannot be finished, nothing is lost") from error
+        raise RecordingWriteError.of(
+            error, f"{folder} cannot be finished, nothing is lost"
+        ) from error
     finally:
         release(held)
 
@@ -238,7 +259,9 @@ def _rebuild_meta(folder: Path) -> list[str]:
         if (folder / f"{name}.zarr").is_dir():
             data = ArrayReader(store, f"{name}.zarr")
             if len(data.shape) != 2:
-                raise FormatError(f"{data.where}: expected (rows, channels), found {data.shape}")
+                raise FormatError(
+                    f"{data.where}: expected (rows, channels), found {data.shape}"
+                )
             streams[name] = {
                 "n_channels": data.shape[1],
                 "fs": float(data.chunk_rows),

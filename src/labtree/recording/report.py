@@ -23,10 +23,13 @@ def session_report(tree: xr.DataTree) -> str:
     """Return the repr of ``tree.session``."""
     from labtree.recording.session import class_names, streams
 
+    keys = ("session_path", "name", "app_name", "created", "recording_state")
     lines = ["<labtree session>"]
-    for key in ("session_path", "name", "app_name", "created", "recording_state"):
-        if key in tree.attrs:
-            lines.append(f"{key.removeprefix('session_')}: {tree.attrs[key]}")
+    lines += [
+        f"{key.removeprefix('session_')}: {tree.attrs[key]}"
+        for key in keys
+        if key in tree.attrs
+    ]
     found = streams(tree)
     lines.append("streams:" if found else "streams: none")
     lines += [_stream_line(name, dataset) for name, dataset in found.items()]

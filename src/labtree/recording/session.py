@@ -127,7 +127,8 @@ def _store(path: Path) -> SessionStore:
         return ZipStore(path)
     if start == b"\x89HDF\r\n\x1a\n":
         raise FormatError(
-            f"{path} is an HDF5 file, not a recording; write labtree.load_session({str(path)!r})"
+            f"{path} is an HDF5 file, not a recording; write"
+            f" labtree.load_session({str(path)!r})"
         )
     raise FormatError(
         f"{path}: expected a recording's folder or a {SUFFIX} file, found a file that begins"
@@ -176,7 +177,9 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
         "class_names": names,
         "schema_version": meta.get("schema_version"),
         "pose_convention": meta.get("pose_convention"),
-        "recording_state": ("recording" if alive else "unfinished") if unfinished else "finished",
+        "recording_state": ("recording" if alive else "unfinished")
+        if unfinished
+        else "finished",
     }
     for key in ("extras", "control_space"):
         if key in meta:
@@ -210,7 +213,10 @@ def _stream(
         tail = found.tail
         if not alive:
             (notes.damage if found.damaged else notes.remarks).extend(found.notes)
-    data, times = ArrayReader(store, f"{name}.zarr"), ArrayReader(store, f"{name}_timestamps.zarr")
+    data, times = (
+        ArrayReader(store, f"{name}.zarr"),
+        ArrayReader(store, f"{name}_timestamps.zarr"),
+    )
     if len(data.shape) != 2 or len(times.shape) != 1 or times.dtype != np.float64:
         raise FormatError(
             f"{store.path}: stream {name!r} is {data.shape} {data.dtype} with time stamps"
@@ -233,7 +239,9 @@ def _stream(
             )
     stored = _undamaged(name, data, times, stored, own, notes)
     if found_tail and stored < found.stored_rows:
-        notes.damage.append(f"stream {name!r}: {len(found.tail.times)} samples stay in the journal")
+        notes.damage.append(
+            f"stream {name!r}: {len(found.tail.times)} samples stay in the journal"
+        )
         tail = None
     rows = stored + (0 if tail is None else len(tail.times))
     return stream_dataset(
@@ -262,7 +270,9 @@ def _undamaged(
         elif missing:
             zeros = missing
     if whole < rows:
-        notes.damage.append(f"stream {name!r} is damaged: {whole} of its {rows} samples are whole")
+        notes.damage.append(
+            f"stream {name!r} is damaged: {whole} of its {rows} samples are whole"
+        )
     zeros = [index for index in zeros if index * data.chunk_rows < whole]
     if zeros:
         notes.damage.append(
@@ -314,9 +324,7 @@ def stream_dataset(
     return dataset.assign_coords(channel=("channel", np.array(names, dtype=object)))
 
 
-def labels_to_dataset(
-    labels: list[tuple[float, int]], names: list[str] | None
-) -> xr.Dataset:
+def labels_to_dataset(labels: list[tuple[float, int]], names: list[str] | None) -> xr.Dataset:
     """Return labels as a Dataset over ``label``, sorted by time, in call order on ties."""
     times = np.array([time for time, _ in labels], float)
     indices = np.array([index for _, index in labels], np.int64)

@@ -139,7 +139,9 @@ class ZipStore(_Store):
         with self.path.open("rb", buffering=0) as file:
             state = os.fstat(file.fileno())
             if (state.st_size, state.st_mtime_ns) != self._state:
-                raise SessionError(f"{self.path} has changed since it was opened; open it again")
+                raise SessionError(
+                    f"{self.path} has changed since it was opened; open it again"
+                )
             file.seek(entry.header_offset)
             header = file.read(30)
             if len(header) == 30 and header[:4] == b"PK\x03\x04":

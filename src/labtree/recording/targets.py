@@ -149,7 +149,8 @@ def target_windows(
     values, phases = (np.concatenate(part) for part in zip(*found, strict=True))
     known = np.array(PHASES, dtype=object)
     named = np.array(
-        [known[int(code)] if code in range(len(known)) else str(code) for code in phases], object
+        [known[int(code)] if code in range(len(known)) else str(code) for code in phases],
+        object,
     )
     result = windows.drop_vars(["class_index", "class_name"]).assign_coords(
         target_pct=("window", values),

@@ -10,7 +10,8 @@ The rules, for a stream of declared rate ``fs``:
   was stamped once) explain a step of their number of periods.
 - A moment belongs to the nearest usable sample, the first one on a tie; a moment in a gap
   belongs to the first sample behind it.
-- A declared rate is wrong if the measured one differs by more than 1 %.
+- A declared rate is wrong if the measured one differs by more than 1 %, and by more than
+  two samples over the whole stream, which jitter at its two ends could make up.
 """
 
 from dataclasses import dataclass
@@ -145,7 +146,8 @@ class Timeline:
         if self.fs <= 0 or len(self._sorted) < 3 * self.longest_run + 3:
             return None
         ratio = self.measured_fs / self.fs
-        if np.isnan(ratio) or abs(ratio - 1) <= _MOST_RATE_ERROR:
+        off = abs(ratio - 1)
+        if np.isnan(off) or off <= _MOST_RATE_ERROR or off * len(self._sorted) <= 2:
             return None
         return (
             f"declares {self.fs:g} Hz, its time stamps tell {self.measured_fs:.6g} Hz"

@@ -130,9 +130,7 @@ def peri_event(
     for at in np.flatnonzero(~keep):
         drops.add(source.session, float(moments[at]), -1, str(reasons[at]))
     chosen = np.flatnonzero(keep)
-    whole = drop_broken(
-        source, starts[chosen], np.full(len(chosen), -1), win, on_gap, drops
-    )
+    whole = drop_broken(source, starts[chosen], np.full(len(chosen), -1), win, on_gap, drops)
     chosen = chosen[whole]
     index = WindowIndex(
         np.zeros(len(chosen), np.int64), starts[chosen], np.full(len(chosen), -1)

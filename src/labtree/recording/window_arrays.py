@@ -25,7 +25,7 @@ __all__ = ["batches", "drop_log", "iterate", "torch_dataset", "window_array"]
 _BLOCK_BYTES = 16 * 2**20
 
 
-class WindowArray(BackendArray):  # type: ignore[no-untyped-call, misc]
+class WindowArray(BackendArray):
     """(window, channel, time) over streams of (time, channel); reads what is indexed."""
 
     def __init__(
@@ -100,7 +100,9 @@ def window_array(
     streams = [source.dataset["data"].variable for source in sources]
     own = np.result_type(*[stream.dtype for stream in streams])
     data = as_lazy(
-        WindowArray(streams, index.source, index.start, win, np.dtype(own if dtype is None else dtype))
+        WindowArray(
+            streams, index.source, index.start, win, np.dtype(own if dtype is None else dtype)
+        )
     )
     starts = np.empty(len(index))
     sessions = np.empty(len(index), object)
@@ -175,7 +177,9 @@ def batches(windows: xr.DataArray, size: int) -> Iterator[xr.DataArray]:
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise SessionError(f"a batch takes an integer of windows above 0, found {size!r}")
     if windows.dims[:1] not in (("window",), ("event",)):
-        raise SessionError(f"expected windows, with the dim 'window' first, found {windows.dims}")
+        raise SessionError(
+            f"expected windows, with the dim 'window' first, found {windows.dims}"
+        )
 
     def generate() -> Iterator[xr.DataArray]:
         for start in range(0, len(windows), int(size)):

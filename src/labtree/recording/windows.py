@@ -261,9 +261,7 @@ def label_segments(source: Source, drops: Drops) -> list[tuple[int, int, int]]:
     late = source.timeline.is_late(moments)
     ends = np.append(at, n)[1:]
     segments = []
-    for start, end, index, moment, behind in zip(
-        at, ends, classes, moments, late, strict=True
-    ):
+    for start, end, index, moment, behind in zip(at, ends, classes, moments, late, strict=True):
         if index >= 0 and behind:
             drops.add(source.session, moment, int(index), "label is behind the stream's end")
         elif index >= 0:
@@ -304,7 +302,7 @@ def drop_broken(
     unusable, gap = source.timeline.breaks(starts, win)
     broken = unusable | gap
     if not broken.any():
-        return ~broken
+        return np.ones(len(starts), bool)
     times = source.timeline.times
     count = int(broken.sum())
     text = (
@@ -314,9 +312,9 @@ def drop_broken(
     )
     if on_gap == "raise":
         raise SessionError(f'{text}; write on_gap="drop" to go on without them')
-    if on_gap == "warn" or 2 * count > len(starts):
-        hint = "; if the time stamps jitter, gap_s says how long a step may be"
-        warnings.warn(text + (hint if 2 * count > len(starts) else ""), RecordingWarning, 4)
+    if on_gap == "warn" or count == len(starts):
+        text += "; if the time stamps jitter, gap_s says how long a step may be"
+        warnings.warn(text, RecordingWarning, stacklevel=4)
     reasons = np.where(unusable, "time stamp not finite or out of order", "gap")
     for index in np.flatnonzero(broken):
         drops.add(
@@ -325,7 +323,8 @@ def drop_broken(
             int(classes[index]),
             str(reasons[index]),
         )
-    return ~broken
+    kept: np.ndarray = ~broken
+    return kept
 
 
 def lengths(source: Source, window_ms: float, hop_ms: float) -> tuple[int, int]:
@@ -333,8 +332,9 @@ def lengths(source: Source, window_ms: float, hop_ms: float) -> tuple[int, int]:
     win, hop = window_samples(window_ms, source.fs), window_samples(hop_ms, source.fs)
     if win < 1 or hop_ms <= 0:
         raise SessionError(
-            f"window_ms={window_ms!r}, hop_ms={hop_ms!r} at {source.fs:g} Hz are {win} and {hop}"
-            f" samples; a window takes at least {1000 / source.fs:g} ms, a hop more than 0"
+            f"window_ms={window_ms!r}, hop_ms={hop_ms!r} at {source.fs:g} Hz are {win} and"
+            f" {hop} samples; a window takes at least {1000 / source.fs:g} ms,"
+            " a hop more than 0"
         )
     return win, max(1, hop)
 
@@ -383,8 +383,8 @@ def labeled_windows(
     on_gap
         What happens to a window that holds a gap, or a sample whose time stamp is not
         finite or goes backward. It is left out in any case: ``"drop"`` says so in the drop
-        log, ``"warn"`` also in a warning, ``"raise"`` in an error. That more than half of
-        a session's windows go is always a warning.
+        log, ``"warn"`` also in a warning, ``"raise"`` in an error. That a session has no
+        other windows is always a warning.
     on_mismatch
         The same for a session that does not open, lacks the stream, has a rate more than
         1 % off the declared one, or differs from the first session in channels, channel
@@ -532,5 +532,13 @@ def stream_windows(
         raise SessionError(f"the stream {problem}")
     wanted = class_set(classes)
     return windows_of_sources(
-        [source], window_ms, hop_ms, wanted, Drops(), on_gap, dtype, chunks, whole=labels is None
+        [source],
+        window_ms,
+        hop_ms,
+        wanted,
+        Drops(),
+        on_gap,
+        dtype,
+        chunks,
+        whole=labels is None,
     )

@@ -88,7 +88,9 @@ def record_emg(
         )
         recorder.init_stream(
             "force",
-            StreamInfo(n_channels=1, fs=50, dtype="float32", channel_names=("grip",), units="N"),
+            StreamInfo(
+                n_channels=1, fs=50, dtype="float32", channel_names=("grip",), units="N"
+            ),
         )
         for first in range(0, len(signal), 32):
             recorder.append("emg", signal[first : first + 32], times[first : first + 32])
@@ -97,4 +99,5 @@ def record_emg(
         slow = np.arange(0, len(signal) / fs, 1 / 50)
         force = 10.0 * (np.repeat(classes, round(seconds_each * 50))[: len(slow)] > 0)
         recorder.append("force", force.astype(np.float32)[:, None], start + slow)
-    return recorder.path
+    path: Path = recorder.path
+    return path
