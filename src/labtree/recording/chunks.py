@@ -189,31 +189,29 @@ class ArrayReader:
             f"chunks of at most {MOST_ENTRY_BYTES} bytes",
         )
 
-    @property
-    def n_chunks(self) -> int:
-        """The number of chunks that the declared rows need."""
-        return int(-(-self.shape[0] // self.chunk_rows))
+    def whole_rows(self) -> int:
+        """Return how many rows there are before the first chunk that is missing or empty."""
+        index = 0
+        while index * self.chunk_rows < self.shape[0] and self._size(index):
+            index += 1
+        return int(min(self.shape[0], index * self.chunk_rows))
 
-    def lost_chunks(self) -> tuple[list[int], int]:
-        """Return the missing chunks, and the rows before the first that is damaged.
+    def missing_chunks(self, rows: int) -> tuple[list[int], int]:
+        """Return the chunks missing from the first ``rows``, and the rows before an empty one.
 
         A chunk without any byte is damaged, not missing: a write was cut short there.
         """
-        sizes = self.store.sizes(f"{self.name}/c")
-        prefix, end = f"{self.name}/c/", "/0" * (len(self.shape) - 1)
-        if self.n_chunks > len(sizes) + 10**6:
-            raise FormatError(
-                f"{self.where}: {self.shape[0]} rows are declared, {len(sizes)} chunks are"
-                " there"
-            )
-        missing, whole = [], self.shape[0]
-        for index in range(self.n_chunks):
-            size = sizes.get(f"{prefix}{index}{end}")
+        missing = []
+        for index in range(-(-rows // self.chunk_rows)):
+            size = self._size(index)
             if size is None:
                 missing.append(index)
             elif size == 0:
-                whole = min(whole, index * self.chunk_rows)
-        return missing, whole
+                return missing, index * self.chunk_rows
+        return missing, rows
+
+    def _size(self, index: int) -> int | None:
+        return self.store.size(f"{self.name}/{_chunk_name(index, len(self.shape))}")
 
     def read(self, start: int, stop: int, columns: Any = slice(None)) -> np.ndarray:
         """Return rows ``start`` to ``stop`` (of some ``columns``) as a new array.
@@ -244,13 +242,18 @@ class ArrayReader:
                 chunk = self._chunk(index)[a - first : b - first]
                 target[...] = chunk if everything else chunk[:, columns]
 
-        indices = range(start // rows, -(-stop // rows)) if stop > start else range(0)
-        if len(indices) > 3 and len(indices) * self._chunk_bytes > _PARALLEL_BYTES:
-            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-                list(pool.map(fill, indices))
-        else:
+        def fill_all(indices: range) -> None:
             for index in indices:
                 fill(index)
+
+        indices = range(start // rows, -(-stop // rows)) if stop > start else range(0)
+        if len(indices) > 3 and len(indices) * self._chunk_bytes > _PARALLEL_BYTES:
+            workers = min(4, os.cpu_count() or 1)
+            # A share of the chunks for each thread: a task per chunk costs what it saves.
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(fill_all, (indices[share::workers] for share in range(workers))))
+        else:
+            fill_all(indices)
         return out
 
     def _chunk(self, index: int) -> np.ndarray:

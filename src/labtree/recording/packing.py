@@ -100,9 +100,8 @@ def _check(archive: Path, folder: Path, names: list[str]) -> None:
                 f" {times.shape[0]} time stamps"
             )
         for array in (data, times):
-            missing, whole = array.lost_chunks()
-            if missing or whole < array.shape[0]:
-                raise FormatError(f"{folder}: {array.name} lacks chunks {missing or whole}")
-            for index in range(array.n_chunks):
-                first = index * array.chunk_rows
-                array.read(first, min(first + array.chunk_rows, array.shape[0]))
+            whole = array.whole_rows()
+            if whole < array.shape[0]:
+                raise FormatError(f"{folder}: {array.name} lacks chunks behind sample {whole}")
+            for first in range(0, whole, array.chunk_rows):
+                array.read(first, min(first + array.chunk_rows, whole))

@@ -152,8 +152,8 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
     alive = unfinished and is_held(store.path / LOCK)
     streams = {}
     for name, about in meta.get("streams", {}).items():
-        sizes = store.sizes(f"{name}.zarr"), store.sizes(f"{name}_timestamps.zarr")
-        if not all(sizes):
+        arrays = (f"{name}.zarr/zarr.json", f"{name}_timestamps.zarr/zarr.json")
+        if not all(map(store.size, arrays)):
             notes.damage.append(f"stream {name!r} is left out: its arrays are missing")
             continue
         streams[name] = _stream(store, name, about, own is not None, unfinished, alive, notes)
@@ -259,21 +259,15 @@ def _undamaged(
     name: str, data: ArrayReader, times: ArrayReader, rows: int, own: bool, notes: _Notes
 ) -> int:
     """Return how many of the first ``rows`` are whole; note what is missing."""
-    whole = rows
-    zeros: list[int] = []
-    for array in (times, data):
-        missing, before = array.lost_chunks()
-        whole = min(whole, before)
-        missing = [index for index in missing if index * array.chunk_rows < rows]
-        if missing and (own or array is times):
-            whole = min(whole, missing[0] * array.chunk_rows)
-        elif missing:
-            zeros = missing
+    whole = min(rows, times.whole_rows())
+    zeros, whole = data.missing_chunks(whole)
+    if zeros and own:
+        whole = min(whole, zeros[0] * data.chunk_rows)
+        zeros = []
     if whole < rows:
         notes.damage.append(
             f"stream {name!r} is damaged: {whole} of its {rows} samples are whole"
         )
-    zeros = [index for index in zeros if index * data.chunk_rows < whole]
     if zeros:
         notes.damage.append(
             f"stream {name!r}: {_some(zeros)} of {data.name} missing, read as zeros, which"

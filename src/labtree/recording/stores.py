@@ -5,10 +5,10 @@ session never locks its file and may be used from many threads and processes.
 """
 
 import os
+import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -29,8 +29,8 @@ class SessionStore(Protocol):
     def read(self, name: str) -> bytes:
         """Return the content of the file; KeyError if there is none."""
 
-    def sizes(self, prefix: str) -> Mapping[str, int]:
-        """Return name and size of every file below ``prefix``."""
+    def size(self, name: str) -> int | None:
+        """Return the size of the file, None if there is none."""
 
     def close(self) -> None:
         """Refuse further reads."""
@@ -59,33 +59,27 @@ class _Store:
 class FolderStore(_Store):
     """The files of a recording folder."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        # Thousands of chunks are asked for by name; a Path for each would take as long again.
+        self._root = os.fspath(path)
+
     def read(self, name: str) -> bytes:
         """Return the content of the file; KeyError if there is none."""
         try:
-            with (self.path / name).open("rb", buffering=0) as file:
+            with open(f"{self._root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
                 self._check(name, os.fstat(file.fileno()).st_size)
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise KeyError(name) from None
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Return name and size of every file below ``prefix``."""
-        found: dict[str, int] = {}
-        folders = [prefix.rstrip("/")]
-        while folders:
-            folder = folders.pop()
-            try:
-                entries = os.scandir(self.path / folder)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            with entries:
-                for entry in entries:
-                    name = f"{folder}/{entry.name}"
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif entry.is_file(follow_symlinks=False):
-                        found[name] = entry.stat(follow_symlinks=False).st_size
-        return found
+    def size(self, name: str) -> int | None:
+        """Return the size of the file, None if there is none."""
+        try:
+            state = os.stat(f"{self._root}/{name}", follow_symlinks=False)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return state.st_size if stat.S_ISREG(state.st_mode) else None
 
 
 class ZipStore(_Store):
@@ -164,11 +158,7 @@ class ZipStore(_Store):
             )
         return content
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Return name and size of every entry below ``prefix``."""
-        prefix = prefix.rstrip("/") + "/"
-        return {
-            name: entry.file_size
-            for name, entry in self._entries.items()
-            if name.startswith(prefix)
-        }
+    def size(self, name: str) -> int | None:
+        """Return the size of the entry, None if there is none."""
+        entry = self._entries.get(name)
+        return None if entry is None else entry.file_size
