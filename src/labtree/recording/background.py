@@ -21,7 +21,7 @@ class Background:
     """
 
     def __init__(self, sync_every: float | None) -> None:
-        self.sync_error: OSError | None = None
+        self.sync_error: Exception | None = None
         self._sync_every = sync_every
         self._compactors: list[Compactor] = []
         self._journals: list[JournalWriter] = []
@@ -55,9 +55,9 @@ class Background:
                 self._sync()
                 due = time.monotonic() + (self._sync_every or 0)
                 continue
-            # A full disk or the like: the samples stay in the journal, the next chunk or
+            # A full disk, no memory: the samples stay in the journal, the next chunk or
             # the end of the recording tries again, and the end says so if it fails.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 if wanted is None:
                     for compactor in self._compactors:
                         compactor.run()
@@ -72,5 +72,5 @@ class Background:
             for journal in list(self._journals):
                 journal.sync()
             self.sync_error = None
-        except OSError as error:
+        except Exception as error:
             self.sync_error = error

@@ -81,6 +81,8 @@ class ChunkFiller:
             sync_chunk(self.data_path, index, 2)
         self.synced = rows // self.chunk_rows
         for path in (self.times_path, self.data_path):
+            if rows:
+                sync_folder(path / "c")
             set_rows(path, rows, durable=durable)
 
     def _write(self, index: int) -> None:
@@ -103,9 +105,9 @@ class Compactor:
         """Move everything that the journal holds now; on an error it can be run again."""
         journal = self._journal
         while True:
-            # Read the sizes once: the thread that records goes on adding to them.
-            last = len(journal.sizes) - 1
-            size = journal.sizes[self._segment]
+            # In this order: the thread that records goes on adding to both.
+            last = len(journal.files) - 1
+            size = journal.size(self._segment)
             if self._position < size:
                 self._move(journal.files[self._segment], size)
             elif self._segment < last:
@@ -151,8 +153,7 @@ class Compactor:
             done += 1
         if done == self._first_kept:
             return
-        self._filler.publish(whole)
-        sync_folder(self._filler.data_path)
+        self._filler.publish(whole, durable=True)
         for path, _ in files[self._first_kept : done]:
             # Windows keeps a file that someone reads; it goes when the recording ends.
             with contextlib.suppress(PermissionError):

@@ -39,6 +39,8 @@ _RECORD_START = struct.Struct("<IIQ")
 _RECORD_HEADER = struct.Struct("<IIQII")
 # A segment that has grown beyond this is followed by a new one.
 SEGMENT_BYTES = 32 * 2**20
+# A packet beyond this is written as several records, still as a whole.
+_RECORD_BYTES = 64 * 2**20
 _RUN = 512
 
 
@@ -88,34 +90,46 @@ class JournalWriter:
         self.folder = folder
         self.dtype = dtype
         self.n_channels = n_channels
-        self.rows = 0
-        # (path, first row) of every segment so far, and the good bytes of each of them;
-        # the reader in the background looks at `sizes` only after `append` has set it.
+        self.largest = 0  # rows of the longest record
+        # (path, first row) of every segment so far, and the bytes of those that are full.
         self.files: list[tuple[Path, int]] = []
         self.sizes: list[int] = []
+        # Segment, its good bytes, and the rows so far: set in one go when a packet is in,
+        # so that neither an interrupt nor the thread that follows sees half of it.
+        self.end = (-1, 0, 0)
         self._fs = fs
         self._durable = durable
-        self.largest = 0  # rows of the longest packet
         self._synced = 0
         self._file: Any = None
         self._start_segment()
 
+    @property
+    def rows(self) -> int:
+        """Rows in the journal."""
+        return self.end[2]
+
     def append(self, times: np.ndarray, data: np.ndarray) -> None:
         """Write one packet: contiguous little-endian ``times`` and ``data``, checked."""
-        if self._file is None or self.sizes[-1] >= SEGMENT_BYTES:
+        if self._file is None or self.end[1] >= SEGMENT_BYTES:
             self._start_segment()
-        start = _RECORD_START.pack(_RECORD_MAGIC, len(times), self.rows)
-        time_bytes, data_bytes = times.data.cast("B"), data.data.cast("B")
-        crc = zlib.crc32(data_bytes, zlib.crc32(time_bytes, zlib.crc32(start)))
-        record = b"".join((start, struct.pack("<II", crc, 0), time_bytes, data_bytes))
-        self._write(record)
-        self.largest = max(self.largest, len(times))
-        self.rows += len(times)
-        self.sizes[-1] += len(record)
+        segment, size, rows = self.end
+        if self._file.tell() != size:  # an earlier append was interrupted
+            self._back()
+        step = max(1, _RECORD_BYTES // (8 + self.n_channels * self.dtype.itemsize))
+        for first in range(0, len(times), step):
+            part = slice(first, first + step)
+            size += self._write_record(times[part], data[part], rows + first)
+        self.largest = max(self.largest, min(step, len(times)))
+        self.end = (segment, size, rows + len(times))
+
+    def size(self, segment: int) -> int:
+        """Return the good bytes of a segment so far (from another thread)."""
+        last, size, _ = self.end
+        return size if segment == last else self.sizes[segment]
 
     def sync(self) -> None:
         """Wait until everything appended so far is on the disk (from another thread)."""
-        count = len(self.sizes)
+        count = len(self.files)
         for path, _ in self.files[self._synced : count]:
             # A segment that is gone has its samples in zarr, and those are on the disk.
             with contextlib.suppress(FileNotFoundError):
@@ -131,21 +145,31 @@ class JournalWriter:
 
     def _start_segment(self) -> None:
         self.close()
-        path = self.folder / f"{self.rows:020d}.journal"
+        _, size, rows = self.end
+        path = self.folder / f"{rows:020d}.journal"
         header = json.dumps(
             {"dtype": self.dtype.str, "n_channels": self.n_channels, "fs": self._fs}
         ).encode()
         # A segment of this name can only be one that took no sample: its start had failed.
         self._file = path.open("wb", buffering=0)
         if not self.files or self.files[-1][0] != path:
-            self.files.append((path, self.rows))
-            self.sizes.append(0)
-        self.sizes[-1] = 0
+            if len(self.sizes) < len(self.files):
+                self.sizes.append(size)
+            self.files.append((path, rows))
+        self.end = (len(self.files) - 1, 0, rows)
         head = _SEGMENT_HEADER.pack(_SEGMENT_MAGIC, len(header), zlib.crc32(header)) + header
         self._write(head)
-        self.sizes[-1] = len(head)
         if self._durable:
             sync_folder(self.folder)
+        self.end = (len(self.files) - 1, len(head), rows)
+
+    def _write_record(self, times: np.ndarray, data: np.ndarray, first_row: int) -> int:
+        start = _RECORD_START.pack(_RECORD_MAGIC, len(times), first_row)
+        time_bytes, data_bytes = times.data.cast("B"), data.data.cast("B")
+        crc = zlib.crc32(data_bytes, zlib.crc32(time_bytes, zlib.crc32(start)))
+        record = b"".join((start, struct.pack("<II", crc, 0), time_bytes, data_bytes))
+        self._write(record)
+        return len(record)
 
     def _write(self, content: bytes) -> None:
         file = self._file
@@ -156,16 +180,23 @@ class JournalWriter:
             if self._durable:
                 os.fsync(file.fileno())
         except BaseException:
-            # Back to the last whole packet. Where even that fails, the next packet goes
-            # to a new segment, and the torn record here ends this one for every reader.
-            try:
-                file.truncate(self.sizes[-1])
-                file.seek(self.sizes[-1])
-            except OSError:
-                self.close()
-            if self.sizes[-1] == 0:
-                self.close()
+            self._back()
             raise
+
+    def _back(self) -> None:
+        """Go back to the last whole packet.
+
+        Where even that fails, the next packet goes to a new segment, and the torn record
+        here ends this one for every reader.
+        """
+        size = self.end[1]
+        try:
+            self._file.truncate(size)
+            self._file.seek(size)
+        except OSError:
+            self.close()
+        if size == 0:
+            self.close()
 
 
 @lru_cache(maxsize=64)

@@ -29,11 +29,13 @@ def lock(path: Path) -> IO[bytes]:
             try:
                 _try(file, shared=False)
                 break
-            except OSError as error:
+            except (BlockingIOError, PermissionError) as error:
                 # Someone may only be looking whether it is held; that takes no time.
                 if attempt == 19:
                     raise BlockingIOError(f"{path} is held by another process") from error
                 time.sleep(0.01)
+            except OSError:
+                break  # a file system without locks
         file.truncate(0)
         file.write(str(os.getpid()).encode())
     except BaseException:
@@ -54,6 +56,8 @@ def is_held(path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
         try:
             _try(file, shared=True)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             return True
+        except OSError:
+            return False
     return False

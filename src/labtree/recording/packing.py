@@ -50,7 +50,12 @@ def pack(folder: Path, name: str | None = None) -> Path:
     if target.exists():
         raise RecordingExistsError(f"{target} exists already; move it away first")
     temporary = target.with_name(f"{target.name}.tmp")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    # What begins with a dot is the rest of something that was interrupted.
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.relative_to(folder).parts[0].startswith(".")
+    )
     names = [path.relative_to(folder).as_posix() for path in files]
     try:
         with temporary.open("wb") as file:

@@ -34,6 +34,7 @@ __all__ = [
 JOURNAL = "journal"
 LOCK = ".recording.lock"
 _DAMAGED = "journal-damaged"
+_DONE = ".journal-done"
 
 
 class Unfinished(NamedTuple):
@@ -142,7 +143,7 @@ def finish(folder: Path) -> list[str]:
         notes.append(f"the damaged journal is kept as {kept}")
     else:
         # Renamed first, so that a folder with half a journal never looks unfinished.
-        gone = folder / f".{JOURNAL}-done"
+        gone = folder / _DONE
         shutil.rmtree(gone, ignore_errors=True)
         (folder / JOURNAL).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
@@ -232,6 +233,7 @@ def recover(folder: str | Path) -> list[str]:
     if not (folder / "meta.json").exists():
         return _rebuild_meta(folder)
     if not (folder / JOURNAL).is_dir():
+        shutil.rmtree(folder / _DONE, ignore_errors=True)
         return []
     try:
         held = lock(folder / LOCK)
