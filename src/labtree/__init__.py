@@ -8,6 +8,7 @@ that the import itself stays quick.
 from importlib import import_module
 from typing import Any
 
+import labtree.accessors.msw  # noqa: F401  (registers df.msw)
 from labtree.errors import (
     CheckpointError,
     ConfigurationError,
@@ -20,7 +21,9 @@ from labtree.errors import (
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it; a name equal to its module is that module.
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "msw": "labtree.msw",
+}
 
 __all__ = [
     "CheckpointError",

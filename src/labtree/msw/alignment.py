@@ -79,7 +79,7 @@ def decode_barcodes(
 
     gaps = np.diff(t)
     pulse = np.abs(gaps - PULSE_S) <= tolerance_s
-    starts = np.flatnonzero(high[:-2] & pulse[:-1] & pulse[1:]) if len(t) > 2 else []
+    starts = np.flatnonzero(high[:-2] & pulse[:-1] & pulse[1:]) if len(t) > 2 else np.arange(0)
     found: list[tuple[float, int]] = []
     bits = np.arange(BARCODE_BITS)
     # All moments at which the level may change, from the first edge on.

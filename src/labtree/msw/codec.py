@@ -67,7 +67,9 @@ def _plain(value: Any, decimals: int | None, where: str) -> Any:
         }
     if isinstance(value, tuple):
         return {
-            _TUPLE_KEY: [_plain(item, decimals, f"{where}[{i}]") for i, item in enumerate(value)]
+            _TUPLE_KEY: [
+                _plain(item, decimals, f"{where}[{i}]") for i, item in enumerate(value)
+            ]
         }
     if isinstance(value, list):
         return [_plain(item, decimals, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -76,7 +78,9 @@ def _plain(value: Any, decimals: int | None, where: str) -> Any:
             f"{where}: a masked array would lose what is masked; write .filled(np.nan)"
         )
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biufU" or value.dtype.itemsize > 8 and value.dtype.kind == "f":
+        if value.dtype.kind not in "biufU" or (
+            value.dtype.itemsize > 8 and value.dtype.kind == "f"
+        ):
             raise TrialDataError(
                 f"{where}: an array of dtype {value.dtype} would come back as something else; "
                 "expected bool, integers, floats or strings"
@@ -93,8 +97,8 @@ def _plain(value: Any, decimals: int | None, where: str) -> Any:
     if isinstance(value, str):
         return str(value)
     raise TrialDataError(
-        f"{where}: a {kind.__module__}.{kind.__qualname__} cannot be kept; expected None, bool, "
-        "int, float, str, list, tuple, dict, or numpy arrays and scalars of these"
+        f"{where}: a {kind.__module__}.{kind.__qualname__} cannot be kept; expected None, "
+        "bool, int, float, str, list, tuple, dict, or numpy arrays and scalars of these"
     )
 
 
@@ -103,7 +107,9 @@ def encode_header() -> bytes:
     return b'{"%s": "%s"}\n' % (_VERSION_KEY.encode(), FORMAT_VERSION.encode())
 
 
-def encode_trial(trial: Mapping[str, Any], decimals: int | None = 4, where: str = "trial") -> bytes:
+def encode_trial(
+    trial: Mapping[str, Any], decimals: int | None = 4, where: str = "trial"
+) -> bytes:
     r"""Give one trial as its line, newline included.
 
     Parameters
@@ -135,8 +141,8 @@ def encode_trial(trial: Mapping[str, Any], decimals: int | None = 4, where: str 
         raise TrialDataError(f"{where}: expected a dict, found a {type(trial).__name__}")
     if _VERSION_KEY in trial:
         raise TrialDataError(
-            f"{where}: the key {_VERSION_KEY!r} marks the header, and readers drop a trial that "
-            "has it; rename the key"
+            f"{where}: the key {_VERSION_KEY!r} marks the header, and readers drop a "
+            "trial that has it; rename the key"
         )
     try:
         return (json.dumps(_plain(trial, decimals, where)) + "\n").encode("ascii")
@@ -144,7 +150,9 @@ def encode_trial(trial: Mapping[str, Any], decimals: int | None = 4, where: str 
         raise TrialDataError(f"{where}: nested too deeply, or within itself") from None
 
 
-def save_trial_data(trials: Iterable[Trial], path: str | Path, *, decimals: int | None = 4) -> None:
+def save_trial_data(
+    trials: Iterable[Trial], path: str | Path, *, decimals: int | None = 4
+) -> None:
     """Write a trial file, whole or not at all.
 
     Parameters
@@ -163,8 +171,10 @@ def save_trial_data(trials: Iterable[Trial], path: str | Path, *, decimals: int 
 
     Examples
     --------
-    >>> save_trial_data([{"info": {"choice": 1}}], "example.msw.df.jsonl")
-    >>> load_trial_data("example.msw.df.jsonl")
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_trial_data([{"info": {"choice": 1}}], folder + "/example.msw.df.jsonl")
+    ...     load_trial_data(folder + "/example.msw.df.jsonl")
     [{'info': {'choice': 1}}]
     """
     if isinstance(trials, str | Path | dict):
@@ -295,7 +305,9 @@ def read_lines(path: Path) -> tuple[list[bytes], list[int], list[str]]:
 def _check_version(version: object, path: Path, notes: list[str]) -> None:
     if version == FORMAT_VERSION:
         return
-    told = f"{path}: the header says version {version!r}, and this reader knows {FORMAT_VERSION!r}"
+    told = (
+        f"{path}: the header says version {version!r}, and this reader knows {FORMAT_VERSION!r}"
+    )
     if not isinstance(version, str) or version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
         raise FormatError(f"{told}; it would have to guess what the trials mean")
     notes.append(f"{told}; read as {FORMAT_VERSION}")

@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labtree.msw.nested import EVENTS, NESTED_FIELDS, STATES, nested_frame
 from labtree.msw.tables import ATTRIBUTE, BoolArray, Ragged, RaggedBuilder, TrialTables
 
 __all__ = [
-    "NESTED_FIELDS",
     "FrameBuilder",
     "InexactError",
-    "nested_frame",
     "trials_to_frame",
 ]
 
-STATES, EVENTS = "States timestamps", "Events timestamps"
-NESTED_FIELDS = ("info", STATES, EVENTS, "analysis")
 RESTORED = "restored_from_log"
 START, END = "Trial start timestamp", "Trial end timestamp"
 # From here on a float may stand for an integer that had more digits.
@@ -251,7 +248,7 @@ def _refuse_rounded(column: Any) -> None:
     dtype = column.dtype
     if dtype == np.float64:
         rounded = bool((np.abs(column) >= _INEXACT).any())
-    elif dtype == object:
+    elif dtype.kind == "O":
         rounded = any(type(value) is float and abs(value) >= _INEXACT for value in column)
     else:
         rounded = False
@@ -277,21 +274,3 @@ def _has_absolute_states(frame: pd.DataFrame, states: Ragged) -> BoolArray:
     votes = np.abs(first - begin)[clear] < np.abs(first)[clear]
     absolute[:] = bool(votes.sum() * 2 > len(votes))
     return absolute
-
-
-def nested_frame(trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Give the layout of older tools: every state and event a column of lists.
-
-    See Also
-    --------
-    trials_to_frame : The tidy table.
-    """
-    frame = pd.DataFrame(list(trials))
-    for group in NESTED_FIELDS:
-        if group not in frame:
-            continue
-        cells = [cell if isinstance(cell, dict) else {} for cell in frame.pop(group)]
-        spread = pd.DataFrame(cells, index=frame.index)
-        taken = {name: f"{group}.{name}" for name in spread if name in frame}
-        frame = pd.concat([frame, spread.rename(columns=taken)], axis=1)
-    return frame.drop(columns=[0], errors="ignore")

@@ -3,13 +3,12 @@
 The hierarchy is subject > container (session) > acquisition > file. Names of every
 era are read:
 
-========== =============================================== ==========================
-era        container                                       acquisition
-========== =============================================== ==========================
-page       ``session__{datetime}__session_{task}``         ``{subject}__{datetime}__{task}``
-early      ``{subject}__{datetime}__session_{task}``       ``{subject}__{datetime}__{task}``
-current    ``{subject}__{datetime}[__{session_type}]``     ``{subject}__{datetime}__{acq_type}[__{task}][__v{N}]``
-========== =============================================== ==========================
+- page: container ``session__{datetime}__session_{task}``, acquisition
+  ``{subject}__{datetime}__{task}``
+- early: container ``{subject}__{datetime}__session_{task}``, acquisition
+  ``{subject}__{datetime}__{task}``
+- current: container ``{subject}__{datetime}[__{session_type}]``, acquisition
+  ``{subject}__{datetime}__{acq_type}[__{task}][__v{N}]``
 
 Files are ``{acquisition}.msw.{artifact}``. A datetime has microseconds
 (``20260514_143022_123456``, precision "v1") or seconds ("legacy"); which is detected.
@@ -135,7 +134,9 @@ def parse_datetime(text: str) -> tuple[datetime, str]:
     expected = "YYYYmmdd_HHMMSS or YYYYmmdd_HHMMSS_ffffff"
     if not isinstance(text, str) or not re.fullmatch(_DATETIME, text):
         raise _refuse(text, "not a datetime", expected)
-    precision, layout = ("v1", "%Y%m%d_%H%M%S_%f") if len(text) > 15 else ("legacy", "%Y%m%d_%H%M%S")
+    precision, layout = (
+        ("v1", "%Y%m%d_%H%M%S_%f") if len(text) > 15 else ("legacy", "%Y%m%d_%H%M%S")
+    )
     try:
         return datetime.strptime(text, layout), precision
     except ValueError as error:
@@ -441,7 +442,9 @@ def parse_subject(name: str) -> SubjectName:
     """
     match = _SUBJECT.fullmatch(str(name))
     if match is None:
-        raise _refuse(name, "not a subject's name", "{letters}{digits}_{letter}{digits}[_{field}...]")
+        raise _refuse(
+            name, "not a subject's name", "{letters}{digits}_{letter}{digits}[_{field}...]"
+        )
     fields = match[3].split("_")[1:]
     return {
         "subject_id": match[1],
@@ -461,8 +464,14 @@ def make_subject(subject_id: str, animal_id: str, *fields: str) -> str:
     """
     name = "_".join((subject_id, animal_id, *fields))
     found = parse_subject(name)
-    if (found["subject_id"], found["animal_id"], *found["fields"]) != (subject_id, animal_id, *fields):
-        raise _refuse(name, f"would parse back as {found}", f"{(subject_id, animal_id, *fields)}")
+    if (found["subject_id"], found["animal_id"], *found["fields"]) != (
+        subject_id,
+        animal_id,
+        *fields,
+    ):
+        raise _refuse(
+            name, f"would parse back as {found}", f"{(subject_id, animal_id, *fields)}"
+        )
     return name
 
 

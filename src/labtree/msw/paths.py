@@ -74,7 +74,8 @@ def generate_session_paths(
         The folder that holds the subjects' folders.
     names : {"page", "current"}
         "page": ``session__{dt}__session_{task}/{subject}__{dt}__{task}``.
-        "current": ``{subject}__{dt}[__{session_type}]/{subject}__{dt}__{acq_type}__{task}__v{N}``,
+        "current": ``{subject}__{dt}[__{session_type}]`` for the container and
+        ``{subject}__{dt}__{acq_type}__{task}__v{N}`` for the acquisition,
         where only type "msw" has its task in the name, and not a ``_test`` task.
     acq_type, acq_version, session_type
         For "current" names only; the version is 1 unless given.
@@ -100,8 +101,10 @@ def generate_session_paths(
     >>> paths = generate_session_paths(
     ...     "m01", "gonogo", "data", datetime_str="20260514_143022_123456"
     ... )
-    >>> paths["session_folder"].as_posix()
-    'data/m01/session__20260514_143022_123456__session_gonogo/m01__20260514_143022_123456__gonogo'
+    >>> paths["host_session_name"]
+    'session__20260514_143022_123456__session_gonogo'
+    >>> paths["session_basename"]
+    'm01__20260514_143022_123456__gonogo'
     """
     if names not in ("page", "current"):
         raise FormatError(f"names={names!r} is not known; expected 'page' or 'current'")

@@ -10,7 +10,7 @@ import io
 import pickle
 import pickletools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,12 +22,28 @@ __all__ = ["read_frame_pickle"]
 
 # What pandas 1 to 3 write for a DataFrame, by the name's first and last part.
 _KNOWN = {
-    "pandas": (
-        "ArrowStringArray ArrowStringArrayNumpySemantics BlockManager BooleanArray "
-        "BooleanDtype DataFrame Float64Dtype Float64Index FloatingArray Index Int64Dtype "
-        "Int64Index IntegerArray NA RangeIndex StringArray StringDtype __pyx_unpickle_NDArrayBacked "
-        "_new_Index _unpickle_block"
-    ).split(),
+    "pandas": [
+        "ArrowStringArray",
+        "ArrowStringArrayNumpySemantics",
+        "BlockManager",
+        "BooleanArray",
+        "BooleanDtype",
+        "DataFrame",
+        "Float64Dtype",
+        "Float64Index",
+        "FloatingArray",
+        "Index",
+        "Int64Dtype",
+        "Int64Index",
+        "IntegerArray",
+        "NA",
+        "RangeIndex",
+        "StringArray",
+        "StringDtype",
+        "__pyx_unpickle_NDArrayBacked",
+        "_new_Index",
+        "_unpickle_block",
+    ],
     "numpy": ["_frombuffer", "_reconstruct", "dtype", "ndarray", "scalar"],
     "pyarrow": ["_restore_array", "chunked_array", "py_buffer", "type_for_alias"],
     "collections": ["OrderedDict"],
@@ -107,13 +123,15 @@ def read_frame_pickle(path: Path) -> pd.DataFrame:
     except Exception as error:
         # A damaged pickle can fail in any way while its notes are taken and put together.
         problem = f"{type(error).__name__}: {error}"
-        raise FormatError(f"{path}: not a pickled DataFrame that can be read ({problem})") from None
+        raise FormatError(
+            f"{path}: not a pickled DataFrame that can be read ({problem})"
+        ) from None
 
 
 def _refuse_large_memo(data: bytes) -> None:
     """Refuse an index that would make the unpickler clear gigabytes for its memo."""
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "LONG_BINPUT") and argument > len(data):
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise ValueError(f"memo index {argument} in a file of {len(data)} bytes")
 
 
@@ -176,12 +194,11 @@ class _Builder:
         if name == "_reconstruct":
             _, shape, dtype, fortran, content = node.state
             dtype = self._dtype(dtype)
-            order = "F" if fortran else "C"
-            if dtype != object:
-                return self._numeric(self.bytes(content), dtype, shape, order)
+            if dtype.kind != "O":
+                return self._numeric(self.bytes(content), dtype, shape, "F" if fortran else "C")
             cells = np.empty(len(content), object)
             cells[:] = [self.value(item, 0) for item in content]
-            return cells.reshape(shape, order=order)
+            return cells.reshape(_shape(shape), order="F" if fortran else "C")
         if name in ("IntegerArray", "FloatingArray", "BooleanArray"):
             state = node.state
             data, mask = self.array(state["_data"]), self.array(state["_mask"])
@@ -197,8 +214,10 @@ class _Builder:
             return self.array(parts[0])
         raise ValueError(f"a column of a kind that is not known: {_describe(node)}")
 
-    def _numeric(self, buffer: bytes, dtype: np.dtype[Any], shape: Any, order: str) -> Any:
-        return np.frombuffer(buffer, dtype).reshape(tuple(map(int, shape)), order=order).copy()
+    def _numeric(
+        self, buffer: bytes, dtype: np.dtype[Any], shape: Any, order: Literal["C", "F"]
+    ) -> Any:
+        return np.frombuffer(buffer, dtype).reshape(_shape(shape), order=order).copy()
 
     def _dtype(self, node: Any) -> np.dtype[Any]:
         code = node.args[0]
@@ -271,6 +290,10 @@ class _Builder:
             if item.name in ("_frombuffer", "_reconstruct"):
                 return self.array(item).tolist()
         raise ValueError(f"a cell that is not plain data: {_describe(item)}")
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in shape)
 
 
 def _describe(node: Any) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from labtree.msw.codec import decode_line, describe_lost, read_lines, without_garbage_collection
-from labtree.msw.frames import FrameBuilder, InexactError, nested_frame
+from labtree.msw.frames import FrameBuilder, InexactError
+from labtree.msw.nested import nested_frame
 
 __all__ = ["Recover", "read_trial_frame"]
 
@@ -60,7 +61,9 @@ def read_trial_frame(
             seen = builder.n_trials
             notes += [f"{path}: {note}" for note in builder.notes]
     if restored:
-        notes.append(f"{path}: {len(restored)} trials restored from the log ({_some(restored)})")
+        notes.append(
+            f"{path}: {len(restored)} trials restored from the log ({_some(restored)})"
+        )
     return frame, notes + describe_lost(path, lost, seen)
 
 

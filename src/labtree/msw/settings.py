@@ -182,7 +182,7 @@ def read_python_literals(path: Path) -> tuple[dict[str, Any], list[str]]:
             literal = ast.literal_eval(value)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             notes.append(
-                f"{path}: line {node.lineno}: {', '.join(names)} is not a literal, and is left out"
+                f"{path}: line {node.lineno}: {', '.join(names)} is no literal, and is left out"
             )
         else:
             values.update(dict.fromkeys(names, literal))
@@ -221,5 +221,3 @@ def _measure(path: Path, content: Any) -> None:
             pile += [(item, depth + 1) for item in value.values()]
         elif isinstance(value, list | tuple):
             pile += [(item, depth + 1) for item in value]
-
-

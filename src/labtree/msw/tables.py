@@ -58,7 +58,9 @@ class Ragged:
             return self.names.index(name)
         except ValueError:
             known = ", ".join(sorted(self.names)) or "none at all"
-            raise UnknownNameError(f"no {what} is called {name!r}; there are: {known}") from None
+            raise UnknownNameError(
+                f"no {what} is called {name!r}; there are: {known}"
+            ) from None
 
     @classmethod
     def concatenate(cls, parts: Sequence["Ragged"], width: int) -> "Ragged":
@@ -106,7 +108,7 @@ class TrialTables(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def _rebuild(states: Ragged, events: Ragged, absolute: BoolArray, token: str) -> TrialTables:
@@ -221,7 +223,9 @@ def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
             if len(visits) == 2 and all(_is_time(visit) for visit in visits):
                 visits = [visits]
             if not all(
-                isinstance(visit, list | tuple) and len(visit) == 2 and all(map(_is_time, visit))
+                isinstance(visit, list | tuple)
+                and len(visit) == 2
+                and all(map(_is_time, visit))
                 for visit in visits
             ):
                 return None

@@ -28,10 +28,12 @@ class TrialWriter:
 
     Examples
     --------
+    >>> import tempfile
     >>> from labtree.msw import load_trial_data
-    >>> with TrialWriter("written.msw.df.jsonl") as writer:
-    ...     writer.append({"info": {"choice": 1}})
-    >>> load_trial_data("written.msw.df.jsonl")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with TrialWriter(folder + "/example.msw.df.jsonl") as writer:
+    ...         writer.append({"info": {"choice": 1}})
+    ...     load_trial_data(folder + "/example.msw.df.jsonl")
     [{'info': {'choice': 1}}]
     """
 
@@ -46,6 +48,7 @@ class TrialWriter:
             self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
         )
         try:
+            self._claim()
             size = os.fstat(self._file).st_size
             if size == 0:
                 self._write(encode_header())
@@ -75,6 +78,19 @@ class TrialWriter:
         line = encode_trial(trial, self.decimals, f"{self.path.name}: this trial")
         with self._lock:
             self._write(line)
+
+    def _claim(self) -> None:
+        """Refuse a second writer, whose lines a failed append here could cut off."""
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such lock.
+            return
+        try:
+            fcntl.flock(self._file or 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SessionError(f"{self.path}: another writer has this file open") from None
+        except OSError:
+            return  # Some network disks have no locks.
 
     def _write(self, data: bytes) -> None:
         if self._file is None:

@@ -6,6 +6,7 @@ measures and plots have something to show.
 
 import json
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,8 @@ import pandas as pd
 
 from labtree.msw.alignment import BARCODE_BITS, barcode_durations
 from labtree.msw.codec import encode_header, encode_trial
-from labtree.msw.names import make_container_name, make_file_name
 from labtree.msw.names import make_acquisition_basename as make_name
+from labtree.msw.names import make_container_name, make_file_name
 
 __all__ = ["ERAS", "make_trials", "make_ttl_edges", "write_log", "write_session"]
 
@@ -60,7 +61,9 @@ def make_trials(
     ['Bpod start timestamp', 'Events timestamps', 'States timestamps']
     """
     random = np.random.default_rng(seed)
-    make = _switching(random, learning) if task == "probabilistic_switching" else _sequence(random)
+    make = (
+        _switching(random, learning) if task == "probabilistic_switching" else _sequence(random)
+    )
     began, trials = 0.0, []
     for index in range(n_trials):
         if barcode_every and index % barcode_every == 0:
@@ -171,7 +174,10 @@ def _switching(random: np.random.Generator, learning: float) -> Any:
 def _sequence(random: np.random.Generator) -> Any:
     order = [2, 1, 6, 3, 7]
     while True:
-        time, pokes, states, events = 0.0, [], {}, {}
+        time = 0.0
+        pokes: list[Trial] = []
+        states: dict[str, Any] = {}
+        events: dict[str, Any] = {}
         correct = random.random() < 0.7
         n_done = len(order) if correct else int(random.integers(0, len(order)))
         for place, port in enumerate(order):
@@ -204,7 +210,7 @@ def _sequence(random: np.random.Generator) -> Any:
                 "poke_events": pokes,
                 "transition_times": [
                     {"from": a["port"], "to": b["port"], "dt": _tick(b["time"] - a["time"])}
-                    for a, b in zip(pokes[:-1], pokes[1:], strict=True)
+                    for a, b in pairwise(pokes)
                 ],
                 "sequence_duration_s": _tick(time) if correct else _NAN,
                 "reward_count_trial": n_done,
@@ -281,7 +287,9 @@ def write_log(trials: list[Trial], path: Path) -> None:
         rows.append(f"TRIAL;{pc};{trial[START]};;{number};")
         for name, visits in trial["States timestamps"].items():
             rows += [
-                f"STATE;{pc};{a};{b};{name};{b - a}" if a == a else f"STATE;{pc};nan;nan;{name};nan"
+                f"STATE;{pc};{a};{b};{name};{b - a}"
+                if a == a
+                else f"STATE;{pc};nan;nan;{name};nan"
                 for a, b in visits
             ]
         for code, (name, times) in enumerate(trial["Events timestamps"].items()):
@@ -363,11 +371,17 @@ def write_session(
 
     lines = encode_header() + b"".join(map(encode_trial, trials))
     if era in ("page", "current"):
-        put("session.yaml", _to_yaml({"msw_format_version": 2, "process": process, "task_settings": settings}))
+        put(
+            "session.yaml",
+            _to_yaml({"msw_format_version": 2, "process": process, "task_settings": settings}),
+        )
         put("jsonl" if era == "page" else "df.jsonl", lines)
     elif era == "separate_json":
         put("settings.process.json", json.dumps(process | {"msw_version": "1.3.0"}))
-        put("settings.task.json", json.dumps(settings | {"CALLBACK": "<NoJSON:<class 'function'>>"}))
+        put(
+            "settings.task.json",
+            json.dumps(settings | {"CALLBACK": "<NoJSON:<class 'function'>>"}),
+        )
         put("df.jsonl", lines)
     elif era == "legacy":
         literals = "\n".join(f"{key} = {value!r}" for key, value in settings.items())
