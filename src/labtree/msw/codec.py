@@ -296,9 +296,7 @@ def read_lines(path: Path) -> tuple[list[bytes], list[int], list[str]]:
         if header.keys() == {_VERSION_KEY}:
             _check_version(header[_VERSION_KEY], path, notes)
             start += 1
-    if all(map(bytes.strip, lines[start:-1])) and (len(lines) <= start or not lines[-1]):
-        return lines[start:-1], list(range(start + 1, len(lines))), notes
-    kept = [i for i in range(start, len(lines)) if lines[i].strip()]
+    kept = [i for i in range(start, len(lines)) if lines[i] and not lines[i].isspace()]
     return [lines[i] for i in kept], [i + 1 for i in kept], notes
 
 

@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from labtree.msw.nested import EVENTS, NESTED_FIELDS, STATES, nested_frame
-from labtree.msw.tables import ATTRIBUTE, BoolArray, Ragged, RaggedBuilder, TrialTables
+from labtree.msw.tables import (
+    ATTRIBUTE,
+    NAN_STANDIN,
+    BoolArray,
+    Ragged,
+    RaggedBuilder,
+    TrialTables,
+)
 
 __all__ = [
     "FrameBuilder",
@@ -21,6 +28,7 @@ RESTORED = "restored_from_log"
 START, END = "Trial start timestamp", "Trial end timestamp"
 # From here on a float may stand for an integer that had more digits.
 _INEXACT = 2.0**63
+_LARGE = re.compile(rb"[0-9]e\+?[0-9]")
 
 Fields = dict[tuple[str, str], list[Any]]
 
@@ -82,12 +90,7 @@ class FrameBuilder:
         self._events = RaggedBuilder(1)
 
     def add(
-        self,
-        trials: Sequence[dict[str, Any]],
-        *,
-        exact: bool = True,
-        has_nan: bool = False,
-        has_null: bool = False,
+        self, trials: Sequence[dict[str, Any]], *, exact: bool = True, n_nan: int = 0
     ) -> None:
         """Add a chunk of trials.
 
@@ -95,29 +98,41 @@ class FrameBuilder:
         ----------
         trials : list of dict
             As the exact parser gives them or, if not `exact`, as the quick one does:
-            NaN is None, tuples are dicts.
-        exact, has_nan, has_null
-            How to understand None: which of NaN and null was written.
+            tuples are dicts, and `NAN_STANDIN` stands for NaN.
+        exact : bool
+            Which of these they are.
+        n_nan : int
+            How many NaN the quick parser replaced.
 
         Raises
         ------
         InexactError
-            The quick parser's output is ambiguous; nothing was added.
+            The quick parser may have rounded a large integer, or have replaced letters
+            within a string. What was added is then of no use.
         """
         fields: Fields = {}
         _add_fields(fields, "", trials, skip=NESTED_FIELDS)
         for group in ("info", "analysis"):
             cells = [trial.get(group) for trial in trials]
             if not set(map(type, cells)) <= {dict, type(None)}:
-                fields["", group] = [None if isinstance(c, dict) else c for c in cells]
+                odd = [None if isinstance(c, dict) or _is_nan(c) else c for c in cells]
+                if any(cell is not None for cell in odd):
+                    fields["", group] = odd
                 cells = [cell if isinstance(cell, dict) else None for cell in cells]
             _add_fields(fields, group, [cell or {} for cell in cells])
+        n_standins = -self._states.n_standins - self._events.n_standins
         if not exact:
             self._exact = False
             for key, values in fields.items():
                 kinds = set(map(type, values))
                 if list in kinds or dict in kinds:
-                    fields[key] = _revive_cells(values, has_nan, has_null)
+                    fields[key], count = _revive_cells(values)
+                    n_standins += count
+                elif float in kinds:
+                    count = values.count(NAN_STANDIN)
+                    n_standins += count
+                    if count:
+                        fields[key] = [math.nan if v == NAN_STANDIN else v for v in values]
         for key, values in fields.items():
             if key not in self._fields:
                 self._fields[key] = [None] * self.n_trials
@@ -125,6 +140,9 @@ class FrameBuilder:
         for builder, name in ((self._states, STATES), (self._events, EVENTS)):
             for i in builder.add([trial.get(name) for trial in trials]):
                 self.notes.append(f"trial {self.n_trials + i}: its {name!r} make no sense")
+        n_standins += self._states.n_standins + self._events.n_standins
+        if not exact and n_standins != n_nan:
+            raise InexactError("the letters NaN stand within a string")
         self.n_trials += len(trials)
         for values in self._fields.values():
             values.extend([None] * (self.n_trials - len(values)))
@@ -146,7 +164,7 @@ class FrameBuilder:
                 while name in columns:
                     name = f"{group or 'trial data'}.{name}"
                 column = _to_column(values)
-                if not self._exact:
+                if not self._exact and float in set(map(type, values)):
                     _refuse_rounded(column)
                 columns[name] = column
         if ("", RESTORED) in self._fields:
@@ -154,7 +172,7 @@ class FrameBuilder:
         frame = pd.DataFrame(columns)
         states = self._states.finish()
         frame.attrs[ATTRIBUTE] = TrialTables(
-            states, self._events.finish(), _has_absolute_states(frame, states)
+            states, self._events.finish(), _has_absolute_states(columns.get(START), states)
         )
         return frame
 
@@ -173,35 +191,39 @@ def _add_fields(
             fields[group, str(key)] = [cell.get(key) for cell in cells]
 
 
-def _revive_cells(values: list[Any], has_nan: bool, has_null: bool) -> list[Any]:
-    """Give the lists and dicts among `values` as the exact parser does."""
+def _revive_cells(values: list[Any]) -> tuple[list[Any], int]:
+    """Give the lists and dicts among `values` as the exact parser does, and count NaN."""
     import orjson
 
-    text = orjson.dumps([value for value in values if isinstance(value, list | dict)])
-    if re.search(rb"[0-9]e\+?[0-9]", text):
+    text = orjson.dumps(values)
+    standin = orjson.dumps(NAN_STANDIN)
+    n_nan = text.count(standin)
+    if n_nan:
+        if b"\\" in text or any(standin in part for part in text.split(b'"')[1::2]):
+            raise InexactError("the letters NaN stand within a string")
+        text = text.replace(standin, b"")
+    # Only a search for "e+" is quick; older versions of orjson do not write the plus.
+    if (b"e+" in text or b"+" not in orjson.dumps(1e30)) and _LARGE.search(text):
         raise InexactError("an integer of more than 64 bits may have become a float")
-    if b"null" not in text and b"__tuple__" not in text:
-        return values
-    if b"null" in text and has_nan and has_null:
-        raise InexactError("None may be NaN or null")
-    none = math.nan if has_nan else None
-    return [_revive(v, none) if isinstance(v, list | dict) else v for v in values]
+    if n_nan or b"__tuple__" in text:
+        values = [_revive(value) for value in values]
+    return values, n_nan
 
 
-def _revive(value: Any, none: Any) -> Any:
-    if value is None:
-        return none
+def _revive(value: Any) -> Any:
+    if value == NAN_STANDIN:
+        return math.nan
     if isinstance(value, dict):
         if value.keys() == {"__tuple__"} and isinstance(value["__tuple__"], list):
-            return tuple(_revive(item, none) for item in value["__tuple__"])
-        return {key: _revive(item, none) for key, item in value.items()}
+            return tuple(_revive(item) for item in value["__tuple__"])
+        return {key: _revive(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_revive(item, none) for item in value]
+        return [_revive(item) for item in value]
     return value
 
 
 def _is_nan(value: Any) -> bool:
-    return type(value) is float and value != value
+    return type(value) is float and (value != value or value == NAN_STANDIN)
 
 
 def _to_column(values: list[Any]) -> Any:
@@ -256,20 +278,20 @@ def _refuse_rounded(column: Any) -> None:
         raise InexactError("an integer of more than 64 bits may have become a float")
 
 
-def _has_absolute_states(frame: pd.DataFrame, states: Ragged) -> BoolArray:
+def _has_absolute_states(begin: Any, states: Ragged) -> BoolArray:
     """Tell whether a file's state times count from the session's start, not the trial's.
 
     A trial's first state begins with the trial, so its time is about 0 or about the
     trial's own start; the majority of the trials decides for the whole file.
     """
-    absolute = np.zeros(len(frame), bool)
-    if START not in frame or frame[START].dtype != np.float64 or not len(states.codes):
+    absolute = np.zeros(len(states.row_size), bool)
+    if getattr(begin, "dtype", None) != np.float64 or not len(states.codes):
         return absolute
     visited = states.row_size > 0
     offsets = np.concatenate([[0], np.cumsum(states.row_size[visited])[:-1]])
     starts = np.where(np.isnan(states.values[:, 0]), np.inf, states.values[:, 0])
     first = np.minimum.reduceat(starts, offsets)
-    begin = frame[START].to_numpy()[visited]
+    begin = begin[visited]
     clear = (begin > 1e-3) & np.isfinite(first)
     votes = np.abs(first - begin)[clear] < np.abs(first)[clear]
     absolute[:] = bool(votes.sum() * 2 > len(votes))

@@ -6,7 +6,7 @@ rows keep theirs.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
@@ -15,9 +15,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ATTRIBUTE", "Ragged", "TrialTables", "gather"]
+__all__ = ["ATTRIBUTE", "NAN_STANDIN", "Ragged", "TrialTables", "gather"]
 
 ATTRIBUTE = "labtree_trials"
+# A number that no experiment writes, for a parser that does not know the literal NaN.
+NAN_STANDIN = -9e99
+# A number that no experiment writes, for parsers that do not know the literal NaN.
+NAN_STANDIN = -9e99
+_NO_CODES = np.empty(0, np.int32)
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -150,6 +155,7 @@ class RaggedBuilder:
     codes: list[npt.NDArray[np.int32]] = field(default_factory=list)
     values: list[FloatArray] = field(default_factory=list)
     row_size: list[IntArray] = field(default_factory=list)
+    n_standins: int = 0
 
     def add(self, cells: Sequence[Any]) -> list[int]:
         """Add a chunk; give the positions of the cells that make no sense (kept empty)."""
@@ -162,33 +168,41 @@ class RaggedBuilder:
         return []
 
     def _add_regular(self, cells: list[dict[str, Any]]) -> None:
-        _require(cells, {dict})
-        keys = list(chain.from_iterable(cells))
         lists = list(chain.from_iterable(map(dict.values, cells)))
-        _require(lists, {list})
         items: list[Any] = list(chain.from_iterable(lists))
         if self.width == 2:
-            kinds = set(map(type, items))
-            if kinds == {dict}:
+            if items and type(items[0]) is dict:
                 items = list(map(itemgetter("__tuple__"), items))
-            _require(items, {list, tuple})
             if set(map(len, items)) - {2}:
                 raise ValueError("a visit has a start and an end")
             items = list(chain.from_iterable(items))
-        # None is how the quick parser gives NaN; np.array turns it back into nan.
-        _require(items, {float, int, type(None)})
-        values = np.array(items, np.float64).reshape(-1, self.width)
-        for key in dict.fromkeys(keys):
-            self.names.setdefault(key, len(self.names))
+        kinds = set(map(type, items))
+        if kinds <= {float, int}:
+            values = np.fromiter(items, np.float64, len(items))
+        elif kinds <= {float, int, type(None)}:
+            values = np.array(items, np.float64)
+        else:
+            raise TypeError("a time is a number")
+        standins = values == NAN_STANDIN
+        values[standins] = np.nan
+        values = values.reshape(-1, self.width)
         sizes = np.fromiter(map(len, lists), np.int64, len(lists))
-        codes = np.fromiter(map(self.names.__getitem__, keys), np.int32, len(keys))
+        # Most trials have the same names in the same order, so these are looked up once.
+        shapes = list(map(tuple, cells))
+        known = {shape: self._codes_of(shape) for shape in dict.fromkeys(shapes)}
+        codes = np.repeat(np.concatenate([_NO_CODES, *map(known.__getitem__, shapes)]), sizes)
         per_trial = np.fromiter(map(len, cells), np.int64, len(cells))
-        codes = np.repeat(codes, sizes)
         trials = np.repeat(np.repeat(np.arange(len(cells)), per_trial), sizes)
         there = ~np.isnan(values).all(axis=1)
         self.codes.append(codes[there])
         self.values.append(values[there])
         self.row_size.append(np.bincount(trials[there], minlength=len(cells)))
+        self.n_standins += int(standins.sum())
+
+    def _codes_of(self, names: tuple[str, ...]) -> npt.NDArray[np.int32]:
+        for name in names:
+            self.names.setdefault(name, len(self.names))
+        return np.array([self.names[name] for name in names], np.int32)
 
     def finish(self) -> Ragged:
         """Give all that was added."""
@@ -200,20 +214,15 @@ class RaggedBuilder:
         )
 
 
-def _require(values: Iterable[Any], kinds: set[type]) -> None:
-    if not set(map(type, values)) <= kinds:
-        raise TypeError("irregular")
-
-
 def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
     """Give one trial's cell in the shape that most have, or None if it makes no sense."""
-    if cell is None or (isinstance(cell, float) and cell != cell):
+    if _is_hole(cell):
         return {}
     if not isinstance(cell, dict):
         return None
     regular: dict[str, list[Any]] = {}
     for name, visits in cell.items():
-        if visits is None or (isinstance(visits, float) and visits != visits):
+        if _is_hole(visits):
             visits = []
         visits = _untupled(visits)
         if not isinstance(visits, list | tuple):
@@ -233,6 +242,12 @@ def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
             return None
         regular[str(name)] = list(visits)
     return regular
+
+
+def _is_hole(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, float) and (value != value or value == NAN_STANDIN)
+    )
 
 
 def _untupled(value: Any) -> Any:

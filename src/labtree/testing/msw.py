@@ -363,7 +363,18 @@ def write_session(
         "session_basename": name,
         "datetime": datetime_str,
     }
-    settings = {"PROBABILITIES": [[10, 80], [80, 10]], "N_TRIALS": len(trials), "STAGE": None}
+    settings: dict[str, Any] = {
+        "PROBABILITIES": [[10, 80], [80, 10]],
+        "N_TRIALS": len(trials),
+        "STAGE": None,
+        # As many as a task has, so that reading them takes as long.
+        **{f"VALVE_TIME_PORT_{i}": round(0.02 + i / 1000, 4) for i in range(8)},
+        **{f"LED_INTENSITY_PORT_{i}": 25 * i for i in range(8)},
+        **{f"DELAY_{i}_S": [0.1 * i, 0.2 * i] for i in range(8)},
+        **{f"USE_PORT_{i}": i % 2 == 0 for i in range(8)},
+        **{f"SOUND_{i}": f"tone_{i}.wav" for i in range(8)},
+        "COMMENTS": {"weight_g": 24.5, "notes": "made up"},
+    }
 
     def put(artifact: str, text: str | bytes) -> None:
         target = folder / make_file_name(name, artifact)
