@@ -15,6 +15,7 @@ __all__ = [
     "AcquisitionInfo",
     "ContainerReport",
     "enumerate_acquisitions",
+    "list_acquisitions",
     "validate_container",
 ]
 
@@ -78,11 +79,16 @@ def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
     MissingFileError
         There is no such folder.
     """
-    folder = Path(container)
+    found, notes = list_acquisitions(Path(container))
+    warn_of_damage(notes)
+    return found
+
+
+def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
+    """Do as `enumerate_acquisitions`, and give what is to be told instead of telling it."""
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder")
     statuses, notes = _manifest_entries(folder)
-    warn_of_damage(notes)
     on_disk = {path.name for path in acquisition_folders(folder)}
     found = []
     for basename in {*statuses, *on_disk}:
@@ -105,7 +111,7 @@ def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
             statuses.get(basename),
         )
         found.append((when, basename, info))
-    return [info for _, _, info in sorted(found, key=lambda item: item[:2])]
+    return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
 
 
 def _manifest_entries(folder: Path) -> tuple[dict[str, str | None], list[str]]:

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from labtree.errors import FormatError, LabtreeError
-from labtree.msw.containers import enumerate_acquisitions
+from labtree.msw.containers import list_acquisitions
 from labtree.msw.damage import warn_of_damage
 from labtree.msw.errors import MissingFileError
 from labtree.msw.formats import Contents, is_session_folder, read_folder
@@ -198,7 +198,7 @@ def load_acquisition(
     folder = _existing(Path(container))
     if is_session_folder(folder):
         return _load_all([folder], {}, _Filter(None, task, since, until), workers)
-    listed = enumerate_acquisitions(folder)
+    listed, told = list_acquisitions(folder)
     failed: dict[Path, Exception] = {
         folder / item.basename: MissingFileError(
             f"{folder / item.basename}: the manifest names it, and it is not there"
@@ -211,7 +211,7 @@ def load_acquisition(
     ]
     if not found and not failed:
         raise FormatError(f"{folder}: no session in it; expected a container's folder")
-    return _load_all(found, failed, _Filter(None, task, since, until), workers)
+    return _load_all(found, failed, _Filter(None, task, since, until), workers, told)
 
 
 def load_subject(
@@ -332,7 +332,11 @@ def _moment(value: str | date, default: time) -> datetime:
 
 
 def _load_all(
-    folders: list[Path], failed: dict[Path, Exception], wanted: _Filter, workers: int
+    folders: list[Path],
+    failed: dict[Path, Exception],
+    wanted: _Filter,
+    workers: int,
+    told: list[str] | None = None,
 ) -> SessionList:
     chosen: list[Path] = []
     for folder in folders:
@@ -353,11 +357,12 @@ def _load_all(
             failed[folder] = error
 
     _run(load, chosen, workers)
-    told = [note for folder in chosen for note in notes.get(folder, [])]
+    told = (told or []) + [note for folder in chosen for note in notes.get(folder, [])]
     if failed:
         lines = [f"  {error}" for error in failed.values()]
         told.append(
-            f"{len(failed)} of {len(folders)} sessions not loaded:\n" + "\n".join(lines)
+            f"{len(failed)} of {len({*folders, *failed})} sessions not loaded:\n"
+            + "\n".join(lines)
         )
     sessions = sorted(
         (loaded[folder] for folder in chosen if folder in loaded),

@@ -102,13 +102,13 @@ def _in_clock_of(trial: Trial, twin: Trial, known: Trial) -> Trial | None:
     restored: Trial = {}
     if abs(twin.get(START, float("nan")) - begin) <= 1e-3:
         restored = {name: trial[name] for name in (START, END) if name in trial}
-    if abs(shift) > _SAME_S:
-        # The log counts from the session's start and the file from the trial's.
-        if abs(shift - begin) > _SAME_S or START not in trial:
-            return None
-        shift = trial[START]
-    else:
+    if abs(shift) <= _SAME_S:
         shift = 0.0
+    elif START in trial and abs(abs(shift) - begin) <= _SAME_S:
+        # One counts from the session's start and the other from the trial's.
+        shift = trial[START] if shift > 0 else -trial[START]
+    else:
+        return None
     restored[STATES] = {
         name: [(round(a - shift, 4), round(b - shift, 4)) for a, b in visits]
         for name, visits in trial[STATES].items()
