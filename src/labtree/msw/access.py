@@ -60,9 +60,9 @@ def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
         if held.states.names or held.events.names:
             return held, np.arange(len(frame))
     raise TrialTableError(
-        "this table has no states and events with it (pandas drops them when it joins tables "
-        "of different sessions); use session.df as it is, or join with "
-        "labtree.msw.concat_trials({name: df, ...}) or load_subject(...).trials()"
+        "this table has no states and events with it: pandas drops them when it joins tables. "
+        "After a merge with other columns, write table.attrs = session.df.attrs; to join "
+        "sessions, labtree.msw.concat_trials({name: df, ...}) or load_subject(...).trials()"
     )
 
 

@@ -115,7 +115,7 @@ def read_frame_pickle(path: Path) -> pd.DataFrame:
     try:
         _refuse_large_memo(data)
         content = _Reader(io.BytesIO(data)).load()
-        return _Builder(2_000_000 + 8 * len(data)).frame(content)
+        return _Builder(500_000 + 8 * len(data)).frame(content)
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: {error}; nothing of it was run") from None
     except RecursionError:

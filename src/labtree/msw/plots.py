@@ -116,9 +116,9 @@ def plot_states(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     from matplotlib.collections import PolyCollection
 
     task = task_trials(frame)
-    visits = state_table(task.assign(trial=task["trial"]) if "trial" in task else task)
-    places = pd.Series(np.arange(len(task)), task["trial"]) if "trial" in task else None
-    row = visits["trial"].map(places) if places is not None else visits["trial"]
+    visits = state_table(task)
+    numbers = task["trial"] if "trial" in task else range(len(task))
+    row = visits["trial"].map({trial: place for place, trial in enumerate(numbers)})
     names = [name for name in visits["state"].cat.categories if (visits["state"] == name).any()]
     colors = mpl.colormaps["tab20"](np.arange(len(names)) % 20)
     for name, color in zip(names, colors, strict=True):
@@ -137,9 +137,10 @@ def plot_states(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
         xlabel="time in trial (s)",
         ylabel="task trial",
         xlim=(0, longest),
-        ylim=(len(task) - 0.5, -0.5),
+        ylim=(max(len(task), 1) - 0.5, -0.5),
     )
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="x-small")
+    if names:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="x-small")
     return ax
 
 

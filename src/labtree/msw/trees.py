@@ -134,7 +134,7 @@ def _rectangle(cells: list[Any]) -> Any:
 
 def _text(strings: list[str]) -> Any:
     # Of variable length, as netCDF and zarr hold strings; an empty array needs its kind told.
-    return np.array(strings, object) if strings else np.empty(0, "U1")
+    return np.array(strings, object if strings else np.dtypes.StringDType())
 
 
 def _ragged_variables(what: str, ragged: Ragged, trials: Any) -> dict[str, Any]:
