@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_errors_of_names_and_clocks() -> None:
         df.msw.states("wall")
     with pytest.raises(ValueError, match=r"df\.msw\.align"):
         df.msw.state_time("a", clock="ephys")
-    with pytest.raises(ValueError, match="column 'trial'.*is gone"):
+    with pytest.raises(ValueError, match=r"column 'trial'.*is gone"):
         df.drop(columns="trial").msw.states()
     with pytest.raises(ValueError, match="names trials that this session lacks"):
         df.assign(trial=[0, 1, 2, 9]).msw.states()
@@ -319,7 +320,7 @@ def test_blocks() -> None:
 
 def brute_win_stay(infos: list[dict[str, Any]]) -> tuple[list[bool], list[bool]]:
     wins, losses = [], []
-    for before, after in zip(infos[:-1], infos[1:], strict=True):
+    for before, after in pairwise(infos):
         if before["choice"] != before["choice"] or after["choice"] != after["choice"]:
             continue
         same = before["choice"] == after["choice"]

@@ -1,6 +1,7 @@
 """Folders of every era into sessions; partial and odd ones; many at once."""
 
 import json
+import os
 import shutil
 import warnings
 from datetime import date, datetime
@@ -110,6 +111,14 @@ def test_empty_and_unrelated_folders_are_errors(tmp_path: Path) -> None:
         with pytest.raises(FormatError, match="no session; expected files such as"):
             load_session(folder)
         assert not validate_session(folder).passed
+
+
+def test_a_pipe_that_is_called_like_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, {f"{PAGE}.msw.jsonl": LINES})
+    os.mkfifo(folder / f"{PAGE}.msw.session.yaml")
+    os.mkfifo(folder / f"{PAGE}.msw.df.jsonl")
+    (folder / f"{PAGE}.msw.settings.process.json").mkdir()
+    assert load_session(folder).n_trials == 2
 
 
 def test_a_container_is_an_error_that_says_what_to_write(tmp_path: Path) -> None:

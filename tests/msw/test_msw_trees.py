@@ -119,7 +119,7 @@ def test_what_the_variables_are() -> None:
 
 def test_refused_tables() -> None:
     df = trials_to_frame(make_trials(5))
-    with pytest.raises(TrialTableError, match="'state_code'.*rename it"):
+    with pytest.raises(TrialTableError, match=r"'state_code'.*rename it"):
         df.assign(state_code=1).msw.to_xarray()
     with pytest.raises(TrialTableError, match="'when' cannot be kept"):
         df.assign(when=pd.Timestamp("2026-01-01")).msw.to_xarray()

@@ -1,5 +1,6 @@
 """A session's folder, of any of the four formats, into settings, trials and notes."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -47,7 +48,9 @@ class Contents:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
+    """List a folder's files; whatever else is called like one, a pipe say, is none."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_file())
 
 
 def _ending(names: list[str], *endings: str) -> list[str]:
