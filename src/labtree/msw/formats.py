@@ -122,8 +122,10 @@ def read_folder(folder: Path, *, nested: bool = False) -> Contents:
         raise MissingFileError(f"{folder}: {found}; expected a session's folder")
     names = _names(folder)
     artifact_format = detect_format(names)
-    if artifact_format is None or not is_session_folder(folder):
-        inside = acquisition_folders(folder)
+    # A manifest alone may be a session's or a container's.
+    unsure = artifact_format in (None, "manifest")
+    inside = acquisition_folders(folder) if unsure else []
+    if artifact_format is None or inside:
         if inside:
             raise FormatError(
                 f"{folder}: a container of {len(inside)} acquisitions, not a session; write "

@@ -123,16 +123,7 @@ class FrameBuilder:
         n_standins = -self._states.n_standins - self._events.n_standins
         if not exact:
             self._exact = False
-            for key, values in fields.items():
-                kinds = set(map(type, values))
-                if list in kinds or dict in kinds:
-                    fields[key], count = _revive_cells(values)
-                    n_standins += count
-                elif float in kinds:
-                    count = values.count(NAN_STANDIN)
-                    n_standins += count
-                    if count:
-                        fields[key] = [math.nan if v == NAN_STANDIN else v for v in values]
+            n_standins += _make_exact(fields)
         for key, values in fields.items():
             if key not in self._fields:
                 self._fields[key] = [None] * self.n_trials
@@ -169,7 +160,8 @@ class FrameBuilder:
                 columns[name] = column
         if ("", RESTORED) in self._fields:
             columns[RESTORED] = np.array([v is True for v in self._fields["", RESTORED]])
-        frame = pd.DataFrame(columns)
+        # The arrays are new and nobody else's.
+        frame = pd.DataFrame(columns, copy=False)
         states = self._states.finish()
         frame.attrs[ATTRIBUTE] = TrialTables(
             states, self._events.finish(), _has_absolute_states(columns.get(START), states)
@@ -191,23 +183,35 @@ def _add_fields(
             fields[group, str(key)] = [cell.get(key) for cell in cells]
 
 
-def _revive_cells(values: list[Any]) -> tuple[list[Any], int]:
-    """Give the lists and dicts among `values` as the exact parser does, and count NaN."""
+def _make_exact(fields: Fields) -> int:
+    """Give in place what the exact parser would have, and count the NaN."""
     import orjson
 
-    text = orjson.dumps(values)
+    nested: Fields = {}
+    n_nan = 0
+    for key, values in fields.items():
+        kinds = set(map(type, values))
+        if list in kinds or dict in kinds:
+            nested[key] = values
+        elif float in kinds:
+            count = values.count(NAN_STANDIN)
+            n_nan += count
+            if count:
+                fields[key] = [math.nan if v == NAN_STANDIN else v for v in values]
+    text = orjson.dumps(list(nested.values()))
     standin = orjson.dumps(NAN_STANDIN)
-    n_nan = text.count(standin)
-    if n_nan:
+    n_nested = text.count(standin)
+    if n_nested:
         if b"\\" in text or any(standin in part for part in text.split(b'"')[1::2]):
             raise InexactError("the letters NaN stand within a string")
         text = text.replace(standin, b"")
     # Only a search for "e+" is quick; older versions of orjson do not write the plus.
-    if (b"e+" in text or b"+" not in orjson.dumps(1e30)) and _LARGE.search(text):
+    if (b"e+" in text or b"+" not in standin) and _LARGE.search(text):
         raise InexactError("an integer of more than 64 bits may have become a float")
-    if n_nan or b"__tuple__" in text:
-        values = [_revive(value) for value in values]
-    return values, n_nan
+    if n_nested or b"__tuple__" in text:
+        for key, values in nested.items():
+            fields[key] = [_revive(value) for value in values]
+    return n_nan + n_nested
 
 
 def _revive(value: Any) -> Any:

@@ -69,7 +69,7 @@ def plot_overview(frame: pd.DataFrame, ax: "Axes | None" = None, n: int = 20) ->
         height = np.full(len(task), 1.0)
         good, label = (named == "correct").astype(float), "correct"
     # Outside of the range of fractions, so that marks and curve do not cover each other.
-    height = np.where(height == 0.5, 0.5, np.where(height > 0.5, 1.08, -0.08))
+    height = np.where(height == 0.5, 0.5, np.where(height > 0.5, 1.12, -0.12))
     for name in dict.fromkeys(named):
         chosen = (named == name).to_numpy()
         ax.plot(
@@ -90,6 +90,9 @@ def plot_overview(frame: pd.DataFrame, ax: "Axes | None" = None, n: int = 20) ->
         edges = np.cumsum(blocks(task)["n_trials"].to_numpy())[:-1]
         for edge in edges:
             ax.axvline(edge - 0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
+    sides = {-0.12: "left", 1.12: "right"} if "choice" in task else {}
+    ticks = sides | {0.0: "0", 0.5: "0.5", 1.0: "1"}
+    ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set(
         xlabel="task trial", ylabel="fraction", ylim=(-0.2, 1.2), xlim=(-1, max(len(task), 1))
     )

@@ -368,11 +368,11 @@ def write_session(
         "N_TRIALS": len(trials),
         "STAGE": None,
         # As many as a task has, so that reading them takes as long.
-        **{f"VALVE_TIME_PORT_{i}": round(0.02 + i / 1000, 4) for i in range(8)},
-        **{f"LED_INTENSITY_PORT_{i}": 25 * i for i in range(8)},
-        **{f"DELAY_{i}_S": [0.1 * i, 0.2 * i] for i in range(8)},
-        **{f"USE_PORT_{i}": i % 2 == 0 for i in range(8)},
-        **{f"SOUND_{i}": f"tone_{i}.wav" for i in range(8)},
+        **{f"VALVE_TIME_PORT_{i}": round(0.02 + i / 1000, 4) for i in range(14)},
+        **{f"LED_INTENSITY_PORT_{i}": 25 * i for i in range(14)},
+        **{f"DELAY_{i}_S": [0.1 * i, 0.2 * i] for i in range(14)},
+        **{f"USE_PORT_{i}": i % 2 == 0 for i in range(14)},
+        **{f"SOUND_{i}": f"tone_{i}.wav" for i in range(14)},
         "COMMENTS": {"weight_g": 24.5, "notes": "made up"},
     }
 
