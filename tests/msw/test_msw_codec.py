@@ -27,6 +27,7 @@ from labtree.msw import (
 )
 from labtree.msw.codec import encode_trial
 from labtree.msw.reading import read_trial_frame
+from labtree.msw.tables import NAN_STANDIN
 from labtree.testing.msw import make_trials
 
 HEADER = b'{"_msw_version": "1.0.0"}\n'
@@ -179,7 +180,7 @@ def test_a_new_file_is_as_readable_as_any(tmp_path: Path) -> None:
 
 # --- there and back ---------------------------------------------------------------------
 
-numbers = st.floats() | st.integers() | st.integers(-(2**80), 2**80)
+numbers = st.floats() | st.just(-9e99) | st.integers() | st.integers(-(2**80), 2**80)
 scalars = st.none() | st.booleans() | numbers | st.text(max_size=8)
 words = st.sampled_from(
     ["NaN", "null", "a NaN b", "x\\NaN", '"NaN"', "-9e99", "__tuple__", "é"]
@@ -194,8 +195,12 @@ values = st.recursive(
     ),
     max_leaves=8,
 )
-visits = st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), max_size=2) | st.just(
-    [(NAN, NAN)]
+visits: Any = (
+    st.just(NAN)
+    | st.none()
+    | values
+    | st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), max_size=2)
+    | st.just([(NAN, NAN)])
 )
 trials = st.fixed_dictionaries(
     {},
@@ -203,7 +208,9 @@ trials = st.fixed_dictionaries(
         "Trial start timestamp": st.floats(0, 100),
         "info": st.dictionaries(keys, values, max_size=4).filter(
             lambda d: d.keys() != {"__tuple__"}
-        ),
+        )
+        | st.just(NAN)
+        | values,
         "States timestamps": st.dictionaries(st.sampled_from("abc"), visits, max_size=3),
         "Events timestamps": st.dictionaries(
             st.sampled_from("xyz"), st.lists(st.floats(0, 9), max_size=3), max_size=3
@@ -251,6 +258,31 @@ def test_nan_null_and_the_letters_are_told_apart(tmp_path: Path) -> None:
     assert not notes
     assert frame["c"].tolist() == ["NaN null"]
     assert same(frame["d"].tolist(), [[NAN, None]])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"info": {"a": -9e99, "b": "NaN"}},
+        {"info": {"a": [-9e99], "b": ["NaN"]}},
+        {"info": {"a": -9e99, "NaN": 1}},
+        {"info": {"a": [-9e99, {"NaN": 1}]}},
+        {"States timestamps": {"NaN": [(0.0, -9e99)]}},
+        {"Events timestamps": {"NaN": [-9e99]}},
+        {"info": {"a": '"', "b": ["NaN", '"', -9e99]}},
+        {"info": {"a": NAN_STANDIN}, "States timestamps": {"s": [(0.0, NAN_STANDIN)]}},
+        {"info": {"a": [NAN_STANDIN, str(NAN_STANDIN)], str(NAN_STANDIN): 1}},
+    ],
+)
+def test_the_number_that_stands_for_nan_is_no_nan(tmp_path: Path, row: Any) -> None:
+    path = tmp_path / "a.jsonl"
+    save_trial_data([row], path, decimals=None)
+    quick, exact = read_trial_frame(path)[0], trials_to_frame([row])
+    assert repr(quick.to_dict("list")) == repr(exact.to_dict("list"))
+    assert repr(quick.msw.states().to_dict("list")) == repr(exact.msw.states().to_dict("list"))
+    assert repr(quick.msw.events().to_dict("list")) == repr(exact.msw.events().to_dict("list"))
+    text = repr((exact.to_dict("list"), exact.msw.states(), exact.msw.events()))
+    assert "nan" not in text.lower().replace("'nan'", "").replace(" nan", "")
 
 
 def test_large_integers_stay_exact(tmp_path: Path) -> None:

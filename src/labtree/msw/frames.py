@@ -115,7 +115,11 @@ class FrameBuilder:
         for group in ("info", "analysis"):
             cells = [trial.get(group) for trial in trials]
             if not set(map(type, cells)) <= {dict, type(None)}:
-                odd = [None if isinstance(c, dict) or _is_nan(c) else c for c in cells]
+                holes = (NAN_STANDIN,) if not exact else ()
+                odd = [
+                    None if isinstance(c, dict) or _is_nan(c) or c in holes else c
+                    for c in cells
+                ]
                 if any(cell is not None for cell in odd):
                     fields["", group] = odd
                 cells = [cell if isinstance(cell, dict) else None for cell in cells]
@@ -129,11 +133,11 @@ class FrameBuilder:
                 self._fields[key] = [None] * self.n_trials
             self._fields[key].extend(values)
         for builder, name in ((self._states, STATES), (self._events, EVENTS)):
-            for i in builder.add([trial.get(name) for trial in trials]):
+            for i in builder.add([trial.get(name) for trial in trials], exact=exact):
                 self.notes.append(f"trial {self.n_trials + i}: its {name!r} make no sense")
         n_standins += self._states.n_standins + self._events.n_standins
         if not exact and n_standins != n_nan:
-            raise InexactError("the letters NaN stand within a string")
+            raise InexactError("not every NaN came back: it stands within a string, say")
         self.n_trials += len(trials)
         for values in self._fields.values():
             values.extend([None] * (self.n_trials - len(values)))
@@ -162,9 +166,9 @@ class FrameBuilder:
             columns[RESTORED] = np.array([v is True for v in self._fields["", RESTORED]])
         # The arrays are new and nobody else's.
         frame = pd.DataFrame(columns, copy=False)
-        states = self._states.finish()
+        states, events = self._states.finish(), self._events.finish()
         frame.attrs[ATTRIBUTE] = TrialTables(
-            states, self._events.finish(), _has_absolute_states(columns.get(START), states)
+            states, events, _has_absolute_states(columns.get(START), states)
         )
         return frame
 
@@ -200,34 +204,38 @@ def _make_exact(fields: Fields) -> int:
                 fields[key] = [math.nan if v == NAN_STANDIN else v for v in values]
     text = orjson.dumps(list(nested.values()))
     standin = orjson.dumps(NAN_STANDIN)
-    n_nested = text.count(standin)
-    if n_nested:
-        if b"\\" in text or any(standin in part for part in text.split(b'"')[1::2]):
-            raise InexactError("the letters NaN stand within a string")
+    has_nan = standin in text
+    if has_nan:
         text = text.replace(standin, b"")
     # Only a search for "e+" is quick; older versions of orjson do not write the plus.
     if (b"e+" in text or b"+" not in standin) and _LARGE.search(text):
         raise InexactError("an integer of more than 64 bits may have become a float")
-    if n_nested or b"__tuple__" in text:
+    if has_nan or b"__tuple__" in text:
+        restored: list[float] = []
         for key, values in nested.items():
-            fields[key] = [_revive(value) for value in values]
-    return n_nan + n_nested
+            fields[key] = [_revive(value, restored) for value in values]
+        n_nan += len(restored)
+    return n_nan
 
 
-def _revive(value: Any) -> Any:
-    if value == NAN_STANDIN:
+def _revive(value: Any, restored: list[float]) -> Any:
+    """Give a value as the exact parser does, and note each NaN that comes back."""
+    if isinstance(value, float):
+        if value != NAN_STANDIN:
+            return value
+        restored.append(math.nan)
         return math.nan
     if isinstance(value, dict):
         if value.keys() == {"__tuple__"} and isinstance(value["__tuple__"], list):
-            return tuple(_revive(item) for item in value["__tuple__"])
-        return {key: _revive(item) for key, item in value.items()}
+            return tuple(_revive(item, restored) for item in value["__tuple__"])
+        return {key: _revive(item, restored) for key, item in value.items()}
     if isinstance(value, list):
-        return [_revive(item) for item in value]
+        return [_revive(item, restored) for item in value]
     return value
 
 
 def _is_nan(value: Any) -> bool:
-    return type(value) is float and (value != value or value == NAN_STANDIN)
+    return type(value) is float and value != value
 
 
 def _to_column(values: list[Any]) -> Any:

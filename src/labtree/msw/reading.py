@@ -10,12 +10,13 @@ import pandas as pd
 from labtree.msw.codec import decode_line, describe_lost, read_lines, without_garbage_collection
 from labtree.msw.frames import FrameBuilder, InexactError
 from labtree.msw.nested import nested_frame
+from labtree.msw.tables import NAN_STANDIN
 
 __all__ = ["Recover", "read_trial_frame"]
 
 # Enough for the parser to run freely, few enough for its objects to stay in the cache.
 _CHUNK = 256
-_STANDIN = b"-9e99"
+_STANDIN = repr(NAN_STANDIN).encode()
 Recover = Callable[[int, Callable[[int], dict[str, Any] | None]], dict[str, Any] | None]
 
 
@@ -93,7 +94,7 @@ def _add_quickly(builder: FrameBuilder, chunk: list[bytes]) -> bool:
     """Parse a chunk with orjson, if that gives what the exact parser would.
 
     A number stands for each NaN, which orjson does not know; that as many come out as
-    numbers tells that none stood within a string, and that none was that number itself.
+    numbers tells that none stood within a string.
     """
     try:
         import orjson

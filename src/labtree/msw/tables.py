@@ -5,6 +5,7 @@ One ragged column holds all visits to states, another all events. A trial table'
 rows keep theirs.
 """
 
+import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,8 @@ import numpy.typing as npt
 __all__ = ["ATTRIBUTE", "NAN_STANDIN", "Ragged", "TrialTables", "gather"]
 
 ATTRIBUTE = "labtree_trials"
-# A number that no experiment writes, for a parser that does not know the literal NaN.
-NAN_STANDIN = -9e99
-# A number that no experiment writes, for parsers that do not know the literal NaN.
-NAN_STANDIN = -9e99
+# For a parser that does not know the literal NaN: a number that no file can be made to hold.
+NAN_STANDIN = -float(f"{10**7 + secrets.randbelow(9 * 10**7)}e{200 + secrets.randbelow(90)}")
 _NO_CODES = np.empty(0, np.int32)
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -157,17 +156,20 @@ class RaggedBuilder:
     row_size: list[IntArray] = field(default_factory=list)
     n_standins: int = 0
 
-    def add(self, cells: Sequence[Any]) -> list[int]:
-        """Add a chunk; give the positions of the cells that make no sense (kept empty)."""
+    def add(self, cells: Sequence[Any], *, exact: bool) -> list[int]:
+        """Add a chunk; give the positions of the cells that make no sense (kept empty).
+
+        Unless `exact`, `NAN_STANDIN` stands for NaN.
+        """
         try:
-            self._add_regular([cell or {} for cell in cells])
+            self._add_regular([cell or {} for cell in cells], exact)
         except (TypeError, ValueError, KeyError, AttributeError):
             regular = [_regular(cell, self.width) for cell in cells]
-            self._add_regular([cell or {} for cell in regular])
+            self._add_regular([cell or {} for cell in regular], exact)
             return [i for i, cell in enumerate(regular) if cell is None]
         return []
 
-    def _add_regular(self, cells: list[dict[str, Any]]) -> None:
+    def _add_regular(self, cells: list[dict[str, Any]], exact: bool) -> None:
         lists = list(chain.from_iterable(map(dict.values, cells)))
         items: list[Any] = list(chain.from_iterable(lists))
         if self.width == 2:
@@ -183,8 +185,10 @@ class RaggedBuilder:
             values = np.array(items, np.float64)
         else:
             raise TypeError("a time is a number")
-        standins = values == NAN_STANDIN
-        values[standins] = np.nan
+        if not exact:
+            standins = values == NAN_STANDIN
+            values[standins] = np.nan
+            self.n_standins += int(standins.sum())
         values = values.reshape(-1, self.width)
         sizes = np.fromiter(map(len, lists), np.int64, len(lists))
         # Most trials have the same names in the same order, so these are looked up once.
@@ -197,7 +201,6 @@ class RaggedBuilder:
         self.codes.append(codes[there])
         self.values.append(values[there])
         self.row_size.append(np.bincount(trials[there], minlength=len(cells)))
-        self.n_standins += int(standins.sum())
 
     def _codes_of(self, names: tuple[str, ...]) -> npt.NDArray[np.int32]:
         for name in names:
@@ -245,9 +248,7 @@ def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
 
 
 def _is_hole(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, float) and (value != value or value == NAN_STANDIN)
-    )
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _untupled(value: Any) -> Any:
