@@ -138,6 +138,11 @@ class FrameBuilder:
         n_standins += self._states.n_standins + self._events.n_standins
         if not exact and n_standins != n_nan:
             raise InexactError("not every NaN came back: it stands within a string, say")
+        names = (
+            {key for _, key in fields} | self._states.names.keys() | self._events.names.keys()
+        )
+        if not exact and "__tuple__" in names:
+            raise InexactError("a tuple where there should be a dict")
         self.n_trials += len(trials)
         for values in self._fields.values():
             values.extend([None] * (self.n_trials - len(values)))
