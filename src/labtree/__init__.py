@@ -8,6 +8,7 @@ that the import itself stays quick.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from labtree.accessors import msw as _msw  # noqa: F401, registers .msw
 from labtree.accessors import session as _session  # noqa: F401, registers .session
 from labtree.accessors import workspace as _workspace  # noqa: F401, registers .ws
 from labtree.errors import (
@@ -55,6 +56,7 @@ _HOMES: dict[str, str] = {
     "load_item": "labtree.workspace.files",
     "load_workspace": "labtree.workspace.files",
     "matrix_values": "labtree.objects.pairwise",
+    "msw": "labtree.msw",
     "open": "labtree.opening",
     "open_session": "labtree.opening",
     "open_workspace": "labtree.workspace.files",
