@@ -6,6 +6,7 @@ that the import itself stays quick.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from labtree.errors import (
@@ -20,7 +21,14 @@ from labtree.errors import (
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it; a name equal to its module is that module.
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "SaveState": "labtree.pipeline.sessions",
+    "StepResult": "labtree.pipeline.steps",
+    "create_session": "labtree.pipeline.sessions",
+    "load_session": "labtree.pipeline.checkpoints",
+    "mea": "labtree.mea",
+    "step": "labtree.pipeline.steps",
+}
 
 __all__ = [
     "CheckpointError",
@@ -28,8 +36,14 @@ __all__ = [
     "FormatError",
     "LabtreeError",
     "SessionError",
+    "SaveState",
+    "StepResult",
     "WorkspaceError",
     "__version__",
+    "create_session",
+    "load_session",
+    "mea",
+    "step",
 ]
 
 
@@ -45,3 +59,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+if find_spec("labtree.accessors.session") is None:
+    import labtree.accessors.pipeline_session
