@@ -13,10 +13,10 @@ from labtree.mea.sections import frame_times, section_table
 from labtree.pipeline.errors import unknown
 from labtree.pipeline.sessions import warn
 from labtree.pipeline.steps import step
-from labtree.pipeline.units import unit_index, units_of
+from labtree.pipeline.units import spike_offsets, unit_index, units_of
 
 __all__ = [
-    "full_spike_times", "read_section_config", "section_spike_times", "spike_ranges",
+    "checked_sections", "full_spike_times", "read_section_config", "section_spike_times", "spike_ranges",
     "trial_frames", "trials_spike_times",
 ]  # fmt: skip
 
@@ -133,6 +133,9 @@ def _movie_sections(
             "stop": (dims, ranges[1].reshape(shape), {"long_name": "index after the last"}),
             "trial_start": (dims[1:], begin, {"units": "sample"}),
             "trial_end": (dims[1:], end, {"units": "sample"}),
+            # the indices hold as long as each unit's spikes begin here and are that many
+            "first_spike": ("unit", spike_offsets(units)[:-1]),
+            "n_spikes": ("unit", units["row_size"].values),
         },
         coords={
             "unit": units["unit"].values,
@@ -221,10 +224,32 @@ def movie_sections(session: xr.DataTree, movie_name: str) -> xr.Dataset:
     return nodes[movie_name].to_dataset(inherit=False)
 
 
+def checked_sections(session: xr.DataTree, movie_name: str) -> xr.Dataset:
+    """Return the sections of one movie, for exactly the session's units and spikes.
+
+    Raises
+    ------
+    ConfigurationError
+        If the units have changed since they were sectioned.
+    """
+    sections, units = movie_sections(session, movie_name), units_of(session)
+    same = (
+        np.array_equal(sections["unit"].values, units["unit"].values)
+        and np.array_equal(sections["first_spike"].values, spike_offsets(units)[:-1])
+        and np.array_equal(sections["n_spikes"].values, units["row_size"].values)
+    )
+    if not same:
+        raise ConfigurationError(
+            f"the units have changed since movie {movie_name!r} was sectioned; run "
+            "labtree.mea.section_spike_times(session=session, ...) again"
+        )
+    return sections
+
+
 def _unit_ranges(
     session: xr.DataTree, unit_id: str, movie_name: str
 ) -> tuple[Array, Array, Array]:
-    sections, units = movie_sections(session, movie_name), units_of(session)
+    sections, units = checked_sections(session, movie_name), units_of(session)
     row = unit_index(sections, unit_id)
     start, stop = (sections[name].values[row].ravel() for name in ("start", "stop"))
     return units["spike_times"].values, start, stop

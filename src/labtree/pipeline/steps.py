@@ -29,7 +29,7 @@ from labtree.pipeline.sessions import (
     warn,
 )
 
-__all__ = ["StepResult", "step"]
+__all__ = ["StepResult", "code_hash", "step"]
 
 # Bookkeeping of the root that is not data: no step reads it.
 BOOKKEEPING = (
@@ -101,7 +101,7 @@ def _files(parameters: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _code(body: Callable[..., Any]) -> str:
+def code_hash(body: Callable[..., Any]) -> str:
     """Return a hash of a function's source without its docstring; comments do not count."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(body)))
@@ -220,7 +220,7 @@ def _run(
         "name": name,
         "parameters": _plain({k: v for k, v in arguments.items() if k != "output_dir"}),
         "files": _files(arguments),
-        "code": _code(body),
+        "code": code_hash(body),
         "depends": _plain(depends),
     }
     # where a file stands is no parameter; its name, size and time are in `files`

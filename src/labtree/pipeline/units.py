@@ -196,6 +196,14 @@ def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> N
         rows[unit] = {**rows.get(unit, {}), **plain}
     # encoded first, so that an error leaves the session alone
     encoded = encode_units(rows, old)
+    if old is not None and "sections" in session.children:
+        before, after = spike_trains(old), spike_trains(encoded)
+        moved = [unit for unit in before if not np.array_equal(before[unit], after[unit])]
+        if moved:
+            raise SessionError(
+                f"the spikes of {', '.join(moved[:5])} are divided into trials already; replacing "
+                "them would leave those wrong. First: del session['sections']"
+            )
     if old is None:
         session["units"] = xr.DataTree(encoded)
     else:
