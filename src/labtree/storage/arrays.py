@@ -1,0 +1,81 @@
+"""Arrays that xarray reads when it needs them."""
+
+from typing import Any
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+from xarray.core.variable import Variable
+
+from labtree.storage import codecs, exact
+from labtree.storage.blobs import Blob
+
+__all__ = ["StoredArray", "lazy", "stored_array"]
+
+
+class StoredArray(BackendArray):
+    """An array in a file or scratch file, decoded when it is indexed.
+
+    Parameters
+    ----------
+    spec
+        How it is decoded; see :mod:`labtree.storage.codecs`.
+    blobs
+        The plain arrays that hold it; anything with `dtype`, `shape`, `read()` and
+        `select(key)`.
+    """
+
+    __slots__ = ("blobs", "dtype", "shape", "spec")
+
+    def __init__(self, spec: codecs.Spec | None, blobs: list[Blob]):
+        self.spec = spec
+        self.blobs = blobs
+        self.shape = blobs[0].shape
+        self.dtype = blobs[0].dtype
+        if spec is None:
+            return
+        if spec["codec"] == "text":
+            texts = spec["dtype"] == "StringDType"
+            self.dtype = np.dtypes.StringDType() if texts else np.dtype(object)
+        else:
+            self.dtype = exact.dtype_from_json(spec["dtype"])
+        if codecs.extra_dimension(spec, self.shape) is not None:
+            self.shape = self.shape[:-1]
+
+    def read(self) -> np.ndarray:
+        """Return the whole array, checked."""
+        return codecs.decode(self.spec, [blob.read() for blob in self.blobs])
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._select
+        )
+
+    def _select(self, key: tuple[Any, ...]) -> Any:
+        if len(self.blobs) > 1:  # texts end to end: only all their lengths tell where one is
+            whole = self.read()
+            for axis, part in reversed(list(enumerate(key))):
+                whole = whole[(slice(None),) * axis + (part,)]
+            return whole
+        blob = self.blobs[0]
+        trailing = (slice(None),) * (len(blob.shape) - len(self.shape))
+        return codecs.decode(self.spec, [blob.select((*key, *trailing))])
+
+
+def lazy(array: StoredArray) -> Any:
+    """Return `array` as the data of a Variable: read when indexed, copied when written to."""
+    return indexing.CopyOnWriteArray(indexing.LazilyIndexedArray(array))
+
+
+def stored_array(variable: Variable) -> StoredArray | None:
+    """Return the stored array that a variable still is, whole and unchanged, or None."""
+    data = variable._data
+    if isinstance(data, indexing.CopyOnWriteArray):
+        data = data.array
+    if not isinstance(data, indexing.LazilyIndexedArray):
+        return None
+    if any(part != slice(None) for part in data.key.tuple if isinstance(part, slice)):
+        return None
+    if not all(isinstance(part, slice) for part in data.key.tuple):
+        return None
+    return data.array if isinstance(data.array, StoredArray) else None

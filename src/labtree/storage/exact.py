@@ -1,0 +1,343 @@
+"""Python values as JSON that gives back the same value: type, order and bits.
+
+JSON knows strings, numbers, lists and string-keyed dicts. Everything else is
+written as a dict with one key that starts with ``$``: ``{"$tuple": [...]}``,
+``{"$bytes": "..."}``, ``{"$array": [dtype, shape, bytes]}`` and so on. What has
+no such form is refused with the path of the offending part.
+"""
+
+import base64
+import datetime as dt
+import json
+import math
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["decode", "dtype_from_json", "dtype_to_json", "dumps", "encode", "loads", "refusal"]
+
+#: Called with each array that is met; gives the name under which it was put elsewhere.
+ArraySink = Callable[[np.ndarray, str], str]
+ArraySource = Callable[[str], np.ndarray]
+
+_PLAIN = (str, int, bool, type(None))
+_CONTAINERS = {list: None, tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+_ADVICE = {
+    "OrderedDict": "use dict(...)",
+    "defaultdict": "use dict(...)",
+    "Series": "store it as an item of its own",
+    "function": "store its result",
+}
+
+
+def refusal(value: object, path: str, reason: str | None = None) -> TypeError:
+    """Return the error for a value that cannot be kept exactly.
+
+    Parameters
+    ----------
+    value
+        The value that was met.
+    path
+        Where it was met, such as ``obj['a'][3]``.
+    reason
+        Why it cannot be kept, where the type alone does not say it.
+    """
+    kind = type(value)
+    name = kind.__qualname__
+    if kind.__module__ != "builtins":
+        name = f"{kind.__module__}.{name}"
+    advice = _ADVICE.get(kind.__name__)
+    message = f"{path}: cannot keep {reason or f'a {name}'} exactly"
+    return TypeError(f"{message}; {advice}" if advice else message)
+
+
+def dumps(value: Any, path: str = "obj") -> str:
+    """Return `value` as ASCII JSON text that :func:`loads` gives back unchanged.
+
+    Examples
+    --------
+    >>> loads(dumps({"window": (0, 2.5), "tags": {"a"}}))
+    {'window': (0, 2.5), 'tags': {'a'}}
+    """
+    return json.dumps(encode(value, path), separators=(",", ":"))
+
+
+def loads(text: str | bytes) -> Any:
+    """Return the value that :func:`dumps` wrote."""
+    return decode(json.loads(text))
+
+
+def encode(value: Any, path: str = "obj", sink: ArraySink | None = None) -> Any:
+    """Return `value` in terms that JSON holds.
+
+    Parameters
+    ----------
+    value
+        None, bool, int of any size, float, complex, str, bytes, numpy scalars and
+        arrays, dates and times, pandas.Timestamp, Timedelta, NaT and NA; and lists,
+        tuples, sets, frozensets and dicts of these.
+    path
+        How to name `value` in an error.
+    sink
+        Called with each array and its path; the name that it returns is written in
+        place of the array's values. Without it arrays are written as base64.
+
+    Raises
+    ------
+    TypeError
+        For anything else, subclasses of these types included, with its path.
+    """
+    try:
+        return _encode(value, path, sink)
+    except RecursionError:
+        raise refusal(value, path, "nesting this deep, or a value that holds itself") from None
+
+
+def _encode(value: Any, path: str, sink: ArraySink | None) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is float:
+        return _encode_float(value)
+    if kind is dict:
+        return _encode_dict(value, path, sink)
+    if kind in _CONTAINERS:
+        tag = _CONTAINERS[kind]
+        items = [_encode(item, f"{path}[{i}]", sink) for i, item in enumerate(value)]
+        return items if tag is None else {tag: items}
+    if kind is np.ndarray:
+        return _encode_array(value, path, sink)
+    for test, tag, write, _ in _FORMS:
+        if test(value):
+            return {tag: write(value)}
+    if isinstance(value, np.generic) and kind.__module__ == "numpy":
+        if value.dtype.kind == "O" or value.dtype.hasobject:
+            raise refusal(value, path)
+        return {"$scalar": [dtype_to_json(value.dtype), _base64(np.asarray(value).tobytes())]}
+    raise refusal(value, path)
+
+
+def decode(value: Any, source: ArraySource | None = None) -> Any:
+    """Return the value that :func:`encode` was given.
+
+    Parameters
+    ----------
+    value
+        What JSON gave back.
+    source
+        Gives the array for a name that `sink` returned.
+    """
+    if type(value) is list:
+        return [decode(item, source) for item in value]
+    if type(value) is not dict:
+        return value
+    if len(value) == 1:
+        (tag, content), *_ = value.items()
+        if tag[:1] == "$":
+            return _decode_tagged(tag, content, source)
+    return {key: decode(item, source) for key, item in value.items()}
+
+
+def _decode_tagged(tag: str, content: Any, source: ArraySource | None) -> Any:
+    if tag == "$dict":
+        return {decode(key, source): decode(item, source) for key, item in content}
+    for kind, name in _CONTAINERS.items():
+        if tag == name:
+            return kind(decode(item, source) for item in content)
+    if tag == "$array":
+        dtype, shape, data = content
+        array = np.frombuffer(base64.b64decode(data), dtype_from_json(dtype))
+        return array.reshape(shape).copy()
+    if tag == "$objects":
+        shape, items = content
+        array = np.empty(math.prod(shape), dtype=object)
+        for i, item in enumerate(items):
+            array[i] = decode(item, source)
+        return array.reshape(shape)
+    if tag == "$variable" and source is not None:
+        return source(content)
+    if tag == "$scalar":
+        dtype, data = content
+        return np.frombuffer(base64.b64decode(data), dtype_from_json(dtype))[0]
+    for _, name, _, read in _FORMS:
+        if tag == name:
+            return read(content)
+    raise ValueError(f"unknown value {tag!r}: written by a newer labtree, or damaged")
+
+
+def _encode_float(value: float) -> Any:
+    if math.isfinite(value):
+        return value
+    return {"$float": struct.pack("<d", value).hex()}
+
+
+def _encode_dict(value: dict[Any, Any], path: str, sink: ArraySink | None) -> Any:
+    if all(type(key) is str and key[:1] != "$" for key in value):
+        return {key: _encode(item, f"{path}[{key!r}]", sink) for key, item in value.items()}
+    return {
+        "$dict": [
+            [_encode(key, f"{path} key {key!r}", None), _encode(item, f"{path}[{key!r}]", sink)]
+            for key, item in value.items()
+        ]
+    }
+
+
+def _encode_array(array: np.ndarray, path: str, sink: ArraySink | None) -> Any:
+    if sink is not None:
+        return {"$variable": sink(array, path)}
+    if array.dtype.kind == "O":
+        items = [_encode(item, f"{path}.flat[{i}]", None) for i, item in enumerate(array.flat)]
+        return {"$objects": [list(array.shape), items]}
+    if array.dtype.hasobject or array.dtype.kind == "T":
+        raise refusal(array, path, f"an array of dtype {array.dtype}")
+    data = _base64(np.ascontiguousarray(array).tobytes())
+    return {"$array": [dtype_to_json(array.dtype), list(array.shape), data]}
+
+
+def dtype_to_json(dtype: np.dtype[Any]) -> Any:
+    """Return a numpy dtype as JSON: its string, or the fields of a structured one.
+
+    Examples
+    --------
+    >>> dtype_to_json(np.dtype(">f4"))
+    '>f4'
+    """
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return {"base": dtype_to_json(base), "shape": list(shape)}
+    if dtype.names is None:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
+    return {
+        "names": list(dtype.names),
+        "formats": [dtype_to_json(field[0]) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "titles": [field[2] if len(field) > 2 else None for field in fields],
+        "itemsize": dtype.itemsize,
+        "aligned": bool(dtype.isalignedstruct),
+    }
+
+
+def dtype_from_json(value: Any) -> np.dtype[Any]:
+    """Return the dtype that :func:`dtype_to_json` wrote."""
+    if isinstance(value, str):
+        return np.dtype(value)
+    if "base" in value:
+        return np.dtype((dtype_from_json(value["base"]), tuple(value["shape"])))
+    fields: dict[str, Any] = {
+        "names": value["names"],
+        "formats": [dtype_from_json(item) for item in value["formats"]],
+        "offsets": value["offsets"],
+        "itemsize": value["itemsize"],
+    }
+    if any(title is not None for title in value["titles"]):
+        fields["titles"] = value["titles"]
+    return np.dtype(fields, align=value["aligned"])
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _floats(*values: float) -> str:
+    return struct.pack(f"<{len(values)}d", *values).hex()
+
+
+def _complex(text: str) -> complex:
+    return complex(*struct.unpack("<2d", bytes.fromhex(text)))
+
+
+def _encode_timezone(zone: dt.tzinfo | None) -> Any:
+    if zone is None or zone is dt.UTC:
+        return None if zone is None else "UTC"
+    key = getattr(zone, "key", None)
+    if type(zone).__name__ == "ZoneInfo" and key is not None:
+        return key
+    if type(zone) is dt.timezone:
+        return zone.utcoffset(None).total_seconds()
+    raise TypeError(f"cannot keep the time zone {zone!r} exactly; use zoneinfo.ZoneInfo")
+
+
+def _decode_timezone(zone: Any) -> dt.tzinfo | None:
+    if zone is None or zone == "UTC":
+        return None if zone is None else dt.UTC
+    if isinstance(zone, str):
+        from zoneinfo import ZoneInfo
+
+        return ZoneInfo(zone)
+    return dt.timezone(dt.timedelta(seconds=zone))
+
+
+def _encode_datetime(value: dt.datetime | dt.time) -> Any:
+    return [value.replace(tzinfo=None).isoformat(), value.fold, _encode_timezone(value.tzinfo)]
+
+
+def _decode_datetime(kind: type[Any]) -> Callable[[Any], Any]:
+    def read(content: Any) -> Any:
+        text, fold, zone = content
+        return kind.fromisoformat(text).replace(fold=fold, tzinfo=_decode_timezone(zone))
+
+    return read
+
+
+def _encode_timestamp(value: pd.Timestamp) -> Any:
+    wall = value.tz_localize(None)
+    count = int(wall.to_numpy().astype(np.int64))
+    return [count, value.unit, value.fold, _encode_timezone(value.tzinfo)]
+
+
+def _decode_timestamp(content: Any) -> pd.Timestamp:
+    count, unit, fold, zone = content
+    wall = pd.Timestamp(np.datetime64(count, unit))
+    return wall if zone is None else wall.replace(fold=fold, tzinfo=_decode_timezone(zone))
+
+
+def _is(kind: type[Any]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is kind
+
+
+# How each remaining type is recognised, named, written and read.
+_FORMS: list[tuple[Callable[[Any], bool], str, Callable[[Any], Any], Callable[[Any], Any]]] = [
+    (
+        lambda value: False,  # floats that are not finite are written by _encode_float
+        "$float",
+        lambda value: None,
+        lambda text: struct.unpack("<d", bytes.fromhex(text))[0],
+    ),
+    (_is(complex), "$complex", lambda value: _floats(value.real, value.imag), _complex),
+    (_is(bytes), "$bytes", _base64, base64.b64decode),
+    (_is(bytearray), "$bytearray", _base64, lambda text: bytearray(base64.b64decode(text))),
+    (lambda value: value is pd.NA, "$NA", lambda value: 0, lambda content: pd.NA),
+    (lambda value: value is pd.NaT, "$NaT", lambda value: 0, lambda content: pd.NaT),
+    (_is(pd.Timestamp), "$Timestamp", _encode_timestamp, _decode_timestamp),
+    (
+        _is(pd.Timedelta),
+        "$Timedelta",
+        lambda value: [int(value.to_numpy().astype(np.int64)), value.unit],
+        lambda content: pd.Timedelta(np.timedelta64(*content)),
+    ),
+    (_is(dt.datetime), "$datetime", _encode_datetime, _decode_datetime(dt.datetime)),
+    (_is(dt.time), "$time", _encode_datetime, _decode_datetime(dt.time)),
+    (_is(dt.date), "$date", dt.date.isoformat, dt.date.fromisoformat),
+    (
+        _is(dt.timedelta),
+        "$timedelta",
+        lambda value: [value.days, value.seconds, value.microseconds],
+        lambda content: dt.timedelta(*content),
+    ),
+    (
+        _is(slice),
+        "$slice",
+        lambda value: [encode(part) for part in (value.start, value.stop, value.step)],
+        lambda content: slice(*(decode(part) for part in content)),
+    ),
+    (
+        _is(range),
+        "$range",
+        lambda value: [value.start, value.stop, value.step],
+        lambda content: range(*content),
+    ),
+]

@@ -1,0 +1,91 @@
+"""Names of any kind as names that a tree and a netCDF file can hold.
+
+A name goes in as it is where it can. The rest is percent-encoded (RFC 3986), so
+that the real name can always be read back: ``a/b`` becomes ``a%2Fb``.
+"""
+
+import hashlib
+from urllib.parse import unquote
+
+__all__ = ["LONGEST", "check_name", "decode_name", "encode_name", "is_legal"]
+
+#: The longest name in bytes of UTF-8 that netCDF reads (its NC_MAX_NAME is 256).
+LONGEST = 255
+
+_START = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+
+
+def check_name(name: object, what: str) -> str:
+    """Return `name` if it can name a `what`, such as a namespace or a key.
+
+    Raises
+    ------
+    TypeError
+        If it is not a str.
+    ValueError
+        If it is empty, or holds NUL or a lone surrogate, which no file keeps.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a {what} is a str, not {type(name).__name__} ({name!r})")
+    if not name:
+        raise ValueError(f"a {what} needs at least one character")
+    if "\0" in name:
+        raise ValueError(f"{what} {name!r} holds a NUL character, which no file keeps")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} {name!r} holds a lone surrogate, which is no text") from None
+    return str(name)
+
+
+def encode_name(name: str) -> str:
+    """Return the name of the group or variable that stands for `name` in a file.
+
+    The rule is netCDF's: no control character and no ``/``; a letter, digit,
+    underscore or non-ASCII character first; no space last; at most 255 bytes. A
+    longer name is cut and ends in ``%~`` and a hash; its text must be kept beside it.
+
+    Examples
+    --------
+    >>> encode_name("a/b"), encode_name("."), encode_name("rates"), encode_name("50%")
+    ('a%2Fb', '%2E', 'rates', '50%25')
+    """
+    if name.isalnum() and len(name) < 60:
+        return name
+    last = len(name) - 1
+    encoded = "".join(
+        _percent(character)
+        if character in "/%"
+        or character < " "
+        or character == "\x7f"
+        or (i == 0 and character < "\x80" and character not in _START)
+        or (i == last and character.isspace())
+        else character
+        for i, character in enumerate(name)
+    )
+    data = encoded.encode()
+    if len(data) <= LONGEST:
+        return encoded
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return data[:200].decode(errors="ignore") + "%~" + digest
+
+
+def is_legal(name: str) -> bool:
+    """Say whether a file holds a name as it is, percent signs included."""
+    plain = name.replace("%", "_")
+    return (len(plain) < 60 and plain.isidentifier()) or encode_name(plain) == plain
+
+
+def decode_name(name: str) -> str:
+    """Return the name that :func:`encode_name` was given, where it was not cut.
+
+    Examples
+    --------
+    >>> decode_name("a%2Fb")
+    'a/b'
+    """
+    return unquote(name, errors="strict") if "%" in name else name
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())

@@ -1,0 +1,208 @@
+"""netCDF-4 structure, written through h5py's low-level calls.
+
+h5netcdf writes the same groups, dimension scales and attributes, but opens every
+object again and again through Python objects, which costs most of the time of a file
+with many small items. The layout follows the netCDF-4 file format as Unidata
+documents it (appendix "File format specifications") and the HDF5 dimension scale
+specification.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t
+
+from labtree.storage.attributes import write_native
+
+__all__ = ["NON_COORDINATE", "NetCDFWriter"]
+
+#: What netCDF-4 puts before the name of a variable that is named like a dimension
+#: but is no coordinate of it.
+NON_COORDINATE = "_nc4_non_coord_"
+_BARE = "This is a netCDF dimension but not a netCDF variable.%10d"
+
+_ORDERED = h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED
+_SCALAR = h5s.create(h5s.SCALAR)
+_ONE = h5s.create_simple((1,))
+_REFERENCES = h5t.vlen_create(h5t.STD_REF_OBJ)
+_VLEN = np.dtype([("len", np.uint64), ("address", np.uint64)])
+_BACK = np.dtype([("dataset", np.uint64), ("dimension", np.int32), ("pad", np.int32)])
+_CHARACTER = h5t.TypeID.copy(h5t.C_S1)
+
+
+def _back_type() -> Any:
+    kind = h5t.create(h5t.COMPOUND, _BACK.itemsize)
+    kind.insert(b"dataset", 0, h5t.STD_REF_OBJ)
+    kind.insert(b"dimension", 8, h5t.STD_I32LE)
+    return kind
+
+
+_BACK_TYPE = _back_type()
+
+
+def _scale_text(size: int) -> Any:
+    kind = h5t.TypeID.copy(h5t.C_S1)
+    kind.set_size(size)
+    return kind
+
+
+_CLASS_TYPE, _CLASS = _scale_text(16), np.array(b"DIMENSION_SCALE\0")
+
+
+def _file_type(dtype: np.dtype[Any]) -> Any:
+    return _CHARACTER if dtype.kind == "S" else h5t.py_create(dtype)
+
+
+class NetCDFWriter:
+    """A new netCDF-4 file: groups, dimensions, variables, each written once."""
+
+    def __init__(self, path: Path):
+        access = h5p.create(h5p.FILE_ACCESS)
+        access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V110)
+        creation = h5p.create(h5p.FILE_CREATE)
+        creation.set_link_creation_order(_ORDERED)
+        creation.set_attr_creation_order(_ORDERED)
+        self._group_creation = h5p.create(h5p.GROUP_CREATE)
+        self._group_creation.set_link_creation_order(_ORDERED)
+        self._group_creation.set_attr_creation_order(_ORDERED)
+        self._contiguous = self._dataset_creation()
+        self._contiguous.set_fill_time(h5d.FILL_TIME_NEVER)
+        self._bare = self._dataset_creation()
+        self._dimensions = 0
+        self._types: dict[np.dtype[Any], Any] = {}
+        self._spaces: dict[tuple[int, ...], Any] = {(): _SCALAR}
+        self.file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
+        version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
+        write_native(self.file, "_NCProperties", version)
+
+    @staticmethod
+    def _dataset_creation() -> Any:
+        creation = h5p.create(h5p.DATASET_CREATE)
+        creation.set_attr_creation_order(_ORDERED)
+        creation.set_obj_track_times(False)
+        return creation
+
+    def _space(self, shape: tuple[int, ...]) -> Any:
+        space = self._spaces.get(shape)
+        if space is None:
+            space = h5s.create_simple(shape)
+            if len(self._spaces) < 1000:
+                self._spaces[shape] = space
+        return space
+
+    def group(self, parent: Any, name: str) -> Any:
+        """Create a group below an open one."""
+        return h5g.create(parent, name.encode(), gcpl=self._group_creation)
+
+    def variable(
+        self, group: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> Any:
+        """Create a variable in one piece, its values not yet written."""
+        kind = self._types.get(dtype)
+        if kind is None:
+            kind = self._types[dtype] = _file_type(dtype)
+        creation = self._contiguous
+        return h5d.create(group, name.encode(), kind, self._space(shape), dcpl=creation)
+
+    def write(self, variable: Any, array: np.ndarray) -> None:
+        """Write all values of a variable."""
+        if array.size:
+            kind = self._types[array.dtype]
+            variable.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(array), kind)
+
+    def write_part(self, variable: Any, key: tuple[slice, ...], array: np.ndarray) -> None:
+        """Write the values of a block of a variable."""
+        if array.size:
+            space = variable.get_space()
+            start = tuple(part.start for part in key)
+            space.select_hyperslab(start, array.shape)
+            memory = h5s.create_simple(array.shape)
+            kind = self._types[array.dtype]
+            variable.write(memory, space, np.ascontiguousarray(array), kind)
+
+    def connect(
+        self,
+        group: Any,
+        sizes: Mapping[str, int],
+        variables: Iterable[tuple[str, tuple[str, ...], Any]],
+    ) -> None:
+        """Make the dimensions of a group and say which variable has which.
+
+        Parameters
+        ----------
+        group
+            The open group.
+        sizes
+            Name and size of each dimension.
+        variables
+            File name, dimensions and open dataset of each variable. A variable that is
+            named like its first dimension becomes the coordinate of it.
+        """
+        if not sizes:
+            return
+        variables = list(variables)
+        numbers = {name: self._dimensions + i for i, name in enumerate(sizes)}
+        self._dimensions += len(sizes)
+        scales = {
+            name: (variable, dims) for name, dims, variable in variables if name in dims[:1]
+        }
+        addresses: dict[str, int] = {}
+        for name, size in sizes.items():
+            scale, dims = scales.get(name) or (self._bare_scale(group, name, size), (name,))
+            _set_scale(scale, name if name in scales else _BARE % size, numbers[name])
+            if len(dims) > 1:
+                ids = np.array([numbers[dim] for dim in dims], np.int32)
+                write_native(scale, "_Netcdf4Coordinates", ids)
+            addresses[name] = h5o.get_info(scale).addr
+            scales[name] = (scale, dims)
+        users: dict[str, list[tuple[int, int]]] = {name: [] for name in sizes}
+        for name, dims, variable in variables:
+            if not dims or name == dims[0]:
+                continue
+            _set_dimensions(variable, [addresses[dim] for dim in dims])
+            address = h5o.get_info(variable).addr
+            for axis, dim in enumerate(dims):
+                users[dim].append((address, axis))
+        for name, pairs in users.items():
+            if pairs:
+                _set_users(scales[name][0], pairs)
+
+    def _bare_scale(self, group: Any, name: str, size: int) -> Any:
+        space = self._space((size,))
+        return h5d.create(group, name.encode(), h5t.IEEE_F32BE, space, dcpl=self._bare)
+
+    def close(self) -> None:
+        """Write everything out and close the file."""
+        self.file.close()
+
+
+def _set_scale(scale: Any, title: str, number: int) -> None:
+    h5a.create(scale, b"CLASS", _CLASS_TYPE, _SCALAR).write(_CLASS, mtype=_CLASS_TYPE)
+    text = np.array(title.encode() + b"\0")
+    kind = _scale_text(text.dtype.itemsize + 1)
+    text = text.astype(f"S{text.dtype.itemsize + 1}")
+    h5a.create(scale, b"NAME", kind, _SCALAR).write(text, mtype=kind)
+    attribute = h5a.create(scale, b"_Netcdf4Dimid", h5t.STD_I32LE, _SCALAR)
+    attribute.write(np.array(number, np.int32), mtype=h5t.STD_I32LE)
+
+
+def _set_dimensions(variable: Any, addresses: list[int]) -> None:
+    # An object reference is the object's address; a variable-length item is its
+    # length and where in memory it lies. Handing both over as they are spares h5py's
+    # conversion of nested Python objects.
+    references = np.array(addresses, np.uint64)
+    items = np.empty(len(addresses), _VLEN)
+    items["len"] = 1
+    items["address"] = references.ctypes.data + 8 * np.arange(len(addresses), dtype=np.uint64)
+    space = _ONE if len(addresses) == 1 else h5s.create_simple((len(addresses),))
+    h5a.create(variable, b"DIMENSION_LIST", _REFERENCES, space).write(items, mtype=_REFERENCES)
+
+
+def _set_users(scale: Any, pairs: list[tuple[int, int]]) -> None:
+    back = np.zeros(len(pairs), _BACK)
+    back["dataset"], back["dimension"] = zip(*pairs, strict=True)
+    space = _ONE if len(pairs) == 1 else h5s.create_simple((len(pairs),))
+    h5a.create(scale, b"REFERENCE_LIST", _BACK_TYPE, space).write(back, mtype=_BACK_TYPE)

@@ -1,0 +1,206 @@
+"""Datasets as records: what stands in a catalogue about one node of a tree.
+
+A record is JSON: ``{"path": [...], "attrs": {...}, "layout": {...}, "variables":
+[...]}``. Each variable is ``[name, dims, spec, attrs, columns]`` and each column, one
+dataset of the file, ``[name, dtype, shape, offset, crc, place]``: where its bytes
+begin, their checksum, and where in the catalogue its values stand as well (index
+coordinates). `layout` says what netCDF cannot: which coordinates have no index, which
+belong to a MultiIndex, and names that had to be encoded.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from xarray.core.variable import Variable
+from xarray.indexes import PandasIndex
+
+from labtree.errors import FormatError
+from labtree.storage import codecs, exact
+from labtree.storage.arrays import StoredArray, lazy
+from labtree.storage.blobs import Blob
+
+__all__ = [
+    "DatasetBuilder",
+    "check_dataset",
+    "dataset_layout",
+    "kept_variables",
+    "variable_values",
+]
+
+Record = dict[str, Any]
+
+
+def variable_values(variable: Variable, path: str) -> np.ndarray:
+    """Return the values of a variable as the numpy array that it holds.
+
+    Raises
+    ------
+    TypeError
+        If it holds another kind of array, such as pandas' nullable and categorical ones.
+    """
+    if not isinstance(variable.dtype, np.dtype):
+        raise TypeError(
+            f"{path}: netCDF has no type for pandas' {variable.dtype} array; store the "
+            "DataFrame or Series itself, or convert it with .astype(...) first"
+        )
+    values = variable.data
+    if type(values) is not np.ndarray:
+        raise exact.refusal(values, path)
+    return values
+
+
+def kept_variables(dataset: xr.Dataset) -> dict[str, Variable]:
+    """Return the variables that are written: all but the tuples that a MultiIndex shows."""
+    tuples = {
+        index.dim for index in dataset.xindexes.values() if isinstance(index, _MULTI)
+    }
+    return {
+        name: variable  # type: ignore[misc]
+        for name, variable in dataset.variables.items()
+        if name not in tuples
+    }
+
+
+_MULTI = xr.indexes.PandasMultiIndex
+
+
+def dataset_layout(dataset: xr.Dataset, path: str) -> dict[str, Any]:
+    """Return what netCDF does not say about a dataset's coordinates.
+
+    Raises
+    ------
+    TypeError
+        If a coordinate has an index that cannot be made again from its values.
+    """
+    layout: dict[str, Any] = {}
+    indexed: set[Any] = set()
+    for index, variables in dataset.xindexes.group_by_index():
+        if isinstance(index, _MULTI):
+            levels = [name for name in variables if name != index.dim]
+            layout.setdefault("multiindexes", {})[index.dim] = levels
+        elif type(index) is not PandasIndex or set(variables) != {index.dim}:
+            raise TypeError(
+                f"{path}: cannot keep the index {type(index).__name__} of "
+                f"{sorted(map(str, variables))}; drop it with .drop_indexes(...)"
+            )
+        indexed.update(variables)
+    coords = [name for name in dataset.coords if name not in indexed]
+    coords = [name for name in coords if name not in layout.get("multiindexes", {})]
+    if coords:
+        layout["coords"] = coords
+    return layout
+
+
+def check_dataset(dataset: xr.Dataset, path: str) -> None:
+    """Raise an error that names the part of a dataset that a file cannot keep.
+
+    Raises
+    ------
+    TypeError
+        For values, attributes, names and indexes that cannot be kept exactly.
+    """
+    exact.encode(dict(dataset.attrs), f"{path}.attrs")
+    dataset_layout(dataset, path)
+    for name in (*dataset.variables, *dataset.dims):
+        if type(name) is not str or not name:
+            raise TypeError(f"{path}: names of variables and dimensions are str, not {name!r}")
+    for name, variable in dataset.variables.items():
+        where = f"{path}[{name!r}]"
+        if variable.attrs:
+            exact.encode(dict(variable.attrs), f"{where}.attrs")
+        if not isinstance(variable.dtype, np.dtype):
+            variable_values(variable, where)
+        elif variable.dtype.hasobject or variable.dtype.kind == "T":
+            codecs.encode(variable_values(variable, where), where)
+
+
+class DatasetBuilder:
+    """Makes datasets from records; datasets of one shape after another are quick.
+
+    Parameters
+    ----------
+    column
+        Gives the plain array for a column: ``(path, column) -> Blob``.
+    values
+        The catalogue's copy of small index coordinates.
+    """
+
+    def __init__(self, column: Callable[[list[str], list[Any]], Blob], values: bytes = b""):
+        self._column = column
+        self._values = memoryview(values)
+        self._templates: dict[Any, xr.Dataset] = {}
+
+    def build(self, record: Record) -> xr.Dataset:
+        """Return the dataset of a record; nothing is read but index coordinates."""
+        path, layout = record["path"], record.get("layout") or {}
+        arrays, attrs = {}, {}
+        dims: dict[str, tuple[str, ...]] = {}
+        for name, axes, spec, attributes, columns in record["variables"]:
+            blobs = [self._column(path, column) for column in columns]
+            arrays[name] = StoredArray(spec, blobs)
+            dims[name] = tuple(axes)
+            if len(dims[name]) != len(arrays[name].shape):
+                raise FormatError(f"{'/'.join(path)}/{name}: dimensions and shape disagree")
+            if attributes:
+                attrs[name] = exact.decode(attributes)
+            place = columns[0][5] if len(columns[0]) > 5 else None
+            if place is not None:
+                arrays[name] = _inline(self._values, place, spec, columns[0])
+        plain_data = not layout and not any(axes[:1] == (name,) for name, axes in dims.items())
+        if plain_data:
+            dataset = self._from_template(arrays, dims)
+        else:
+            dataset = _with_coordinates(arrays, dims, layout)
+        dataset.attrs = exact.decode(record["attrs"])
+        for name, attributes in attrs.items():
+            dataset.variables[name].attrs = attributes
+        return dataset
+
+    def _from_template(self, arrays: dict[str, Any], dims: dict[str, Any]) -> xr.Dataset:
+        key = tuple((name, dims[name], array.shape) for name, array in arrays.items())
+        template = self._templates.get(key)
+        data = {name: lazy(array) for name, array in arrays.items()}
+        if template is None:
+            variables = {name: Variable(dims[name], array) for name, array in data.items()}
+            template = self._templates[key] = xr.Dataset(variables)
+            return template.copy()
+        return template.copy(data=data)
+
+
+def _inline(values: memoryview, place: int, spec: Any, column: list[Any]) -> Any:
+    dtype, shape = np.dtype(column[1]), tuple(column[2])
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.frombuffer(values[place : place + size], dtype).reshape(shape)
+    return codecs.decode(spec, [raw.copy()])
+
+
+def _with_coordinates(
+    arrays: dict[str, Any], dims: dict[str, Any], layout: dict[str, Any]
+) -> xr.Dataset:
+    multiindexes = layout.get("multiindexes", {})
+    levels = {level for names in multiindexes.values() for level in names}
+    unindexed = set(layout.get("coords", ()))
+    data, indexed, bare = {}, {}, {}
+    for name, array in arrays.items():
+        is_index = dims[name] == (name,) and name not in unindexed
+        if is_index or name in levels:
+            values = array.read() if isinstance(array, StoredArray) else array
+            indexed[name] = Variable(dims[name], values)
+        else:
+            wrapped = lazy(array) if isinstance(array, StoredArray) else array
+            (bare if name in unindexed else data)[name] = Variable(dims[name], wrapped)
+    coords = xr.Coordinates(
+        {name: variable for name, variable in indexed.items() if name not in levels}
+    )
+    dataset = xr.Dataset(coords=coords)
+    for dim, names in multiindexes.items():
+        index = pd.MultiIndex.from_arrays([indexed[name].values for name in names], names=names)
+        dataset = dataset.assign_coords(xr.Coordinates.from_pandas_multiindex(index, dim))
+    if bare:
+        dataset = dataset.assign_coords(xr.Coordinates(bare, indexes={}))
+    return dataset.assign(data) if data else dataset
+
+

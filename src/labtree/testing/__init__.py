@@ -1,0 +1,1 @@
+"""For tests: strategies, comparison to the last bit, synthetic data of known truth."""
