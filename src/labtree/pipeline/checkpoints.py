@@ -96,6 +96,12 @@ def save(
         If another program holds the file.
     """
     path = _h5(output_path) if output_path is not None else session_path(check_session(session))
+    origin = session.attrs.get("imported", {}).get("path")
+    if origin and path.exists() and path.resolve() == Path(origin):
+        raise SessionExistsError(
+            f"{path} is the {session.attrs['imported']['format']} file that the session was "
+            "imported from; it is not replaced. Save elsewhere: session.session.save('other.h5')"
+        )
     if not overwrite and path.exists():
         raise SessionExistsError(
             f"{path} exists; call session.session.save(overwrite=True) to replace it, or "

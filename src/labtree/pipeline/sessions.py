@@ -204,6 +204,16 @@ def _node(session: xr.DataTree, path: str) -> xr.DataTree:
     return session[path]  # type: ignore[return-value]
 
 
+def _first_dim(name: str) -> str:
+    """Return the name of an array's first dimension."""
+    if name in ("frame_timestamps", "frame_time", "default"):
+        return "frame"
+    rate, _, channel = name.rpartition("_ch")  # light reference: raw_ch1, 10hz_ch1, ...
+    if rate and channel.isdigit():
+        return "sample" if rate == "raw" else f"sample_{rate}"
+    return f"{name}_dim0"
+
+
 def _put(node: xr.DataTree, name: str, value: Any) -> None:
     """Put arrays into variables and everything else into attributes of a node."""
     dataset = node.to_dataset(inherit=False)
@@ -212,7 +222,7 @@ def _put(node: xr.DataTree, name: str, value: Any) -> None:
     if isinstance(value, xr.DataArray):
         dataset[name] = value
     elif isinstance(value, np.ndarray) and value.ndim and not value.dtype.hasobject:
-        first = "frame" if name in ("frame_timestamps", "frame_time") else f"{name}_dim0"
+        first = _first_dim(name)
         dims = (first, *(f"{name}_dim{axis}" for axis in range(1, value.ndim)))
         if dataset.sizes.get(first, len(value)) != len(value):
             dims = (f"{name}_dim0", *dims[1:])
