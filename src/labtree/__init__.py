@@ -35,8 +35,8 @@ __all__ = [
     "ConfigurationError",
     "FormatError",
     "LabtreeError",
-    "SessionError",
     "SaveState",
+    "SessionError",
     "StepResult",
     "WorkspaceError",
     "__version__",
@@ -62,4 +62,4 @@ def __dir__() -> list[str]:
 
 
 if find_spec("labtree.accessors.session") is None:
-    import labtree.accessors.pipeline_session
+    import labtree.accessors.pipeline_session  # noqa: F401

@@ -86,13 +86,15 @@ def _integer_keys(value: Any) -> Any:
 
 def _section_table(spans: Mapping[str, Array], frames: Array) -> xr.Dataset:
     """Return hdmea's section times, an array per movie, as one table in order of time."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for movie, sections in spans.items():
         for presentation, (start, end) in enumerate(np.atleast_2d(sections)):
             found = np.searchsorted(frames, [start, end], side="right") - 1
             begin = int(found[0]) + PRE_MARGIN
             length = int(found[1]) - begin - POST_MARGIN - 1
-            rows.append((int(start), int(end), movie, presentation, begin, length, *map(int, found)))
+            rows.append(
+                (int(start), int(end), movie, presentation, begin, length, *map(int, found))
+            )
     rows.sort(key=lambda row: row[0])
     names = (
         "start", "end", "movie", "presentation", "movie_start_frame", "movie_length",
@@ -247,14 +249,17 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
     if any("frif" in unit.get("features", {}) for unit in units.values()):
         warn(
             session,
-            "frif was computed by hdmea, which mixes microseconds with samples; compute it anew: "
-            "labtree.mea.extract_features(['frif'], session=session, force=True)",
+            "frif was computed by hdmea, which mixes microseconds with samples; compute it "
+            "anew: labtree.mea.extract_features(['frif'], session=session, force=True)",
         )
-    if "add_cmtr_unit_info" not in session.attrs["completed_steps"] and "row" in session["units"]:
+    if (
+        "add_cmtr_unit_info" not in session.attrs["completed_steps"]
+        and "row" in session["units"]
+    ):
         warn(
             session,
-            "row, col and global_id come from hdmea's load_recording, which takes them from the "
-            "wrong dataset; load the recording anew for the units' positions",
+            "row, col and global_id come from hdmea's load_recording, which takes them from "
+            "the wrong dataset; load the recording anew for the units' positions",
         )
     return session
 
@@ -281,8 +286,8 @@ def _import_stimulus(
         session["stimulus/section_time"] = xr.DataTree(table)
         warn(
             session,
-            f"hdmea does not store the margins of sections; {PRE_MARGIN} and {POST_MARGIN} frames "
-            "are assumed",
+            f"hdmea does not store the margins of sections; {PRE_MARGIN} and {POST_MARGIN} "
+            "frames are assumed",
         )
 
 

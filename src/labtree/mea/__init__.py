@@ -17,7 +17,7 @@ _HOMES = {
     "plot_sta": "plots",
     "register_extractor": "adapters",
     "register_feature": "registry",
-    "run_batch": "batch",
+    "run_batch": "labtree.pipeline.batch",
     "section_spike_times": "trials",
     "to_physical": "recording",
     "trials_spike_times": "trials",
@@ -48,7 +48,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'labtree.mea' has no attribute {name!r}")
-    value = getattr(import_module(f"labtree.mea.{home}"), name)
+    module = home if "." in home else f"labtree.mea.{home}"
+    value = getattr(import_module(module), name)
     globals()[name] = value
     return value
 

@@ -26,7 +26,11 @@ class ArrayAdapter:
 
     def __getitem__(self, index: Any) -> Any:
         value = self._values[index]
-        return value.item() if isinstance(value, np.ndarray) and index == () and not value.ndim else value
+        return (
+            value.item()
+            if isinstance(value, np.ndarray) and index == () and not value.ndim
+            else value
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self._values, dtype=dtype, copy=copy)
@@ -132,7 +136,9 @@ def unit_data(session: xr.DataTree) -> dict[str, dict[str, Any]]:
     ``sensor_id``.
     """
     rows = decode_units(units_of(session))
-    names = list(session.children["features"].children) if "features" in session.children else []
+    names = (
+        list(session.children["features"].children) if "features" in session.children else []
+    )
     for unit, row in rows.items():
         for old, new in (("col", "column"), ("global_id", "sensor_id")):
             if new in row:
@@ -141,7 +147,7 @@ def unit_data(session: xr.DataTree) -> dict[str, dict[str, Any]]:
         row["features"] = {
             str(name): feature(session, unit, str(name))
             for name in names
-            if unit in session[f"features/{name}"]["unit"].values
+            if unit in session.children["features"].children[name].dataset["unit"].values
         }
     return rows
 
@@ -186,7 +192,9 @@ def register_extractor(
         stimulus = DictAdapter(_tree_data(session.children.get("stimulus", empty)))
         metadata = _tree_data(session.children.get("metadata", empty))
         rows = {
-            unit: dict(made.extract(DictAdapter(data), stimulus, {**fixed, **overrides}, metadata))
+            unit: dict(
+                made.extract(DictAdapter(data), stimulus, {**fixed, **overrides}, metadata)
+            )
             for unit, data in unit_data(session).items()
         }
         arrays = {

@@ -121,13 +121,15 @@ def electrical_images(
         start, stop = max(begin - pre - overlap, 0), min(end + post + overlap, n_frames)
         if stop - start <= edge:
             raise ConfigurationError(
-                f"a recording of {n_frames} frames is too short for this filter, which needs more "
-                f"than {edge}; pass skip_highpass=True"
+                f"a recording of {n_frames} frames is too short for this filter, which needs "
+                f"more than {edge}; pass skip_highpass=True"
             )
         counts = read(start, stop).reshape(stop - start, n_sensors)
         if sos is None:
             mean += counts[begin - start : end - start].sum(axis=0, dtype=np.float64)
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(unit[own], minlength=len(row_size)))])
+        offsets = np.concatenate(
+            [[0], np.cumsum(np.bincount(unit[own], minlength=len(row_size)))]
+        )
         accumulate(counts, sections, zi, edge, spikes[own] - pre - start, offsets, sums)
     images = np.empty((len(row_size), pre + post, n_sensors), np.float32)
     for row, (total, count) in enumerate(zip(sums, n_used, strict=True)):
@@ -206,7 +208,8 @@ def load_recording_with_eimage_sta(
     paths = source_paths(session, dataset_id, cmcr_path, cmtr_path)
     if set(paths) != {"cmcr_path", "cmtr_path"}:
         raise ConfigurationError(
-            "load_recording_with_eimage_sta needs cmcr_path (the sensors) and cmtr_path (the units)"
+            "load_recording_with_eimage_sta needs cmcr_path (the sensors) and cmtr_path (the "
+            "units)"
         )
     pre, post = -int(window_range[0]), int(window_range[1])
     if pre < 0 or post < 0 or pre + post == 0:

@@ -16,7 +16,7 @@ LANES = 32
 Array = np.ndarray[Any, Any]
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, inline="always")
 def _run_sections(sos: Array, state: Array, line: Array) -> None:
     """Pass one sample of each lane through all second-order sections, in place."""
     for section in range(sos.shape[0]):
@@ -30,7 +30,7 @@ def _run_sections(sos: Array, state: Array, line: Array) -> None:
             line[lane] = y
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _filter_tile(
     counts: Array, first: int, width: int, sos: Array, zi: Array, edge: int, buffer: Array
 ) -> None:
@@ -77,7 +77,7 @@ def _filter_tile(
             buffer[i, lane] = line[lane]
 
 
-@numba.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, parallel=True)
 def accumulate(
     counts: Array,
     sos: Array,

@@ -37,7 +37,8 @@ def frame_interval_rates(
 
     Examples
     --------
-    >>> frame_interval_rates(np.array([10, 19, 20]), np.array([3]), np.array([10, 20, 40]), 100.0)
+    >>> spikes, frames = np.array([10, 19, 20]), np.array([10, 20, 40])
+    >>> frame_interval_rates(spikes, np.array([3]), frames, 100.0)
     array([[20.,  5.]], dtype=float32)
     """
     n_intervals = max(len(frames) - 1, 0)

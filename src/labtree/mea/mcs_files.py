@@ -159,7 +159,9 @@ def recording_duration_us(source: MeaFile) -> int | None:
 def _record(table: Array, row: int) -> dict[str, Any]:
     """Return one row of a compound table as plain values."""
     names = table.dtype.names or ()
-    return {n: _text(table[n][row].item() if table[n].ndim == 1 else table[n][row]) for n in names}
+    return {
+        n: _text(table[n][row].item() if table[n].ndim == 1 else table[n][row]) for n in names
+    }
 
 
 def _rate(source: MeaFile, tick: Any, where: str) -> float:
@@ -198,11 +200,15 @@ def read_analog(source: MeaFile) -> AnalogData | None:
         table = meta[()]
         channels = [_record(table, row) for row in range(len(table))]
         group_id = attribute(data, "GroupID")
-        own = [c for c in channels if group_id is None or c.get("GroupID", group_id) == group_id]
+        own = [
+            c for c in channels if group_id is None or c.get("GroupID", group_id) == group_id
+        ]
         channels = own or channels
         ticks = {channel.get("Tick") for channel in channels[: data.shape[0]]}
         if len(ticks) > 1:
-            raise FormatError(f"{source.path}: analog channels of different Tick {sorted(ticks)}")
+            raise FormatError(
+                f"{source.path}: analog channels of different Tick {sorted(ticks)}"
+            )
         rate = _rate(source, ticks.pop(), "Acquisition/Analog Data/ChannelMeta")
     return AnalogData(data[()], rate, channels)
 
@@ -334,16 +340,19 @@ def read_units(source: MeaFile, *, with_matrices: bool = False) -> list[SortedUn
     """
     sorter = find(source, "Spike Sorter")
     if not isinstance(sorter, h5py.Group):
-        raise FormatError(f"{source.path}: no group 'Spike Sorter'; expected a sorted CMTR file")
+        raise FormatError(
+            f"{source.path}: no group 'Spike Sorter'; expected a sorted CMTR file"
+        )
     tables: dict[int, dict[str, Any]] = {}
     summary = find(source, "Spike Sorter/Units")
     if isinstance(summary, h5py.Dataset) and "UnitID" in (summary.dtype.names or ()):
         whole = summary[()]
         tables = {int(whole["UnitID"][i]): _record(whole, i) for i in range(len(whole))}
     names = [n for n in sorter if n.startswith("Unit ") and n[5:].strip().isdigit()]
-    units = []
-    for name in sorted(names, key=lambda n: int(n[5:])):
-        units.append(_read_unit(source, name, tables, with_matrices))
+    units = [
+        _read_unit(source, name, tables, with_matrices)
+        for name in sorted(names, key=lambda n: int(n[5:]))
+    ]
     numbers = [unit.number for unit in units]
     if len(set(numbers)) < len(numbers):
         raise FormatError(f"{source.path}: two units have one UnitID among {numbers}")
@@ -380,8 +389,9 @@ def _read_unit(
         spikes, amplitudes = spikes[order], amplitudes[order]
     number = int(attribute(group, "UnitID", int(name[5:])))
     info_set = find(source, f"{base}/Unit Info")
-    has_info = isinstance(info_set, h5py.Dataset) and info_set.dtype.names and len(info_set)
-    info = _record(info_set[()], 0) if has_info else tables.get(number, {})  # type: ignore[union-attr]
+    info = tables.get(number, {})
+    if isinstance(info_set, h5py.Dataset) and info_set.dtype.names and len(info_set):
+        info = _record(info_set[()], 0)
     sensor, row, column = _position(source, group, info, tables.get(number, {}))
     matrices = [
         part[()] if isinstance(part := find(source, f"{base}/{key}"), h5py.Dataset) else None

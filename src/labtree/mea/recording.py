@@ -100,7 +100,7 @@ def to_physical(counts: xr.DataArray) -> xr.DataArray:
             f"{counts.name!r} has no conversion_factor and exponent, so its counts cannot be "
             "scaled; the file may lack ChannelMeta or SensorMeta"
         )
-    scaled = counts.astype(np.float64) * (factor * 10.0 ** int(exponent))
+    scaled: xr.DataArray = counts.astype(np.float64) * (factor * 10.0 ** int(exponent))
     return scaled.assign_attrs(counts.attrs | {"units": counts.attrs.get("physical_unit", "V")})
 
 
@@ -268,7 +268,11 @@ def source_paths(
     for name, path in paths.items():
         if path.suffix.lower() != f".{name[:4]}":
             raise ConfigurationError(f"{name} must be a .{name[:4]} file, got {str(path)!r}")
-        if name in known and Path(known[name]).name != path.name and "units" in session.children:
+        if (
+            name in known
+            and Path(known[name]).name != path.name
+            and "units" in session.children
+        ):
             raise SessionError(
                 f"session {session.attrs['dataset_id']!r} holds {Path(known[name]).name}, not "
                 f"{path.name}; load that into a session of its own: labtree.create_session("

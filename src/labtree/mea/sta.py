@@ -41,8 +41,9 @@ def open_movie(path: str | Path) -> Array:
     if not isinstance(movie, np.ndarray):  # an .npz archive
         raise FormatError(f"{path} is an archive of arrays, expected one array (frame, y, x)")
     if movie.dtype.kind not in "buif" or not 2 <= movie.ndim <= 4 or not len(movie):
-        raise FormatError(f"{path}: expected a numeric movie (frame, y, x), found {movie.dtype} "
-                          f"{movie.shape}")  # fmt: skip
+        raise FormatError(
+            f"{path}: expected a numeric movie (frame, y, x), found {movie.dtype} {movie.shape}"
+        )
     return movie
 
 
@@ -88,17 +89,17 @@ def spikes_per_frame(
 
 
 def _noise_movie(session: xr.DataTree, movie_name: str | None) -> str:
-    shown = list(dict.fromkeys(section_table(session)["movie"].values.tolist()))
+    shown: list[str] = list(dict.fromkeys(section_table(session)["movie"].values.tolist()))
     if movie_name is not None:
         if movie_name not in shown:
             raise unknown("movie", movie_name, shown)
         return movie_name
     noise = [movie for movie in shown if "noise" in movie.lower()]
     if len(noise) != 1:
-        found = ", ".join(map(repr, noise or shown))
+        found, example = ", ".join(map(repr, noise or shown)), (noise or shown)[0]
         raise ConfigurationError(
             f"compute_sta needs one movie whose name holds 'noise', found {len(noise)} "
-            f"({found}); say which: compute_sta(session=session, movie_name={(noise or shown)[0]!r}, ...)"
+            f"({found}); say which: compute_sta(session=session, movie_name={example!r}, ...)"
         )
     return noise[0]
 
@@ -154,7 +155,9 @@ def compute_sta(
                 f"{name}.npy has {len(movie)} frames, but the movie was shown for {lengths[0]} "
                 "display frames; the array must hold one frame per display frame"
             )
-        warn(session, f"{name}.npy has {len(movie)} frames, the movie was shown for {lengths[0]}")
+        warn(
+            session, f"{name}.npy has {len(movie)} frames, the movie was shown for {lengths[0]}"
+        )
     units, sections = units_of(session), checked_sections(session, name)
     frames = frame_times(session)
     spikes, row_size = units["spike_times"].values, units["row_size"].values
@@ -183,7 +186,11 @@ def compute_sta(
         },
         coords={
             "unit": units["unit"].values,
-            "lag": ("lag", np.arange(int(cover_range[0]), int(cover_range[1])), {"units": "frame"}),
+            "lag": (
+                "lag",
+                np.arange(int(cover_range[0]), int(cover_range[1])),
+                {"units": "frame"},
+            ),
         },
     )
     if z is not None:

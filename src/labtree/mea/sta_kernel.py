@@ -38,7 +38,8 @@ def valid_counts(counts: Array, cover_range: tuple[int, int]) -> Array:
     first, last = int(cover_range[0]), int(cover_range[1])
     if not first < last:
         raise ConfigurationError(
-            f"cover_range must be (first, last) with first < last, in frames, got {cover_range!r}"
+            f"cover_range must be (first, last) with first < last, in frames, got "
+            f"{cover_range!r}"
         )
     n_frames = counts.shape[1]
     low, high = max(-first, 0), min(n_frames - last, n_frames - 1)
@@ -92,7 +93,9 @@ def _prefers_sparse(counts: Array, n_lags: int, n_frames: int) -> bool:
     n_blocks = max(-(-counts.shape[1] // hop), 1)
     sparse = np.count_nonzero(counts) * n_lags * SPARSE_S
     # products of all blocks, the movie's transform, and the transform back
-    fourier = (4 * length * n_blocks * len(counts) + 60 * length * (n_blocks + len(counts))) * FOURIER_S
+    fourier = (
+        4 * length * n_blocks * len(counts) + 60 * length * (n_blocks + len(counts))
+    ) * FOURIER_S
     return bool(sparse < fourier)
 
 
@@ -193,7 +196,8 @@ def spike_triggered_average(
     Examples
     --------
     >>> movie = np.arange(5)[:, None]
-    >>> average, n_spikes, _ = spike_triggered_average(movie, np.array([[0, 0, 1, 0, 1]]), (-2, 0))
+    >>> counts = np.array([[0, 0, 1, 0, 1]])
+    >>> average, n_spikes, _ = spike_triggered_average(movie, counts, (-2, 0))
     >>> average.ravel(), n_spikes
     (array([1., 2.], dtype=float32), array([1... 2...
     """

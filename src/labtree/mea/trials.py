@@ -16,8 +16,8 @@ from labtree.pipeline.steps import step
 from labtree.pipeline.units import spike_offsets, unit_index, units_of
 
 __all__ = [
-    "checked_sections", "full_spike_times", "read_section_config", "section_spike_times", "spike_ranges",
-    "trial_frames", "trials_spike_times",
+    "checked_sections", "full_spike_times", "read_section_config", "section_spike_times",
+    "spike_ranges", "trial_frames", "trials_spike_times",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -74,11 +74,15 @@ def read_section_config(movie_name: str, config_dir: str | Path) -> dict[str, in
     """
     path = Path(config_dir) / f"{movie_name}.json"
     if not path.is_file():
-        raise ConfigurationError(f"{path}: there is no such file; movie {movie_name!r} needs it")
+        raise ConfigurationError(
+            f"{path}: there is no such file; movie {movie_name!r} needs it"
+        )
     try:
         given = json.loads(path.read_text(encoding="utf-8"))["section_kwargs"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path}: expected JSON with section_kwargs ({error})") from error
+        raise ConfigurationError(
+            f"{path}: expected JSON with section_kwargs ({error})"
+        ) from error
     least = {"start_frame": 0, "trial_length_frame": 1, "repeat": 1}
     config = {"group_count": 1, "group_gap": 0}
     for name, minimum in {**least, "group_count": 1, "group_gap": 0}.items():
@@ -113,16 +117,21 @@ def _movie_sections(
     last = table["movie_start_frame"].values[:, None] + ends
     if last.max() > len(frames) - 1:
         raise ConfigurationError(
-            f"movie {movie!r}: its last trial ends at frame {last.max()}, but the recording has "
-            f"{len(frames)} frames; check {movie}.json"
+            f"movie {movie!r}: its last trial ends at frame {last.max()}, but the recording "
+            f"has {len(frames)} frames; check {movie}.json"
         )
     if (last > table["end_frame"].values[:, None]).any():
-        warn(session, f"movie {movie!r}: trials reach past the movie's section; see {movie}.json")
+        warn(
+            session, f"movie {movie!r}: trials reach past the movie's section; see {movie}.json"
+        )
     begin, end = frames[first], frames[last]
     units = units_of(session)
     low = np.maximum(begin - pad[0], 0)
     ranges = spike_ranges(
-        units["spike_times"].values, units["row_size"].values, low.ravel(), (end + pad[1]).ravel()
+        units["spike_times"].values,
+        units["row_size"].values,
+        low.ravel(),
+        (end + pad[1]).ravel(),
     )
     dims = ("unit", "presentation", "trial")
     shape = (units.sizes["unit"], *begin.shape)
@@ -255,9 +264,7 @@ def _unit_ranges(
     return units["spike_times"].values, start, stop
 
 
-def trials_spike_times(
-    session: xr.DataTree, unit_id: str, movie_name: str
-) -> dict[int, Array]:
+def trials_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> dict[int, Array]:
     """Return one unit's spikes trial by trial, in samples of the recording.
 
     Trials are numbered from 0 through all presentations. The arrays are views.

@@ -100,7 +100,8 @@ def save(
     if origin and path.exists() and path.resolve() == Path(origin):
         raise SessionExistsError(
             f"{path} is the {session.attrs['imported']['format']} file that the session was "
-            "imported from; it is not replaced. Save elsewhere: session.session.save('other.h5')"
+            "imported from and is not replaced. Save elsewhere: "
+            "session.session.save('other.h5')"
         )
     if not overwrite and path.exists():
         raise SessionExistsError(

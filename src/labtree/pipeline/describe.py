@@ -36,7 +36,7 @@ def _lines(session: xr.DataTree) -> list[tuple[str, str]]:
 def describe(session: xr.DataTree) -> str:
     """Return the session's state and verbs as text."""
     if not is_session(session):
-        return "<.session: this tree is not a pipeline session; labtree.create_session() makes one>"
+        return "<.session: not a pipeline session; labtree.create_session('rec1') makes one>"
     lines = "\n".join(f"  {name:<11} {text}" for name, text in _lines(session))
     return f"<.session of a pipeline>\n{lines}"
 

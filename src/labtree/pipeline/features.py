@@ -23,8 +23,8 @@ def put_feature(
     dataset = data.to_dataset(name=name) if isinstance(data, xr.DataArray) else data
     if "unit" not in dataset.dims:
         raise SessionError(
-            f"feature {name!r} has the dimensions {tuple(dataset.dims)}, but 'unit' is not among "
-            "them; return an array over unit"
+            f"feature {name!r} has the dimensions {tuple(dataset.dims)}, without 'unit'; "
+            "return an array over unit"
         )
     session[f"features/{name}"] = xr.DataTree(dataset.assign_attrs(attrs))
 
@@ -101,9 +101,7 @@ def add_feature(
     if not name or "/" in name or name in (".", ".."):
         raise SessionError(f"a feature cannot be called {name!r}")
     values = dict(data) if isinstance(data, Mapping) else {name: data}
-    values = {
-        str(k): v.values if isinstance(v, xr.DataArray) else v for k, v in values.items()
-    }
+    values = {str(k): v.values if isinstance(v, xr.DataArray) else v for k, v in values.items()}
     node = session.children["features"].children.get(name) if "features" in session else None
     old = node.to_dataset(inherit=False) if node is not None else None
     ids = [str(unit) for unit in units["unit"].values]
@@ -122,7 +120,7 @@ def add_feature(
     if node is None:
         session[f"features/{name}"] = xr.DataTree(done)
     else:
-        node.dataset = done  # type: ignore[assignment]
+        node.dataset = done
 
 
 def feature(session: xr.DataTree, unit_id: str, name: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def _array(data: np.ndarray[Any, Any]) -> str:
         code = zlib.crc32(text.encode("utf-8", "surrogatepass"))
     else:
         flat = np.ascontiguousarray(data).reshape(-1)
-        code = zlib.crc32(flat.view(np.uint8)) if flat.nbytes else 0
+        code = zlib.crc32(flat.view(np.uint8).data) if flat.nbytes else 0
     return f"{data.dtype.descr if data.dtype.names else data.dtype.str}{data.shape}{code:08x}"
 
 
@@ -43,7 +43,9 @@ def fingerprint_value(value: Any) -> str:
     True
     """
     if isinstance(value, Mapping):
-        parts = sorted(f"{fingerprint_value(k)}={fingerprint_value(v)}" for k, v in value.items())
+        parts = sorted(
+            f"{fingerprint_value(k)}={fingerprint_value(v)}" for k, v in value.items()
+        )
         return "{" + ",".join(parts) + "}"
     if isinstance(value, (list, tuple)):
         return type(value).__name__ + "[" + ",".join(map(fingerprint_value, value)) + "]"

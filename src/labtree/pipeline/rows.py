@@ -24,7 +24,8 @@ _ABSENT = object()
 def _common_dtype(name: str, arrays: list[np.ndarray[Any, Any]]) -> np.dtype[Any]:
     kinds = {array.dtype for array in arrays}
     if len(kinds) == 1:
-        return kinds.pop()
+        only: np.dtype[Any] = arrays[0].dtype
+        return only
     try:
         common = np.result_type(*kinds)
         safe = len({dtype.kind for dtype in kinds}) == 1
@@ -125,7 +126,9 @@ def encode_rows(
             values = [v if v is _ABSENT else _scalar_array(name, v) for v in values]
         elif not all(isinstance(v, np.ndarray) and not v.dtype.hasobject for v in given):
             other[name] = {
-                unit: row[name] for unit, row in rows.items() if row.get(name, _ABSENT) is not _ABSENT
+                unit: row[name]
+                for unit, row in rows.items()
+                if row.get(name, _ABSENT) is not _ABSENT
             }
             continue
         known = like.variables.get(name) if like is not None else None
@@ -174,7 +177,9 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     }
     for name, variable in dataset.variables.items():
         text = str(name)
-        masked = text.removesuffix("_missing") in dataset.variables and text.endswith("_missing")
+        masked = text.removesuffix("_missing") in dataset.variables and text.endswith(
+            "_missing"
+        )
         if text == "unit" or text in ragged.values() or masked:
             continue
         if variable.dims and str(variable.dims[0]) in ragged:

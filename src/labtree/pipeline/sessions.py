@@ -70,7 +70,7 @@ def check_dataset_id(dataset_id: Any) -> str:
         raise ConfigurationError(f"dataset_id must be a non-empty string, got {dataset_id!r}")
     if set(dataset_id) & set('/\\\0:*?"<>|') or dataset_id in (".", ".."):
         raise ConfigurationError(
-            f"dataset_id {dataset_id!r} cannot name a file; leave out / \\ : * ? \" < > |"
+            f'dataset_id {dataset_id!r} cannot name a file; leave out / \\ : * ? " < > |'
         )
     return dataset_id
 
@@ -229,7 +229,7 @@ def _put(node: xr.DataTree, name: str, value: Any) -> None:
         dataset[name] = (dims, value)
     else:
         dataset.attrs[name] = value
-    node.dataset = dataset  # type: ignore[assignment]
+    node.dataset = dataset
 
 
 def add_metadata(session: xr.DataTree, metadata: Mapping[str, Any]) -> None:

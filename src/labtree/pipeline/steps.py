@@ -157,12 +157,12 @@ def _released(tree: xr.DataTree, originals: Mapping[int, Any]) -> None:
                 variable.data = variable._data.copy()
                 changed = True
         if changed:
-            node.dataset = dataset  # type: ignore[assignment]
+            node.dataset = dataset
 
 
 def _graft(target: xr.DataTree, source: xr.DataTree) -> None:
     """Make one tree equal to another, keeping the nodes that both have."""
-    target.dataset = source.to_dataset(inherit=False)  # type: ignore[assignment]
+    target.dataset = source.to_dataset(inherit=False)
     for name in set(target.children) - set(source.children):
         del target[name]
     new = {}
@@ -172,7 +172,7 @@ def _graft(target: xr.DataTree, source: xr.DataTree) -> None:
         else:
             new[name] = child.copy()
     if new:
-        target.children = {**target.children, **new}  # type: ignore[assignment]
+        target.children = {**target.children, **new}
 
 
 def _is_done(
@@ -229,7 +229,11 @@ def _run(
     }}  # fmt: skip
     key = digest({k: fingerprint_value(v) for k, v in compared.items()})
     for position, record in enumerate(records):
-        if record["key"] == key and not force and _is_done(record, records[position + 1 :], before):
+        if (
+            record["key"] == key
+            and not force
+            and _is_done(record, records[position + 1 :], before)
+        ):
             return False
 
     work, originals = _protected(session)
@@ -250,7 +254,8 @@ def _run(
     replaced = [
         record
         for record in records
-        if record["name"] == name and (record["key"] == key or set(record["outputs"]) & set(outputs))
+        if record["name"] == name
+        and (record["key"] == key or set(record["outputs"]) & set(outputs))
     ]
     if replaced:
         stale = _stale(records[records.index(replaced[0]) + 1 :], name, after)
@@ -351,7 +356,9 @@ def step(
             )
         first = next(iter(signature.parameters))
         home = body.__module__
-        public = f"labtree.mea.{body.__name__}" if home.startswith("labtree.mea") else body.__name__
+        public = (
+            f"labtree.mea.{body.__name__}" if home.startswith("labtree.mea") else body.__name__
+        )
         _KNOWN[body.__name__] = f"{public}(session=session, ...)"
 
         @functools.wraps(body)
@@ -415,7 +422,9 @@ def _on_file(
     if path is not None and path.is_file():
         session = load_session(path)
     elif starts is None:
-        raise CheckpointMissingError(f"{path}: there is no such session to run {body.__name__} on")
+        raise CheckpointMissingError(
+            f"{path}: there is no such session to run {body.__name__} on"
+        )
     else:
         session = starts(arguments)
         if path is None:
@@ -430,4 +439,3 @@ def _on_file(
         save(session, path)
     new = tuple(one for one in session.attrs.get("warnings", ()) if one not in seen)
     return StepResult(body.__name__, path, not ran, time.perf_counter() - started, new)
-

@@ -39,8 +39,9 @@ def units_of(session: xr.DataTree) -> xr.Dataset:
     """
     if "units" not in session.children:
         raise SessionError(
-            f"session {session.attrs.get('dataset_id')!r} has no units yet; run "
-            "labtree.mea.load_recording(session=session, ...) or session.session.add_units({...})"
+            f"session {session.attrs.get('dataset_id')!r} has no units yet; load them with "
+            "labtree.mea.load_recording(session=session, ...) or add them with "
+            "session.session.add_units({...})"
         )
     return session.children["units"].to_dataset(inherit=False)
 
@@ -56,7 +57,7 @@ def unit_index(units: xr.Dataset, unit_id: str) -> int:
     index = units.get_index("unit")
     if unit_id not in index:
         raise unknown("unit", unit_id, index)
-    return int(index.get_loc(unit_id))
+    return int(np.flatnonzero(units["unit"].values == unit_id)[0])
 
 
 def spike_offsets(units: xr.Dataset) -> Array:
@@ -130,9 +131,11 @@ def encode_units(
             for name in next(iter(rows.values()))
             if name != "spike_times"
             and (
-                like is not None
-                and name in like.variables
-                and like.variables[name].dims == ("spike",)
+                (
+                    like is not None
+                    and name in like.variables
+                    and like.variables[name].dims == ("spike",)
+                )
                 or len(set(counts.tolist())) > 1
             )
             and all(
@@ -201,13 +204,13 @@ def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> N
         moved = [unit for unit in before if not np.array_equal(before[unit], after[unit])]
         if moved:
             raise SessionError(
-                f"the spikes of {', '.join(moved[:5])} are divided into trials already; replacing "
-                "them would leave those wrong. First: del session['sections']"
+                f"the spikes of {', '.join(moved[:5])} are divided into trials already, which "
+                "would be wrong for other spikes. First: del session['sections']"
             )
     if old is None:
         session["units"] = xr.DataTree(encoded)
     else:
-        session["units"].dataset = encoded  # type: ignore[assignment]
+        session["units"].dataset = encoded
     for unit, values in units.items():
         for name, feature in dict(values.get("features", {})).items():
             whole = isinstance(feature, Mapping) and "data" in feature

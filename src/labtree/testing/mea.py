@@ -95,7 +95,9 @@ def _receptive_field(index: int, n_lags: int, size: int) -> Array:
     return np.asarray(time[:, None, None] * space)
 
 
-def _image(row: int, column: int, n_rows: int, n_columns: int, pre: int, n_window: int) -> Array:
+def _image(
+    row: int, column: int, n_rows: int, n_columns: int, pre: int, n_window: int
+) -> Array:
     """Return a spike's waveform that fades with distance from the unit's sensor."""
     y, x = np.mgrid[1 : n_rows + 1, 1 : n_columns + 1]
     near = np.exp(-((y - row) ** 2 + (x - column) ** 2) / 3)
@@ -239,7 +241,7 @@ def write_recording(
     }
     spikes = {}
     for unit in ids:
-        drive = {}
+        drive: dict[int, Array] = {}
         for movie in (m for m in order if "noise" in m):
             contrast = movies[movie].reshape(lengths[movie], -1) / 127.5 - 1
             kernel = fields[unit].reshape(n_lags, -1)
@@ -357,11 +359,17 @@ def _write_cmcr(
         data = group.create_dataset("SensorData 1 1", data=counts, chunks=chunks)
         _identify(data, "SensorData 1 1", "SensorData")
         _numbers(data, GroupID=1, RegionID=1)
-        _identify(group.create_dataset("SensorMeta", data=sensor_meta), "SensorMeta", "SensorMeta")
+        _identify(
+            group.create_dataset("SensorMeta", data=sensor_meta), "SensorMeta", "SensorMeta"
+        )
 
 
 def _write_cmtr(
-    truth: MeaTruth, n_samples: int, noise_peaks: float, cutout: int, random: np.random.Generator
+    truth: MeaTruth,
+    n_samples: int,
+    noise_peaks: float,
+    cutout: int,
+    random: np.random.Generator,
 ) -> None:
     columns = [("Timestamp", "<i8"), ("PeakAmplitude", "<f8"), ("IncludePeak", "u1")]
     kind = np.dtype(columns + [(str(i), "<f8") for i in range(1, cutout + 1)])
@@ -388,7 +396,9 @@ def _write_cmtr(
             wave = shape * (0.5 + number / 10)
             for sample in range(cutout):
                 noise = random.normal(0, 1, len(peaks))
-                peaks[str(sample + 1)] = np.where(peaks["IncludePeak"], wave[sample], 500) + noise
+                peaks[str(sample + 1)] = (
+                    np.where(peaks["IncludePeak"], wave[sample], 500) + noise
+                )
             truth.waveforms[unit] = np.array(
                 [peaks[str(i + 1)][: len(times)].mean() for i in range(cutout)]
             )
@@ -401,7 +411,9 @@ def _write_cmtr(
             _numbers(group, UnitID=number, SensorID=sensor, Row=row, Column=column)
             data = group.create_dataset("Peaks", data=peaks)
             data.attrs["AmplitudeThreshold"] = np.array([-4.0])
-            info = np.array([(number, 1, sensor, row, column, 5 + number, 7.5, b"a")], info_kind)
+            info = np.array(
+                [(number, 1, sensor, row, column, 5 + number, 7.5, b"a")], info_kind
+            )
             rows.append(info)
             group["Unit Info"] = info
             group["RoiSTAs"] = random.normal(size=(number + 3, cutout))
