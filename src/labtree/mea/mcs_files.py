@@ -49,7 +49,7 @@ def open_mea(path: str | Path) -> Iterator[MeaFile]:
         raise FileNotFoundError(f"{path}: there is no such file")
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(h5py.File(path, "r"))
+            file = stack.enter_context(h5py.File(path, "r", locking="best-effort"))
         except OSError as error:
             raise FormatError(
                 f"{path} cannot be read as HDF5 ({error}); expected a CMCR or CMTR file"
@@ -98,7 +98,7 @@ def _find(
             if not target.is_file():
                 return None
             try:
-                other = source.stack.enter_context(h5py.File(target, "r"))
+                other = source.stack.enter_context(h5py.File(target, "r", locking="best-effort"))
             except OSError as error:
                 raise FormatError(f"{target} cannot be read as HDF5 ({error})") from error
             return _find(source, other, f"/{link.path}/{rest}", hops - 1)
@@ -207,7 +207,7 @@ def read_analog(source: MeaFile) -> AnalogData | None:
         ticks = {channel.get("Tick") for channel in channels[: data.shape[0]]}
         if len(ticks) > 1:
             raise FormatError(
-                f"{source.path}: analog channels of different Tick {sorted(ticks)}"
+                f"{source.path}: analog channels of different Tick {ticks}"
             )
         rate = _rate(source, ticks.pop(), "Acquisition/Analog Data/ChannelMeta")
     return AnalogData(data[()], rate, channels)
@@ -376,12 +376,9 @@ def _read_unit(
     cutouts = _cutouts(peaks)
     waveform = None
     if cutouts is not None:
-        # a product with the mask reads the table once and copies nothing
-        count = int(included.sum())
-        total = included.astype(np.float64) @ cutouts
-        waveform = (total / count if count else np.full(cutouts.shape[1], np.nan)).astype("f4")
-        if count and not np.isfinite(waveform).all():  # 0 x inf: excluded peaks must not count
-            waveform = cutouts[included].mean(axis=0, dtype=np.float64).astype("f4")
+        own = cutouts[included]
+        mean = own.mean(axis=0, dtype=np.float64) if len(own) else np.full(own.shape[1], np.nan)
+        waveform = np.asarray(mean, np.float32)
     spikes = peaks["Timestamp"][included].astype(np.int64)
     amplitudes = peaks["PeakAmplitude"][included].astype(np.float64)
     if (np.diff(spikes) < 0).any():

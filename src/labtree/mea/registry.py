@@ -89,8 +89,8 @@ def _wanted(features: Iterable[str] | str) -> list[Feature]:
     wrong = [name for name in names if name not in _FEATURES]
     if wrong:
         raise ConfigurationError(
-            f"no feature {', '.join(map(repr, wrong))}; there are: {', '.join(list_features())}. "
-            "Add one with @labtree.mea.register_feature(name)"
+            f"no feature {', '.join(map(repr, wrong))}; there are: "
+            f"{', '.join(list_features())}. Add one with @labtree.mea.register_feature(name)"
         )
     return [_FEATURES[name] for name in names]
 

@@ -199,7 +199,7 @@ def spike_triggered_average(
     >>> counts = np.array([[0, 0, 1, 0, 1]])
     >>> average, n_spikes, _ = spike_triggered_average(movie, counts, (-2, 0))
     >>> average.ravel(), n_spikes
-    (array([1., 2.], dtype=float32), array([1... 2...
+    (array([1., 2.], dtype=float32), array([2]))
     """
     if movie.ndim < 1 or movie.dtype.kind not in "buif":
         raise ConfigurationError(
