@@ -66,11 +66,7 @@ def test_frif_without_frames_says_so():
 
 def test_a_feature_is_a_function_over_whole_arrays(loaded):
     @labtree.mea.register_feature("depth", version="1.0.0", requires=["load_recording"])
-    def depth(session, scale=1.0):
-        return session["units"]["amplitude"].groupby("spike_unit").mean() * scale
-
-    # as a user would write it: amplitudes by unit
-    def by_unit(session, scale=1.0):
+    def mean_amplitude(session, scale=1.0):
         units = session["units"].to_dataset()
         ends = np.cumsum(units["row_size"].values)
         means = [part.mean() for part in np.split(units["amplitude"].values, ends[:-1])]
@@ -78,7 +74,6 @@ def test_a_feature_is_a_function_over_whole_arrays(loaded):
             np.array(means) * scale, dims="unit", coords={"unit": units["unit"].values}
         )
 
-    registry._FEATURES["depth"] = registry.Feature("depth", by_unit, "1.0.0", ())
     labtree.mea.extract_features(
         ["depth"], session=loaded, config_overrides={"depth": {"scale": -2.0}}
     )

@@ -199,9 +199,13 @@ def mark_step_complete(session: xr.DataTree, name: str) -> None:
 
 
 def _node(session: xr.DataTree, path: str) -> xr.DataTree:
-    if path not in session:
-        session[path] = xr.DataTree()
-    return session[path]  # type: ignore[return-value]
+    """Return the node at a path, made if it is not there."""
+    node = session
+    for name in path.split("/"):
+        if name not in node.children:
+            node[name] = xr.DataTree()
+        node = node.children[name]
+    return node
 
 
 def _first_dim(name: str) -> str:

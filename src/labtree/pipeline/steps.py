@@ -37,7 +37,11 @@ BOOKKEEPING = (
     "created_at", "output_dir", "source_files", "labtree_format", "labtree_format_version",
     SAVED_KEY,
 )  # fmt: skip
-_KNOWN: dict[str, str] = {}  # step name -> the line that runs it
+# Steps that come with labtree, which errors can say how to run.
+_OWN = (
+    "load_recording", "load_recording_with_eimage_sta", "add_section_time",
+    "section_spike_times", "compute_sta", "extract_features",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,16 @@ def _released(tree: xr.DataTree, originals: Mapping[int, Any]) -> None:
             node.dataset = dataset
 
 
+def _written(tree: xr.DataTree, originals: Mapping[int, Any]) -> set[str]:
+    """Return the variables that a step assigned, be their values the same or not."""
+    return {
+        f"{node.relative_to(tree) if node is not tree else '.'}:{name}"
+        for node in tree.subtree
+        for name, variable in node.to_dataset(inherit=False).variables.items()
+        if isinstance(variable._data, np.ndarray) and id(variable._data) not in originals
+    }
+
+
 def _graft(target: xr.DataTree, source: xr.DataTree) -> None:
     """Make one tree equal to another, keeping the nodes that both have."""
     target.dataset = source.to_dataset(inherit=False)
@@ -193,7 +207,10 @@ def _require(session: xr.DataTree, name: str, requires: tuple[str, ...]) -> None
     missing = [one for one in requires if one not in completed_steps(session)]
     if missing:
         lines = "\n".join(
-            "    " + _KNOWN.get(one, f"{one}(session=session)") for one in missing
+            f"    labtree.mea.{one}(session=session, ...)"
+            if one in _OWN
+            else f"    {one}(session=session)"
+            for one in missing
         )
         done = ", ".join(sorted(completed_steps(session))) or "none"
         raise ConfigurationError(
@@ -247,7 +264,12 @@ def _run(
     for view, data in originals.values():
         memo[id(view)] = memo[id(data)]
     after = fingerprint_items(result, ignore_root=BOOKKEEPING, memo=memo)
-    outputs = {k: after.get(k, "") for k in {*before, *after} if before.get(k) != after.get(k)}
+    written = _written(result, originals)
+    outputs = {
+        item: after.get(item, "")
+        for item in {*before, *after}
+        if before.get(item) != after.get(item) or item in written
+    }
     _released(result, originals)
 
     records = list(result.attrs.get("steps", ()))
@@ -257,14 +279,15 @@ def _run(
         if record["name"] == name
         and (record["key"] == key or set(record["outputs"]) & set(outputs))
     ]
+    position = records.index(replaced[0]) if replaced else len(records)
+    later = [record for record in records[position:] if record not in replaced]
+    # what came out just as before is still this step's own
+    outputs |= {i: after[i] for record in replaced for i in record["outputs"] if i in after}
     if replaced:
-        stale = _stale(records[records.index(replaced[0]) + 1 :], name, after)
-        records = [record for record in records if record not in (*replaced, *stale)]
-        _forget(result, stale, records, name)
-        # what came out just as before is still this step's own
-        kept = {item for record in replaced for item in record["outputs"] if item in after}
-        outputs |= {item: after[item] for item in kept}
-    inputs = nodes_of(before, outputs)
+        stale = _stale(later, name, after)
+        later = [record for record in later if record not in stale]
+        _forget(result, stale, [*records[:position], *later], name)
+    inputs = nodes_of(before, {*outputs, *(i for record in later for i in record["outputs"])})
     record = {
         **own,
         "key": key,
@@ -275,7 +298,8 @@ def _run(
         "duration_s": duration,
         "finished_at": datetime.now(UTC).isoformat(),
     }
-    result.attrs["steps"] = [*records, record]
+    before_it = [one for one in records[:position] if one not in replaced]
+    result.attrs["steps"] = [*before_it, record, *later]
     mark_step_complete(result, name)
     _graft(session, result)
     return True
@@ -355,11 +379,6 @@ def step(
                 f"step {body.__name__} takes no argument; its first one is the session"
             )
         first = next(iter(signature.parameters))
-        home = body.__module__
-        public = (
-            f"labtree.mea.{body.__name__}" if home.startswith("labtree.mea") else body.__name__
-        )
-        _KNOWN[body.__name__] = f"{public}(session=session, ...)"
 
         @functools.wraps(body)
         def run(
