@@ -6,17 +6,29 @@ that the import itself stays quick.
 """
 
 from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from labtree.accessors import pipeline_session as _session  # noqa: F401, registers .session
+from labtree.accessors import workspace as _workspace  # noqa: F401, registers .ws
 from labtree.errors import (
     CheckpointError,
     ConfigurationError,
     FormatError,
+    ItemNotFoundError,
     LabtreeError,
     SessionError,
     WorkspaceError,
 )
+
+if TYPE_CHECKING:
+    from labtree import mea
+    from labtree.pipeline.checkpoints import load_session
+    from labtree.pipeline.sessions import SaveState, create_session
+    from labtree.pipeline.steps import StepResult, step
+    from labtree.workspace.active import active_workspace, use_workspace
+    from labtree.workspace.files import load_item, load_workspace, open_workspace
+    from labtree.workspace.manager import WorkspaceManager, get_workspace_manager
+    from labtree.workspace.verbs import create_workspace
 
 __version__ = "0.1.0"
 
@@ -24,26 +36,68 @@ __version__ = "0.1.0"
 _HOMES: dict[str, str] = {
     "SaveState": "labtree.pipeline.sessions",
     "StepResult": "labtree.pipeline.steps",
+    "WorkspaceManager": "labtree.workspace.manager",
+    "active_workspace": "labtree.workspace.active",
+    "binned_spike_counts": "labtree.objects.spike_trains",
+    "concatenate_time": "labtree.objects.spike_trains",
+    "concatenate_units": "labtree.objects.spike_trains",
     "create_session": "labtree.pipeline.sessions",
+    "create_workspace": "labtree.workspace.verbs",
+    "export_nwb": "labtree.interop.nwb",
+    "export_spikelab": "labtree.interop.spikelab_export",
+    "from_neo": "labtree.interop.neo",
+    "from_pynapple": "labtree.interop.pynapple",
+    "from_spikelab": "labtree.interop.spikelab_objects",
+    "get_workspace_manager": "labtree.workspace.manager",
+    "import_spikelab": "labtree.interop.spikelab",
+    "load_item": "labtree.workspace.files",
     "load_session": "labtree.pipeline.checkpoints",
+    "load_workspace": "labtree.workspace.files",
+    "matrix_values": "labtree.objects.pairwise",
     "mea": "labtree.mea",
+    "open_workspace": "labtree.workspace.files",
+    "pairwise_matrix": "labtree.objects.pairwise",
+    "pairwise_stack": "labtree.objects.pairwise",
+    "rate_data": "labtree.objects.rate_data",
+    "rate_slice_stack": "labtree.objects.rate_slice_stack",
+    "select_time": "labtree.objects.spike_trains",
+    "select_units": "labtree.objects.spike_trains",
+    "slices_of": "labtree.objects.spike_slice_stack",
+    "spike_counts": "labtree.objects.spike_trains",
+    "spike_data": "labtree.objects.spike_data",
+    "spike_slice_stack": "labtree.objects.spike_slice_stack",
     "step": "labtree.pipeline.steps",
+    "to_neo": "labtree.interop.neo",
+    "to_pynapple": "labtree.interop.pynapple",
+    "trains": "labtree.objects.spike_trains",
+    "unit_attributes": "labtree.objects.unit_attributes",
+    "unit_train": "labtree.objects.spike_trains",
+    "use_workspace": "labtree.workspace.active",
 }
 
 __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "FormatError",
+    "ItemNotFoundError",
     "LabtreeError",
     "SaveState",
     "SessionError",
     "StepResult",
     "WorkspaceError",
+    "WorkspaceManager",
     "__version__",
+    "active_workspace",
     "create_session",
+    "create_workspace",
+    "get_workspace_manager",
+    "load_item",
     "load_session",
+    "load_workspace",
     "mea",
+    "open_workspace",
     "step",
+    "use_workspace",
 ]
 
 
@@ -59,7 +113,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
-
-
-if find_spec("labtree.accessors.session") is None:
-    import labtree.accessors.pipeline_session  # noqa: F401

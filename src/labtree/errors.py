@@ -7,8 +7,12 @@ catch for it, so ``except KeyError`` works without knowing labtree.
 __all__ = [
     "CheckpointError",
     "ConfigurationError",
+    "DataError",
     "FormatError",
+    "ItemNotFoundError",
     "LabtreeError",
+    "LossWarning",
+    "MissingDependencyError",
     "SessionError",
     "WorkspaceError",
 ]
@@ -27,6 +31,10 @@ class WorkspaceError(LabtreeError, ValueError):
     """A workspace cannot do what was asked; nothing in it has changed."""
 
 
+class ItemNotFoundError(WorkspaceError, KeyError):
+    """A workspace has no such namespace or key; the message lists those that it has."""
+
+
 class SessionError(LabtreeError, ValueError):
     """A session, recorded or of a pipeline, cannot do what was asked."""
 
@@ -41,3 +49,15 @@ class ConfigurationError(LabtreeError, ValueError):
 
 class FormatError(LabtreeError, ValueError):
     """A file is not what it should be: foreign, damaged, or of an unknown version."""
+
+
+class DataError(LabtreeError, ValueError):
+    """Data are not what their kind requires; nothing was made of them."""
+
+
+class MissingDependencyError(LabtreeError, ImportError):
+    """An optional library is not installed; the message says how to install it."""
+
+
+class LossWarning(UserWarning):
+    """Something could not come along to or from another format; all else did."""

@@ -1,5 +1,6 @@
 """Arrays that xarray reads when it needs them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from xarray.core.variable import Variable
 
 from labtree.storage import codecs, exact
 from labtree.storage.blobs import Blob
+from labtree.storage.sources import BytesSource
 
-__all__ = ["StoredArray", "lazy", "stored_array"]
+__all__ = ["StoredArray", "lazy", "load_variables", "memory_array", "stored_array"]
 
 
 class StoredArray(BackendArray):
@@ -64,7 +66,8 @@ class StoredArray(BackendArray):
 
 def lazy(array: StoredArray) -> Any:
     """Return `array` as the data of a Variable: read when indexed, copied when written to."""
-    return indexing.CopyOnWriteArray(indexing.LazilyIndexedArray(array))
+    wrapped: Any = indexing.LazilyIndexedArray(array)
+    return indexing.CopyOnWriteArray(wrapped)
 
 
 def stored_array(variable: Variable) -> StoredArray | None:
@@ -79,3 +82,26 @@ def stored_array(variable: Variable) -> StoredArray | None:
     if not all(isinstance(part, slice) for part in data.key.tuple):
         return None
     return data.array if isinstance(data.array, StoredArray) else None
+
+
+def memory_array(values: np.ndarray, path: str) -> Any:
+    """Return an array as data of a Variable that xarray does not change, whatever its dtype."""
+    spec, plain = codecs.encode(values, path)
+    blobs = [
+        Blob(BytesSource(part.tobytes()), 0, part.dtype, part.shape, None, path)
+        for part in plain
+    ]
+    return lazy(StoredArray(spec, blobs))
+
+
+def load_variables(variables: Iterable[Variable]) -> None:
+    """Read stored arrays into memory, in place, each checked.
+
+    Objects and dates stay encoded there, because xarray could change them.
+    """
+    for variable in variables:
+        stored = stored_array(variable)
+        if stored is None or stored.dtype.kind in "biufcUSV":
+            variable.load()
+        elif not all(isinstance(blob.place[0], BytesSource) for blob in stored.blobs):
+            variable.data = memory_array(stored.read(), stored.blobs[0].name)

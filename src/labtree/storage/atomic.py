@@ -11,7 +11,9 @@ from pathlib import Path
 
 __all__ = ["folder_lock", "replace_file", "temporary_path"]
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.labtree-tmp")
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<host>[^.]*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.labtree-tmp"
+)
 _DAY = 86400.0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from h5py import h5, h5a, h5p, h5s, h5t
 
 from labtree.storage import codecs, exact
-from labtree.storage.names import encode_name
+from labtree.storage.names import is_legal
 
 __all__ = ["EXACT", "RESERVED", "read_attributes", "write_attributes", "write_native"]
 
@@ -82,7 +82,7 @@ def _is_exact(value: Any) -> bool:
     if kind is str:
         return _is_text(value)
     if kind is int:
-        return -(2**63) <= value < 2**63
+        return bool(-(2**63) <= value < 2**63)
     if kind is np.ndarray:
         return value.ndim == 1 and value.size > 1 and codecs.plain(value.dtype)
     return kind is float
@@ -137,7 +137,7 @@ def write_attributes(
             complete = False
             continue
         complete = complete and _is_exact(value)
-        mirror = _mirror(value) if name and encode_name(name) == name else None
+        mirror = _mirror(value) if name and is_legal(name) else None
         if mirror is None:
             complete = False
         else:
@@ -162,7 +162,7 @@ def read_attributes(owner: Any, taken: frozenset[str] = frozenset()) -> dict[Any
     merged = {}
     for name, value in kept.items():
         hidden = type(name) is not str or name in RESERVED or name in taken
-        mirror = None if hidden or not name or encode_name(name) != name else _mirror(value)
+        mirror = None if hidden or not name or not is_legal(name) else _mirror(value)
         if mirror is None:
             merged[name] = found.pop(name, value)
         elif name in found:

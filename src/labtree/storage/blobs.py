@@ -1,26 +1,16 @@
-"""Arrays that lie as plain bytes in a file: read whole and checked, or in part.
-
-A :class:`Blob` knows where its bytes are and what they mean. Its source is a file
-on disk, an anonymous scratch file, or bytes in memory; all are read with plain
-positioned reads, so threads do not wait for one another and nothing is mapped that
-another program could cut short.
-"""
+"""Arrays that lie as plain bytes in a source: read whole and checked, or in part."""
 
 import math
-import os
-import tempfile
-import threading
 import zlib
-from collections.abc import Iterable
 from itertools import product
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
 import numpy as np
 
 from labtree.errors import FormatError
+from labtree.storage.sources import BytesSource, FileSource, Source, as_bytes
 
-__all__ = ["Blob", "BytesSource", "FileSource", "ScratchSource", "as_bytes", "checksum", "identity"]
+__all__ = ["Blob", "checksum"]
 
 # A gap between two pieces that is cheaper to read than a second read call.
 _GAP = 1 << 16
@@ -29,206 +19,9 @@ _BLOCK = 1 << 24
 Key = tuple[int | slice | np.ndarray, ...]
 
 
-def as_bytes(array: np.ndarray) -> np.ndarray:
-    """Return the bytes of an array in C order, without a copy where it is so already."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
 def checksum(array: np.ndarray) -> int:
     """Return the CRC-32 of an array's bytes in C order."""
     return zlib.crc32(as_bytes(array))
-
-
-def identity(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
-    """Return what changes when a file is replaced: device, inode, time (ns) and size."""
-    stat = os.stat(path)  # noqa: PTH116, for str too
-    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
-class Source(Protocol):
-    """Where bytes come from."""
-
-    name: str
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill `buffer` from `offset` on; return how many bytes there were."""
-        ...
-
-
-def _read_into(file: BinaryIO, lock: threading.Lock, buffer: memoryview, offset: int) -> int:
-    done = 0
-    while done < len(buffer):
-        if hasattr(os, "preadv"):
-            count = os.preadv(file.fileno(), [buffer[done:]], offset + done)
-        else:  # Windows has no positioned read
-            with lock:
-                file.seek(offset + done)
-                count = file.readinto(buffer[done:])  # type: ignore[attr-defined]
-        if count <= 0:
-            break
-        done += count
-    return done
-
-
-class FileSource:
-    """A file on disk, opened when first read; pickles as its path."""
-
-    def __init__(self, path: str | Path, known: tuple[int, int, int, int] | None = None):
-        self.name = str(path)
-        self._known = known or identity(path)
-        self._lock = threading.Lock()
-        self._file: BinaryIO | None = None
-        self._closed = False
-
-    def _opened(self) -> BinaryIO:
-        with self._lock:
-            if self._closed:
-                raise ValueError(f"{self.name} was closed; open it again to read from it")
-            if self._file is None:
-                file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed by close()
-                stat = os.fstat(file.fileno())
-                found = stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
-                if found != self._known:
-                    file.close()
-                    raise FormatError(
-                        f"{self.name} changed on disk after it was opened; open it again"
-                    )
-                self._file = file  # type: ignore[assignment]
-            return self._file  # type: ignore[return-value]
-
-    def hold(self) -> None:
-        """Open the file now, so that later reads see it even when it is replaced."""
-        self._opened()
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill `buffer` from `offset` on; return how many bytes there were."""
-        return _read_into(self._opened(), self._lock, buffer, offset)
-
-    def close(self) -> None:
-        """Let go of the file; reading from it is an error from now on."""
-        with self._lock:
-            self._closed = True
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-
-    def __reduce__(self) -> Any:
-        return FileSource, (self.name, self._known)
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
-            self._file.close()  # type: ignore[union-attr]
-
-
-class BytesSource:
-    """Bytes in memory."""
-
-    def __init__(self, data: bytes, name: str = "memory"):
-        self.name = name
-        self._data = data
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill `buffer` from `offset` on; return how many bytes there were."""
-        part = self._data[offset : offset + len(buffer)]
-        buffer[: len(part)] = part
-        return len(part)
-
-
-class ScratchSource:
-    """An anonymous temporary file that arrays are put into; freed space is used again.
-
-    The file has no name where the system allows it, so that nothing is left behind
-    however the process ends.
-    """
-
-    def __init__(self, folder: str | None = None):
-        self.name = "the temporary file of a lazy workspace"
-        self._file: BinaryIO = tempfile.TemporaryFile(  # type: ignore[assignment]  # noqa: SIM115
-            prefix="labtree-", dir=folder, buffering=0
-        )
-        self._lock = threading.Lock()
-        self._end = 0
-        self._free: list[tuple[int, int]] = []  # offset, size
-        self._closed = False
-
-    @property
-    def size(self) -> int:
-        """Bytes that the file takes, free space included."""
-        return self._end
-
-    def write(self, pieces: Iterable[np.ndarray], nbytes: int) -> int:
-        """Put arrays of `nbytes` together one after the other; return their offset."""
-        offset = self._allocate(nbytes)
-        position = offset
-        try:
-            for piece in pieces:
-                view = memoryview(as_bytes(piece))
-                while view:
-                    if hasattr(os, "pwrite"):
-                        count = os.pwrite(self._file.fileno(), view, position)
-                    else:
-                        with self._lock:
-                            self._file.seek(position)
-                            count = self._file.write(view)
-                    position += count
-                    view = view[count:]
-        except BaseException:
-            self.free(offset, nbytes)
-            raise
-        return offset
-
-    def _allocate(self, nbytes: int) -> int:
-        with self._lock:
-            if self._closed:
-                raise ValueError("the lazy workspace was closed; nothing can be stored in it")
-            for i, (offset, size) in enumerate(self._free):
-                if size >= nbytes:
-                    if size == nbytes:
-                        del self._free[i]
-                    else:
-                        self._free[i] = (offset + nbytes, size - nbytes)
-                    return offset
-            offset = self._end
-            self._end += nbytes
-            return offset
-
-    def free(self, offset: int, nbytes: int) -> None:
-        """Give space back."""
-        if not nbytes:
-            return
-        with self._lock:
-            merged = (offset, nbytes)
-            kept = []
-            for start, size in self._free:
-                if start + size == merged[0]:
-                    merged = (start, size + merged[1])
-                elif merged[0] + merged[1] == start:
-                    merged = (merged[0], merged[1] + size)
-                else:
-                    kept.append((start, size))
-            if merged[0] + merged[1] == self._end:
-                self._end = merged[0]
-                if not self._closed:
-                    self._file.truncate(self._end)
-            else:
-                kept.append(merged)
-            self._free = kept
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill `buffer` from `offset` on; return how many bytes there were."""
-        if self._closed:
-            raise ValueError("the lazy workspace was closed; nothing can be read from it")
-        return _read_into(self._file, self._lock, buffer, offset)
-
-    def close(self) -> None:
-        """Remove the temporary file."""
-        with self._lock:
-            self._closed = True
-            self._file.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
 
 
 class Blob:
@@ -248,7 +41,7 @@ class Blob:
         The array's path in its file, for errors.
     """
 
-    __slots__ = ("__weakref__", "crc", "dtype", "name", "offset", "shape", "source")
+    __slots__ = ("__weakref__", "crc", "dtype", "name", "place", "shape")
 
     def __init__(
         self,
@@ -259,8 +52,8 @@ class Blob:
         crc: int | None,
         name: str,
     ):
-        self.source = source
-        self.offset = offset
+        # One attribute, so that a thread that reads meanwhile sees both or neither change.
+        self.place = (source, offset)
         self.dtype = dtype
         self.shape = shape
         self.crc = crc
@@ -273,27 +66,23 @@ class Blob:
 
     def _bytes(self, offset: int, nbytes: int) -> bytearray:
         buffer = bytearray(nbytes)
-        found = self.source.read_into(memoryview(buffer), self.offset + offset)
+        source, start = self.place
+        found = source.read_into(memoryview(buffer), start + offset)
         if found != nbytes:
-            raise FormatError(
-                f"{self.source.name}: {self.name} is cut short: "
-                f"{found} of {nbytes} bytes are there"
-            )
+            raise FormatError(_cut_short(source, self.name, found, nbytes))
         return buffer
 
     def read(self) -> np.ndarray:
         """Return the whole array, checked against its checksum."""
         array = np.empty(self.shape, self.dtype)
         if array.nbytes:
-            found = self.source.read_into(memoryview(as_bytes(array)), self.offset)
+            source, offset = self.place
+            found = source.read_into(as_bytes(array), offset)
             if found != array.nbytes:
-                raise FormatError(
-                    f"{self.source.name}: {self.name} is cut short: "
-                    f"{found} of {array.nbytes} bytes are there"
-                )
+                raise FormatError(_cut_short(source, self.name, found, array.nbytes))
             if self.crc is not None and checksum(array) != self.crc:
                 raise FormatError(
-                    f"{self.source.name}: {self.name} is damaged: its bytes do not match the "
+                    f"{source.name}: {self.name} is damaged: its bytes do not match the "
                     "checksum that was written with them; restore the file from a copy, or "
                     "read the other items one by one"
                 )
@@ -338,11 +127,15 @@ class Blob:
             result[first : first + count] = piece
 
     def __reduce__(self) -> Any:
-        source, offset = self.source, self.offset
+        source, offset = self.place
         if not isinstance(source, FileSource):
             # A scratch file dies with its process: the bytes travel instead.
             source, offset = BytesSource(self.read().tobytes(), self.name), 0
         return Blob, (source, offset, self.dtype, self.shape, self.crc, self.name)
+
+
+def _cut_short(source: Source, name: str, found: int, expected: int) -> str:
+    return f"{source.name}: {name} is cut short: {found} of {expected} bytes are there"
 
 
 def _is_int(part: object) -> bool:

@@ -3,10 +3,12 @@
 It stands behind the last byte that belongs to HDF5, as a zip archive's directory
 does, so that one read from the end of the file tells everything. HDF5 ignores it.
 A program that changes the file through HDF5 cuts it off when it closes the file; one
-that was stopped before that is noticed by the copy of the HDF5 superblock.
+that was stopped before that is noticed by the checksum of the HDF5 superblock.
 
 Layout, from the end of the file backwards: a footer of 48 bytes (magic, version,
-sizes and checksums), the JSON text, and the values of small index coordinates.
+checksums and sizes); the text, a JSON header and then a JSON record a node, each on a
+line of its own, so that one record is found without reading the others; and the values
+of small index coordinates.
 """
 
 import json
@@ -31,15 +33,36 @@ _SUPERBLOCK = 48
 
 
 class Catalogue(NamedTuple):
-    """The content of a catalogue: its JSON, and the values of index coordinates."""
+    """The content of a catalogue: its header, its text, and values of index coordinates."""
 
-    content: dict[str, Any]
+    header: dict[str, Any]
+    text: bytes
     values: bytes
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records of all nodes, parents before children."""
+        lines = self.text.split(b"\n")[1:]
+        return json.loads(b"[" + b",".join(lines) + b"]")  # type: ignore[no-any-return]
 
-def write_catalogue(path: Path, content: dict[str, Any], values: bytes) -> None:
+    def record(self, path: list[str]) -> dict[str, Any] | None:
+        """Return the record of one node, or None; the others are not parsed."""
+        start = self.text.find(b'\n{"path":' + _dump(path) + b",")
+        if start < 0:
+            return None
+        end = self.text.find(b"\n", start + 1)
+        line = self.text[start + 1 :] if end < 0 else self.text[start + 1 : end]
+        return json.loads(line)  # type: ignore[no-any-return]
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def write_catalogue(
+    path: Path, header: dict[str, Any], records: list[dict[str, Any]], values: bytes
+) -> None:
     """Append a catalogue to a closed HDF5 file."""
-    text = json.dumps(content, separators=(",", ":")).encode()
+    text = b"\n".join(map(_dump, (header, *records)))
     with path.open("rb+") as file:
         superblock = zlib.crc32(file.read(_SUPERBLOCK))
         file.seek(0, 2)
@@ -87,7 +110,7 @@ def read_catalogue(path: Path) -> Catalogue | None:
     values, text = block[:values_size], block[values_size:]
     if zlib.crc32(text) != text_crc or zlib.crc32(values) != values_crc:
         return None
-    return Catalogue(json.loads(text), values)
+    return Catalogue(json.loads(text[: text.find(b"\n") % (len(text) + 1)]), text, values)
 
 
 def _foreign(path: Path, start: bytes) -> str:
@@ -101,4 +124,6 @@ def _foreign(path: Path, start: bytes) -> str:
     for magic, what in known.items():
         if start.startswith(magic) and (magic or not start):
             return f"{path} is {what}, not a workspace (HDF5)"
-    return f"{path} is not a workspace: it begins with {start[:8]!r}, an HDF5 file with {_HDF5!r}"
+    return (
+        f"{path} is not a workspace: it begins with {start[:8]!r}, an HDF5 file with {_HDF5!r}"
+    )

@@ -29,7 +29,17 @@ import numpy as np
 from labtree.errors import FormatError
 from labtree.storage import exact
 
-__all__ = ["Spec", "companion", "decode", "encode", "encode_block", "extra_dimension", "hints", "plain", "view_spec"]
+__all__ = [
+    "Spec",
+    "companion",
+    "decode",
+    "encode",
+    "encode_block",
+    "extra_dimension",
+    "hints",
+    "plain",
+    "view_spec",
+]
 
 Spec = dict[str, Any]
 
@@ -285,5 +295,7 @@ def _decode_text(spec: Spec, arrays: list[np.ndarray]) -> np.ndarray:
     else:
         for i, item in enumerate(data):
             result[i] = exact.decode(json.loads(item))
-    result = result.reshape(shape)
-    return result.astype(np.dtypes.StringDType()) if spec["dtype"] == "StringDType" else result
+    shaped: np.ndarray = result.reshape(shape)
+    if spec["dtype"] == "StringDType":
+        return shaped.astype(np.dtypes.StringDType())
+    return shaped

@@ -17,14 +17,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["decode", "dtype_from_json", "dtype_to_json", "dumps", "encode", "loads", "refusal"]
+__all__ = [
+    "decode",
+    "decode_timezone",
+    "dtype_from_json",
+    "dtype_to_json",
+    "dumps",
+    "encode",
+    "encode_timezone",
+    "loads",
+    "refusal",
+]
 
-#: Called with each array that is met; gives the name under which it was put elsewhere.
-ArraySink = Callable[[np.ndarray, str], str]
-ArraySource = Callable[[str], np.ndarray]
+#: Called with each array or unknown object that is met, and its path; gives the name
+#: under which it was put elsewhere.
+Sink = Callable[[Any, str], str]
+Source = Callable[[str], Any]
 
 _PLAIN = (str, int, bool, type(None))
-_CONTAINERS = {list: None, tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+_CONTAINERS: dict[type[Any], str | None] = {
+    list: None,
+    tuple: "$tuple",
+    set: "$set",
+    frozenset: "$frozenset",
+}
 _ADVICE = {
     "OrderedDict": "use dict(...)",
     "defaultdict": "use dict(...)",
@@ -70,7 +86,7 @@ def loads(text: str | bytes) -> Any:
     return decode(json.loads(text))
 
 
-def encode(value: Any, path: str = "obj", sink: ArraySink | None = None) -> Any:
+def encode(value: Any, path: str = "obj", sink: Sink | None = None) -> Any:
     """Return `value` in terms that JSON holds.
 
     Parameters
@@ -82,8 +98,9 @@ def encode(value: Any, path: str = "obj", sink: ArraySink | None = None) -> Any:
     path
         How to name `value` in an error.
     sink
-        Called with each array and its path; the name that it returns is written in
-        place of the array's values. Without it arrays are written as base64.
+        Called with each array, and each object that has no form here, and its path; the
+        name that it returns is written in its place. Without it arrays are written as
+        base64.
 
     Raises
     ------
@@ -96,7 +113,7 @@ def encode(value: Any, path: str = "obj", sink: ArraySink | None = None) -> Any:
         raise refusal(value, path, "nesting this deep, or a value that holds itself") from None
 
 
-def _encode(value: Any, path: str, sink: ArraySink | None) -> Any:
+def _encode(value: Any, path: str, sink: Sink | None) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -117,10 +134,12 @@ def _encode(value: Any, path: str, sink: ArraySink | None) -> Any:
         if value.dtype.kind == "O" or value.dtype.hasobject:
             raise refusal(value, path)
         return {"$scalar": [dtype_to_json(value.dtype), _base64(np.asarray(value).tobytes())]}
+    if sink is not None:
+        return {"$part": sink(value, path)}
     raise refusal(value, path)
 
 
-def decode(value: Any, source: ArraySource | None = None) -> Any:
+def decode(value: Any, source: Source | None = None) -> Any:
     """Return the value that :func:`encode` was given.
 
     Parameters
@@ -128,7 +147,7 @@ def decode(value: Any, source: ArraySource | None = None) -> Any:
     value
         What JSON gave back.
     source
-        Gives the array for a name that `sink` returned.
+        Gives the object for a name that `sink` returned.
     """
     if type(value) is list:
         return [decode(item, source) for item in value]
@@ -141,7 +160,7 @@ def decode(value: Any, source: ArraySource | None = None) -> Any:
     return {key: decode(item, source) for key, item in value.items()}
 
 
-def _decode_tagged(tag: str, content: Any, source: ArraySource | None) -> Any:
+def _decode_tagged(tag: str, content: Any, source: Source | None) -> Any:
     if tag == "$dict":
         return {decode(key, source): decode(item, source) for key, item in content}
     for kind, name in _CONTAINERS.items():
@@ -157,7 +176,7 @@ def _decode_tagged(tag: str, content: Any, source: ArraySource | None) -> Any:
         for i, item in enumerate(items):
             array[i] = decode(item, source)
         return array.reshape(shape)
-    if tag == "$variable" and source is not None:
+    if tag == "$part" and source is not None:
         return source(content)
     if tag == "$scalar":
         dtype, data = content
@@ -174,7 +193,7 @@ def _encode_float(value: float) -> Any:
     return {"$float": struct.pack("<d", value).hex()}
 
 
-def _encode_dict(value: dict[Any, Any], path: str, sink: ArraySink | None) -> Any:
+def _encode_dict(value: dict[Any, Any], path: str, sink: Sink | None) -> Any:
     if all(type(key) is str and key[:1] != "$" for key in value):
         return {key: _encode(item, f"{path}[{key!r}]", sink) for key, item in value.items()}
     return {
@@ -185,9 +204,9 @@ def _encode_dict(value: dict[Any, Any], path: str, sink: ArraySink | None) -> An
     }
 
 
-def _encode_array(array: np.ndarray, path: str, sink: ArraySink | None) -> Any:
+def _encode_array(array: np.ndarray, path: str, sink: Sink | None) -> Any:
     if sink is not None:
-        return {"$variable": sink(array, path)}
+        return {"$part": sink(array, path)}
     if array.dtype.kind == "O":
         items = [_encode(item, f"{path}.flat[{i}]", None) for i, item in enumerate(array.flat)]
         return {"$objects": [list(array.shape), items]}
@@ -210,7 +229,7 @@ def dtype_to_json(dtype: np.dtype[Any]) -> Any:
         return {"base": dtype_to_json(base), "shape": list(shape)}
     if dtype.names is None:
         return dtype.str
-    fields = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
+    fields: list[Any] = [dict(dtype.fields or {})[name] for name in dtype.names]
     return {
         "names": list(dtype.names),
         "formats": [dtype_to_json(field[0]) for field in fields],
@@ -235,7 +254,9 @@ def dtype_from_json(value: Any) -> np.dtype[Any]:
     }
     if any(title is not None for title in value["titles"]):
         fields["titles"] = value["titles"]
-    return np.dtype(fields, align=value["aligned"])
+    make: Any = np.dtype  # numpy does not type this form
+    structured: np.dtype[Any] = make(fields, align=value["aligned"])
+    return structured
 
 
 def _base64(data: bytes) -> str:
@@ -250,7 +271,8 @@ def _complex(text: str) -> complex:
     return complex(*struct.unpack("<2d", bytes.fromhex(text)))
 
 
-def _encode_timezone(zone: dt.tzinfo | None) -> Any:
+def encode_timezone(zone: dt.tzinfo | None) -> Any:
+    """Return a zone as JSON: None, "UTC", the key of a ZoneInfo, or an offset in seconds."""
     if zone is None or zone is dt.UTC:
         return None if zone is None else "UTC"
     key = getattr(zone, "key", None)
@@ -261,7 +283,8 @@ def _encode_timezone(zone: dt.tzinfo | None) -> Any:
     raise TypeError(f"cannot keep the time zone {zone!r} exactly; use zoneinfo.ZoneInfo")
 
 
-def _decode_timezone(zone: Any) -> dt.tzinfo | None:
+def decode_timezone(zone: Any) -> dt.tzinfo | None:
+    """Return the time zone that :func:`encode_timezone` wrote."""
     if zone is None or zone == "UTC":
         return None if zone is None else dt.UTC
     if isinstance(zone, str):
@@ -272,13 +295,13 @@ def _decode_timezone(zone: Any) -> dt.tzinfo | None:
 
 
 def _encode_datetime(value: dt.datetime | dt.time) -> Any:
-    return [value.replace(tzinfo=None).isoformat(), value.fold, _encode_timezone(value.tzinfo)]
+    return [value.replace(tzinfo=None).isoformat(), value.fold, encode_timezone(value.tzinfo)]
 
 
 def _decode_datetime(kind: type[Any]) -> Callable[[Any], Any]:
     def read(content: Any) -> Any:
         text, fold, zone = content
-        return kind.fromisoformat(text).replace(fold=fold, tzinfo=_decode_timezone(zone))
+        return kind.fromisoformat(text).replace(fold=fold, tzinfo=decode_timezone(zone))
 
     return read
 
@@ -286,13 +309,13 @@ def _decode_datetime(kind: type[Any]) -> Callable[[Any], Any]:
 def _encode_timestamp(value: pd.Timestamp) -> Any:
     wall = value.tz_localize(None)
     count = int(wall.to_numpy().astype(np.int64))
-    return [count, value.unit, value.fold, _encode_timezone(value.tzinfo)]
+    return [count, value.unit, value.fold, encode_timezone(value.tzinfo)]
 
 
 def _decode_timestamp(content: Any) -> pd.Timestamp:
     count, unit, fold, zone = content
     wall = pd.Timestamp(np.datetime64(count, unit))
-    return wall if zone is None else wall.replace(fold=fold, tzinfo=_decode_timezone(zone))
+    return wall if zone is None else wall.replace(fold=fold, tzinfo=decode_timezone(zone))
 
 
 def _is(kind: type[Any]) -> Callable[[Any], bool]:

@@ -4,6 +4,7 @@ A name goes in as it is where it can. The rest is percent-encoded (RFC 3986), so
 that the real name can always be read back: ``a/b`` becomes ``a%2Fb``.
 """
 
+import functools
 import hashlib
 from urllib.parse import unquote
 
@@ -50,8 +51,6 @@ def encode_name(name: str) -> str:
     >>> encode_name("a/b"), encode_name("."), encode_name("rates"), encode_name("50%")
     ('a%2Fb', '%2E', 'rates', '50%25')
     """
-    if name.isalnum() and len(name) < 60:
-        return name
     last = len(name) - 1
     encoded = "".join(
         _percent(character)
@@ -70,6 +69,7 @@ def encode_name(name: str) -> str:
     return data[:200].decode(errors="ignore") + "%~" + digest
 
 
+@functools.lru_cache(maxsize=4096)
 def is_legal(name: str) -> bool:
     """Say whether a file holds a name as it is, percent signs included."""
     plain = name.replace("%", "_")

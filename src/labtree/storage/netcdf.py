@@ -7,7 +7,9 @@ documents it (appendix "File format specifications") and the HDF5 dimension scal
 specification.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t
 
 from labtree.storage.attributes import write_native
+from labtree.storage.sources import as_bytes
 
-__all__ = ["NON_COORDINATE", "NetCDFWriter"]
+__all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions"]
 
 #: What netCDF-4 puts before the name of a variable that is named like a dimension
 #: but is no coordinate of it.
@@ -49,7 +52,7 @@ def _scale_text(size: int) -> Any:
     return kind
 
 
-_CLASS_TYPE, _CLASS = _scale_text(16), np.array(b"DIMENSION_SCALE\0")
+_CLASS_TYPE, _CLASS = _scale_text(16), np.array(b"DIMENSION_SCALE\0", "S16")
 
 
 def _file_type(dtype: np.dtype[Any]) -> Any:
@@ -69,7 +72,10 @@ class NetCDFWriter:
         self._group_creation.set_link_creation_order(_ORDERED)
         self._group_creation.set_attr_creation_order(_ORDERED)
         self._contiguous = self._dataset_creation()
+        # Space at once and no fill values: the bytes are then put where they belong
+        # without passing through HDF5.
         self._contiguous.set_fill_time(h5d.FILL_TIME_NEVER)
+        self._contiguous.set_alloc_time(h5d.ALLOC_TIME_EARLY)
         self._bare = self._dataset_creation()
         self._dimensions = 0
         self._types: dict[np.dtype[Any], Any] = {}
@@ -77,6 +83,7 @@ class NetCDFWriter:
         self.file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
         version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
         write_native(self.file, "_NCProperties", version)
+        self._raw = path.open("rb+", buffering=0)
 
     @staticmethod
     def _dataset_creation() -> Any:
@@ -107,11 +114,16 @@ class NetCDFWriter:
         creation = self._contiguous
         return h5d.create(group, name.encode(), kind, self._space(shape), dcpl=creation)
 
-    def write(self, variable: Any, array: np.ndarray) -> None:
-        """Write all values of a variable."""
-        if array.size:
-            kind = self._types[array.dtype]
-            variable.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(array), kind)
+    def write(self, variable: Any, array: np.ndarray) -> int:
+        """Write all values of a variable; return where in the file they begin."""
+        if not array.size:
+            return 0
+        offset: int = variable.get_offset()
+        self._raw.seek(offset)
+        view = as_bytes(array)
+        while view:  # a full disk can take a part of it before it says so
+            view = view[self._raw.write(view) :]
+        return offset
 
     def write_part(self, variable: Any, key: tuple[slice, ...], array: np.ndarray) -> None:
         """Write the values of a block of a variable."""
@@ -128,6 +140,7 @@ class NetCDFWriter:
         group: Any,
         sizes: Mapping[str, int],
         variables: Iterable[tuple[str, tuple[str, ...], Any]],
+        shared: "SharedDimensions | None" = None,
     ) -> None:
         """Make the dimensions of a group and say which variable has which.
 
@@ -140,50 +153,103 @@ class NetCDFWriter:
         variables
             File name, dimensions and open dataset of each variable. A variable that is
             named like its first dimension becomes the coordinate of it.
+        shared
+            Where dimensions without a coordinate are made once for many groups.
         """
-        if not sizes:
-            return
         variables = list(variables)
-        numbers = {name: self._dimensions + i for i, name in enumerate(sizes)}
-        self._dimensions += len(sizes)
-        scales = {
+        coordinates = {
             name: (variable, dims) for name, dims, variable in variables if name in dims[:1]
         }
-        addresses: dict[str, int] = {}
+        scales: dict[str, _Scale] = {}
         for name, size in sizes.items():
-            scale, dims = scales.get(name) or (self._bare_scale(group, name, size), (name,))
-            _set_scale(scale, name if name in scales else _BARE % size, numbers[name])
+            variable, _ = coordinates.get(name, (None, None))
+            scale = None if variable is not None or shared is None else shared.get(name, size)
+            if scale is None:
+                scale = self._scale(group, name, size, variable)
+            scales[name] = scale
+        for variable, dims in coordinates.values():
             if len(dims) > 1:
-                ids = np.array([numbers[dim] for dim in dims], np.int32)
-                write_native(scale, "_Netcdf4Coordinates", ids)
-            addresses[name] = h5o.get_info(scale).addr
-            scales[name] = (scale, dims)
-        users: dict[str, list[tuple[int, int]]] = {name: [] for name in sizes}
+                numbers = np.array([scales[dim].number for dim in dims], np.int32)
+                write_native(variable, "_Netcdf4Coordinates", numbers)
         for name, dims, variable in variables:
             if not dims or name == dims[0]:
                 continue
-            _set_dimensions(variable, [addresses[dim] for dim in dims])
+            _set_dimensions(variable, [scales[dim].address for dim in dims])
             address = h5o.get_info(variable).addr
             for axis, dim in enumerate(dims):
-                users[dim].append((address, axis))
-        for name, pairs in users.items():
-            if pairs:
-                _set_users(scales[name][0], pairs)
+                scales[dim].users.append((address, axis))
+        for scale in scales.values():
+            if not scale.is_shared:
+                scale.finish()
 
-    def _bare_scale(self, group: Any, name: str, size: int) -> Any:
-        space = self._space((size,))
-        return h5d.create(group, name.encode(), h5t.IEEE_F32BE, space, dcpl=self._bare)
+    def _scale(
+        self, group: Any, name: str, size: int, variable: Any, is_shared: bool = False
+    ) -> "_Scale":
+        """Make a dimension out of a variable, or out of nothing."""
+        scale, title = variable, name
+        if scale is None:
+            space, title = self._space((size,)), _BARE % size
+            scale = h5d.create(group, name.encode(), h5t.IEEE_F32BE, space, dcpl=self._bare)
+        _set_scale(scale, title, self._dimensions)
+        self._dimensions += 1
+        return _Scale(scale, h5o.get_info(scale).addr, self._dimensions - 1, is_shared)
 
     def close(self) -> None:
         """Write everything out and close the file."""
+        self._raw.close()
         self.file.close()
+
+
+@dataclass(slots=True)
+class _Scale:
+    """A dimension in a file: its dataset, address and number, and who refers to it."""
+
+    dataset: Any
+    address: int
+    number: int
+    is_shared: bool
+    users: list[tuple[int, int]] = field(default_factory=list)
+
+    def finish(self) -> None:
+        if self.users:
+            _set_users(self.dataset, self.users)
+
+
+class SharedDimensions:
+    """Dimensions of a group that the groups below it use: a name and size is made once.
+
+    Only dimensions without a coordinate are shared; in netCDF-4 they are visible in all
+    groups below.
+    """
+
+    def __init__(self, writer: NetCDFWriter, group: Any, taken: Iterable[str]):
+        self._writer, self._group, self._taken = writer, group, set(taken)
+        self._scales: dict[tuple[str, int], _Scale] = {}
+
+    def get(self, name: str, size: int) -> _Scale | None:
+        """Return the scale of a dimension, or None where the name is taken."""
+        scale = self._scales.get((name, size))
+        if scale is None and name not in self._taken:
+            self._taken.add(name)
+            scale = self._writer._scale(self._group, name, size, None, is_shared=True)
+            self._scales[name, size] = scale
+        return scale
+
+    def finish(self) -> None:
+        """Write down who uses the dimensions."""
+        for scale in self._scales.values():
+            scale.finish()
+
+
+@functools.lru_cache(maxsize=1000)
+def _title(text: str) -> tuple[Any, np.ndarray]:
+    data = text.encode() + b"\0"
+    return _scale_text(len(data)), np.array(data, f"S{len(data)}")
 
 
 def _set_scale(scale: Any, title: str, number: int) -> None:
     h5a.create(scale, b"CLASS", _CLASS_TYPE, _SCALAR).write(_CLASS, mtype=_CLASS_TYPE)
-    text = np.array(title.encode() + b"\0")
-    kind = _scale_text(text.dtype.itemsize + 1)
-    text = text.astype(f"S{text.dtype.itemsize + 1}")
+    kind, text = _title(title)
     h5a.create(scale, b"NAME", kind, _SCALAR).write(text, mtype=kind)
     attribute = h5a.create(scale, b"_Netcdf4Dimid", h5t.STD_I32LE, _SCALAR)
     attribute.write(np.array(number, np.int32), mtype=h5t.STD_I32LE)

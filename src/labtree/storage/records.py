@@ -54,9 +54,8 @@ def variable_values(variable: Variable, path: str) -> np.ndarray:
 
 def kept_variables(dataset: xr.Dataset) -> dict[str, Variable]:
     """Return the variables that are written: all but the tuples that a MultiIndex shows."""
-    tuples = {
-        index.dim for index in dataset.xindexes.values() if isinstance(index, _MULTI)
-    }
+    indexes = dataset.xindexes.values() if dataset.coords else ()
+    tuples = {index.dim for index in indexes if isinstance(index, _MULTI)}
     return {
         name: variable  # type: ignore[misc]
         for name, variable in dataset.variables.items()
@@ -76,6 +75,8 @@ def dataset_layout(dataset: xr.Dataset, path: str) -> dict[str, Any]:
         If a coordinate has an index that cannot be made again from its values.
     """
     layout: dict[str, Any] = {}
+    if not dataset.coords:
+        return layout
     indexed: set[Any] = set()
     for index, variables in dataset.xindexes.group_by_index():
         if isinstance(index, _MULTI):
@@ -183,7 +184,9 @@ def _with_coordinates(
     multiindexes = layout.get("multiindexes", {})
     levels = {level for names in multiindexes.values() for level in names}
     unindexed = set(layout.get("coords", ()))
-    data, indexed, bare = {}, {}, {}
+    data: dict[str, Variable] = {}
+    indexed: dict[str, Variable] = {}
+    bare: dict[str, Variable] = {}
     for name, array in arrays.items():
         is_index = dims[name] == (name,) and name not in unindexed
         if is_index or name in levels:
@@ -202,5 +205,3 @@ def _with_coordinates(
     if bare:
         dataset = dataset.assign_coords(xr.Coordinates(bare, indexes={}))
     return dataset.assign(data) if data else dataset
-
-

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,26 @@ import xarray as xr
 from labtree.errors import FormatError
 from labtree.storage import exact
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
-from labtree.storage.blobs import Blob, FileSource
+from labtree.storage.blobs import Blob
 from labtree.storage.catalogue import Catalogue, read_catalogue
+from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
+from labtree.storage.sources import FileSource, identity
 from labtree.storage.walking import NetCDFSource, NetCDFVariable, walk
 from labtree.storage.writing import write_tree
 
-__all__ = ["add_source", "check_folder", "close_tree", "open_tree", "open_with_catalogue", "save_tree"]
+__all__ = [
+    "add_source",
+    "check_folder",
+    "close_tree",
+    "column_reader",
+    "open_source",
+    "open_tree",
+    "read_tree",
+    "save_tree",
+]
 
-_SOURCES: dict[int, tuple[Any, list[Any]]] = {}
+_CLOSERS: dict[int, tuple["weakref.ref[xr.DataTree]", "_Closer"]] = {}
 _LOCK = threading.Lock()
 
 
@@ -56,10 +68,10 @@ def save_tree(tree: xr.DataTree, path: str | Path) -> None:
         written = write_tree(tree, temporary)
         with folder_lock(path.parent):
             replace_file(temporary, path)
-    source = FileSource(path)
-    source.hold()
-    written.relocate(source)
     if written.moves:
+        source = FileSource(path)
+        source.hold()
+        written.relocate(source)
         add_source(tree, source)
 
 
@@ -89,43 +101,66 @@ def open_tree(path: str | Path) -> xr.DataTree:
     FormatError
         If it is not HDF5, is cut short, or is of a newer version.
     """
-    return open_with_catalogue(path)[0]
+    return read_tree(*open_source(path))
 
 
-def open_with_catalogue(path: str | Path) -> tuple[xr.DataTree, Catalogue | None]:
-    """Open a file as :func:`open_tree` does; give its catalogue too, None where it was walked."""
+def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
+    """Open a file and its catalogue, surely those of one and the same file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    catalogue = read_catalogue(path)
-    source: FileSource | NetCDFSource = FileSource(path)
-    source.hold()
-    if catalogue is not None:
-        records, builder = catalogue.content["nodes"], _catalogued(source, catalogue.values)
-        held: list[Any] = [source]
-    else:
-        other = NetCDFSource(path)
-        records, builder = walk(path, other), _walked(source, other)
-        held = [source, other]
+    for _ in range(100):
+        source = FileSource(path)
+        try:
+            source.hold()
+            catalogue = read_catalogue(path)
+            if identity(path) == source.known:
+                return source, catalogue
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            source.close()
+            raise
+        source.close()  # it was replaced meanwhile
+    raise FormatError(f"{path} is being replaced all the time; copy it and open the copy")
+
+
+def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
+    """Return the lazy tree of an opened file."""
+    held: list[Any] = [source]
     try:
+        if catalogue is not None:
+            builder = DatasetBuilder(column_reader(source), catalogue.values)
+            records = catalogue.records()
+        else:
+            other = NetCDFSource(source.name)
+            held.append(other)
+            records, builder = walk(Path(source.name), other), _walked(source, other)
         tree = _tree(records, builder)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except BaseException as error:
         for each in held:
             each.close()
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{path}: its content contradicts itself ({error!r})") from error
+        if isinstance(error, _CONTRADICTIONS) and not isinstance(error, FormatError):
+            raise FormatError(
+                f"{source.name}: its content contradicts itself: {error!r}"
+            ) from error
+        raise
     for each in held:
         add_source(tree, each)
-    return tree, catalogue
+    return tree
 
 
-def _catalogued(source: FileSource, values: bytes) -> DatasetBuilder:
+_CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+
+
+def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Blob]:
+    """Return what makes the array of a catalogue's column."""
+
     def column(path: list[str], column: list[Any]) -> Blob:
         name, dtype, shape, offset, crc = column[:5]
         return Blob(source, offset, np.dtype(dtype), tuple(shape), crc, "/".join([*path, name]))
 
-    return DatasetBuilder(column, values)
+    return column
 
 
 def _walked(source: FileSource, other: NetCDFSource) -> DatasetBuilder:
@@ -149,24 +184,37 @@ def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree
         nodes[path] = xr.DataTree(dataset=builder.build(record))
         if path:
             children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
-    # From the root down, and a parent's children at once: anything else is quadratic.
     for path, below in children.items():
-        nodes[path].children = below
+        attach_children(nodes[path], below)
     return nodes[()]
 
 
+class _Closer:
+    """Closes what a tree reads from; the tree's copies and pickles have nothing to close."""
+
+    def __init__(self) -> None:
+        self.held: list[Any] = []
+
+    def __call__(self) -> None:
+        while self.held:
+            self.held.pop().close()
+
+    def __reduce__(self) -> Any:
+        return _Closer, ()
+
+
 def add_source(tree: xr.DataTree, source: Any) -> None:
-    """Remember that a tree reads from a source, until the tree is gone."""
+    """Close a source when the tree is closed; ``with`` and ``tree.close()`` do that."""
     key = id(tree)
     with _LOCK:
-        if key not in _SOURCES:
-            _SOURCES[key] = (weakref.ref(tree, lambda _: _SOURCES.pop(key, None)), [])
-        _SOURCES[key][1].append(source)
+        if key not in _CLOSERS or _CLOSERS[key][0]() is not tree:
+            closer = _Closer()
+            _CLOSERS[key] = (weakref.ref(tree), closer)
+            weakref.finalize(tree, _CLOSERS.pop, key, None).atexit = False
+            tree.set_close(closer)
+        _CLOSERS[key][1].held.append(source)
 
 
 def close_tree(tree: xr.DataTree) -> None:
     """Release the files that a tree reads from; what was not loaded cannot be read any more."""
-    with _LOCK:
-        _, held = _SOURCES.pop(id(tree), (None, []))
-    for source in held:
-        source.close()
+    tree.close()

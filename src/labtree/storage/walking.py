@@ -59,12 +59,13 @@ class NetCDFSource:
 class NetCDFVariable:
     """A variable that h5netcdf reads: compressed, chunked, of text, or of unlimited size."""
 
-    __slots__ = ("crc", "dtype", "name", "shape", "source")
+    __slots__ = ("crc", "dtype", "name", "place", "shape", "source")
 
     def __init__(
         self, source: NetCDFSource, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
     ):
         self.source = source
+        self.place = (source, 0)
         self.name = name
         self.dtype = dtype
         self.shape = shape
@@ -188,7 +189,9 @@ class _Walker:
             if codecs.companion(spec) is not None:
                 variables[-1][4].append(_TEXTS + name)
         for variable in variables:
-            variable[4] = [texts[item] if isinstance(item, str) else item for item in variable[4]]
+            variable[4] = [
+                texts[item] if isinstance(item, str) else item for item in variable[4]
+            ]
         return variables
 
     def _dimensions(self, name: str, dataset: Any, shape: list[int]) -> list[str]:
@@ -224,9 +227,7 @@ def _members(group: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
     order = group.get_create_plist().get_link_creation_order() if group.id else 0
     tracked = bool(order & h5p.CRT_ORDER_TRACKED)
     names: list[bytes] = []
-    group.links.iterate(
-        names.append, idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME
-    )
+    group.links.iterate(names.append, idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)
     groups, datasets = [], []
     for name in names:
         text = name.decode(errors="surrogateescape")

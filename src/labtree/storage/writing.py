@@ -15,13 +15,14 @@ from xarray.core.variable import Variable
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.attributes import write_attributes, write_native
-from labtree.storage.blobs import Blob, FileSource, checksum
+from labtree.storage.blobs import Blob, checksum
 from labtree.storage.catalogue import VERSION, write_catalogue
 from labtree.storage.names import encode_name, is_legal
-from labtree.storage.netcdf import NON_COORDINATE, NetCDFWriter
+from labtree.storage.netcdf import NON_COORDINATE, NetCDFWriter, SharedDimensions
 from labtree.storage.records import dataset_layout, kept_variables, variable_values
+from labtree.storage.sources import FileSource
 
-__all__ = ["Written", "write_tree"]
+__all__ = ["Written", "is_dask", "write_tree"]
 
 # Index coordinates up to this size also stand in the catalogue, so that opening a
 # file reads nothing else.
@@ -37,9 +38,14 @@ class Written:
     moves: list[tuple[Blob, int]] = field(default_factory=list)
 
     def relocate(self, source: FileSource) -> None:
-        """Let the arrays that were copied unchanged read from the new file from now on."""
+        """Let arrays that were copied from an older file read from the new one from now on.
+
+        Those in a scratch file stay there: their space is given back only when nothing
+        refers to them, and the new file may go before them.
+        """
         for blob, offset in self.moves:
-            blob.offset, blob.source = offset, source
+            if isinstance(blob.place[0], FileSource):
+                blob.place = (source, offset)
 
 
 def write_tree(tree: xr.DataTree, path: Path, **about: Any) -> Written:
@@ -71,30 +77,35 @@ def write_tree(tree: xr.DataTree, path: Path, **about: Any) -> Written:
         with contextlib.suppress(Exception):
             writer.close()
         raise
-    content = {"version": VERSION, **about, "nodes": written.records}
-    write_catalogue(path, content, bytes(written.values))
+    header = {"format": "labtree", "version": VERSION, **about}
+    write_catalogue(path, header, written.records, bytes(written.values))
     return written
 
 
 def _write_node(
-    writer: NetCDFWriter, group: Any, node: xr.DataTree, path: list[str], written: Written
+    writer: NetCDFWriter,
+    group: Any,
+    node: xr.DataTree,
+    path: list[str],
+    written: Written,
+    shared: SharedDimensions | None = None,
 ) -> None:
     where = "/" + "/".join(path)
     dataset = node.to_dataset(inherit=False)
-    record = _write_dataset(writer, group, dataset, path, written)
+    record, taken = _write_dataset(writer, group, dataset, path, written, shared)
     written.records.append(record)
-    names: dict[str, str] = {}
+    files = {name: name if is_legal(name) else encode_name(name) for name in node.children}
+    own = SharedDimensions(writer, group, {*taken, *files.values()})
     for name, child in node.children.items():
-        encoded = name if is_legal(name) else encode_name(name)
-        if encoded != name:
-            names[encoded] = name
+        below = writer.group(group, files[name])
         try:
-            _write_node(writer, writer.group(group, encoded), child, [*path, name], written)
+            _write_node(writer, below, child, [*path, name], written, own)
         except (TypeError, ValueError, OSError) as error:
             if not getattr(error, "__notes__", None):
                 error.add_note(f"while writing {where.rstrip('/')}/{name}")
             raise
-    _write_layout(group, record, names)
+    own.finish()
+    _write_layout(group, record, {file: name for name, file in files.items() if file != name})
 
 
 def _write_layout(group: Any, record: dict[str, Any], names: dict[str, str]) -> None:
@@ -110,11 +121,18 @@ def _write_layout(group: Any, record: dict[str, Any], names: dict[str, str]) -> 
 
 
 def _write_dataset(
-    writer: NetCDFWriter, group: Any, dataset: xr.Dataset, path: list[str], written: Written
-) -> dict[str, Any]:
+    writer: NetCDFWriter,
+    group: Any,
+    dataset: xr.Dataset,
+    path: list[str],
+    written: Written,
+    shared: SharedDimensions | None,
+) -> tuple[dict[str, Any], set[str]]:
+    """Write a node's own variables; return its record and the names that it uses."""
     where = "/" + "/".join(path)
     attrs = dict(dataset.attrs)
     record: dict[str, Any] = {"path": path, "attrs": exact.encode(attrs, f"{where}.attrs")}
+    indexes = dataset.xindexes if dataset.coords else {}
     layout = dataset_layout(dataset, where)
     variables = kept_variables(dataset)
     files = _file_names((*variables, *dataset.sizes))
@@ -124,14 +142,15 @@ def _write_dataset(
     if layout:
         record["layout"] = layout
     write_attributes(group, attrs, where, frozenset({"coordinates"} if layout else ()))
-    indexes = set(dataset.xindexes)
-    node = _NodeWriter(writer, group, files, {files[str(dim)] for dim in dataset.sizes}, written)
+    node = _NodeWriter(
+        writer, group, files, {files[str(dim)] for dim in dataset.sizes}, written
+    )
     record["variables"] = [
         node.write(name, variable, f"{where.rstrip('/')}/{name}", name in indexes)
         for name, variable in variables.items()
     ]
-    writer.connect(group, node.sizes, node.connections)
-    return record
+    writer.connect(group, node.sizes, node.connections, shared)
+    return record, {*node.sizes, *(name for name, _, _ in node.connections)}
 
 
 def _file_names(names: Iterable[Hashable]) -> dict[str, str]:
@@ -163,12 +182,11 @@ class _NodeWriter:
             file_name, dims = self._place(name, variable, spec, array.shape, i)
             dataset = self.writer.variable(self.group, file_name, array.dtype, array.shape)
             if isinstance(array, _Planned):
-                _write_blocks(self.writer, dataset, array)
+                offset = _write_blocks(self.writer, dataset, array)
             else:
-                self.writer.write(dataset, array)
+                offset = self.writer.write(dataset, array)
             if i == 0:
                 _write_codec(dataset, spec, variable, path)
-            offset = dataset.get_offset() if 0 not in array.shape else 0
             if blobs is not None:
                 self.written.moves.append((blobs[i], offset))
             column = [file_name, array.dtype.str, list(array.shape), offset, crc]
@@ -177,7 +195,9 @@ class _NodeWriter:
                 self.written.values += array.tobytes()
             columns.append(column)
             self.connections.append((file_name, dims, dataset))
-        attributes = exact.encode(dict(variable.attrs), f"{path}.attrs") if variable.attrs else {}
+        attributes = (
+            exact.encode(dict(variable.attrs), f"{path}.attrs") if variable.attrs else {}
+        )
         return [name, list(variable.dims), spec, attributes, columns]
 
     def _place(
@@ -226,23 +246,31 @@ class _Planned:
 def _plain_arrays(
     variable: Variable, path: str
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
-    stored = stored_array(variable)
-    if stored is not None:
-        return _copied(stored)
-    if variable.chunks is not None and variable.dtype.kind not in "OT":
+    if not isinstance(variable._data, np.ndarray):
+        stored = stored_array(variable)
+        if stored is not None:
+            return _copied(stored)
+    if is_dask(variable) and variable.dtype.kind not in "OT":
         spec, dtype, extra = codecs.view_spec(variable.dtype)
         planned = _Planned(variable.data, dtype, variable.shape + extra)
         return spec, [planned], [None], None
-    if variable.chunks is not None:
+    if is_dask(variable):  # texts have no width that their blocks agree on
         variable = variable.compute()
     spec, arrays = codecs.encode(variable_values(variable, path), path)
     return spec, list(arrays), [checksum(array) for array in arrays], None
+
+
+def is_dask(variable: Variable) -> bool:
+    """Say whether a variable is computed by dask."""
+    # Cheaper than Variable.chunks, which asks whether any array is like dask's.
+    return hasattr(variable._data, "__dask_graph__")
 
 
 def _copied(
     stored: StoredArray,
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
     arrays: list[Any] = [blob.read() for blob in stored.blobs]
+    crcs: list[int | None]
     movable = all(type(blob) is Blob for blob in stored.blobs)
     crcs = [
         checksum(array) if blob.crc is None else blob.crc
@@ -265,18 +293,19 @@ class _BlockTarget:
             self._writer.write_part(self._dataset, (*key, *extra), raw)
 
 
-def _write_blocks(writer: NetCDFWriter, dataset: Any, planned: _Planned) -> None:
+def _write_blocks(writer: NetCDFWriter, dataset: Any, planned: _Planned) -> int:
     import dask.array
-    from dask.array.core import slices_from_chunks
-    from dask.base import get_scheduler
+    import dask.base
 
+    dask_: Any = dask  # which has types for some of this only
     target = _BlockTarget(writer, dataset, planned)
     array = planned.array
-    scheduler = get_scheduler(collections=[array])
+    scheduler = dask_.base.get_scheduler(collections=[array])
     if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
         # An open file cannot travel to other processes: the blocks come here instead.
         array = array.persist()
-        for key in slices_from_chunks(array.chunks):
+        for key in dask_.array.core.slices_from_chunks(array.chunks):
             target[key] = array[key].compute()
     else:
-        dask.array.store(array, target, lock=False)
+        dask_.array.store(array, target, lock=False)
+    return dataset.get_offset() or 0

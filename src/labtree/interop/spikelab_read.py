@@ -1,0 +1,403 @@
+"""Read a file of SpikeLab's AnalysisWorkspace, item by item, without SpikeLab.
+
+An item that cannot be read does not stop the others: what went wrong is collected, with
+the path in the file and the reason. Only hard links are followed, so that a file can
+lead nowhere else.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import xarray as xr
+from h5py import h5a, h5d, h5g, h5l, h5o
+
+from labtree.errors import DataError, FormatError
+from labtree.interop.spikelab_hdf5 import (
+    array,
+    attribute,
+    decode_array,
+    links,
+    names,
+    optional_array,
+    required_attribute,
+)
+from labtree.objects import spike_data
+from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
+from labtree.objects.rate_data import rate_data
+from labtree.objects.rate_slice_stack import rate_slice_stack
+from labtree.objects.spike_slice_stack import spike_slice_stack
+from labtree.objects.unit_attributes import Column, masked_column
+
+__all__ = ["Item", "SpikeLabFile", "read_spikelab"]
+
+_MEMBERS = {
+    "ndarray": {"data"},
+    "tuple": {"data"},
+    "set": {"data"},
+    "frozenset": {"data"},
+    "SpikeData": {
+        "spike_times",
+        "spike_times_index",
+        "raw_data",
+        "raw_time",
+        "neuron_attributes",
+    },
+    "RateData": {"inst_Frate_data", "times", "neuron_attributes"},
+    "RateSliceStack": {"event_stack", "times", "neuron_attributes"},
+    "SpikeSliceStack": {"times", "spike_stack", "neuron_attributes"},
+    "PairwiseCompMatrix": {"matrix", "labels"},
+    "PairwiseCompMatrixStack": {"stack", "times", "labels"},
+}
+
+
+class Item(NamedTuple):
+    """One object of the file, where it belongs, and what was noted with it."""
+
+    namespace: str
+    key: str
+    obj: Any
+    created_at: float | None
+    note: str | None
+
+
+class SpikeLabFile(NamedTuple):
+    """All that could be read of a file, and in words what could not."""
+
+    workspace_id: str | None
+    name: str | None
+    created_at: float | None
+    items: list[Item]
+    problems: list[str]
+
+
+def read_spikelab(path: Path) -> SpikeLabFile:
+    """Read every item of a SpikeLab file, ordered by name.
+
+    Raises
+    ------
+    FormatError
+        A ValueError, if this is no HDF5 file or nothing in it is of SpikeLab.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+            root = h5g.open(file.id, b"/")
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise FormatError(
+                f"{path}: not an HDF5 file that can be opened ({error})"
+            ) from error
+        reader = _Reader(path)
+        items = sorted(reader.items(root), key=lambda item: item[:2])
+        workspace_id, name, created_at = (
+            reader.safely((), attribute, root, f"__{part}__".encode())
+            for part in ("workspace_id", "workspace_name", "created_at")
+        )
+        if workspace_id is None and not items:
+            found = ", ".join((reader.safely((), names, root) or [])[:10]) or "nothing"
+            raise FormatError(
+                f"{path}: not a SpikeLab workspace: expected the attribute __workspace_id__ or "
+                f"groups with __type__, found {found}. A file of labtree opens with "
+                "labtree.open_workspace(path)"
+            )
+        return SpikeLabFile(workspace_id, name or None, created_at, items, reader.problems)
+
+
+class _Reader:
+    """Walks one file; keeps what went wrong and which groups it has met."""
+
+    def __init__(self, path: Path) -> None:
+        self.problems: list[str] = []
+        self.met: set[Any] = set()
+        self.names = _names_of_index(path.with_suffix(".json"))
+
+    def items(self, gid: Any, parents: tuple[str, ...] = ()) -> list[Item]:
+        found: list[Item] = []
+        for name, child in self.groups(gid, parents):
+            path = (*parents, name)
+            found += self.safely(path, self.items_at, child, path) or []
+        return found
+
+    def items_at(self, gid: Any, path: tuple[str, ...]) -> list[Item]:
+        kind = attribute(gid, b"__type__")
+        if kind is None:
+            if not self.is_new(gid):
+                raise FormatError("the same group was met before")
+            return self.items(gid, path)
+        found = self.item(gid, path, kind)
+        # A key such as "a/b" beside a key "a" lies inside of the group of "a".
+        members = _MEMBERS.get(kind, set())
+        if kind == "dict":
+            inner = [(n, g) for n, g in self.groups(gid, path) if (*path, n) in self.names]
+        else:
+            more = not members.issuperset(names(gid))
+            inner = list(self.groups(gid, path, skip=members)) if more else []
+        for name, child in inner:
+            if h5a.exists(child, b"__type__"):
+                found += self.items_at(child, (*path, name))
+        return found
+
+    def item(self, gid: Any, path: tuple[str, ...], kind: Any) -> list[Item]:
+        namespace, key = self.names.get(path) or (path[0], "/".join(path[1:]) or ".")
+        found = self.safely(path, self.obj, gid, path, kind)
+        return [] if found is None else [Item(namespace, key, *found)]
+
+    def obj(
+        self, gid: Any, path: tuple[str, ...], kind: Any
+    ) -> tuple[Any, float | None, str | None]:
+        created_at = attribute(gid, b"__created_at__")
+        note = attribute(gid, b"__note__")
+        return (
+            self.value(gid, path, kind),
+            None if created_at is None else float(created_at),
+            None if note is None else str(note),
+        )
+
+    def groups(
+        self, gid: Any, parents: tuple[str, ...], skip: set[str] | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        for raw, link in self.safely(parents, links, gid) or ():
+            name = raw.decode("utf-8", "backslashreplace")
+            if skip and name in skip:
+                continue
+            path = (*parents, name)
+            if link != h5l.TYPE_HARD:
+                self.left_out(path, "a link to elsewhere is not followed")
+                continue
+            child = self.safely(path, h5o.open, gid, raw)
+            if isinstance(child, h5g.GroupID):
+                yield name, child
+            # The datasets of an item are read with it.
+            elif child is not None and not self.safely(parents, h5a.exists, gid, b"__type__"):
+                self.left_out(path, "a dataset that belongs to no item")
+
+    def is_new(self, gid: Any) -> bool:
+        address = h5o.get_info(gid).addr
+        new = address not in self.met
+        self.met.add(address)
+        return new
+
+    def safely(self, path: tuple[str, ...], read: Callable[..., Any], *arguments: Any) -> Any:
+        """Read a part, or list it and give None: a damaged file fails anywhere."""
+        try:
+            return read(*arguments)
+        except Exception as error:
+            self.left_out(path, _reason(error))
+            return None
+
+    def left_out(self, path: tuple[str, ...], reason: str) -> None:
+        self.problems.append(f"/{'/'.join(path)}: left out: {reason}")
+
+    def value(self, gid: Any, path: tuple[str, ...], kind: Any) -> Any:
+        match kind:
+            case "ndarray":
+                return array(gid, "data")
+            case "SpikeData":
+                return self.valid(self.spike_data(gid, path), path)
+            case "RateData":
+                rates = array(gid, "inst_Frate_data")
+                attributes = self.attributes(gid, path, len(rates))
+                times = array(gid, "times")
+                return rate_data(rates, times, unit=None, neuron_attributes=attributes)
+            case "RateSliceStack":
+                stack = array(gid, "event_stack")
+                step = attribute(gid, b"__step_size__", attribute(gid, b"step_size", 1.0))
+                attributes = self.attributes(gid, path, len(stack))
+                times = array(gid, "times")
+                return rate_slice_stack(
+                    stack, times, step_size=step, neuron_attributes=attributes
+                )
+            case "SpikeSliceStack":
+                return self.spike_slices(gid, path)
+            case "PairwiseCompMatrix":
+                return pairwise_matrix(
+                    array(gid, "matrix"),
+                    labels=optional_array(gid, "labels"),
+                    metadata=self.metadata(gid, path),
+                )
+            case "PairwiseCompMatrixStack":
+                return pairwise_stack(
+                    array(gid, "stack"),
+                    labels=optional_array(gid, "labels"),
+                    times=optional_array(gid, "times"),
+                    metadata=self.metadata(gid, path),
+                )
+            case "dict" | None:
+                return self.dictionary(gid, path)
+            case "scalar":
+                return _scalar(gid)
+            case "scalar_str":
+                return str(required_attribute(gid, b"__scalar_value__"))
+            case "none":
+                return None
+            case "tuple":
+                return _nested_tuple(array(gid, "data").tolist())
+            case "set":
+                return {_nested_tuple(value) for value in array(gid, "data").tolist()}
+            case "frozenset":
+                return frozenset(map(_nested_tuple, array(gid, "data").tolist()))
+        known = ", ".join([*_MEMBERS, "dict", "scalar", "scalar_str", "none"])
+        raise FormatError(f"unknown __type__ {kind!r}, expected one of {known}")
+
+    def dictionary(self, gid: Any, path: tuple[str, ...]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        if not self.is_new(gid):
+            raise FormatError("the same group was met before")
+        for name, child in self.groups(gid, path):
+            if (*path, name) in self.names:
+                continue
+            try:
+                kind = attribute(child, b"__type__")
+                out[name] = self.value(child, (*path, name), kind)
+            except Exception as error:
+                self.left_out((*path, name), _reason(error))
+        return out
+
+    def spike_data(self, gid: Any, path: tuple[str, ...]) -> xr.Dataset:
+        spike_times = array(gid, "spike_times")
+        ends = array(gid, "spike_times_index")
+        row_size = np.diff(ends, prepend=np.zeros(1, ends.dtype)).astype(np.int64)
+        n_units = int(attribute(gid, b"N", row_size.size))
+        if n_units != row_size.size:
+            raise FormatError(
+                f"N is {n_units}, but spike_times_index ends {row_size.size} trains"
+            )
+        raw_time, raw_data = optional_array(gid, "raw_time"), optional_array(gid, "raw_data")
+        raw = None
+        if raw_time is not None:
+            # Times without traces: SpikeLab writes no dataset of size 0.
+            empty = np.zeros((0, raw_time.size))
+            raw = (empty if raw_data is None else raw_data, raw_time)
+        return spike_data.assemble(
+            spike_times,
+            row_size,
+            length=float(required_attribute(gid, b"length_ms")),
+            start_time=float(attribute(gid, b"start_time", 0.0)),
+            neuron_attributes=self.attributes(gid, path, n_units),
+            metadata=self.metadata(gid, path),
+            raw=raw,
+        )
+
+    def valid(self, ds: xr.Dataset, path: tuple[str, ...]) -> xr.Dataset:
+        try:
+            spike_data.validate(ds)
+        except DataError as error:
+            where = "/" + "/".join(path)
+            self.problems.append(f"{where}: came in as it is, but is not valid: {error}")
+        return ds
+
+    def spike_slices(self, gid: Any, path: tuple[str, ...]) -> xr.Dataset:
+        group = h5g.open(gid, b"spike_stack")
+        numbers = sorted(names(group), key=int)
+        slices = [
+            self.spike_data(h5g.open(group, name.encode()), (*path, "spike_stack", name))
+            for name in numbers
+        ]
+        n_units = int(attribute(gid, b"N", slices[0].sizes["unit"] if slices else 0))
+        attributes = self.attributes(gid, path, n_units)
+        return spike_slice_stack(slices, array(gid, "times"), neuron_attributes=attributes)
+
+    def attributes(
+        self, gid: Any, path: tuple[str, ...], n_units: int
+    ) -> dict[str, Column] | None:
+        if "neuron_attributes" not in names(gid):
+            return None
+        group = h5g.open(gid, b"neuron_attributes")
+        columns = {}
+        for name in names(group):
+            try:
+                found = _attribute_column(group, name)
+                if len(found.values) != n_units:
+                    raise FormatError(f"{len(found.values)} values for {n_units} units")
+                columns[name] = found
+            except Exception as error:
+                self.left_out((*path, "neuron_attributes", name), _reason(error))
+        return columns
+
+    def metadata(self, gid: Any, path: tuple[str, ...]) -> dict[str, Any]:
+        text = attribute(gid, b"__metadata__", "{}")
+        try:
+            found = json.loads(text, object_hook=decode_array)
+            if isinstance(found, dict):
+                return found
+            reason = "not a JSON object"
+        except ValueError as error:
+            reason = str(error)
+        where = "/" + "/".join(path)
+        self.problems.append(f"{where}: metadata came in as text: {reason}")
+        return {"__metadata__": text}
+
+
+def _attribute_column(group: Any, name: str) -> Column:
+    values = array(group, name)
+    if values.ndim == 0:
+        raise FormatError("one value, expected one for each unit")
+    dataset = h5d.open(group, name.encode())
+    if values.ndim > 1:
+        missing = np.zeros(len(values), bool)
+        listed = attribute(dataset, b"__missing_unit_indices__")
+        if listed is not None:
+            missing[np.asarray(listed, dtype=np.int64)] = True
+        elif values.dtype.kind == "f" and values[0].size:
+            missing = np.isnan(values).all(axis=tuple(range(1, values.ndim)))
+        return masked_column(values, missing)
+    if values.dtype.kind == "U":
+        return masked_column(values, values == "")
+    if values.dtype.kind != "f":
+        return Column(values)
+    missing = np.isnan(values)
+    there = values[~missing]
+    # The kind is that of the first value alone; it must not change the others.
+    match attribute(dataset, b"__scalar_kind__"):
+        case "bool" if np.isin(there, (0, 1)).all():
+            values = np.where(missing, 0, values).astype(bool)
+        case "int" if (np.trunc(there) == there).all() and (abs(there) < 2.0**63).all():
+            values = np.where(missing, 0, values).astype(np.int64)
+    return masked_column(values, missing)
+
+
+def _scalar(gid: Any) -> Any:
+    value = required_attribute(gid, b"__scalar_value__")
+    kind = attribute(gid, b"__scalar_kind__")
+    match kind:
+        case "int" | "float" | "bool":
+            return {"int": int, "float": float, "bool": bool}[kind](value)
+        case "bool_":
+            return np.bool_(value)
+    # The type that it had, if that is one of numbers and holds this very value.
+    try:
+        scalar = np.dtype(kind).type
+        restored = scalar(value) if issubclass(scalar, np.number | np.bool_) else value
+    except (TypeError, OverflowError):
+        return value
+    return restored if restored == value or value != value else value
+
+
+def _nested_tuple(value: Any) -> Any:
+    return tuple(map(_nested_tuple, value)) if isinstance(value, list) else value
+
+
+def _names_of_index(path: Path) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Where the index tells names apart that the paths do not."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))["index"]
+        pairs = [(namespace, key) for namespace, keys in index.items() for key in keys]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    out = {}
+    for namespace, key in pairs:
+        path_in_file = key if key.startswith("/") else f"{namespace}/{key}"
+        parts = tuple(part for part in path_in_file.split("/") if part not in ("", "."))
+        if parts != (namespace, key) and "\0" not in namespace + key:
+            out[parts] = (namespace, key)
+    return out
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

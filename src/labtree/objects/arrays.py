@@ -1,0 +1,83 @@
+"""numpy arrays, masked ones too, as datasets with one variable, ``data``."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.core.variable import Variable
+
+from labtree.storage import exact
+from labtree.storage.arrays import memory_array
+
+__all__ = ["array_summary", "array_to_dataset", "dataset_to_array", "exact_variable"]
+
+
+def exact_variable(dims: tuple[str, ...], array: np.ndarray, path: str = "obj") -> Variable:
+    """Return a Variable whose values are a copy of `array`, whatever its dtype.
+
+    xarray changes some arrays that it is given: dates of other units than s, ms, us and
+    ns, and objects that are dates or texts. Those are kept as their bytes and decoded
+    when they are read.
+    """
+    if array.dtype.kind in "biufcUSV" or (
+        array.dtype.kind in "mM" and np.datetime_data(array.dtype) in _XARRAY_UNITS
+    ):
+        return Variable(dims, np.array(array, order="C", subok=False))
+    return Variable(dims, memory_array(array, path))
+
+
+_XARRAY_UNITS = {("s", 1), ("ms", 1), ("us", 1), ("ns", 1)}
+
+
+def array_to_dataset(array: np.ndarray, path: str = "obj") -> xr.Dataset:
+    """Return a numpy array as a dataset.
+
+    Parameters
+    ----------
+    array
+        Of any dtype and shape; a MaskedArray becomes the variables ``data`` and ``mask``.
+    path
+        How to name it in an error.
+
+    Raises
+    ------
+    TypeError
+        If it is of another subclass, or holds objects that cannot be kept exactly.
+    """
+    if type(array) not in (np.ndarray, np.ma.MaskedArray):
+        raise exact.refusal(array, path)
+    dims = tuple(f"dim_{axis}" for axis in range(array.ndim))
+    if not isinstance(array, np.ma.MaskedArray):
+        return xr.Dataset({"data": exact_variable(dims, array, path)})
+    data: np.ndarray = array.data
+    if type(data) is not np.ndarray:
+        raise exact.refusal(data, path)
+    variables = {"data": exact_variable(dims, data, path)}
+    if array.mask is not np.ma.nomask:
+        variables["mask"] = exact_variable(dims, np.asarray(array.mask), path)
+    # The fill value only where one was chosen: asking for it makes one.
+    chosen = getattr(array, "_fill_value", None) is not None
+    fill = np.asarray(array.fill_value) if chosen else None
+    about = {"fill_value": fill, "hard": bool(array.hardmask)}
+    return xr.Dataset(variables, attrs={"labtree_masked": about})
+
+
+def dataset_to_array(dataset: xr.Dataset) -> np.ndarray:
+    """Return the array that :func:`array_to_dataset` was given."""
+    data = np.array(dataset.variables["data"].data)
+    about = dataset.attrs.get("labtree_masked")
+    if about is None:
+        return data
+    mask: Any = np.ma.nomask
+    if "mask" in dataset.variables:
+        mask = np.array(dataset.variables["mask"].data)
+    array = np.ma.MaskedArray(data, mask=mask, hard_mask=about["hard"], copy=False)
+    if about["fill_value"] is not None:
+        array.fill_value = about["fill_value"]
+    return array
+
+
+def array_summary(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return shape and dtype."""
+    variable = dataset.variables["data"]
+    return {"shape": list(variable.shape), "dtype": str(variable.dtype)}

@@ -1,0 +1,148 @@
+"""DataFrames and Series as datasets: a variable for each column, along ``row``."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from labtree.objects.arrays import exact_variable
+from labtree.objects.columns import (
+    Pieces,
+    decode_column,
+    decode_index,
+    encode_column,
+    encode_index,
+)
+from labtree.storage import exact
+from labtree.storage.names import encode_name
+
+__all__ = [
+    "dataset_to_frame",
+    "dataset_to_series",
+    "frame_summary",
+    "frame_to_dataset",
+    "series_summary",
+    "series_to_dataset",
+]
+
+
+def frame_to_dataset(frame: pd.DataFrame, path: str = "obj") -> xr.Dataset:
+    """Return a DataFrame as a dataset.
+
+    Parameters
+    ----------
+    frame
+        With columns of every pandas dtype but sparse and Arrow ones; any index, names,
+        duplicate labels, attrs.
+    path
+        How to name it in an error.
+
+    Raises
+    ------
+    TypeError
+        If a part cannot be kept exactly, with its path.
+    """
+    if type(frame) is not pd.DataFrame:
+        raise exact.refusal(frame, path, f"a subclass of DataFrame, {type(frame).__name__},")
+    pieces = Pieces()
+    columns = [
+        encode_column(
+            frame.iloc[:, i].array, _variable_name(label, i), pieces, f"{path}[{label!r}]"
+        )
+        for i, label in enumerate(frame.columns)
+    ]
+    about = {
+        "columns": columns,
+        "labels": encode_index(frame.columns, "columns", pieces, f"{path}.columns"),
+        "index": encode_index(frame.index, "index", pieces, f"{path}.index"),
+        "attrs": exact.encode(dict(frame.attrs), f"{path}.attrs"),
+        "duplicates": frame.flags.allows_duplicate_labels,
+        "shape": list(frame.shape),
+        "names": [str(label) for label in frame.columns],
+    }
+    return _dataset(pieces, about, len(frame), path)
+
+
+def series_to_dataset(series: pd.Series, path: str = "obj") -> xr.Dataset:
+    """Return a Series as a dataset, as :func:`frame_to_dataset` does a DataFrame."""
+    if type(series) is not pd.Series:
+        raise exact.refusal(series, path, f"a subclass of Series, {type(series).__name__},")
+    pieces = Pieces()
+    about = {
+        "values": encode_column(series.array, "values", pieces, path),
+        "name": exact.encode(series.name, f"{path}.name"),
+        "index": encode_index(series.index, "index", pieces, f"{path}.index"),
+        "attrs": exact.encode(dict(series.attrs), f"{path}.attrs"),
+        "duplicates": series.flags.allows_duplicate_labels,
+        "shape": [len(series)],
+        "dtype": str(series.dtype),
+    }
+    return _dataset(pieces, about, len(series), path)
+
+
+def _variable_name(label: Any, place: int) -> str:
+    return encode_name(label) if type(label) is str and label else f"column_{place}"
+
+
+def _dataset(pieces: Pieces, about: dict[str, Any], rows: int, path: str) -> xr.Dataset:
+    variables: dict[str, Any] = {}
+    coords: dict[str, Any] = {}
+    along = "row"
+    while along in pieces:
+        along += "_"
+    for name, array in pieces.items():
+        # A piece of another length, such as the categories of a column, has its own rows.
+        dim = along if len(array) == rows else f"{name}_row"
+        target = coords if name == "index" or name.startswith("index_") else variables
+        target[name] = exact_variable((dim,), array, f"{path}[{name!r}]")
+    dataset = xr.Dataset(variables).assign_coords(xr.Coordinates(coords, indexes={}))
+    dataset.attrs["labtree_frame"] = json.dumps(about, separators=(",", ":"))
+    return dataset
+
+
+def _pieces(dataset: xr.Dataset) -> dict[str, np.ndarray]:
+    return {str(name): np.array(variable.data) for name, variable in dataset.variables.items()}
+
+
+def dataset_to_frame(dataset: xr.Dataset) -> pd.DataFrame:
+    """Return the DataFrame that :func:`frame_to_dataset` was given."""
+    about, pieces = json.loads(dataset.attrs["labtree_frame"]), _pieces(dataset)
+    index = decode_index(about["index"], pieces)
+    labels = decode_index(about["labels"], pieces)
+    columns = {
+        i: _series(decode_column(column, pieces), index)
+        for i, column in enumerate(about["columns"])
+    }
+    frame = pd.DataFrame(columns, index=index, copy=False)
+    frame.columns = labels
+    frame.attrs = exact.decode(about["attrs"])
+    return frame if about["duplicates"] else frame.set_flags(allows_duplicate_labels=False)
+
+
+def dataset_to_series(dataset: xr.Dataset) -> pd.Series:
+    """Return the Series that :func:`series_to_dataset` was given."""
+    about, pieces = json.loads(dataset.attrs["labtree_frame"]), _pieces(dataset)
+    index = decode_index(about["index"], pieces)
+    series = _series(decode_column(about["values"], pieces), index)
+    series.name = exact.decode(about["name"])
+    series.attrs = exact.decode(about["attrs"])
+    return series if about["duplicates"] else series.set_flags(allows_duplicate_labels=False)
+
+
+def _series(values: Any, index: pd.Index) -> pd.Series:
+    dtype = values.dtype if isinstance(values, np.ndarray) else None
+    return pd.Series(values, index=index, dtype=dtype, copy=False)
+
+
+def frame_summary(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return the shape and the names of the columns."""
+    about = json.loads(dataset.attrs["labtree_frame"])
+    return {"shape": about["shape"], "columns": about["names"]}
+
+
+def series_summary(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return the shape and dtype."""
+    about = json.loads(dataset.attrs["labtree_frame"])
+    return {"shape": about["shape"], "dtype": about["dtype"]}

@@ -1,0 +1,116 @@
+"""Firing rates of many units over time, in one Dataset: ``rate(unit, time)``."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import DataError
+from labtree.objects.spike_data import require_variables
+from labtree.objects.unit_attributes import Attributes, attribute_coords
+
+__all__ = ["KIND", "RATE_UNITS", "rate_data", "real_array", "summary", "validate"]
+
+KIND = "rate_data"
+RATE_UNITS = ("Hz", "kHz", None)
+RESERVED = frozenset({"rate", "unit", "time"})
+
+
+def rate_data(
+    rates: Any,
+    times: Any,
+    *,
+    unit: str | None = "Hz",
+    neuron_attributes: Attributes | None = None,
+) -> xr.Dataset:
+    """Build a Dataset of firing rates.
+
+    Parameters
+    ----------
+    rates : array-like of shape (unit, time)
+        Firing rates; their dtype is kept.
+    times : array-like of shape (time,)
+        In ms, finite, never falling; times may repeat.
+    unit : {"Hz", "kHz", None}
+        Unit of the rates, None if it is not known.
+    neuron_attributes : sequence of mappings, or mapping of columns, optional
+        Attributes of the units, see :func:`labtree.unit_attributes`.
+
+    Returns
+    -------
+    Dataset
+        ``rate(unit, time)`` with the coordinate ``time`` in ms.
+
+    Raises
+    ------
+    DataError
+        A ValueError, if shapes do not match or times are not finite or fall.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> ds = labtree.rate_data([[5.0, 7.0]], [0, 10])
+    >>> ds.rate.sel(time=10).values, ds.rate.units
+    (array([7.]), 'Hz')
+    """
+    values = real_array("rates", rates, 2, "(unit, time)")
+    time = np.asarray(times)
+    if time.ndim != 1:
+        raise DataError(f"times must be one-dimensional, found shape {time.shape}")
+    _check_times(time)
+    if time.size != values.shape[1]:
+        raise DataError(
+            f"rates has {values.shape[1]} columns, times has {time.size} values; expected one "
+            "time for each column"
+        )
+    if unit not in RATE_UNITS:
+        raise DataError(f"unit must be one of {RATE_UNITS}, found {unit!r}")
+    coords = attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
+    coords["time"] = xr.Variable("time", time, {"units": "ms"})
+    attrs = {} if unit is None else {"units": unit}
+    ds = xr.Dataset(
+        {"rate": xr.Variable(("unit", "time"), values, attrs)}, coords, {"labtree_kind": KIND}
+    )
+    validate(ds)
+    return ds
+
+
+def validate(ds: xr.Dataset) -> None:
+    """Raise DataError unless this is a whole and consistent Dataset of rates."""
+    require_variables(ds, KIND, {"rate": ("unit", "time"), "time": ("time",)})
+    _check_times(ds["time"].values)
+
+
+def summary(ds: xr.Dataset) -> dict[str, Any]:
+    """Give the shape (unit, time), under SpikeLab's name."""
+    return {"shape": list(ds["rate"].shape)}
+
+
+def real_array(name: str, values: Any, ndim: int, shape: str) -> np.ndarray[Any, Any]:
+    """Make an array of real numbers, or raise DataError; a mask is never dropped."""
+    if np.ma.is_masked(values):
+        raise DataError(f"{name} is masked: fill it, as in {name}.filled(np.nan)")
+    array = np.asarray(values)
+    if array.ndim != ndim:
+        raise DataError(f"{name} must have shape {shape}, found {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} must hold real numbers, found dtype {array.dtype}")
+    return array
+
+
+def _check_times(time: np.ndarray[Any, Any]) -> None:
+    if time.dtype.kind not in "iuf":
+        raise DataError(f"times must be real numbers in ms, found dtype {time.dtype}")
+    if time.dtype.kind == "f" and time.dtype.itemsize not in (4, 8):
+        raise DataError(
+            f"an index cannot hold times of dtype {time.dtype} exactly: "
+            "write times.astype(float)"
+        )
+    if not np.isfinite(time).all():
+        raise DataError("times must be finite, found NaN or infinity")
+    falls = np.flatnonzero(time[1:] < time[:-1])
+    if falls.size:
+        at = int(falls[0])
+        raise DataError(
+            f"times must never fall: {time[at]} ms is followed by {time[at + 1]} ms"
+        )

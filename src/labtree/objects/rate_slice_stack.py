@@ -1,0 +1,97 @@
+"""Firing rates around events, in one Dataset: ``rate(unit, time, slice)``."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import DataError
+from labtree.objects.rate_data import real_array
+from labtree.objects.slice_times import check_slice_times, slice_coords
+from labtree.objects.spike_data import require_variables
+from labtree.objects.unit_attributes import Attributes, attribute_coords
+
+__all__ = ["KIND", "rate_slice_stack", "summary", "validate"]
+
+KIND = "rate_slice_stack"
+RESERVED = frozenset({"rate", "unit", "time", "slice", "slice_start", "slice_end"})
+
+
+def rate_slice_stack(
+    event_stack: Any,
+    times: Any,
+    *,
+    step_size: float = 1.0,
+    neuron_attributes: Attributes | None = None,
+) -> xr.Dataset:
+    """Build a Dataset of firing rates cut into slices of equal duration.
+
+    Parameters
+    ----------
+    event_stack : array-like of shape (unit, time, slice)
+        Firing rates; their dtype is kept.
+    times : sequence of (start, end)
+        Of each slice, in ms, on the clock of the recording.
+    step_size : float
+        Time between two samples in ms.
+    neuron_attributes : sequence of mappings, or mapping of columns, optional
+        Attributes of the units, see :func:`labtree.unit_attributes`.
+
+    Returns
+    -------
+    Dataset
+        ``rate(unit, time, slice)``; ``time`` in ms from the start of a slice;
+        ``slice_start`` and ``slice_end`` along ``slice``.
+
+    Raises
+    ------
+    DataError
+        A ValueError, if there is no slice or no sample, or the windows differ in
+        duration, run backwards or do not match the slices.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> ds = labtree.rate_slice_stack(np.ones((3, 4, 2)), [(0, 8), (20, 28)], step_size=2)
+    >>> dict(ds.sizes), ds.time.values
+    ({'unit': 3, 'time': 4, 'slice': 2}, array([0., 2., 4., 6.]))
+    """
+    values = real_array("event_stack", event_stack, 3, "(unit, time, slice)")
+    step = np.asarray(step_size)
+    if step.ndim or step.dtype.kind not in "iuf" or not np.isfinite(step) or step <= 0:
+        raise DataError(f"step_size must be a positive number of ms, found {step_size!r}")
+    if values.shape[2] == 0 or values.shape[1] == 0:
+        raise DataError(
+            f"event_stack needs at least one slice and one sample, found shape {values.shape}"
+        )
+    coords = attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
+    coords["time"] = xr.Variable(
+        "time",
+        np.arange(values.shape[1]) * float(step),
+        {"units": "ms", "long_name": "time from the start of the slice"},
+    )
+    ds = xr.Dataset(
+        {"rate": xr.Variable(("unit", "time", "slice"), values)},
+        coords | slice_coords(times, values.shape[2]),
+        {"labtree_kind": KIND, "step_size": step.item()},
+    )
+    validate(ds)
+    return ds
+
+
+def validate(ds: xr.Dataset) -> None:
+    """Raise DataError unless this is a whole and consistent stack of rate slices."""
+    require_variables(ds, KIND, {"rate": ("unit", "time", "slice")})
+    _, n_times, n_slices = ds["rate"].shape
+    if n_times == 0 or n_slices == 0:
+        raise DataError(
+            f"a {KIND} needs at least one slice and one sample, found shape {ds['rate'].shape}"
+        )
+    if "step_size" not in ds.attrs:
+        raise DataError(f"a {KIND} needs the attribute 'step_size' in ms")
+    check_slice_times(ds, n_slices)
+
+
+def summary(ds: xr.Dataset) -> dict[str, Any]:
+    """Give the shape (unit, time, slice), under SpikeLab's name."""
+    return {"shape": list(ds["rate"].shape)}

@@ -1,0 +1,233 @@
+"""Spike trains around events, in one Dataset.
+
+The spikes of all slices and units lie in one variable ``spike_times(spike)``, slice after
+slice and in it unit after unit; ``row_size(slice, unit)`` says how many each has.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import DataError
+from labtree.objects import spike_data
+from labtree.objects.slice_times import check_slice_times, slice_coords
+from labtree.objects.unit_attributes import Attributes, alike, attribute_coords, records
+from labtree.storage import ragged
+
+__all__ = ["KIND", "slices_of", "spike_slice_stack", "summary", "validate"]
+
+KIND = "spike_slice_stack"
+
+
+def spike_slice_stack(
+    slices: Sequence[xr.Dataset],
+    times: Any,
+    *,
+    neuron_attributes: Attributes | None = None,
+) -> xr.Dataset:
+    """Build a Dataset of spike trains cut into slices.
+
+    Parameters
+    ----------
+    slices : sequence of Dataset
+        From :func:`labtree.spike_data`, with the same units and the same start_time.
+    times : sequence of (start, end)
+        Of each slice, in ms, on the clock of the recording.
+    neuron_attributes : sequence of mappings, or mapping of columns, optional
+        Attributes of the units. Attributes of the slices themselves are kept as well:
+        along ``unit`` where all slices agree, otherwise along ``(slice, unit)``.
+
+    Returns
+    -------
+    Dataset
+        ``spike_times(spike)`` in ms on the clock of each slice, ``row_size(slice, unit)``,
+        ``length(slice)`` in ms; ``slice_start`` and ``slice_end`` along ``slice``.
+
+    Raises
+    ------
+    DataError
+        A ValueError, if there is no slice, units or start times differ, or the windows
+        differ in duration, run backwards or do not match the slices.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> first = labtree.spike_data([[1.0], [2.0, 3.0]], length=5)
+    >>> second = labtree.spike_data([[], [4.0]], length=5)
+    >>> ds = labtree.spike_slice_stack([first, second], [(10, 15), (30, 35)])
+    >>> ds.row_size.values.tolist(), ds.spike_times.values
+    ([[1, 2], [0, 1]], array([1., 2., 3., 4.]))
+    """
+    slices = list(slices)
+    if not slices:
+        raise DataError("slices must hold at least one spike_data")
+    for part in slices:
+        if not isinstance(part, xr.Dataset):
+            raise DataError(
+                f"slices must hold Datasets from labtree.spike_data, found "
+                f"{type(part).__name__}"
+            )
+        spike_data.validate(part)
+    n_units = _same("number of units", [part.sizes["unit"] for part in slices])
+    start_time = _same("start_time", [part.attrs["start_time"] for part in slices])
+    dtypes = {part["spike_times"].dtype for part in slices if part.sizes["spike"]}
+    if len(dtypes) > 1:
+        raise DataError(
+            f"spike times of all slices need one dtype, found {sorted(map(str, dtypes))}"
+        )
+    typed = [part for part in slices if part.sizes["spike"]] or slices[:1]
+    variables: dict[str, Any] = {
+        "spike_times": xr.Variable(
+            "spike",
+            np.concatenate([part["spike_times"].values for part in typed]),
+            {"units": "ms"},
+        ),
+        "row_size": xr.Variable(
+            ("slice", "unit"),
+            np.stack([part["row_size"].values for part in slices]),
+            {ragged.SAMPLE_DIMENSION: "spike"},
+        ),
+        "length": xr.Variable(
+            "slice", [part.attrs["length"] for part in slices], {"units": "ms"}
+        ),
+    }
+    raw, raw_coords = _raw(slices)
+    coords = slice_coords(times, len(slices)) | raw_coords
+    coords |= _attributes(slices, neuron_attributes, n_units)
+    attrs: dict[str, Any] = {"labtree_kind": KIND, "start_time": start_time}
+    metadata = [part.attrs.get("metadata", {}) for part in slices]
+    if any(metadata):
+        attrs["slice_metadata"] = metadata
+    ds = xr.Dataset(variables | raw, coords, attrs)
+    validate(ds)
+    return ds
+
+
+def slices_of(ds: xr.Dataset) -> list[xr.Dataset]:
+    """Give the slices of a stack, each a Dataset as of :func:`labtree.spike_data`.
+
+    Attributes that are the same in all slices belong to the stack and stay with it.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> part = labtree.spike_data([[1.0], [2.0, 3.0]], length=5)
+    >>> stack = labtree.spike_slice_stack([part, part], [(10, 15), (30, 35)])
+    >>> labtree.slices_of(stack)[1].equals(part)
+    True
+    """
+    n_slices, n_units = ds["row_size"].shape
+    own = ds.drop_vars(
+        [name for name, coord in ds.coords.items() if coord.dims[:1] == ("unit",)]
+    )
+    attributes = records(own, ("slice", "unit"))
+    spikes = ragged.split_rows(ds["spike_times"].values, ds["row_size"].values.sum(axis=1))
+    metadata = ds.attrs.get("slice_metadata", [None] * n_slices)
+    raw: list[Any] = [None] * n_slices
+    if "raw_data" in ds:
+        parts = ragged.split_rows(np.arange(ds.sizes["raw_sample"]), ds["raw_row_size"].values)
+        data, time = ds["raw_data"].values, ds["raw_time"].values
+        raw = [(data[..., part], time[part]) for part in parts]
+    return [
+        spike_data.assemble(
+            spikes[at],
+            ds["row_size"].values[at],
+            length=ds["length"].values[at].item(),
+            start_time=ds.attrs["start_time"],
+            neuron_attributes=attributes[at * n_units : (at + 1) * n_units],
+            metadata=metadata[at],
+            raw=raw[at],
+        )
+        for at in range(n_slices)
+    ]
+
+
+def validate(ds: xr.Dataset) -> None:
+    """Raise DataError unless this is a whole and consistent stack of spike slices."""
+    spike_data.require_variables(
+        ds,
+        KIND,
+        {"spike_times": ("spike",), "row_size": ("slice", "unit"), "length": ("slice",)},
+    )
+    spike_data.require_ragged(ds)
+    if "start_time" not in ds.attrs:
+        raise DataError(f"a {KIND} needs the attribute 'start_time' in ms")
+    n_slices = ds.sizes["slice"]
+    if n_slices == 0:
+        raise DataError(f"a {KIND} needs at least one slice")
+    check_slice_times(ds, n_slices)
+    spike_times, row_size = ds["spike_times"].values, ds["row_size"].values
+    spike_data.check_trains(spike_times, row_size)
+    start_time = ds.attrs["start_time"]
+    lengths = ds["length"].values
+    parts = ragged.split_rows(spike_times, row_size.sum(axis=1))
+    for at, (part, counts, length) in enumerate(zip(parts, row_size, lengths, strict=True)):
+        try:
+            spike_data.check_bounds(part, counts, start_time, length.item())
+        except DataError as error:
+            raise DataError(f"slice {at}: {error}") from None
+
+
+def summary(ds: xr.Dataset) -> dict[str, Any]:
+    """Give the numbers of slices and units, and their length in ms, under SpikeLab's names.
+
+    The length is a pair of the shortest and the longest where slices differ.
+    """
+    lengths = ds["length"].values
+    length: float | list[float] | None = None
+    if lengths.size:
+        low, high = float(lengths.min()), float(lengths.max())
+        length = low if low == high else [low, high]
+    return {
+        "N_slices": int(ds.sizes["slice"]),
+        "N_units": int(ds.sizes["unit"]),
+        "length_ms": length,
+    }
+
+
+def _same(what: str, values: Sequence[Any]) -> Any:
+    for at, value in enumerate(values):
+        if value != values[0]:
+            raise DataError(
+                f"all slices need the same {what}: slice 0 has {values[0]}, "
+                f"slice {at} has {value}"
+            )
+    return values[0]
+
+
+def _attributes(
+    slices: Sequence[xr.Dataset], neuron_attributes: Attributes | None, n_units: int
+) -> dict[str, xr.Variable]:
+    taken = set(spike_data.RESERVED)
+    stack = attribute_coords(neuron_attributes, {"unit": n_units}, taken)
+    parts = [records(part, ("unit",)) for part in slices]
+    if all(alike(part, parts[0]) for part in parts):
+        if stack and alike(parts[0], records(xr.Dataset(coords=stack), ("unit",))):
+            return stack
+        return stack | attribute_coords(parts[0], {"unit": n_units}, taken | set(stack))
+    flat = [record for part in parts for record in part]
+    dims = {"slice": len(slices), "unit": n_units}
+    return stack | attribute_coords(flat, dims, taken | set(stack))
+
+
+def _raw(slices: Sequence[xr.Dataset]) -> tuple[dict[str, Any], dict[str, xr.Variable]]:
+    having = [part for part in slices if "raw_data" in part]
+    if not having:
+        return {}, {}
+    if len(having) != len(slices):
+        raise DataError(
+            "raw_data must be in all slices or in none: drop_vars('raw_data') first"
+        )
+    dims = _same("dimensions of raw_data", [part["raw_data"].dims for part in slices])
+    _same("number of raw channels", [part["raw_data"].shape[:-1] for part in slices])
+    _same("dtype of raw_data", [part["raw_data"].dtype for part in slices])
+    _same("dtype of raw_time", [part["raw_time"].dtype for part in slices])
+    data = np.concatenate([part["raw_data"].values for part in slices], axis=-1)
+    time = np.concatenate([part["raw_time"].values for part in slices])
+    counts = np.array([part.sizes["raw_sample"] for part in slices], np.int64)
+    return {
+        "raw_data": xr.Variable(dims, data),
+        "raw_row_size": xr.Variable("slice", counts, {ragged.SAMPLE_DIMENSION: "raw_sample"}),
+    }, {"raw_time": xr.Variable("raw_sample", time, {"units": "ms"})}

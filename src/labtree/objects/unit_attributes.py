@@ -1,0 +1,352 @@
+"""Attributes of units as coordinates along ``unit``, in their own dtype.
+
+An attribute that some units lack keeps its dtype: the places of the missing values hold
+a conspicuous filler (NaN, NaT, an empty string, the lowest integer, None) and a boolean
+coordinate ``<name>_missing``, named in the attribute ``ancillary_variables``, says which
+they are. So NaN, "" and None remain values that a unit can have.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from labtree.errors import DataError
+
+__all__ = [
+    "ABSENT",
+    "Attributes",
+    "Column",
+    "alike",
+    "attribute_coords",
+    "column",
+    "exact_variable",
+    "masked_column",
+    "records",
+    "unit_attributes",
+]
+
+Array: TypeAlias = NDArray[Any]
+Attributes: TypeAlias = Sequence[Mapping[str, Any] | None] | Mapping[str, Any]
+
+
+class Column(NamedTuple):
+    """One attribute of all units, and which units lack it (None: no unit does)."""
+
+    values: Array
+    missing: NDArray[np.bool_] | None = None
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "<absent>"
+
+
+ABSENT = _Absent()
+"""Stands for the value of a unit that does not have the attribute."""
+
+REAL_NAME = "labtree_name"
+MASK = "ancillary_variables"
+
+
+def attribute_coords(
+    attributes: Attributes | None,
+    dims: Mapping[str, int],
+    taken: Iterable[Hashable],
+    *,
+    argument: str = "neuron_attributes",
+) -> dict[str, xr.Variable]:
+    """Build the coordinates that hold attributes.
+
+    Parameters
+    ----------
+    attributes : sequence of mappings, or mapping of columns, optional
+        One mapping of names to values for each unit (None for a unit without any), or
+        for each name one column of values: an array, a masked array, or a list in which
+        None stands for a missing value.
+    dims : mapping of dimension to size
+        Usually ``{"unit": n}``; with more dimensions the units follow in C order.
+    taken : iterable of str
+        Names that an attribute cannot have in this Dataset. An attribute called so gets
+        a trailing underscore; its name is kept in the attribute ``labtree_name``.
+    argument : str
+        What to call the attributes in an error.
+
+    Raises
+    ------
+    DataError
+        If there are more or fewer attributes than units, or a name is not a string.
+    """
+    if attributes is None:
+        return {}
+    shape = tuple(dims.values())
+    columns = _columns(attributes, int(np.prod(shape)), argument)
+    used = {str(name) for name in taken}
+    plain = {name for name in columns if name and "/" not in name and name not in used}
+    used |= plain
+    coords: dict[str, xr.Variable] = {}
+    for name, (values, missing) in columns.items():
+        coord = name if name in plain else _unused(name.replace("/", "_"), used)
+        attrs = {} if coord == name else {REAL_NAME: name}
+        extra = tuple(_unused(f"{coord}_{axis}", used) for axis in range(1, values.ndim))
+        coords[coord] = exact_variable(
+            (*dims, *extra), values.reshape(shape + values.shape[1:]), attrs
+        )
+        if missing is not None:
+            mask = attrs[MASK] = _unused(f"{coord}_missing", used)
+            coords[coord].attrs = attrs
+            coords[mask] = xr.Variable(tuple(dims), missing.reshape(shape))
+    return coords
+
+
+def exact_variable(
+    dims: tuple[str, ...], values: Array, attrs: Mapping[str, Any] | None = None
+) -> xr.Variable:
+    """Make a Variable that holds these very values.
+
+    From an array of objects xarray would otherwise make dates, and of None beside strings
+    NaN.
+    """
+    return xr.Variable(dims, values, attrs, fastpath=True)
+
+
+def unit_attributes(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """Give the attributes of each unit, as they were given.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Any Dataset with a dimension ``unit``.
+
+    Returns
+    -------
+    list of dict
+        One dict for each unit, without the attributes that the unit lacks. Values of
+        dtype bool, int64, float64, complex128 and str come as Python's own.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> ds = labtree.spike_data(
+    ...     [[1.0], [2.0]], neuron_attributes=[{"channel": 3}, {"quality": "good"}]
+    ... )
+    >>> ds.channel.dtype, ds.channel_missing.values
+    (dtype('int64'), array([False,  True]))
+    >>> labtree.unit_attributes(ds)
+    [{'channel': 3}, {'quality': 'good'}]
+    """
+    return records(ds, ("unit",))
+
+
+def records(ds: xr.Dataset, dims: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Give the attributes along some dimensions, one dict for each place in C order."""
+    columns = {
+        name: coord.variable
+        for name, coord in ds.coords.items()
+        if coord.dims[: len(dims)] == dims
+    }
+    masks = {variable.attrs[MASK] for variable in columns.values() if MASK in variable.attrs}
+    count = int(np.prod([ds.sizes.get(dim, 0) for dim in dims]))
+    out: list[dict[str, Any]] = [{} for _ in range(count)]
+    for name, variable in columns.items():
+        if name in masks:
+            continue
+        real = variable.attrs.get(REAL_NAME, name)
+        values = variable.values.reshape(len(out), *variable.shape[len(dims) :])
+        mask = columns.get(variable.attrs.get(MASK))
+        missing = [False] * len(out) if mask is None else mask.values.ravel().tolist()
+        for record, value, is_missing in zip(out, _as_given(values), missing, strict=True):
+            if not is_missing:
+                record[real] = value
+    return out
+
+
+def column(values: Sequence[Any]) -> Column:
+    """Put values of any type into one array, in their own dtype where they share one.
+
+    Parameters
+    ----------
+    values : sequence
+        ``ABSENT`` stands for a missing value.
+
+    Returns
+    -------
+    Column
+        Values of shape (n,), or (n, *shape) for arrays of one shape and dtype; of dtype
+        object where the values differ in type or no dtype holds them exactly.
+
+    Examples
+    --------
+    >>> column([1, ABSENT, 3])
+    Column(values=array([                   1, -9223372036854775808,                    3]),
+           missing=array([False,  True, False]))
+    >>> column([True, 5])
+    Column(values=array([True, 5], dtype=object), missing=None)
+    """
+    present = [value for value in values if value is not ABSENT]
+    dtype, shape = _shared_dtype(present)
+    if len(present) == len(values):
+        missing = None
+        where: slice | NDArray[np.bool_] = slice(None)
+    else:
+        missing = np.fromiter((value is ABSENT for value in values), bool, len(values))
+        where = ~missing
+    out = np.empty((len(values), *shape), dtype)
+    if missing is not None:
+        out[missing] = _filler(out.dtype)
+    if not dtype.hasobject:
+        if present:
+            out[where] = present
+        return Column(out, missing)
+    for index, value in enumerate(values):
+        # Item by item, so that numpy does not look inside lists and arrays.
+        if value is not ABSENT:
+            out[index] = value
+    return Column(out, missing)
+
+
+def masked_column(values: Array, missing: NDArray[np.bool_]) -> Column:
+    """Fill the missing rows of an array; a column whose values are known to be exact."""
+    if not missing.any():
+        return Column(values)
+    filled = values.copy()
+    filled[missing] = _filler(values.dtype)
+    return Column(filled, missing)
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Whether two values are the same in type and content; NaN is like NaN."""
+    if not (isinstance(second, type(first)) and isinstance(first, type(second))):
+        return False
+    if isinstance(first, np.ndarray):
+        if first.dtype != second.dtype or first.shape != second.shape:
+            return False
+        if first.dtype.hasobject:
+            return alike(first.ravel().tolist(), second.ravel().tolist())
+        return bool(first.tobytes() == second.tobytes())
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(alike, first, second))
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(alike(first[k], second[k]) for k in first)
+    both_nan: bool = first != first and second != second
+    return both_nan or bool(first == second)
+
+
+def _columns(attributes: Attributes, n: int, argument: str) -> dict[str, Column]:
+    if isinstance(attributes, Mapping):
+        names: list[Any] = list(attributes)
+        given = {name: _given_column(attributes[name]) for name in names}
+        wrong = {
+            name: len(item.values) for name, item in given.items() if len(item.values) != n
+        }
+        if wrong:
+            raise DataError(
+                f"{argument}: each column needs {n} values, one for each unit; found {wrong}"
+            )
+    else:
+        if isinstance(attributes, str | bytes) or not isinstance(attributes, Sequence):
+            attributes = list(attributes)
+        if len(attributes) != n:
+            raise DataError(
+                f"{argument} has {len(attributes)} items, expected {n}, one for each unit"
+            )
+        wrong_items = [item for item in attributes if not isinstance(item, Mapping | None)]
+        if wrong_items:
+            raise DataError(
+                f"{argument}: each item must be a dict of names and values, or None; found "
+                f"{type(wrong_items[0]).__name__}"
+            )
+        names = list(dict.fromkeys(name for item in attributes if item for name in item))
+    strange = [name for name in names if not isinstance(name, str)]
+    if strange:
+        raise DataError(
+            f"{argument}: names must be strings, found {strange[0]!r}; write str(name)"
+        )
+    if isinstance(attributes, Mapping):
+        return given
+    return {
+        name: column(
+            [ABSENT if item is None else item.get(name, ABSENT) for item in attributes]
+        )
+        for name in names
+    }
+
+
+def _given_column(values: Any) -> Column:
+    if isinstance(values, Column):
+        return values
+    if isinstance(values, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(values)
+        inner = tuple(range(1, mask.ndim))
+        missing = np.asarray(mask.any(axis=inner), dtype=bool)
+        if not np.array_equal(missing, mask.all(axis=inner)):
+            raise DataError(
+                "neuron_attributes: an array of a unit is missing whole or not at all"
+            )
+        return masked_column(values.data, missing)
+    if isinstance(values, np.ndarray):
+        return Column(values)
+    return column([ABSENT if value is None else value for value in values])
+
+
+def _shared_dtype(present: Sequence[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    anything = np.dtype(object), ()
+    types = {type(value) for value in present}
+    if len(types) != 1:
+        return anything
+    (kind,) = types
+    if kind is np.ndarray:
+        forms = {(value.dtype, value.shape) for value in present}
+        if len(forms) == 1:
+            dtype, shape = forms.pop()
+            return anything if dtype.hasobject else (dtype, shape)
+        return anything
+    if kind is bool:
+        return np.dtype(bool), ()
+    if kind is int:
+        for whole in (np.int64, np.uint64):
+            limits = np.iinfo(whole)
+            if limits.min <= min(present) and max(present) <= limits.max:
+                return np.dtype(whole), ()
+        return anything
+    if kind in (float, complex):
+        return np.dtype(kind), ()
+    if kind in (str, np.str_):
+        # A fixed-width string forgets the NULs at its end.
+        if any(value.endswith("\0") for value in present):
+            return anything
+        return np.dtype(f"U{max(1, *map(len, present))}"), ()
+    if issubclass(kind, np.generic) and not issubclass(kind, np.character):
+        dtypes = {value.dtype for value in present}
+        if len(dtypes) == 1 and not (dtype := dtypes.pop()).hasobject:
+            return dtype, ()
+    return anything
+
+
+def _filler(dtype: np.dtype[Any]) -> Any:
+    if dtype.kind in "fc":
+        return np.nan
+    if dtype.kind in "mM":
+        return np.array("NaT", dtype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return limits.min if dtype.kind == "i" else limits.max
+    if dtype.kind == "O":
+        return None
+    return np.zeros((), dtype)
+
+
+def _as_given(values: Array) -> Iterable[Any]:
+    native = values.dtype in map(np.dtype, (bool, np.int64, float, complex))
+    if values.ndim == 1 and (native or values.dtype.kind == "U"):
+        return list(values.tolist())
+    return values
+
+
+def _unused(name: str, used: set[str]) -> str:
+    while not name or name in used:
+        name += "_"
+    used.add(name)
+    return name

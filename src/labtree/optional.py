@@ -1,0 +1,40 @@
+"""Libraries that labtree can do without, imported where they are used."""
+
+from importlib import import_module
+from typing import Any
+
+from labtree.errors import MissingDependencyError
+
+__all__ = ["require"]
+
+
+def require(module: str, *, purpose: str, extra: str) -> Any:
+    """Import a module of an optional library, or say how to get it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name, such as ``"matplotlib.pyplot"``.
+    purpose : str
+        What it is needed for, to stand after "needed for".
+    extra : str
+        The extra of labtree that installs it.
+
+    Examples
+    --------
+    >>> require("no_such_module", purpose="a demonstration", extra="plot")
+    Traceback (most recent call last):
+    ...
+    labtree.errors.MissingDependencyError: no_such_module is needed for ...
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        library = module.partition(".")[0]
+        # A library that is there but lacks one of its own parts should say so itself.
+        if error.name is None or error.name.partition(".")[0] != library:
+            raise
+        raise MissingDependencyError(
+            f"{library} is needed for {purpose}. "
+            f'Install it with: pip install "labtree[{extra}]"'
+        ) from error

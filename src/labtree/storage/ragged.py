@@ -1,0 +1,253 @@
+"""CF contiguous ragged arrays: rows of different lengths in one flat variable.
+
+A ragged array is two variables of a Dataset: the samples of all rows, one row after
+the other, along a sample dimension, and a count variable that holds the length of each
+row and names that dimension in its attribute ``sample_dimension`` [1]_. The count
+variable may have any number of dimensions; its rows follow each other in C order.
+
+Functions on plain arrays take ``row_size``, the flat count of samples in each row.
+
+References
+----------
+.. [1] CF conventions, section 9.3.3, contiguous ragged array representation.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+__all__ = [
+    "concatenate_rows",
+    "count_in_rows",
+    "count_variables",
+    "isel",
+    "positions_of_rows",
+    "problems",
+    "row_of_sample",
+    "row_offsets",
+    "rows_are_sorted",
+    "sort_rows",
+    "split_rows",
+]
+
+SAMPLE_DIMENSION = "sample_dimension"
+
+Array = NDArray[Any]
+Counts = NDArray[np.int64]
+
+
+def row_offsets(row_size: Any) -> Counts:
+    """Where each row starts, and after them where the last one stops.
+
+    Examples
+    --------
+    >>> row_offsets([2, 0, 3])
+    array([0, 2, 2, 5])
+    """
+    counts = np.asarray(row_size, dtype=np.int64).ravel()
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+
+def row_of_sample(row_size: Any) -> Counts:
+    """Which row each sample belongs to.
+
+    Examples
+    --------
+    >>> row_of_sample([2, 0, 3])
+    array([0, 0, 2, 2, 2])
+    """
+    counts = np.asarray(row_size, dtype=np.int64).ravel()
+    return np.repeat(np.arange(counts.size), counts)
+
+
+def positions_of_rows(row_size: Any, rows: Any) -> slice | Counts:
+    """Where the samples of some rows lie, in the order of ``rows``.
+
+    Returns
+    -------
+    slice or ndarray of int64
+        A slice where the rows lie next to each other, so that taking them copies
+        and reads only them; otherwise the positions one by one.
+
+    Examples
+    --------
+    >>> positions_of_rows([2, 1, 3], [2, 0])
+    array([3, 4, 5, 0, 1])
+    >>> positions_of_rows([2, 1, 3], [1, 2])
+    slice(2, 6, None)
+    """
+    offsets = row_offsets(row_size)
+    rows = np.asarray(rows, dtype=np.int64).ravel()
+    starts, stops = offsets[:-1][rows], offsets[1:][rows]
+    if rows.size == 0:
+        return slice(0, 0)
+    if np.array_equal(stops[:-1], starts[1:]):
+        return slice(int(starts[0]), int(stops[-1]))
+    sizes = stops - starts
+    out = row_offsets(sizes)
+    return np.repeat(starts - out[:-1], sizes) + np.arange(out[-1])
+
+
+def split_rows(samples: Array, row_size: Any) -> list[Array]:
+    """Give the rows as a list of views, without copying a sample.
+
+    Examples
+    --------
+    >>> split_rows(np.array([1, 2, 3]), [2, 0, 1])
+    [array([1, 2]), array([], dtype=int64), array([3])]
+    """
+    offsets = row_offsets(row_size).tolist()
+    return [samples[start:stop] for start, stop in pairwise(offsets)]
+
+
+def count_in_rows(selected: NDArray[np.bool_], row_size: Any) -> Counts:
+    """How many samples of each row are selected.
+
+    Examples
+    --------
+    >>> count_in_rows(np.array([True, False, True]), [2, 0, 1])
+    array([1, 0, 1])
+    """
+    counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(selected, dtype=np.int64)])
+    offsets = row_offsets(row_size)
+    return np.asarray(counted[offsets[1:]] - counted[offsets[:-1]], dtype=np.int64)
+
+
+def rows_are_sorted(samples: Array, row_size: Any) -> bool:
+    """Whether the samples rise, or stay equal, within each row.
+
+    Examples
+    --------
+    >>> rows_are_sorted(np.array([2, 3, 1]), [2, 1])
+    True
+    """
+    if samples.size < 2:
+        return True
+    falls = samples[1:] < samples[:-1]
+    if not falls.any():
+        return True
+    offsets = row_offsets(row_size)
+    inner = offsets[1:-1]
+    # A fall from one row to the next is no fall within a row.
+    falls[inner[(inner > 0) & (inner < samples.size)] - 1] = False
+    return not falls.any()
+
+
+def sort_rows(samples: Array, row_size: Any) -> Array:
+    """Sort the samples within each row; a new array.
+
+    Examples
+    --------
+    >>> sort_rows(np.array([3, 1, 2]), [2, 1])
+    array([1, 3, 2])
+    """
+    return np.asarray(samples[np.lexsort((samples, row_of_sample(row_size)))])
+
+
+def concatenate_rows(parts: Sequence[tuple[Array, Any]]) -> tuple[Array, Counts]:
+    """Lengthen each row by the same row of the next part.
+
+    Parameters
+    ----------
+    parts : sequence of (samples, row_size)
+        Ragged arrays with the same number of rows.
+
+    Returns
+    -------
+    samples, row_size
+        Row 0 of every part in turn, then row 1 of every part, and so on.
+
+    Examples
+    --------
+    >>> samples, row_size = concatenate_rows(
+    ...     [(np.array([1, 2]), [1, 1]), (np.array([3, 4]), [0, 2])]
+    ... )
+    >>> samples.tolist(), row_size.tolist()
+    ([1, 2, 3, 4], [1, 3])
+    """
+    sizes = np.stack([np.asarray(row_size, dtype=np.int64).ravel() for _, row_size in parts])
+    total = sizes.sum(axis=0)
+    starts = row_offsets(total)[:-1] + np.cumsum(sizes, axis=0) - sizes
+    samples = np.empty(int(total.sum()), np.result_type(*[part for part, _ in parts]))
+    for (part, _), size, start in zip(parts, sizes, starts, strict=True):
+        samples[np.repeat(start - row_offsets(size)[:-1], size) + np.arange(part.size)] = part
+    return samples, total
+
+
+def count_variables(ds: xr.Dataset) -> dict[Hashable, Hashable]:
+    """Name the count variables of a Dataset and the sample dimension of each."""
+    return {
+        name: variable.attrs[SAMPLE_DIMENSION]
+        for name, variable in ds.variables.items()
+        if SAMPLE_DIMENSION in variable.attrs
+    }
+
+
+def problems(ds: xr.Dataset) -> list[str]:
+    """Say in words what is wrong with the ragged arrays of a Dataset.
+
+    Returns
+    -------
+    list of str
+        Empty where all is well.
+    """
+    found = []
+    for name, dim in count_variables(ds).items():
+        counts = ds.variables[name]
+        if dim not in ds.sizes:
+            found.append(
+                f"{name!r} counts samples along {dim!r}, a dimension that is not there"
+            )
+        elif counts.dtype.kind not in "iu":
+            found.append(f"{name!r} must hold whole numbers, found dtype {counts.dtype}")
+        else:
+            values = np.asarray(counts.values)
+            if values.size and int(values.min()) < 0:
+                found.append(f"{name!r} holds a negative number of samples")
+            elif int(values.sum()) != ds.sizes[dim]:
+                found.append(
+                    f"{name!r} counts {int(values.sum())} samples in {values.size} rows, but "
+                    f"dimension {dim!r} holds {ds.sizes[dim]}"
+                )
+    return found
+
+
+def isel(ds: xr.Dataset, indexers: Mapping[Any, Any]) -> xr.Dataset:
+    """Select rows by position, as ``ds.isel`` does, and their samples with them.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Any Dataset; one without ragged arrays is simply indexed.
+    indexers : mapping of dimension to slice, ints or bools
+        Positions along the dimensions of the rows, in the order wanted; repeats are
+        allowed.
+
+    Returns
+    -------
+    Dataset
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {
+    ...         "x": ("sample", [10, 20, 30]),
+    ...         "row_size": ("row", [2, 1], {"sample_dimension": "sample"}),
+    ...     }
+    ... )
+    >>> isel(ds, {"row": [1]}).x.values
+    array([30])
+    """
+    samples: dict[Hashable, slice | Counts] = {}
+    for name, dim in count_variables(ds).items():
+        counts = ds.variables[name]
+        along = {key: value for key, value in indexers.items() if key in counts.dims}
+        if not along:
+            continue
+        rows = xr.Variable(counts.dims, np.arange(counts.size).reshape(counts.shape))
+        samples[dim] = positions_of_rows(counts.values, rows.isel(along).values)
+    return ds.isel({**indexers, **samples})

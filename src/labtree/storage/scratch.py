@@ -1,0 +1,121 @@
+"""Datasets whose arrays lie in a scratch file instead of in memory."""
+
+import weakref
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.core.variable import Variable
+
+from labtree.storage import codecs
+from labtree.storage.arrays import StoredArray, lazy, stored_array
+from labtree.storage.blobs import Blob, checksum
+from labtree.storage.records import variable_values
+from labtree.storage.sources import ScratchSource
+from labtree.storage.writing import is_dask
+
+__all__ = ["put_dataset"]
+
+
+def put_dataset(dataset: xr.Dataset, scratch: ScratchSource, path: str) -> xr.Dataset:
+    """Return a dataset like `dataset` whose arrays were written to a scratch file.
+
+    Index coordinates stay in memory. The space of an array is free again as soon as
+    nothing refers to it any more.
+
+    Raises
+    ------
+    TypeError
+        If a part cannot be kept exactly; nothing is left behind then.
+    OSError
+        If the disk is full; nothing is left behind then.
+    """
+    moved = {
+        name: _put(variable, scratch, f"{path}[{name!r}]")
+        for name, variable in dataset.variables.items()
+        if name not in dataset.xindexes
+    }
+    data = {name: moved[name] for name in dataset.data_vars}
+    result = dataset.copy(data={name: variable._data for name, variable in data.items()})
+    coords = {name: variable for name, variable in moved.items() if name not in data}
+    return result.assign_coords(xr.Coordinates(coords, indexes={})) if coords else result
+
+
+def _put(variable: Variable, scratch: ScratchSource, path: str) -> Variable:
+    stored = stored_array(variable)
+    if stored is not None:
+        blobs = [_put_array(blob.read(), scratch, path) for blob in stored.blobs]
+        array = StoredArray(stored.spec, blobs)
+    elif is_dask(variable) and variable.dtype.kind not in "OT":
+        spec, blob = _put_blocks(variable, scratch, path)
+        array = StoredArray(spec, [blob])
+    else:
+        values = variable_values(variable.compute() if is_dask(variable) else variable, path)
+        spec, arrays = codecs.encode(values, path)
+        array = StoredArray(spec, [_put_array(plain, scratch, path) for plain in arrays])
+    return Variable(variable.dims, lazy(array), variable.attrs)
+
+
+def _put_array(array: np.ndarray, scratch: ScratchSource, path: str) -> Blob:
+    offset = scratch.write([array], array.nbytes)
+    return _blob(scratch, offset, array.dtype, array.shape, checksum(array), path)
+
+
+def _blob(
+    scratch: ScratchSource,
+    offset: int,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    crc: int | None,
+    path: str,
+) -> Blob:
+    blob = Blob(scratch, offset, dtype, shape, crc, path)
+    weakref.finalize(blob, scratch.free, offset, blob.nbytes).atexit = False
+    return blob
+
+
+def _put_blocks(
+    variable: Variable, scratch: ScratchSource, path: str
+) -> tuple[codecs.Spec | None, Blob]:
+    """Write a dask array one block after the other, as many at a time as dask wants."""
+    import dask.array
+
+    store: Any = dask.array.store
+
+    spec, dtype, extra = codecs.view_spec(variable.dtype)
+    shape = variable.shape + extra
+    nbytes = int(np.prod(shape)) * dtype.itemsize
+    offset = scratch.write((), nbytes)
+    blob = _blob(scratch, offset, dtype, shape, None, path)
+    store(variable.data, _Target(scratch, offset, shape), lock=False)
+    return spec, blob
+
+
+class _Target:
+    """Takes blocks of an array and puts their rows where they belong."""
+
+    def __init__(self, scratch: ScratchSource, offset: int, shape: tuple[int, ...]):
+        self._scratch, self._offset, self._shape = scratch, offset, shape
+
+    def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
+        plain = codecs.encode_block(np.asarray(block))
+        for start, run in _runs(plain, [part.start for part in key], self._shape):
+            self._scratch.write_at(self._offset + start, run)
+
+
+def _runs(
+    block: np.ndarray, starts: list[int], shape: tuple[int, ...]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Give the parts of a block that are contiguous in the whole, and where they begin."""
+    starts = [*starts, *(0 for _ in range(len(shape) - len(starts)))]
+    strides = [block.itemsize * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    split = len(shape)
+    while split > 0 and block.shape[split - 1] == shape[split - 1]:
+        split -= 1
+    split = max(0, split - 1)  # this axis too lies in one piece, though only a part of it
+    base = sum(start * stride for start, stride in zip(starts, strides, strict=True))
+    for places in product(*(range(size) for size in block.shape[:split])):
+        here = sum(place * stride for place, stride in zip(places, strides, strict=False))
+        yield base + here, block[places]

@@ -1,0 +1,229 @@
+"""Where bytes come from: a file on disk, an anonymous scratch file, or memory.
+
+All are read with plain positioned reads, so threads do not wait for one another and
+nothing is mapped that another program could cut short.
+"""
+
+import os
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from labtree.errors import FormatError
+
+__all__ = ["BytesSource", "FileSource", "ScratchSource", "Source", "as_bytes", "identity"]
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
+    """Return the bytes of an array in C order, without a copy where it is so already."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def identity(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
+    """Return what changes when a file is replaced: device, inode, time (ns) and size."""
+    stat = os.stat(path)  # noqa: PTH116, for str too
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+class Source(Protocol):
+    """Where bytes come from."""
+
+    name: str
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` on; return how many bytes there were."""
+        ...
+
+
+def _read_into(file: Any, lock: threading.Lock, buffer: memoryview, offset: int) -> int:
+    done = 0
+    while done < len(buffer):
+        if hasattr(os, "preadv"):
+            count = os.preadv(file.fileno(), [buffer[done:]], offset + done)
+        else:  # Windows has no positioned read
+            with lock:
+                file.seek(offset + done)
+                count = file.readinto(buffer[done:])
+        if count <= 0:
+            break
+        done += count
+    return done
+
+
+class FileSource:
+    """A file on disk, opened when first read; pickles as its path."""
+
+    def __init__(self, path: str | Path, known: tuple[int, int, int, int] | None = None):
+        self.name = str(path)
+        self.known = known or identity(path)
+        self._lock = threading.Lock()
+        self._file: Any = None
+        self._closed = False
+
+    def _opened(self) -> Any:
+        with self._lock:
+            if self._closed:
+                raise ValueError(f"{self.name} was closed; open it again to read from it")
+            if self._file is None:
+                file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed by close()
+                stat = os.fstat(file.fileno())
+                found = stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+                if found != self.known:
+                    file.close()
+                    raise FormatError(
+                        f"{self.name} changed on disk after it was opened; open it again"
+                    )
+                self._file = file
+            return self._file
+
+    def hold(self) -> None:
+        """Open the file now, so that later reads see it even when it is replaced."""
+        self._opened()
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` on; return how many bytes there were."""
+        return _read_into(self._opened(), self._lock, buffer, offset)
+
+    def close(self) -> None:
+        """Let go of the file; reading from it is an error from now on."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def __reduce__(self) -> Any:
+        return FileSource, (self.name, self.known)
+
+    def __del__(self) -> None:
+        file = getattr(self, "_file", None)
+        if file is not None:
+            file.close()
+
+
+class BytesSource:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes, name: str = "memory"):
+        self.name = name
+        self._data = data
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` on; return how many bytes there were."""
+        part = self._data[offset : offset + len(buffer)]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+class ScratchSource:
+    """An anonymous temporary file that arrays are put into; freed space is used again.
+
+    The file has no name where the system allows it, so that nothing is left behind
+    however the process ends.
+    """
+
+    def __init__(self, folder: str | None = None):
+        self.name = "the temporary file of a lazy workspace"
+        self._file: Any = tempfile.TemporaryFile(  # noqa: SIM115, closed by close()
+            prefix="labtree-", dir=folder, buffering=0
+        )
+        self._lock = threading.Lock()
+        self._end = 0
+        self._free: list[tuple[int, int]] = []  # offset, size
+        self._released: deque[tuple[int, int]] = deque()
+        self._closed = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that the file takes, free space between arrays included."""
+        with self._lock:
+            self._reclaim()
+            return self._end
+
+    def write(self, pieces: Iterable[np.ndarray], nbytes: int) -> int:
+        """Take space for `nbytes` and put arrays there one after the other; return where."""
+        offset = self._allocate(nbytes)
+        position = offset
+        try:
+            for piece in pieces:
+                self.write_at(position, piece)
+                position += piece.nbytes
+        except BaseException:
+            self.free(offset, nbytes)
+            raise
+        return offset
+
+    def write_at(self, offset: int, array: np.ndarray) -> None:
+        """Put an array at a place that was taken before."""
+        view = as_bytes(array)
+        while view:
+            if hasattr(os, "pwrite"):
+                count = os.pwrite(self._file.fileno(), view, offset)
+            else:
+                with self._lock:
+                    self._file.seek(offset)
+                    count = self._file.write(view)
+            offset += count
+            view = view[count:]
+
+    def _allocate(self, nbytes: int) -> int:
+        with self._lock:
+            if self._closed:
+                raise ValueError("the lazy workspace was closed; nothing can be stored in it")
+            self._reclaim()
+            for i, (offset, size) in enumerate(self._free):
+                if size >= nbytes:
+                    if size == nbytes:
+                        del self._free[i]
+                    else:
+                        self._free[i] = (offset + nbytes, size - nbytes)
+                    return offset
+            offset = self._end
+            self._end += nbytes
+            return offset
+
+    def free(self, offset: int, nbytes: int) -> None:
+        """Give space back; called by the garbage collector too, so it takes no lock."""
+        if nbytes:
+            self._released.append((offset, nbytes))
+
+    def _reclaim(self) -> None:
+        """Join what was given back with its free neighbours; cut a free end off."""
+        while self._released:
+            offset, size = self._released.popleft()
+            kept = []
+            for start, length in self._free:
+                if start + length == offset:
+                    offset, size = start, size + length
+                elif offset + size == start:
+                    size += length
+                else:
+                    kept.append((start, length))
+            if offset + size == self._end:
+                self._end = offset
+                if not self._closed:
+                    self._file.truncate(self._end)
+            else:
+                kept.append((offset, size))
+            self._free = kept
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` on; return how many bytes there were."""
+        if self._closed:
+            raise ValueError("the lazy workspace was closed; nothing can be read from it")
+        return _read_into(self._file, self._lock, buffer, offset)
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        with self._lock:
+            self._closed = True
+            self._file.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()

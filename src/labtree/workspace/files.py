@@ -1,0 +1,315 @@
+"""Workspaces in files: save, open, load, one item."""
+
+import json
+import os
+import time
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from labtree.errors import FormatError, WorkspaceError
+from labtree.objects import registry
+from labtree.storage.arrays import load_variables
+from labtree.storage.atomic import folder_lock, replace_file, temporary_path
+from labtree.storage.catalogue import Catalogue
+from labtree.storage.records import DatasetBuilder
+from labtree.storage.sources import FileSource, identity
+from labtree.storage.trees import (
+    add_source,
+    check_folder,
+    close_tree,
+    column_reader,
+    open_source,
+    read_tree,
+)
+from labtree.storage.writing import write_tree
+from labtree.workspace.items import (
+    CREATED,
+    find_item,
+    item_dataset,
+    iterate_items,
+    missing_item,
+    node_name,
+)
+from labtree.workspace.state import State, state_of
+from labtree.workspace.verbs import describe, identify
+
+__all__ = ["load_item", "load_workspace", "open_workspace", "save_workspace", "workspace_path"]
+
+
+def workspace_path(path: str | Path, *, new: bool = False) -> Path:
+    """Return the ``.h5`` file that `path` means, with or without the suffix.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not `new` and there is no such file.
+    """
+    given = Path(os.fspath(path)).expanduser()
+    with_suffix = given if given.suffix == ".h5" else given.with_name(given.name + ".h5")
+    if new:
+        return with_suffix
+    if given.is_file():
+        return given
+    if with_suffix.is_file():
+        return with_suffix
+    near = sorted(other.name for other in given.parent.glob("*.h5"))[:10]
+    raise FileNotFoundError(
+        f"there is no workspace file {with_suffix}; the folder "
+        + (f"has {', '.join(near)}" if near else "has no .h5 file")
+    )
+
+
+def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
+    """Write a workspace to ``name.h5``, and its index to ``name.json``; all or nothing.
+
+    Parameters
+    ----------
+    tree
+        Any node of the workspace.
+    path
+        With or without ``.h5``. Without a path it goes where it came from, or where it
+        was saved before.
+
+    Returns
+    -------
+    pathlib.Path
+        The ``.h5`` file.
+
+    Raises
+    ------
+    WorkspaceError
+        If there is no path; if the file was changed by somebody else after this
+        workspace was opened or saved; if ``name.json`` is no index of a workspace.
+    """
+    root = tree.root
+    state = state_of(root)
+    with state.lock:
+        if path is None and state.path is None:
+            raise WorkspaceError(
+                "this workspace has no file yet; write where to: tree.ws.save('study.h5')"
+            )
+        target = state.path if path is None else workspace_path(path, new=True)
+        assert target is not None
+        target = target.absolute()
+        check_folder(target)
+        _complete(root)
+        index = _index_text(root)
+        listing = target.with_suffix(".json")
+        with temporary_path(target) as data, temporary_path(listing) as text:
+            written = write_tree(root, data, index=zlib.crc32(index), saved_at=time.time())
+            text.write_bytes(index)
+            with folder_lock(target.parent):
+                _check_unchanged(state, target)
+                _check_listing(listing)
+                replace_file(data, target)
+                replace_file(text, listing)
+                known = identity(target)
+        state.path, state.known = target, known
+        if written.moves:
+            source = FileSource(target, known)
+            source.hold()
+            written.relocate(source)
+            add_source(root, source)
+    return target
+
+
+def _complete(root: xr.DataTree) -> None:
+    """Give an identity to a tree, and a time to items, that xarray's own verbs made."""
+    if "labtree_workspace_id" not in root.attrs:
+        root.attrs.update(identify())
+    for _, _, node in iterate_items(root):
+        if CREATED not in node.attrs:
+            node.attrs[CREATED] = time.time()
+
+
+def _index_text(root: xr.DataTree) -> bytes:
+    index = {
+        "workspace_id": root.attrs["labtree_workspace_id"],
+        "name": root.attrs.get("labtree_name"),
+        "created_at": root.attrs["labtree_created_at"],
+        "index": describe(root),
+    }
+    return (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode(
+        errors="backslashreplace"
+    )
+
+
+def _check_unchanged(state: State, target: Path) -> None:
+    """Refuse to replace a file that somebody else wrote since this workspace knew it."""
+    if state.known is None or state.path is None or state.path.absolute() != target:
+        return
+    if target.exists() and identity(target) != state.known:
+        raise WorkspaceError(
+            f"{target} was changed by another process or program after this workspace was "
+            "opened or saved; nothing was written. Save under another name, or take over "
+            f"what is there first: tree.ws.merge_from(labtree.open_workspace({str(target)!r}))"
+            f" and then tree.ws.save({str(target.with_stem(target.stem + '-merged'))!r})"
+        )
+
+
+def _check_listing(listing: Path) -> None:
+    """Refuse to replace a .json file that is no index of a workspace."""
+    try:
+        found = json.loads(listing.read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or "workspace_id" not in found:
+        raise WorkspaceError(
+            f"{listing} is there and is not the index of a workspace; move it away or save "
+            "under another name"
+        )
+
+
+def open_workspace(path: str | Path) -> xr.DataTree:
+    """Open a saved workspace to browse it; data are read when they are indexed.
+
+    Parameters
+    ----------
+    path
+        With or without ``.h5``.
+
+    Returns
+    -------
+    xarray.DataTree
+        Lazy: what is stored in it goes to a temporary file until it is saved. ``with
+        open_workspace(path) as tree`` or ``tree.ws.close()`` releases the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FormatError
+        If it is no workspace, is cut short, or is from a newer labtree.
+
+    Examples
+    --------
+    >>> import labtree, numpy as np, tempfile
+    >>> tree = labtree.create_workspace()
+    >>> tree.ws.store("rec1", "rates", np.arange(3.0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = tree.ws.save(f"{folder}/study")
+    ...     with labtree.open_workspace(path) as saved:
+    ...         saved["rec1/rates/data"][1].item()
+    1.0
+    """
+    file = workspace_path(path).absolute()
+    source, catalogue = open_source(file)
+    known = source.known
+    tree = _workspace_tree(source, catalogue)
+    state = state_of(tree)
+    state.is_lazy, state.path, state.known = True, file, known
+    _check_index(tree, file, catalogue)
+    return tree
+
+
+def _workspace_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
+    if catalogue is None:
+        _refuse_spikelab(source)
+    tree = read_tree(source, catalogue)
+    if "labtree_workspace_id" not in tree.attrs:
+        close_tree(tree)
+        raise FormatError(
+            f"{source.name} is a netCDF file but no workspace: its root has no "
+            "labtree_workspace_id; open it with xarray.open_datatree"
+        )
+    return tree
+
+
+def _refuse_spikelab(source: FileSource) -> None:
+    import h5py
+
+    try:
+        with h5py.File(source.name, "r") as h5:
+            is_spikelab = "__workspace_id__" in h5.attrs
+    except (OSError, RuntimeError) as error:
+        source.close()
+        raise FormatError(
+            f"{source.name} cannot be read, it is cut short or damaged: {error}"
+        ) from error
+    if is_spikelab:
+        source.close()
+        raise FormatError(
+            f"{source.name} was written by SpikeLab; bring it in with "
+            f"labtree.import_spikelab({source.name!r})"
+        )
+
+
+def _check_index(tree: xr.DataTree, file: Path, catalogue: Catalogue | None) -> None:
+    """Write the .json anew where it is there but does not say what the .h5 holds."""
+    listing = file.with_suffix(".json")
+    try:
+        found = listing.read_bytes()
+    except OSError:
+        return
+    if catalogue is not None and zlib.crc32(found) == catalogue.header.get("index"):
+        return
+    expected = _index_text(tree)
+    if found == expected:
+        return
+    try:
+        _check_listing(listing)
+        with temporary_path(listing) as text:
+            text.write_bytes(expected)
+            replace_file(text, listing)
+        done = "it was written anew from the .h5 file"
+    except (OSError, WorkspaceError) as error:
+        done = f"it was left as it is: {error}"
+    warnings.warn(
+        f"{listing} does not say what the .h5 file holds; {done}", UserWarning, stacklevel=3
+    )
+
+
+def load_workspace(path: str | Path) -> xr.DataTree:
+    """Read a saved workspace into memory, whole; the file is closed again.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FormatError
+        If it is no workspace, or any part of it is damaged; the message says which.
+    """
+    tree = open_workspace(path)
+    try:
+        for node in tree.subtree:
+            # The tree's own variables, not a copy of them.
+            load_variables(node.variables.values())
+    finally:
+        close_tree(tree)
+    state_of(tree).is_lazy = False
+    return tree
+
+
+def load_item(path: str | Path, namespace: str, key: str) -> Any:
+    """Read one object out of a saved workspace; nothing else is touched.
+
+    Raises
+    ------
+    KeyError
+        If there is no such item; the message lists what there is.
+    FileNotFoundError, FormatError
+        As :func:`open_workspace`.
+    """
+    nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
+    source, catalogue = open_source(workspace_path(path))
+    record = None if catalogue is None else catalogue.record(nodes)
+    if record is not None and catalogue is not None:
+        try:
+            builder = DatasetBuilder(column_reader(source), catalogue.values)
+            return registry.decode(*item_dataset(xr.DataTree(dataset=builder.build(record))))
+        finally:
+            source.close()
+    tree = _workspace_tree(source, catalogue)
+    try:
+        node = find_item(tree, namespace, key)
+        if node is None:
+            raise missing_item(tree, namespace, key)
+        return registry.decode(*item_dataset(node))
+    finally:
+        close_tree(tree)

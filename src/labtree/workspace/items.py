@@ -1,0 +1,96 @@
+"""Namespaces and keys in a tree: their nodes, real names and bookkeeping attributes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import xarray as xr
+
+from labtree.errors import ItemNotFoundError
+from labtree.objects.registry import KIND, is_known, kind_named
+from labtree.storage.names import check_name, decode_name, encode_name
+
+__all__ = [
+    "CREATED",
+    "NOTE",
+    "describe_item",
+    "find_item",
+    "item_dataset",
+    "iterate_items",
+    "missing_item",
+    "node_name",
+    "real_name",
+    "set_name",
+]
+
+#: The attributes that labtree keeps about an item, beside its kind.
+CREATED, NOTE, NAME = "labtree_created_at", "labtree_note", "labtree_key"
+
+
+def node_name(parent: xr.DataTree | None, name: str, what: str) -> str:
+    """Return the name of the node that stands for `name`, whether it is there or not."""
+    encoded = encode_name(check_name(name, what))
+    # A tree that was built by hand may hold a name as it is.
+    by_hand = parent is not None and encoded not in parent.children and name in parent.children
+    return name if by_hand else encoded
+
+
+def real_name(node: xr.DataTree) -> str:
+    """Return the name that a namespace or key has for its user."""
+    kept = node.attrs.get(NAME)
+    return kept if isinstance(kept, str) else decode_name(node.name or "")
+
+
+def set_name(attrs: dict[Any, Any], name: str) -> None:
+    """Keep the real name in the attributes of a node where it had to be cut."""
+    attrs.pop(NAME, None)
+    if decode_name(encode_name(name)) != name:
+        attrs[NAME] = name
+
+
+def find_item(root: xr.DataTree, namespace: str, key: str) -> xr.DataTree | None:
+    """Return the node of an item, or None."""
+    group = root.children.get(node_name(root, namespace, "namespace"))
+    return None if group is None else group.children.get(node_name(group, key, "key"))
+
+
+def iterate_items(root: xr.DataTree) -> Iterator[tuple[str, str, xr.DataTree]]:
+    """Give namespace, key and node of every item, in the order of storing."""
+    for group in root.children.values():
+        namespace = real_name(group)
+        for node in group.children.values():
+            yield namespace, real_name(node), node
+
+
+def item_dataset(node: xr.DataTree) -> tuple[str | None, xr.Dataset]:
+    """Return the kind of an item, and its dataset without the bookkeeping."""
+    dataset = node.to_dataset(inherit=False)
+    attrs = dict(dataset.attrs)
+    kind = attrs.pop(KIND, None)
+    for name in (CREATED, NOTE, NAME):
+        attrs.pop(name, None)
+    if kind is not None and (kind_named(kind).is_dataset or not is_known(kind)):
+        attrs[KIND] = kind
+    dataset.attrs = attrs
+    return kind, dataset
+
+
+def describe_item(node: xr.DataTree) -> dict[str, Any]:
+    """Return type, summary, time of storing and note of an item; reads no data."""
+    dataset = node.to_dataset(inherit=False)
+    kind = dataset.attrs.get(KIND, "dataset")
+    about = {"type": kind} | kind_named(kind).summary(dataset)
+    about["created_at"] = dataset.attrs.get(CREATED)
+    note = dataset.attrs.get(NOTE)
+    return about if note is None else about | {"note": note}
+
+
+def missing_item(root: xr.DataTree, namespace: str, key: str) -> ItemNotFoundError:
+    """Return the error for an item that is not there."""
+    group = root.children.get(node_name(root, namespace, "namespace"))
+    names = [real_name(node) for node in (root if group is None else group).children.values()]
+    listed = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
+    if group is None:
+        return ItemNotFoundError(
+            f"no namespace {namespace!r} in this workspace; it has: {listed or 'none'}"
+        )
+    return ItemNotFoundError(f"no key {key!r} in namespace {namespace!r}; it has: {listed}")

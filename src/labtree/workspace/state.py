@@ -1,0 +1,71 @@
+"""What a workspace tree has besides its data: a lock, a path, a scratch file.
+
+Accessors keep no state and attributes go into the file, so this lives in one table by
+the root node, and goes when the root goes.
+"""
+
+import threading
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import xarray as xr
+
+from labtree.storage.sources import ScratchSource
+from labtree.storage.trees import add_source
+
+__all__ = ["State", "state_of"]
+
+
+@dataclass(slots=True)
+class State:
+    """The state of one workspace tree.
+
+    Parameters
+    ----------
+    is_lazy
+        Whether what is stored goes to a scratch file at once.
+    path
+        The ``.h5`` file that it was opened from or saved to.
+    known
+        That file's identity then; another one means that somebody else replaced it.
+    """
+
+    is_lazy: bool = False
+    path: Path | None = None
+    known: tuple[int, int, int, int] | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    _scratch: ScratchSource | None = None
+
+    def scratch(self, root: xr.DataTree) -> ScratchSource:
+        """Return the scratch file, made when it is first needed."""
+        with self.lock:
+            if self._scratch is None:
+                self._scratch = ScratchSource()
+                add_source(root, self._scratch)
+            return self._scratch
+
+
+_STATES: dict[int, tuple["weakref.ref[xr.DataTree]", State]] = {}
+_LOCK = threading.Lock()
+
+
+def state_of(root: xr.DataTree) -> State:
+    """Return the state of a tree's root; a tree that has none gets an empty one."""
+    key = id(root)
+    found = _STATES.get(key)
+    if found is not None and found[0]() is root:
+        return found[1]
+    with _LOCK:
+        found = _STATES.get(key)
+        if found is None or found[0]() is not root:
+            # The number of a tree that is gone may be another tree's by now.
+            found = (weakref.ref(root, lambda gone: _forget(key, gone)), State())
+            _STATES[key] = found
+        return found[1]
+
+
+def _forget(key: int, gone: "weakref.ref[xr.DataTree]") -> None:
+    found = _STATES.get(key)
+    if found is not None and found[0] is gone:
+        del _STATES[key]

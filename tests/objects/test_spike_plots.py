@@ -1,0 +1,151 @@
+"""Plots of every kind: what is drawn, and how it is labelled."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import labtree
+from labtree.objects.spike_kinds import KINDS
+from labtree.testing import spikes
+
+DATASETS = {
+    "spike_data": spikes.synthetic_spike_data(5),
+    "rate_data": spikes.synthetic_rate_data(5),
+    "rate_slice_stack": spikes.synthetic_rate_slice_stack(5),
+    "spike_slice_stack": spikes.synthetic_spike_slice_stack(5),
+    "pairwise_matrix": spikes.synthetic_pairwise_matrix(5),
+    "pairwise_stack": spikes.synthetic_pairwise_stack(5),
+}
+
+
+def plot(ds, **more):
+    return KINDS[ds.attrs["labtree_kind"]].plot(ds, **more)
+
+
+def test_the_table_holds_all_six_kinds():
+    assert set(KINDS) == set(DATASETS)
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_every_plot_can_be_drawn_on_given_axes(kind):
+    from matplotlib import pyplot
+
+    _, axes = pyplot.subplots()
+    assert plot(DATASETS[kind], ax=axes) is axes
+    axes.figure.canvas.draw()
+    assert axes.get_xlabel()
+    assert axes.get_ylabel()
+
+
+def test_a_raster_has_a_tick_for_each_spike():
+    ds = labtree.spike_data([[1.0, 3.0], [], [2.0]], start_time=-1, length=11)
+    axes = plot(ds, color="red")
+    (line,) = axes.get_lines()
+    assert line.get_xydata().tolist() == [[1, 0], [3, 0], [2, 2]]
+    assert line.get_color() == "red"
+    assert axes.get_xlim() == (-1, 10)
+    assert axes.get_ylim() == (-0.5, 2.5)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Time (ms)", "Unit")
+
+
+def test_a_long_raster_counts_in_seconds():
+    axes = plot(labtree.spike_data([[1500.0]], length=9000))
+    assert axes.get_lines()[0].get_xdata().tolist() == [1.5]
+    assert axes.get_xlabel() == "Time (s)"
+
+
+def test_a_heatmap_shows_the_rates_with_their_unit():
+    axes = plot(labtree.rate_data([[1, 2], [3, 4]], [0, 10], unit="kHz"))
+    (mesh,) = axes.collections
+    assert mesh.get_array().tolist() == [[1, 2], [3, 4]]
+    assert axes.get_xlim() == (-5, 15)
+    assert axes.figure.axes[1].get_ylabel() == "Firing rate (kHz)"
+
+
+def test_slice_averages_are_those_of_numpy():
+    ds = DATASETS["rate_slice_stack"]
+    axes = plot(ds, unit=2)
+    values = ds.rate.values[2]
+    assert axes.get_lines()[0].get_ydata() == pytest.approx(values.mean(axis=1))
+    (band,) = axes.collections
+    drawn = band.get_paths()[0].vertices[:, 1]
+    assert drawn.max() == pytest.approx((values.mean(axis=1) + values.std(axis=1)).max())
+    assert axes.get_title() == "unit 2, mean ± SD of 10 slices"
+    everything = plot(ds)
+    assert everything.get_lines()[0].get_ydata() == pytest.approx(ds.rate.values.mean((0, 2)))
+
+
+def test_the_rate_of_spike_slices_is_counted():
+    ds = DATASETS["spike_slice_stack"]
+    for unit in (None, 4, -1):
+        axes = plot(ds, unit=unit)
+        line = axes.get_lines()[0]
+        slices = labtree.slices_of(ds)
+        edges = np.linspace(-50, 150, 51)
+        counts = [
+            np.histogram(np.concatenate([labtree.trains(one)[unit]] if unit is not None
+                                        else labtree.trains(one)), edges)[0]
+            for one in slices
+        ]  # fmt: skip
+        n_units = 5 if unit is None else 1
+        expected = np.mean(counts, axis=0) / n_units / 0.004
+        assert line.get_ydata() == pytest.approx(expected)
+        assert axes.get_ylabel() == "Firing rate (Hz)"
+
+
+def test_a_matrix_shows_its_labels_and_leaves_masked_values_white():
+    masked = np.ma.masked_equal([[1.0, 2.0], [3.0, 1.0]], 1)
+    ds = labtree.pairwise_matrix(masked, labels=["a", "b"], metadata={"method": "sttc"})
+    axes = plot(ds)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b"]
+    assert np.ma.getmaskarray(axes.images[0].get_array()).tolist() == [[1, 0], [0, 1]]
+    assert axes.figure.axes[1].get_ylabel() == "sttc"
+
+
+def test_many_labels_are_thinned_out():
+    ds = labtree.pairwise_matrix(np.eye(100), labels=[f"unit {n}" for n in range(100)])
+    shown = [tick.get_text() for tick in plot(ds).get_yticklabels()]
+    assert len(shown) <= 40
+    assert shown[:2] == ["unit 0", "unit 3"]
+
+
+@pytest.mark.parametrize("dtype", ["?", "i8", "c16"])
+def test_matrices_of_any_dtype_can_be_drawn(dtype):
+    image = plot(labtree.pairwise_matrix(np.eye(2).astype(dtype) * -1 if dtype != "?" else
+                                         np.eye(2, dtype=bool))).images[0]  # fmt: skip
+    image.figure.canvas.draw()
+    assert abs(image.get_array()).tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_stack_is_averaged_or_shown_one_by_one():
+    ds = DATASETS["pairwise_stack"]
+    assert np.allclose(plot(ds).images[0].get_array(), ds.matrix.values.mean(axis=2))
+    assert np.allclose(plot(ds, slice=1).images[0].get_array(), ds.matrix.values[:, :, 1])
+    with pytest.raises(ValueError, match="no average"):
+        plot(labtree.pairwise_stack(np.empty((2, 2, 0))))
+
+
+@pytest.mark.parametrize(
+    "ds",
+    [
+        labtree.spike_data([]),
+        labtree.spike_data([[], []]),
+        labtree.rate_data(np.empty((0, 0)), []),
+        labtree.rate_data([[1.0]], [5]),
+        labtree.rate_data(np.empty((2, 0)), []),
+        labtree.rate_slice_stack(np.ones((1, 1, 1)), [(0, 1)]),
+        labtree.spike_slice_stack([labtree.spike_data([[], []])], [(0, 0)]),
+        labtree.pairwise_matrix(np.empty((0, 0)), labels=[]),
+    ],
+    ids=lambda ds: f"{ds.attrs['labtree_kind']} {tuple(ds.sizes.values())}",
+)
+def test_little_or_nothing_can_be_drawn(ds):
+    plot(ds).figure.canvas.draw()
+
+
+def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "labtree\[plot\]"'):
+        plot(DATASETS["spike_data"])
