@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, TypeVar
 
 import xarray as xr
@@ -80,7 +81,7 @@ def list_features() -> list[str]:
 
 
 def _load_own() -> None:
-    pass  # registers itself
+    import_module("labtree.mea.frif")  # registers itself
 
 
 def _wanted(features: Iterable[str] | str) -> list[Feature]:

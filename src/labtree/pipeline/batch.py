@@ -125,6 +125,7 @@ def _one(
         "dataset_id": str(row["dataset_id"]),
         "status": "unchanged",
         "error": "",
+        "traceback": "",
         "path": "",
     }
     name = "loading"
@@ -222,7 +223,6 @@ def run_batch(
     bar.close()
     columns = ["dataset_id", "status", "ran", "seconds", "path", "error", "traceback"]
     table = pd.DataFrame([reports[i] for i in range(len(rows))], columns=columns)
-    table["traceback"] = table["traceback"].fillna("")
     failed = table[table["status"] == "failed"]
     if len(failed):
         lines = "\n".join(f"  {r.dataset_id}: {r.error}" for r in failed.itertuples())
