@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 from scipy import signal
-from test_mea_recording import copy_of
+from .test_mea_recording import copy_of
 
 import labtree
 from labtree import ConfigurationError, FormatError

@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import signal
 
 import labtree
 from labtree import ConfigurationError, FormatError, SessionError
@@ -162,6 +163,18 @@ def test_frames_follow_the_rule_of_the_facts():
     assert light.frame_timestamps(np.zeros(0)).tolist() == []
     with pytest.raises(FormatError, match="NaN"):
         light.frame_timestamps(np.array([0.0, np.nan, 1.0]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=3, max_size=60), st.sampled_from(["i4", "u2", "f8"]))
+def test_frames_are_those_of_find_peaks(values, dtype):
+    sync = np.array(values, dtype)
+    top = np.percentile(sync, 99.9)
+    # not divided by the percentile: rounding would make maxima of equal steps
+    height = 0.1 * top if top > 0 else 0.1
+    expected = signal.find_peaks(np.diff(sync.astype(float)), height=height)[0]
+    expected = expected[4:] if len(expected) > 4 else expected
+    assert light.frame_timestamps(sync).tolist() == expected.tolist()
 
 
 # --- the rate

@@ -15,7 +15,7 @@ import labtree
 from labtree import CheckpointError, FormatError, SaveState, SessionError
 from labtree.pipeline import checkpoints
 from labtree.pipeline.fingerprint import fingerprint_items
-from labtree.pipeline.sessions import SAVED_KEY
+from labtree.pipeline.sessions import UNSAVED
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def session(tmp_path):
 
 
 def same(a, b):
-    left, right = (fingerprint_items(t, ignore_root=(SAVED_KEY, "saved_at", "checkpoint_at"))
+    left, right = (fingerprint_items(t, ignore_root=UNSAVED)
                    for t in (a, b))  # fmt: skip
     assert left == right
 

@@ -98,7 +98,9 @@ def _find(
             if not target.is_file():
                 return None
             try:
-                other = source.stack.enter_context(h5py.File(target, "r", locking="best-effort"))
+                other = source.stack.enter_context(
+                    h5py.File(target, "r", locking="best-effort")
+                )
             except OSError as error:
                 raise FormatError(f"{target} cannot be read as HDF5 ({error})") from error
             return _find(source, other, f"/{link.path}/{rest}", hops - 1)
@@ -119,12 +121,34 @@ def _check_storage(source: MeaFile, dataset: h5py.Dataset) -> None:
             if part.file_name != ".":
                 _inside(source, part.file_name)
         return
-    claimed, stored = int(dataset.nbytes), int(dataset.id.get_storage_size())
+    # not dataset.nbytes: a dtype of many columns is slow to make
+    claimed = int(dataset.size or 0) * dataset.id.get_type().get_size()
+    stored = int(dataset.id.get_storage_size())
     if claimed > _MAX_UNSTORED and claimed > 1100 * max(stored, 1):
         raise FormatError(
             f"{source.path}: {dataset.name} claims {claimed / 2**30:.1f} GiB but stores "
             f"{stored} bytes; the file is damaged"
         )
+
+
+class _Tables:
+    """Reads compound datasets of one type; making numpy's type of many columns is slow."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[h5py.h5t.TypeID, np.dtype[Any]]] = []
+
+    def read(self, dataset: h5py.Dataset) -> Array:
+        kind = dataset.id.get_type()
+        dtype = next((known for stored, known in self._known if stored == kind), None)
+        if dtype is None:
+            dtype = dataset.dtype
+            self._known.append((kind, dtype))
+        if dtype.hasobject or dtype.itemsize != kind.get_size():
+            return np.asarray(dataset[()])
+        out = np.empty(dataset.shape, dtype)
+        if out.size:
+            dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, out, kind)
+        return out
 
 
 def _text(value: Any) -> Any:
@@ -206,9 +230,7 @@ def read_analog(source: MeaFile) -> AnalogData | None:
         channels = own or channels
         ticks = {channel.get("Tick") for channel in channels[: data.shape[0]]}
         if len(ticks) > 1:
-            raise FormatError(
-                f"{source.path}: analog channels of different Tick {ticks}"
-            )
+            raise FormatError(f"{source.path}: analog channels of different Tick {ticks}")
         rate = _rate(source, ticks.pop(), "Acquisition/Analog Data/ChannelMeta")
     return AnalogData(data[()], rate, channels)
 
@@ -349,8 +371,9 @@ def read_units(source: MeaFile, *, with_matrices: bool = False) -> list[SortedUn
         whole = summary[()]
         tables = {int(whole["UnitID"][i]): _record(whole, i) for i in range(len(whole))}
     names = [n for n in sorter if n.startswith("Unit ") and n[5:].strip().isdigit()]
+    reader = _Tables()
     units = [
-        _read_unit(source, name, tables, with_matrices)
+        _read_unit(source, name, tables, reader, with_matrices)
         for name in sorted(names, key=lambda n: int(n[5:]))
     ]
     numbers = [unit.number for unit in units]
@@ -360,7 +383,11 @@ def read_units(source: MeaFile, *, with_matrices: bool = False) -> list[SortedUn
 
 
 def _read_unit(
-    source: MeaFile, name: str, tables: dict[int, dict[str, Any]], with_matrices: bool
+    source: MeaFile,
+    name: str,
+    tables: dict[int, dict[str, Any]],
+    reader: _Tables,
+    with_matrices: bool,
 ) -> SortedUnit:
     base = f"Spike Sorter/{name}"
     group = find(source, base)
@@ -368,10 +395,10 @@ def _read_unit(
     needed = ("Timestamp", "PeakAmplitude", "IncludePeak")
     if not isinstance(group, h5py.Group) or not isinstance(peaks_set, h5py.Dataset):
         raise FormatError(f"{source.path}: {base}/Peaks is missing")
-    lacking = [n for n in needed if n not in (peaks_set.dtype.names or ())]
+    peaks = reader.read(peaks_set)
+    lacking = [n for n in needed if n not in (peaks.dtype.names or ())]
     if lacking:
         raise FormatError(f"{source.path}: {base}/Peaks lacks the columns {lacking}")
-    peaks = peaks_set[()]
     included = peaks["IncludePeak"] == 1
     cutouts = _cutouts(peaks)
     waveform = None
@@ -387,8 +414,9 @@ def _read_unit(
     number = int(attribute(group, "UnitID", int(name[5:])))
     info_set = find(source, f"{base}/Unit Info")
     info = tables.get(number, {})
-    if isinstance(info_set, h5py.Dataset) and info_set.dtype.names and len(info_set):
-        info = _record(info_set[()], 0)
+    if isinstance(info_set, h5py.Dataset):
+        table = np.atleast_1d(reader.read(info_set))
+        info = _record(table, 0) if table.dtype.names and len(table) else info
     sensor, row, column = _position(source, group, info, tables.get(number, {}))
     matrices = [
         part[()] if isinstance(part := find(source, f"{base}/{key}"), h5py.Dataset) else None

@@ -14,6 +14,7 @@ import xarray as xr
 from labtree.errors import CheckpointError, FormatError
 from labtree.pipeline.errors import CheckpointMissingError, SessionExistsError
 from labtree.pipeline.sessions import (
+    CONTENT_KEY,
     FORMAT,
     FORMAT_VERSION,
     SAVED_KEY,
@@ -60,14 +61,18 @@ def _h5(path: str | Path) -> Path:
     return path if known else path.with_name(path.name + ".h5")
 
 
-def _write(session: xr.DataTree, path: Path, **attrs: Any) -> None:
+def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
+    """Write the session with the hash of its content, and return that."""
     from labtree.storage import save_tree
 
     check_session(session)
+    content = content_hash(session)
     path.parent.mkdir(parents=True, exist_ok=True)
     tree = session.copy()
-    tree.attrs = {k: v for k, v in session.attrs.items() if k != SAVED_KEY} | attrs
+    kept = {k: v for k, v in session.attrs.items() if k not in (SAVED_KEY, CONTENT_KEY)}
+    tree.attrs = {**kept, CONTENT_KEY: content, **attrs}
     _patiently(lambda: save_tree(tree, path), path, "write")
+    return content
 
 
 def save(
@@ -109,9 +114,9 @@ def save(
             "session.session.save('other.h5')"
         )
     saved_at = datetime.now(UTC).isoformat()
-    _write(session, path, saved_at=saved_at)
+    content = _write(session, path, saved_at=saved_at)
     session.attrs["saved_at"] = saved_at
-    session.attrs[SAVED_KEY] = {"path": str(path.resolve()), "content": content_hash(session)}
+    session.attrs[SAVED_KEY] = {"path": str(path.resolve()), "content": content}
     return path
 
 
@@ -185,5 +190,6 @@ def load_session(path: str | Path) -> xr.DataTree:
         session = lazy.load().copy()
     finally:
         close_tree(lazy)
-    session.attrs[SAVED_KEY] = {"path": str(found.resolve()), "content": content_hash(session)}
+    content = session.attrs.pop(CONTENT_KEY, "")
+    session.attrs[SAVED_KEY] = {"path": str(found.resolve()), "content": content}
     return session

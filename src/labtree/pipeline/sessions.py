@@ -20,9 +20,11 @@ from labtree.errors import ConfigurationError, SessionError
 from labtree.pipeline.fingerprint import digest, fingerprint_items
 
 __all__ = [
+    "CONTENT_KEY",
     "FORMAT",
     "FORMAT_VERSION",
     "SAVED_KEY",
+    "UNSAVED",
     "SaveState",
     "add_metadata",
     "add_stimulus",
@@ -42,7 +44,10 @@ __all__ = [
 
 FORMAT = "labtree-pipeline-session"
 FORMAT_VERSION = 1
-SAVED_KEY = "labtree_saved"  # where the session was saved, and its content then
+SAVED_KEY = "labtree_saved"  # where the session was saved, and the hash of its content
+CONTENT_KEY = "labtree_content"  # that hash, in the file
+# Of the root, what changes by saving and is no content.
+UNSAVED = (SAVED_KEY, CONTENT_KEY, "saved_at", "checkpoint_at")
 
 
 class SaveState(enum.Enum):
@@ -275,7 +280,7 @@ def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
 
 def content_hash(session: xr.DataTree) -> str:
     """Return a hash of everything in the session except where and when it was saved."""
-    return digest(fingerprint_items(session, ignore_root=(SAVED_KEY, "saved_at")))
+    return digest(fingerprint_items(session, ignore_root=UNSAVED))
 
 
 def save_state(session: xr.DataTree) -> SaveState:

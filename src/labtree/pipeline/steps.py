@@ -20,7 +20,7 @@ from labtree.errors import ConfigurationError
 from labtree.pipeline.errors import CheckpointMissingError
 from labtree.pipeline.fingerprint import digest, fingerprint_items, fingerprint_value, nodes_of
 from labtree.pipeline.sessions import (
-    SAVED_KEY,
+    UNSAVED,
     check_session,
     completed_steps,
     mark_step_complete,
@@ -33,9 +33,8 @@ __all__ = ["StepResult", "code_hash", "step"]
 
 # Bookkeeping of the root that is not data: no step reads it.
 BOOKKEEPING = (
-    "completed_steps", "warnings", "steps", "versions", "saved_at", "checkpoint_at",
-    "created_at", "output_dir", "source_files", "labtree_format", "labtree_format_version",
-    SAVED_KEY,
+    *UNSAVED, "completed_steps", "warnings", "steps", "versions", "created_at", "output_dir",
+    "source_files", "labtree_format", "labtree_format_version",
 )  # fmt: skip
 # Steps that come with labtree, which errors can say how to run.
 _OWN = (
