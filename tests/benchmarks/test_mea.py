@@ -6,6 +6,7 @@ description of what a per-unit pipeline does: one HDF5 object per array and unit
 Python loop over spikes, a window gathered per spike.
 """
 
+import gc
 import resource
 import sys
 import tempfile
@@ -27,6 +28,7 @@ def timed(action, repeat=1):
     """Return the median time of an action, and its last result."""
     times = []
     for _ in range(repeat):
+        gc.collect()  # of what earlier work has left
         started = time.perf_counter()
         result = action()
         times.append(time.perf_counter() - started)
@@ -166,18 +168,21 @@ def compare_session(n_units=500, n_spikes=5000, n_intervals=10_000, repeat=5):
         data = nested(session)
         path = Path(folder) / "naive.h5"
         save_naive, _ = timed(lambda: naive_save(data, path))
+        del data
         load_naive, found = timed(lambda: naive_load(path))
-        save, ours = timed(session.session.save, repeat)
-        load, loaded = timed(lambda: labtree.load_session(ours), repeat)
-        bare, _ = timed(lambda: labtree.storage.save_tree(session, ours), repeat)
         last = f"unit_{n_units - 1:03d}"
-        np.testing.assert_array_equal(
-            loaded.session.spikes(last).values, found["units"][last]["spike_times"]
-        )
-        trials = loaded.session.trials_spike_times(last, "movie3")
-        for n, train in found["units"][last]["spike_times_sectioned"]["movie3"][
+        expected = found["units"][last]["spike_times"]
+        expected_trials = found["units"][last]["spike_times_sectioned"]["movie3"][
             "trials_spike_times"
-        ].items():
+        ]
+        del found
+        save, ours = timed(session.session.save, repeat)
+        bare, _ = timed(lambda: labtree.storage.save_tree(session, ours), repeat)
+        session.session.save()
+        load, loaded = timed(lambda: labtree.load_session(ours), repeat)
+        np.testing.assert_array_equal(loaded.session.spikes(last).values, expected)
+        trials = loaded.session.trials_spike_times(last, "movie3")
+        for n, train in expected_trials.items():
             np.testing.assert_array_equal(trials[int(n)], train)
         assert loaded.session.is_saved
         size = f"{ours.stat().st_size / 1e6:.0f} MB, naive {path.stat().st_size / 1e6:.0f} MB"

@@ -1,5 +1,6 @@
 """The light reference: frame times, averages at lower rates, light templates."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,8 @@ def _local_maxima(values: Array, height: float) -> Array:
     A maximum rises before and falls after; the ends of the array are none. This is
     what scipy.signal.find_peaks gives, from the few values that are high enough.
     """
+    if values.dtype.kind == "i":  # comparing whole numbers makes no float copy
+        height = math.ceil(height)
     place = np.flatnonzero(values >= height)
     if not len(place):
         return place.astype(np.int64)

@@ -57,15 +57,19 @@ def open_mea(path: str | Path) -> Iterator[MeaFile]:
         yield MeaFile(file, path, stack)
 
 
-def find(source: MeaFile, path: str) -> h5py.Group | h5py.Dataset | None:
+def find(
+    source: MeaFile, path: str, start: h5py.Group | None = None
+) -> h5py.Group | h5py.Dataset | None:
     """Return what stands at a path, following links inside the folder; None if nothing.
+
+    The path begins at a group, or at the file's root.
 
     Raises
     ------
     FormatError
         If a link, or the storage of a dataset, leads out of the file's folder.
     """
-    return _find(source, source.file, path, _MAX_LINKS)
+    return _find(source, source.file if start is None else start, path, _MAX_LINKS)
 
 
 def _inside(source: MeaFile, name: str) -> Path:
@@ -132,12 +136,17 @@ def _check_storage(source: MeaFile, dataset: h5py.Dataset) -> None:
 
 
 class _Tables:
-    """Reads compound datasets of one type; making numpy's type of many columns is slow."""
+    """Reads compound datasets, many of one type.
+
+    Making numpy's type of many columns is slow, and so is fresh memory for each table.
+    """
 
     def __init__(self) -> None:
         self._known: list[tuple[h5py.h5t.TypeID, np.dtype[Any]]] = []
+        self._memory = np.empty(0, np.uint8)
 
     def read(self, dataset: h5py.Dataset) -> Array:
+        """Read a table; it is overwritten by the next one."""
         kind = dataset.id.get_type()
         dtype = next((known for stored, known in self._known if stored == kind), None)
         if dtype is None:
@@ -145,7 +154,10 @@ class _Tables:
             self._known.append((kind, dtype))
         if dtype.hasobject or dtype.itemsize != kind.get_size():
             return np.asarray(dataset[()])
-        out = np.empty(dataset.shape, dtype)
+        size = int(dataset.size or 0) * dtype.itemsize
+        if len(self._memory) < size:
+            self._memory = np.empty(size + size // 2, np.uint8)
+        out: Array = self._memory[:size].view(dtype).reshape(dataset.shape)
         if out.size:
             dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, out, kind)
         return out
@@ -373,7 +385,7 @@ def read_units(source: MeaFile, *, with_matrices: bool = False) -> list[SortedUn
     names = [n for n in sorter if n.startswith("Unit ") and n[5:].strip().isdigit()]
     reader = _Tables()
     units = [
-        _read_unit(source, name, tables, reader, with_matrices)
+        _read_unit(source, sorter, name, tables, reader, with_matrices)
         for name in sorted(names, key=lambda n: int(n[5:]))
     ]
     numbers = [unit.number for unit in units]
@@ -384,14 +396,15 @@ def read_units(source: MeaFile, *, with_matrices: bool = False) -> list[SortedUn
 
 def _read_unit(
     source: MeaFile,
+    sorter: h5py.Group,
     name: str,
     tables: dict[int, dict[str, Any]],
     reader: _Tables,
     with_matrices: bool,
 ) -> SortedUnit:
     base = f"Spike Sorter/{name}"
-    group = find(source, base)
-    peaks_set = find(source, f"{base}/Peaks")
+    group = find(source, name, sorter)
+    peaks_set = find(source, "Peaks", group) if isinstance(group, h5py.Group) else None
     needed = ("Timestamp", "PeakAmplitude", "IncludePeak")
     if not isinstance(group, h5py.Group) or not isinstance(peaks_set, h5py.Dataset):
         raise FormatError(f"{source.path}: {base}/Peaks is missing")
@@ -412,14 +425,14 @@ def _read_unit(
         order = np.argsort(spikes, kind="stable")
         spikes, amplitudes = spikes[order], amplitudes[order]
     number = int(attribute(group, "UnitID", int(name[5:])))
-    info_set = find(source, f"{base}/Unit Info")
+    info_set = find(source, "Unit Info", group)
     info = tables.get(number, {})
     if isinstance(info_set, h5py.Dataset):
         table = np.atleast_1d(reader.read(info_set))
         info = _record(table, 0) if table.dtype.names and len(table) else info
     sensor, row, column = _position(source, group, info, tables.get(number, {}))
     matrices = [
-        part[()] if isinstance(part := find(source, f"{base}/{key}"), h5py.Dataset) else None
+        part[()] if isinstance(part := find(source, key, group), h5py.Dataset) else None
         for key in (("RoiSTAs", "Unmixing") if with_matrices else ())
     ] or [None, None]
     return SortedUnit(
