@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import time
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def compare_session(n_units=500, n_spikes=5000, n_intervals=10_000, repeat=5):
         session = make_session(n_units, n_spikes, n_intervals, folder)
         data = nested(session)
         path = Path(folder) / "naive.h5"
-        save_naive, _ = timed(lambda: naive_save(data, path))
+        save_naive, _ = timed(partial(naive_save, data, path))
         del data
         load_naive, found = timed(lambda: naive_load(path))
         last = f"unit_{n_units - 1:03d}"
@@ -201,8 +202,8 @@ def write_units(folder, n_units, n_spikes, seconds):
     from labtree.testing.mea import write_recording
 
     return write_recording(
-        folder, n_units=n_units, rate_hz=n_spikes / seconds, cutout=60, sensor_s=0.05, repeats=1,
-        movie_frames={"noise_a": int(seconds * 60)}, movie_size=2, gain=0.1,
+        folder, n_units=n_units, rate_hz=n_spikes / seconds, cutout=60, sensor_s=0.05,
+        repeats=1, movie_frames={"noise_a": int(seconds * 60)}, movie_size=2, gain=0.1,
     )  # fmt: skip
 
 
@@ -217,9 +218,8 @@ def naive_recording(truth):
             peaks = sorter[name]["Peaks"]
             times = peaks[()]["Timestamp"][peaks[()]["IncludePeak"] == 1]
             amplitudes = peaks[()]["PeakAmplitude"][peaks[()]["IncludePeak"] == 1]
-            cutouts = []
-            for row in peaks[()][peaks[()]["IncludePeak"] == 1]:
-                cutouts.append(list(row.tolist())[3:])
+            rows = peaks[()][peaks[()]["IncludePeak"] == 1]
+            cutouts = [list(row.tolist())[3:] for row in rows]
             source = sorter[name]["Source"][()]
             edges = np.arange(0, (-(-truth.duration_us // 100_000) + 1) * 1e5, 1e5)
             units[name] = {
@@ -320,8 +320,8 @@ def naive_sta(movie, frames, n_lags):
 
 
 def compare_sta(
-    n_units=200, n_spikes=2000, n_frames=10_000, side=100, n_lags=60, measured_units=2, repeat=3,
-    product=True,
+    n_units=200, n_spikes=2000, n_frames=10_000, side=100, n_lags=60, measured_units=2,
+    repeat=3, product=True,
 ):  # fmt: skip
     random = np.random.default_rng(0)
     movie = random.integers(0, 256, (n_frames, side, side), dtype=np.uint8)
@@ -364,6 +364,10 @@ def naive_image(counts, trains, n_window=50, pre=10):
 
 
 def _peak_mb():
+    status = Path("/proc/self/status")
+    if status.exists():  # the other figure begins with what the parent process had
+        line = next(line for line in status.read_text().splitlines() if "VmHWM" in line)
+        return int(line.split()[1]) / 1024
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
 
@@ -428,7 +432,8 @@ def compare_image(n_units=50, n_spikes=2400, seconds=5.0, side=65, measured_s=1.
         naive, naive_mb, _ = _in_process("naive", path, part, measured_s, chunk_s)
         fast, fast_mb, _ = _in_process("ours", path, trains, seconds, chunk_s)
     scale = seconds / measured_s
-    note = f"baseline from {measured_s:g} s x {scale:g}; memory +{naive_mb:.0f} MB, +{fast_mb:.0f} MB"
+    memory = f"memory +{naive_mb:.0f} MB, +{fast_mb:.0f} MB"
+    note = f"baseline from {measured_s:g} s x {scale:g}; {memory}"
     what = f"electrical images, {side} x {side} x {seconds:g} s, {n_units} units x {n_spikes}"
     return [(what, naive * scale, fast, note)]
 

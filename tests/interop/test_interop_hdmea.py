@@ -36,7 +36,9 @@ def put(group, name, value):
 
 
 def sectioned(spikes):
-    inside = [spikes[(spikes >= a - PAD) & (spikes < b + PAD)].astype(np.int64) for a, b in TRIALS]
+    inside = [
+        spikes[(spikes >= a - PAD) & (spikes < b + PAD)].astype(np.int64) for a, b in TRIALS
+    ]
     return {
         "full_spike_times": np.unique(np.concatenate(inside)),
         "trials_spike_times": dict(enumerate(inside)),
@@ -110,7 +112,9 @@ def write_immediate(path):
             feature = group.create_group("features/noise")
             feature.create_dataset("sta", data=np.zeros((5, 2, 2), np.float32))
             feature.attrs["n_spikes"] = 9
-        put(file, "metadata", {"acquisition_rate": np.array([RATE]), "frame_timestamps": FRAMES})
+        put(
+            file, "metadata", {"acquisition_rate": np.array([RATE]), "frame_timestamps": FRAMES}
+        )
         put(file, "stimulus", {"frame_time": {"default": FRAMES}})
     return path
 
@@ -200,7 +204,9 @@ def test_checkpoints_and_immediate_files(tmp_path):
     assert immediate.session.completed_steps == {"load_recording", "extract_features"}
     assert immediate["metadata"].attrs["acquisition_rate"] == RATE
     assert immediate["stimulus/frame_times"]["default"].size == 2000
-    assert immediate["units"]["spike_count"].values.tolist() == [len(s) for s in SPIKES.values()]
+    assert immediate["units"]["spike_count"].values.tolist() == [
+        len(s) for s in SPIKES.values()
+    ]
     assert immediate.session.feature("unit_003", "noise")["metadata"] == {"n_spikes": 9}
     assert list(immediate.session.source_files) == ["cmcr_path"]
     assert immediate.attrs["imported"]["stage1_params_hash"] == "0123456789abcdef"

@@ -2,11 +2,12 @@ import h5py
 import numpy as np
 import pytest
 from scipy import signal
-from .test_mea_recording import copy_of
 
 import labtree
 from labtree import ConfigurationError, FormatError
 from labtree.mea.electrical_image import electrical_images, high_pass
+
+from .test_mea_recording import copy_of
 
 
 def counts_of(recording):
@@ -19,7 +20,11 @@ def brute_force(filtered, spikes, pre, post, until, limit):
     chosen = [s for s in spikes if s < until][:limit]
     whole = [s for s in chosen if s - pre >= 0 and s + post <= len(filtered)]
     windows = [filtered[s - pre : s + post] for s in whole]
-    mean = np.mean(windows, axis=0) if windows else np.full((pre + post, *filtered.shape[1:]), np.nan)
+    mean = (
+        np.mean(windows, axis=0)
+        if windows
+        else np.full((pre + post, *filtered.shape[1:]), np.nan)
+    )
     return mean, len(whole), len(chosen) - len(whole)
 
 
@@ -106,7 +111,9 @@ def test_the_planted_image_is_recovered_in_volts(recording, tmp_path):
         assert np.corrcoef(found.values.ravel(), planted.ravel())[0, 1] > 0.85
         lowest = found.isel(window_sample=10)
         place = np.unravel_index(lowest.values.argmin(), lowest.shape)
-        assert (int(found["y"][place[0]]), int(found["x"][place[1]])) == recording.positions[unit]
+        assert (int(found["y"][place[0]]), int(found["x"][place[1]])) == recording.positions[
+            unit
+        ]
 
 
 def test_everything_that_load_recording_loads_is_there(recording, loaded, tmp_path):
@@ -115,7 +122,10 @@ def test_everything_that_load_recording_loads_is_there(recording, loaded, tmp_pa
         a, b = session[path].to_dataset(), loaded[path].to_dataset()
         a.attrs.pop("dataset_id", None), b.attrs.pop("dataset_id", None)
         assert a.identical(b)
-    assert session.session.completed_steps == {"load_recording", "load_recording_with_eimage_sta"}
+    assert session.session.completed_steps == {
+        "load_recording",
+        "load_recording_with_eimage_sta",
+    }
     more = run(recording, tmp_path)["units"]
     assert dict(more["roi_sta"].sizes) == {"unit": 4, "roi_sta_row": 7, "roi_sta_column": 40}
     with h5py.File(recording.cmtr_path) as file:

@@ -57,9 +57,7 @@ def test_frif_without_frames_says_so():
     session.session.mark_step_complete("load_recording")
     with pytest.raises(ConfigurationError, match="no frame_timestamps"):
         labtree.mea.extract_features("frif", session=session)
-    session.session.add_metadata(
-        {"frame_timestamps": np.array([3]), "acquisition_rate": 100.0}
-    )
+    session.session.add_metadata({"frame_timestamps": np.array([3]), "acquisition_rate": 100.0})
     with pytest.raises(ConfigurationError, match="at least two frames"):
         labtree.mea.extract_features("frif", session=session)
 

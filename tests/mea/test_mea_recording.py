@@ -10,7 +10,8 @@ from scipy import signal
 
 import labtree
 from labtree import ConfigurationError, FormatError, SessionError
-from labtree.mea import light, recording as recordings
+from labtree.mea import light
+from labtree.mea import recording as recordings
 from labtree.mea.mcs_files import find, open_mea, read_units
 from labtree.testing.mea import write_recording
 
@@ -166,7 +167,9 @@ def test_frames_follow_the_rule_of_the_facts():
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.integers(0, 6), min_size=3, max_size=60), st.sampled_from(["i4", "u2", "f8"]))
+@given(
+    st.lists(st.integers(0, 6), min_size=3, max_size=60), st.sampled_from(["i4", "u2", "f8"])
+)
 def test_frames_are_those_of_find_peaks(values, dtype):
     sync = np.array(values, dtype)
     top = np.percentile(sync, 99.9)
@@ -396,7 +399,7 @@ def test_truncated_files_are_an_error_and_leave_the_session_empty(
 def test_missing_files_and_wrong_suffixes(tmp_path, recording):
     with pytest.raises(FileNotFoundError, match="no such file"):
         load({"cmtr_path": tmp_path / "x.cmtr"})
-    with pytest.raises(ConfigurationError, match="must be a .cmtr file"):
+    with pytest.raises(ConfigurationError, match=r"must be a .cmtr file"):
         load({"cmtr_path": recording.cmcr_path})
     with pytest.raises(ConfigurationError, match="needs cmcr_path or cmtr_path"):
         load({})

@@ -16,7 +16,10 @@ def all_steps(recording, arguments):
             {"cmcr_path": recording.cmcr_path, "cmtr_path": recording.cmtr_path},
         ),
         (mea.add_section_time, arguments),
-        (mea.section_spike_times, {"config_dir": recording.stimuli_dir, "pad_margin": (0.1, 0.2)}),
+        (
+            mea.section_spike_times,
+            {"config_dir": recording.stimuli_dir, "pad_margin": (0.1, 0.2)},
+        ),
         (
             mea.compute_sta,
             {"cover_range": (-12, 0), "stimuli_dir": recording.stimuli_dir, "permutations": 5},
@@ -91,8 +94,8 @@ def test_any_step_may_go_on_after_a_crash_of_a_later_one(recording, arguments, s
 
     @labtree.step(requires=["section_spike_times"])
     def crash(session):
-        session["sections/noise_small"].dataset = session["sections/noise_small"].to_dataset().isel(
-            unit=[0]
+        session["sections/noise_small"].dataset = (
+            session["sections/noise_small"].to_dataset().isel(unit=[0])
         )
         raise RuntimeError
 

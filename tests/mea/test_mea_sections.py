@@ -57,7 +57,8 @@ def test_light_template_is_the_mean_over_presentations(sectioned):
     for movie in ("noise_small", "step_small"):
         own = np.flatnonzero(table["movie"].values == movie)
         parts = [
-            raw[a:b] for a, b in zip(table["start"].values[own], table["end"].values[own], strict=True)
+            raw[a:b]
+            for a, b in zip(table["start"].values[own], table["end"].values[own], strict=True)
         ]
         longest = max(map(len, parts))
         padded = np.full((2, longest), np.nan)
@@ -108,7 +109,7 @@ def test_playlist_sections_against_a_walk_through_the_show(
 
 
 def test_a_movie_without_a_length_is_an_error_that_names_it():
-    with pytest.raises(ConfigurationError, match="lacks 'b'.*It has: 'a'"):
+    with pytest.raises(ConfigurationError, match=r"lacks 'b'.*It has: 'a'"):
         sections.playlist_sections(["b", "a"], {"a": 5}, 1000)
 
 

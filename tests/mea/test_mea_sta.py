@@ -59,7 +59,10 @@ def test_integer_sums_are_exact_where_they_are_large():
     for sparse in (True, False):
         found = sta_kernel.lagged_sums(movie, counts, 10, sparse)
         expected = np.array(
-            [[row @ movie[lag : lag + 491].astype(np.int64) for lag in range(10)] for row in counts]
+            [
+                [row @ movie[lag : lag + 491].astype(np.int64) for lag in range(10)]
+                for row in counts
+            ]
         )
         np.testing.assert_array_equal(found, expected)
 
@@ -87,7 +90,9 @@ def test_mean_subtraction():
     counts = random.poisson(0.3, (2, 300))
     plain, *_ = sta_kernel.spike_triggered_average(movie, counts, (-10, 0))
     less, *_ = sta_kernel.spike_triggered_average(movie, counts, (-10, 0), subtract_mean=True)
-    np.testing.assert_allclose(plain - less, np.broadcast_to(movie.mean(0), less.shape), rtol=1e-4)
+    np.testing.assert_allclose(
+        plain - less, np.broadcast_to(movie.mean(0), less.shape), rtol=1e-4
+    )
 
 
 def test_z_score_against_brute_force():
@@ -233,10 +238,10 @@ def test_which_movie(recording, sectioned, tmp_path):
         node.dataset = node.to_dataset().assign_coords(movie=("section", np.array(movies)))
 
     rename("a", "b", "a", "b")
-    with pytest.raises(ConfigurationError, match="found 0 .*movie_name='a'"):
+    with pytest.raises(ConfigurationError, match=r"found 0 .*movie_name='a'"):
         labtree.mea.compute_sta((-2, 0), tmp_path, session=sectioned)
     rename("noise1", "noise2", "noise1", "noise2")
-    with pytest.raises(ConfigurationError, match="found 2 .*movie_name='noise1'"):
+    with pytest.raises(ConfigurationError, match=r"found 2 .*movie_name='noise1'"):
         labtree.mea.compute_sta((-2, 0), tmp_path, session=sectioned)
 
 
@@ -250,10 +255,10 @@ def test_missing_and_wrong_movie_files(recording, sectioned, tmp_path):
     with pytest.raises(ConfigurationError, match="no such movie"):
         run()
     path.write_bytes(b"junk")
-    with pytest.raises(FormatError, match="not a numeric .npy"):
+    with pytest.raises(FormatError, match=r"not a numeric .npy"):
         run()
     np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(FormatError, match="not a numeric .npy"):
+    with pytest.raises(FormatError, match=r"not a numeric .npy"):
         run()
     np.save(path, np.zeros(5))
     with pytest.raises(FormatError, match="expected a numeric movie"):
@@ -263,7 +268,9 @@ def test_missing_and_wrong_movie_files(recording, sectioned, tmp_path):
     with pytest.raises(FormatError, match="archive"):
         run()
     np.save(path, np.zeros((300, 2, 2)))
-    with pytest.raises(ConfigurationError, match="300 frames, but the movie was shown for 1500"):
+    with pytest.raises(
+        ConfigurationError, match="300 frames, but the movie was shown for 1500"
+    ):
         run()
     assert "features" not in sectioned.children
     np.save(path, np.zeros((1499, 2, 2)))

@@ -140,7 +140,11 @@ def test_wrong_lists_and_steps_run_nothing(recordings, tmp_path):
     path.write_text("cmcr_path\na.cmcr,b.cmtr\n")
     with pytest.raises(ConfigurationError, match="line 2: more fields than columns"):
         run(path, STEPS, out)
-    for steps, match in (([], "at least one step"), ([print], "is not a step"), ([3], "3 is not")):
+    for steps, match in (
+        ([], "at least one step"),
+        ([print], "is not a step"),
+        ([3], "3 is not"),
+    ):
         with pytest.raises(ConfigurationError, match=match):
             run([pair], steps, out)
 

@@ -23,7 +23,12 @@ def session(tmp_path):
     made = labtree.create_session("rec1", cmtr_path="d/rec1.cmtr", output_dir=tmp_path / "out")
     made.session.add_units(
         {
-            "unit_001": {"spike_times": np.array([5, 9]), "row": 3, "tag": "a", "x": {"y": (1,)}},
+            "unit_001": {
+                "spike_times": np.array([5, 9]),
+                "row": 3,
+                "tag": "a",
+                "x": {"y": (1,)},
+            },
             "unit/002": {"spike_times": np.array([1, 2, 8]), "row": 4},
         }
     )
@@ -96,7 +101,7 @@ def test_overwriting_only_when_wanted(session):
     path = session.session.save()
     content = path.read_bytes()
     session.session.add_metadata({"more": 1})
-    with pytest.raises(SessionError, match="exists; call session.session.save"):
+    with pytest.raises(SessionError, match=r"exists; call session.session.save"):
         session.session.save(overwrite=False)
     with pytest.raises(FileExistsError):
         session.session.save(path, overwrite=False)
@@ -184,7 +189,6 @@ def test_a_busy_file_is_tried_again_and_then_named(session, monkeypatch, tmp_pat
         tries.append(path)
         if len(tries) < 5:
             raise OSError("unable to lock file, errno = 11")
-        return None
 
     monkeypatch.setattr("labtree.storage.save_tree", free_at_last)
     session.session.save(tmp_path / "x.h5")

@@ -56,7 +56,7 @@ def test_ids_that_cannot_name_a_file_are_refused(wrong):
 def test_nothing_to_go_by():
     with pytest.raises(ConfigurationError, match="needs an id or a file"):
         labtree.create_session()
-    with pytest.raises(ConfigurationError, match="must be a .cmcr file"):
+    with pytest.raises(ConfigurationError, match=r"must be a .cmcr file"):
         labtree.create_session(cmcr_path="a.cmtr")
 
 
@@ -119,6 +119,27 @@ def test_wrong_units_leave_the_session_alone(session, values, match):
         session.session.add_units({3: {}})
 
 
+def test_a_feature_that_does_not_fit_takes_the_units_back(session):
+    session.session.add_feature("unit_001", "f", np.zeros((2, 2)))
+    before = session.copy(deep=True)
+    with pytest.raises(SessionError, match="another shape in every unit"):
+        session.session.add_units(
+            {
+                "unit_001": {"features": {"f": {"data": np.ones((2, 2))}, "new": {"data": 1}}},
+                "unit_009": {"spike_times": np.array([1]), "features": {"f": np.ones((3, 3))}},
+            }
+        )
+    assert session.identical(before)
+
+
+@pytest.mark.parametrize(
+    "name", ["unit", "spike", "row_size", "", "row_missing", "row_row_size"]
+)
+def test_names_that_stand_for_something_else_are_refused(session, name):
+    with pytest.raises(SessionError, match="the name is taken"):
+        session.session.add_units({"unit_001": {name: 3}})
+
+
 def test_arrays_of_a_unit_land_in_whole_arrays(session):
     session.session.add_units(
         {
@@ -143,14 +164,21 @@ SCALARS = st.one_of(
 )
 ARRAYS = st.one_of(
     hnp.arrays(np.float32, st.tuples(st.integers(0, 4), st.just(2))),
-    hnp.arrays(st.sampled_from([np.int16, np.uint8, np.float64, "<M8[s]", "U3"]), st.integers(0, 5)),
+    hnp.arrays(
+        st.sampled_from([np.int16, np.uint8, np.float64, "<M8[s]", "U3"]), st.integers(0, 5)
+    ),
 )
 VALUES = st.one_of(SCALARS, ARRAYS, st.none(), st.lists(st.integers(), max_size=2))
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(st.text("uv/", min_size=1, max_size=4),
-                       st.dictionaries(st.sampled_from("abc"), VALUES), max_size=4))  # fmt: skip
+@given(
+    st.dictionaries(
+        st.text("uv/", min_size=1, max_size=4),
+        st.dictionaries(st.sampled_from(["a", "b", "a_dim0", "a_missing"]), VALUES),
+        max_size=4,
+    )
+)
 def test_rows_come_back_as_they_went_in_or_are_refused(rows):
     try:
         dataset = encode_rows(rows)
@@ -223,7 +251,9 @@ def test_metadata_and_stimulus(session):
     assert session["metadata"].attrs == {"rate": 1.0, "n": None, "nested": {1: {2, 3}}}
     assert session["metadata"]["frame_time"].dims == ("frame",)
     session.session.add_stimulus({"light_reference": {"raw_ch1": np.zeros(4, "f4")}})
-    session.session.add_stimulus({"light_reference": {"raw_ch2": np.ones(4, "f4")}, "name": "x"})
+    session.session.add_stimulus(
+        {"light_reference": {"raw_ch2": np.ones(4, "f4")}, "name": "x"}
+    )
     light = session["stimulus/light_reference"]
     assert set(light.data_vars) == {"raw_ch1", "raw_ch2"}
     assert light["raw_ch2"].dims == ("sample",)
@@ -241,7 +271,9 @@ def changes():
         session["units"]["spike_times"].values[0] = 6
 
     def swap(session):
-        session["units"]["spike_times"].values[:2] = session["units"]["spike_times"].values[1::-1]
+        session["units"]["spike_times"].values[:2] = session["units"]["spike_times"].values[
+            1::-1
+        ]
 
     def attribute(session):
         session["metadata"].attrs["rate"] = 2.0
@@ -321,6 +353,9 @@ def test_what_is_in_a_file_is_not_in_memory(session, tmp_path):
     lazy = open_session_file(path)
     assert lazy.session.memory_estimate_gb < 0.1 * session.session.memory_estimate_gb
     assert lazy["metadata"]["m"].shape == (2**20,)
+    assert lazy.session.is_saved
+    lazy.session.add_metadata({"x": 1})
+    assert lazy.session.is_deferred
     lazy.session.close()
     gc.collect()
 

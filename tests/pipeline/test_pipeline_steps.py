@@ -2,6 +2,7 @@ import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -80,6 +81,24 @@ def test_the_record_says_what_was_done(session):
     assert len(made["hash"]) == 32
     assert set(made["inputs"]) >= {"units", "metadata"}
     assert any(item.startswith("features/burst") for item in made["outputs"])
+
+
+def test_parameters_of_any_type_are_told_apart(session):
+    ran = []
+
+    @labtree.step()
+    def table(session, frame=None):
+        ran.append(1)
+
+    long = pd.DataFrame({"a": np.arange(1000)})
+    other = long.copy()
+    other.loc[500, "a"] = -1
+    for frame in (long, long.copy(), other, session["units"].to_dataset(), {"x": {1, 2}}, len):
+        table(session=session, frame=frame)
+    assert len(ran) == 5
+    table(session=session, frame=(i for i in range(3)))  # cannot be told apart: runs each time
+    table(session=session, frame=(i for i in range(3)))
+    assert len(ran) == 7
 
 
 # --- prerequisites and calls
@@ -225,14 +244,14 @@ def test_another_body_runs_again_and_another_docstring_does_not():
 
     one = code_hash(first)
 
-    def first(session):  # noqa: F811
+    def first(session):
         """Two."""
         # a remark
         return session
 
     assert code_hash(first) == one
 
-    def first(session):  # noqa: F811
+    def first(session):
         """One."""
         session.attrs["x"] = 1
         return session
@@ -324,7 +343,9 @@ def test_arrays_are_writable_and_the_same_ones_after_a_step(session, counted):
     def part(session):
         times = session["units"]["spike_times"].values
         session["features/part"] = xr.DataTree(
-            xr.Dataset({"first": ("unit", times[:2])}, {"unit": session["units"]["unit"].values})
+            xr.Dataset(
+                {"first": ("unit", times[:2])}, {"unit": session["units"]["unit"].values}
+            )
         )
 
     part(session=session)

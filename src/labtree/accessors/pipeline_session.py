@@ -166,4 +166,4 @@ class PipelineSessionMethods:
 
 
 if find_spec("labtree.accessors.session") is None:
-    xr.register_datatree_accessor("session")(PipelineSessionMethods)  # type: ignore[no-untyped-call]
+    xr.register_datatree_accessor("session")(PipelineSessionMethods)

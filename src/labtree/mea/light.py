@@ -119,7 +119,7 @@ def _local_maxima(values: Array, height: float) -> Array:
     inner = (first > 0) & (last < len(values) - 1)
     first, last = first[inner], last[inner]
     peak = (values[first - 1] < values[first]) & (values[last + 1] < values[last])
-    return ((first[peak] + last[peak]) // 2).astype(np.int64)
+    return np.asarray((first[peak] + last[peak]) // 2, np.int64)
 
 
 def mean_template(signal: Array, spans: Array) -> Array:

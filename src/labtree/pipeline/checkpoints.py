@@ -157,6 +157,8 @@ def open_session_file(path: str | Path) -> xr.DataTree:
             f"{found} is a pipeline session of version {version!r}; this labtree reads version "
             f"{FORMAT_VERSION}. Update labtree"
         )
+    # arrays that are still in the file count as what they are, not by their content
+    tree.attrs[SAVED_KEY] = {"path": str(found.resolve()), "content": content_hash(tree)}
     return tree
 
 

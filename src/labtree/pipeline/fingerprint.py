@@ -5,15 +5,24 @@ content. The checksums serve to notice changes (32-bit CRC over the bytes plus t
 shape and dimensions), not to resist an adversary.
 """
 
+import datetime
 import hashlib
+import pickle
+import secrets
 import zlib
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 __all__ = ["digest", "fingerprint_items", "fingerprint_value", "node_of", "nodes_of"]
+
+
+_EXACT_REPR = (
+    str, bytes, bool, int, float, complex, PurePath, datetime.date, datetime.timedelta,
+)  # fmt: skip
 
 
 def digest(items: Mapping[str, str]) -> str:
@@ -56,7 +65,13 @@ def fingerprint_value(value: Any) -> str:
     if isinstance(value, (xr.Dataset, xr.DataArray)):
         dataset = value.to_dataset(name="data") if isinstance(value, xr.DataArray) else value
         return digest(fingerprint_items(xr.DataTree(dataset)))
-    return f"{type(value).__name__}:{value!r}"
+    if value is None or isinstance(value, _EXACT_REPR):
+        return f"{type(value).__name__}:{value!r}"
+    try:  # a repr may leave things out, as a long DataFrame's does
+        stored = pickle.dumps(value, protocol=4)
+    except Exception:  # whatever cannot be told apart counts as new each time
+        stored = secrets.token_bytes(16)
+    return f"{type(value).__name__}:{hashlib.sha256(stored).hexdigest()[:32]}"
 
 
 def _variable(variable: xr.Variable, memo: dict[int, str]) -> str:

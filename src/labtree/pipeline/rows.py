@@ -87,6 +87,14 @@ def _stack(
     }, missing
 
 
+def _check_names(names: Mapping[str, None]) -> None:
+    """Refuse names that stand for something else in the arrays."""
+    for name in names:
+        owner = name.removesuffix("_missing").removesuffix("_row_size")
+        if name in ("", "unit", "spike", "row_size") or (owner != name and owner in names):
+            raise SessionError(f"no value of a unit can be called {name!r}; the name is taken")
+
+
 def encode_rows(
     rows: Mapping[str, Mapping[str, Any]], like: xr.Dataset | None = None
 ) -> xr.Dataset:
@@ -117,6 +125,7 @@ def encode_rows(
     names: dict[str, None] = {}
     for row in rows.values():
         names.update(dict.fromkeys(row))
+    _check_names(names)
     variables: dict[str, xr.Variable] = {}
     other: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -143,7 +152,10 @@ def encode_rows(
     if other:
         attrs[OTHER] = other
     variables["unit"] = xr.Variable(("unit",), np.array(list(rows), dtype=str))
-    dataset = xr.Dataset(variables, attrs=attrs)
+    try:
+        dataset = xr.Dataset(variables, attrs=attrs)
+    except ValueError as error:
+        raise SessionError(f"these values do not fit into one Dataset: {error}") from error
     if like is not None:
         sizes = dataset.sizes
         extra = {

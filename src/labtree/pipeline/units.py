@@ -207,12 +207,40 @@ def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> N
                 f"the spikes of {', '.join(moved[:5])} are divided into trials already, which "
                 "would be wrong for other spikes. First: del session['sections']"
             )
-    if old is None:
-        session["units"] = xr.DataTree(encoded)
+    given = {unit: dict(values.get("features", {})) for unit, values in units.items()}
+    touched = {name for features in given.values() for name in features}
+    nodes = session.children["features"].children if "features" in session.children else {}
+    kept = {name: nodes[name].to_dataset().copy(deep=True) for name in touched & set(nodes)}
+    session["units"] = xr.DataTree(encoded)
+    try:
+        for unit, features in given.items():
+            for name, feature in features.items():
+                whole = isinstance(feature, Mapping) and "data" in feature
+                data = feature["data"] if whole else feature
+                notes = feature.get("metadata") if whole else None
+                add_feature(session, unit, name, data, notes)
+    except BaseException:
+        _restore(session, old, touched, kept)
+        raise
+
+
+def _restore(
+    session: xr.DataTree,
+    units: xr.Dataset | None,
+    touched: set[str],
+    features: Mapping[str, xr.Dataset],
+) -> None:
+    """Put units and features back as they were before a call that failed."""
+    if units is None:
+        del session["units"]
     else:
-        session["units"].dataset = encoded
-    for unit, values in units.items():
-        for name, feature in dict(values.get("features", {})).items():
-            whole = isinstance(feature, Mapping) and "data" in feature
-            data = feature["data"] if whole else feature
-            add_feature(session, unit, name, data, feature.get("metadata") if whole else None)
+        session["units"] = xr.DataTree(units)
+    if "features" in session.children:
+        node = session.children["features"]
+        for name in touched & set(node.children):
+            if name in features:
+                node.children[name].dataset = features[name]
+            else:
+                del node[name]
+        if not node.children:
+            del session["features"]
