@@ -15,7 +15,7 @@ __all__ = ["SessionAccessor", "StreamAccessor"]
 
 
 @xr.register_datatree_accessor("session")
-class SessionAccessor:
+class SessionAccessor(PipelineSessionMethods):
     """What a session tree can do; its repr says what is in this one.
 
     Examples
@@ -28,7 +28,8 @@ class SessionAccessor:
     """
 
     def __repr__(self) -> str:
-        from labtree.pipeline.describe import describe, is_session
+        from labtree.pipeline.describe import describe
+        from labtree.pipeline.sessions import is_session
         from labtree.recording.report import session_report
 
         if not is_session(self._tree):
@@ -37,7 +38,8 @@ class SessionAccessor:
         return "\n\n".join([describe(self._tree), *streams])
 
     def _repr_html_(self) -> str:
-        from labtree.pipeline.describe import describe_html, is_session
+        from labtree.pipeline.describe import describe_html
+        from labtree.pipeline.sessions import is_session
         from labtree.recording.report import as_html, session_report
 
         if not is_session(self._tree):
