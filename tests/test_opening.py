@@ -10,6 +10,7 @@ import xarray as xr
 import labtree
 from labtree.opening import FORMATS, recognise
 from labtree.testing.mea import write_recording
+from labtree.testing.msw import ERAS, make_trials, write_session
 from labtree.testing.recordings import record_emg
 
 
@@ -78,6 +79,13 @@ def test_spikelab_and_hdmea_are_known_by_their_attributes(tmp_path):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file.attrs[attribute] = "x"
         assert recognise(tmp_path / name).name == name
+
+
+def test_a_murine_shift_work_session(tmp_path):
+    for era in ERAS:
+        folder = write_session(tmp_path / era, era, trials=make_trials(n_trials=5))
+        assert recognise(folder).name == "msw", era
+        assert labtree.open(folder)["trials"].sizes["trial"] == 5
 
 
 def test_strangers_are_named_with_what_they_look_like(tmp_path):
