@@ -458,8 +458,9 @@ def test_spikes_outside_of_the_recording_come_in_and_are_said(path):
     with files.spikelab_file(path) as file:
         files.spike_data(file, "n/k", [[1, 9]], length=5.0)
     objects, (problem,) = read(path)
-    assert labtree.trains(objects["n", "k"])[0].tolist() == [1, 9]
-    assert "came in as it is, but is not valid: unit 0 has a spike at 9.0 ms" in problem
+    assert objects["n", "k"].spike_times.values.tolist() == [1, 9]
+    assert "labtree_kind" not in objects["n", "k"].attrs
+    assert "came in as a plain dataset, as it is not valid: unit 0 has a spike at 9" in problem
 
 
 def test_links_lead_nowhere(path, tmp_path):
