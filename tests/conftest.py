@@ -1,0 +1,17 @@
+import os
+import sys
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("MPLBACKEND", "agg")
+# Shared machines are slow at times; how long an example takes says nothing.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
