@@ -48,11 +48,11 @@ def read_recording(number: int) -> tuple[np.ndarray, xr.DataArray, dict[str, str
     folder = files("labtree.demo") / "data"
     text = (folder / f"grasshopper_spike_times{number}.txt").read_text(encoding="utf-8")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    settings = dict(
-        (part.strip() for part in line[1:].split(":", 1))  # type: ignore[misc]
-        for line in lines
-        if line.startswith("#")
-    )
+    settings: dict[str, str] = {}
+    for line in lines:
+        if line.startswith("#"):
+            name, _, value = line[1:].partition(":")
+            settings[name.strip()] = value.strip()
     spike_times = np.array([float(line) for line in lines if line[0] != "#"]) / 1000
     with (folder / f"grasshopper_stimulus{number}.npz").open("rb") as file:
         content = np.load(file)
