@@ -114,7 +114,7 @@ def test_an_invalid_dataset_is_not_stored():
     tree = labtree.create_workspace()
     ds = spikes.synthetic_spike_data(4)
     tree.ws.store("n", "k", ds)
-    with pytest.raises(ValueError, match="write labtree.select_units"):
+    with pytest.raises(ValueError, match=r"write labtree\.select_units"):
         tree.ws.store("n", "k", ds.isel(unit=[0]))
     assert_same(tree.ws.get("n", "k"), ds)
 
@@ -167,6 +167,10 @@ def test_attributes_of_units_are_kept(values, tmp_path):
     attributes = [{"x": value} for value in values]
     back = kept(labtree.spike_data([[1.0], [2.0]], neuron_attributes=attributes), tmp_path)
     assert_same(labtree.unit_attributes(back), attributes)
+
+
+def test_datasets_in_dicts_are_kept(tmp_path):
+    kept({"a": spikes.synthetic_spike_data(2), "b": {"c": DATASETS[1]}}, tmp_path)
 
 
 def test_complex_matrices_are_kept(tmp_path):
@@ -316,7 +320,9 @@ def test_a_workspace_object():
 
 @pytest.mark.parametrize("obj", [3, "text", np.ones(3), [1], None, object()])
 def test_what_is_none_of_them_is_said(obj):
-    with pytest.raises(ValueError, match="from_spikelab takes a SpikeData, RateData, .* found"):
+    with pytest.raises(
+        ValueError, match=r"from_spikelab takes a SpikeData, RateData, .* found"
+    ):
         labtree.from_spikelab(obj)
 
 

@@ -71,7 +71,7 @@ def rate_slice_stack(
     ds = xr.Dataset(
         {"rate": xr.Variable(("unit", "time", "slice"), values)},
         coords,
-        {"labtree_kind": KIND, "step_size": step.item()},
+        {"step_size": step.item(), "labtree_kind": KIND},
     )
     validate(ds)
     return ds

@@ -151,7 +151,7 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
     >>> ds = labtree.spike_data([[1.0, 5.0], [2.0]], length=10)
     >>> part = labtree.select_time(ds, 2, 6)
     >>> labtree.trains(part), part.start_time, part.length
-    ([array([5.]), array([2.])], 2, 4)
+    ([array([5.]), array([2.])], 2.0, 4.0)
     """
     _only(ds, "select_time", spike_data.KIND, rate_data.KIND)
     if not start <= stop:
@@ -177,7 +177,9 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
         kept = _inside(ds["raw_time"].values, start, stop, end)
         indexers["raw_sample"] = np.flatnonzero(kept)
     part = ds.isel(indexers).assign(row_size=row_size.copy(data=counts))
-    return part.assign_attrs(start_time=start, length=stop - start)
+    return part.assign_attrs(
+        start_time=spike_data.exact_float(start), length=spike_data.exact_float(stop - start)
+    )
 
 
 def spike_counts(ds: xr.Dataset) -> xr.DataArray:
@@ -302,7 +304,7 @@ def concatenate_time(datasets: Sequence[xr.Dataset], *, gap: float = 0.0) -> xr.
     joined = spike_data.assemble(
         spike_times,
         row_size,
-        length=end - start_time,
+        length=spike_data.exact_float(end - start_time),
         start_time=start_time,
         neuron_attributes=attributes[0],
         metadata=_metadata(parts),
