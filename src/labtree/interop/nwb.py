@@ -129,7 +129,8 @@ def export_nwb(
         else:
             module.add(units)
     module.add(_workspace_table(tree, items, zero))
-    module.add(_metadata_table(items))
+    if any(True for ds in items.values() for _ in _leaves(ds.attrs.get("metadata", {}))):
+        module.add(_metadata_table(items))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         new = Path(folder) / target.name
         with pynwb.NWBHDF5IO(new, "w") as io:
