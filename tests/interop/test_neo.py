@@ -93,7 +93,7 @@ def test_what_cannot_be_converted_is_said(neo):
     block = neo.Block()
     with pytest.raises(ValueError, match=r"0 segments: .* from_neo\(block.segments\[0\]\)"):
         labtree.from_neo(block)
-    with pytest.raises(ValueError, match="takes a SpikeTrain, .* found float"):
+    with pytest.raises(ValueError, match=r"takes a SpikeTrain, .* found float"):
         labtree.from_neo([1.0])
     with pytest.raises(ValueError, match="to_neo takes spike_data, found 'rate_data'"):
         labtree.to_neo(spikes.synthetic_rate_data(2))

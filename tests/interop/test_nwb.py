@@ -148,6 +148,14 @@ def test_nwbinspector_has_nothing_to_say_of_the_data(pynwb, tmp_path, items):
     assert serious == []
 
 
+@pytest.mark.parametrize("trains", [[[], []], []], ids=["no spikes", "no units"])
+def test_silence_can_be_exported(pynwb, tmp_path, trains):
+    tree = workspace(sd=labtree.spike_data(trains, length=10))
+    path = labtree.export_nwb(tree, tmp_path / "a.nwb")
+    with read(pynwb, path) as io:
+        assert len(io.read().units) == len(trains)
+
+
 def test_resolution_of_the_spike_times(pynwb, tmp_path):
     raw = labtree.spike_data([[1.0]], raw_data=np.ones((1, 5)), raw_time=20.0)
     for given, more, expected in [
