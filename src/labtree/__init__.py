@@ -12,9 +12,12 @@ from labtree.accessors import workspace as _workspace  # noqa: F401, registers .
 from labtree.errors import (
     CheckpointError,
     ConfigurationError,
+    DataError,
     FormatError,
     ItemNotFoundError,
     LabtreeError,
+    LossWarning,
+    MissingDependencyError,
     SessionError,
     WorkspaceError,
 )
@@ -67,9 +70,12 @@ _HOMES: dict[str, str] = {
 __all__ = [
     "CheckpointError",
     "ConfigurationError",
+    "DataError",
     "FormatError",
     "ItemNotFoundError",
     "LabtreeError",
+    "LossWarning",
+    "MissingDependencyError",
     "SessionError",
     "WorkspaceError",
     "WorkspaceManager",

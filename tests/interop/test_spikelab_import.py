@@ -4,6 +4,7 @@ import math
 import warnings
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import spikelab_files as files
@@ -78,7 +79,7 @@ def test_problems_are_said_once_and_kept(path, tmp_path):
         files.array(file, "n/good", [1])
         files.item(file, "n/bad", "Unheard")
         files.spike_data(file, "n/late", [[9]], length=5.0)
-    with pytest.warns(LossWarning, match="2 items came in") as caught:
+    with pytest.warns(LossWarning, match="not all came in as it should") as caught:
         tree = labtree.import_spikelab(path)
     assert len(caught) == 1
     text = str(caught[0].message)
@@ -87,6 +88,16 @@ def test_problems_are_said_once_and_kept(path, tmp_path):
     assert tree.ws.list_keys("n") == ["good", "late"]
     assert tree.ws.get_info("n", "late")["type"] == "dataset"
     assert saved_and_loaded(tree, tmp_path).attrs["spikelab_problems"] == text.split("\n")[1:]
+
+
+def test_what_a_workspace_cannot_keep_is_listed(path):
+    with files.spikelab_file(path) as file:
+        files.array(file, "n/good", [1])
+        bad = files.item(file, "n/bad", "ndarray")
+        bad.create_dataset("data", data=[file["n"].ref], dtype=h5py.ref_dtype)
+    with pytest.warns(LossWarning, match="/n/bad: left out: n/bad"):
+        tree = labtree.import_spikelab(path)
+    assert tree.ws.list_keys("n") == ["good"]
 
 
 @pytest.mark.parametrize("ds", DATASETS, ids=kind_of)
