@@ -1,4 +1,4 @@
-"""Verbs on ragged spike trains, each without a loop over units or spikes.
+"""Verbs on ragged spike trains, none of which loops over spikes.
 
 They take and return the Datasets of :func:`labtree.spike_data`; ``select_units`` also
 takes the other kinds. ``ds.isel(unit=...)`` alone would leave the spikes behind.
@@ -169,10 +169,10 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
         )
     times = ds["spike_times"].values
     last = max(end, times.max().item()) if times.size else end
-    inside = _inside(times, start, stop if stop < end else last, last)
+    inside = np.flatnonzero(_inside(times, start, stop if stop < end else last, last))
     row_size = ds["row_size"]
     counts = ragged.count_in_rows(inside, row_size.values)
-    indexers: dict[str, Any] = {"spike": np.flatnonzero(inside)}
+    indexers: dict[str, Any] = {"spike": inside}
     if "raw_time" in ds.variables:
         kept = _inside(ds["raw_time"].values, start, stop, end)
         indexers["raw_sample"] = np.flatnonzero(kept)
