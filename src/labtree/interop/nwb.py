@@ -67,16 +67,16 @@ def export_nwb(
     -------
     Path
 
-    Warns
-    -----
-    LossWarning
-        If something in the workspace has no place in NWB.
-
     Raises
     ------
     DataError
         A ValueError, if there are neither spike trains nor rates, or the start has no
         time zone.
+
+    Warns
+    -----
+    LossWarning
+        If something in the workspace has no place in NWB.
 
     Notes
     -----

@@ -31,18 +31,18 @@ def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
     DataTree
         A workspace with the id, name and time of the file.
 
-    Warns
-    -----
-    LossWarning
-        If a part could not be read or is not valid. The warning names each with its path
-        and the reason; so does the attribute ``spikelab_problems`` of the workspace.
-
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     FormatError
         A ValueError, if the file is not of SpikeLab.
+
+    Warns
+    -----
+    LossWarning
+        If a part could not be read or is not valid. The warning names each with its path
+        and the reason; so does the attribute ``spikelab_problems`` of the workspace.
     """
     given = Path(path)
     beside = given.with_name(given.name + ".h5")

@@ -44,15 +44,15 @@ def export_spikelab(
     Path
         Of the ``.h5`` file.
 
-    Warns
-    -----
-    LossWarning
-        With ``on_loss="warn"``, if something was changed or left out.
-
     Raises
     ------
     DataError
         A ValueError, with ``on_loss="raise"``, that lists what the format cannot hold.
+
+    Warns
+    -----
+    LossWarning
+        With ``on_loss="warn"``, if something was changed or left out.
     """
     if on_loss not in ("raise", "warn"):
         raise DataError(f'on_loss must be "raise" or "warn", found {on_loss!r}')
