@@ -260,6 +260,15 @@ def test_a_hidden_namespace_is_said(tmp_path):
         labtree.export_spikelab(tree, tmp_path / "theirs")
 
 
+def test_the_file_of_the_workspace_is_not_replaced(tmp_path):
+    tree = workspace(k=EXACT["spike_data"])
+    path = tree.ws.save(tmp_path / "mine")
+    for target in (path, tmp_path / "mine"):
+        with pytest.raises(ValueError, match="is the file of this workspace"):
+            labtree.export_spikelab(tree, target)
+    assert_same(labtree.load_item(path, "n", "k"), EXACT["spike_data"])
+
+
 def test_wrong_word_for_losses(tmp_path):
     with pytest.raises(ValueError, match='on_loss must be "raise" or "warn", found \'ignore\''):
         labtree.export_spikelab(workspace(), tmp_path / "theirs", on_loss="ignore")

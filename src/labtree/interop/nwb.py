@@ -87,6 +87,9 @@ def export_nwb(
     """
     pynwb = require("pynwb", purpose=_PURPOSE, extra="nwb")
     target = Path(path)
+    own = tree.ws.path
+    if own is not None and own.resolve() == target.resolve():
+        raise DataError(f"{target} is the file of this workspace: export under another name")
     items, others = _items(tree)
     if not items:
         raise DataError("the workspace holds neither spike_data nor rate_data to export")

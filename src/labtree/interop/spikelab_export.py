@@ -59,6 +59,12 @@ def export_spikelab(
     target = Path(path)
     if target.suffix != ".h5":
         target = target.with_name(target.name + ".h5")
+    own = tree.ws.path
+    if own is not None and own.resolve() == target.resolve():
+        raise DataError(
+            f"{target} is the file of this workspace: export it under another name, as "
+            "SpikeLab's format cannot hold all of it"
+        )
     index_target = target.with_suffix(".json")
     with temporary_path(target) as new, temporary_path(index_target) as new_index:
         with h5py.File(new, "w") as file:
