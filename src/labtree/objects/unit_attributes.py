@@ -280,7 +280,8 @@ def _given_column(values: Any, name: Any, argument: str) -> Column:
         return values
     if isinstance(values, str | bytes) or not np.iterable(values):
         raise DataError(
-            f"{argument}: {name!r} must be a column with one value for each unit, found {values!r}"
+            f"{argument}: {name!r} must be a column with one value for each unit, "
+            f"found {values!r}"
         )
     if isinstance(values, pd.Series):
         gaps = values.isna().tolist()
