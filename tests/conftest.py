@@ -13,5 +13,6 @@ settings.load_profile("patient")
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
