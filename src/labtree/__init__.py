@@ -8,6 +8,7 @@ that the import itself stays quick.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from labtree.accessors import msw as _msw  # noqa: F401, registers .msw
 from labtree.accessors import session as _session  # noqa: F401, registers .session
 from labtree.accessors import workspace as _workspace  # noqa: F401, registers .ws
 from labtree.errors import (
@@ -57,6 +58,8 @@ __version__ = "0.1.0"
 _HOMES: dict[str, str] = {
     "LabelEvent": "labtree.recording.models",
     "Recorder": "labtree.recording.recorder",
+    "SaveState": "labtree.pipeline.sessions",
+    "StepResult": "labtree.pipeline.steps",
     "StreamInfo": "labtree.recording.models",
     "WorkspaceManager": "labtree.workspace.manager",
     "active_workspace": "labtree.workspace.active",
@@ -65,6 +68,7 @@ _HOMES: dict[str, str] = {
     "binned_spike_counts": "labtree.objects.spike_trains",
     "concatenate_time": "labtree.objects.spike_trains",
     "concatenate_units": "labtree.objects.spike_trains",
+    "create_session": "labtree.pipeline.sessions",
     "create_workspace": "labtree.workspace.verbs",
     "export_nwb": "labtree.interop.nwb",
     "export_spikelab": "labtree.interop.spikelab_export",
@@ -78,8 +82,11 @@ _HOMES: dict[str, str] = {
     "iter_target_windows": "labtree.recording.targets",
     "labeled_windows": "labtree.recording.windows",
     "load_item": "labtree.workspace.files",
+    "load_session": "labtree.pipeline.checkpoints",
     "load_workspace": "labtree.workspace.files",
     "matrix_values": "labtree.objects.pairwise",
+    "mea": "labtree.mea",
+    "msw": "labtree.msw",
     "open": "labtree.opening",
     "open_session": "labtree.opening",
     "open_workspace": "labtree.workspace.files",
@@ -94,6 +101,7 @@ _HOMES: dict[str, str] = {
     "spike_data": "labtree.objects.spike_data",
     "spike_slice_stack": "labtree.objects.spike_slice_stack",
     "split_sessions_by_stream": "labtree.recording.session",
+    "step": "labtree.pipeline.steps",
     "target_windows": "labtree.recording.targets",
     "to_neo": "labtree.interop.neo",
     "to_pynapple": "labtree.interop.pynapple",

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import xarray as xr
@@ -129,15 +129,21 @@ def find(path: str | Path) -> Path:
 
 
 def _folder(path: Path) -> str:
-    names = {entry.name for entry in path.iterdir()}
-    if "meta.json" in names or ".journal" in names:
+    if _is_recording(path):
         return "recording"
+    names = {entry.name for entry in path.iterdir()}
     if any(_is_msw(name) for name in names):
         return "msw"
     if not names:
         return "an empty folder"
     shown = ", ".join(sorted(names)[:5])
     return f"a folder with {shown}" + (", …" if len(names) > 5 else "")
+
+
+def _is_recording(path: Path) -> bool:
+    from labtree.recording.recovery import JOURNAL
+
+    return any((path / name).exists() for name in ("meta.json", JOURNAL))
 
 
 def _is_msw(name: str) -> bool:
@@ -217,7 +223,9 @@ def open(path: str | Path) -> xr.DataTree:
     return recognise(path).opens(find(path))
 
 
-def open_session(path: str | Path) -> xr.DataTree:
+def open_session(
+    path: str | Path, *, on_missing: Literal["warn", "raise"] = "warn"
+) -> xr.DataTree:
     """Open a saved session as a lazy tree: a recording, or a pipeline's session.
 
     Parameters
@@ -225,6 +233,9 @@ def open_session(path: str | Path) -> xr.DataTree:
     path
         A recording's folder or ``.session.zip``, a pipeline session or checkpoint, a
         session of hdmea, or a Murine Shift Work session folder.
+    on_missing
+        What to do about damage in a recording; see
+        :func:`labtree.recording.session.open_session`.
 
     Raises
     ------
@@ -233,9 +244,11 @@ def open_session(path: str | Path) -> xr.DataTree:
     FormatError
         If it is no session; the message says what it is.
     """
+    from labtree.recording import session as recordings
+
+    if Path(path).suffix == ".zip" or _is_recording(Path(path)):
+        return recordings.open_session(path, on_missing=on_missing)
     found = recognise(path)
     if not found.is_session:
-        raise FormatError(
-            f"{path} is {found.what}, no session; open it with labtree.open(path)"
-        )
+        raise FormatError(f"{path} is {found.what}, no session; open it with labtree.open(path)")
     return found.opens(find(path))

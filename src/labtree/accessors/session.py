@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import xarray as xr
 
+from labtree.accessors.pipeline_session import PipelineSessionMethods
+
 if TYPE_CHECKING:
     from labtree.recording.models import StreamInfo
 
 __all__ = ["SessionAccessor", "StreamAccessor"]
 
 
-@xr.register_datatree_accessor("session")  # type: ignore[no-untyped-call]
+@xr.register_datatree_accessor("session")
 class SessionAccessor:
     """What a session tree can do; its repr says what is in this one.
 
@@ -25,18 +27,23 @@ class SessionAccessor:
     ['rest', 'fist', 'pinch']
     """
 
-    def __init__(self, tree: xr.DataTree) -> None:
-        self._tree = tree
-
     def __repr__(self) -> str:
+        from labtree.pipeline.describe import describe, is_session
         from labtree.recording.report import session_report
 
-        return session_report(self._tree)
+        if not is_session(self._tree):
+            return session_report(self._tree)
+        streams = [session_report(self._tree)] if "streams" in self._tree.children else []
+        return "\n\n".join([describe(self._tree), *streams])
 
     def _repr_html_(self) -> str:
-        from labtree.recording.report import as_html
+        from labtree.pipeline.describe import describe_html, is_session
+        from labtree.recording.report import as_html, session_report
 
-        return as_html(repr(self))
+        if not is_session(self._tree):
+            return as_html(session_report(self._tree))
+        streams = [as_html(session_report(self._tree))] * ("streams" in self._tree.children)
+        return "".join([describe_html(self._tree), *streams])
 
     @property
     def streams(self) -> dict[str, xr.Dataset]:
@@ -148,10 +155,10 @@ class SessionAccessor:
 
     def close(self) -> None:
         """Let go of the session's file; nothing is read from it any more."""
-        self._tree.close()
+        self._tree.root.close()
 
 
-@xr.register_dataset_accessor("session")  # type: ignore[no-untyped-call]
+@xr.register_dataset_accessor("session")
 class StreamAccessor:
     """What one stream's Dataset can do: windows, trials, peri_event."""
 
