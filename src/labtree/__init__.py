@@ -14,14 +14,39 @@ from labtree.accessors import workspace as _workspace  # noqa: F401, registers .
 from labtree.errors import (
     CheckpointError,
     ConfigurationError,
+    DataError,
     FormatError,
     ItemNotFoundError,
     LabtreeError,
+    LossWarning,
+    MissingDependencyError,
     SessionError,
     WorkspaceError,
 )
 
 if TYPE_CHECKING:
+    from labtree.interop.neo import from_neo, to_neo
+    from labtree.interop.nwb import export_nwb
+    from labtree.interop.pynapple import from_pynapple, to_pynapple
+    from labtree.interop.spikelab import import_spikelab
+    from labtree.interop.spikelab_export import export_spikelab
+    from labtree.interop.spikelab_objects import from_spikelab
+    from labtree.objects.pairwise import matrix_values, pairwise_matrix, pairwise_stack
+    from labtree.objects.rate_data import rate_data
+    from labtree.objects.rate_slice_stack import rate_slice_stack
+    from labtree.objects.spike_data import spike_data
+    from labtree.objects.spike_slice_stack import slices_of, spike_slice_stack
+    from labtree.objects.spike_trains import (
+        binned_spike_counts,
+        concatenate_time,
+        concatenate_units,
+        select_time,
+        select_units,
+        spike_counts,
+        trains,
+        unit_train,
+    )
+    from labtree.objects.unit_attributes import unit_attributes
     from labtree.workspace.active import active_workspace, use_workspace
     from labtree.workspace.files import load_item, load_workspace, open_workspace
     from labtree.workspace.manager import WorkspaceManager, get_workspace_manager
@@ -67,6 +92,7 @@ _HOMES: dict[str, str] = {
     "open_workspace": "labtree.workspace.files",
     "pairwise_matrix": "labtree.objects.pairwise",
     "pairwise_stack": "labtree.objects.pairwise",
+    "peri_event_spikes": "labtree.objects.spike_events",
     "rate_data": "labtree.objects.rate_data",
     "rate_slice_stack": "labtree.objects.rate_slice_stack",
     "select_time": "labtree.objects.spike_trains",
@@ -89,19 +115,47 @@ _HOMES: dict[str, str] = {
 __all__ = [
     "CheckpointError",
     "ConfigurationError",
+    "DataError",
     "FormatError",
     "ItemNotFoundError",
     "LabtreeError",
+    "LossWarning",
+    "MissingDependencyError",
     "SessionError",
     "WorkspaceError",
     "WorkspaceManager",
     "__version__",
     "active_workspace",
+    "binned_spike_counts",
+    "concatenate_time",
+    "concatenate_units",
     "create_workspace",
+    "export_nwb",
+    "export_spikelab",
+    "from_neo",
+    "from_pynapple",
+    "from_spikelab",
     "get_workspace_manager",
+    "import_spikelab",
     "load_item",
     "load_workspace",
+    "matrix_values",
     "open_workspace",
+    "pairwise_matrix",
+    "pairwise_stack",
+    "rate_data",
+    "rate_slice_stack",
+    "select_time",
+    "select_units",
+    "slices_of",
+    "spike_counts",
+    "spike_data",
+    "spike_slice_stack",
+    "to_neo",
+    "to_pynapple",
+    "trains",
+    "unit_attributes",
+    "unit_train",
     "use_workspace",
 ]
 

@@ -52,7 +52,9 @@ def test_groups_and_one_dataset(path):
 
 
 def test_dask_and_pickle(path):
-    with xr.open_dataset(path, engine=ENGINE, group="rec1/rates", chunks={"unit": 1}) as dataset:
+    with xr.open_dataset(
+        path, engine=ENGINE, group="rec1/rates", chunks={"unit": 1}
+    ) as dataset:
         assert dataset.rate.chunks == ((1, 1, 1), (4,))
         assert dataset.rate.mean("time").compute().values.tolist() == [1.5, 5.5, 9.5]
         copy = pickle.loads(pickle.dumps(dataset))

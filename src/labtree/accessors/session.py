@@ -140,8 +140,15 @@ class SessionAccessor(PipelineSessionMethods):
 
     def peri_event(
         self, name: str, times: Any, pre_s: float, post_s: float, **options: Any
-    ) -> xr.DataArray:
-        """Return (event, channel, time) around times; see `labtree.recording.trials`."""
+    ) -> Any:
+        """Return (event, channel, time) around times; of "units" their spikes, a stack.
+
+        See `labtree.recording.trials.peri_event` and `labtree.peri_event_spikes`.
+        """
+        if name == "units" and "units" in self._tree.children:
+            from labtree.pipeline.spikes import spikes_around
+
+            return spikes_around(self._tree, times, pre_s, post_s, **options)
         from labtree.recording.trials import peri_event
         from labtree.recording.windows import session_source
 

@@ -96,10 +96,11 @@ def spike_slice_stack(
     raw, raw_coords = _raw(slices)
     coords = slice_coords(times, len(slices)) | raw_coords
     coords |= _attributes(slices, neuron_attributes, n_units)
-    attrs: dict[str, Any] = {"labtree_kind": KIND, "start_time": start_time}
+    attrs: dict[str, Any] = {"start_time": start_time}
     metadata = [part.attrs.get("metadata", {}) for part in slices]
     if any(metadata):
         attrs["slice_metadata"] = metadata
+    attrs["labtree_kind"] = KIND
     ds = xr.Dataset(variables | raw, coords, attrs)
     validate(ds)
     return ds

@@ -1,4 +1,4 @@
-"""Verbs on ragged spike trains, each without a loop over units or spikes.
+"""Verbs on ragged spike trains, none of which loops over spikes.
 
 They take and return the Datasets of :func:`labtree.spike_data`; ``select_units`` also
 takes the other kinds. ``ds.isel(unit=...)`` alone would leave the spikes behind.
@@ -151,7 +151,7 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
     >>> ds = labtree.spike_data([[1.0, 5.0], [2.0]], length=10)
     >>> part = labtree.select_time(ds, 2, 6)
     >>> labtree.trains(part), part.start_time, part.length
-    ([array([5.]), array([2.])], 2, 4)
+    ([array([5.]), array([2.])], 2.0, 4.0)
     """
     _only(ds, "select_time", spike_data.KIND, rate_data.KIND)
     if not start <= stop:
@@ -169,15 +169,17 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
         )
     times = ds["spike_times"].values
     last = max(end, times.max().item()) if times.size else end
-    inside = _inside(times, start, stop if stop < end else last, last)
+    inside = np.flatnonzero(_inside(times, start, stop if stop < end else last, last))
     row_size = ds["row_size"]
     counts = ragged.count_in_rows(inside, row_size.values)
-    indexers: dict[str, Any] = {"spike": np.flatnonzero(inside)}
+    indexers: dict[str, Any] = {"spike": inside}
     if "raw_time" in ds.variables:
         kept = _inside(ds["raw_time"].values, start, stop, end)
         indexers["raw_sample"] = np.flatnonzero(kept)
     part = ds.isel(indexers).assign(row_size=row_size.copy(data=counts))
-    return part.assign_attrs(start_time=start, length=stop - start)
+    return part.assign_attrs(
+        start_time=spike_data.exact_float(start), length=spike_data.exact_float(stop - start)
+    )
 
 
 def spike_counts(ds: xr.Dataset) -> xr.DataArray:
@@ -302,7 +304,7 @@ def concatenate_time(datasets: Sequence[xr.Dataset], *, gap: float = 0.0) -> xr.
     joined = spike_data.assemble(
         spike_times,
         row_size,
-        length=end - start_time,
+        length=spike_data.exact_float(end - start_time),
         start_time=start_time,
         neuron_attributes=attributes[0],
         metadata=_metadata(parts),
