@@ -92,6 +92,7 @@ _HOMES: dict[str, str] = {
     "open_workspace": "labtree.workspace.files",
     "pairwise_matrix": "labtree.objects.pairwise",
     "pairwise_stack": "labtree.objects.pairwise",
+    "peri_event_spikes": "labtree.objects.spike_events",
     "rate_data": "labtree.objects.rate_data",
     "rate_slice_stack": "labtree.objects.rate_slice_stack",
     "select_time": "labtree.objects.spike_trains",

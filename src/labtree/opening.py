@@ -250,5 +250,7 @@ def open_session(
         return recordings.open_session(path, on_missing=on_missing)
     found = recognise(path)
     if not found.is_session:
-        raise FormatError(f"{path} is {found.what}, no session; open it with labtree.open(path)")
+        raise FormatError(
+            f"{path} is {found.what}, no session; open it with labtree.open(path)"
+        )
     return found.opens(find(path))

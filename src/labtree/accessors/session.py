@@ -15,7 +15,7 @@ __all__ = ["SessionAccessor", "StreamAccessor"]
 
 
 @xr.register_datatree_accessor("session")
-class SessionAccessor:
+class SessionAccessor(PipelineSessionMethods):
     """What a session tree can do; its repr says what is in this one.
 
     Examples
@@ -28,7 +28,8 @@ class SessionAccessor:
     """
 
     def __repr__(self) -> str:
-        from labtree.pipeline.describe import describe, is_session
+        from labtree.pipeline.describe import describe
+        from labtree.pipeline.sessions import is_session
         from labtree.recording.report import session_report
 
         if not is_session(self._tree):
@@ -37,7 +38,8 @@ class SessionAccessor:
         return "\n\n".join([describe(self._tree), *streams])
 
     def _repr_html_(self) -> str:
-        from labtree.pipeline.describe import describe_html, is_session
+        from labtree.pipeline.describe import describe_html
+        from labtree.pipeline.sessions import is_session
         from labtree.recording.report import as_html, session_report
 
         if not is_session(self._tree):
@@ -138,8 +140,15 @@ class SessionAccessor:
 
     def peri_event(
         self, name: str, times: Any, pre_s: float, post_s: float, **options: Any
-    ) -> xr.DataArray:
-        """Return (event, channel, time) around times; see `labtree.recording.trials`."""
+    ) -> Any:
+        """Return (event, channel, time) around times; of "units" their spikes, a stack.
+
+        See `labtree.recording.trials.peri_event` and `labtree.peri_event_spikes`.
+        """
+        if name == "units" and "units" in self._tree.children:
+            from labtree.pipeline.spikes import spikes_around
+
+            return spikes_around(self._tree, times, pre_s, post_s, **options)
         from labtree.recording.trials import peri_event
         from labtree.recording.windows import session_source
 

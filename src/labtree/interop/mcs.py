@@ -51,7 +51,7 @@ class _Channels:
             bounds.append(slice(low, high))
             cuts.append(positions - low)
         with open_mea(self.path) as source:
-            dataset = find(source, self.name)
+            dataset: Any = find(source, self.name)
             values: np.ndarray = np.asarray(dataset[tuple(bounds)])
         for axis, cut in reversed(list(enumerate(cuts))):
             values = values[(slice(None),) * axis + (cut,)]
