@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from labtree.objects.pairwise import matrix_values, pairwise_matrix, pairwise_stack
     from labtree.objects.rate_data import rate_data
     from labtree.objects.rate_slice_stack import rate_slice_stack
+    from labtree.objects.selection import select_slices, select_units
     from labtree.objects.spike_data import spike_data
     from labtree.objects.spike_slice_stack import slices_of, spike_slice_stack
     from labtree.objects.spike_trains import (
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
         concatenate_time,
         concatenate_units,
         select_time,
-        select_units,
         spike_counts,
         trains,
         unit_train,
@@ -96,7 +96,8 @@ _HOMES: dict[str, str] = {
     "rate_data": "labtree.objects.rate_data",
     "rate_slice_stack": "labtree.objects.rate_slice_stack",
     "select_time": "labtree.objects.spike_trains",
-    "select_units": "labtree.objects.spike_trains",
+    "select_slices": "labtree.objects.selection",
+    "select_units": "labtree.objects.selection",
     "slices_of": "labtree.objects.spike_slice_stack",
     "spike_counts": "labtree.objects.spike_trains",
     "spike_data": "labtree.objects.spike_data",
@@ -145,6 +146,7 @@ __all__ = [
     "pairwise_stack",
     "rate_data",
     "rate_slice_stack",
+    "select_slices",
     "select_time",
     "select_units",
     "slices_of",

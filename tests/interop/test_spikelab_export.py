@@ -248,7 +248,6 @@ def test_attributes_of_slices_are_written(tmp_path):
     stack = labtree.spike_slice_stack(
         parts, [(0.0, 5.0), (9.0, 14.0)], neuron_attributes=[{"id": "a"}]
     )
-    stack = stack.assign(length=stack.length.astype(float)).assign_attrs(start_time=0.0)
     path = labtree.export_spikelab(workspace(k=stack), tmp_path / "theirs")
     assert_same(labtree.import_spikelab(path).ws.get("n", "k"), stack)
 

@@ -225,7 +225,7 @@ def require_ragged(ds: xr.Dataset) -> None:
     if wrong:
         raise DataError(
             f"{wrong[0]}. Rows and spikes must be selected together: instead of "
-            "ds.isel(unit=...) write labtree.select_units(ds, ...)"
+            "ds.isel(unit=...) write labtree.select_units(ds, ...), of slices select_slices"
         )
 
 
