@@ -190,14 +190,18 @@ def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree
 
 
 class _Closer:
-    """Closes what a tree reads from; the tree's copies and pickles have nothing to close."""
+    """Closes what a tree reads from; the tree's copies and pickles have nothing to close.
+
+    What no array reads from any more, such as a file that was saved over, is let go.
+    """
 
     def __init__(self) -> None:
-        self.held: list[Any] = []
+        self.held: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __call__(self) -> None:
-        while self.held:
-            self.held.pop().close()
+        for source in list(self.held):
+            source.close()
+        self.held.clear()
 
     def __reduce__(self) -> Any:
         return _Closer, ()
@@ -211,8 +215,8 @@ def add_source(tree: xr.DataTree, source: Any) -> None:
             closer = _Closer()
             _CLOSERS[key] = (weakref.ref(tree), closer)
             weakref.finalize(tree, _CLOSERS.pop, key, None).atexit = False
-            tree.set_close(closer)
-        _CLOSERS[key][1].held.append(source)
+        _CLOSERS[key][1].held.add(source)
+        tree.set_close(_CLOSERS[key][1])  # again, where it was closed before
 
 
 def close_tree(tree: xr.DataTree) -> None:
