@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
 
 from labtree.storage.attributes import write_native
 from labtree.storage.sources import as_bytes
@@ -59,6 +59,56 @@ def _file_type(dtype: np.dtype[Any]) -> Any:
     return _CHARACTER if dtype.kind == "S" else h5t.py_create(dtype)
 
 
+class _Disk:
+    """The file that HDF5 writes to, which never tells HDF5 of an error.
+
+    A file whose last structures HDF5 cannot write is never closed, keeps its space on
+    the disk, and crashes the interpreter at its end. So after a first error nothing is
+    written any more, and :meth:`check` raises it once HDF5 is done.
+    """
+
+    def __init__(self, path: Path):
+        self._file = path.open("xb+", buffering=0)
+        self._error: BaseException | None = None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self._file.readinto(buffer) or 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        size = len(view)
+        try:
+            while view and self._error is None:  # a full disk can take a part of it first
+                view = view[self._file.write(view) :]
+        except BaseException as error:  # an interrupt too is raised by check
+            self._error = error
+        return size
+
+    def truncate(self, size: int) -> None:
+        try:
+            if self._error is None:
+                self._file.truncate(size)
+        except BaseException as error:
+            self._error = error
+
+    def flush(self) -> None:
+        """Nothing waits here: the file is not buffered."""
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class NetCDFWriter:
     """A new netCDF-4 file: groups, dimensions, variables, each written once."""
 
@@ -80,10 +130,13 @@ class NetCDFWriter:
         self._dimensions = 0
         self._types: dict[np.dtype[Any], Any] = {}
         self._spaces: dict[tuple[int, ...], Any] = {(): _SCALAR}
+        # Closing closes at once, whatever an error's traceback still refers to.
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
+        self._disk = _Disk(path)
+        access.set_fileobj_driver(h5fd.fileobj_driver, self._disk)
         self.file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
         version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
         write_native(self.file, "_NCProperties", version)
-        self._raw = path.open("rb+", buffering=0)
 
     @staticmethod
     def _dataset_creation() -> Any:
@@ -119,10 +172,9 @@ class NetCDFWriter:
         if not array.size:
             return 0
         offset: int = variable.get_offset()
-        self._raw.seek(offset)
-        view = as_bytes(array)
-        while view:  # a full disk can take a part of it before it says so
-            view = view[self._raw.write(view) :]
+        self._disk.seek(offset)
+        self._disk.write(as_bytes(array))
+        self._disk.check()
         return offset
 
     def write_part(self, variable: Any, key: tuple[slice, ...], array: np.ndarray) -> None:
@@ -134,6 +186,7 @@ class NetCDFWriter:
             memory = h5s.create_simple(array.shape)
             kind = self._types[array.dtype]
             variable.write(memory, space, np.ascontiguousarray(array), kind)
+            self._disk.check()
 
     def connect(
         self,
@@ -196,8 +249,11 @@ class NetCDFWriter:
 
     def close(self) -> None:
         """Write everything out and close the file."""
-        self._raw.close()
-        self.file.close()
+        try:
+            self.file.close()
+        finally:
+            self._disk.close()
+        self._disk.check()
 
 
 @dataclass(slots=True)
