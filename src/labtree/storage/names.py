@@ -79,12 +79,17 @@ def is_legal(name: str) -> bool:
 def decode_name(name: str) -> str:
     """Return the name that :func:`encode_name` was given, where it was not cut.
 
+    A name that :func:`encode_name` does not give is one itself.
+
     Examples
     --------
     >>> decode_name("a%2Fb")
     'a/b'
     """
-    return unquote(name, errors="strict") if "%" in name else name
+    if "%" not in name:
+        return name
+    decoded = unquote(name)
+    return decoded if encode_name(decoded) == name else name
 
 
 def _percent(character: str) -> str:

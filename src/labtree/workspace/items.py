@@ -32,9 +32,11 @@ CREATED, NOTE, NAME = "labtree_created_at", "labtree_note", "labtree_key"
 def node_name(parent: xr.DataTree | None, name: str, what: str) -> str:
     """Return the name of the node that stands for `name`, whether it is there or not."""
     encoded = encode_name(check_name(name, what))
-    # A tree that was built by hand may hold a name as it is.
-    by_hand = parent is not None and encoded not in parent.children and name in parent.children
-    return name if by_hand else encoded
+    if parent is None or encoded == name or encoded in parent.children:
+        return encoded
+    # A tree that was built by hand may hold a name as it is; "%2F" may also stand for "/".
+    by_hand = parent.children.get(name)
+    return encoded if by_hand is None or real_name(by_hand) != name else name
 
 
 def real_name(node: xr.DataTree) -> str:
