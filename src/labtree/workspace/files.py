@@ -112,10 +112,13 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
             text.write_bytes(index)
             with folder_lock(target.parent):
                 _check_unchanged(state, target)
-                replace_file(data, target)
-                replace_file(text, listing)
-                known = identity(target)
-        state.path, state.known = target, known
+                known = identity(data)
+                try:
+                    replace_file(data, target)
+                    replace_file(text, listing)
+                finally:  # an interrupt in between must not make this file a stranger's
+                    if target.exists() and identity(target) == known:
+                        state.path, state.known = target, known
         if written.moves:
             source = FileSource(target, known)
             source.hold()

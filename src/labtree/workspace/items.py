@@ -8,6 +8,7 @@ import xarray as xr
 
 from labtree.errors import ItemNotFoundError, WorkspaceError
 from labtree.objects.registry import KIND, decode, is_known, kind_named
+from labtree.storage.arrays import load_variables
 from labtree.storage.names import check_name, decode_name, encode_name
 
 __all__ = [
@@ -118,7 +119,10 @@ def read_node(node: xr.DataTree, path: str) -> Any:
     """
     kind, dataset = item_dataset(node)
     if node.children and kind is None:
-        return node.copy(deep=True)
+        copy = node.copy(deep=True)
+        copy.attrs = dataset.attrs
+        load_variables(v for below in copy.subtree for v in below.variables.values())
+        return copy
     try:
         return decode(kind, dataset)
     except (LookupError, AttributeError) as error:
