@@ -59,7 +59,10 @@ class Catalogue(NamedTuple):
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _COMPACT.encode(value).encode()
+
+
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 def write_catalogue(

@@ -137,15 +137,30 @@ def _complete(root: xr.DataTree) -> None:
 
 
 def _index_text(root: xr.DataTree) -> bytes:
-    index = {
+    about = {
         "workspace_id": root.attrs["labtree_workspace_id"],
         "name": root.attrs.get("labtree_name"),
         "created_at": root.attrs["labtree_created_at"],
-        "index": describe(root),
     }
-    return (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode(
-        errors="backslashreplace"
+    # A line an item: json's own indentation would be written by slow Python code.
+    head = ",\n".join(f" {_JSON(name)}: {_JSON(value)}" for name, value in about.items())
+    index = _block(
+        {
+            namespace: _block({key: _JSON(info) for key, info in keys.items()}, "  ")
+            for namespace, keys in describe(root).items()
+        },
+        " ",
     )
+    text = f'{{\n{head},\n "index": {index}\n}}\n'
+    return text.encode(errors="backslashreplace")
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _block(entries: dict[str, str], indent: str) -> str:
+    lines = ",\n".join(f"{indent} {_JSON(name)}: {text}" for name, text in entries.items())
+    return f"{{\n{lines}\n{indent}}}" if lines else "{}"
 
 
 def _check_target(state: State, target: Path) -> None:
