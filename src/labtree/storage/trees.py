@@ -31,6 +31,7 @@ __all__ = [
     "open_tree",
     "read_tree",
     "save_tree",
+    "walked_reader",
 ]
 
 _CLOSERS: dict[int, tuple["weakref.ref[xr.DataTree]", "_Closer"]] = {}
@@ -137,7 +138,8 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
         else:
             other = NetCDFSource(source.name)
             held.append(other)
-            records, builder = walk(Path(source.name), other), _walked(source, other)
+            records = walk(Path(source.name), other)
+            builder = DatasetBuilder(walked_reader(source, other))
         tree = _tree(records, builder)
     except BaseException as error:
         for each in held:
@@ -165,7 +167,11 @@ def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Blob]:
     return column
 
 
-def _walked(source: FileSource, other: NetCDFSource) -> DatasetBuilder:
+def walked_reader(
+    source: FileSource, other: NetCDFSource
+) -> Callable[[list[str], list[Any]], Any]:
+    """Return what makes the array of a column that was found by walking."""
+
     def column(path: list[str], column: list[Any]) -> Any:
         name, dtype, shape, offset, crc = column[:5]
         full = "/".join([*path, name])
@@ -174,7 +180,7 @@ def _walked(source: FileSource, other: NetCDFSource) -> DatasetBuilder:
             return NetCDFVariable(other, f"/{full}", kind, tuple(shape))
         return Blob(source, offset, kind, tuple(shape), crc, full)
 
-    return DatasetBuilder(column)
+    return column
 
 
 def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
