@@ -35,7 +35,7 @@ class Kind:
         Object and path to dataset; raises TypeError or ValueError with the path of what
         cannot be kept.
     from_dataset
-        The dataset back to an equal object.
+        The dataset back to an equal object, which may hold the dataset's own arrays.
     summary
         What a list of items shows of it, JSON values; reads no data.
     validate
@@ -134,7 +134,7 @@ def _encode_part(obj: Any, path: str) -> tuple[str, xr.Dataset]:
 
 def decode(name: str | None, dataset: xr.Dataset) -> Any:
     """Return the object that a dataset stands for: in memory, a copy that shares nothing."""
-    copy = dataset.copy()
+    copy = dataset.copy(deep=True)  # of what is in memory; the rest is read, once
     load_variables(copy.variables.values())
     return kind_named(name).from_dataset(copy)
 

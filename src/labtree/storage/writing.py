@@ -3,7 +3,7 @@
 import contextlib
 import math
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,9 @@ def _write_node(
     dataset = node.to_dataset(inherit=False)
     record, taken = _write_dataset(writer, group, dataset, path, written, shared)
     written.records.append(record)
+    if not node.children:
+        _write_layout(group, record, {})
+        return
     files = {name: name if is_legal(name) else encode_name(name) for name in node.children}
     own = SharedDimensions(writer, group, {*taken, *files.values()})
     for name, child in node.children.items():
@@ -112,8 +115,9 @@ def _write_layout(group: Any, record: dict[str, Any], names: dict[str, str]) -> 
     layout = dict(record.get("layout") or {})
     if names:
         layout["groups"] = names
-    if layout:
-        write_native(group, "labtree_layout", exact.dumps(layout))
+    if not layout:
+        return
+    write_native(group, "labtree_layout", exact.dumps(layout))
     coords = layout.get("coords", [])
     readable = [name for name in coords if " " not in name and encode_name(name) == name]
     if readable and "coordinates" not in record["attrs"]:
@@ -132,25 +136,32 @@ def _write_dataset(
     where = "/" + "/".join(path)
     attrs = dict(dataset.attrs)
     record: dict[str, Any] = {"path": path, "attrs": exact.encode(attrs, f"{where}.attrs")}
-    indexes = dataset.xindexes if dataset.coords else {}
-    layout = dataset_layout(dataset, where)
-    variables = kept_variables(dataset)
-    files = _file_names((*variables, *dataset.sizes))
+    variables: Mapping[Any, Variable] = dataset.variables
+    indexes: Mapping[Any, Any] = {}
+    layout: dict[str, Any] = {}
+    if dataset.coords:
+        indexes, layout = dataset.xindexes, dataset_layout(dataset, where)
+        variables = kept_variables(dataset)
+    sizes = dataset.sizes
+    files = _file_names((*variables, *sizes))
     renamed = {encoded: name for name, encoded in files.items() if encoded != name}
     if renamed:
         layout["names"] = renamed
     if layout:
         record["layout"] = layout
-    write_attributes(group, attrs, where, frozenset({"coordinates"} if layout else ()))
-    node = _NodeWriter(
-        writer, group, files, {files[str(dim)] for dim in dataset.sizes}, written
-    )
+    write_attributes(group, attrs, where, _COORDINATES if layout else _NONE)
+    node = _NodeWriter(writer, group, files, {files[str(dim)] for dim in sizes}, written)
+    above = where.rstrip("/")
     record["variables"] = [
-        node.write(name, variable, f"{where.rstrip('/')}/{name}", name in indexes)
+        node.write(name, variable, f"{above}/{name}", name in indexes)
         for name, variable in variables.items()
     ]
     writer.connect(group, node.sizes, node.connections, shared)
     return record, {*node.sizes, *(name for name, _, _ in node.connections)}
+
+
+_NONE: frozenset[str] = frozenset()
+_COORDINATES = frozenset({"coordinates"})
 
 
 def _file_names(names: Iterable[Hashable]) -> dict[str, str]:

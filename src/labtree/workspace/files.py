@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,10 @@ def _check_index(tree: xr.DataTree, file: Path, catalogue: Catalogue | None) -> 
     )
 
 
+# From this size on, reading and checking an array takes longer than starting a thread.
+_LARGE = 1 << 22
+
+
 def load_workspace(path: str | Path) -> xr.DataTree:
     """Read a saved workspace into memory, whole; the file is closed again.
 
@@ -335,9 +340,13 @@ def load_workspace(path: str | Path) -> xr.DataTree:
     """
     tree = open_workspace(path)
     try:
-        for node in tree.subtree:
-            # The tree's own variables, not a copy of them.
-            load_variables(node.variables.values())
+        # The tree's own variables, not a copy of them.
+        variables = [v for node in tree.subtree for v in node.variables.values()]
+        large = [[variable] for variable in variables if variable.nbytes > _LARGE]
+        if len(large) > 1:
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                list(pool.map(load_variables, large))
+        load_variables(variables)
     finally:
         close_tree(tree)
     state_of(tree).is_lazy = False
