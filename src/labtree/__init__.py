@@ -8,6 +8,8 @@ that the import itself stays quick.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from labtree.accessors import msw as _msw  # noqa: F401, registers .msw
+from labtree.accessors import session as _session  # noqa: F401, registers .session
 from labtree.accessors import workspace as _workspace  # noqa: F401, registers .ws
 from labtree.errors import (
     CheckpointError,
@@ -29,11 +31,19 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it; a name equal to its module is that module.
 _HOMES: dict[str, str] = {
+    "LabelEvent": "labtree.recording.models",
+    "Recorder": "labtree.recording.recorder",
+    "SaveState": "labtree.pipeline.sessions",
+    "StepResult": "labtree.pipeline.steps",
+    "StreamInfo": "labtree.recording.models",
     "WorkspaceManager": "labtree.workspace.manager",
     "active_workspace": "labtree.workspace.active",
+    "aligned_windows": "labtree.recording.aligned",
+    "batches": "labtree.recording.window_arrays",
     "binned_spike_counts": "labtree.objects.spike_trains",
     "concatenate_time": "labtree.objects.spike_trains",
     "concatenate_units": "labtree.objects.spike_trains",
+    "create_session": "labtree.pipeline.sessions",
     "create_workspace": "labtree.workspace.verbs",
     "export_nwb": "labtree.interop.nwb",
     "export_spikelab": "labtree.interop.spikelab_export",
@@ -42,9 +52,18 @@ _HOMES: dict[str, str] = {
     "from_spikelab": "labtree.interop.spikelab_objects",
     "get_workspace_manager": "labtree.workspace.manager",
     "import_spikelab": "labtree.interop.spikelab",
+    "iter_aligned_windows": "labtree.recording.aligned",
+    "iter_labeled_windows": "labtree.recording.windows",
+    "iter_target_windows": "labtree.recording.targets",
+    "labeled_windows": "labtree.recording.windows",
     "load_item": "labtree.workspace.files",
+    "load_session": "labtree.pipeline.checkpoints",
     "load_workspace": "labtree.workspace.files",
     "matrix_values": "labtree.objects.pairwise",
+    "mea": "labtree.mea",
+    "msw": "labtree.msw",
+    "open": "labtree.opening",
+    "open_session": "labtree.opening",
     "open_workspace": "labtree.workspace.files",
     "pairwise_matrix": "labtree.objects.pairwise",
     "pairwise_stack": "labtree.objects.pairwise",
@@ -56,6 +75,9 @@ _HOMES: dict[str, str] = {
     "spike_counts": "labtree.objects.spike_trains",
     "spike_data": "labtree.objects.spike_data",
     "spike_slice_stack": "labtree.objects.spike_slice_stack",
+    "split_sessions_by_stream": "labtree.recording.session",
+    "step": "labtree.pipeline.steps",
+    "target_windows": "labtree.recording.targets",
     "to_neo": "labtree.interop.neo",
     "to_pynapple": "labtree.interop.pynapple",
     "trains": "labtree.objects.spike_trains",
