@@ -60,9 +60,16 @@ def _parse(text: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the catalogue of the file is no JSON: {error}") from error
 
+    def has_below(self, path: list[str]) -> bool:
+        """Say whether there are nodes below the one of that path."""
+        return self.text.find(b'\n{"path":' + _dump(path)[:-1] + b",") >= 0
+
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _COMPACT.encode(value).encode()
+
+
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 def write_catalogue(

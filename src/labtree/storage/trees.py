@@ -1,8 +1,10 @@
 """Trees in files: save one whole, open one without reading it, let go of it."""
 
+import contextlib
+import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,18 +185,31 @@ def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree
     """Return the tree of records, whose first is the root and parents come before children."""
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}
-    for record in records:
-        path = tuple(record["path"])
-        if path in nodes or not all(map(_is_name, path)):
-            raise FormatError(
-                f"no tree has twice, or at all, a node {'/'.join(map(str, path))!r}"
-            )
-        nodes[path] = xr.DataTree(dataset=builder.build(record))
-        if path:
-            children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
-    for path, below in children.items():
-        attach_children(nodes[path], below)
+    with _collection_paused():
+        for record in records:
+            path = tuple(record["path"])
+            if path in nodes or not all(map(_is_name, path)):
+                raise FormatError(
+                    f"no tree has twice, or at all, a node {'/'.join(map(str, path))!r}"
+                )
+            nodes[path] = xr.DataTree(dataset=builder.build(record))
+            if path:
+                children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
+        for path, below in children.items():
+            attach_children(nodes[path], below)
     return nodes[()]
+
+
+@contextlib.contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Keep the garbage collector from searching the many new objects, none of them garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _is_name(part: object) -> bool:
