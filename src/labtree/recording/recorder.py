@@ -1,9 +1,11 @@
 """The recorder: what it has acknowledged is not lost, whatever happens to its process."""
 
 import math
+import os
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from labtree.recording.chunks import create_array
 from labtree.recording.compaction import ChunkFiller, Compactor
 from labtree.recording.errors import (
     RecordingExistsError,
+    RecordingWarning,
     RecordingWriteError,
     UnknownStreamError,
 )
@@ -37,6 +40,9 @@ from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, 
 from labtree.recording.recovery import JOURNAL, LOCK, finish, recover
 
 __all__ = ["Recorder"]
+
+# No pause is as long; uptime, Unix time and time since the start are farther apart.
+_CLOCKS_APART_S = 600
 
 
 class _Stream:
@@ -120,6 +126,7 @@ class Recorder:
         self._streams: dict[str, _Stream] = {}
         self._meta_lock = threading.RLock()
         self._state = "recording"
+        self._process = os.getpid()
         self._held: IO[bytes] | None = lock(self._folder / LOCK)
         try:
             write_json(self._folder / "meta.json", self._meta)
@@ -146,7 +153,8 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._state == "recording":
+        # A forked child that ends here must not end its parent's recording.
+        if self._state == "recording" and os.getpid() == self._process:
             self.close()
 
     def __repr__(self) -> str:
@@ -318,6 +326,8 @@ class Recorder:
             If the index is no integer or the time not finite.
         """
         now = self._clock() if timestamp is None else timestamp
+        if timestamp is None:
+            self._compare_clocks(float(now))
         try:
             event = LabelEvent(timestamp=now, class_index=class_index)
         except ValidationError as error:
@@ -332,6 +342,19 @@ class Recorder:
             except OSError as error:
                 raise RecordingWriteError.of(error, f"{event} could not be written") from error
         return event
+
+    def _compare_clocks(self, now: float) -> None:
+        """Warn where the clock of labels cannot be that of the time stamps."""
+        latest = [s.last_time for s in self._streams.values() if s.last_time > -math.inf]
+        away = min((abs(now - time) for time in latest), default=0.0)
+        if away > _CLOCKS_APART_S:
+            warnings.warn(
+                f"a label is put at {now:.6g} s by the recorder's clock, the streams are at"
+                f" {max(latest):.6g} s; write add_label(index, timestamp=...), or"
+                " Recorder(..., clock=time.time) if that is the streams' clock",
+                RecordingWarning,
+                stacklevel=3,
+            )
 
     def save_meta(
         self,
@@ -369,6 +392,7 @@ class Recorder:
             If the disk refuses a write. Nothing is lost: the folder opens as it is, and
             ``labtree recover FOLDER`` finishes it when there is room again.
         """
+        self._check_process()
         with self._meta_lock:
             if self._state != "recording":
                 return
@@ -416,6 +440,7 @@ class Recorder:
 
     def discard(self) -> None:
         """End the recording and remove its folder."""
+        self._check_process()
         with self._meta_lock:
             if self._state in ("packed", "discarded"):
                 raise SessionError(f"the recording {self.path} is {self._state} already")
@@ -430,7 +455,15 @@ class Recorder:
                     error, f"{self._folder} is not all gone"
                 ) from error
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise SessionError(
+                f"the recording {self.path} belongs to process {self._process}, this is a fork"
+                " of it; record from one process"
+            )
+
     def _check_open(self) -> None:
+        self._check_process()
         if self._state != "recording":
             raise SessionError(
                 f"the recorder of {self.path} is {self._state}; make a new one:"
