@@ -561,8 +561,14 @@ def test_losing_most_windows_is_a_warning_that_helps():
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.one_of(st.floats(0, 3), st.just(np.nan), st.just(np.inf)), max_size=30),
-    st.lists(st.floats(-1, 4), min_size=1, max_size=5),
+    # Multiples of 1/1024, so that distances are exact and a tie is a tie.
+    st.lists(
+        st.one_of(
+            st.integers(0, 3000).map(lambda k: k / 1024), st.sampled_from([np.nan, np.inf])
+        ),
+        max_size=30,
+    ),
+    st.lists(st.integers(-500, 4000).map(lambda k: k / 1024), min_size=1, max_size=5),
 )
 def test_locate_is_the_nearest_usable_sample(values, moments):
     times = np.array(values, float)

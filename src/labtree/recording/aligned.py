@@ -7,20 +7,18 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError
-from labtree.recording.timeline import Timeline
-from labtree.recording.window_arrays import iterate, window_array
-from labtree.recording.windows import (
+from labtree.recording.sources import (
     Drops,
     Policy,
     Sessions,
     Source,
-    WindowIndex,
     check_policy,
     close_sources,
-    drop_broken,
-    lengths,
     open_sources,
 )
+from labtree.recording.timeline import Timeline
+from labtree.recording.window_arrays import iterate, window_array
+from labtree.recording.windows import WindowIndex, drop_broken, lengths
 
 __all__ = [
     "aligned_windows",

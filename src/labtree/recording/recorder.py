@@ -37,6 +37,7 @@ from labtree.recording.meta import (
     stream_meta,
 )
 from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
+from labtree.recording.packets import as_packet, check_times
 from labtree.recording.recovery import JOURNAL, LOCK, finish, recover
 
 __all__ = ["Recorder"]
@@ -51,7 +52,6 @@ class _Stream:
     def __init__(self, info: StreamInfo, journal: JournalWriter, compactor: Compactor) -> None:
         self.n_channels = info.n_channels
         self.dtype = np.dtype(info.dtype)
-        self.stored_dtype = self.dtype.newbyteorder("<")
         self.journal = journal
         self.compactor = compactor
         self.chunk_rows = chunk_rows(info.fs)
@@ -255,56 +255,20 @@ class Recorder:
                 f"no stream {name!r} in {self.path}; streams: {list(self._streams)}; write"
                 f" recorder.init_stream({name!r}, StreamInfo(...)) first"
             )
-        data = np.asarray(data)
-        times = np.asarray(timestamps)
-        if (
-            data.ndim != 2
-            or data.shape[1] != stream.n_channels
-            or times.shape != data.shape[:1]
-        ):
-            raise SessionError(
-                f"stream {name!r}: expected data (n, {stream.n_channels}) and timestamps (n,),"
-                f" found {data.shape} and {times.shape}"
-            )
-        if data.dtype != stream.stored_dtype:
-            if not np.can_cast(data.dtype, stream.dtype, "safe"):
-                raise SessionError(
-                    f"stream {name!r} holds {stream.dtype}, {data.dtype} would lose values;"
-                    f" write data.astype({stream.dtype.name!r}) if that is meant"
-                )
-            data = data.astype(stream.stored_dtype)
-        if times.dtype != np.float64:
-            if times.dtype.kind not in "iuf" or not np.can_cast(
-                times.dtype, np.float64, "safe"
-            ):
-                raise SessionError(
-                    f"stream {name!r}: timestamps are float64 seconds, found {times.dtype}"
-                )
-            times = times.astype("<f8")
-        if not data.flags.c_contiguous:
-            data = np.ascontiguousarray(data)
-        times = np.ascontiguousarray(times, "<f8")
+        data, times = as_packet(name, data, timestamps, stream.dtype, stream.n_channels)
         if len(times) == 0:
             self._check_open()
             return
         with stream.lock:
             self._check_open()
-            first, last = float(times[0]), float(times[-1])
-            # Not backward anywhere and finite at both ends: finite throughout.
-            if not (
-                stream.last_time <= first < math.inf
-                and last < math.inf
-                and first > -math.inf
-                and bool((times[1:] >= times[:-1]).all())
-            ):
-                raise SessionError(_time_problem(name, times, stream.last_time))
+            check_times(name, times, stream.last_time)
             try:
                 stream.journal.append(times, data)
             except OSError as error:
                 raise RecordingWriteError.of(
                     error, f"stream {name!r}: {len(times)} samples could not be written"
                 ) from error
-            stream.last_time = last
+            stream.last_time = float(times[-1])
             if stream.journal.rows >= stream.wake_at:
                 rows = stream.journal.rows
                 stream.wake_at = rows - rows % stream.chunk_rows + stream.chunk_rows
@@ -514,17 +478,3 @@ def _new_folder(base: Path) -> Path:
             raise RecordingWriteError.of(error, f"{path} cannot be made") from error
         return path
     raise RecordingExistsError(f"no free name for a recording in {base}")
-
-
-def _time_problem(name: str, times: np.ndarray, last: float) -> str:
-    finite = np.isfinite(times)
-    if not finite.all():
-        at = int(np.argmin(finite))
-        return f"stream {name!r}: timestamp {at} is {times[at]}, expected finite seconds"
-    steps = np.diff(times, prepend=last)
-    at = int(np.argmax(steps < 0))
-    before = last if at == 0 else times[at - 1]
-    return (
-        f"stream {name!r}: timestamp {at} is {times[at]:.9g} s, before {before:.9g} s of the"
-        " sample ahead of it; time stamps may repeat but not go backward"
-    )

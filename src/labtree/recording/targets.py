@@ -8,9 +8,7 @@ import xarray as xr
 
 from labtree.errors import SessionError
 from labtree.recording.aligned import whole_index, whole_stream
-from labtree.recording.timeline import Timeline
-from labtree.recording.window_arrays import iterate, window_array
-from labtree.recording.windows import (
+from labtree.recording.sources import (
     Drops,
     Policy,
     Sessions,
@@ -19,6 +17,8 @@ from labtree.recording.windows import (
     close_sources,
     open_sources,
 )
+from labtree.recording.timeline import Timeline
+from labtree.recording.window_arrays import iterate, window_array
 
 __all__ = ["PHASES", "iter_target_windows", "target_windows"]
 

@@ -12,13 +12,8 @@ from xarray.core import indexing
 
 from labtree.errors import SessionError
 from labtree.recording.lazy import as_lazy
-from labtree.recording.windows import (
-    Drops,
-    Source,
-    WindowIndex,
-    class_coordinate,
-    close_sources,
-)
+from labtree.recording.sources import Drops, Source, close_sources
+from labtree.recording.windows import WindowIndex, class_coordinate
 
 __all__ = ["batches", "drop_log", "iterate", "torch_dataset", "window_array"]
 
