@@ -673,15 +673,13 @@ def test_pack_goes_over_nothing(recorded):
 
 
 def test_a_folder_that_cannot_be_removed_is_told(recorded, monkeypatch):
-    import shutil
-
     recorded.close()
     folder = recorded.path
 
     def refuse(path, *_, **__):
         raise PermissionError(13, "in use")
 
-    monkeypatch.setattr(shutil, "rmtree", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
     with pytest.warns(RecordingWarning, match="is complete, but .* could not be removed"):
         path = recorded.pack_to_zip()
     assert folder.is_dir()

@@ -261,6 +261,7 @@ def test_dask_backed(peer):
     chunked = labtree.labeled_windows(paths, "emg", 200, 100, chunks={"window": 4})
     assert isinstance(chunked.data, dask.array.Array)
     assert chunked.data.chunks[0][0] == 4
+    assert isinstance(chunked["class_name"].data, np.ndarray)
     np.testing.assert_array_equal(chunked.compute().values, plain.values)
     assert (chunked.mean("time") - plain.mean("time")).max() == 0
     other = labtree.labeled_windows(paths[::-1], "emg", 200, 100, chunks={"window": 4})
@@ -271,6 +272,7 @@ def test_dask_backed(peer):
 
 def test_pickle(peer):
     windows = labtree.labeled_windows([recorded(peer).zip()], "emg", 200, 100)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(windows)).values, windows.values)
     again = pickle.loads(pickle.dumps(windows[3:6]))
     np.testing.assert_array_equal(again.values, windows[3:6].values)
 

@@ -13,7 +13,7 @@ from labtree.recording.sources import (
     Sessions,
     Source,
     check_policy,
-    close_sources,
+    closer,
     open_sources,
 )
 from labtree.recording.timeline import Timeline
@@ -169,7 +169,7 @@ def aligned_windows(
             middles.append(moments[keep])
         windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
     except BaseException:
-        close_sources(primary)
+        closer(primary)()
         raise
     dataset = windows.drop_vars(["class_index", "class_name"]).to_dataset(
         name=primary_stream_name
@@ -188,7 +188,7 @@ def aligned_windows(
     )
     for key in ("dropped", "drop_log"):
         dataset.attrs[key] = dataset[primary_stream_name].attrs.pop(key)
-    dataset.set_close(lambda: close_sources(primary))
+    dataset.set_close(closer(primary))
     return dataset
 
 

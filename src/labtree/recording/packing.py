@@ -79,7 +79,9 @@ def pack(folder: Path, name: str | None = None) -> Path:
             raise RecordingWriteError.of(error, f"{target} cannot be written") from error
         raise
     try:
-        shutil.rmtree(folder)
+        # Renamed first, so that half a folder never looks like a session.
+        gone = folder.rename(folder.with_name(f".{folder.name}.packed"))
+        shutil.rmtree(gone)
     except OSError as error:
         warnings.warn(
             f"{target} is complete, but {folder} could not be removed: {error}",

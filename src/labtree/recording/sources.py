@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ __all__ = [
     "Sessions",
     "Source",
     "check_policy",
-    "close_sources",
+    "closer",
     "open_sources",
     "rate_problem",
     "session_source",
@@ -235,8 +236,12 @@ def _difference(first: Source, other: Source, dtype: Any) -> str | None:
     return None
 
 
-def close_sources(sources: Iterable[Source]) -> None:
-    """Close the sessions that were opened for these sources."""
-    for source in sources:
-        if source.tree is not None:
-            source.tree.close()
+def close_trees(trees: Iterable[xr.DataTree]) -> None:
+    """Close sessions."""
+    for tree in trees:
+        tree.close()
+
+
+def closer(sources: Iterable[Source]) -> partial[None]:
+    """Return what closes the sessions that were opened for these sources; it can be pickled."""
+    return partial(close_trees, [source.tree for source in sources if source.tree is not None])

@@ -24,7 +24,7 @@ from labtree.recording.sources import (
     Sessions,
     Source,
     check_policy,
-    close_sources,
+    closer,
     open_sources,
     rate_problem,
     stream_source,
@@ -231,7 +231,7 @@ def labeled_windows(
             sources, window_ms, hop_ms, class_set(classes), drops, on_gap, dtype, chunks
         )
     except BaseException:
-        close_sources(sources)
+        closer(sources)()
         raise
 
 
