@@ -11,7 +11,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from labtree.errors import SessionError
-from labtree.recording.lazy import as_lazy
+from labtree.recording.lazy import as_lazy, positions
 from labtree.recording.sources import Drops, Source, closer
 from labtree.recording.windows import WindowIndex, class_coordinate
 
@@ -46,7 +46,7 @@ class WindowArray(BackendArray):
     def _get(self, key: tuple[Any, ...]) -> np.ndarray:
         chosen, channel, time = key
         single = isinstance(chosen, int | np.integer)
-        windows = np.atleast_1d(np.arange(self.shape[0])[chosen])
+        windows = positions(chosen, self.shape[0])
         narrow = isinstance(channel, int | np.integer)
         columns = np.array([channel]) if narrow else channel
         width = len(np.arange(self.shape[1])[columns])
