@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import threading
 import time
@@ -256,8 +257,6 @@ def test_journal_does_not_grow_with_the_recording(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("sync", ["disk", 0.005])
 def test_sync_to_disk(tmp_path, monkeypatch, sync):
-    import os
-
     calls = []
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(fd), real(fd)))
@@ -278,8 +277,6 @@ def test_sync_to_disk(tmp_path, monkeypatch, sync):
 
 
 def test_os_sync_never_waits_for_the_disk_in_append(tmp_path, monkeypatch):
-    import os
-
     recorder = Recorder(tmp_path)
     recorder.init_stream("emg", info())
     with monkeypatch.context() as patch:
@@ -694,3 +691,80 @@ def test_failing_background_sync_is_told_at_the_next_append(tmp_path, monkeypatc
 
 def test_warnings_are_of_one_kind():
     assert issubclass(RecordingWarning, UserWarning)
+
+
+def test_an_interrupted_append_leaves_no_half_packet(recorder, monkeypatch):
+    """The packet is written, then the interrupt comes, before anything else is done."""
+    recorder.append("emg", *rows(0, 5))
+    real = journal.JournalWriter._write
+
+    def interrupted(self, content):
+        real(self, content)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.JournalWriter, "_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.append("emg", *rows(5, 5))
+    recorder.append("emg", *rows(5, 3))
+    recorder.append("emg", *rows(8, 7))
+    recorder.close()
+    np.testing.assert_array_equal(read(recorder.path)[0], rows(0, 15)[0])
+
+
+def test_a_huge_packet_is_several_records_and_one_packet(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "_RECORD_BYTES", 100)
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", info(fs=50))
+    recorder.append("emg", *rows(0, 200))
+    real = journal.JournalWriter._write_record
+    calls = []
+
+    def fails_late(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return real(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.JournalWriter, "_write_record", fails_late)
+        with pytest.raises(OSError, match="No space left"):
+            recorder.append("emg", *rows(200, 200))
+    recorder.append("emg", *rows(200, 20))
+    recorder.close()
+    np.testing.assert_array_equal(read(recorder.path)[0], rows(0, 220)[0])
+
+
+@pytest.mark.skipif("not hasattr(os, 'fork')", reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_does_not_end_its_parent_s_recording(tmp_path):
+    with Recorder(tmp_path) as recorder:
+        recorder.init_stream("emg", info())
+        recorder.append("emg", *rows(0, 5))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                recorder.__exit__(None, None, None)
+                for call in (recorder.close, lambda: recorder.append("emg", *rows(5, 1))):
+                    with pytest.raises(SessionError, match="belongs to process"):
+                        call()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        recorder.append("emg", *rows(5, 5))
+    assert len(read(recorder.path)[0]) == 10
+
+
+def test_a_label_by_another_clock_is_a_warning(tmp_path):
+    with Recorder(tmp_path, clock=lambda: 5000.0) as recorder:
+        recorder.init_stream("emg", info())
+        recorder.add_label(0)
+        recorder.append("emg", np.zeros((1, 2), "i2"), [1.7e9])
+        with pytest.warns(
+            RecordingWarning, match=r"the streams are at 1.7e\+09 s; write add_label"
+        ):
+            recorder.add_label(1)
+        recorder.add_label(2, timestamp=1.7e9)
+    assert len(labtree.open_session(recorder.path).session.labels) == 3

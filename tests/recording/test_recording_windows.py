@@ -261,6 +261,7 @@ def test_dask_backed(peer):
     chunked = labtree.labeled_windows(paths, "emg", 200, 100, chunks={"window": 4})
     assert isinstance(chunked.data, dask.array.Array)
     assert chunked.data.chunks[0][0] == 4
+    assert isinstance(chunked["class_name"].data, np.ndarray)
     np.testing.assert_array_equal(chunked.compute().values, plain.values)
     assert (chunked.mean("time") - plain.mean("time")).max() == 0
     other = labtree.labeled_windows(paths[::-1], "emg", 200, 100, chunks={"window": 4})
@@ -271,6 +272,7 @@ def test_dask_backed(peer):
 
 def test_pickle(peer):
     windows = labtree.labeled_windows([recorded(peer).zip()], "emg", 200, 100)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(windows)).values, windows.values)
     again = pickle.loads(pickle.dumps(windows[3:6]))
     np.testing.assert_array_equal(again.values, windows[3:6].values)
 
@@ -561,8 +563,14 @@ def test_losing_most_windows_is_a_warning_that_helps():
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.one_of(st.floats(0, 3), st.just(np.nan), st.just(np.inf)), max_size=30),
-    st.lists(st.floats(-1, 4), min_size=1, max_size=5),
+    # Multiples of 1/1024, so that distances are exact and a tie is a tie.
+    st.lists(
+        st.one_of(
+            st.integers(0, 3000).map(lambda k: k / 1024), st.sampled_from([np.nan, np.inf])
+        ),
+        max_size=30,
+    ),
+    st.lists(st.integers(-500, 4000).map(lambda k: k / 1024), min_size=1, max_size=5),
 )
 def test_locate_is_the_nearest_usable_sample(values, moments):
     times = np.array(values, float)

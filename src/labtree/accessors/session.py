@@ -83,8 +83,8 @@ class SessionAccessor(PipelineSessionMethods):
 
     def trials(self, name: str, pre_s: float = 0, post_s: float = 0) -> list[xr.DataArray]:
         """Return one (time, channel) DataArray per label; see `labtree.recording.trials`."""
+        from labtree.recording.sources import session_source
         from labtree.recording.trials import trials
-        from labtree.recording.windows import session_source
 
         return trials(session_source(self._tree, name), pre_s, post_s)
 
@@ -149,8 +149,8 @@ class SessionAccessor(PipelineSessionMethods):
             from labtree.pipeline.spikes import spikes_around
 
             return spikes_around(self._tree, times, pre_s, post_s, **options)
+        from labtree.recording.sources import session_source
         from labtree.recording.trials import peri_event
-        from labtree.recording.windows import session_source
 
         gap_s = options.pop("gap_s", None)
         source = session_source(self._tree, name, gap_s=gap_s)
@@ -209,8 +209,8 @@ class StreamAccessor:
         class_names: Sequence[str] = (),
     ) -> list[xr.DataArray]:
         """Return one (time, channel) DataArray per label (timestamp, class_index)."""
+        from labtree.recording.sources import stream_source
         from labtree.recording.trials import trials
-        from labtree.recording.windows import stream_source
 
         return trials(stream_source(self._dataset, labels, class_names), pre_s, post_s)
 
@@ -218,8 +218,8 @@ class StreamAccessor:
         self, times: Any, pre_s: float, post_s: float, **options: Any
     ) -> xr.DataArray:
         """Return (event, channel, time) around times; see `labtree.recording.trials`."""
+        from labtree.recording.sources import stream_source
         from labtree.recording.trials import peri_event
-        from labtree.recording.windows import stream_source
 
         source = stream_source(self._dataset, gap_s=options.pop("gap_s", None))
         return peri_event(source, times, pre_s, post_s, **options)

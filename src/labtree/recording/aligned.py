@@ -7,20 +7,18 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError
-from labtree.recording.timeline import Timeline
-from labtree.recording.window_arrays import iterate, window_array
-from labtree.recording.windows import (
+from labtree.recording.sources import (
     Drops,
     Policy,
     Sessions,
     Source,
-    WindowIndex,
     check_policy,
-    close_sources,
-    drop_broken,
-    lengths,
+    closer,
     open_sources,
 )
+from labtree.recording.timeline import Timeline
+from labtree.recording.window_arrays import iterate, window_array
+from labtree.recording.windows import WindowIndex, drop_broken, lengths
 
 __all__ = [
     "aligned_windows",
@@ -171,7 +169,7 @@ def aligned_windows(
             middles.append(moments[keep])
         windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
     except BaseException:
-        close_sources(primary)
+        closer(primary)()
         raise
     dataset = windows.drop_vars(["class_index", "class_name"]).to_dataset(
         name=primary_stream_name
@@ -190,7 +188,7 @@ def aligned_windows(
     )
     for key in ("dropped", "drop_log"):
         dataset.attrs[key] = dataset[primary_stream_name].attrs.pop(key)
-    dataset.set_close(lambda: close_sources(primary))
+    dataset.set_close(closer(primary))
     return dataset
 
 

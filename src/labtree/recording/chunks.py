@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from labtree.errors import FormatError
-from labtree.recording.files import parse_json, replace_file, sync_file
-from labtree.recording.stores import MOST_ENTRY_BYTES, SessionStore
+from labtree.recording.files import MOST_JSON_BYTES, parse_json, replace_file, sync_file
+from labtree.recording.stores import SessionStore
 
 __all__ = ["ArrayReader", "create_array", "set_rows", "sync_chunk", "write_chunk"]
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _CACHED_CHUNKS = 4
+# One chunk is a second of samples; a gigabyte of it is not a recording but an attack.
+_MOST_CHUNK_BYTES = 2**30
 _PARALLEL_BYTES = 2**20
 
 
@@ -115,7 +117,7 @@ class ArrayReader:
         self.name = name
         self.where = f"{store.path}/{name}"
         try:
-            content = store.read(f"{name}/zarr.json")
+            content = store.read(f"{name}/zarr.json", MOST_JSON_BYTES)
         except KeyError:
             raise FormatError(
                 f"{self.where}: expected a zarr array, found no zarr.json"
@@ -185,8 +187,8 @@ class ArrayReader:
         expect(
             "chunk_shape",
             chunks,
-            self._chunk_bytes <= MOST_ENTRY_BYTES,
-            f"chunks of at most {MOST_ENTRY_BYTES} bytes",
+            self._chunk_bytes <= _MOST_CHUNK_BYTES,
+            f"chunks of at most {_MOST_CHUNK_BYTES} bytes",
         )
 
     def whole_rows(self) -> int:
@@ -272,7 +274,8 @@ class ArrayReader:
     def _decode(self, index: int, out: np.ndarray) -> None:
         name = f"{self.name}/{_chunk_name(index, len(self.shape))}"
         try:
-            content = self.store.read(name)
+            # What zstd cannot make smaller grows by less than a hundredth.
+            content = self.store.read(name, self._chunk_bytes + self._chunk_bytes // 100 + 1024)
         except KeyError:
             out[...] = 0
             return

@@ -27,10 +27,12 @@ class RecordingWriteError(SessionError, OSError):
     """The operating system refused a write; ``errno`` says why."""
 
     @classmethod
-    def of(cls, error: OSError, message: str) -> "RecordingWriteError":
+    def of(cls, error: Exception, message: str) -> "RecordingWriteError":
         """Return the error for ``error``, with its number kept."""
-        wrapped = cls(f"{message}: {error.strerror or error}")
-        wrapped.errno, wrapped.strerror = error.errno, error.strerror
+        reason = getattr(error, "strerror", None) or error
+        wrapped = cls(f"{message}: {reason}")
+        wrapped.errno = getattr(error, "errno", None)
+        wrapped.strerror = getattr(error, "strerror", None)
         return wrapped
 
 

@@ -12,7 +12,7 @@ from labtree.errors import FormatError
 __all__ = ["parse_json", "read_json", "replace_file", "sync_file", "sync_folder", "write_json"]
 
 # meta.json, labels.json and zarr.json beyond this are not ours; refuse before reading.
-_MOST_JSON_BYTES = 256 * 2**20
+MOST_JSON_BYTES = 64 * 2**20
 
 
 def sync_file(path: Path) -> None:
@@ -72,6 +72,6 @@ def parse_json(content: bytes, where: str) -> Any:
 def read_json(path: Path) -> Any:
     """Return the JSON value in the file at ``path``."""
     size = path.stat().st_size
-    if size > _MOST_JSON_BYTES:
+    if size > MOST_JSON_BYTES:
         raise FormatError(f"{path}: {size} bytes are too many for a JSON file of a recording")
     return parse_json(path.read_bytes(), str(path))

@@ -9,7 +9,7 @@ from xarray.core import indexing
 
 from labtree.recording.chunks import ArrayReader
 
-__all__ = ["Rows", "RowsArray", "as_lazy"]
+__all__ = ["Rows", "RowsArray", "as_lazy", "positions"]
 
 
 class Rows:
@@ -86,8 +86,7 @@ class RowsArray(BackendArray):
         if isinstance(first, slice) and first.step in (None, 1):
             start, stop, _ = first.indices(n)
             return squeeze(self.rows.read(start, stop, columns))
-        wanted = np.arange(n)[first] if isinstance(first, slice) else np.asarray(first)
-        return squeeze(self._scattered(wanted, columns))
+        return squeeze(self._scattered(positions(first, n), columns))
 
     def _scattered(self, wanted: np.ndarray, columns: Any) -> np.ndarray:
         """Read rows in any order, chunk by chunk, so that those between are not held."""
@@ -103,6 +102,13 @@ class RowsArray(BackendArray):
             block = self.rows.read(low, int(rows[-1]) + 1, columns)
             out[order[begin:end]] = block[rows - low]
         return out
+
+
+def positions(key: Any, n: int) -> np.ndarray:
+    """Return the positions in 0 to ``n`` that an integer, slice or integer array means."""
+    if isinstance(key, slice):
+        return np.arange(*key.indices(n))
+    return np.atleast_1d(np.asarray(key, np.int64))
 
 
 def as_lazy(array: BackendArray) -> Any:

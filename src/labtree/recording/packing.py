@@ -17,13 +17,14 @@ from labtree.recording.errors import (
     RecordingWarning,
     RecordingWriteError,
 )
-from labtree.recording.files import parse_json, sync_folder
+from labtree.recording.files import MOST_JSON_BYTES, parse_json, sync_folder
 from labtree.recording.meta import parse_labels, parse_meta
 from labtree.recording.stores import FolderStore, ZipStore
 
 __all__ = ["pack"]
 
 SUFFIX = ".session.zip"
+_MOST_BYTES = 2**40  # of one file that was written here
 
 
 def _slug(name: str | None) -> str:
@@ -78,7 +79,9 @@ def pack(folder: Path, name: str | None = None) -> Path:
             raise RecordingWriteError.of(error, f"{target} cannot be written") from error
         raise
     try:
-        shutil.rmtree(folder)
+        # Renamed first, so that half a folder never looks like a session.
+        gone = folder.rename(folder.with_name(f".{folder.name}.packed"))
+        shutil.rmtree(gone)
     except OSError as error:
         warnings.warn(
             f"{target} is complete, but {folder} could not be removed: {error}",
@@ -92,10 +95,14 @@ def _check(archive: Path, folder: Path, names: list[str]) -> None:
     """Compare the archive with the folder byte by byte, and decode every chunk of it."""
     packed, loose = ZipStore(archive), FolderStore(folder)
     for name in names:
-        if packed.read(name) != loose.read(name):
+        if packed.read(name, _MOST_BYTES) != loose.read(name, _MOST_BYTES):
             raise FormatError(f"{archive}: {name} differs from the file in {folder}")
-    meta = parse_meta(parse_json(packed.read("meta.json"), "meta.json"), str(folder))
-    parse_labels(parse_json(packed.read("labels.json"), "labels.json"), str(folder))
+    meta = parse_meta(
+        parse_json(packed.read("meta.json", MOST_JSON_BYTES), "meta.json"), str(folder)
+    )
+    parse_labels(
+        parse_json(packed.read("labels.json", MOST_JSON_BYTES), "labels.json"), str(folder)
+    )
     for stream in meta["streams"]:
         data = ArrayReader(packed, f"{stream}.zarr")
         times = ArrayReader(packed, f"{stream}_timestamps.zarr")

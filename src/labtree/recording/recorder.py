@@ -1,9 +1,11 @@
 """The recorder: what it has acknowledged is not lost, whatever happens to its process."""
 
 import math
+import os
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from labtree.recording.chunks import create_array
 from labtree.recording.compaction import ChunkFiller, Compactor
 from labtree.recording.errors import (
     RecordingExistsError,
+    RecordingWarning,
     RecordingWriteError,
     UnknownStreamError,
 )
@@ -34,9 +37,13 @@ from labtree.recording.meta import (
     stream_meta,
 )
 from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
+from labtree.recording.packets import as_packet, check_times
 from labtree.recording.recovery import JOURNAL, LOCK, finish, recover
 
 __all__ = ["Recorder"]
+
+# No pause is as long; uptime, Unix time and time since the start are farther apart.
+_CLOCKS_APART_S = 600
 
 
 class _Stream:
@@ -45,7 +52,6 @@ class _Stream:
     def __init__(self, info: StreamInfo, journal: JournalWriter, compactor: Compactor) -> None:
         self.n_channels = info.n_channels
         self.dtype = np.dtype(info.dtype)
-        self.stored_dtype = self.dtype.newbyteorder("<")
         self.journal = journal
         self.compactor = compactor
         self.chunk_rows = chunk_rows(info.fs)
@@ -120,6 +126,7 @@ class Recorder:
         self._streams: dict[str, _Stream] = {}
         self._meta_lock = threading.RLock()
         self._state = "recording"
+        self._process = os.getpid()
         self._held: IO[bytes] | None = lock(self._folder / LOCK)
         try:
             write_json(self._folder / "meta.json", self._meta)
@@ -146,7 +153,8 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._state == "recording":
+        # A forked child that ends here must not end its parent's recording.
+        if self._state == "recording" and os.getpid() == self._process:
             self.close()
 
     def __repr__(self) -> str:
@@ -247,56 +255,20 @@ class Recorder:
                 f"no stream {name!r} in {self.path}; streams: {list(self._streams)}; write"
                 f" recorder.init_stream({name!r}, StreamInfo(...)) first"
             )
-        data = np.asarray(data)
-        times = np.asarray(timestamps)
-        if (
-            data.ndim != 2
-            or data.shape[1] != stream.n_channels
-            or times.shape != data.shape[:1]
-        ):
-            raise SessionError(
-                f"stream {name!r}: expected data (n, {stream.n_channels}) and timestamps (n,),"
-                f" found {data.shape} and {times.shape}"
-            )
-        if data.dtype != stream.stored_dtype:
-            if not np.can_cast(data.dtype, stream.dtype, "safe"):
-                raise SessionError(
-                    f"stream {name!r} holds {stream.dtype}, {data.dtype} would lose values;"
-                    f" write data.astype({stream.dtype.name!r}) if that is meant"
-                )
-            data = data.astype(stream.stored_dtype)
-        if times.dtype != np.float64:
-            if times.dtype.kind not in "iuf" or not np.can_cast(
-                times.dtype, np.float64, "safe"
-            ):
-                raise SessionError(
-                    f"stream {name!r}: timestamps are float64 seconds, found {times.dtype}"
-                )
-            times = times.astype("<f8")
-        if not data.flags.c_contiguous:
-            data = np.ascontiguousarray(data)
-        times = np.ascontiguousarray(times, "<f8")
+        data, times = as_packet(name, data, timestamps, stream.dtype, stream.n_channels)
         if len(times) == 0:
             self._check_open()
             return
         with stream.lock:
             self._check_open()
-            first, last = float(times[0]), float(times[-1])
-            # Not backward anywhere and finite at both ends: finite throughout.
-            if not (
-                stream.last_time <= first < math.inf
-                and last < math.inf
-                and first > -math.inf
-                and bool((times[1:] >= times[:-1]).all())
-            ):
-                raise SessionError(_time_problem(name, times, stream.last_time))
+            check_times(name, times, stream.last_time)
             try:
                 stream.journal.append(times, data)
             except OSError as error:
                 raise RecordingWriteError.of(
                     error, f"stream {name!r}: {len(times)} samples could not be written"
                 ) from error
-            stream.last_time = last
+            stream.last_time = float(times[-1])
             if stream.journal.rows >= stream.wake_at:
                 rows = stream.journal.rows
                 stream.wake_at = rows - rows % stream.chunk_rows + stream.chunk_rows
@@ -318,6 +290,8 @@ class Recorder:
             If the index is no integer or the time not finite.
         """
         now = self._clock() if timestamp is None else timestamp
+        if timestamp is None:
+            self._compare_clocks(float(now))
         try:
             event = LabelEvent(timestamp=now, class_index=class_index)
         except ValidationError as error:
@@ -332,6 +306,19 @@ class Recorder:
             except OSError as error:
                 raise RecordingWriteError.of(error, f"{event} could not be written") from error
         return event
+
+    def _compare_clocks(self, now: float) -> None:
+        """Warn where the clock of labels cannot be that of the time stamps."""
+        latest = [s.last_time for s in self._streams.values() if s.last_time > -math.inf]
+        away = min((abs(now - time) for time in latest), default=0.0)
+        if away > _CLOCKS_APART_S:
+            warnings.warn(
+                f"a label is put at {now:.6g} s by the recorder's clock, the streams are at"
+                f" {max(latest):.6g} s; write add_label(index, timestamp=...), or"
+                " Recorder(..., clock=time.time) if that is the streams' clock",
+                RecordingWarning,
+                stacklevel=3,
+            )
 
     def save_meta(
         self,
@@ -369,6 +356,7 @@ class Recorder:
             If the disk refuses a write. Nothing is lost: the folder opens as it is, and
             ``labtree recover FOLDER`` finishes it when there is room again.
         """
+        self._check_process()
         with self._meta_lock:
             if self._state != "recording":
                 return
@@ -416,6 +404,7 @@ class Recorder:
 
     def discard(self) -> None:
         """End the recording and remove its folder."""
+        self._check_process()
         with self._meta_lock:
             if self._state in ("packed", "discarded"):
                 raise SessionError(f"the recording {self.path} is {self._state} already")
@@ -430,7 +419,15 @@ class Recorder:
                     error, f"{self._folder} is not all gone"
                 ) from error
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise SessionError(
+                f"the recording {self.path} belongs to process {self._process}, this is a fork"
+                " of it; record from one process"
+            )
+
     def _check_open(self) -> None:
+        self._check_process()
         if self._state != "recording":
             raise SessionError(
                 f"the recorder of {self.path} is {self._state}; make a new one:"
@@ -481,17 +478,3 @@ def _new_folder(base: Path) -> Path:
             raise RecordingWriteError.of(error, f"{path} cannot be made") from error
         return path
     raise RecordingExistsError(f"no free name for a recording in {base}")
-
-
-def _time_problem(name: str, times: np.ndarray, last: float) -> str:
-    finite = np.isfinite(times)
-    if not finite.all():
-        at = int(np.argmin(finite))
-        return f"stream {name!r}: timestamp {at} is {times[at]}, expected finite seconds"
-    steps = np.diff(times, prepend=last)
-    at = int(np.argmax(steps < 0))
-    before = last if at == 0 else times[at - 1]
-    return (
-        f"stream {name!r}: timestamp {at} is {times[at]:.9g} s, before {before:.9g} s of the"
-        " sample ahead of it; time stamps may repeat but not go backward"
-    )

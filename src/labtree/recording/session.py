@@ -14,7 +14,7 @@ import xarray as xr
 from labtree.errors import FormatError, SessionError
 from labtree.recording.chunks import ArrayReader
 from labtree.recording.errors import MissingSessionError, RecordingWarning, UnknownStreamError
-from labtree.recording.files import parse_json
+from labtree.recording.files import MOST_JSON_BYTES, parse_json
 from labtree.recording.lazy import Rows, RowsArray, as_lazy
 from labtree.recording.lock import is_held
 from labtree.recording.meta import parse_labels, parse_meta
@@ -137,7 +137,7 @@ def _store(path: Path) -> SessionStore:
 
 
 def _json(store: SessionStore, name: str) -> Any:
-    return parse_json(store.read(name), f"{store.path}/{name}")
+    return parse_json(store.read(name, MOST_JSON_BYTES), f"{store.path}/{name}")
 
 
 def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:

@@ -16,8 +16,6 @@ from labtree.errors import FormatError, SessionError
 
 __all__ = ["FolderStore", "SessionStore", "ZipStore"]
 
-# One chunk is a second of samples; a gigabyte of it is not a recording but an attack.
-MOST_ENTRY_BYTES = 2**30
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -26,8 +24,8 @@ class SessionStore(Protocol):
 
     path: Path
 
-    def read(self, name: str) -> bytes:
-        """Return the content of the file; KeyError if there is none."""
+    def read(self, name: str, most: int) -> bytes:
+        """Return the content of the file, at most so many bytes; KeyError if there is none."""
 
     def size(self, name: str) -> int | None:
         """Return the size of the file, None if there is none."""
@@ -44,15 +42,14 @@ class _Store:
     def close(self) -> None:
         self.closed = True
 
-    def _check(self, name: str, size: int) -> None:
+    def _check(self, name: str, size: int, most: int) -> None:
         if self.closed:
             raise SessionError(
                 f"{self.path} is closed; open it again: tree = labtree.open_session(...)"
             )
-        if size > MOST_ENTRY_BYTES:
+        if size > most:
             raise FormatError(
-                f"{self.path}: {name} would take {size} bytes; expected at most"
-                f" {MOST_ENTRY_BYTES}"
+                f"{self.path}: {name} would take {size} bytes; expected at most {most}"
             )
 
 
@@ -64,11 +61,11 @@ class FolderStore(_Store):
         # Thousands of chunks are asked for by name; a Path for each would take as long again.
         self._root = os.fspath(path)
 
-    def read(self, name: str) -> bytes:
-        """Return the content of the file; KeyError if there is none."""
+    def read(self, name: str, most: int) -> bytes:
+        """Return the content of the file, at most so many bytes; KeyError if there is none."""
         try:
             with open(f"{self._root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
-                self._check(name, os.fstat(file.fileno()).st_size)
+                self._check(name, os.fstat(file.fileno()).st_size, most)
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise KeyError(name) from None
@@ -126,10 +123,10 @@ class ZipStore(_Store):
         state = path.stat()
         self._state = (state.st_size, state.st_mtime_ns)
 
-    def read(self, name: str) -> bytes:
-        """Return the content of the entry; KeyError if there is none."""
+    def read(self, name: str, most: int) -> bytes:
+        """Return the content of the entry, at most so many bytes; KeyError if there is none."""
         entry = self._entries[name]
-        self._check(name, max(entry.file_size, entry.compress_size))
+        self._check(name, max(entry.file_size, entry.compress_size), most)
         with self.path.open("rb", buffering=0) as file:
             state = os.fstat(file.fileno())
             if (state.st_size, state.st_mtime_ns) != self._state:

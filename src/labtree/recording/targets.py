@@ -8,17 +8,17 @@ import xarray as xr
 
 from labtree.errors import SessionError
 from labtree.recording.aligned import whole_index, whole_stream
-from labtree.recording.timeline import Timeline
-from labtree.recording.window_arrays import iterate, window_array
-from labtree.recording.windows import (
+from labtree.recording.sources import (
     Drops,
     Policy,
     Sessions,
     Source,
     check_policy,
-    close_sources,
+    closer,
     open_sources,
 )
+from labtree.recording.timeline import Timeline
+from labtree.recording.window_arrays import iterate, window_array
 
 __all__ = ["PHASES", "iter_target_windows", "target_windows"]
 
@@ -144,7 +144,7 @@ def target_windows(
             found.append((value[keep], phase[keep]))
         windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
     except BaseException:
-        close_sources(primary)
+        closer(primary)()
         raise
     values, phases = (np.concatenate(part) for part in zip(*found, strict=True))
     known = np.array(PHASES, dtype=object)
@@ -157,7 +157,7 @@ def target_windows(
         phase=("window", phases),
         phase_name=("window", named),
     )
-    result.set_close(lambda: close_sources(primary))
+    result.set_close(closer(primary))
     return result
 
 

@@ -7,15 +7,9 @@ import xarray as xr
 
 from labtree.errors import SessionError
 from labtree.recording.session import class_name
+from labtree.recording.sources import Drops, Policy, Source, check_policy
 from labtree.recording.window_arrays import window_array
-from labtree.recording.windows import (
-    Drops,
-    Policy,
-    Source,
-    WindowIndex,
-    check_policy,
-    drop_broken,
-)
+from labtree.recording.windows import WindowIndex, drop_broken
 
 __all__ = ["continuous", "peri_event", "trials"]
 

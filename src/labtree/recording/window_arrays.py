@@ -11,14 +11,9 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from labtree.errors import SessionError
-from labtree.recording.lazy import as_lazy
-from labtree.recording.windows import (
-    Drops,
-    Source,
-    WindowIndex,
-    class_coordinate,
-    close_sources,
-)
+from labtree.recording.lazy import as_lazy, positions
+from labtree.recording.sources import Drops, Source, closer
+from labtree.recording.windows import WindowIndex, class_coordinate
 
 __all__ = ["batches", "drop_log", "iterate", "torch_dataset", "window_array"]
 
@@ -51,7 +46,7 @@ class WindowArray(BackendArray):
     def _get(self, key: tuple[Any, ...]) -> np.ndarray:
         chosen, channel, time = key
         single = isinstance(chosen, int | np.integer)
-        windows = np.atleast_1d(np.arange(self.shape[0])[chosen])
+        windows = positions(chosen, self.shape[0])
         narrow = isinstance(channel, int | np.integer)
         columns = np.array([channel]) if narrow else channel
         width = len(np.arange(self.shape[1])[columns])
@@ -127,10 +122,10 @@ def window_array(
         "drop_log": drops.frame().to_json(orient="split", index=False, double_precision=15),
     }
     variable = xr.Variable(("window", "channel", "time"), data)
+    if chunks is not None:  # of the samples only; the coordinates are in memory
+        variable = variable.chunk(chunks)
     windows = xr.DataArray(variable, coordinates, name="windows", attrs=attributes)
-    if chunks is not None:
-        windows = windows.chunk(chunks)
-    windows.set_close(lambda: close_sources(sources))
+    windows.set_close(closer(sources))
     return windows
 
 
