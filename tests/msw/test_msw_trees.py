@@ -85,6 +85,7 @@ def frames() -> list[pd.DataFrame]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:The (codec|dtype) .(vlen-utf8|StringDType)")
 @pytest.mark.parametrize("which", range(len(frames())))
 def test_there_and_back(tmp_path: Path, which: int) -> None:
     df = frames()[which]
@@ -127,7 +128,16 @@ def test_refused_tables() -> None:
         trials_from_xarray(xr.Dataset())
     ds = df.msw.to_xarray()
     with pytest.raises(TrialTableError, match="number trials from 0"):
-        trials_from_xarray(ds.assign_coords(trial=ds["trial"] + 10**12))
+        trials_from_xarray(ds.assign_coords(trial=ds["trial"].to_numpy() + 10**12))
+    with pytest.raises(TrialTableError, match="lacks 'choice'"):
+        trials_from_xarray(ds.drop_vars("choice"))
+    with pytest.raises(TrialTableError, match="lacks its attribute columns"):
+        trials_from_xarray(ds.drop_attrs())
+    # A variable that was computed anew is a column of its own dtype.
+    changed = ds.assign(choice=("trial", np.arange(5.0)), trial_type=("trial", list("abcde")))
+    found = trials_from_xarray(changed)
+    assert found["choice"].tolist() == [0, 1, 2, 3, 4]
+    assert found["trial_type"].tolist() == list("abcde")
     with pytest.raises(TrialTableError, match="row sizes"):
         trials_from_xarray(ds.assign(state_row_size=ds["state_row_size"] * 2))
 

@@ -43,63 +43,77 @@ class TrialDataError(FormatError, TypeError):
 # --- writing ---------------------------------------------------------------------------
 
 
-def _plain(value: Any, decimals: int | None, where: str) -> Any:
+class _RefusedError(Exception):
+    """Why a value cannot be kept; where it stands is found afterwards."""
+
+
+_ATOMS = frozenset({str, int, bool, type(None)})
+
+
+def _plain(value: Any, decimals: int | None) -> Any:
     """Give `value` as JSON holds it, or refuse what would come back as something else."""
     kind = type(value)
     if kind is float:
         return value if decimals is None else round(value, decimals)
-    if kind is str or kind is int or kind is bool or value is None:
+    if kind in _ATOMS:
         return value
-    if kind is dict or isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise TrialDataError(
-                    f"{where}: the key {key!r} is a {type(key).__name__}, and would come back "
-                    f"as a string; write {str(key)!r} instead"
-                )
-        if _TUPLE_KEY in value and len(value) == 1:
-            raise TrialDataError(
-                f"{where}: a dict with the one key {_TUPLE_KEY!r} would come back as a tuple; "
-                "rename the key"
+    if isinstance(value, dict):
+        if not set(map(type, value)) <= {str}:
+            _refuse_keys(value)
+        if len(value) == 1 and _TUPLE_KEY in value:
+            raise _RefusedError(
+                f"a dict with the one key {_TUPLE_KEY!r} would come back as a tuple; rename it"
             )
-        return {
-            str(key): _plain(item, decimals, f"{where}[{key!r}]") for key, item in value.items()
-        }
+        return {key: _plain(item, decimals) for key, item in value.items()}
     if isinstance(value, tuple):
-        return {
-            _TUPLE_KEY: [
-                _plain(item, decimals, f"{where}[{i}]") for i, item in enumerate(value)
-            ]
-        }
+        return {_TUPLE_KEY: [_plain(item, decimals) for item in value]}
     if isinstance(value, list):
-        return [_plain(item, decimals, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [_plain(item, decimals) for item in value]
     if isinstance(value, np.ma.MaskedArray):
-        raise TrialDataError(
-            f"{where}: a masked array would lose what is masked; write .filled(np.nan)"
-        )
+        raise _RefusedError("a masked array would lose what is masked; write .filled(np.nan)")
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biufU" or (
-            value.dtype.itemsize > 8 and value.dtype.kind == "f"
-        ):
-            raise TrialDataError(
-                f"{where}: an array of dtype {value.dtype} would come back as something else; "
-                "expected bool, integers, floats or strings"
+        if value.dtype.kind not in "biufU" or (value.dtype.kind == "f" and value.itemsize > 8):
+            raise _RefusedError(
+                f"an array of dtype {value.dtype} would come back as something else; expected "
+                "bool, integers, floats or strings"
             )
         if value.dtype.kind == "f" and decimals is not None:
             value = value.round(decimals)
         return value.tolist()
     if isinstance(value, float | np.floating):
-        return _plain(float(value), decimals, where)
+        return _plain(float(value), decimals)
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, int | np.integer):
         return int(value)
     if isinstance(value, str):
         return str(value)
-    raise TrialDataError(
-        f"{where}: a {kind.__module__}.{kind.__qualname__} cannot be kept; expected None, "
-        "bool, int, float, str, list, tuple, dict, or numpy arrays and scalars of these"
+    raise _RefusedError(
+        f"a {kind.__module__}.{kind.__qualname__} cannot be kept; expected None, bool, int, "
+        "float, str, list, tuple, dict, or numpy arrays and scalars of these"
     )
+
+
+def _refuse_keys(value: dict[Any, Any]) -> None:
+    for key in value:
+        if not isinstance(key, str):
+            raise _RefusedError(
+                f"the key {key!r} is a {type(key).__name__}, and would come back as a string; "
+                f"write {str(key)!r} instead"
+            )
+
+
+def _find_refused(value: Any, decimals: int | None) -> str:
+    """Give the path to the part of `value` that is refused."""
+    parts: Any = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list | tuple):
+        parts = enumerate(value)
+    for key, part in parts:
+        try:
+            _plain(part, decimals)
+        except _RefusedError:
+            return f"[{key!r}]{_find_refused(part, decimals)}"
+    return ""
 
 
 def encode_header() -> bytes:
@@ -145,7 +159,10 @@ def encode_trial(
             "trial that has it; rename the key"
         )
     try:
-        return (json.dumps(_plain(trial, decimals, where)) + "\n").encode("ascii")
+        return (json.dumps(_plain(trial, decimals)) + "\n").encode("ascii")
+    except _RefusedError as error:
+        place = where + _find_refused(trial, decimals)
+        raise TrialDataError(f"{place}: {error}") from None
     except RecursionError:
         raise TrialDataError(f"{where}: nested too deeply, or within itself") from None
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labtree.msw.codec import without_garbage_collection
 from labtree.msw.nested import EVENTS, NESTED_FIELDS, STATES, nested_frame
 from labtree.msw.tables import (
     ATTRIBUTE,
@@ -73,9 +74,10 @@ def trials_to_frame(trials: Iterable[dict[str, Any]], *, nested: bool = False) -
     trials = list(trials)
     if nested:
         return nested_frame(trials)
-    builder = FrameBuilder()
-    builder.add(trials)
-    return builder.finish()
+    with without_garbage_collection():
+        builder = FrameBuilder()
+        builder.add(trials)
+        return builder.finish()
 
 
 class FrameBuilder:

@@ -70,10 +70,6 @@ def _key(name: Hashable) -> str:
     return str(name).replace("%", "%25").replace("/", "%2F")
 
 
-def _name(key: str) -> str:
-    return key.replace("%2F", "/").replace("%25", "%")
-
-
 def _to_variables(key: str, column: pd.Series) -> dict[str, Any]:
     dtype = str(column.dtype)
     attrs = {"pandas_dtype": dtype}
@@ -133,8 +129,8 @@ def _rectangle(cells: list[Any]) -> Any:
 
 
 def _text(strings: list[str]) -> Any:
-    # Of variable length, as netCDF and zarr hold strings; an empty array needs its kind told.
-    return np.array(strings, object if strings else np.dtypes.StringDType())
+    # Of variable length, as netCDF and zarr hold strings.
+    return np.array(strings, object)
 
 
 def _ragged_variables(what: str, ragged: Ragged, trials: Any) -> dict[str, Any]:
@@ -187,12 +183,15 @@ def trials_from_xarray(dataset: xr.Dataset) -> pd.DataFrame:
             "this Dataset holds no trials; expected one that df.msw.to_xarray() gave"
         )
     n_trials = dataset.sizes["trial"]
-    columns: dict[str, Any] = {}
-    for key, variable in dataset.variables.items():
-        if "pandas_dtype" in variable.attrs:
-            columns[_name(str(key))] = _to_column(dataset, str(key), n_trials)
-    order = json.loads(dataset.attrs["columns"])
-    frame = pd.DataFrame({name: columns[name] for name in order}, index=range(n_trials))
+    names = json.loads(dataset.attrs.get("columns", "[]"))
+    missing = [name for name in ("trial", *names) if _key(name) not in dataset.variables]
+    if missing or "trial" not in names:
+        raise TrialTableError(
+            f"the Dataset lacks {', '.join(map(repr, missing)) or 'its attribute columns'}; "
+            "expected all of what df.msw.to_xarray() gave"
+        )
+    columns = {name: _to_column(dataset, _key(name), n_trials) for name in names}
+    frame = pd.DataFrame(columns, index=range(n_trials))
     trials = frame["trial"].to_numpy()
     if n_trials and not 0 <= trials.min() <= trials.max() < 10_000_000 + n_trials:
         raise TrialTableError("the variable 'trial' does not number trials from 0")
@@ -225,7 +224,10 @@ def _by_trial(ragged: Ragged, trials: Any) -> Ragged:
 def _to_column(dataset: xr.Dataset, key: str, n_trials: int) -> Any:
     variable = dataset[key]
     values = variable.to_numpy()
-    dtype = variable.attrs["pandas_dtype"]
+    dtype = variable.attrs.get("pandas_dtype", str(values.dtype))
+    if not n_trials and values.ndim == 1:
+        # Without one value, files do not tell strings from numbers.
+        return pd.Series([], dtype=dtype)
     missing = f"{key}_missing"
     holes = np.zeros(n_trials, bool)
     if missing in dataset and "pandas_dtype" not in dataset[missing].attrs:
@@ -252,7 +254,8 @@ def _to_column(dataset: xr.Dataset, key: str, n_trials: int) -> Any:
         return cells
     if values.dtype.kind in "OUT":
         text = [None if hole else str(v) for v, hole in zip(values, holes, strict=True)]
-        return pd.Series(text, dtype=dtype)
+        # Without a note, of a variable that was made elsewhere: as pandas itself sees it.
+        return pd.Series(text, dtype=variable.attrs.get("pandas_dtype"))
     return values.astype(dtype)
 
 
