@@ -316,7 +316,7 @@ def compare_frif(n_units=500, n_spikes=5000, n_frames=71_900, measured_units=2, 
 def naive_sta(movie, frames, n_lags):
     """All windows of a unit gathered, then their mean."""
     windows = movie[frames[:, None] + np.arange(-n_lags, 0)]
-    return windows.astype(np.float32).mean(axis=0)
+    return windows.mean(axis=0)
 
 
 def compare_sta(

@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,9 +81,28 @@ def test_tiles_of_pixels_change_nothing(monkeypatch):
     movie = random.integers(0, 256, (200, 5, 7), dtype=np.uint8)
     counts = random.poisson(0.3, (3, 200))
     whole, *_ = sta_kernel.spike_triggered_average(movie, counts, (-20, 0))
-    monkeypatch.setattr(sta_kernel, "TILE_BYTES", 1)
-    tiled, *_ = sta_kernel.spike_triggered_average(movie, counts, (-20, 0))
-    np.testing.assert_array_equal(whole, tiled)
+    for name in ("TILE_BYTES", "SLAB_BYTES"):
+        monkeypatch.setattr(sta_kernel, name, 1000)
+        tiled, *_ = sta_kernel.spike_triggered_average(movie, counts, (-20, 0))
+        np.testing.assert_array_equal(whole, tiled)
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_threads_change_nothing(monkeypatch, n_workers):
+    random = np.random.default_rng(1)
+    movie = random.random((200, 5, 7))
+    counts = random.poisson(0.3, (3, 200))
+    monkeypatch.setattr(sta_kernel, "TILE_BYTES", 1000)
+    monkeypatch.setattr(sta_kernel, "_workers", lambda: contextlib.nullcontext(n_workers))
+    found, _, z = sta_kernel.spike_triggered_average(
+        movie, counts, (-20, 0), permutations=3, subtract_mean=True
+    )
+    expected, _ = brute_force(movie - movie.mean(axis=0), counts, (-20, 0))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.isfinite(z).all()
+    movie[7, 4, 6] = np.inf
+    with pytest.raises(ConfigurationError, match="frame 7 holds NaN"):
+        sta_kernel.spike_triggered_average(movie, counts, (-20, 0))
 
 
 def test_mean_subtraction():

@@ -7,7 +7,10 @@ transforms of short blocks, whose products are added up before one transform bac
 The second needs about a twentieth of the operations of a dense matrix product.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,8 @@ from labtree.mea.extras import need
 __all__ = ["lagged_sums", "spike_triggered_average", "valid_counts"]
 
 Array = np.ndarray[Any, Any]
-TILE_BYTES = 200 * 2**20  # working memory of one tile of pixels
+SLAB_BYTES = 256 * 2**20  # of the movie, read at a time
+TILE_BYTES = 64 * 2**20  # working memory of one tile of its pixels
 # Seconds per elementary operation, measured; only their ratio matters.
 SPARSE_S, FOURIER_S = 7e-10, 5e-11
 
@@ -76,7 +80,7 @@ def _fourier_movie(pixels: Array, n_lags: int, n_blocks: int) -> Array:
     for index in range(n_blocks):
         part = pixels[index * hop : index * hop + length]
         blocks[index, : len(part)] = part
-    return np.asarray(fft.rfft(blocks, axis=1, workers=-1)).transpose(1, 0, 2)
+    return np.asarray(fft.rfft(blocks, axis=1)).transpose(1, 0, 2)
 
 
 def _back(product: Array, n_lags: int, length: int) -> Array:
@@ -84,7 +88,7 @@ def _back(product: Array, n_lags: int, length: int) -> Array:
     fft = need("scipy.fft", "spike-triggered averages")
     n_frequencies, n_units, n_pixels = product.shape
     flat = product.reshape(n_frequencies, -1)
-    whole = fft.irfft(flat, n=length, axis=0, workers=-1)[:n_lags]
+    whole = fft.irfft(flat, n=length, axis=0)[:n_lags]
     return np.asarray(whole).reshape(n_lags, n_units, n_pixels).transpose(1, 0, 2)
 
 
@@ -143,13 +147,40 @@ def _sums(movie: Array, prepared: Any, n_lags: int, transformed: Array | None = 
     return np.rint(sums) if movie.dtype.kind in "bui" else sums
 
 
-def _tiles(n_pixels: int, n_frames: int, n_units: int, n_lags: int) -> Iterator[slice]:
+def _tiles(
+    n_pixels: int, n_frames: int, n_units: int, n_lags: int, n_workers: int
+) -> Iterator[slice]:
     length, hop = _block(n_lags, n_frames)
     n_blocks = n_frames // hop + 1
     per_pixel = 8 * (n_frames + 3 * length * n_blocks + 3 * length * n_units)
-    width = max(TILE_BYTES // per_pixel, 1)
-    for start in range(0, n_pixels, width):
-        yield slice(start, min(start + width, n_pixels))
+    # fewer and larger products where BLAS divides each among its own threads
+    budget = TILE_BYTES * (4 if n_workers == 1 else 1)
+    return _slices(n_pixels, budget // per_pixel)
+
+
+def _slices(size: int, step: int) -> Iterator[slice]:
+    step = max(step, 1)
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
+@contextlib.contextmanager
+def _workers() -> Iterator[int]:
+    """Give how many tiles to work on at the same time.
+
+    The products of one tile are too small for several threads, which would spend their
+    time waiting for each other; so each tile has one thread, if BLAS can be told so.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        yield 1
+        return
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        if hasattr(os, "sched_getaffinity"):
+            yield len(os.sched_getaffinity(0))
+        else:
+            yield os.cpu_count() or 1
 
 
 def spike_triggered_average(
@@ -223,21 +254,30 @@ def spike_triggered_average(
     prepared = _prepare(own, n_lags, n_frames, None)
     random = np.random.default_rng(seed)
     turns = random.integers(1, max(own.shape[1], 2), size=(permutations, len(used)))
-    for tile in _tiles(flat.shape[1], n_frames, len(used), n_lags):
-        pixels = np.ascontiguousarray(flat[:, tile])
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            bad = int(np.flatnonzero(~np.isfinite(pixels).all(axis=1))[0])
-            raise ConfigurationError(f"the movie's frame {bad} holds NaN or infinite values")
-        dense = isinstance(prepared, np.ndarray)
+    dense = isinstance(prepared, np.ndarray)
+
+    def work(pixels: Array, place: slice) -> None:
         movie_blocks = _fourier_movie(pixels, n_lags, prepared.shape[2]) if dense else None
         mean = _sums(pixels, prepared, n_lags, movie_blocks) / divisor
         if z is not None:
-            z[used, :, tile] = _z_score(
+            z[used, :, place] = _z_score(
                 mean, pixels, own, turns, n_lags, divisor, dense, movie_blocks
             )
         if subtract_mean:
             mean -= pixels.mean(axis=0, dtype=np.float64)
-        average[used, :, tile] = mean
+        average[used, :, place] = mean
+
+    with _workers() as n_workers, ThreadPoolExecutor(n_workers) as pool:
+        for slab in _slices(flat.shape[1], SLAB_BYTES // (n_frames * movie.dtype.itemsize)):
+            pixels = np.ascontiguousarray(flat[:, slab])
+            if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+                bad = int(np.flatnonzero(~np.isfinite(pixels).all(axis=1))[0])
+                raise ConfigurationError(
+                    f"the movie's frame {bad} holds NaN or infinite values"
+                )
+            tiles = list(_tiles(pixels.shape[1], n_frames, len(used), n_lags, n_workers))
+            places = [slice(slab.start + t.start, slab.start + t.stop) for t in tiles]
+            list(pool.map(work, [pixels[:, tile] for tile in tiles], places))
     shape = (n_units, n_lags, *movie.shape[1:])
     return average.reshape(shape), n_spikes, z if z is None else z.reshape(shape)
 
