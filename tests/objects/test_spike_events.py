@@ -60,7 +60,9 @@ def test_errors_say_what_is_wrong(events, pre, post, words):
 
 def test_units_of_a_session_around_events():
     session = labtree.create_session("s")
-    session.session.add_units({"u1": {"spike_times": np.array([2000, 4200])}, "u2": {"spike_times": np.array([4000])}})
+    session.session.add_units(
+        {"u1": {"spike_times": np.array([2000, 4200])}, "u2": {"spike_times": np.array([4000])}}
+    )
     with pytest.raises(labtree.SessionError, match="acquisition_rate"):
         session.session.peri_event("units", [0.2], 0.1, 0.1)
     session.session.add_metadata({"acquisition_rate": 20_000.0})

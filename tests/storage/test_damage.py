@@ -195,7 +195,8 @@ def test_a_newer_version_is_named(tmp_path):
     data[-40:-36] = struct.pack("<I", 7)
     path.write_bytes(data)
     with pytest.raises(
-        FormatError, match=r"format version 7; this labtree reads up to version 1. Update labtree"
+        FormatError,
+        match=r"format version 7; this labtree reads up to version 1. Update labtree",
     ):
         open_tree(path)
 
@@ -213,9 +214,7 @@ def _with_catalogue(path, change):
     text = b"\n".join([lines[0], *texts])
     body = data[: len(data) - 48 - len(found.text) - len(found.values)]
     checks = zlib.crc32(text), zlib.crc32(found.values), zlib.crc32(data[:48])
-    footer = struct.pack(
-        "<8sIIIIQQ8x", b"labtree\n", 1, *checks, len(text), len(found.values)
-    )
+    footer = struct.pack("<8sIIIIQQ8x", b"labtree\n", 1, *checks, len(text), len(found.values))
     path.write_bytes(body + found.values + text + footer)
 
 
@@ -255,7 +254,10 @@ HOSTILE = {
     "codec unknown": (_spec({"codec": "pickle"}), "unknown codec 'pickle'; known are"),
     "codec of objects": (_spec({"codec": "view", "dtype": "O"}), "is not what .* reads"),
     "codec too wide": (_spec({"codec": "utf8", "dtype": "<U400000000"}), "is not what"),
-    "codec too wide for bytes": (_spec({"codec": "view", "dtype": "V900000000"}), "is not what"),
+    "codec too wide for bytes": (
+        _spec({"codec": "view", "dtype": "V900000000"}),
+        "is not what",
+    ),
     "codec without a part": (
         _spec({"codec": "text", "dtype": "O", "form": "joined", "elements": "str"}),
         "contradicts itself",
@@ -264,7 +266,10 @@ HOSTILE = {
     "no parent": (lambda records: [records[0], records[2]], "contradicts itself"),
     "twice": (lambda records: [*records, records[-1]], "twice, or at all, a node 'ns/second'"),
     "a slash": (lambda records: records[-1].update(path=["ns", "a/b"]), "a node 'ns/a/b'"),
-    "a name that is none": (lambda records: records[-1].update(path=["ns", 5]), "a node 'ns/5'"),
+    "a name that is none": (
+        lambda records: records[-1].update(path=["ns", 5]),
+        "a node 'ns/5'",
+    ),
     "no record": (lambda records: [5], "contradicts itself"),
     "nothing": (lambda records: [], "contradicts itself"),
     "attribute unknown": (

@@ -17,7 +17,10 @@ PLAIN = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", ">i2", ">i4
 def example() -> xr.DataTree:
     """Return a tree with one of everything that netCDF has."""
     numbers = {
-        f"v_{dtype.replace('>', 'big_')}": (("unit", "x"), np.arange(6).reshape(2, 3).astype(dtype))
+        f"v_{dtype.replace('>', 'big_')}": (
+            ("unit", "x"),
+            np.arange(6).reshape(2, 3).astype(dtype),
+        )
         for dtype in PLAIN
     }
     child = xr.Dataset(
@@ -35,7 +38,13 @@ def example() -> xr.DataTree:
             "x": ("x", [0.5, 1.0, 2.0], {"units": "mm"}),
             "depth": ("unit", [10.0, 20.0]),
         },
-        attrs={"title": "tree", "count": 3, "gain": 2.5, "range": np.array([1.0, 2.0]), "é": ""},
+        attrs={
+            "title": "tree",
+            "count": 3,
+            "gain": 2.5,
+            "range": np.array([1.0, 2.0]),
+            "é": "",
+        },
     )
     bare = xr.Dataset({"a": ("free", [1, 2]), "free2": (("free", "other"), np.ones((2, 2)))})
     return xr.DataTree.from_dict(
@@ -132,7 +141,10 @@ def test_the_structure_is_the_one_that_h5netcdf_writes(tmp_path):
     with h5py.File(tmp_path / "ours.h5") as ours, h5py.File(tmp_path / "theirs.h5") as theirs:
         mine = _structure(ours)
         # h5netcdf does not lift dimensions to the group that shares them.
-        lifted = {name: [[d.rsplit("/", 1)[1] for d in dim] for dim in dims] for name, dims in mine.items()}
+        lifted = {
+            name: [[d.rsplit("/", 1)[1] for d in dim] for dim in dims]
+            for name, dims in mine.items()
+        }
         other = {
             name: [[d.rsplit("/", 1)[1] for d in dim] for dim in dims]
             for name, dims in _structure(theirs).items()
@@ -149,9 +161,10 @@ def test_the_structure_is_the_one_that_h5netcdf_writes(tmp_path):
         assert ours["y"].dtype == theirs_y.dtype
         kinds = [item.attrs["REFERENCE_LIST"].dtype for item in (ours["y"], theirs_y)]
         assert kinds[0].names == kinds[1].names == ("dataset", "dimension")
-        assert ours["a/v"].attrs.get_id("DIMENSION_LIST").get_type() == theirs[
-            "a/v"
-        ].attrs.get_id("DIMENSION_LIST").get_type()
+        assert (
+            ours["a/v"].attrs.get_id("DIMENSION_LIST").get_type()
+            == theirs["a/v"].attrs.get_id("DIMENSION_LIST").get_type()
+        )
         assert len({int(scale.attrs["_Netcdf4Dimid"]) for scale in scales}) == 3
 
 
@@ -159,9 +172,11 @@ def test_references_are_consistent_in_both_directions(path):
     with h5py.File(path) as file:
         scales, numbers = [], []
         file.visititems(
-            lambda _, item: scales.append(item)
-            if isinstance(item, h5py.Dataset) and h5ds.is_scale(item.id)
-            else None
+            lambda _, item: (
+                scales.append(item)
+                if isinstance(item, h5py.Dataset) and h5ds.is_scale(item.id)
+                else None
+            )
         )
         assert scales
         used = 0
@@ -173,9 +188,11 @@ def test_references_are_consistent_in_both_directions(path):
                 used += 1
         lists = []
         file.visititems(
-            lambda _, item: lists.append(len(item.attrs["DIMENSION_LIST"]))
-            if "DIMENSION_LIST" in item.attrs
-            else None
+            lambda _, item: (
+                lists.append(len(item.attrs["DIMENSION_LIST"]))
+                if "DIMENSION_LIST" in item.attrs
+                else None
+            )
         )
         assert used == sum(lists) > 20
         assert sorted(numbers) == list(range(len(numbers)))
@@ -233,7 +250,9 @@ def test_thousands_of_variables_and_very_long_attributes(tmp_path, cut_catalogue
         close_tree(tree)
 
 
-def test_attributes_that_netcdf_has_are_native_and_the_others_are_shown_where_they_can(tmp_path):
+def test_attributes_that_netcdf_has_are_native_and_the_others_are_shown_where_they_can(
+    tmp_path,
+):
     attrs = {
         "text": "a\nb",
         "int": 5,
@@ -257,9 +276,7 @@ def test_attributes_that_netcdf_has_are_native_and_the_others_are_shown_where_th
             shown = {name: owner.getncattr(name) for name in owner.ncattrs()}
             assert shown.pop("labtree_attrs").startswith('{"text":"a\\nb"')
             shown.pop("coordinates", None)
-            assert {
-                name: np.asarray(value).tolist() for name, value in shown.items()
-            } == {
+            assert {name: np.asarray(value).tolist() for name, value in shown.items()} == {
                 "text": "a\nb",
                 "int": 5,
                 "float": 0.5,

@@ -91,7 +91,9 @@ def test_variables_and_groups_added_with_h5py(path):
         group.create_dataset("words", data=["a", "bé", ""], dtype=h5py.string_dtype())
         group.create_dataset("fixed", data=np.array([b"ab", b"c"]))
         file["ns/%2Edot"].create_dataset("squeezed", data=np.arange(9.0), compression="gzip")
-        file.create_group("new/below").create_dataset("chunked", (0, 3), "f4", maxshape=(None, 3))
+        file.create_group("new/below").create_dataset(
+            "chunked", (0, 3), "f4", maxshape=(None, 3)
+        )
         file["new/below/chunked"].resize(2, axis=0)
     tree = _read(path)
     first = tree["ns/first"]
@@ -193,7 +195,9 @@ def test_files_of_xarray(tmp_path, engine):
 
 def test_a_thousand_groups_of_xarray_take_no_square_of_time(tmp_path):
     def seconds(count):
-        with h5py.File(tmp_path / f"{count}.h5", "w", libver="latest", track_order=True) as file:
+        with h5py.File(
+            tmp_path / f"{count}.h5", "w", libver="latest", track_order=True
+        ) as file:
             for i in range(count):
                 group = file.create_group(f"i{i}")
                 group["x"] = np.arange(3.0)

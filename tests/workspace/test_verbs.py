@@ -287,7 +287,12 @@ def test_the_last_key_takes_its_namespace_along_through_a_save(tmp_path, tree):
 def test_a_failed_store_changes_nothing(tree):
     tree.ws.store("rec1", "a", [1], note="kept")
     before = tree.ws.describe()
-    for value in (object(), {"x": [1, {"y": object()}]}, np.array([object()], object), lambda: 0):
+    for value in (
+        object(),
+        {"x": [1, {"y": object()}]},
+        np.array([object()], object),
+        lambda: 0,
+    ):
         with pytest.raises(TypeError, match=r"^rec1/a"):
             tree.ws.store("rec1", "a", value)
         with pytest.raises(TypeError, match="rec9"):

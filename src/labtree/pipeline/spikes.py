@@ -34,7 +34,9 @@ def session_spike_data(session: xr.DataTree) -> xr.Dataset:
             "the session's spikes are in samples and its metadata have no acquisition_rate; "
             'write session.session.add_metadata({"acquisition_rate": 20_000.0})'
         )
-    trains = [np.asarray(train) * 1000.0 / float(rate) for train in spike_trains(units).values()]
+    trains = [
+        np.asarray(train) * 1000.0 / float(rate) for train in spike_trains(units).values()
+    ]
     attributes = {
         str(name): coord.values
         for name, coord in units.coords.items()

@@ -53,16 +53,16 @@ class Catalogue(NamedTuple):
         line = self.text[start + 1 :] if end < 0 else self.text[start + 1 : end]
         return _parse(line)  # type: ignore[no-any-return]
 
+    def has_below(self, path: list[str]) -> bool:
+        """Say whether there are nodes below the one of that path."""
+        return self.text.find(b'\n{"path":' + _dump(path)[:-1] + b",") >= 0
+
 
 def _parse(text: bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the catalogue of the file is no JSON: {error}") from error
-
-    def has_below(self, path: list[str]) -> bool:
-        """Say whether there are nodes below the one of that path."""
-        return self.text.find(b'\n{"path":' + _dump(path)[:-1] + b",") >= 0
 
 
 def _dump(value: Any) -> bytes:

@@ -23,6 +23,7 @@ from labtree.storage.writing import write_tree
 
 __all__ = [
     "add_source",
+    "build_tree",
     "check_folder",
     "close_tree",
     "column_reader",
@@ -139,7 +140,7 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
             held.append(other)
             records = walk(Path(source.name), other)
             builder = DatasetBuilder(walked_reader(source, other))
-        tree = _tree(records, builder)
+        tree = build_tree(records, builder)
     except BaseException as error:
         for each in held:
             each.close()
@@ -181,7 +182,7 @@ def walked_reader(
     return column
 
 
-def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
+def build_tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
     """Return the tree of records, whose first is the root and parents come before children."""
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}

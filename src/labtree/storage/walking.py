@@ -263,10 +263,7 @@ def _column(dataset: Any, name: str, path: str) -> list[Any]:
     layout = creation.get_layout()
     if layout == h5d.VIRTUAL or creation.get_external_count():
         raise FormatError(f"{path}: its data are in another file, where labtree does not look")
-    in_one_piece = (
-        layout == h5d.CONTIGUOUS
-        and (codecs.plain(dtype) or dtype == np.dtype("S1"))
-    )
+    in_one_piece = layout == h5d.CONTIGUOUS and (codecs.plain(dtype) or dtype == np.dtype("S1"))
     if in_one_piece:
         offset = dataset.get_offset()
         if offset is not None or 0 in shape:

@@ -26,16 +26,16 @@ from labtree.storage.trees import (
     read_tree,
 )
 from labtree.storage.writing import write_tree
+from labtree.storage.zarr_places import is_place
+from labtree.workspace import zarr_files
 from labtree.workspace.items import (
-    CREATED,
     find_item,
-    iterate_items,
     missing_item,
     node_name,
     read_node,
 )
 from labtree.workspace.state import State, state_of
-from labtree.workspace.verbs import describe, identify
+from labtree.workspace.verbs import complete, describe
 
 __all__ = ["load_item", "load_workspace", "open_workspace", "save_workspace", "workspace_path"]
 
@@ -92,6 +92,9 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
     """
     root = tree.root
     state = state_of(root)
+    if is_place(state.where if path is None else path):
+        where: Path = zarr_files.save_workspace(root, state.where if path is None else path)
+        return where
     with state.lock:
         if path is None and state.path is None:
             raise WorkspaceError(
@@ -106,7 +109,7 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
         check_folder(target)
         _check_target(state, target)
         _check_listing(listing)
-        _complete(root)
+        complete(root)
         index = _index_text(root)
         with temporary_path(target) as data, temporary_path(listing) as text:
             written = write_tree(root, data, index=zlib.crc32(index), saved_at=time.time())
@@ -119,22 +122,13 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
                     replace_file(text, listing)
                 finally:  # an interrupt in between must not make this file a stranger's
                     if target.exists() and identity(target) == known:
-                        state.path, state.known = target, known
+                        state.path, state.known, state.place = target, known, None
         if written.moves:
             source = FileSource(target, known)
             source.hold()
             written.relocate(source)
             add_source(root, source)
     return target
-
-
-def _complete(root: xr.DataTree) -> None:
-    """Give an identity to a tree, and a time to items, that xarray's own verbs made."""
-    if "labtree_workspace_id" not in root.attrs:
-        root.attrs.update(identify())
-    for _, _, node in iterate_items(root):
-        if CREATED not in node.attrs:
-            node.attrs[CREATED] = time.time()
 
 
 def _index_text(root: xr.DataTree) -> bytes:
@@ -254,6 +248,8 @@ def open_workspace(path: str | Path) -> xr.DataTree:
     ...         saved["rec1/rates/data"][1].item()
     1.0
     """
+    if is_place(path):
+        return zarr_files.open_workspace(path)
     file = workspace_path(path).absolute()
     if file.is_symlink():
         file = file.resolve()
@@ -338,6 +334,8 @@ def load_workspace(path: str | Path) -> xr.DataTree:
     FormatError
         If it is no workspace, or any part of it is damaged; the message says which.
     """
+    if is_place(path):
+        return zarr_files.load_workspace(path)
     tree = open_workspace(path)
     try:
         # The tree's own variables, not a copy of them.
@@ -363,6 +361,8 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
     FileNotFoundError, FormatError
         As :func:`open_workspace`.
     """
+    if is_place(path):
+        return zarr_files.load_item(path, namespace, key)
     nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
     source, catalogue = open_source(workspace_path(path))
     where = f"{namespace}/{key}"

@@ -9,6 +9,7 @@ import threading
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -30,13 +31,25 @@ class State:
         The ``.h5`` file that it was opened from or saved to.
     known
         That file's identity then; another one means that somebody else replaced it.
+    place
+        The zarr store (folder, URL or obstore store) that it was opened from or saved to,
+        if that was later.
+    generations
+        What those stores held then, by their names.
     """
 
     is_lazy: bool = False
     path: Path | None = None
     known: tuple[int, int, int, int] | None = None
+    place: Any = None
+    generations: dict[str, str] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     _scratch: ScratchSource | None = None
+
+    @property
+    def where(self) -> Any:
+        """Where it was opened from or saved to last, or None."""
+        return self.path if self.place is None else self.place
 
     def scratch(self, root: xr.DataTree) -> ScratchSource:
         """Return the scratch file, made when it is first needed."""

@@ -27,6 +27,7 @@ from labtree.workspace.state import state_of
 __all__ = [
     "add_note",
     "comparison_namespace",
+    "complete",
     "create_workspace",
     "delete",
     "describe",
@@ -83,6 +84,15 @@ def identify(
         attrs["labtree_name"] = name
     attrs["labtree_created_at"] = time.time() if created_at is None else created_at
     return attrs
+
+
+def complete(root: xr.DataTree) -> None:
+    """Give an identity to a tree, and a time to items, that xarray's own verbs made."""
+    if "labtree_workspace_id" not in root.attrs:
+        root.attrs.update(identify())
+    for _, _, node in iterate_items(root):
+        if CREATED not in node.attrs:
+            node.attrs[CREATED] = time.time()
 
 
 def store_item(
