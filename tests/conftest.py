@@ -1,9 +1,12 @@
 import os
 import struct
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("MPLBACKEND", "agg")
 
 settings.register_profile(
     "labtree",
@@ -12,6 +15,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("labtree")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
 
 
 @pytest.fixture

@@ -66,13 +66,13 @@ def array_to_dataset(array: np.ndarray, path: str = "obj") -> xr.Dataset:
 
 def dataset_to_array(dataset: xr.Dataset) -> np.ndarray:
     """Return the array that :func:`array_to_dataset` was given."""
-    data = np.array(dataset.variables["data"].data)
+    data: np.ndarray = dataset.variables["data"].data
     about = dataset.attrs.get("labtree_masked")
     if about is None:
         return data
     mask: Any = np.ma.nomask
     if "mask" in dataset.variables:
-        mask = np.array(dataset.variables["mask"].data)
+        mask = dataset.variables["mask"].data
     array = np.ma.MaskedArray(data, mask=mask, hard_mask=about["hard"], copy=False)
     if about["fill_value"] is not None:
         array.fill_value = about["fill_value"]

@@ -141,7 +141,7 @@ def decode(name: str | None, dataset: xr.Dataset) -> Any:
     FormatError
         If the dataset was damaged, or changed so that it stands for none.
     """
-    copy = dataset.copy()
+    copy = dataset.copy(deep=True)  # of what is in memory; the rest is read, once
     load_variables(copy.variables.values())
     try:
         return kind_named(name).from_dataset(copy)

@@ -53,6 +53,10 @@ class Catalogue(NamedTuple):
         line = self.text[start + 1 :] if end < 0 else self.text[start + 1 : end]
         return _parse(line)  # type: ignore[no-any-return]
 
+    def has_below(self, path: list[str]) -> bool:
+        """Say whether there are nodes below the one of that path."""
+        return self.text.find(b'\n{"path":' + _dump(path)[:-1] + b",") >= 0
+
 
 def _parse(text: bytes) -> Any:
     try:
@@ -62,7 +66,10 @@ def _parse(text: bytes) -> Any:
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _COMPACT.encode(value).encode()
+
+
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 def write_catalogue(

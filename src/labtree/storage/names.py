@@ -85,7 +85,10 @@ def decode_name(name: str) -> str:
     >>> decode_name("a%2Fb")
     'a/b'
     """
-    return unquote(name, errors="surrogatepass") if "%" in name else name
+    if "%" not in name:
+        return name
+    decoded = unquote(name, errors="surrogatepass")
+    return decoded if encode_name(decoded) == name else name
 
 
 def _percent(character: str) -> str:

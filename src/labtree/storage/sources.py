@@ -158,6 +158,7 @@ class ScratchSource:
         self._free: list[tuple[int, int]] = []  # offset, size
         self._released: deque[tuple[int, int]] = deque()
         self._closed = False
+        self.process = os.getpid()
 
     @property
     def size(self) -> int:
@@ -187,6 +188,8 @@ class ScratchSource:
         with self._lock:
             if self._closed:
                 raise ValueError("the lazy workspace was closed; nothing can be stored in it")
+            if self.process != os.getpid():
+                raise ValueError(f"{self.name} belongs to the process that made it")
             self._reclaim()
             for i, (offset, size) in enumerate(self._free):
                 if size >= nbytes:
@@ -206,7 +209,7 @@ class ScratchSource:
 
     def _reclaim(self) -> None:
         """Join what was given back with its free neighbours; cut a free end off."""
-        while self._released:
+        while self._released and self.process == os.getpid():
             offset, size = self._released.popleft()
             kept = []
             for start, length in self._free:

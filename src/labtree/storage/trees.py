@@ -1,8 +1,10 @@
 """Trees in files: save one whole, open one without reading it, let go of it."""
 
+import contextlib
+import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from labtree.storage.writing import write_tree
 
 __all__ = [
     "add_source",
+    "build_tree",
     "check_folder",
     "close_tree",
     "column_reader",
@@ -137,7 +140,7 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
             held.append(other)
             records = walk(Path(source.name), other)
             builder = DatasetBuilder(walked_reader(source, other))
-        tree = _tree(records, builder)
+        tree = build_tree(records, builder)
     except BaseException as error:
         for each in held:
             each.close()
@@ -179,22 +182,35 @@ def walked_reader(
     return column
 
 
-def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
+def build_tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
     """Return the tree of records, whose first is the root and parents come before children."""
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}
-    for record in records:
-        path = tuple(record["path"])
-        if path in nodes or not all(map(_is_name, path)):
-            raise FormatError(
-                f"no tree has twice, or at all, a node {'/'.join(map(str, path))!r}"
-            )
-        nodes[path] = xr.DataTree(dataset=builder.build(record))
-        if path:
-            children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
-    for path, below in children.items():
-        attach_children(nodes[path], below)
+    with _collection_paused():
+        for record in records:
+            path = tuple(record["path"])
+            if path in nodes or not all(map(_is_name, path)):
+                raise FormatError(
+                    f"no tree has twice, or at all, a node {'/'.join(map(str, path))!r}"
+                )
+            nodes[path] = xr.DataTree(dataset=builder.build(record))
+            if path:
+                children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
+        for path, below in children.items():
+            attach_children(nodes[path], below)
     return nodes[()]
+
+
+@contextlib.contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Keep the garbage collector from searching the many new objects, none of them garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _is_name(part: object) -> bool:

@@ -117,6 +117,9 @@ def _write_node(
     dataset = node.to_dataset(inherit=False)
     record, taken = _write_dataset(writer, group, dataset, path, written, scope)
     written.records.append(record)
+    if not node.children:
+        _write_layout(group, record, {})
+        return
     files = {name: _file_name(name) for name in node.children}
     own = SharedDimensions(writer, group, {*taken, *files.values(), *scope.scalars})
     dimensions = scope.dimensions.union(map(_file_name, map(str, dataset.sizes)))
