@@ -1,7 +1,6 @@
-"""The door to pipeline sessions: ``tree.session``."""
+"""The half of the door ``tree.session`` that leads to pipelines."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PipelineSessionMethods:
-    """What a pipeline session can do, as ``tree.session``."""
+    """What ``tree.session`` can do with a pipeline's session."""
 
     def __init__(self, tree: xr.DataTree) -> None:
         self._tree = tree
@@ -147,23 +146,3 @@ class PipelineSessionMethods:
         from labtree.pipeline.checkpoints import checkpoint
 
         return checkpoint(self._tree, path)
-
-    def close(self) -> None:
-        """Release the file of a session that was opened lazily."""
-        from labtree.storage import close_tree
-
-        close_tree(self._tree)
-
-    def __repr__(self) -> str:
-        from labtree.pipeline.describe import describe
-
-        return describe(self._tree)
-
-    def _repr_html_(self) -> str:
-        from labtree.pipeline.describe import describe_html
-
-        return describe_html(self._tree)
-
-
-if find_spec("labtree.accessors.session") is None:
-    xr.register_datatree_accessor("session")(PipelineSessionMethods)

@@ -31,11 +31,11 @@ class TreeWorkspaceAccessor:
         return self._tree.root.attrs.get("labtree_created_at")
 
     @property
-    def path(self) -> Path | None:
-        """The file that it was opened from or saved to."""
+    def path(self) -> Any:
+        """The file, folder or URL that it was opened from or saved to."""
         from labtree.workspace.state import state_of
 
-        return state_of(self._tree.root).path
+        return state_of(self._tree.root).where
 
     @property
     def is_lazy(self) -> bool:
@@ -119,7 +119,7 @@ class TreeWorkspaceAccessor:
         return merge_workspace(self._tree, other, overwrite)
 
     def save(self, path: str | Path | None = None) -> Path:
-        """Write ``name.h5`` and ``name.json``, all or nothing."""
+        """Write ``name.h5`` and ``name.json``, or a zarr store at ``name.zarr`` or a URL."""
         from labtree.workspace.files import save_workspace
 
         return save_workspace(self._tree, path)

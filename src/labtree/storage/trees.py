@@ -1,18 +1,19 @@
 """Trees in files: save one whole, open one without reading it, let go of it."""
 
+import contextlib
+import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, LabtreeError
 from labtree.storage import exact
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
-from labtree.storage.blobs import Blob
+from labtree.storage.blobs import Blob, checked_blob, plain_dtype
 from labtree.storage.catalogue import Catalogue, read_catalogue
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
@@ -22,6 +23,7 @@ from labtree.storage.writing import write_tree
 
 __all__ = [
     "add_source",
+    "build_tree",
     "check_folder",
     "close_tree",
     "column_reader",
@@ -29,6 +31,7 @@ __all__ = [
     "open_tree",
     "read_tree",
     "save_tree",
+    "walked_reader",
 ]
 
 _CLOSERS: dict[int, tuple["weakref.ref[xr.DataTree]", "_Closer"]] = {}
@@ -135,12 +138,15 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
         else:
             other = NetCDFSource(source.name)
             held.append(other)
-            records, builder = walk(Path(source.name), other), _walked(source, other)
-        tree = _tree(records, builder)
+            records = walk(Path(source.name), other)
+            builder = DatasetBuilder(walked_reader(source, other))
+        tree = build_tree(records, builder)
     except BaseException as error:
         for each in held:
             each.close()
-        if isinstance(error, _CONTRADICTIONS) and not isinstance(error, FormatError):
+        if isinstance(error, LabtreeError) and source.name not in str(error):
+            raise FormatError(f"{source.name}: {error}") from error
+        if isinstance(error, Exception) and not isinstance(error, (LabtreeError, OSError)):
             raise FormatError(
                 f"{source.name}: its content contradicts itself: {error!r}"
             ) from error
@@ -150,43 +156,65 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
     return tree
 
 
-_CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-
-
 def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Blob]:
     """Return what makes the array of a catalogue's column."""
 
     def column(path: list[str], column: list[Any]) -> Blob:
         name, dtype, shape, offset, crc = column[:5]
-        return Blob(source, offset, np.dtype(dtype), tuple(shape), crc, "/".join([*path, name]))
+        kind = plain_dtype(dtype)
+        return checked_blob(source, offset, kind, shape, crc, "/".join([*path, name]))
 
     return column
 
 
-def _walked(source: FileSource, other: NetCDFSource) -> DatasetBuilder:
+def walked_reader(
+    source: FileSource, other: NetCDFSource
+) -> Callable[[list[str], list[Any]], Any]:
+    """Return what makes the array of a column that was found by walking."""
+
     def column(path: list[str], column: list[Any]) -> Any:
         name, dtype, shape, offset, crc = column[:5]
-        full = "/".join([*path, name])
-        kind = exact.dtype_from_json(dtype)
-        if offset is None:
-            return NetCDFVariable(other, f"/{full}", kind, tuple(shape))
-        return Blob(source, offset, kind, tuple(shape), crc, full)
+        if offset is None:  # the name is the whole path then, as the file has it
+            return NetCDFVariable(other, name, exact.dtype_from_json(dtype), tuple(shape))
+        kind = plain_dtype(dtype)
+        return checked_blob(source, offset, kind, shape, crc, "/".join([*path, name]))
 
-    return DatasetBuilder(column)
+    return column
 
 
-def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
+def build_tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
     """Return the tree of records, whose first is the root and parents come before children."""
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}
-    for record in records:
-        path = tuple(record["path"])
-        nodes[path] = xr.DataTree(dataset=builder.build(record))
-        if path:
-            children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
-    for path, below in children.items():
-        attach_children(nodes[path], below)
+    with _collection_paused():
+        for record in records:
+            path = tuple(record["path"])
+            if path in nodes or not all(map(_is_name, path)):
+                raise FormatError(
+                    f"no tree has twice, or at all, a node {'/'.join(map(str, path))!r}"
+                )
+            nodes[path] = xr.DataTree(dataset=builder.build(record))
+            if path:
+                children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
+        for path, below in children.items():
+            attach_children(nodes[path], below)
     return nodes[()]
+
+
+@contextlib.contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Keep the garbage collector from searching the many new objects, none of them garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _is_name(part: object) -> bool:
+    return isinstance(part, str) and part != "" and "/" not in part
 
 
 class _Closer:

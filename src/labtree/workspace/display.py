@@ -84,8 +84,8 @@ def _header(root: xr.DataTree) -> tuple[str, str]:
     parts = [_count(len(groups), "namespace"), _count(count, "item"), _size(nbytes)]
     if state.is_lazy:
         parts.append("lazy")
-    if state.path is not None:
-        parts.append(str(state.path))
+    if state.where is not None:
+        parts.append(str(state.where))
     return title, ", ".join(parts)
 
 

@@ -1,0 +1,182 @@
+"""Workspaces that many processes store into at once, in icechunk repositories.
+
+Each store is a transaction of its own: it is there whole, or not at all, and nothing that
+another process stores meanwhile is lost. Who opens the workspace sees it as it was at that
+moment, whatever is stored afterwards.
+"""
+
+import json
+from typing import Any
+
+import xarray as xr
+
+from labtree.errors import FormatError
+from labtree.storage import exact
+from labtree.storage.blocks import is_dask
+from labtree.storage.nodes import attach_children
+from labtree.storage.records import DatasetBuilder
+from labtree.storage.zarr_metadata import dump, file_names, group_metadata
+from labtree.storage.zarr_places import MARKER
+from labtree.storage.zarr_transactions import (
+    SessionPlace,
+    children,
+    open_repository,
+    transact,
+)
+from labtree.storage.zarr_trees import column_reader
+from labtree.storage.zarr_writing import write_generation
+from labtree.workspace.items import CREATED, node_name
+from labtree.workspace.state import state_of
+from labtree.workspace.verbs import create_workspace, identify, store_item
+
+__all__ = ["delete_shared", "open_shared", "store_shared"]
+
+# The attributes of a group that hold what labtree knows of it.
+_WORKSPACE, _ITEM = "labtree_workspace", "labtree_item"
+VERSION = 1
+
+
+def store_shared(
+    where: Any, namespace: str, key: str, obj: Any, note: str | None = None
+) -> None:
+    """Store a copy of an object in a shared workspace, at once and for all to see.
+
+    Parameters
+    ----------
+    where
+        A path, a URL (``s3://bucket/study``, ``gs://bucket/study``) or an
+        ``icechunk.Storage``. A workspace that is not there is made.
+    namespace, key, obj, note
+        As in ``tree.ws.store``. Of two processes that store under the same names at the
+        same time, the later one's object stands; the other is in the history.
+
+    Raises
+    ------
+    MissingDependencyError
+        If icechunk is not installed.
+    TypeError, ValueError
+        As ``tree.ws.store``; nothing is stored then.
+    """
+    tree = create_workspace()
+    store_item(tree, namespace, key, obj, note=note)
+    ((namespace_node, group),) = tree.children.items()
+    ((key_node, item),) = group.children.items()
+    folders = _folder(namespace_node), _folder(key_node)
+    alone = xr.DataTree(dataset=item.to_dataset(inherit=False))
+    for variable in alone.variables.values():
+        if is_dask(variable):  # once, however often the transaction is tried
+            variable.load()
+
+    def write(place: SessionPlace) -> None:
+        _ensure(place, "", {_WORKSPACE: {"version": VERSION} | identify()})
+        _ensure(place, folders[0], {_ITEM: [namespace_node, exact.encode(dict(group.attrs))]})
+        below = "/".join(folders)
+        place.remove(below)
+        written = write_generation(alone, place, below, inline=0)
+        (record,) = written.records
+        metadata = written.metadata[below]
+        attributes = metadata["attributes"] | {_ITEM: [key_node, record]}
+        place.write(f"{below}/{MARKER}", dump(group_metadata(attributes)))
+
+    transact(where, f"store {namespace}/{key}", write)
+
+
+def delete_shared(where: Any, namespace: str, key: str) -> bool:
+    """Delete an item of a shared workspace; False where there is none.
+
+    It stays in the history of the repository until that is expired.
+    """
+    names = node_name(None, namespace, "namespace"), node_name(None, key, "key")
+    below = "/".join(map(_folder, names))
+    open_repository(where)
+    found = []
+
+    def remove(place: SessionPlace) -> None:
+        found.append(_attributes(place, below) is not None)
+        if found[-1]:
+            place.remove(below)
+
+    transact(where, f"delete {namespace}/{key}", remove)
+    return found[-1]
+
+
+def open_shared(where: Any) -> xr.DataTree:
+    """Open a shared workspace as it is now; data are read when they are indexed.
+
+    Returns
+    -------
+    xarray.DataTree
+        A lazy workspace. What others store later is not in it; what is stored in it stays
+        in it, until ``tree.ws.save(path)`` writes a workspace of its own.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    FormatError
+        If the repository is no workspace, is damaged, or is of a newer version.
+    """
+    repository, name, _ = open_repository(where)
+    place = SessionPlace(repository.readonly_session("main"), name)
+    about = (_attributes(place, "") or {}).get(_WORKSPACE)
+    if not isinstance(about, dict):
+        raise FormatError(f"{name} is an icechunk repository, but no workspace of labtree")
+    if about.get("version", 0) > VERSION:
+        raise FormatError(
+            f"{name}: written in format version {about['version']}; this labtree reads up to "
+            f"version {VERSION}. Update labtree: pip install --upgrade labtree"
+        )
+    tree = create_workspace()
+    tree.attrs = {key: value for key, value in about.items() if key != "version"}
+    groups: list[tuple[str, xr.DataTree, dict[str, xr.DataTree]]] = []
+    try:
+        for below in children(place, ""):
+            group_name, attrs = (_attributes(place, below) or {})[_ITEM]
+            items = [_item(place, key) for key in children(place, below)]
+            items.sort(key=lambda item: item[1].attrs.get(CREATED, 0.0))
+            if items:
+                group = xr.DataTree()
+                group.attrs = exact.decode(attrs)
+                groups.append((group_name, group, dict(items)))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{name}: its content contradicts itself: {error!r}") from error
+    # The order of storing is that of the times; the store itself keeps none.
+    groups.sort(key=lambda entry: min(_created(node) for node in entry[2].values()))
+    for group_name, group, below_it in groups:
+        attach_children(group, below_it)
+        attach_children(tree, {group_name: group})
+    state_of(tree).is_lazy = True
+    return tree
+
+
+def _created(node: xr.DataTree) -> float:
+    return float(node.attrs.get(CREATED, 0.0))
+
+
+def _item(place: SessionPlace, folder: str) -> tuple[str, xr.DataTree]:
+    name, record = (_attributes(place, folder) or {})[_ITEM]
+    dataset = DatasetBuilder(column_reader(place, folder)).build(record)
+    return name, xr.DataTree(dataset=dataset)
+
+
+def _attributes(place: SessionPlace, folder: str) -> dict[str, Any] | None:
+    try:
+        text = place.read(f"{folder}/{MARKER}" if folder else MARKER)
+    except FileNotFoundError:
+        return None
+    attributes = json.loads(text).get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _ensure(place: SessionPlace, folder: str, attributes: dict[str, Any]) -> None:
+    """Make a group if it is not there; a group that is there stays as it is."""
+    found = _attributes(place, folder)
+    if found is None or not (found or folder):
+        key = f"{folder}/{MARKER}" if folder else MARKER
+        place.write(key, dump(group_metadata(attributes)))
+
+
+def _folder(name: str) -> str:
+    return file_names([name])[name]

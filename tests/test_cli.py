@@ -1,0 +1,174 @@
+"""The command line: what it prints, its exit codes, its one-line errors."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import labtree
+from labtree import cli
+from labtree.storage.catalogue import read_catalogue, write_catalogue
+
+
+@pytest.fixture
+def study(tmp_path):
+    tree = labtree.create_workspace("study")
+    tree.ws.store("rec1", "rates", np.arange(6.0).reshape(2, 3), note="two units")
+    tree.ws.store("rec1", "a/b", {"threshold": -4.5})
+    tree.ws.store("rec2", "rates", np.zeros(4, "f4"))
+    return tree.ws.save(tmp_path / "study")
+
+
+def run(capsys, *arguments):
+    code = cli.main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_ls_lists_items_with_shape_and_note(study, capsys):
+    code, out, err = run(capsys, "ls", study)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "rec1/rates  ndarray  2x3 float64  two units",
+        "rec1/a/b    dict",
+        "rec2/rates  ndarray  4 float32",
+    ]
+
+
+def test_ls_json_is_what_describe_gives(study, capsys):
+    _, out, _ = run(capsys, "ls", "--json", study.with_suffix(""))
+    with labtree.open_workspace(study) as tree:
+        assert json.loads(out) == tree.ws.describe()
+
+
+def test_info_of_a_file_and_of_items_whose_names_hold_slashes(study, capsys):
+    code, out, _ = run(capsys, "info", study)
+    assert code == 0
+    assert "labtree workspace 'study'" in out
+    _, out, _ = run(capsys, "info", "--json", study)
+    about = json.loads(out)
+    assert about["name"] == "study"
+    assert about["namespaces"] == {"rec1": 2, "rec2": 1}
+    assert about["bytes"] == study.stat().st_size
+    _, out, _ = run(capsys, "info", study, "rec1/rates")
+    assert "shape: [2, 3]" in out
+    assert "xarray.Dataset" in out
+    _, out, _ = run(capsys, "info", "--json", study, "rec1/a/b")
+    assert json.loads(out)["type"] == "dict"
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ("rec1/nothing", "no key 'nothing' in namespace 'rec1'; it has: 'rates', 'a/b'"),
+        ("rec9/rates", "no namespace 'rec9' in this workspace; it has: 'rec1', 'rec2'"),
+        ("rec1", "write NAMESPACE/KEY, not 'rec1'"),
+    ],
+)
+def test_info_of_what_is_not_there_says_what_is(study, capsys, item, words):
+    code, out, err = run(capsys, "info", study, item)
+    assert (code, out) == (1, "")
+    assert err == f"labtree: {words}\n"
+
+
+def test_verify_finds_nothing_in_a_good_file_and_the_item_in_a_damaged_one(study, capsys):
+    code, out, _ = run(capsys, "verify", study)
+    assert code == 0
+    assert out == f"{study}: all of it can be read, nothing is wrong\n"
+    data = bytearray(study.read_bytes())
+    place = data.index(np.arange(6.0).tobytes())
+    data[place + 10] ^= 1
+    study.write_bytes(data)
+    code, out, _ = run(capsys, "verify", "--json", study)
+    assert code == 1
+    (problem,) = json.loads(out)["problems"]
+    assert problem.startswith("/rec1/rates/data: ")
+    assert "checksum" in problem
+
+
+def test_verify_sees_damage_in_what_only_hdf5_reads(study, capsys):
+    data = study.read_bytes()
+    place = data.index(b"threshold")  # in the attribute; the catalogue has it once more
+    study.write_bytes(data[:place] + b"THRESHOLD" + data[place + 9 :])
+    code, out, _ = run(capsys, "verify", study)
+    assert code == 1
+    assert "metadata checksum" in out
+
+
+def test_verify_sees_a_catalogue_that_tells_otherwise_than_the_file(study, capsys):
+    found = read_catalogue(study)
+    records = found.records()
+    records[2]["attrs"]["labtree_note"] = "another note"
+    records[3]["variables"] = []
+    data = study.read_bytes()
+    study.write_bytes(data[: -48 - len(found.text) - len(found.values)])
+    write_catalogue(study, found.header, records[:-1], found.values)
+    code, out, _ = run(capsys, "verify", study)
+    assert code == 1
+    assert out.splitlines() == [
+        "/rec1/rates: attributes differ between catalogue and file",
+        "/rec2/rates: only in the file",
+    ]
+
+
+def test_verify_of_a_file_that_is_cut_short(study, capsys):
+    study.write_bytes(study.read_bytes()[:3000])
+    code, out, err = run(capsys, "verify", study)
+    assert code == 1
+    assert "cut short or damaged" in out + err
+
+
+def test_merge_into_a_new_and_into_an_old_file(study, tmp_path, capsys):
+    other = labtree.create_workspace()
+    other.ws.store("rec1", "rates", np.ones(2))
+    other.ws.store("rec3", "note", "text")
+    other.ws.save(tmp_path / "other.h5")
+    code, out, _ = run(capsys, "merge", tmp_path / "all", study, tmp_path / "other")
+    assert code == 0
+    assert "there already: rec1/rates" in out
+    merged = labtree.load_workspace(tmp_path / "all")
+    assert merged.ws.list_keys() == {
+        "rec1": ["rates", "a/b"],
+        "rec2": ["rates"],
+        "rec3": ["note"],
+    }
+    assert merged.ws["rec1", "rates"].shape == (2, 3)
+    arguments = ("merge", "--overwrite", "--json", tmp_path / "all", tmp_path / "other")
+    code, out, _ = run(capsys, *arguments)
+    report = json.loads(out)[str(tmp_path / "other")]
+    assert report == {"merged": 2, "skipped": 0, "skipped_keys": []}
+    assert labtree.load_item(tmp_path / "all", "rec1", "rates").tolist() == [1, 1]
+
+
+def test_errors_are_one_line_without_a_traceback(tmp_path, capsys):
+    (tmp_path / "text.h5").write_text("no HDF5")
+    for arguments in (
+        ("ls", tmp_path / "missing"),
+        ("ls", tmp_path / "text.h5"),
+        ("verify", tmp_path / "text.h5"),
+        ("merge", tmp_path / "out", tmp_path / "missing"),
+    ):
+        code, out, err = run(capsys, *arguments)
+        assert code == 1, arguments
+        assert out == ""
+        assert err.startswith("labtree: ")
+        assert err.count("\n") == 1
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_wrong_call_exits_with_two(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["no-such-command"])
+    assert stop.value.code == 2
+
+
+def test_a_closed_pipe_is_no_error_to_talk_about(study):
+    command = [sys.executable, "-m", "labtree.cli", "ls", str(study)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert error == b""

@@ -1,0 +1,38 @@
+"""Every Python block of the README and the documentation runs as it stands."""
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+import labtree
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    with warnings.catch_warnings(), labtree.use_workspace(None):
+        warnings.simplefilter("error")
+        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            exec(compile(block, str(page), "exec"), namespace)
+    labtree.use_workspace(None)
+
+
+def test_the_readme_has_the_two_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("pip install . && labtree demo\n") == 1
+    assert text.count('pip install -e ".[test]" && pytest\n') == 1
+
+
+def test_pages_link_to_files_that_are_there():
+    for page in PAGES:
+        for target in re.findall(
+            r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")
+        ):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
