@@ -8,18 +8,45 @@ that the import itself stays quick.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from labtree.accessors import msw as _msw  # noqa: F401, registers .msw
+from labtree.accessors import session as _session  # noqa: F401, registers .session
 from labtree.accessors import workspace as _workspace  # noqa: F401, registers .ws
 from labtree.errors import (
     CheckpointError,
     ConfigurationError,
+    DataError,
     FormatError,
     ItemNotFoundError,
     LabtreeError,
+    LossWarning,
+    MissingDependencyError,
     SessionError,
     WorkspaceError,
 )
 
 if TYPE_CHECKING:
+    from labtree.interop.neo import from_neo, to_neo
+    from labtree.interop.nwb import export_nwb
+    from labtree.interop.pynapple import from_pynapple, to_pynapple
+    from labtree.interop.spikelab import import_spikelab
+    from labtree.interop.spikelab_export import export_spikelab
+    from labtree.interop.spikelab_objects import from_spikelab
+    from labtree.objects.pairwise import matrix_values, pairwise_matrix, pairwise_stack
+    from labtree.objects.rate_data import rate_data
+    from labtree.objects.rate_slice_stack import rate_slice_stack
+    from labtree.objects.selection import select_slices, select_units
+    from labtree.objects.spike_data import spike_data
+    from labtree.objects.spike_slice_stack import slices_of, spike_slice_stack
+    from labtree.objects.spike_trains import (
+        binned_spike_counts,
+        concatenate_time,
+        concatenate_units,
+        select_time,
+        spike_counts,
+        trains,
+        unit_train,
+    )
+    from labtree.objects.unit_attributes import unit_attributes
     from labtree.workspace.active import active_workspace, use_workspace
     from labtree.workspace.files import load_item, load_workspace, open_workspace
     from labtree.workspace.manager import WorkspaceManager, get_workspace_manager
@@ -29,11 +56,19 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it; a name equal to its module is that module.
 _HOMES: dict[str, str] = {
+    "LabelEvent": "labtree.recording.models",
+    "Recorder": "labtree.recording.recorder",
+    "SaveState": "labtree.pipeline.sessions",
+    "StepResult": "labtree.pipeline.steps",
+    "StreamInfo": "labtree.recording.models",
     "WorkspaceManager": "labtree.workspace.manager",
     "active_workspace": "labtree.workspace.active",
+    "aligned_windows": "labtree.recording.aligned",
+    "batches": "labtree.recording.window_arrays",
     "binned_spike_counts": "labtree.objects.spike_trains",
     "concatenate_time": "labtree.objects.spike_trains",
     "concatenate_units": "labtree.objects.spike_trains",
+    "create_session": "labtree.pipeline.sessions",
     "create_workspace": "labtree.workspace.verbs",
     "export_nwb": "labtree.interop.nwb",
     "export_spikelab": "labtree.interop.spikelab_export",
@@ -42,20 +77,34 @@ _HOMES: dict[str, str] = {
     "from_spikelab": "labtree.interop.spikelab_objects",
     "get_workspace_manager": "labtree.workspace.manager",
     "import_spikelab": "labtree.interop.spikelab",
+    "iter_aligned_windows": "labtree.recording.aligned",
+    "iter_labeled_windows": "labtree.recording.windows",
+    "iter_target_windows": "labtree.recording.targets",
+    "labeled_windows": "labtree.recording.windows",
     "load_item": "labtree.workspace.files",
+    "load_session": "labtree.pipeline.checkpoints",
     "load_workspace": "labtree.workspace.files",
     "matrix_values": "labtree.objects.pairwise",
+    "mea": "labtree.mea",
+    "msw": "labtree.msw",
+    "open": "labtree.opening",
+    "open_session": "labtree.opening",
     "open_workspace": "labtree.workspace.files",
     "pairwise_matrix": "labtree.objects.pairwise",
     "pairwise_stack": "labtree.objects.pairwise",
+    "peri_event_spikes": "labtree.objects.spike_events",
     "rate_data": "labtree.objects.rate_data",
     "rate_slice_stack": "labtree.objects.rate_slice_stack",
     "select_time": "labtree.objects.spike_trains",
-    "select_units": "labtree.objects.spike_trains",
+    "select_slices": "labtree.objects.selection",
+    "select_units": "labtree.objects.selection",
     "slices_of": "labtree.objects.spike_slice_stack",
     "spike_counts": "labtree.objects.spike_trains",
     "spike_data": "labtree.objects.spike_data",
     "spike_slice_stack": "labtree.objects.spike_slice_stack",
+    "split_sessions_by_stream": "labtree.recording.session",
+    "step": "labtree.pipeline.steps",
+    "target_windows": "labtree.recording.targets",
     "to_neo": "labtree.interop.neo",
     "to_pynapple": "labtree.interop.pynapple",
     "trains": "labtree.objects.spike_trains",
@@ -67,19 +116,48 @@ _HOMES: dict[str, str] = {
 __all__ = [
     "CheckpointError",
     "ConfigurationError",
+    "DataError",
     "FormatError",
     "ItemNotFoundError",
     "LabtreeError",
+    "LossWarning",
+    "MissingDependencyError",
     "SessionError",
     "WorkspaceError",
     "WorkspaceManager",
     "__version__",
     "active_workspace",
+    "binned_spike_counts",
+    "concatenate_time",
+    "concatenate_units",
     "create_workspace",
+    "export_nwb",
+    "export_spikelab",
+    "from_neo",
+    "from_pynapple",
+    "from_spikelab",
     "get_workspace_manager",
+    "import_spikelab",
     "load_item",
     "load_workspace",
+    "matrix_values",
     "open_workspace",
+    "pairwise_matrix",
+    "pairwise_stack",
+    "rate_data",
+    "rate_slice_stack",
+    "select_slices",
+    "select_time",
+    "select_units",
+    "slices_of",
+    "spike_counts",
+    "spike_data",
+    "spike_slice_stack",
+    "to_neo",
+    "to_pynapple",
+    "trains",
+    "unit_attributes",
+    "unit_train",
     "use_workspace",
 ]
 

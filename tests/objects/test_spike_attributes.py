@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,6 +147,33 @@ def test_columns_instead_of_one_dict_a_unit():
     assert records[0]["depth"] == 10.0
     assert records[0]["position"].tolist() == [1, 2]
     assert set(records[1]) == {"channel"}
+
+
+def test_a_table_with_a_row_for_each_unit():
+    table = pd.DataFrame(
+        {
+            "channel": pd.array([3, None], "Int64"),
+            "depth": [10.0, np.nan],
+            "name": ["a", None],
+            "good": [True, False],
+        },
+        index=[7, 9],
+    )
+    ds = with_attributes(table, 2)
+    assert ds.channel.dtype == np.int64
+    assert ds.good.dtype == bool
+    assert labtree.unit_attributes(ds) == [
+        {"channel": 3, "depth": 10.0, "name": "a", "good": True},
+        {"good": False},
+    ]
+    with pytest.raises(ValueError, match="each column needs 3 values"):
+        with_attributes(table, 3)
+
+
+@pytest.mark.parametrize("values", ["ab", b"ab", 3, np.array(3), None])
+def test_a_column_must_be_one(values):
+    with pytest.raises(ValueError, match="'x' must be a column with one value for each unit"):
+        with_attributes({"x": values}, 2)
 
 
 def test_columns_for_no_units():

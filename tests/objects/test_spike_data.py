@@ -125,14 +125,14 @@ def test_raw_data_with_times_or_a_rate():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"length": -1}, "length must not be negative, found -1 ms"),
+        ({"length": -1}, "length must not be negative, found -1.0 ms"),
         ({"length": math.nan}, "length must be finite, found nan"),
         ({"length": math.inf}, "length must be finite, found inf"),
         ({"length": "10"}, "length must be a number in ms, found '10'"),
         ({"length": True}, "length must be a number in ms"),
         ({"start_time": math.nan}, "start_time must be finite"),
         ({"start_time": None}, "start_time must be a number in ms, found None"),
-        ({"start_time": 2}, "unit 1 has a spike at 0.0 ms, before start_time 2 ms"),
+        ({"start_time": 2}, "unit 1 has a spike at 0.0 ms, before start_time 2.0 ms"),
         ({"length": 0.5}, r"unit 0 has a spike at 1.0 ms, after the end .* at 0.5 ms"),
         ({"n_units": 1}, "n_units is 1, but there are 2 trains"),
         ({"neuron_attributes": [{}]}, "neuron_attributes has 1 items, expected 2"),

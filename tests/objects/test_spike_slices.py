@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import labtree
 from labtree.objects import spike_slice_stack as room
 from labtree.testing.exactness import assert_same
-from labtree.testing.spikes import synthetic_spike_slice_stack
+from labtree.testing.spikes import synthetic_rate_slice_stack, synthetic_spike_slice_stack
 
 times = st.floats(-10, 20)
 
@@ -126,14 +126,47 @@ def test_wrong_slices_are_said(slices, windows, words):
 def test_validate_finds_damage():
     ds = synthetic_spike_slice_stack(3, 4)
     room.validate(ds)
-    length = ds.length.copy(data=[200.0, 200.0, 1.0, 200.0])
+    length = ("slice", [200.0, 200.0, 1.0, 200.0])
     for damaged, words in [
         (ds.isel(unit=[0]), r"write labtree.select_units"),
         (ds.isel(slice=[0]), "counts"),
         (ds.assign(length=length), "slice 2: unit .* after the end of the recording"),
-        (ds.drop_vars("length"), "needs the variable 'length'"),
+        (ds.assign_attrs(length=1), "slice 0: unit .* after the end of the recording"),
         (ds.assign_attrs(labtree_kind="x").drop_attrs(deep=False), "attribute 'start_time'"),
         (ds.assign(spike_times=ds.spike_times[::-1]), "must be sorted"),
     ]:
         with pytest.raises(ValueError, match=words):
             room.validate(damaged)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(-4, 3), max_size=6))
+def test_select_slices_in_any_order(chosen):
+    stack = synthetic_spike_slice_stack(3, 4)
+    stack = stack.assign_attrs(slice_metadata=[{"at": at} for at in range(4)])
+    whole = labtree.slices_of(stack)
+    part = labtree.select_slices(stack, chosen)
+    found = labtree.slices_of(part)
+    assert len(found) == len(chosen)
+    for one, at in zip(found, chosen, strict=True):
+        assert_same(one, whole[at])
+    assert part.slice_start.values.tolist() == stack.slice_start.values[chosen].tolist()
+    if chosen:
+        room.validate(part)
+
+
+def test_select_slices_of_other_kinds_and_by_mask():
+    rates = synthetic_rate_slice_stack(2, 3, 4)
+    part = labtree.select_slices(rates, rates.slice_start > 6)
+    assert np.array_equal(part.rate, rates.rate[:, :, 2:])
+    assert labtree.select_slices(rates, 1).sizes["slice"] == 1
+    with pytest.raises(ValueError, match="there is no slice 4: the Dataset holds 4 slices"):
+        labtree.select_slices(rates, [4])
+    with pytest.raises(ValueError, match="expected 'slice'"):
+        labtree.select_slices(part.isel(slice=0), [0])
+
+
+def test_metadata_of_slices_must_match_them():
+    stack = labtree.spike_slice_stack([part(metadata={"a": 1})] * 2, WINDOWS)
+    with pytest.raises(ValueError, match=r"write labtree.select_slices\(ds, ...\)"):
+        room.validate(stack.assign_attrs(slice_metadata=[{}]))

@@ -256,7 +256,9 @@ def test_concatenate_units(first, second):
 
 def test_concatenate_units_says_what_differs():
     one = labtree.spike_data([[1.0]], length=10)
-    with pytest.raises(ValueError, match="part 0 has length 10 ms, part 1 has 5 ms: cut both"):
+    with pytest.raises(
+        ValueError, match=r"part 0 has length 10.0 ms, part 1 has 5.0 ms: cut both"
+    ):
         labtree.concatenate_units([one, labtree.spike_data([[1.0]], length=5)])
     with pytest.raises(ValueError, match="start_time"):
         labtree.concatenate_units([one, labtree.spike_data([[1.0]], length=10, start_time=1)])

@@ -80,7 +80,7 @@ def test_sort_rows(rows):
 def test_count_in_rows(rows):
     samples, row_size = flat(rows)
     expected = [sum(value > 0 for value in row) for row in rows]
-    assert ragged.count_in_rows(samples > 0, row_size).tolist() == expected
+    assert ragged.count_in_rows(np.flatnonzero(samples > 0), row_size).tolist() == expected
 
 
 @settings(deadline=None, max_examples=60)

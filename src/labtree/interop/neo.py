@@ -76,15 +76,15 @@ def from_neo(obj: Any) -> xr.Dataset:
         Of :func:`labtree.spike_data`, from the first start to the last stop; annotations
         become attributes of the units.
 
-    Warns
-    -----
-    LossWarning
-        If there are signals, events, epochs or waveforms that do not come along.
-
     Raises
     ------
     DataError
         A ValueError, if this is none of them, or a Block of several Segments.
+
+    Warns
+    -----
+    LossWarning
+        If there are signals, events, epochs or waveforms that do not come along.
     """
     metadata = None
     if hasattr(obj, "segments"):

@@ -67,16 +67,16 @@ def export_nwb(
     -------
     Path
 
-    Warns
-    -----
-    LossWarning
-        If something in the workspace has no place in NWB.
-
     Raises
     ------
     DataError
         A ValueError, if there are neither spike trains nor rates, or the start has no
         time zone.
+
+    Warns
+    -----
+    LossWarning
+        If something in the workspace has no place in NWB.
 
     Notes
     -----
@@ -87,6 +87,9 @@ def export_nwb(
     """
     pynwb = require("pynwb", purpose=_PURPOSE, extra="nwb")
     target = Path(path)
+    own = tree.ws.path
+    if own is not None and own.resolve() == target.resolve():
+        raise DataError(f"{target} is the file of this workspace: export under another name")
     items, others = _items(tree)
     if not items:
         raise DataError("the workspace holds neither spike_data nor rate_data to export")
@@ -129,7 +132,8 @@ def export_nwb(
         else:
             module.add(units)
     module.add(_workspace_table(tree, items, zero))
-    module.add(_metadata_table(items))
+    if any(True for ds in items.values() for _ in _leaves(ds.attrs.get("metadata", {}))):
+        module.add(_metadata_table(items))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         new = Path(folder) / target.name
         with pynwb.NWBHDF5IO(new, "w") as io:

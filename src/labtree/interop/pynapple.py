@@ -38,15 +38,15 @@ def to_pynapple(ds: xr.Dataset) -> Any:
     pynapple.TsGroup or pynapple.TsdFrame
         Attributes of the units, one value for each, become its metadata.
 
-    Warns
-    -----
-    LossWarning
-        If the Dataset has what pynapple has no place for.
-
     Raises
     ------
     DataError
         A ValueError, if this is another kind, or a recording of no duration.
+
+    Warns
+    -----
+    LossWarning
+        If the Dataset has what pynapple has no place for.
     """
     nap = require("pynapple", purpose="conversion to pynapple", extra="pynapple")
     kind = ds.attrs.get("labtree_kind")

@@ -44,21 +44,27 @@ def export_spikelab(
     Path
         Of the ``.h5`` file.
 
-    Warns
-    -----
-    LossWarning
-        With ``on_loss="warn"``, if something was changed or left out.
-
     Raises
     ------
     DataError
         A ValueError, with ``on_loss="raise"``, that lists what the format cannot hold.
+
+    Warns
+    -----
+    LossWarning
+        With ``on_loss="warn"``, if something was changed or left out.
     """
     if on_loss not in ("raise", "warn"):
         raise DataError(f'on_loss must be "raise" or "warn", found {on_loss!r}')
     target = Path(path)
     if target.suffix != ".h5":
         target = target.with_name(target.name + ".h5")
+    own = tree.ws.path
+    if own is not None and own.resolve() == target.resolve():
+        raise DataError(
+            f"{target} is the file of this workspace: export it under another name, as "
+            "SpikeLab's format cannot hold all of it"
+        )
     index_target = target.with_suffix(".json")
     with temporary_path(target) as new, temporary_path(index_target) as new_index:
         with h5py.File(new, "w") as file:

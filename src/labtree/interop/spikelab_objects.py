@@ -122,4 +122,7 @@ def _workspace(obj: Any) -> xr.DataTree:
             info = obj.get_info(namespace, key) or {}
             value = _or_itself(obj.get(namespace, key))
             items.append(Item(namespace, key, value, info.get("created_at"), info.get("note")))
-    return build_workspace(obj.workspace_id, obj.name, obj.created_at, items)
+    tree, refused = build_workspace(obj.workspace_id, obj.name, obj.created_at, items)
+    if refused:
+        raise DataError("the workspace holds what cannot be kept:\n" + "\n".join(refused))
+    return tree

@@ -289,7 +289,11 @@ class _Reader:
             spike_data.validate(ds)
         except DataError as error:
             where = "/" + "/".join(path)
-            self.problems.append(f"{where}: came in as it is, but is not valid: {error}")
+            self.problems.append(
+                f"{where}: came in as a plain dataset, as it is not valid: {error}"
+            )
+            # Nothing is lost, and nothing takes it for valid spike trains.
+            del ds.attrs["labtree_kind"]
         return ds
 
     def spike_slices(self, gid: Any, path: tuple[str, ...]) -> xr.Dataset:

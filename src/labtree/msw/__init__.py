@@ -1,1 +1,79 @@
 """Murine Shift Work: names, formats, codec, models, trial tables."""
+
+from labtree.msw.alignment import Alignment, decode_barcodes, fit_clock
+from labtree.msw.codec import TrialDataError, load_trial_data, save_trial_data
+from labtree.msw.containers import (
+    AcquisitionInfo,
+    ContainerReport,
+    enumerate_acquisitions,
+    validate_container,
+)
+from labtree.msw.damage import DamageWarning
+from labtree.msw.errors import (
+    MissingFileError,
+    TrialTableError,
+    UnknownNameError,
+    UnsafePickleError,
+)
+from labtree.msw.frames import trials_to_frame
+from labtree.msw.loading import SessionList, load_acquisition, load_session, load_subject
+from labtree.msw.measures import align_trials
+from labtree.msw.merge import concat_trials
+from labtree.msw.models import MswSession, ValidationResult
+from labtree.msw.names import (
+    identify_namespace_version,
+    make_acquisition_basename,
+    make_container_name,
+    make_file_name,
+    make_subject,
+    parse_acquisition_basename,
+    parse_container_name,
+    parse_file_name,
+    parse_session_basename,
+    parse_subject,
+)
+from labtree.msw.paths import generate_session_paths
+from labtree.msw.trees import trials_from_xarray
+from labtree.msw.validation import validate_session
+from labtree.msw.writer import TrialWriter
+
+__all__ = [
+    "AcquisitionInfo",
+    "Alignment",
+    "ContainerReport",
+    "DamageWarning",
+    "MissingFileError",
+    "MswSession",
+    "SessionList",
+    "TrialDataError",
+    "TrialTableError",
+    "TrialWriter",
+    "UnknownNameError",
+    "UnsafePickleError",
+    "ValidationResult",
+    "align_trials",
+    "concat_trials",
+    "decode_barcodes",
+    "enumerate_acquisitions",
+    "fit_clock",
+    "generate_session_paths",
+    "identify_namespace_version",
+    "load_acquisition",
+    "load_session",
+    "load_subject",
+    "load_trial_data",
+    "make_acquisition_basename",
+    "make_container_name",
+    "make_file_name",
+    "make_subject",
+    "parse_acquisition_basename",
+    "parse_container_name",
+    "parse_file_name",
+    "parse_session_basename",
+    "parse_subject",
+    "save_trial_data",
+    "trials_from_xarray",
+    "trials_to_frame",
+    "validate_container",
+    "validate_session",
+]

@@ -40,7 +40,7 @@ def keep_dataset(dataset: xr.Dataset, path: str = "obj") -> xr.Dataset:
 
 def return_dataset(dataset: xr.Dataset) -> xr.Dataset:
     """Return the dataset that :func:`keep_dataset` was given."""
-    copy = dataset.copy(deep=True)
+    copy = dataset.copy()
     names = copy.attrs.pop("labtree_names", None)
     return copy.rename(names) if names else copy
 

@@ -103,7 +103,7 @@ def _dataset(pieces: Pieces, about: dict[str, Any], rows: int, path: str) -> xr.
 
 
 def _pieces(dataset: xr.Dataset) -> dict[str, np.ndarray]:
-    return {str(name): np.array(variable.data) for name, variable in dataset.variables.items()}
+    return {str(name): variable.data for name, variable in dataset.variables.items()}
 
 
 def dataset_to_frame(dataset: xr.Dataset) -> pd.DataFrame:

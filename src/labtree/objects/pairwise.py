@@ -177,9 +177,8 @@ def _build(
         extra = tuple(f"label_{axis}" for axis in range(1, along.ndim))
         coords["label_i"] = exact_variable(("unit_i", *extra), along)
         coords["label_j"] = exact_variable(("unit_j", *extra), along)
-    attrs: dict[str, Any] = {"labtree_kind": kind}
-    if metadata:
-        attrs["metadata"] = dict(metadata)
+    attrs: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
+    attrs["labtree_kind"] = kind
     ds = xr.Dataset(variables, coords, attrs)
     _validate(ds, kind)
     return ds

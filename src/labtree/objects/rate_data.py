@@ -65,8 +65,8 @@ def rate_data(
         )
     if unit not in RATE_UNITS:
         raise DataError(f"unit must be one of {RATE_UNITS}, found {unit!r}")
-    coords = attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
-    coords["time"] = xr.Variable("time", time, {"units": "ms"})
+    coords = {"time": xr.Variable("time", time, {"units": "ms"})}
+    coords |= attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
     attrs = {} if unit is None else {"units": unit}
     ds = xr.Dataset(
         {"rate": xr.Variable(("unit", "time"), values, attrs)}, coords, {"labtree_kind": KIND}

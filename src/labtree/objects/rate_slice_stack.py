@@ -64,16 +64,14 @@ def rate_slice_stack(
         raise DataError(
             f"event_stack needs at least one slice and one sample, found shape {values.shape}"
         )
-    coords = attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
-    coords["time"] = xr.Variable(
-        "time",
-        np.arange(values.shape[1]) * float(step),
-        {"units": "ms", "long_name": "time from the start of the slice"},
-    )
+    relative = {"units": "ms", "long_name": "time from the start of the slice"}
+    coords = {"time": xr.Variable("time", np.arange(values.shape[1]) * float(step), relative)}
+    coords |= slice_coords(times, values.shape[2])
+    coords |= attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
     ds = xr.Dataset(
         {"rate": xr.Variable(("unit", "time", "slice"), values)},
-        coords | slice_coords(times, values.shape[2]),
-        {"labtree_kind": KIND, "step_size": step.item()},
+        coords,
+        {"step_size": step.item(), "labtree_kind": KIND},
     )
     validate(ds)
     return ds

@@ -20,6 +20,7 @@ __all__ = [
     "KIND",
     "assemble",
     "check_bounds",
+    "exact_float",
     "flat_trains",
     "spike_data",
     "summary",
@@ -133,9 +134,10 @@ def assemble(
         dims = ("raw_channel", "raw_sample")[-data.ndim :]
         variables["raw_data"] = xr.Variable(dims, data)
         coords["raw_time"] = xr.Variable("raw_sample", time, {"units": "ms"})
-    attrs: dict[str, Any] = {"labtree_kind": KIND, "start_time": start_time, "length": length}
+    attrs: dict[str, Any] = {"start_time": start_time, "length": length}
     if metadata:
         attrs["metadata"] = dict(metadata)
+    attrs["labtree_kind"] = KIND
     return xr.Dataset(variables, coords, attrs)
 
 
@@ -223,7 +225,7 @@ def require_ragged(ds: xr.Dataset) -> None:
     if wrong:
         raise DataError(
             f"{wrong[0]}. Rows and spikes must be selected together: instead of "
-            "ds.isel(unit=...) write labtree.select_units(ds, ...)"
+            "ds.isel(unit=...) write labtree.select_units(ds, ...), of slices select_slices"
         )
 
 
@@ -299,7 +301,12 @@ def _number(name: str, value: Any) -> float:
         raise DataError(f"{name} must be a number in ms, found {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise DataError(f"{name} must be finite, found {value}")
-    return value
+    return exact_float(value)
+
+
+def exact_float(value: float) -> float:
+    """Give a number as float, or as the int that it is where a float would round it."""
+    return float(value) if float(value) == value else value
 
 
 def _whole(value: float) -> float:
@@ -312,8 +319,7 @@ def _last(spike_times: Array, start_time: float) -> float:
         return 0.0
     last = spike_times.max().item()
     # A spike before the start is for validate to find, not to be hidden by a length < 0.
-    length = max(last - _whole(start_time), 0)
-    return float(length) if float(length) == length else length
+    return exact_float(max(last - _whole(start_time), 0))
 
 
 def _raw(raw_data: Any, raw_time: Any) -> tuple[Array, Array] | None:

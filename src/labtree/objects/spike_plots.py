@@ -128,7 +128,7 @@ def plot_spike_slice_stack(
     """
     n_slices, n_units = ds["row_size"].shape
     start = ds.attrs["start_time"]
-    length = float(ds["length"].values.min())
+    length = float(np.min(ds["length"].values if "length" in ds else ds.attrs["length"]))
     n_bins = 50
     # A bin that no slice fills says nothing: the shortest slice bounds them.
     edges = start + np.linspace(0, length or 1.0, n_bins + 1)

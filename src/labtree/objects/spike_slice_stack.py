@@ -42,8 +42,9 @@ def spike_slice_stack(
     Returns
     -------
     Dataset
-        ``spike_times(spike)`` in ms on the clock of each slice, ``row_size(slice, unit)``,
-        ``length(slice)`` in ms; ``slice_start`` and ``slice_end`` along ``slice``.
+        ``spike_times(spike)`` in ms on the clock of each slice, ``row_size(slice, unit)``;
+        ``slice_start`` and ``slice_end`` along ``slice``; attributes ``start_time`` and
+        ``length`` in ms. Lengths that differ are a variable ``length(slice)``.
 
     Raises
     ------
@@ -89,17 +90,21 @@ def spike_slice_stack(
             np.stack([part["row_size"].values for part in slices]),
             {ragged.SAMPLE_DIMENSION: "spike"},
         ),
-        "length": xr.Variable(
-            "slice", [part.attrs["length"] for part in slices], {"units": "ms"}
-        ),
     }
+    lengths = [part.attrs["length"] for part in slices]
+    attrs: dict[str, Any] = {"start_time": start_time}
+    # One length is an attribute, so that a list of items need not read it.
+    if len(set(lengths)) == 1:
+        attrs["length"] = lengths[0]
+    else:
+        variables["length"] = xr.Variable("slice", lengths, {"units": "ms"})
     raw, raw_coords = _raw(slices)
     coords = slice_coords(times, len(slices)) | raw_coords
     coords |= _attributes(slices, neuron_attributes, n_units)
-    attrs: dict[str, Any] = {"labtree_kind": KIND, "start_time": start_time}
     metadata = [part.attrs.get("metadata", {}) for part in slices]
     if any(metadata):
         attrs["slice_metadata"] = metadata
+    attrs["labtree_kind"] = KIND
     ds = xr.Dataset(variables | raw, coords, attrs)
     validate(ds)
     return ds
@@ -125,6 +130,7 @@ def slices_of(ds: xr.Dataset) -> list[xr.Dataset]:
     attributes = records(own, ("slice", "unit"))
     spikes = ragged.split_rows(ds["spike_times"].values, ds["row_size"].values.sum(axis=1))
     metadata = ds.attrs.get("slice_metadata", [None] * n_slices)
+    lengths = _lengths(ds)
     raw: list[Any] = [None] * n_slices
     if "raw_data" in ds:
         parts = ragged.split_rows(np.arange(ds.sizes["raw_sample"]), ds["raw_row_size"].values)
@@ -134,7 +140,7 @@ def slices_of(ds: xr.Dataset) -> list[xr.Dataset]:
         spike_data.assemble(
             spikes[at],
             ds["row_size"].values[at],
-            length=ds["length"].values[at].item(),
+            length=lengths[at],
             start_time=ds.attrs["start_time"],
             neuron_attributes=attributes[at * n_units : (at + 1) * n_units],
             metadata=metadata[at],
@@ -149,23 +155,33 @@ def validate(ds: xr.Dataset) -> None:
     spike_data.require_variables(
         ds,
         KIND,
-        {"spike_times": ("spike",), "row_size": ("slice", "unit"), "length": ("slice",)},
+        {"spike_times": ("spike",), "row_size": ("slice", "unit")},
     )
     spike_data.require_ragged(ds)
     if "start_time" not in ds.attrs:
         raise DataError(f"a {KIND} needs the attribute 'start_time' in ms")
+    if "length" not in ds.attrs and "length" not in ds.variables:
+        raise DataError(
+            f"a {KIND} needs the attribute, or along 'slice' the variable, 'length'"
+        )
     n_slices = ds.sizes["slice"]
     if n_slices == 0:
         raise DataError(f"a {KIND} needs at least one slice")
     check_slice_times(ds, n_slices)
+    n_metadata = len(ds.attrs.get("slice_metadata", range(n_slices)))
+    if n_metadata != n_slices:
+        raise DataError(
+            f"slice_metadata has {n_metadata} items for {n_slices} slices. Instead of "
+            "ds.isel(slice=...) write labtree.select_slices(ds, ...)"
+        )
     spike_times, row_size = ds["spike_times"].values, ds["row_size"].values
     spike_data.check_trains(spike_times, row_size)
     start_time = ds.attrs["start_time"]
-    lengths = ds["length"].values
     parts = ragged.split_rows(spike_times, row_size.sum(axis=1))
-    for at, (part, counts, length) in enumerate(zip(parts, row_size, lengths, strict=True)):
+    rows = zip(parts, row_size, _lengths(ds), strict=True)
+    for at, (part, counts, length) in enumerate(rows):
         try:
-            spike_data.check_bounds(part, counts, start_time, length.item())
+            spike_data.check_bounds(part, counts, start_time, length)
         except DataError as error:
             raise DataError(f"slice {at}: {error}") from None
 
@@ -175,16 +191,22 @@ def summary(ds: xr.Dataset) -> dict[str, Any]:
 
     The length is a pair of the shortest and the longest where slices differ.
     """
-    lengths = ds["length"].values
+    lengths = _lengths(ds)
     length: float | list[float] | None = None
-    if lengths.size:
-        low, high = float(lengths.min()), float(lengths.max())
+    if lengths:
+        low, high = float(min(lengths)), float(max(lengths))
         length = low if low == high else [low, high]
     return {
         "N_slices": int(ds.sizes["slice"]),
         "N_units": int(ds.sizes["unit"]),
         "length_ms": length,
     }
+
+
+def _lengths(ds: xr.Dataset) -> list[float]:
+    if "length" in ds.variables:
+        return list(ds["length"].values.tolist())
+    return [ds.attrs["length"]] * ds.sizes["slice"]
 
 
 def _same(what: str, values: Sequence[Any]) -> Any:

@@ -1,7 +1,7 @@
-"""Verbs on ragged spike trains, each without a loop over units or spikes.
+"""Verbs on ragged spike trains, none of which loops over spikes.
 
-They take and return the Datasets of :func:`labtree.spike_data`; ``select_units`` also
-takes the other kinds. ``ds.isel(unit=...)`` alone would leave the spikes behind.
+They take and return the Datasets of :func:`labtree.spike_data`. Units are selected in
+:mod:`labtree.objects.selection`.
 """
 
 import math
@@ -22,7 +22,6 @@ __all__ = [
     "concatenate_time",
     "concatenate_units",
     "select_time",
-    "select_units",
     "spike_counts",
     "trains",
     "unit_train",
@@ -72,57 +71,6 @@ def trains(ds: xr.Dataset) -> list[NDArray[Any]]:
     return ragged.split_rows(ds["spike_times"].values, ds["row_size"].values)
 
 
-def select_units(ds: xr.Dataset, units: Any) -> xr.Dataset:
-    """Select units, and with them their spikes.
-
-    Parameters
-    ----------
-    ds : Dataset
-        Of any kind with units; of a pairwise kind both dimensions are selected.
-    units : int, slice, array-like of int or bool
-        Positions in the order wanted, or a mask such as ``ds.channel == 3``.
-
-    Raises
-    ------
-    DataError
-        A ValueError, if there is no such unit.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> ds = labtree.spike_data(
-    ...     [[1.0], [2.0, 3.0], [4.0]], neuron_attributes={"channel": [3, 4, 3]}
-    ... )
-    >>> labtree.trains(labtree.select_units(ds, ds.channel == 3))
-    [array([1.]), array([4.])]
-    """
-    dims = [dim for dim in ("unit", "unit_i", "unit_j") if dim in ds.sizes]
-    if not dims:
-        raise DataError(
-            f"nothing to select from: dimensions {tuple(ds.sizes)}, expected 'unit'"
-        )
-    n_units = ds.sizes[dims[0]]
-    if isinstance(units, slice):
-        positions = np.arange(n_units)[units]
-    else:
-        chosen = np.atleast_1d(np.asarray(units))
-        if chosen.dtype == bool and chosen.shape != (n_units,):
-            raise DataError(
-                f"a mask needs one value for each of {n_units} units, found {chosen.size}"
-            )
-        positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        if positions.size == 0:
-            positions = positions.astype(np.int64)
-        if positions.dtype.kind not in "iu" or positions.ndim != 1:
-            raise DataError(f"units must be positions or a mask, found {units!r}")
-        outside = positions[(positions < -n_units) | (positions >= n_units)]
-        if outside.size:
-            raise DataError(
-                f"there is no unit {outside[0]}: the Dataset holds {n_units} units, from 0"
-            )
-    return ragged.isel(ds, dict.fromkeys(dims, positions))
-
-
 def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
     """Cut out a stretch of time; times stay on the clock of the recording.
 
@@ -151,7 +99,7 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
     >>> ds = labtree.spike_data([[1.0, 5.0], [2.0]], length=10)
     >>> part = labtree.select_time(ds, 2, 6)
     >>> labtree.trains(part), part.start_time, part.length
-    ([array([5.]), array([2.])], 2, 4)
+    ([array([5.]), array([2.])], 2.0, 4.0)
     """
     _only(ds, "select_time", spike_data.KIND, rate_data.KIND)
     if not start <= stop:
@@ -169,15 +117,17 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
         )
     times = ds["spike_times"].values
     last = max(end, times.max().item()) if times.size else end
-    inside = _inside(times, start, stop if stop < end else last, last)
+    inside = np.flatnonzero(_inside(times, start, stop if stop < end else last, last))
     row_size = ds["row_size"]
     counts = ragged.count_in_rows(inside, row_size.values)
-    indexers: dict[str, Any] = {"spike": np.flatnonzero(inside)}
+    indexers: dict[str, Any] = {"spike": inside}
     if "raw_time" in ds.variables:
         kept = _inside(ds["raw_time"].values, start, stop, end)
         indexers["raw_sample"] = np.flatnonzero(kept)
     part = ds.isel(indexers).assign(row_size=row_size.copy(data=counts))
-    return part.assign_attrs(start_time=start, length=stop - start)
+    return part.assign_attrs(
+        start_time=spike_data.exact_float(start), length=spike_data.exact_float(stop - start)
+    )
 
 
 def spike_counts(ds: xr.Dataset) -> xr.DataArray:
@@ -302,7 +252,7 @@ def concatenate_time(datasets: Sequence[xr.Dataset], *, gap: float = 0.0) -> xr.
     joined = spike_data.assemble(
         spike_times,
         row_size,
-        length=end - start_time,
+        length=spike_data.exact_float(end - start_time),
         start_time=start_time,
         neuron_attributes=attributes[0],
         metadata=_metadata(parts),

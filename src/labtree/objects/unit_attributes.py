@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 Array: TypeAlias = NDArray[Any]
-Attributes: TypeAlias = Sequence[Mapping[str, Any] | None] | Mapping[str, Any]
+Attributes: TypeAlias = Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | pd.DataFrame
 
 
 class Column(NamedTuple):
@@ -64,8 +65,8 @@ def attribute_coords(
     ----------
     attributes : sequence of mappings, or mapping of columns, optional
         One mapping of names to values for each unit (None for a unit without any), or
-        for each name one column of values: an array, a masked array, or a list in which
-        None stands for a missing value.
+        for each name one column of values: an array, a masked array, a list in which
+        None stands for a missing value, or a pandas Series; or a DataFrame.
     dims : mapping of dimension to size
         Usually ``{"unit": n}``; with more dimensions the units follow in C order.
     taken : iterable of str
@@ -235,9 +236,9 @@ def alike(first: Any, second: Any) -> bool:
 
 
 def _columns(attributes: Attributes, n: int, argument: str) -> dict[str, Column]:
-    if isinstance(attributes, Mapping):
+    if isinstance(attributes, Mapping | pd.DataFrame):
         names: list[Any] = list(attributes)
-        given = {name: _given_column(attributes[name]) for name in names}
+        given = {name: _given_column(attributes[name], name, argument) for name in names}
         wrong = {
             name: len(item.values) for name, item in given.items() if len(item.values) != n
         }
@@ -264,7 +265,7 @@ def _columns(attributes: Attributes, n: int, argument: str) -> dict[str, Column]
         raise DataError(
             f"{argument}: names must be strings, found {strange[0]!r}; write str(name)"
         )
-    if isinstance(attributes, Mapping):
+    if isinstance(attributes, Mapping | pd.DataFrame):
         return given
     return {
         name: column(
@@ -274,16 +275,25 @@ def _columns(attributes: Attributes, n: int, argument: str) -> dict[str, Column]
     }
 
 
-def _given_column(values: Any) -> Column:
+def _given_column(values: Any, name: Any, argument: str) -> Column:
     if isinstance(values, Column):
         return values
+    if isinstance(values, str | bytes) or not np.iterable(values):
+        raise DataError(
+            f"{argument}: {name!r} must be a column with one value for each unit, "
+            f"found {values!r}"
+        )
+    if isinstance(values, pd.Series):
+        gaps = values.isna().tolist()
+        pairs = zip(values.tolist(), gaps, strict=True)
+        return column([ABSENT if gap else value for value, gap in pairs])
     if isinstance(values, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(values)
         inner = tuple(range(1, mask.ndim))
         missing = np.asarray(mask.any(axis=inner), dtype=bool)
         if not np.array_equal(missing, mask.all(axis=inner)):
             raise DataError(
-                "neuron_attributes: an array of a unit is missing whole or not at all"
+                f"{argument}: {name!r}: the array of a unit is missing whole or not at all"
             )
         return masked_column(values.data, missing)
     if isinstance(values, np.ndarray):

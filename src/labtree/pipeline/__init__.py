@@ -1,1 +1,1 @@
-"""Pipeline sessions: trees with steps and checkpoints."""
+"""Pipeline sessions: trees that steps fill, with checkpoints that resume."""

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,9 @@ def temporary_path(path: Path) -> Iterator[Path]:
 
 
 def replace_file(temporary: Path, path: Path) -> None:
-    """Put a finished file, safely on disk, in the place of `path`."""
+    """Put a finished file, safely on disk, in the place of `path`, for the same readers."""
+    with contextlib.suppress(OSError):
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode))
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

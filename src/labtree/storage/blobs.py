@@ -1,16 +1,19 @@
 """Arrays that lie as plain bytes in a source: read whole and checked, or in part."""
 
+import functools
 import math
 import zlib
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from labtree.errors import FormatError
+from labtree.storage.codecs import plain
 from labtree.storage.sources import BytesSource, FileSource, Source, as_bytes
 
-__all__ = ["Blob", "checksum"]
+__all__ = ["Blob", "checked_blob", "checksum", "plain_dtype"]
 
 # A gap between two pieces that is cheaper to read than a second read call.
 _GAP = 1 << 16
@@ -113,18 +116,15 @@ class Blob:
         self, result: np.ndarray, start: int, axes: list[range | np.ndarray], strides: list[int]
     ) -> None:
         """Read what lies between the first and last row in blocks, and cut out the rest."""
-        rows = axes[0]
         tail = self.shape[len(self.shape) - len(axes) + 1 :]
-        count = max(1, min(len(rows), _BLOCK // max(1, strides[0] * _spread(rows))))
-        for first in range(0, len(rows), count):
-            block = rows[first : first + count]
+        for first, block in _batches(axes[0], _BLOCK // strides[0]):
             low, high = _bounds(block)
             data = self._bytes(start + low * strides[0], (high + 1 - low) * strides[0])
             piece = np.frombuffer(data, self.dtype).reshape(high + 1 - low, *tail)
             for axis, positions in reversed(list(enumerate([block, *axes[1:]]))):
                 shifted = _shift(positions, low if axis == 0 else 0)
                 piece = piece[(slice(None),) * axis + (shifted,)]
-            result[first : first + count] = piece
+            result[first : first + len(block)] = piece
 
     def __reduce__(self) -> Any:
         source, offset = self.place
@@ -132,6 +132,51 @@ class Blob:
             # A scratch file dies with its process: the bytes travel instead.
             source, offset = BytesSource(self.read().tobytes(), self.name), 0
         return Blob, (source, offset, self.dtype, self.shape, self.crc, self.name)
+
+
+@functools.lru_cache(maxsize=256)
+def plain_dtype(text: str) -> np.dtype[Any]:
+    """Return the dtype of a plain array in a file.
+
+    Raises
+    ------
+    FormatError
+        If it is none that netCDF-4 has.
+    """
+    try:
+        dtype = np.dtype(str(text))
+    except (TypeError, ValueError):
+        dtype = np.dtype(object)
+    if not plain(dtype) and dtype != np.dtype("S1"):
+        raise FormatError(f"{text!r} is no dtype of a plain array")
+    return dtype
+
+
+def checked_blob(
+    source: FileSource,
+    offset: int,
+    dtype: np.dtype[Any],
+    shape: list[int],
+    crc: int | None,
+    name: str,
+) -> Blob:
+    """Return an array of a file, surely inside the file.
+
+    Raises
+    ------
+    FormatError
+        If it would be longer than what the file holds from `offset` on.
+    """
+    size = source.known[3]
+    numbers = all(type(number) is int and number >= 0 for number in (*shape, offset))
+    if not numbers or math.prod(shape) * dtype.itemsize > size - offset or offset > size:
+        raise FormatError(
+            f"{source.name}: {name} cannot be there: {dtype} of shape {tuple(shape)} from byte "
+            f"{offset} on, in a file of {size} bytes"
+        )
+    if math.prod(number or 1 for number in shape) * dtype.itemsize >= 1 << 62:
+        raise FormatError(f"{source.name}: {name}: no array has the shape {tuple(shape)}")
+    return Blob(source, offset, dtype, tuple(shape), crc, name)
 
 
 def _cut_short(source: Source, name: str, found: int, expected: int) -> str:
@@ -158,10 +203,17 @@ def _bounds(positions: range | np.ndarray) -> tuple[int, int]:
     return int(positions.min()), int(positions.max())
 
 
-def _spread(positions: range | np.ndarray) -> int:
-    """Rows of the file for each row that is wanted."""
+def _batches(
+    positions: range | np.ndarray, most: int, first: int = 0
+) -> Iterator[tuple[int, range | np.ndarray]]:
+    """Cut positions into batches that lie within `most` rows, and say where each begins."""
     low, high = _bounds(positions)
-    return -(-(high + 1 - low) // len(positions))
+    if high - low < most or len(positions) == 1:
+        yield first, positions
+        return
+    half = len(positions) // 2
+    yield from _batches(positions[:half], most, first)
+    yield from _batches(positions[half:], most, first + half)
 
 
 def _shift(positions: range | np.ndarray, low: int) -> slice | np.ndarray:

@@ -7,6 +7,7 @@ documents it (appendix "File format specifications") and the HDF5 dimension scal
 specification.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
 
 from labtree.storage.attributes import write_native
-from labtree.storage.sources import as_bytes
+from labtree.storage.blocks import write_blocks
+from labtree.storage.output import Output
 
-__all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions"]
+__all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions", "read_users"]
 
 #: What netCDF-4 puts before the name of a variable that is named like a dimension
 #: but is no coordinate of it.
@@ -63,7 +65,10 @@ class NetCDFWriter:
     """A new netCDF-4 file: groups, dimensions, variables, each written once."""
 
     def __init__(self, path: Path):
+        self._output = Output(path)
         access = h5p.create(h5p.FILE_ACCESS)
+        access.set_fileobj_driver(h5fd.fileobj_driver, self._output)
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
         access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V110)
         creation = h5p.create(h5p.FILE_CREATE)
         creation.set_link_creation_order(_ORDERED)
@@ -83,7 +88,6 @@ class NetCDFWriter:
         self.file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
         version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
         write_native(self.file, "_NCProperties", version)
-        self._raw = path.open("rb+", buffering=0)
 
     @staticmethod
     def _dataset_creation() -> Any:
@@ -119,21 +123,15 @@ class NetCDFWriter:
         if not array.size:
             return 0
         offset: int = variable.get_offset()
-        self._raw.seek(offset)
-        view = as_bytes(array)
-        while view:  # a full disk can take a part of it before it says so
-            view = view[self._raw.write(view) :]
+        self._output.write_at(offset, array)
         return offset
 
-    def write_part(self, variable: Any, key: tuple[slice, ...], array: np.ndarray) -> None:
-        """Write the values of a block of a variable."""
-        if array.size:
-            space = variable.get_space()
-            start = tuple(part.start for part in key)
-            space.select_hyperslab(start, array.shape)
-            memory = h5s.create_simple(array.shape)
-            kind = self._types[array.dtype]
-            variable.write(memory, space, np.ascontiguousarray(array), kind)
+    def write_blocks(self, variable: Any, array: Any, shape: tuple[int, ...]) -> int:
+        """Write an array of dask block by block; return where in the file it begins."""
+        offset: int = variable.get_offset() or 0
+        output = self._output
+        write_blocks(array, shape, lambda place, run: output.write_at(offset + place, run))
+        return offset
 
     def connect(
         self,
@@ -195,9 +193,21 @@ class NetCDFWriter:
         return _Scale(scale, h5o.get_info(scale).addr, self._dimensions - 1, is_shared)
 
     def close(self) -> None:
-        """Write everything out and close the file."""
-        self._raw.close()
+        """Write everything out and close the file.
+
+        Raises
+        ------
+        OSError
+            If something could not be written; the file is good for nothing then.
+        """
         self.file.close()
+        self._output.close()
+
+    def abandon(self) -> None:
+        """Let go of a file that is not finished, writing nothing more."""
+        self._output.abandon()
+        with contextlib.suppress(Exception):  # the error that led here is the one that tells
+            self.close()
 
 
 @dataclass(slots=True)
@@ -265,6 +275,16 @@ def _set_dimensions(variable: Any, addresses: list[int]) -> None:
     items["address"] = references.ctypes.data + 8 * np.arange(len(addresses), dtype=np.uint64)
     space = _ONE if len(addresses) == 1 else h5s.create_simple((len(addresses),))
     h5a.create(variable, b"DIMENSION_LIST", _REFERENCES, space).write(items, mtype=_REFERENCES)
+
+
+def read_users(scale: Any) -> list[tuple[int, int]]:
+    """Return the addresses and axes of the variables that have a dimension, from its scale."""
+    if not h5a.exists(scale, b"REFERENCE_LIST"):
+        return []
+    attribute = h5a.open(scale, b"REFERENCE_LIST")
+    back = np.zeros(attribute.shape, _BACK)
+    attribute.read(back, mtype=_BACK_TYPE)
+    return list(zip(back["dataset"].tolist(), back["dimension"].tolist(), strict=True))
 
 
 def _set_users(scale: Any, pairs: list[tuple[int, int]]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import xarray as xr
 
-__all__ = ["attach_children", "detach_child"]
+__all__ = ["attach_children", "detach_child", "rename_child"]
 
 
 def attach_children(parent: xr.DataTree, children: Mapping[str, xr.DataTree]) -> None:
@@ -47,6 +47,16 @@ def detach_child(parent: xr.DataTree, name: str) -> xr.DataTree:
         del direct[name]
         child._parent = None
     return child
+
+
+def rename_child(parent: xr.DataTree, name: str, new: str) -> None:
+    """Give a child another name, the last one, in the place of a child that has it."""
+    if _quick(parent) is not None:
+        attach_children(parent, {new: detach_child(parent, name)})
+        return
+    others = {n: child for n, child in parent.children.items() if n not in (name, new)}
+    # xarray's setter puts everything back where the new name cannot be.
+    parent.children = {**others, new: parent.children[name]}
 
 
 def _quick(parent: xr.DataTree) -> dict[str, xr.DataTree] | None:

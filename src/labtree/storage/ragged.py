@@ -104,17 +104,15 @@ def split_rows(samples: Array, row_size: Any) -> list[Array]:
     return [samples[start:stop] for start, stop in pairwise(offsets)]
 
 
-def count_in_rows(selected: NDArray[np.bool_], row_size: Any) -> Counts:
-    """How many samples of each row are selected.
+def count_in_rows(positions: Any, row_size: Any) -> Counts:
+    """How many of some samples, given by their rising positions, lie in each row.
 
     Examples
     --------
-    >>> count_in_rows(np.array([True, False, True]), [2, 0, 1])
+    >>> count_in_rows([0, 2], [2, 0, 1])
     array([1, 0, 1])
     """
-    counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(selected, dtype=np.int64)])
-    offsets = row_offsets(row_size)
-    return np.asarray(counted[offsets[1:]] - counted[offsets[:-1]], dtype=np.int64)
+    return np.diff(np.searchsorted(positions, row_offsets(row_size))).astype(np.int64)
 
 
 def rows_are_sorted(samples: Array, row_size: Any) -> bool:
@@ -169,13 +167,13 @@ def concatenate_rows(parts: Sequence[tuple[Array, Any]]) -> tuple[Array, Counts]
     >>> samples.tolist(), row_size.tolist()
     ([1, 2, 3, 4], [1, 3])
     """
-    sizes = np.stack([np.asarray(row_size, dtype=np.int64).ravel() for _, row_size in parts])
-    total = sizes.sum(axis=0)
-    starts = row_offsets(total)[:-1] + np.cumsum(sizes, axis=0) - sizes
-    samples = np.empty(int(total.sum()), np.result_type(*[part for part, _ in parts]))
-    for (part, _), size, start in zip(parts, sizes, starts, strict=True):
-        samples[np.repeat(start - row_offsets(size)[:-1], size) + np.arange(part.size)] = part
-    return samples, total
+    # Views of whole rows are copied in one go; moving samples one by one costs more.
+    rows = [split_rows(samples, row_size) for samples, row_size in parts]
+    views = [row for same in zip(*rows, strict=True) for row in same]
+    dtype = np.result_type(*[samples for samples, _ in parts])
+    samples = np.concatenate(views, dtype=dtype) if views else np.empty(0, dtype)
+    sizes = [np.asarray(row_size, dtype=np.int64).ravel() for _, row_size in parts]
+    return samples, np.sum(sizes, axis=0, dtype=np.int64)
 
 
 def count_variables(ds: xr.Dataset) -> dict[Hashable, Hashable]:

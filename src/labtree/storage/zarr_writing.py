@@ -19,9 +19,9 @@ from xarray.core.variable import Variable
 
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import stored_array
+from labtree.storage.blocks import is_dask
 from labtree.storage.names import encode_name
 from labtree.storage.records import dataset_layout, kept_variables, variable_values
-from labtree.storage.writing import is_dask
 from labtree.storage.zarr_arrays import (
     BYTES,
     PAIRS,
@@ -327,7 +327,8 @@ def _put_chunk(
     number: int,
 ) -> None:
     part = tuple(slice(i * size, (i + 1) * size) for i, size in zip(index, shape, strict=False))
-    crcs[number] = _put_block(place, key, array[(*part, ...)], shape, form)
+    block = array[part] if part else array
+    crcs[number] = _put_block(place, key, block, shape, form)
 
 
 def _put_block(

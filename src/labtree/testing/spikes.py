@@ -30,7 +30,8 @@ def synthetic_spike_data(
     length : float
         In ms.
     rate : float
-        Mean firing rate of a unit in Hz; a fifth of the spikes lie in common bursts.
+        Mean firing rate of a unit in Hz. Of the first unit most spikes lie in bursts that
+        all share, of the last one none.
     seed : int
 
     Examples
@@ -39,12 +40,13 @@ def synthetic_spike_data(
     5
     """
     random = np.random.default_rng(seed)
-    bursts = random.uniform(0, length, max(1, int(length / 250)))
+    bursts = random.uniform(0, length, max(1, int(length / 800)))
     trains = []
-    for _ in range(n_units):
-        alone = random.uniform(0, length, random.poisson(0.8 * rate * length / 1000))
-        n_together = random.poisson(0.2 * rate * length / 1000)
-        together = random.choice(bursts, n_together) + random.normal(0, 4, n_together)
+    for part in np.linspace(0.7, 0, n_units):
+        mean = rate * length / 1000
+        alone = random.uniform(0, length, random.poisson((1 - part) * mean))
+        n_together = random.poisson(part * mean)
+        together = random.choice(bursts, n_together) + random.normal(0, 12, n_together)
         trains.append(np.clip(np.concatenate([alone, together]), 0, length))
     attributes = [
         {"channel": unit // 2, "quality": "good" if unit % 3 else "mua"}

@@ -1,5 +1,6 @@
 """The workspace that ``ds.ws.store`` writes to when none is named."""
 
+import threading
 from contextvars import ContextVar, Token
 from types import TracebackType
 
@@ -9,8 +10,22 @@ from labtree.errors import WorkspaceError
 
 __all__ = ["active_workspace", "target_workspace", "use_workspace"]
 
-_IN_BLOCK: ContextVar[xr.DataTree | None] = ContextVar("labtree_workspace", default=None)
-_EVERYWHERE: list[xr.DataTree | None] = [None]
+_IN_BLOCK: ContextVar[tuple[xr.DataTree | None] | None] = ContextVar(
+    "labtree_workspace", default=None
+)
+_LOCK = threading.Lock()
+
+
+class _Setting:
+    """What a call set for all threads; it gives way where the call turns out a block."""
+
+    def __init__(self, tree: xr.DataTree | None):
+        self.tree = tree
+        self.gave_way = False
+        self.below: _Setting | None = None
+
+
+_EVERYWHERE = [_Setting(None)]
 
 
 class use_workspace:  # noqa: N801, called like a function
@@ -42,16 +57,19 @@ class use_workspace:  # noqa: N801, called like a function
                 f"use_workspace takes a workspace tree, not {type(tree).__name__}; make one "
                 "with labtree.create_workspace()"
             )
-        self._tree = tree
-        self._before = _EVERYWHERE[0]
-        self._tokens: list[Token[xr.DataTree | None]] = []
-        _EVERYWHERE[0] = tree
+        self._tokens: list[Token[tuple[xr.DataTree | None] | None]] = []
+        self._own = _Setting(tree)
+        with _LOCK:
+            self._below = _EVERYWHERE[0]
+            _EVERYWHERE[0] = self._own
 
     def __enter__(self) -> xr.DataTree | None:
-        if not self._tokens and _EVERYWHERE[0] is self._tree:
-            _EVERYWHERE[0] = self._before  # it was meant for the block only
-        self._tokens.append(_IN_BLOCK.set(self._tree))
-        return self._tree
+        with _LOCK:  # it was meant for the block only
+            self._own.gave_way, self._own.below = True, self._below
+            while (top := _EVERYWHERE[0]).gave_way and top.below is not None:
+                _EVERYWHERE[0] = top.below
+        self._tokens.append(_IN_BLOCK.set((self._own.tree,)))
+        return self._own.tree
 
     def __exit__(
         self,
@@ -64,8 +82,8 @@ class use_workspace:  # noqa: N801, called like a function
 
 def active_workspace() -> xr.DataTree | None:
     """Return the active workspace, or None."""
-    inside = _IN_BLOCK.get()
-    return _EVERYWHERE[0] if inside is None else inside  # an empty tree is false
+    block = _IN_BLOCK.get()  # not the tree itself: one without items is false
+    return _EVERYWHERE[0].tree if block is None else block[0]
 
 
 def target_workspace(into: xr.DataTree | None) -> xr.DataTree:

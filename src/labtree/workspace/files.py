@@ -5,16 +5,16 @@ import os
 import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from labtree.errors import FormatError, WorkspaceError
-from labtree.objects import registry
 from labtree.storage.arrays import load_variables
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
-from labtree.storage.catalogue import Catalogue
+from labtree.storage.catalogue import Catalogue, read_catalogue
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.trees import (
@@ -30,9 +30,9 @@ from labtree.storage.zarr_places import is_place
 from labtree.workspace import zarr_files
 from labtree.workspace.items import (
     find_item,
-    item_dataset,
     missing_item,
     node_name,
+    read_node,
 )
 from labtree.workspace.state import State, state_of
 from labtree.workspace.verbs import complete, describe
@@ -49,13 +49,15 @@ def workspace_path(path: str | Path, *, new: bool = False) -> Path:
         If it is not `new` and there is no such file.
     """
     given = Path(os.fspath(path)).expanduser()
+    if given.name in ("", ".."):
+        raise WorkspaceError(f"{str(path)!r} names no file; write a name such as 'study.h5'")
     with_suffix = given if given.suffix == ".h5" else given.with_name(given.name + ".h5")
     if new:
         return with_suffix
-    if given.is_file():
-        return given
-    if with_suffix.is_file():
-        return with_suffix
+    # First what a save to the same path would have written.
+    for file in (with_suffix, given):
+        if file.is_file():
+            return file
     near = sorted(other.name for other in given.parent.glob("*.h5"))[:10]
     raise FileNotFoundError(
         f"there is no workspace file {with_suffix}; the folder "
@@ -83,7 +85,10 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
     ------
     WorkspaceError
         If there is no path; if the file was changed by somebody else after this
-        workspace was opened or saved; if ``name.json`` is no index of a workspace.
+        workspace was opened or saved; if there is a file that is no workspace, or a
+        ``name.json`` that is no index of one.
+    FileNotFoundError, PermissionError, OSError
+        If the folder does not exist, the file may not be written to, or the disk is full.
     """
     root = tree.root
     state = state_of(root)
@@ -98,20 +103,26 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
         target = state.path if path is None else workspace_path(path, new=True)
         assert target is not None
         target = target.absolute()
+        if target.is_symlink():
+            target = target.resolve()  # the link stays, and leads to the new file
+        listing = target.with_suffix(".json")
         check_folder(target)
+        _check_target(state, target)
+        _check_listing(listing)
         complete(root)
         index = _index_text(root)
-        listing = target.with_suffix(".json")
         with temporary_path(target) as data, temporary_path(listing) as text:
             written = write_tree(root, data, index=zlib.crc32(index), saved_at=time.time())
             text.write_bytes(index)
             with folder_lock(target.parent):
                 _check_unchanged(state, target)
-                _check_listing(listing)
-                replace_file(data, target)
-                replace_file(text, listing)
-                known = identity(target)
-        state.path, state.known, state.place = target, known, None
+                known = identity(data)
+                try:
+                    replace_file(data, target)
+                    replace_file(text, listing)
+                finally:  # an interrupt in between must not make this file a stranger's
+                    if target.exists() and identity(target) == known:
+                        state.path, state.known, state.place = target, known, None
         if written.moves:
             source = FileSource(target, known)
             source.hold()
@@ -121,20 +132,65 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
 
 
 def _index_text(root: xr.DataTree) -> bytes:
-    index = {
+    about = {
         "workspace_id": root.attrs["labtree_workspace_id"],
         "name": root.attrs.get("labtree_name"),
         "created_at": root.attrs["labtree_created_at"],
-        "index": describe(root),
     }
-    return (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode(
-        errors="backslashreplace"
+    # A line an item: json's own indentation would be written by slow Python code.
+    head = ",\n".join(f" {_JSON(name)}: {_JSON(value)}" for name, value in about.items())
+    index = _block(
+        {
+            namespace: _block({key: _JSON(info) for key, info in keys.items()}, "  ")
+            for namespace, keys in describe(root).items()
+        },
+        " ",
     )
+    text = f'{{\n{head},\n "index": {index}\n}}\n'
+    return text.encode(errors="backslashreplace")
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _block(entries: dict[str, str], indent: str) -> str:
+    lines = ",\n".join(f"{indent} {_JSON(name)}: {text}" for name, text in entries.items())
+    return f"{{\n{lines}\n{indent}}}" if lines else "{}"
+
+
+def _check_target(state: State, target: Path) -> None:
+    """Refuse to replace a file that is no workspace, or that is protected."""
+    if not target.exists():
+        return
+    if not os.access(target, os.W_OK):
+        raise PermissionError(
+            f"{target} is protected against writing; save under another name, or allow it "
+            f"with pathlib.Path({str(target)!r}).chmod(0o644)"
+        )
+    if identity(target) != state.known and not _is_workspace(target):
+        raise WorkspaceError(
+            f"{target} is there and is no labtree workspace; nothing was written. Move it "
+            "away or save under another name"
+        )
+
+
+def _is_workspace(file: Path) -> bool:
+    import h5py
+
+    try:
+        catalogue = read_catalogue(file)
+        if catalogue is not None:
+            root = catalogue.record([]) or {}
+            return "labtree_workspace_id" in root.get("attrs", {})
+        with h5py.File(file, "r") as h5:
+            return "labtree_workspace_id" in h5.attrs
+    except (OSError, RuntimeError, FormatError):
+        return False
 
 
 def _check_unchanged(state: State, target: Path) -> None:
     """Refuse to replace a file that somebody else wrote since this workspace knew it."""
-    if state.known is None or state.path is None or state.path.absolute() != target:
+    if state.known is None or state.path is None or state.path.resolve() != target.resolve():
         return
     if target.exists() and identity(target) != state.known:
         raise WorkspaceError(
@@ -195,6 +251,8 @@ def open_workspace(path: str | Path) -> xr.DataTree:
     if is_place(path):
         return zarr_files.open_workspace(path)
     file = workspace_path(path).absolute()
+    if file.is_symlink():
+        file = file.resolve()
     source, catalogue = open_source(file)
     known = source.known
     tree = _workspace_tree(source, catalogue)
@@ -239,18 +297,19 @@ def _refuse_spikelab(source: FileSource) -> None:
 def _check_index(tree: xr.DataTree, file: Path, catalogue: Catalogue | None) -> None:
     """Write the .json anew where it is there but does not say what the .h5 holds."""
     listing = file.with_suffix(".json")
+    agreed = None if catalogue is None else catalogue.header.get("index")
     try:
-        found = listing.read_bytes()
+        if zlib.crc32(listing.read_bytes()) == agreed:
+            return
     except OSError:
         return
-    if catalogue is not None and zlib.crc32(found) == catalogue.header.get("index"):
-        return
     expected = _index_text(tree)
-    if found == expected:
-        return
     try:
-        _check_listing(listing)
-        with temporary_path(listing) as text:
+        # Who saves replaces both under this lock: what is found here is not half of a save.
+        with folder_lock(file.parent), temporary_path(listing) as text:
+            if identity(file) != state_of(tree).known or listing.read_bytes() == expected:
+                return
+            _check_listing(listing)
             text.write_bytes(expected)
             replace_file(text, listing)
         done = "it was written anew from the .h5 file"
@@ -259,6 +318,10 @@ def _check_index(tree: xr.DataTree, file: Path, catalogue: Catalogue | None) -> 
     warnings.warn(
         f"{listing} does not say what the .h5 file holds; {done}", UserWarning, stacklevel=3
     )
+
+
+# From this size on, reading and checking an array takes longer than starting a thread.
+_LARGE = 1 << 22
 
 
 def load_workspace(path: str | Path) -> xr.DataTree:
@@ -275,9 +338,13 @@ def load_workspace(path: str | Path) -> xr.DataTree:
         return zarr_files.load_workspace(path)
     tree = open_workspace(path)
     try:
-        for node in tree.subtree:
-            # The tree's own variables, not a copy of them.
-            load_variables(node.variables.values())
+        # The tree's own variables, not a copy of them.
+        variables = [v for node in tree.subtree for v in node.variables.values()]
+        large = [[variable] for variable in variables if variable.nbytes > _LARGE]
+        if len(large) > 1:
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                list(pool.map(load_variables, large))
+        load_variables(variables)
     finally:
         close_tree(tree)
     state_of(tree).is_lazy = False
@@ -298,11 +365,12 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
         return zarr_files.load_item(path, namespace, key)
     nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
     source, catalogue = open_source(workspace_path(path))
-    record = None if catalogue is None else catalogue.record(nodes)
+    where = f"{namespace}/{key}"
+    record = None if catalogue is None else _lone_record(catalogue, nodes)
     if record is not None and catalogue is not None:
         try:
             builder = DatasetBuilder(column_reader(source), catalogue.values)
-            return registry.decode(*item_dataset(xr.DataTree(dataset=builder.build(record))))
+            return read_node(xr.DataTree(dataset=builder.build(record)), where)
         finally:
             source.close()
     tree = _workspace_tree(source, catalogue)
@@ -310,6 +378,14 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
         node = find_item(tree, namespace, key)
         if node is None:
             raise missing_item(tree, namespace, key)
-        return registry.decode(*item_dataset(node))
+        return read_node(node, where)
     finally:
         close_tree(tree)
+
+
+def _lone_record(catalogue: Catalogue, nodes: list[str]) -> dict[str, Any] | None:
+    """Return the record of an item that takes nothing from the nodes above or below it."""
+    above = [catalogue.record(nodes[:depth]) for depth in range(len(nodes))]
+    if any(record is None or record["variables"] for record in above):
+        return None
+    return None if catalogue.has_below(nodes) else catalogue.record(nodes)

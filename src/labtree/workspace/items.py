@@ -1,12 +1,14 @@
 """Namespaces and keys in a tree: their nodes, real names and bookkeeping attributes."""
 
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import xarray as xr
 
-from labtree.errors import ItemNotFoundError
-from labtree.objects.registry import KIND, is_known, kind_named
+from labtree.errors import ItemNotFoundError, WorkspaceError
+from labtree.objects.registry import KIND, decode, is_known, kind_named
+from labtree.storage.arrays import load_variables
 from labtree.storage.names import check_name, decode_name, encode_name
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "iterate_items",
     "missing_item",
     "node_name",
+    "own_dataset",
+    "read_node",
     "real_name",
     "set_name",
 ]
@@ -29,9 +33,11 @@ CREATED, NOTE, NAME = "labtree_created_at", "labtree_note", "labtree_key"
 def node_name(parent: xr.DataTree | None, name: str, what: str) -> str:
     """Return the name of the node that stands for `name`, whether it is there or not."""
     encoded = encode_name(check_name(name, what))
-    # A tree that was built by hand may hold a name as it is.
-    by_hand = parent is not None and encoded not in parent.children and name in parent.children
-    return name if by_hand else encoded
+    if parent is None or encoded == name or encoded in parent.children:
+        return encoded
+    # A tree that was built by hand may hold a name as it is; "%2F" may also stand for "/".
+    by_hand = parent.children.get(name)
+    return encoded if by_hand is None or real_name(by_hand) != name else name
 
 
 def real_name(node: xr.DataTree) -> str:
@@ -61,9 +67,23 @@ def iterate_items(root: xr.DataTree) -> Iterator[tuple[str, str, xr.DataTree]]:
             yield namespace, real_name(node), node
 
 
+def own_dataset(node: xr.DataTree) -> xr.Dataset:
+    """Return a node's dataset, with those of its coordinates that xarray keeps above it."""
+    dataset: xr.Dataset = node.to_dataset(inherit=False)
+    if not any(parent.variables for parent in node.parents):
+        return dataset
+    whole: xr.Dataset = node.to_dataset(inherit=True)
+    others = [
+        name
+        for name, coord in whole.coords.items()
+        if name not in dataset.variables and not set(coord.dims) <= set(dataset.dims)
+    ]
+    return whole.drop_vars(others)
+
+
 def item_dataset(node: xr.DataTree) -> tuple[str | None, xr.Dataset]:
     """Return the kind of an item, and its dataset without the bookkeeping."""
-    dataset = node.to_dataset(inherit=False)
+    dataset = own_dataset(node)
     attrs = dict(dataset.attrs)
     kind = attrs.pop(KIND, None)
     for name in (CREATED, NOTE, NAME):
@@ -77,11 +97,39 @@ def item_dataset(node: xr.DataTree) -> tuple[str | None, xr.Dataset]:
 def describe_item(node: xr.DataTree) -> dict[str, Any]:
     """Return type, summary, time of storing and note of an item; reads no data."""
     dataset = node.to_dataset(inherit=False)
-    kind = dataset.attrs.get(KIND, "dataset")
-    about = {"type": kind} | kind_named(kind).summary(dataset)
-    about["created_at"] = dataset.attrs.get(CREATED)
-    note = dataset.attrs.get(NOTE)
-    return about if note is None else about | {"note": note}
+    kind = str(dataset.attrs.get(KIND, "dataset"))
+    try:
+        summary = kind_named(kind).summary(dataset)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        # Changed through xarray's own ways, so that it is no longer of its kind.
+        summary = kind_named("dataset").summary(dataset)
+    created_at, note = dataset.attrs.get(CREATED), dataset.attrs.get(NOTE)
+    about = {"type": kind, **summary}
+    about["created_at"] = float(created_at) if isinstance(created_at, Real) else None
+    return about if note is None else about | {"note": str(note)}
+
+
+def read_node(node: xr.DataTree, path: str) -> Any:
+    """Return the object that a node stands for, a copy in memory; its tree where it has one.
+
+    Raises
+    ------
+    WorkspaceError
+        If the dataset was changed since, so that it is no longer of its kind.
+    """
+    kind, dataset = item_dataset(node)
+    if node.children and kind is None:
+        copy = node.copy(deep=True)
+        copy.attrs = dataset.attrs
+        load_variables(v for below in copy.subtree for v in below.variables.values())
+        return copy
+    try:
+        return decode(kind, dataset)
+    except (LookupError, AttributeError) as error:
+        raise WorkspaceError(
+            f"{path} was stored as {kind!r}, and its dataset was changed so that it is none "
+            f"any more ({error!r}); tree[{path!r}].to_dataset() gives the dataset"
+        ) from error
 
 
 def missing_item(root: xr.DataTree, namespace: str, key: str) -> ItemNotFoundError:

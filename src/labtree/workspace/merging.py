@@ -1,13 +1,22 @@
 """Taking the items of one workspace into another."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import xarray as xr
 
+from labtree.errors import WorkspaceError
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
 from labtree.storage.scratch import put_dataset
-from labtree.workspace.items import find_item, iterate_items, node_name, real_name, set_name
+from labtree.workspace.items import (
+    find_item,
+    iterate_items,
+    node_name,
+    own_dataset,
+    real_name,
+    set_name,
+)
 from labtree.workspace.state import state_of
 from labtree.workspace.verbs import identify
 
@@ -34,6 +43,11 @@ def merge_workspace(
     dict
         ``merged`` and ``skipped``, how many items; ``skipped_keys``, the (namespace,
         key) pairs that were there already.
+
+    Raises
+    ------
+    WorkspaceError
+        If the other tree has variables that are no items and have no place here.
     """
     if not isinstance(other, xr.DataTree):
         raise TypeError(
@@ -42,7 +56,15 @@ def merge_workspace(
         )
     root, source = tree.root, other.root
     with state_of(source).lock:
-        items = list(iterate_items(source))
+        items, groups = list(iterate_items(source)), list(source.children.values())
+    if source.variables:
+        raise WorkspaceError(
+            f"the root of the other tree has variables of its own ({_some(source.variables)}), "
+            "which are no items of a workspace; store them first: "
+            "tree.ws.store(namespace, key, other.to_dataset())"
+        )
+    for group in groups:
+        _check_space(root, group)
     state = state_of(root)
     with state.lock:
         skipped = [
@@ -56,33 +78,73 @@ def merge_workspace(
             for namespace, key, node in items
             if (namespace, key) not in left
         ]
-        # Everything is read and copied: from here on nothing can fail.
-        groups: dict[str, dict[str, xr.DataTree]] = {}
-        for namespace, key, node in nodes:
-            name = node_name(root, namespace, "namespace")
-            below = groups.setdefault(name, {})
-            below[node_name(root.children.get(name), key, "key")] = node
-            if name not in root.children:
-                group = xr.DataTree()
-                set_name(group.attrs, namespace)
-                attach_children(root, {name: group})
-        for name, below in groups.items():
-            attach_children(root.children[name], below)
+        spaces = [
+            (real_name(group), _copy_dataset(root, group, real_name(group)))
+            for group in groups
+            if node_name(root, real_name(group), "namespace") not in root.children
+        ]
+        # Everything is read and copied: only xarray's rules for coordinates can fail now.
+        before = {name: dict(group.children) for name, group in root.children.items()}
+        try:
+            _attach(root, spaces, nodes)
+        except BaseException:
+            root.children = {name: root.children[name] for name in before}
+            for name, children in before.items():
+                root.children[name].children = children
+            raise
         if "labtree_workspace_id" not in root.attrs:
             root.attrs.update(identify())
     return {"merged": len(nodes), "skipped": len(skipped), "skipped_keys": skipped}
 
 
+def _some(names: Iterable[Any]) -> str:
+    return ", ".join(sorted(map(repr, names))[:5])
+
+
+def _check_space(root: xr.DataTree, group: xr.DataTree) -> None:
+    """Refuse variables of a namespace itself where this workspace has other ones."""
+    mine = root.children.get(node_name(root, real_name(group), "namespace"))
+    if mine is None or not group.variables or mine is group:
+        return
+    if not own_dataset(mine).equals(own_dataset(group)):
+        raise WorkspaceError(
+            f"namespace {real_name(group)!r} of the other tree has variables of its own "
+            f"({_some(group.variables)}), and this workspace has that namespace without "
+            "them; nothing was merged. Store them as an item first"
+        )
+
+
+def _attach(
+    root: xr.DataTree,
+    spaces: list[tuple[str, xr.Dataset]],
+    nodes: list[tuple[str, str, xr.DataTree]],
+) -> None:
+    for namespace, dataset in spaces:
+        set_name(dataset.attrs, namespace)
+        name = node_name(root, namespace, "namespace")
+        attach_children(root, {name: xr.DataTree(dataset=dataset)})
+    below: dict[str, dict[str, xr.DataTree]] = {}
+    for namespace, key, node in nodes:
+        name = node_name(root, namespace, "namespace")
+        group = root.children[name]
+        below.setdefault(name, {})[node_name(group, key, "key")] = node
+    for name, children in below.items():
+        attach_children(root.children[name], children)
+
+
 def _copy(root: xr.DataTree, node: xr.DataTree, path: str) -> xr.DataTree:
     """Return a copy of a node and all below it that does not need the source any more."""
-    state = state_of(root)
-    dataset = node.to_dataset(inherit=False)
-    if state.is_lazy:
-        dataset = put_dataset(dataset, state.scratch(root), path)
-    else:
-        dataset = dataset.copy(deep=True)
-        load_variables(dataset.variables.values())
-    copy = xr.DataTree(dataset=dataset)
+    copy = xr.DataTree(dataset=_copy_dataset(root, node, path))
     for name, child in node.children.items():
         attach_children(copy, {name: _copy(root, child, f"{path}/{real_name(child)}")})
+    return copy
+
+
+def _copy_dataset(root: xr.DataTree, node: xr.DataTree, path: str) -> xr.Dataset:
+    state = state_of(root)
+    dataset = own_dataset(node)
+    if state.is_lazy:
+        return put_dataset(dataset, state.scratch(root), path)
+    copy = dataset.copy(deep=True)
+    load_variables(copy.variables.values())
     return copy

@@ -12,9 +12,9 @@ import xarray as xr
 
 from labtree.errors import FormatError
 from labtree.storage import exact
+from labtree.storage.blocks import is_dask
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
-from labtree.storage.writing import is_dask
 from labtree.storage.zarr_metadata import dump, file_names, group_metadata
 from labtree.storage.zarr_places import MARKER
 from labtree.storage.zarr_transactions import (

@@ -4,6 +4,7 @@ Accessors keep no state and attributes go into the file, so this lives in one ta
 the root node, and goes when the root goes.
 """
 
+import os
 import threading
 import weakref
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ class State:
     def scratch(self, root: xr.DataTree) -> ScratchSource:
         """Return the scratch file, made when it is first needed."""
         with self.lock:
-            if self._scratch is None:
+            # A forked process reads its parent's file, but must not write into it.
+            if self._scratch is None or self._scratch.process != os.getpid():
                 self._scratch = ScratchSource()
                 add_source(root, self._scratch)
             return self._scratch

@@ -8,17 +8,17 @@ from typing import Any
 import xarray as xr
 
 from labtree.objects import registry
-from labtree.storage.nodes import attach_children, detach_child
+from labtree.storage.nodes import attach_children, detach_child, rename_child
 from labtree.storage.scratch import put_dataset
 from labtree.workspace.items import (
     CREATED,
     NOTE,
     describe_item,
     find_item,
-    item_dataset,
     iterate_items,
     missing_item,
     node_name,
+    read_node,
     real_name,
     set_name,
 )
@@ -148,20 +148,15 @@ def store_item(
     with state.lock:
         if "labtree_workspace_id" not in root.attrs:
             root.attrs.update(identify())
-        attach_children(_namespace(root, namespace), {_key_name(root, namespace, key): node})
-
-
-def _namespace(root: xr.DataTree, namespace: str) -> xr.DataTree:
-    name = node_name(root, namespace, "namespace")
-    if name not in root.children:
+        name = node_name(root, namespace, "namespace")
+        group = root.children.get(name)
+        if group is not None:
+            attach_children(group, {node_name(group, key, "key"): node})
+            return
         group = xr.DataTree()
         set_name(group.attrs, namespace)
+        attach_children(group, {node_name(group, key, "key"): node})
         attach_children(root, {name: group})
-    return root.children[name]
-
-
-def _key_name(root: xr.DataTree, namespace: str, key: str) -> str:
-    return node_name(root.children[node_name(root, namespace, "namespace")], key, "key")
 
 
 def _check_note(note: object) -> None:
@@ -171,15 +166,9 @@ def _check_note(note: object) -> None:
 
 def get(tree: xr.DataTree, namespace: str, key: str) -> Any:
     """Return a copy of the object that was stored, or None where there is none."""
-    root = tree.root
-    with state_of(root).lock:
-        node = find_item(root, namespace, key)
-        if node is None:
-            return None
-        kind, dataset = item_dataset(node)
-        if node.children and kind is None:
-            return node.copy(deep=True)
-    return registry.decode(kind, dataset)
+    with state_of(tree.root).lock:
+        node = find_item(tree.root, namespace, key)
+    return None if node is None else read_node(node, f"{namespace}/{key}")
 
 
 def require(tree: xr.DataTree, namespace: str, key: str) -> Any:
@@ -190,10 +179,11 @@ def require(tree: xr.DataTree, namespace: str, key: str) -> Any:
     KeyError
         If there is none; the message lists what there is.
     """
-    root = tree.root
-    if find_item(root, namespace, key) is None:
-        raise missing_item(root, namespace, key)
-    return get(root, namespace, key)
+    with state_of(tree.root).lock:
+        node = find_item(tree.root, namespace, key)
+        if node is None:
+            raise missing_item(tree.root, namespace, key)
+    return read_node(node, f"{namespace}/{key}")
 
 
 def get_info(tree: xr.DataTree, namespace: str, key: str) -> dict[str, Any] | None:
@@ -262,11 +252,10 @@ def rename(
             return False
         group = root.children[node_name(root, namespace, "namespace")]
         target = node_name(group, new_key, "key")
-        detach_child(group, node_name(group, old_key, "key"))
+        rename_child(group, node_name(group, old_key, "key"), target)
         attrs = dict(node.attrs)
         set_name(attrs, new_key)
-        node.attrs = attrs
-        attach_children(group, {target: node})
+        group.children[target].attrs = attrs
         return True
 
 

@@ -1,0 +1,324 @@
+"""hdmea's saved sessions, checkpoints and immediate files, as pipeline sessions."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from labtree.errors import FormatError, SessionError
+from labtree.mea.trials import spike_ranges
+from labtree.pipeline.sessions import (
+    add_metadata,
+    add_stimulus,
+    create_session,
+    mark_step_complete,
+    warn,
+)
+from labtree.pipeline.units import add_units, decode_units, units_of
+
+__all__ = ["import_hdmea", "is_hdmea"]
+
+Array = np.ndarray[Any, Any]
+# hdmea does not store the margins of a section; these are its defaults
+PRE_MARGIN, POST_MARGIN = 60, 120
+
+
+def is_hdmea(path: str | Path) -> bool:
+    """Return whether a file is a session that hdmea wrote."""
+    try:
+        with h5py.File(path, "r") as file:
+            known = {"hdmea_version", "hdmea_pipeline_version", "stage1_completed"}
+            return bool(known & set(file.attrs)) and "labtree_format" not in file.attrs
+    except OSError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Return a stored value with bytes decoded and zero-dimensional arrays as scalars."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject or value.dtype.kind == "S":
+            decoded = [_plain(one) for one in value.ravel().tolist()]
+            return decoded[0] if value.ndim == 0 else decoded
+        return value[()] if value.ndim == 0 else value
+    return value
+
+
+def _read(group: h5py.Group, path: Path) -> dict[str, Any]:
+    """Read a group as nested dictionaries, attributes and datasets side by side."""
+    made = {str(name): _plain(value) for name, value in group.attrs.items()}
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise FormatError(f"{path}: {group.name}/{name} is a link; hdmea writes none")
+        member = group[name]
+        if isinstance(member, h5py.Group):
+            made[name] = _read(member, path)
+        else:
+            if member.external or member.is_virtual:
+                raise FormatError(f"{path}: {member.name} is stored outside of the file")
+            made[name] = _plain(member[()])
+    return made
+
+
+def _feature(stored: Any) -> dict[str, Any]:
+    """Return a stored feature as data and metadata, from either of hdmea's layouts."""
+    if not isinstance(stored, Mapping):
+        return {"data": stored, "metadata": {}}
+    if "data" in stored and set(stored) <= {"data", "metadata"}:
+        return {"data": stored["data"], "metadata": stored.get("metadata", {})}
+    arrays = {k: v for k, v in stored.items() if isinstance(v, (np.ndarray, Mapping))}
+    return {"data": arrays, "metadata": {k: v for k, v in stored.items() if k not in arrays}}
+
+
+def _integer_keys(value: Any) -> Any:
+    """Restore the integer keys that hdmea turned into strings."""
+    if not isinstance(value, Mapping):
+        return value
+    digits = bool(value) and all(str(key).isdigit() for key in value)
+    items = {int(k) if digits else k: _integer_keys(v) for k, v in value.items()}
+    return dict(sorted(items.items())) if digits else items
+
+
+def _section_table(spans: Mapping[str, Array], frames: Array) -> xr.Dataset:
+    """Return hdmea's section times, an array per movie, as one table in order of time."""
+    rows: list[tuple[Any, ...]] = []
+    for movie, sections in spans.items():
+        for presentation, (start, end) in enumerate(np.atleast_2d(sections)):
+            found = np.searchsorted(frames, [start, end], side="right") - 1
+            begin = int(found[0]) + PRE_MARGIN
+            length = int(found[1]) - begin - POST_MARGIN - 1
+            rows.append(
+                (int(start), int(end), movie, presentation, begin, length, *map(int, found))
+            )
+    rows.sort(key=lambda row: row[0])
+    names = (
+        "start", "end", "movie", "presentation", "movie_start_frame", "movie_length",
+        "start_frame", "end_frame",
+    )  # fmt: skip
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    table = xr.Dataset(
+        {
+            name: ("section", np.array(column, str if name == "movie" else np.int64))
+            for name, column in zip(names, columns, strict=True)
+        },
+        attrs={"pre_margin_frame_num": PRE_MARGIN, "post_margin_frame_num": POST_MARGIN},
+    )
+    return table.set_coords(["movie", "presentation"])
+
+
+def _sections(
+    movie: str, stored: Mapping[str, Mapping[str, Any]], units: xr.Dataset
+) -> xr.Dataset | None:
+    """Return one movie's trials as index ranges; None if the stored spikes differ from them."""
+    rows = decode_units(units)
+    first = next(iter(stored.values()))
+    bounds = first.get("trials_start_end")
+    notes = dict(first.get("_attrs", {}))
+    if bounds is None or set(stored) != set(rows):
+        return None
+    bounds = np.atleast_2d(bounds).astype(np.int64)
+    pad = [int(notes.get("pre_samples", 0)), int(notes.get("post_samples", 0))]
+    start, stop = spike_ranges(
+        units["spike_times"].values,
+        units["row_size"].values,
+        np.maximum(bounds[:, 0] - pad[0], 0),
+        bounds[:, 1] + pad[1],
+    )
+    flat = units["spike_times"].values
+    for index, unit in enumerate(rows):
+        trials = stored[unit].get("trials_spike_times", {})
+        same = (
+            np.array_equal(stored[unit].get("trials_start_end", ()), bounds)
+            and set(trials) == {str(n) for n in range(len(bounds))}
+            and all(
+                np.array_equal(flat[start[index, n] : stop[index, n]], trials[str(n)])
+                for n in range(len(bounds))
+            )
+        )
+        whole = [flat[a:b] for a, b in zip(start[index], stop[index], strict=True)]
+        if not same or not np.array_equal(
+            np.unique(np.concatenate(whole)), stored[unit].get("full_spike_times", ())
+        ):
+            return None
+    dims = ("unit", "presentation", "trial")
+    offsets = np.concatenate([[0], np.cumsum(units["row_size"].values)])[:-1]
+    return xr.Dataset(
+        {
+            "start": (dims, start[:, None]),
+            "stop": (dims, stop[:, None]),
+            "trial_start": (dims[1:], bounds[None, :, 0], {"units": "sample"}),
+            "trial_end": (dims[1:], bounds[None, :, 1], {"units": "sample"}),
+            "first_spike": ("unit", offsets),
+            "n_spikes": ("unit", units["row_size"].values),
+        },
+        coords={
+            "unit": units["unit"].values,
+            "presentation": [0],
+            "trial": np.arange(len(bounds)),
+        },
+        attrs={"movie_name": movie, **notes},
+    )
+
+
+def _steps(stored: Mapping[str, Any], units: Mapping[str, Any]) -> list[str]:
+    """Return the steps that a file says, or shows, to be done."""
+    info = stored.get("pipeline", {}).get("session_info", {})
+    listed = info.get("completed_steps")
+    if listed is not None:
+        steps = [listed] if isinstance(listed, str) else list(listed)
+    else:  # an immediate file keeps no list
+        features = {name for unit in units.values() for name in unit.get("features", {})}
+        section_time = stored.get("stimulus", {}).get("section_time")
+        sectioned = any("spike_times_sectioned" in unit for unit in units.values())
+        shown = {
+            "load_recording": bool(stored.get("stage1_completed")),
+            "add_section_time": bool(section_time),
+            "section_spike_times": sectioned,
+            "compute_sta": any(name.startswith("sta") for name in features),
+            "extract_features": bool(stored.get("features_extracted")),
+        }
+        steps = [name for name, done in shown.items() if done]
+    if "load_recording_with_eimage_sta" in steps and "load_recording" not in steps:
+        steps.append("load_recording")
+    return steps
+
+
+def import_hdmea(path: str | Path) -> xr.DataTree:
+    """Read a session that hdmea saved, in memory and not yet saved in labtree's form.
+
+    Bytes become text again, trials get their integer numbers back, and what hdmea
+    kept per unit becomes whole arrays. Sectioned spikes become index ranges after a
+    check that they are the very spikes; where they are not, they are kept as they are
+    in the attribute ``by_unit`` of ``units``. The session's warnings say which
+    values hdmea is known to compute wrongly.
+
+    Parameters
+    ----------
+    path : path
+        A saved session, a checkpoint, or a file of hdmea's immediate mode.
+
+    Raises
+    ------
+    FormatError
+        If the file is none of these.
+    """
+    path = Path(path)
+    try:
+        with h5py.File(path, "r") as file:
+            stored = _read(file, path)
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read as HDF5 ({error})") from error
+    if "units" not in stored:
+        raise FormatError(f"{path}: no group 'units'; not a session of hdmea")
+    units: dict[str, dict[str, Any]] = stored["units"]
+    session = create_session(str(stored.get("dataset_id") or path.stem), output_dir=path.parent)
+    session.attrs["created_at"] = str(stored.get("created_at", session.attrs["created_at"]))
+    pipeline = stored.get("pipeline", {})
+    info = dict(pipeline.get("session_info", {}))
+    remarks = info.pop("warnings", [])
+    rest = {k: v for k, v in stored.items() if not isinstance(v, Mapping)}
+    session.attrs["imported"] = {
+        "format": "hdmea",
+        "path": str(path.resolve()),
+        **rest,
+        **{k: v for k, v in pipeline.items() if k != "session_info"},
+        **{k: v for k, v in info.items() if k != "completed_steps"},
+    }
+    for text in [remarks] if isinstance(remarks, str) else remarks:
+        warn(session, str(text))
+    sources = stored.get("source_files", {})
+    if isinstance(sources, str):
+        sources = json.loads(sources)
+    session.attrs["source_files"] = {str(k): str(v) for k, v in dict(sources).items() if v}
+
+    metadata = {
+        # immediate files keep every scalar as an array of one
+        key: value[0] if isinstance(value, (np.ndarray, list)) and len(value) == 1 else value
+        for key, value in stored.get("metadata", {}).items()
+    }
+    add_metadata(session, metadata)
+    _import_stimulus(session, stored.get("stimulus", {}), metadata)
+    _import_units(session, units, path)
+    for step in _steps(stored, units):
+        mark_step_complete(session, step)
+    if any("frif" in unit.get("features", {}) for unit in units.values()):
+        warn(
+            session,
+            "frif was computed by hdmea, which mixes microseconds with samples; compute it "
+            "anew: labtree.mea.extract_features(['frif'], session=session, force=True)",
+        )
+    if (
+        "add_cmtr_unit_info" not in session.attrs["completed_steps"]
+        and "row" in session["units"]
+    ):
+        warn(
+            session,
+            "row, col and global_id come from hdmea's load_recording, which takes them from "
+            "the wrong dataset; load the recording anew for the units' positions",
+        )
+    return session
+
+
+def _import_stimulus(
+    session: xr.DataTree, stored: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> None:
+    stimulus = dict(stored)
+    if "frame_time" in stimulus:  # the name in immediate files
+        stimulus.setdefault("frame_times", {}).update(stimulus.pop("frame_time"))
+    spans = stimulus.pop("section_time", None)
+    add_stimulus(session, stimulus)
+    frames = metadata.get("frame_timestamps")
+    if frames is None:
+        frames = stimulus.get("frame_times", {}).get("default")
+        if frames is not None:
+            add_metadata(session, {"frame_timestamps": frames})
+    if spans:
+        if frames is None:
+            add_stimulus(session, {"section_time": spans})
+            warn(session, "no frame timestamps; section times were imported as they are")
+            return
+        table = _section_table(spans, np.asarray(frames).astype(np.int64))
+        session["stimulus/section_time"] = xr.DataTree(table)
+        warn(
+            session,
+            f"hdmea does not store the margins of sections; {PRE_MARGIN} and {POST_MARGIN} "
+            "frames are assumed",
+        )
+
+
+def _import_units(session: xr.DataTree, units: Mapping[str, Any], path: Path) -> None:
+    plain = {
+        unit: {k: v for k, v in data.items() if k not in ("features", "spike_times_sectioned")}
+        for unit, data in units.items()
+    }
+    sectioned: dict[str, dict[str, Any]] = {}
+    for unit, data in units.items():
+        for movie, section in data.get("spike_times_sectioned", {}).items():
+            sectioned.setdefault(movie, {})[unit] = section
+    try:
+        add_units(session, plain)
+        made = units_of(session)
+        for movie, stored in sectioned.items():
+            sections = _sections(movie, stored, made)
+            if sections is not None:
+                session[f"sections/{movie}"] = xr.DataTree(sections)
+                continue
+            name = f"spike_times_sectioned/{movie}"
+            add_units(session, {u: {name: _integer_keys(data)} for u, data in stored.items()})
+            warn(session, f"sectioned spikes of {movie!r} are not slices of the units' spikes; "
+                          "they were kept as they are")  # fmt: skip
+        add_units(
+            session,
+            {
+                unit: {"features": {n: _feature(f) for n, f in data["features"].items()}}
+                for unit, data in units.items()
+                if "features" in data
+            },
+        )
+    except SessionError as error:
+        raise FormatError(f"{path}: {error}") from error

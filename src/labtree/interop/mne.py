@@ -1,0 +1,187 @@
+"""Streams and windows to MNE-Python, and raw data back."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from labtree.errors import SessionError
+from labtree.recording.session import class_name, stream_dataset
+from labtree.recording.timeline import Timeline
+
+__all__ = ["from_mne_raw", "to_mne_epochs", "to_mne_raw"]
+
+_VOLTS = {"v": 1.0, "mv": 1e-3, "uv": 1e-6, "µv": 1e-6, "μv": 1e-6, "nv": 1e-9}
+# MNE takes these kinds of channel in volts; the others it leaves as they are.
+_IN_VOLTS = ("eeg", "emg", "ecg", "eog", "seeg", "ecog", "dbs", "bio")
+
+
+def _mne() -> Any:
+    try:
+        import mne
+    except ImportError as error:
+        raise ImportError('MNE objects need MNE-Python: pip install "labtree[mne]"') from error
+    return mne
+
+
+def _scale(array: xr.DataArray, ch_types: str) -> float:
+    """Return the factor from the array's unit to the one that MNE wants."""
+    if ch_types not in _IN_VOLTS:
+        return 1.0
+    units = array.attrs.get("units")
+    if str(units).lower() not in _VOLTS:
+        raise SessionError(
+            f"MNE takes {ch_types} in volts, the unit here is {units!r}; write"
+            ' array.attrs["units"] = "uV" (or V, mV, nV), or ch_types="misc" for no unit'
+        )
+    return _VOLTS[str(units).lower()]
+
+
+def _channel_names(array: xr.DataArray, n: int) -> list[str]:
+    if "channel" in array.coords:
+        return [str(name) for name in array["channel"].values]
+    return [str(number) for number in range(n)]
+
+
+def to_mne_raw(
+    dataset: xr.Dataset, labels: pd.DataFrame | None = None, *, ch_types: str = "emg"
+) -> Any:
+    """Return one stream as an ``mne.io.RawArray``, labels as annotations.
+
+    Parameters
+    ----------
+    dataset
+        A stream of a session: ``tree.session.streams["emg"]``. Its samples are read.
+    labels
+        ``tree.session.labels``; the classes from 0 on become annotations from each label to
+        the next, described by their names.
+    ch_types
+        MNE's channel type. Those that MNE takes in volts are scaled from the unit.
+
+    Returns
+    -------
+    mne.io.RawArray
+        The first sample is at 0 s; ``info["description"]`` says when that is on the
+        session's clock.
+
+    Raises
+    ------
+    SessionError
+        If the unit is unknown, the stream has no samples or no rate, or the time stamps
+        hold a gap or are out of order: MNE has one rate from the first to the last sample.
+    """
+    mne = _mne()
+    data = dataset["data"]
+    timeline = Timeline(
+        np.asarray(dataset["time"].values, float), float(dataset.attrs.get("fs", 0))
+    )
+    if timeline.fs <= 0 or len(timeline.times) == 0:
+        raise SessionError("a stream without a sampling rate or samples is no MNE raw object")
+    problem = timeline.rate_problem()
+    if len(timeline.gaps) or len(timeline.unusable):
+        problem = (
+            f"has {len(timeline.gaps)} gaps and {len(timeline.unusable)} unusable time stamps"
+        )
+    if problem:
+        raise SessionError(
+            f"the stream {problem}; MNE has one rate throughout. Export a part of it:"
+            " dataset.isel(time=slice(...)), or windows with to_mne_epochs"
+        )
+    info = mne.create_info(_channel_names(data, data.shape[1]), timeline.fs, ch_types)
+    start = float(timeline.times[0])
+    info["description"] = f"labtree: first sample at {start!r} s"
+    values = np.ascontiguousarray(data.values.T, np.float64) * _scale(data, ch_types)
+    raw = mne.io.RawArray(values, info, verbose="error")
+    if labels is not None and len(labels):
+        raw.set_annotations(_annotations(mne, labels, timeline))
+    return raw
+
+
+def _annotations(mne: Any, labels: pd.DataFrame, timeline: Timeline) -> Any:
+    ordered = labels.sort_values("timestamp", kind="stable")
+    n = len(timeline.times)
+    moments = ordered["timestamp"].to_numpy(float)
+    at = timeline.locate(moments)
+    ends = np.append(at, n)[1:]
+    keep = (ordered["class_index"].to_numpy() >= 0) & ~timeline.is_late(moments)
+    onset = (at / timeline.fs)[keep]
+    duration = ((ends - at) / timeline.fs)[keep]
+    if "class_name" in ordered:
+        names = ordered["class_name"].astype(str).to_numpy()
+    else:
+        names = np.array([class_name(int(i), None) for i in ordered["class_index"]], object)
+    return mne.Annotations(onset, duration, list(names[keep]))
+
+
+def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
+    """Return windows as ``mne.EpochsArray``, one epoch per window.
+
+    Parameters
+    ----------
+    windows
+        As `labtree.labeled_windows` or ``tree.session.peri_event`` give them; they are read.
+    ch_types
+        MNE's channel type, as in `to_mne_raw`.
+
+    Returns
+    -------
+    mne.EpochsArray
+        The coordinates per window are its ``metadata``; classes are its events.
+    """
+    mne = _mne()
+    dimension = windows.dims[0]
+    if windows.dims[1:] != ("channel", "time") or len(windows) == 0:
+        raise SessionError(
+            f"expected windows (window, channel, time), found {dict(windows.sizes)}"
+        )
+    own = {k: v.values for k, v in windows.coords.items() if v.dims == (dimension,)}
+    metadata = pd.DataFrame(own)
+    n = len(windows)
+    codes = np.asarray(own.get("class_index", np.zeros(n)), np.int64)
+    # An event of MNE has a sample number of its own; the true times are in the metadata.
+    events = np.column_stack([np.arange(n), np.zeros(n, np.int64), codes + 1])
+    names = own.get("class_name", np.full(n, "event", object))
+    event_id = {str(name): int(code) + 1 for name, code in zip(names, codes, strict=True)}
+    if len(event_id) != len(np.unique(codes)):
+        event_id = {str(code): int(code) + 1 for code in np.unique(codes)}
+    info = mne.create_info(
+        _channel_names(windows, windows.shape[1]), float(windows.attrs["fs"]), ch_types
+    )
+    values = np.ascontiguousarray(windows.values, np.float64) * _scale(windows, ch_types)
+    return mne.EpochsArray(
+        values,
+        info,
+        events,
+        tmin=float(windows["time"].values[0]),
+        event_id=event_id,
+        metadata=metadata,
+        verbose="error",
+    )
+
+
+def from_mne_raw(raw: Any, *, start_s: float = 0.0) -> xr.Dataset:
+    """Return an MNE raw object as one stream's Dataset, in MNE's units.
+
+    Parameters
+    ----------
+    raw
+        Any ``mne.io.BaseRaw``.
+    start_s
+        Time of its first sample, in s.
+
+    Returns
+    -------
+    Dataset
+        ``data`` (time, channel) float64 and ``time``; ``units`` is V if all channels are
+        of a kind that MNE keeps in volts.
+    """
+    fs = float(raw.info["sfreq"])
+    kinds = set(raw.get_channel_types())
+    return stream_dataset(
+        raw.get_data().T,
+        start_s + np.arange(raw.n_times) / fs,
+        fs=fs,
+        channel_names=raw.ch_names,
+        units="V" if kinds <= set(_IN_VOLTS) else None,
+    )

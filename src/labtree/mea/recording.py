@@ -1,0 +1,383 @@
+"""Loading a CMOS-MEA recording into a session."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import ConfigurationError, FormatError, SessionError
+from labtree.mea.light import block_means, frame_timestamps
+from labtree.mea.mcs_files import (
+    AnalogData,
+    MeaFile,
+    SortedUnit,
+    attributes,
+    open_mea,
+    read_analog,
+    read_units,
+    recording_duration_us,
+)
+from labtree.pipeline.sessions import add_metadata, create_session, warn
+from labtree.pipeline.steps import step
+
+__all__ = ["firing_rates", "load_recording", "samples_from_us", "to_physical"]
+
+Array = np.ndarray[Any, Any]
+BIN_US = 100_000
+
+
+def samples_from_us(times_us: Array, rate: float) -> Array:
+    """Return the nearest sample of times in µs, halves to the even one.
+
+    Examples
+    --------
+    >>> samples_from_us(np.array([49, 50, 75, 125]), 20_000.0)
+    array([1, 1, 2, 2])
+    """
+    return np.rint(np.asarray(times_us) * rate / 1e6).astype(np.int64)
+
+
+def firing_rates(spikes_us: Array, row_size: Array, duration_us: int) -> Array:
+    """Return every unit's firing rate in bins of 100 ms.
+
+    Parameters
+    ----------
+    spikes_us : int array (spike,)
+        All units' spike times in µs, unit after unit.
+    row_size : int array (unit,)
+        Spikes per unit.
+    duration_us : int
+        The last bin ends here; its rate is over its own, shorter width. A spike at
+        the very end counts into it, later ones do not count.
+
+    Returns
+    -------
+    array of float32 (unit, bin)
+        Hz.
+
+    Examples
+    --------
+    >>> firing_rates(np.array([0, 50_000, 120_000]), np.array([3]), 150_000)
+    array([[20., 20.]], dtype=float32)
+    """
+    n_bins = max(-(-duration_us // BIN_US), 1)
+    unit = np.repeat(np.arange(len(row_size)), row_size)
+    inside = (spikes_us >= 0) & (spikes_us <= duration_us)
+    bins = np.minimum(spikes_us[inside] // BIN_US, n_bins - 1)
+    flat = np.bincount(unit[inside] * n_bins + bins, minlength=len(row_size) * n_bins)
+    widths = np.full(n_bins, BIN_US / 1e6)
+    widths[-1] = (duration_us - (n_bins - 1) * BIN_US) / 1e6
+    return np.asarray(flat.reshape(len(row_size), n_bins) / widths, np.float32)
+
+
+def to_physical(counts: xr.DataArray) -> xr.DataArray:
+    """Return counts in physical units: counts x ConversionFactor x 10^Exponent.
+
+    Parameters
+    ----------
+    counts : DataArray
+        With the attributes ``conversion_factor`` (or a coordinate of that name, per
+        sensor), ``exponent`` and ``physical_unit``, as the loaders give them.
+
+    Raises
+    ------
+    ConfigurationError
+        If the array has no calibration.
+
+    Examples
+    --------
+    >>> attrs = {"conversion_factor": 2.0, "exponent": -3, "physical_unit": "V"}
+    >>> volts = to_physical(xr.DataArray([5, 10], dims="sample", attrs=attrs))
+    >>> volts.values, volts.attrs["units"]
+    (array([0.01, 0.02]), 'V')
+    """
+    factor = counts.coords.get("conversion_factor", counts.attrs.get("conversion_factor"))
+    exponent = counts.attrs.get("exponent")
+    if factor is None or exponent is None:
+        raise ConfigurationError(
+            f"{counts.name!r} has no conversion_factor and exponent, so its counts cannot be "
+            "scaled; the file may lack ChannelMeta or SensorMeta"
+        )
+    scaled: xr.DataArray = counts.astype(np.float64) * (factor * 10.0 ** int(exponent))
+    return scaled.assign_attrs(counts.attrs | {"units": counts.attrs.get("physical_unit", "V")})
+
+
+def find_rate(
+    analog: AnalogData | None, duration_us: int | None, given: float | None, name: str
+) -> tuple[float, str | None]:
+    """Return the rate in Hz, and a remark if it rests on less than Tick.
+
+    Raises
+    ------
+    FormatError
+        If Tick and the recording's duration contradict each other by more than 1 %.
+    ConfigurationError
+        If nothing tells the rate.
+    """
+    if given is not None and not 0 < given < float("inf"):
+        raise ConfigurationError(f"acquisition_rate must be a positive number, got {given!r}")
+    estimate = None
+    if analog is not None and duration_us:
+        estimate = analog.counts.shape[1] / (duration_us / 1e6)
+    rate = analog.rate if analog is not None else None
+    if rate is not None and given is not None and abs(rate / given - 1) > 1e-6:
+        raise ConfigurationError(f"{name}: acquisition_rate={given} but Tick says {rate} Hz")
+    rate = rate or given
+    if rate is not None:
+        off = abs(estimate / rate - 1) if estimate else 0.0
+        if off > 0.01:
+            raise FormatError(
+                f"{name}: Tick says {rate:g} Hz, but samples over LB.RecordingDuration give "
+                f"{estimate:g} Hz; one of them is wrong and spikes would be misplaced"
+            )
+        remark = f"{name}: samples over duration differ from Tick by {off:.2%}"
+        return rate, remark if off > 0.001 else None
+    if estimate is not None:  # a whole number of µs per sample, as Tick would be
+        tick = round(1e6 / estimate)
+        if tick > 0 and abs(1e6 / tick / estimate - 1) < 0.001:
+            return 1e6 / tick, f"{name}: no Tick; the rate is estimated from the duration"
+    raise ConfigurationError(
+        f"{name}: the acquisition rate is not in the files (no CMCR with ChannelMeta); pass "
+        "acquisition_rate=20000.0"
+    )
+
+
+def light_reference(analog: AnalogData, rate: float) -> xr.Dataset:
+    """Return the analog channels: raw counts, and their means at 1 kHz and 10 Hz."""
+    made = {}
+    for index, counts in enumerate(analog.counts):
+        attrs: dict[str, Any] = {"sampling_rate": rate, "units": "count"}
+        if index < len(analog.channels) and "ConversionFactor" in analog.channels[index]:
+            channel = analog.channels[index]
+            attrs |= {
+                "conversion_factor": float(channel["ConversionFactor"]),
+                "exponent": int(channel.get("Exponent", 0)),
+                "physical_unit": str(channel.get("Unit") or "V"),
+            }
+        made[f"raw_ch{index + 1}"] = ("sample", counts, attrs)
+        for name, target in (("1khz", 1000.0), ("10hz", 10.0)):
+            if rate >= target:
+                means = block_means(counts, rate, target)
+                made[f"{name}_ch{index + 1}"] = (
+                    f"sample_{name}", means, attrs | {"sampling_rate": target}
+                )  # fmt: skip
+    return xr.Dataset(made)
+
+
+def _padded(matrices: list[Array | None]) -> Array | None:
+    """Stack matrices of different sizes, NaN where a smaller one ends."""
+    given = [m for m in matrices if m is not None]
+    if not given or any(m.ndim != 2 for m in given):
+        return None
+    shape = np.max([m.shape for m in given], axis=0)
+    out = np.full((len(matrices), *shape), np.nan)
+    for row, matrix in zip(out, matrices, strict=True):
+        if matrix is not None:
+            row[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return out
+
+
+def units_dataset(units: list[SortedUnit], rate: float, duration_us: int | None) -> xr.Dataset:
+    """Return the Dataset of units from what a CMTR holds."""
+    row_size = np.array([len(unit.spikes_us) for unit in units], np.int64)
+    empty: list[Array] = [np.zeros(0, np.int64)]
+    spikes_us = np.concatenate([unit.spikes_us for unit in units] or empty)
+    if duration_us is None:
+        duration_us = int(spikes_us.max(initial=0)) + 1_000_000
+    n_cutout = max((len(u.waveform) for u in units if u.waveform is not None), default=0)
+    waveforms = np.full((len(units), n_cutout), np.nan, np.float32)
+    for row, unit in zip(waveforms, units, strict=True):
+        if unit.waveform is not None:
+            row[: len(unit.waveform)] = unit.waveform
+    rates = firing_rates(spikes_us, row_size, duration_us)
+    amplitudes = np.concatenate([u.amplitudes for u in units] or [np.zeros(0)])
+    ids = np.array([f"unit_{unit.number:03d}" for unit in units], dtype=str)
+    count_attrs = {"sample_dimension": "spike", "long_name": "spikes per unit"}
+    dataset = xr.Dataset(
+        {
+            "row_size": ("unit", row_size, count_attrs),
+            "spike_times": ("spike", samples_from_us(spikes_us, rate), {"units": "sample"}),
+            "amplitude": ("spike", amplitudes),
+            "waveform": (("unit", "waveform_sample"), waveforms, {"units": "count"}),
+            "firing_rate_10hz": (("unit", "time_10hz"), rates, {"units": "Hz"}),
+        },
+        coords={
+            "unit": ids,
+            "unit_num": ("unit", np.array([u.number for u in units], np.int64)),
+            "original_name": ("unit", np.array([u.name for u in units], dtype=str)),
+            "row": ("unit", np.array([u.row for u in units], np.int64)),
+            "column": ("unit", np.array([u.column for u in units], np.int64)),
+            "sensor_id": ("unit", np.array([u.sensor_id for u in units], np.int64)),
+            "n_excluded_peaks": ("unit", np.array([u.n_excluded for u in units], np.int64)),
+            "time_10hz": ("time_10hz", np.arange(rates.shape[1]) * 0.1, {"units": "s"}),
+        },
+        attrs={"sampling_rate": rate},
+    )
+    fields = [set(unit.info) for unit in units]
+    for name in units[0].info if units and all(f == fields[0] for f in fields) else ():
+        if name not in ("UnitID", "SensorID", "Row", "Column"):
+            dataset.coords[name.lower()] = ("unit", np.array([u.info[name] for u in units]))
+    for key, matrices in (
+        ("roi_sta", [u.roi_sta for u in units]),
+        ("unmixing", [u.unmixing for u in units]),
+    ):
+        stacked = _padded(matrices)
+        if stacked is not None:
+            dataset[key] = (("unit", f"{key}_row", f"{key}_column"), stacked)
+    return dataset
+
+
+def start_session(parameters: Mapping[str, Any]) -> xr.DataTree:
+    """Make the session of a recording from a loader's parameters."""
+    return create_session(
+        parameters["dataset_id"],
+        cmcr_path=parameters["cmcr_path"],
+        cmtr_path=parameters["cmtr_path"],
+        output_dir=parameters["output_dir"],
+    )
+
+
+def source_paths(
+    session: xr.DataTree,
+    dataset_id: str | None,
+    cmcr_path: str | Path | None,
+    cmtr_path: str | Path | None,
+) -> dict[str, Path]:
+    """Return the recording's files, and note them in the session.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no file, or if the session has another id.
+    SessionError
+        If the session holds another recording.
+    """
+    known = session.attrs["source_files"]
+    given = {"cmcr_path": cmcr_path, "cmtr_path": cmtr_path}
+    if cmcr_path is None and cmtr_path is None:
+        given = {name: known.get(name) for name in given}
+    paths = {name: Path(path) for name, path in given.items() if path is not None}
+    if not paths:
+        raise ConfigurationError("load_recording needs cmcr_path or cmtr_path, best both")
+    if dataset_id is not None and dataset_id != session.attrs["dataset_id"]:
+        raise ConfigurationError(
+            f"dataset_id={dataset_id!r}, but the session is {session.attrs['dataset_id']!r}"
+        )
+    for name, path in paths.items():
+        if path.suffix.lower() != f".{name[:4]}":
+            raise ConfigurationError(f"{name} must be a .{name[:4]} file, got {str(path)!r}")
+        if (
+            name in known
+            and Path(known[name]).name != path.name
+            and "units" in session.children
+        ):
+            raise SessionError(
+                f"session {session.attrs['dataset_id']!r} holds {Path(known[name]).name}, not "
+                f"{path.name}; load that into a session of its own: labtree.create_session("
+                f"cmtr_path={str(path)!r})"
+            )
+    session.attrs["source_files"] = {**known, **{k: str(v) for k, v in paths.items()}}
+    return paths
+
+
+def _read_analog_anywhere(cmcr: MeaFile | None, cmtr: MeaFile | None) -> AnalogData | None:
+    for source in (cmcr, cmtr):  # a CMTR links to its CMCR
+        analog = read_analog(source) if source is not None else None
+        if analog is not None:
+            return analog
+    return None
+
+
+def load(
+    session: xr.DataTree,
+    paths: Mapping[str, Path],
+    given_rate: float | None,
+    with_matrices: bool,
+) -> None:
+    """Read the files of a recording into a session."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(open_mea(path)) for name, path in paths.items()}
+        cmcr, cmtr = files.get("cmcr_path"), files.get("cmtr_path")
+        analog = _read_analog_anywhere(cmcr, cmtr)
+        durations = [recording_duration_us(f) for f in (cmcr, cmtr) if f is not None]
+        duration_us = next((d for d in durations if d), None)
+        label = next(iter(paths.values())).name
+        rate, remark = find_rate(analog, duration_us, given_rate, label)
+        units = read_units(cmtr, with_matrices=with_matrices) if cmtr is not None else None
+        system = {}
+        for source in (cmtr, cmcr):
+            system.update(attributes(source.file) if source is not None else {})
+    if remark:
+        warn(session, remark)
+    if duration_us is None and analog is not None:
+        duration_us = round(analog.counts.shape[1] / rate * 1e6)
+    if units is not None:
+        if duration_us is None:
+            warn(session, f"{label}: no recording duration; rates end 1 s after the last spike")
+        for unit in units:
+            if unit.sensor_id != (unit.column - 1) * 65 + unit.row:
+                warn(session, f"{label}: {unit.name}: SensorID does not fit its Row and Column")
+        session["units"] = xr.DataTree(units_dataset(units, rate, duration_us))
+    metadata: dict[str, Any] = {
+        "dataset_id": session.attrs["dataset_id"],
+        "acquisition_rate": rate,
+        "sample_interval": 1.0 / rate,
+        "sys_meta": system,
+    }
+    if duration_us is not None:
+        metadata["recording_duration_s"] = duration_us / 1e6
+    if analog is not None:
+        session["stimulus/light_reference"] = xr.DataTree(light_reference(analog, rate))
+        frames = frame_timestamps(analog.counts[min(1, len(analog.counts) - 1)])
+        frame_times = xr.Dataset({"default": ("frame", frames, {"units": "sample"})})
+        session["stimulus/frame_times"] = xr.DataTree(frame_times)
+        metadata |= {"frame_timestamps": frames, "frame_time": frames / rate}
+        if not len(frames):
+            warn(session, f"{label}: no frames found in the sync channel")
+    add_metadata(session, metadata)
+
+
+@step(starts=start_session)
+def load_recording(
+    session: xr.DataTree,
+    cmcr_path: str | Path | None = None,
+    cmtr_path: str | Path | None = None,
+    dataset_id: str | None = None,
+    *,
+    output_dir: str | Path = "artifacts",
+    acquisition_rate: float | None = None,
+) -> xr.DataTree:
+    """Load units, light reference and frame times of a CMOS-MEA recording.
+
+    Fills ``units`` (spike times in samples; only peaks that the sorter included),
+    ``stimulus/light_reference`` (``raw_ch1``, ``1khz_ch1``, ``10hz_ch1``, ...; raw
+    counts, :func:`to_physical` scales them), ``stimulus/frame_times`` and
+    ``metadata``.
+
+    Parameters
+    ----------
+    session : DataTree
+    cmcr_path, cmtr_path : path
+        At least one of them; without, the session's own source files.
+    dataset_id : str, optional
+        By default the name of the CMTR (else CMCR) file.
+    output_dir : path
+        Where the session is saved if none is given.
+    acquisition_rate : float, optional
+        Hz; needed only if no CMCR is at hand. The rate comes from Tick, checked
+        against the recording's duration.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no file, or if the rate is unknown.
+    FormatError
+        If a file is not what it should be, or contradicts itself.
+    """
+    paths = source_paths(session, dataset_id, cmcr_path, cmtr_path)
+    load(session, paths, acquisition_rate, with_matrices=False)
+    return session

@@ -1,0 +1,296 @@
+"""When each movie of a playlist was shown, from the playlist and the display's frames."""
+
+import ast
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import ConfigurationError
+from labtree.mea.light import mean_template
+from labtree.pipeline.errors import unknown
+from labtree.pipeline.sessions import add_metadata, warn
+from labtree.pipeline.steps import step
+
+__all__ = ["add_section_time", "playlist_sections", "read_movie_lengths", "read_playlist"]
+
+Array = np.ndarray[Any, Any]
+
+
+def _rows(path: Path, columns: tuple[str, str]) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: there is no such file")
+    with path.open(newline="", encoding="utf-8-sig") as handle:
+        reader = csv.DictReader(handle, skipinitialspace=True)
+        found = reader.fieldnames or []
+        lacking = [column for column in columns if column not in found]
+        if lacking:
+            raise ConfigurationError(
+                f"{path}: no column {', '.join(lacking)}; expected {', '.join(columns)}, found "
+                f"{', '.join(found) or 'nothing'}"
+            )
+        return list(reader)
+
+
+def movie_stem(name: str) -> str:
+    """Return a movie's name without what follows its first dot."""
+    return Path(name.strip()).name.split(".", 1)[0]
+
+
+def read_playlist(path: str | Path, playlist_name: str) -> list[str]:
+    """Return the movies of a playlist, in order.
+
+    The file has the columns ``playlist_name`` and ``movie_names``; the latter is a
+    Python list of strings, read as a literal and never run.
+
+    Raises
+    ------
+    ConfigurationError
+        If the playlist is not in the file, or its movies are not a list of strings.
+    """
+    path = Path(path)
+    rows = {
+        (row["playlist_name"] or "").strip(): row["movie_names"]
+        for row in _rows(path, ("playlist_name", "movie_names"))
+    }
+    if playlist_name not in rows:
+        raise ConfigurationError(
+            f"{path}: no playlist {playlist_name!r}; there are: {', '.join(map(repr, rows))}"
+        )
+    try:
+        names = ast.literal_eval((rows[playlist_name] or "").strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        names = None
+    if (
+        not isinstance(names, (list, tuple))
+        or not names
+        or not all(isinstance(name, str) and movie_stem(name) for name in names)
+    ):
+        raise ConfigurationError(
+            f"{path}: movie_names of playlist {playlist_name!r} must be a list of names such "
+            f"as ['noise.mp4', 'steps.mp4'], found {rows[playlist_name]!r}"
+        )
+    return [movie_stem(name) for name in names]
+
+
+def read_movie_lengths(path: str | Path) -> dict[str, int]:
+    """Return the length of each movie in display frames.
+
+    Raises
+    ------
+    ConfigurationError
+        If a length is not a whole number above 0.
+    """
+    path = Path(path)
+    lengths: dict[str, int] = {}
+    for row in _rows(path, ("movie_name", "movie_length")):
+        name, text = movie_stem(row["movie_name"] or ""), row["movie_length"]
+        try:
+            length = float(text)
+        except (TypeError, ValueError):
+            length = 0.0
+        if not (length > 0 and length.is_integer()):
+            raise ConfigurationError(
+                f"{path}: movie_length of {name!r} must be a number of frames, found {text!r}"
+            )
+        if lengths.get(name, int(length)) != int(length):
+            raise ConfigurationError(f"{path}: two different lengths for movie {name!r}")
+        lengths[name] = int(length)
+    return lengths
+
+
+def playlist_sections(
+    movies: list[str],
+    lengths: dict[str, int],
+    n_frames: int,
+    *,
+    repeats: int = 1,
+    pad_frame: int = 180,
+    pre_margin_frame_num: int = 60,
+    post_margin_frame_num: int = 120,
+) -> dict[str, Array]:
+    """Return where each movie of a playlist lies, in display frames.
+
+    With ``count`` frames shown before it, a movie of ``len`` frames begins at ``count
+    + pad_frame``; its section begins ``pre_margin`` earlier and ends ``post_margin +
+    len + 1`` later; then ``count`` grows by ``2 * pad_frame + len + 1``. Margins that
+    reach past the recording are cut there; a movie that does is an error.
+
+    Returns
+    -------
+    dict
+        ``movie`` (names), and int64 arrays ``presentation``, ``movie_start_frame``,
+        ``movie_length``, ``start_frame``, ``end_frame``, one entry per section.
+
+    Raises
+    ------
+    ConfigurationError
+        If a movie's length is unknown, or if it was not shown to its end.
+    """
+    missing = sorted({movie for movie in movies if movie not in lengths})
+    if missing:
+        raise ConfigurationError(
+            f"the movie length table lacks {', '.join(map(repr, missing))}; without it every "
+            f"later movie would be misplaced. It has: {', '.join(map(repr, lengths)) or 'none'}"
+        )
+    if pad_frame < 0 or pre_margin_frame_num < 0 or post_margin_frame_num < 0:
+        raise ConfigurationError("pad_frame and the margins must be 0 or more")
+    rows = []
+    shown: dict[str, int] = {}
+    count = 0
+    for movie in movies * max(int(repeats), 1):
+        length = lengths[movie]
+        first = count + pad_frame
+        if first + length > n_frames - 1:
+            raise ConfigurationError(
+                f"movie {movie!r} (presentation {shown.get(movie, 0)}) needs frames {first} to "
+                f"{first + length}, but the recording has {n_frames} frames; check the "
+                "playlist, repeats and pad_frame"
+            )
+        start = max(first - pre_margin_frame_num, 0)
+        end = min(first + post_margin_frame_num + length + 1, n_frames - 1)
+        rows.append((shown.get(movie, 0), first, length, start, end))
+        shown[movie] = shown.get(movie, 0) + 1
+        count += 2 * pad_frame + length + 1
+    table = np.array(rows, np.int64).T
+    names = ("presentation", "movie_start_frame", "movie_length", "start_frame", "end_frame")
+    return {
+        "movie": np.array(movies * max(int(repeats), 1), dtype=str),
+        **dict(zip(names, table, strict=True)),
+    }
+
+
+def frame_times(session: xr.DataTree) -> Array:
+    """Return the samples at which the display's frames began.
+
+    Raises
+    ------
+    ConfigurationError
+        If the session has none.
+    """
+    metadata = session.children.get("metadata")
+    if metadata is None or "frame_timestamps" not in metadata.data_vars:
+        raise ConfigurationError(
+            f"session {session.attrs.get('dataset_id')!r} has no frame_timestamps; load the "
+            "CMCR with labtree.mea.load_recording(session=session, cmcr_path=...) or add them: "
+            "session.session.add_metadata({'frame_timestamps': samples})"
+        )
+    frames: Array = metadata.dataset["frame_timestamps"].values.astype(np.int64)
+    if (np.diff(frames) <= 0).any():
+        raise ConfigurationError("frame_timestamps are not strictly increasing")
+    return frames
+
+
+def section_table(session: xr.DataTree, movie_name: str | None = None) -> xr.Dataset:
+    """Return the table of sections, of one movie or of all.
+
+    Raises
+    ------
+    ConfigurationError
+        If the step that makes it has not run.
+    SessionError
+        (also a KeyError) if the movie was not shown.
+    """
+    if "section_time" not in session.children.get("stimulus", xr.DataTree()).children:
+        raise ConfigurationError(
+            "no section times yet; run labtree.mea.add_section_time(session=session, "
+            "playlist_name=..., playlist_file_path=..., movie_length_file_path=...)"
+        )
+    table = session.children["stimulus"].children["section_time"].to_dataset(inherit=False)
+    if movie_name is None:
+        return table
+    own = np.flatnonzero(table["movie"].values == movie_name)
+    if not len(own):
+        raise unknown("movie", movie_name, dict.fromkeys(table["movie"].values.tolist()))
+    return table.isel(section=own)
+
+
+@step(requires=["load_recording"])
+def add_section_time(
+    session: xr.DataTree,
+    playlist_name: str,
+    playlist_file_path: str | Path,
+    movie_length_file_path: str | Path,
+    repeats: int = 1,
+    pad_frame: int = 180,
+    pre_margin_frame_num: int = 60,
+    post_margin_frame_num: int = 120,
+) -> xr.DataTree:
+    """Place the movies of a playlist in the recording.
+
+    Fills ``stimulus/section_time``, a table with one row per shown movie in order of
+    time (``movie``, ``presentation``, ``start`` and ``end`` in samples with margins,
+    ``movie_start_frame``, ``movie_length``), and ``stimulus/light_template``, the mean
+    light reference of each movie over its presentations.
+
+    Parameters
+    ----------
+    session : DataTree
+    playlist_name : str
+    playlist_file_path, movie_length_file_path : path
+        See :func:`read_playlist` and :func:`read_movie_lengths`.
+    repeats : int
+        How often the whole playlist was shown.
+    pad_frame, pre_margin_frame_num, post_margin_frame_num : int
+        Frames around each movie; see :func:`playlist_sections`.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file, the playlist or a movie's length is missing, or if a movie runs past
+        the recording.
+    """
+    frames = frame_times(session)
+    movies = read_playlist(playlist_file_path, playlist_name)
+    sections = playlist_sections(
+        movies,
+        read_movie_lengths(movie_length_file_path),
+        len(frames),
+        repeats=repeats,
+        pad_frame=pad_frame,
+        pre_margin_frame_num=pre_margin_frame_num,
+        post_margin_frame_num=post_margin_frame_num,
+    )
+    wanted = (
+        sections["movie_start_frame"] + sections["movie_length"] + post_margin_frame_num + 1
+    )
+    cut = sections["end_frame"] < wanted
+    if cut.any():
+        names = ", ".join(sections["movie"][cut].tolist())
+        warn(session, f"the margin after {names} reaches past the recording and is cut there")
+    table = xr.Dataset(
+        {name: ("section", values) for name, values in sections.items()},
+        attrs={
+            "playlist_name": playlist_name,
+            "repeats": max(int(repeats), 1),
+            "pad_frame": pad_frame,
+            "pre_margin_frame_num": pre_margin_frame_num,
+            "post_margin_frame_num": post_margin_frame_num,
+        },
+    )
+    for name in ("start", "end"):
+        table[name] = ("section", frames[sections[f"{name}_frame"]], {"units": "sample"})
+    session["stimulus/section_time"] = xr.DataTree(table.set_coords(["movie", "presentation"]))
+    light = session["stimulus"].children.get("light_reference")
+    if light is not None and "raw_ch1" in light.data_vars:
+        raw = light.dataset["raw_ch1"]
+        spans = np.stack([table["start"].values, table["end"].values], axis=1)
+        session["stimulus/light_template"] = xr.DataTree(
+            xr.Dataset(
+                {
+                    movie: (
+                        f"{movie}_sample",
+                        mean_template(raw.values, spans[sections["movie"] == movie]),
+                        raw.attrs,
+                    )
+                    for movie in dict.fromkeys(movies)
+                }
+            )
+        )
+    add_metadata(
+        session,
+        {"section_time_playlist": playlist_name, "section_time_repeats": max(int(repeats), 1)},
+    )
+    return session

@@ -1,0 +1,204 @@
+"""The step from sectioned spikes and a noise movie to spike-triggered averages."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import ConfigurationError, FormatError
+from labtree.mea.sections import frame_times, section_table
+from labtree.mea.sta_kernel import spike_triggered_average
+from labtree.mea.trials import checked_sections
+from labtree.pipeline.errors import unknown
+from labtree.pipeline.features import put_feature
+from labtree.pipeline.sessions import warn
+from labtree.pipeline.steps import step
+from labtree.pipeline.units import units_of
+
+__all__ = ["compute_sta", "open_movie", "spikes_per_frame"]
+
+Array = np.ndarray[Any, Any]
+
+
+def open_movie(path: str | Path) -> Array:
+    """Map a movie ``.npy`` (frame, y, x) into memory; nothing is read yet.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such file.
+    FormatError
+        If it is not a numeric array of two to four dimensions.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: there is no such movie; compute_sta needs it")
+    try:
+        movie: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise FormatError(f"{path} is not a numeric .npy file ({error})") from error
+    if not isinstance(movie, np.ndarray):  # an .npz archive
+        raise FormatError(f"{path} is an archive of arrays, expected one array (frame, y, x)")
+    if movie.dtype.kind not in "buif" or not 2 <= movie.ndim <= 4 or not len(movie):
+        raise FormatError(
+            f"{path}: expected a numeric movie (frame, y, x), found {movie.dtype} {movie.shape}"
+        )
+    return movie
+
+
+def spikes_per_frame(
+    spike_times: Array,
+    row_size: Array,
+    first: Array,
+    last: Array,
+    frames: Array,
+    movie_start_frame: int,
+    n_frames: int,
+) -> tuple[Array, Array]:
+    """Count the spikes of one presentation's trials in each frame of its movie.
+
+    Parameters
+    ----------
+    spike_times, row_size : int arrays (spike,), (unit,)
+    first, last : int arrays (unit, trial)
+        Index ranges into the spikes; one that lies in two trials counts once.
+    frames : int array (frame,)
+        Samples at which the display's frames begin.
+    movie_start_frame : int
+        Display frame in which the movie begins.
+    n_frames : int
+        Length of the movie.
+
+    Returns
+    -------
+    counts : int array (unit, frame)
+    n_spikes : int array (unit,)
+        Spikes in the trials, in a frame of the movie or not.
+    """
+    n_units = len(row_size)
+    edges = np.zeros(len(spike_times) + 1, np.int64)
+    np.add.at(edges, first.ravel(), 1)
+    np.add.at(edges, last.ravel(), -1)
+    inside = np.flatnonzero(np.cumsum(edges[:-1]) > 0)
+    unit = np.repeat(np.arange(n_units), row_size)[inside]
+    frame = np.searchsorted(frames, spike_times[inside], side="right") - 1 - movie_start_frame
+    shown = (frame >= 0) & (frame < n_frames)
+    flat = np.bincount(unit[shown] * n_frames + frame[shown], minlength=n_units * n_frames)
+    return flat.reshape(n_units, n_frames), np.bincount(unit, minlength=n_units)
+
+
+def _noise_movie(session: xr.DataTree, movie_name: str | None) -> str:
+    shown: list[str] = list(dict.fromkeys(section_table(session)["movie"].values.tolist()))
+    if movie_name is not None:
+        if movie_name not in shown:
+            raise unknown("movie", movie_name, shown)
+        return movie_name
+    noise = [movie for movie in shown if "noise" in movie.lower()]
+    if len(noise) != 1:
+        found, example = ", ".join(map(repr, noise or shown)), (noise or shown)[0]
+        raise ConfigurationError(
+            f"compute_sta needs one movie whose name holds 'noise', found {len(noise)} "
+            f"({found}); say which: compute_sta(session=session, movie_name={example!r}, ...)"
+        )
+    return noise[0]
+
+
+@step(requires=["load_recording", "add_section_time", "section_spike_times"])
+def compute_sta(
+    session: xr.DataTree,
+    cover_range: tuple[int, int] = (-60, 0),
+    stimuli_dir: str | Path | None = None,
+    *,
+    movie_name: str | None = None,
+    subtract_mean: bool = False,
+    permutations: int = 0,
+    seed: int = 0,
+) -> xr.DataTree:
+    """Average the movie's frames around each unit's spikes, over all presentations.
+
+    Fills ``features/sta_<movie>`` with ``sta`` (unit, lag, y, x; float32, NaN for a
+    unit without a valid spike), ``n_spikes`` and ``n_spikes_excluded`` (unit), and
+    ``z_score`` if permutations are asked for. Lag is in frames relative to the
+    spike's own.
+
+    Parameters
+    ----------
+    session : DataTree
+    cover_range : (int, int)
+        Frames relative to the spike's own, the last one excluded.
+    stimuli_dir : path
+        Folder of ``{movie}.npy`` (frame, y, x), one array frame per display frame.
+    movie_name : str, optional
+        By default the one movie whose name holds "noise".
+    subtract_mean : bool
+        Whether the movie's mean frame is taken off.
+    permutations, seed : int
+        See :func:`labtree.mea.sta_kernel.spike_triggered_average`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the movie is not there, or if its length does not fit the playlist's.
+    FormatError
+        If the movie is not a numeric array.
+    """
+    if stimuli_dir is None:
+        raise ConfigurationError("compute_sta needs stimuli_dir, the folder of {movie}.npy")
+    name = _noise_movie(session, movie_name)
+    movie = open_movie(Path(stimuli_dir) / f"{name}.npy")
+    table = section_table(session, name)
+    lengths = table["movie_length"].values
+    if len(movie) != lengths[0]:
+        if not 0.9 <= len(movie) / lengths[0] <= 1.1:
+            raise ConfigurationError(
+                f"{name}.npy has {len(movie)} frames, but the movie was shown for {lengths[0]} "
+                "display frames; the array must hold one frame per display frame"
+            )
+        warn(
+            session, f"{name}.npy has {len(movie)} frames, the movie was shown for {lengths[0]}"
+        )
+    units, sections = units_of(session), checked_sections(session, name)
+    frames = frame_times(session)
+    spikes, row_size = units["spike_times"].values, units["row_size"].values
+    counts = np.zeros((len(row_size), len(movie)), np.int64)
+    total = np.zeros(len(row_size), np.int64)
+    for presentation, start_frame in enumerate(table["movie_start_frame"].values):
+        part = sections.isel(presentation=presentation)
+        shown, inside = spikes_per_frame(
+            spikes, row_size, part["start"].values, part["stop"].values, frames,
+            int(start_frame), len(movie),
+        )  # fmt: skip
+        counts += shown
+        total += inside
+    average, n_spikes, z = spike_triggered_average(
+        movie, counts, cover_range,
+        subtract_mean=subtract_mean, permutations=permutations, seed=seed,
+    )  # fmt: skip
+    dims = ("unit", "lag", *("y", "x", "channel")[: movie.ndim - 1])
+    if movie.ndim == 2:
+        dims = ("unit", "lag", "x")
+    made = xr.Dataset(
+        {
+            "sta": (dims, average),
+            "n_spikes": ("unit", n_spikes),
+            "n_spikes_excluded": ("unit", total - n_spikes),
+        },
+        coords={
+            "unit": units["unit"].values,
+            "lag": (
+                "lag",
+                np.arange(int(cover_range[0]), int(cover_range[1])),
+                {"units": "frame"},
+            ),
+        },
+    )
+    if z is not None:
+        made["z_score"] = (dims, z)
+    put_feature(
+        session, f"sta_{name}", made,
+        movie_name=name, cover_range=[int(c) for c in cover_range],
+        subtract_mean=bool(subtract_mean), permutations=int(permutations), seed=int(seed),
+        n_presentations=len(lengths),
+    )  # fmt: skip
+    return session

@@ -1,0 +1,222 @@
+"""What a trial table holds and carries: its rows by kind, its states and its events."""
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from labtree.msw.errors import TrialTableError, UnknownNameError
+from labtree.msw.frames import START, trials_to_frame
+from labtree.msw.nested import trials_from_nested
+from labtree.msw.tables import (
+    ATTRIBUTE,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Ragged,
+    TrialTables,
+    gather,
+)
+
+__all__ = [
+    "Clock",
+    "barcode_trials",
+    "column_of",
+    "event_table",
+    "is_of_type",
+    "latency",
+    "state_table",
+    "state_time",
+    "tables_of",
+    "task_trials",
+    "visited",
+]
+
+Clock = Literal["trial", "session", "ephys"]
+
+
+def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
+    """Give the states and events that a table carries, and the trial of each row.
+
+    Raises
+    ------
+    TrialTableError
+        The table carries none.
+    """
+    held = frame.attrs.get(ATTRIBUTE)
+    if isinstance(held, TrialTables):
+        if "trial" not in frame:
+            raise TrialTableError(
+                "the column 'trial', which says whose states are whose, is gone; keep it when "
+                "choosing columns"
+            )
+        trials = frame["trial"].to_numpy(np.int64)
+        if len(trials) and not 0 <= trials.min() <= trials.max() < len(held.absolute):
+            raise TrialTableError("the column 'trial' names trials that this session lacks")
+        return held, trials
+    if any(frame[name].dtype == object for name in frame) and "trial" not in frame:
+        rebuilt = trials_to_frame(trials_from_nested(frame))
+        held = rebuilt.attrs[ATTRIBUTE]
+        if held.states.names or held.events.names:
+            return held, np.arange(len(frame))
+    raise TrialTableError(
+        "this table has no states and events with it: pandas drops them when it joins tables. "
+        "After a merge with other columns, write table.attrs = session.df.attrs; to join "
+        "sessions, labtree.msw.concat_trials({name: df, ...}) or load_subject(...).trials()"
+    )
+
+
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Give a column.
+
+    Raises
+    ------
+    UnknownNameError
+        There is none of that name; the message lists those that are.
+    """
+    if name not in frame:
+        known = ", ".join(map(str, frame.columns))
+        raise UnknownNameError(f"no column is called {name!r}; there are: {known}")
+    column: pd.Series = frame[name]
+    return column
+
+
+def is_of_type(frame: pd.DataFrame, kind: str) -> BoolArray:
+    """Tell which rows have this ``trial_type``; a table without it is all task."""
+    if "trial_type" not in frame:
+        return np.full(len(frame), kind == "task")
+    return (frame["trial_type"] == kind).fillna(False).to_numpy(bool)
+
+
+def task_trials(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the rows in which the task ran; all, in a table without ``trial_type``."""
+    return frame[is_of_type(frame, "task")]
+
+
+def barcode_trials(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the rows that sent a barcode."""
+    return frame[is_of_type(frame, "barcode")]
+
+
+def _shift(
+    frame: pd.DataFrame, tables: TrialTables, trials: IntArray, clock: Clock
+) -> tuple[FloatArray, float | FloatArray, float | FloatArray]:
+    """Give what to add to each row's times, and then the ephys clock's slope and intercept."""
+    if clock not in ("trial", "session", "ephys"):
+        raise TrialTableError(f"clock={clock!r}; expected 'trial', 'session' or 'ephys'")
+    absolute = tables.absolute[trials]
+    shift = np.zeros(len(frame))
+    wanted = absolute if clock == "trial" else ~absolute
+    if wanted.any():
+        began = column_of(frame, START).to_numpy(np.float64)
+        shift[wanted] = -began[wanted] if clock == "trial" else began[wanted]
+    if clock != "ephys":
+        return shift, 1.0, 0.0
+    if "alignment_slope" not in frame:
+        raise TrialTableError(
+            "no ephys clock is known; write df = df.msw.align(events, line=...) first"
+        )
+    return (
+        shift,
+        frame["alignment_slope"].to_numpy(np.float64),
+        frame["alignment_intercept"].to_numpy(np.float64),
+    )
+
+
+def _long(
+    frame: pd.DataFrame, clock: Clock, which: Literal["state", "event"]
+) -> tuple[pd.DataFrame, FloatArray]:
+    tables, trials = tables_of(frame)
+    ragged = tables.states if which == "state" else tables.events
+    rows, items = gather(ragged, trials)
+    shift, slope, intercept = _shift(frame, tables, trials, clock)
+    times = ragged.values[items] + shift[rows, None]
+    if not isinstance(slope, float) and not isinstance(intercept, float):
+        times = times * slope[rows, None] + intercept[rows, None]
+    codes = ragged.codes[items]
+    order = np.lexsort((times[:, 0], rows))
+    rows, codes, times = rows[order], codes[order], times[order]
+    number = _count_before(rows * max(len(ragged.names), 1) + codes)
+    kinds = pd.Categorical.from_codes(
+        codes, categories=pd.Index(list(ragged.names), dtype=object)
+    )
+    # Else the segments of barcodes would crowd every table of the task's own states.
+    kinds = kinds.remove_unused_categories()
+    labels = frame["trial"].to_numpy() if "trial" in frame else trials
+    columns = {"trial": labels[rows], which: kinds}
+    columns["visit" if which == "state" else "occurrence"] = number
+    return pd.DataFrame(columns), times
+
+
+def _count_before(keys: IntArray) -> IntArray:
+    """Give, for each item, how many before it have its key."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(keys)]
+    place = np.arange(len(keys))
+    count = np.empty(len(keys), np.int64)
+    count[order] = place - np.maximum.accumulate(np.where(new, place, 0))
+    return count
+
+
+def state_table(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
+    """Give the visits to states: see ``df.msw.states``."""
+    table, times = _long(frame, clock, "state")
+    return table.assign(start=times[:, 0], end=times[:, 1])
+
+
+def event_table(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
+    """Give the events: see ``df.msw.events``."""
+    table, times = _long(frame, clock, "event")
+    return table.assign(time=times[:, 0])
+
+
+def _visits(ragged: Ragged, code: int) -> tuple[IntArray, FloatArray, IntArray]:
+    """Give the visits to one state: of which trial, when, and the number of visits a trial."""
+    there = np.flatnonzero(ragged.codes == code)
+    trial_of_item = np.repeat(np.arange(len(ragged.row_size)), ragged.row_size)
+    trials = trial_of_item[there]
+    return trials, ragged.values[there], np.bincount(trials, minlength=len(ragged.row_size))
+
+
+def state_time(
+    frame: pd.DataFrame,
+    name: str,
+    edge: Literal["start", "end"] = "start",
+    clock: Clock = "trial",
+    visit: int = 0,
+) -> pd.Series:
+    """Give when a state began or ended: see ``df.msw.state_time``."""
+    if edge not in ("start", "end"):
+        raise TrialTableError(f"edge={edge!r}; expected 'start' or 'end'")
+    tables, rows = tables_of(frame)
+    trials, values, n_visits = _visits(tables.states, tables.states.code(name, "state"))
+    number = _count_before(trials)
+    chosen = number == (visit if visit >= 0 else n_visits[trials] + visit)
+    times = np.full(len(n_visits), np.nan)
+    times[trials[chosen]] = values[chosen, 0 if edge == "start" else 1]
+    shift, slope, intercept = _shift(frame, tables, rows, clock)
+    return pd.Series((times[rows] + shift) * slope + intercept, frame.index, name=name)
+
+
+def visited(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Tell which trials visited a state: see ``df.msw.visited``."""
+    tables, rows = tables_of(frame)
+    _, _, n_visits = _visits(tables.states, tables.states.code(name, "state"))
+    return pd.Series(n_visits[rows] > 0, frame.index, name=name)
+
+
+def latency(frame: pd.DataFrame, first: str, then: str) -> pd.Series:
+    """Give the time from one state to another: see ``df.msw.latency``."""
+    tables, rows = tables_of(frame)
+    states = tables.states
+    begin = np.full(len(states.row_size), np.nan)
+    trials, values, _ = _visits(states, states.code(first, "state"))
+    # From the last to the first, so that the first visit is what stays.
+    begin[trials[::-1]] = values[::-1, 0]
+    trials, values, _ = _visits(states, states.code(then, "state"))
+    later = values[:, 0] >= begin[trials]
+    reached = np.full(len(states.row_size), np.inf)
+    np.minimum.at(reached, trials[later], values[later, 0])
+    reached[np.isinf(reached)] = np.nan
+    return pd.Series((reached - begin)[rows], frame.index, name=f"{first} to {then}")

@@ -1,0 +1,17 @@
+"""How damage is told: what was lost, and where, without losing the rest."""
+
+import warnings
+from collections.abc import Iterable
+
+__all__ = ["DamageWarning", "warn_of_damage"]
+
+
+class DamageWarning(UserWarning):
+    """Part of a session could not be read; the rest was."""
+
+
+def warn_of_damage(notes: Iterable[str], stacklevel: int = 2) -> None:
+    """Give one warning that tells all the notes; none for no notes."""
+    notes = list(notes)
+    if notes:
+        warnings.warn("\n".join(notes), DamageWarning, stacklevel=stacklevel + 1)

@@ -1,0 +1,358 @@
+"""Measures of behaviour on trial tables; each is a method of ``df.msw``, documented there."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from labtree.msw.access import (
+    Clock,
+    barcode_trials,
+    column_of,
+    event_table,
+    is_of_type,
+    state_table,
+    state_time,
+    tables_of,
+    task_trials,
+)
+from labtree.msw.alignment import BARCODE_BITS, Alignment, decode_barcodes, fit_clock
+from labtree.msw.errors import TrialTableError
+from labtree.msw.frames import END, START
+from labtree.msw.tables import ATTRIBUTE
+
+__all__ = [
+    "align_trials",
+    "blocks",
+    "check_trials",
+    "outcome",
+    "pokes",
+    "reaction_time",
+    "rolling",
+    "summary",
+    "switch_curve",
+    "transitions",
+    "wall_time",
+    "win_stay_lose_shift",
+]
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> Any:
+    """Give a column as float64, NaN where it has a hole."""
+    return column_of(frame, name).to_numpy(np.float64, na_value=np.nan)
+
+
+def reaction_time(frame: pd.DataFrame) -> pd.Series:
+    """Give the reaction times: see ``df.msw.reaction_time``."""
+    begin = state_time(frame, "side_ready", "start", visit=-1)
+    end = state_time(frame, "side_ready", "end", visit=-1)
+    times = (end - begin).where(~np.isnan(_numbers(frame, "choice")))
+    return times.rename("reaction_time")
+
+
+def outcome(frame: pd.DataFrame) -> pd.Series:
+    """Name each trial's outcome: see ``df.msw.outcome``."""
+    if "outcome" in frame:
+        return column_of(frame, "outcome")
+    chose, paid = _numbers(frame, "choice"), _numbers(frame, "rewarded")
+    names = np.select(
+        [~np.isnan(chose) & (paid == 1), ~np.isnan(chose) & (paid == 0), np.isnan(chose)],
+        ["rewarded", "unrewarded", "no_response"],
+        "",
+    ).astype(object)
+    names[~is_of_type(frame, "task") | (names == "")] = None
+    return pd.Series(names, frame.index, name="outcome", dtype="str")
+
+
+def blocks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give one row a block: see ``df.msw.blocks``."""
+    task = task_trials(frame)
+    number = column_of(task, "block_number")
+    run = (number != number.shift()).fillna(True)
+    if "session" in task:
+        run |= task["session"] != task["session"].shift()
+    groups = task.groupby(run.cumsum().to_numpy(), sort=True)
+    chose = pd.Series(_numbers(task, "choice"), task.index)
+    paid = pd.Series(_numbers(task, "rewarded"), task.index)
+    key = run.cumsum().to_numpy()
+    table: dict[str, Any] = {}
+    for name in (
+        "session",
+        "subprotocol",
+        "block_number",
+        "block_type_index",
+        "block_type_values",
+    ):
+        if name in task:
+            table[name] = (
+                groups[name].first()
+                if name != "block_type_values"
+                else [group.iloc[0] for _, group in groups[name]]
+            )
+    label = "trial" if "trial" in task else None
+    place = task["trial"] if label else pd.Series(np.arange(len(task)), task.index)
+    table["first_trial"] = place.groupby(key).first()
+    table["last_trial"] = place.groupby(key).last()
+    table["n_trials"] = groups.size()
+    table["n_choices"] = chose.notna().groupby(key).sum()
+    table["right_fraction"] = (chose > 0).where(chose.notna()).groupby(key).mean()
+    table["rewarded_fraction"] = paid.groupby(key).mean()
+    return pd.DataFrame(
+        {k: np.asarray(v) if not isinstance(v, list) else v for k, v in table.items()}
+    )
+
+
+def win_stay_lose_shift(frame: pd.DataFrame) -> pd.Series:
+    """Give what follows wins and losses: see ``df.msw.win_stay_lose_shift``."""
+    task = task_trials(frame)
+    chose, paid = _numbers(task, "choice"), _numbers(task, "rewarded")
+    pair = ~np.isnan(chose[:-1]) & ~np.isnan(chose[1:]) & ~np.isnan(paid[:-1])
+    if "session" in task:
+        session = task["session"].to_numpy()
+        pair &= session[:-1] == session[1:]
+    stayed = chose[1:] == chose[:-1]
+    won, lost = pair & (paid[:-1] > 0), pair & (paid[:-1] == 0)
+    return pd.Series(
+        {
+            "win_stay": stayed[won].mean() if won.any() else np.nan,
+            "lose_shift": (~stayed[lost]).mean() if lost.any() else np.nan,
+            "n_wins": float(won.sum()),
+            "n_losses": float(lost.sum()),
+        }
+    )
+
+
+def rolling(frame: pd.DataFrame, field: str, n: int) -> pd.Series:
+    """Give a running mean over trials: see ``df.msw.rolling``."""
+    if n < 1:
+        raise TrialTableError(f"n={n}; expected 1 trial or more")
+    column = column_of(frame, field)
+    if column.dtype == object or pd.api.types.is_string_dtype(column.dtype):
+        raise TrialTableError(f"column {field!r} is of dtype {column.dtype}; expected numbers")
+    values = pd.Series(_numbers(frame, field), frame.index)
+    there = values.notna().to_numpy()
+    means = np.full(len(frame), np.nan)
+    means[there] = values[there].rolling(n).mean().to_numpy()
+    return pd.Series(means, frame.index, name=field)
+
+
+def switch_curve(frame: pd.DataFrame, before: int = 10, after: int = 20) -> pd.DataFrame:
+    """Give the choices around block switches: see ``df.msw.switch_curve``."""
+    task = task_trials(frame)
+    chose = _numbers(task, "choice")
+    values = column_of(task, "block_type_values").tolist()
+    try:
+        # Which side pays better: -1 left, 1 right, 0 neither.
+        better = np.array([float(np.sign(right - left)) for left, right in values])
+    except (TypeError, ValueError):
+        raise TrialTableError(
+            "block_type_values should be a pair [left, right] in each trial"
+        ) from None
+    session = task["session"].to_numpy() if "session" in task else np.zeros(len(task))
+    same = session[1:] == session[:-1]
+    switches = 1 + np.flatnonzero(same & (better[1:] != better[:-1]) & (better[1:] != 0))
+    positions = np.arange(-before, after)
+    rows = switches[:, None] + positions
+    inside = (rows >= 0) & (rows < len(task))
+    rows = np.clip(rows, 0, max(len(task) - 1, 0))
+    if len(task):
+        # Neither beyond the session nor beyond the blocks on either side of the switch.
+        block = np.concatenate([[0], np.cumsum(~same | (better[1:] != better[:-1]))])
+        near = block[rows] - block[switches][:, None]
+        inside &= np.where(positions < 0, near == -1, near == 0)
+        inside &= session[rows] == session[switches][:, None]
+        inside &= ~np.isnan(chose[rows])
+    took = (chose[rows] == better[switches][:, None]) if len(task) else inside
+    n = inside.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        fraction = np.where(n > 0, (took & inside).sum(axis=0) / np.maximum(n, 1), np.nan)
+    return pd.DataFrame(
+        {"new_side_fraction": fraction, "n": n}, index=pd.Index(positions, name="from_switch")
+    )
+
+
+def pokes(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
+    """Give the pokes into ports: see ``df.msw.pokes``."""
+    events = event_table(frame, clock)
+    parts = events["event"].astype(str).str.extract(r"^Port(\d+)(In|Out)$")
+    events = events.assign(port=parts[0], way=parts[1]).dropna(subset=["port"])
+    # An entry's exit is the next event of the same port in the same trial.
+    following = events.groupby(["trial", "port"], sort=False)[["way", "time"]].shift(-1)
+    left = following["time"].where(following["way"] == "Out")
+    table = events.assign(start=events["time"], end=left)[events["way"] == "In"]
+    table = table.astype({"port": np.int64})
+    return table[["trial", "port", "start", "end"]].reset_index(drop=True)
+
+
+def transitions(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the steps of sequences: see ``df.msw.transitions``."""
+    steps = column_of(frame, "transition_times")
+    trials = frame["trial"] if "trial" in frame else pd.Series(range(len(frame)), frame.index)
+    rows = [
+        (trial, step["from"], step["to"], step["dt"])
+        for trial, cell in zip(trials, steps, strict=True)
+        if isinstance(cell, list | tuple)
+        for step in cell
+    ]
+    return pd.DataFrame(rows, columns=["trial", "from", "to", "dt"])
+
+
+def summary(frame: pd.DataFrame) -> pd.Series:
+    """Give a session in a few numbers: see ``df.msw.summary``."""
+    task = task_trials(frame)
+    found: dict[str, Any] = {
+        "n_rows": len(frame),
+        "n_task": len(task),
+        "n_barcodes": len(barcode_trials(frame)),
+    }
+    if START in frame and END in frame and len(frame):
+        found["duration_s"] = float(frame[END].max() - frame[START].min())
+    if "choice" in task:
+        chose = _numbers(task, "choice")
+        found["n_choices"] = int((~np.isnan(chose)).sum())
+        found["n_no_response"] = int(np.isnan(chose).sum())
+        if len(chose) and not np.isnan(chose).all():
+            found["right_fraction"] = float(np.mean(chose[~np.isnan(chose)] > 0))
+    if "rewarded" in task and task["rewarded"].notna().any():
+        found["rewarded_fraction"] = float(np.nanmean(_numbers(task, "rewarded")))
+    if "outcome" in task and len(task):
+        for name, count in task["outcome"].value_counts().items():
+            found[f"n_{name}"] = int(count)
+    if "block_number" in task:
+        found["n_blocks"] = len(blocks(frame))
+    if "choice" in task and ATTRIBUTE in frame.attrs:
+        tables, _ = tables_of(frame)
+        if "side_ready" in tables.states.names:
+            found["median_reaction_time_s"] = float(reaction_time(task).median())
+    return pd.Series(found, dtype=object)
+
+
+def wall_time(frame: pd.DataFrame) -> pd.Series:
+    """Give when trials began, as a date and time: see ``df.msw.wall_time``."""
+    codes = barcode_trials(frame)
+    if not len(codes):
+        raise TrialTableError("no barcode tells the wall time of this table")
+    sent = _numbers(codes, "barcode_wall_time")
+    offset = np.nanmedian(sent - state_time(codes, "barcode_start", clock="session").to_numpy())
+    seconds = offset + _numbers(frame, START)
+    return pd.Series(pd.to_datetime(seconds, unit="s", utc=True), frame.index, name="wall_time")
+
+
+def align_trials(
+    frame: pd.DataFrame,
+    events: pd.DataFrame,
+    *,
+    line: int | str | None = None,
+    timestamp_column: str | None = None,
+    max_residual_s: float = 0.005,
+) -> tuple[pd.DataFrame, Alignment]:
+    """Put trials on an ephys clock by the barcodes on one of its lines.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        A session's trials.
+    events : pandas.DataFrame
+        The edges that the ephys system recorded: ``line``, ``state`` (above 0: HIGH), and
+        ``timestamp`` or ``timestamps`` in s.
+    line : int or str, optional
+        Which line the barcodes are on; needed if there are edges on several.
+    timestamp_column : str, optional
+        The name of the times' column, if it is another.
+    max_residual_s : float
+        A barcode further from the clock is not used.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        With ``trial_start_ephys`` (s); ``barcode_ephys_time`` and ``barcode_residual`` (s, NaN
+        where no barcode was matched); and ``alignment_slope``, ``alignment_intercept`` and
+        ``n_barcodes_matched``, the same in each row. ``clock="ephys"`` is then known.
+    alignment : Alignment
+        The clock, with every anchor and its residual.
+
+    Raises
+    ------
+    TrialTableError
+        No barcodes, no such line, or no clock that more than half of the anchors share.
+    """
+    if timestamp_column is None:
+        timestamp_column = "timestamps" if "timestamps" in events else "timestamp"
+    for name in ("line", "state", timestamp_column):
+        column_of(events, name)
+    lines = pd.unique(events["line"])
+    if line is None and len(lines) == 1:
+        line = lines[0]
+    edges = events[events["line"] == line]
+    if not len(edges):
+        known = ", ".join(map(str, lines)) or "none"
+        raise TrialTableError(
+            f"no edges on line {line!r}; write line=, there are edges on: {known}"
+        )
+    codes = barcode_trials(frame)
+    if not len(codes):
+        raise TrialTableError("these trials sent no barcode (no row has trial_type 'barcode')")
+    sent = pd.DataFrame(
+        {
+            "row": np.flatnonzero(is_of_type(frame, "barcode")),
+            "time": state_time(codes, "barcode_start", clock="session").to_numpy(),
+            "value": column_of(codes, "barcode_value").to_numpy(np.float64, na_value=np.nan),
+        }
+    ).dropna()
+    sent = sent.astype({"value": np.int64})
+    seen = decode_barcodes(
+        edges[timestamp_column].to_numpy(np.float64), edges["state"].to_numpy()
+    )
+    alignment = fit_clock(sent[["time", "value"]], seen, max_residual_s=max_residual_s)
+    anchors = alignment.anchors
+    used = anchors[anchors["used"]].drop_duplicates("session_time")
+    matched = sent.merge(used, left_on=["time", "value"], right_on=["session_time", "value"])
+    ephys, residual = np.full((2, len(frame)), np.nan)
+    ephys[matched["row"]] = matched["ephys_time"]
+    residual[matched["row"]] = matched["residual_s"]
+    return (
+        frame.assign(
+            trial_start_ephys=alignment.to_ephys(_numbers(frame, START)),
+            barcode_ephys_time=ephys,
+            barcode_residual=residual,
+            alignment_slope=alignment.slope,
+            alignment_intercept=alignment.intercept,
+            n_barcodes_matched=len(used),
+        ),
+        alignment,
+    )
+
+
+def check_trials(frame: pd.DataFrame) -> list[str]:
+    """Tell what is odd about trials: see ``df.msw.validate``."""
+    found: list[str] = []
+
+    def tell(bad: Any, what: str) -> None:
+        rows = np.flatnonzero(np.asarray(bad, bool))
+        if len(rows):
+            shown = ", ".join(map(str, rows[:5].tolist())) + (", ..." if len(rows) > 5 else "")
+            found.append(f"{len(rows)} trials {what} (rows {shown})")
+
+    if START in frame and END in frame:
+        start, end = _numbers(frame, START), _numbers(frame, END)
+        tell(end < start, "end before they start")
+        tell(
+            np.concatenate([[False], start[1:] < start[:-1]])[: len(start)],
+            "start before the last one did",
+        )
+        if ATTRIBUTE in frame.attrs and "trial" in frame:
+            visits = state_table(frame)
+            over = visits["end"].groupby(visits["trial"]).max()
+            late = frame["trial"].map(over).to_numpy(np.float64) > end - start + 0.01
+            tell(late, "have states that outlast them")
+            backward = visits.loc[visits["end"] < visits["start"], "trial"]
+            tell(frame["trial"].isin(backward), "have states that end before they start")
+    if {"barcode_value", "barcode_wall_time"} <= set(frame.columns):
+        value, wall = _numbers(frame, "barcode_value"), _numbers(frame, "barcode_wall_time")
+        sent = ~np.isnan(value) & ~np.isnan(wall)
+        expected = np.floor(np.where(sent, wall, 0) * 1000) % 2**BARCODE_BITS
+        # The wall time is rounded to 0.1 ms in the file, the value was not.
+        tell(
+            sent & (np.abs(value - expected) > 1), "have a barcode that is not their wall time"
+        )
+    return found

@@ -1,0 +1,248 @@
+"""A session in one typed object, and what validation reports."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pandas as pd
+import xarray as xr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+from labtree.msw.errors import TrialTableError
+
+__all__ = ["ArtifactFormat", "MswSession", "ValidationResult"]
+
+ArtifactFormat = Literal["session_yaml", "separate_json", "legacy", "manifest"]
+_TUPLE, _ITEMS = "__tuple__", "__items__"
+
+
+def _to_json(value: Any) -> Any:
+    """Give settings as JSON holds them: tuples and keys that are no strings are marked."""
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value) and not value.keys() & {_TUPLE, _ITEMS}:
+            return {key: _to_json(item) for key, item in value.items()}
+        return {_ITEMS: [[_to_json(key), _to_json(item)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {_TUPLE: [_to_json(item) for item in value]}
+    if isinstance(value, list):
+        return [_to_json(item) for item in value]
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {_TUPLE} and isinstance(value[_TUPLE], list):
+            return tuple(_from_json(item) for item in value[_TUPLE])
+        if value.keys() == {_ITEMS} and isinstance(value[_ITEMS], list):
+            return {_from_json(key): _from_json(item) for key, item in value[_ITEMS]}
+        return {key: _from_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_from_json(item) for item in value]
+    return value
+
+
+_Settings = Annotated[
+    dict[Any, Any],
+    BeforeValidator(_from_json),
+    PlainSerializer(_to_json, when_used="json"),
+    WithJsonSchema({"type": "object"}),
+]
+
+
+def _is_frame(value: Any) -> Any:
+    if value is not None and not isinstance(value, pd.DataFrame):
+        raise ValueError(f"expected a DataFrame or None, found a {type(value).__name__}")
+    return value
+
+
+# Any, because type checkers do not know df.msw.
+_Frame = Annotated[Any, BeforeValidator(_is_frame), WithJsonSchema({"type": "null"})]
+
+
+class MswSession(BaseModel):
+    """One session: where it is, what was set, and its trials.
+
+    ``model_dump_json`` and ``model_validate_json`` are exact inverses for everything but
+    the trials, which stay out of it. Two sessions are equal if all of it and their trials
+    are.
+
+    Attributes
+    ----------
+    session_dir : pathlib.Path
+        The folder it was read from.
+    basename, subject, datetime_str, task : str
+        From the settings, or else from the names; "" where neither tells.
+    acq_type, session_type : str
+        "" where not told.
+    namespace_version : str or None
+        See `labtree.msw.identify_namespace_version`.
+    artifact_format : str
+        "session_yaml", "separate_json", "legacy" or "manifest".
+    msw_version : str
+        What recorded it; "legacy" or "< 1.0.0" where that is not told.
+    df : pandas.DataFrame or None
+        One row a trial, as `labtree.msw.trials_to_frame` gives it; None if there are none.
+    n_trials : int
+        Rows of the trial file, barcodes and other rows included.
+    settings_task, settings_process, settings_stage, settings_ephys : dict or None
+        As they were written.
+    subprotocols : list of dict or None
+        A manifest's entries.
+    metadata : dict or None
+        Of the session's manifest, the acquisition's manifest and the session, merged.
+    is_complete : bool
+        Trials and settings are there.
+    is_ephys : bool
+        It belongs to an ephys recording.
+    acquisition_name : str or None
+        The acquisition's name.
+    acquisition_dir : pathlib.Path or None
+        The acquisition's folder.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, ser_json_inf_nan="constants"
+    )
+
+    session_dir: Path
+    basename: str
+    subject: str
+    datetime_str: str
+    task: str
+    acq_type: str = ""
+    session_type: str = ""
+    namespace_version: str | None = None
+    artifact_format: ArtifactFormat
+    msw_version: str
+    df: _Frame = Field(default=None, exclude=True, repr=False)
+    n_trials: int = 0
+    settings_task: _Settings | None = None
+    settings_process: _Settings | None = None
+    settings_stage: _Settings | None = None
+    settings_ephys: _Settings | None = None
+    subprotocols: list[_Settings] | None = None
+    metadata: _Settings | None = None
+    is_complete: bool = False
+    is_ephys: bool = False
+    acquisition_name: str | None = None
+    acquisition_dir: Path | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MswSession):
+            return NotImplemented
+        # repr tells NaN from null, and is the same for the same NaN.
+        if repr(self) != repr(other):
+            return False
+        if self.df is None or other.df is None:
+            return self.df is other.df
+        return bool(self.df.equals(other.df))
+
+    @property
+    def host_session_name(self) -> str | None:
+        """The name of the ephys session that this one belongs to."""
+        name = (self.settings_ephys or {}).get("session_name")
+        return None if name is None else str(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as a dict, the trials included."""
+        return self.model_dump() | {"df": self.df}
+
+    def to_tree(self, recording: xr.DataTree | None = None) -> xr.DataTree:
+        """Give the session as a tree for workspaces and files.
+
+        Parameters
+        ----------
+        recording : xarray.DataTree, optional
+            A session's tree with ``streams`` (and whatever else it has), to go along.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups ``trials`` (see ``df.msw.to_xarray``) and ``metadata``, and those of
+            `recording`. Nothing is computed or copied of the latter.
+
+        Raises
+        ------
+        TrialTableError
+            `recording` has a group of one of these names already.
+        """
+        from labtree.msw.trees import session_to_tree
+
+        return session_to_tree(self, recording)
+
+    @classmethod
+    def from_tree(cls, tree: xr.DataTree) -> Self:
+        """Give the session that `to_tree` wrote, its trials included.
+
+        Raises
+        ------
+        TrialTableError
+            The tree has no ``metadata`` group of such a session.
+        """
+        from labtree.msw.trees import trials_from_xarray
+
+        metadata = tree.children.get("metadata")
+        written = None if metadata is None else metadata.attrs.get("msw_session")
+        if written is None:
+            raise TrialTableError(
+                "this tree has no Murine Shift Work session; expected /metadata with the "
+                "attribute 'msw_session', as session.to_tree() writes it"
+            )
+        session = cls.model_validate_json(written)
+        if "trials" in tree.children:
+            session.df = trials_from_xarray(tree.children["trials"].to_dataset(inherit=False))
+        return session
+
+
+class ValidationResult(BaseModel):
+    """What `validate_session` found.
+
+    Attributes
+    ----------
+    session_dir : pathlib.Path
+        The folder that was looked into.
+    msw_version : str
+        What recorded it, if that could be read.
+    passed : bool
+        There are no issues.
+    issues : list of str
+        What is missing or damaged.
+    warnings : list of str
+        What is odd, and may be as it should.
+    info : dict
+        Counts and names, for people.
+    """
+
+    session_dir: Path
+    msw_version: str
+    passed: bool
+    issues: list[str]
+    warnings: list[str]
+    info: dict[str, Any]
+
+    def __str__(self) -> str:
+        head = f"{self.session_dir}: {'passed' if self.passed else 'failed'}"
+        lines = [f"  issue: {text}" for text in self.issues]
+        lines += [f"  warning: {text}" for text in self.warnings]
+        lines += [f"  {key}: {value}" for key, value in self.info.items()]
+        return "\n".join([head, *lines])
+
+
+def table_of(session: MswSession) -> pd.DataFrame:
+    """Give a session's trials.
+
+    Raises
+    ------
+    TrialTableError
+        It has none.
+    """
+    if session.df is None:
+        raise TrialTableError(f"{session.session_dir}: this session has no trials")
+    frame: pd.DataFrame = session.df
+    return frame

@@ -1,0 +1,174 @@
+"""Figures of a session: how it went, what the state machine did, how blocks were learnt."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from labtree.msw.access import column_of, state_table, task_trials
+from labtree.msw.errors import TrialTableError
+from labtree.msw.measures import blocks, outcome, rolling, switch_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_overview", "plot_states", "plot_switch_curve", "plot_trials"]
+
+Kind = Literal["overview", "states", "switch_curve"]
+_COLORS = {
+    "rewarded": "#1b7837",
+    "correct": "#1b7837",
+    "unrewarded": "#9970ab",
+    "incorrect": "#9970ab",
+    "no_response": "#999999",
+}
+
+
+def _axes(ax: "Axes | None") -> "Axes":
+    if ax is not None:
+        return ax
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ImportError('plots need matplotlib: pip install "labtree[plot]"') from None
+    _, made = plt.subplots(figsize=(9, 3.5), layout="constrained")
+    return made
+
+
+def plot_trials(
+    frame: pd.DataFrame, kind: Kind = "overview", ax: "Axes | None" = None
+) -> "Axes":
+    """Draw a figure of a session: see ``df.msw.plot``."""
+    draw = {"overview": plot_overview, "states": plot_states, "switch_curve": plot_switch_curve}
+    if kind not in draw:
+        raise TrialTableError(f"kind={kind!r}; expected one of {', '.join(draw)}")
+    return draw[kind](frame, ax)
+
+
+def plot_overview(frame: pd.DataFrame, ax: "Axes | None" = None, n: int = 20) -> "Axes":
+    """Draw each trial's choice and outcome, the rolling performance, and block edges.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Trials of a task with choices, or of one with outcomes.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure unless given.
+    n : int
+        Trials in the rolling mean.
+    """
+    ax = _axes(ax)
+    task = task_trials(frame)
+    x = np.arange(len(task))
+    named = outcome(task).fillna("no_response")
+    if "choice" in task:
+        chose = column_of(task, "choice").to_numpy(float, na_value=np.nan)
+        height = np.where(np.isnan(chose), 0.5, (chose + 1) / 2)
+        good, label = pd.Series(_float(task, "rewarded"), task.index), "rewarded"
+    else:
+        height = np.full(len(task), 1.0)
+        good, label = (named == "correct").astype(float), "correct"
+    # Outside of the range of fractions, so that marks and curve do not cover each other.
+    height = np.where(height == 0.5, 0.5, np.where(height > 0.5, 1.12, -0.12))
+    for name in dict.fromkeys(named):
+        chosen = (named == name).to_numpy()
+        ax.plot(
+            x[chosen],
+            height[chosen],
+            "|",
+            color=_COLORS.get(name, "#333333"),
+            markersize=9,
+            label=str(name).replace("_", " "),
+        )
+    running = rolling(task.assign(good=good), "good", n).to_numpy()
+    ax.plot(x, running, color="black", linewidth=1.2, label=f"{label}, mean of {n}")
+    if "choice" in task:
+        right = pd.Series((chose > 0).astype(float), task.index).where(~np.isnan(chose))
+        side = rolling(task.assign(right=right), "right", n).to_numpy()
+        ax.plot(x, side, color="#2166ac", linewidth=1.2, label=f"right, mean of {n}")
+    if "block_number" in task:
+        edges = np.cumsum(blocks(task)["n_trials"].to_numpy())[:-1]
+        for edge in edges:
+            ax.axvline(edge - 0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
+    sides = {-0.12: "left", 1.12: "right"} if "choice" in task else {}
+    ticks = sides | {0.0: "0", 0.5: "0.5", 1.0: "1"}
+    ax.set_yticks(list(ticks), list(ticks.values()))
+    ax.set(
+        xlabel="task trial", ylabel="fraction", ylim=(-0.2, 1.2), xlim=(-1, max(len(task), 1))
+    )
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+    return ax
+
+
+def _float(frame: pd.DataFrame, name: str) -> Any:
+    return column_of(frame, name).to_numpy(float, na_value=np.nan)
+
+
+def plot_states(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
+    """Draw which state the machine was in, trial by trial, from each trial's start.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Trials; barcode rows are left out.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure unless given.
+    """
+    ax = _axes(ax)
+    import matplotlib as mpl
+    from matplotlib.collections import PolyCollection
+
+    task = task_trials(frame)
+    visits = state_table(task)
+    numbers = task["trial"] if "trial" in task else range(len(task))
+    row = visits["trial"].map({trial: place for place, trial in enumerate(numbers)})
+    names = [name for name in visits["state"].cat.categories if (visits["state"] == name).any()]
+    colors = mpl.colormaps["tab20"](np.arange(len(names)) % 20)
+    for name, color in zip(names, colors, strict=True):
+        there = (visits["state"] == name).to_numpy()
+        a, b = visits["start"].to_numpy()[there], visits["end"].to_numpy()[there]
+        y = row.to_numpy(float)[there]
+        corners = np.stack(
+            [np.stack([a, b, b, a], 1), np.stack([y - 0.5, y - 0.5, y + 0.5, y + 0.5], 1)],
+            axis=2,
+        )
+        ax.add_collection(
+            PolyCollection(list(corners), facecolor=color, linewidth=0, label=name)
+        )
+    longest = float(visits["end"].max()) if len(visits) else 1.0
+    ax.set(
+        xlabel="time in trial (s)",
+        ylabel="task trial",
+        xlim=(0, longest),
+        ylim=(max(len(task), 1) - 0.5, -0.5),
+    )
+    if names:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="x-small")
+    return ax
+
+
+def plot_switch_curve(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
+    """Draw how the choices follow a switch of the better side.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Trials of a task with blocks.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure unless given.
+    """
+    ax = _axes(ax)
+    curve = switch_curve(frame)
+    x, y = curve.index.to_numpy(), curve["new_side_fraction"].to_numpy()
+    spread = np.sqrt(y * (1 - y) / np.maximum(curve["n"].to_numpy(), 1))
+    ax.fill_between(x, y - spread, y + spread, color="#2166ac", alpha=0.2, linewidth=0)
+    ax.plot(x, y, color="#2166ac", label=f"n up to {int(curve['n'].max())} switches")
+    ax.axvline(-0.5, color="#bbbbbb", linewidth=0.8)
+    ax.axhline(0.5, color="#bbbbbb", linewidth=0.8, linestyle=":")
+    ax.set(
+        xlabel="trials from the switch",
+        ylabel="fraction of choices\nof the now better side",
+        ylim=(0, 1),
+    )
+    ax.legend(frameon=False, fontsize="small")
+    return ax

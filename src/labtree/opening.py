@@ -1,0 +1,256 @@
+"""Opening whatever it is, by its content."""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import xarray as xr
+
+from labtree.errors import FormatError
+
+__all__ = ["FORMATS", "Format", "open", "open_session", "recognise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format that labtree opens.
+
+    Parameters
+    ----------
+    name
+        As :func:`recognise` gives it.
+    what
+        For people.
+    opens
+        Path to tree.
+    is_session
+        Whether :func:`open_session` takes it.
+    """
+
+    name: str
+    what: str
+    opens: Callable[[Path], xr.DataTree]
+    is_session: bool = False
+
+
+def _workspace(path: Path) -> xr.DataTree:
+    from labtree.workspace.files import open_workspace
+
+    return open_workspace(path)
+
+
+def _spikelab(path: Path) -> xr.DataTree:
+    from labtree.interop.spikelab import import_spikelab
+
+    return import_spikelab(path)
+
+
+def _recording(path: Path) -> xr.DataTree:
+    from labtree.recording.session import open_session
+
+    return open_session(path)
+
+
+def _pipeline(path: Path) -> xr.DataTree:
+    from labtree.pipeline.checkpoints import open_session_file
+
+    return open_session_file(path)
+
+
+def _hdmea(path: Path) -> xr.DataTree:
+    from labtree.interop.hdmea import import_hdmea
+
+    return import_hdmea(path)
+
+
+def _mcs(path: Path) -> xr.DataTree:
+    from labtree.interop.mcs import open_mcs
+
+    return open_mcs(path)
+
+
+def _msw(path: Path) -> xr.DataTree:
+    from labtree.msw import load_session
+
+    return load_session(path).to_tree()
+
+
+def _tree(path: Path) -> xr.DataTree:
+    from labtree.storage import open_tree
+
+    return open_tree(path)
+
+
+FORMATS: dict[str, Format] = {
+    each.name: each
+    for each in (
+        Format("workspace", "a labtree workspace", _workspace),
+        Format("spikelab", "a workspace of SpikeLab", _spikelab),
+        Format("recording", "a recording of labtree or MyoGestic", _recording, True),
+        Format("pipeline", "a pipeline session", _pipeline, True),
+        Format("hdmea", "a session of hdmea", _hdmea, True),
+        Format("mcs", "a CMCR or CMTR file of Multi Channel Systems", _mcs),
+        Format("msw", "a Murine Shift Work session", _msw, True),
+        Format("tree", "a netCDF-4 file", _tree),
+    )
+}
+
+
+def recognise(path: str | Path) -> Format:
+    """Return the format of a file or folder, by what is in it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    FormatError
+        If it is none of the formats; the message says what it looks like, and lists them.
+    """
+    found = find(path)
+    name = _folder(found) if found.is_dir() else _file(found)
+    if name in FORMATS:
+        return FORMATS[name]
+    known = "; ".join(each.what for each in FORMATS.values())
+    raise FormatError(f"{found} is {name}; labtree opens {known}")
+
+
+def find(path: str | Path) -> Path:
+    """Return the file or folder that `path` names, with or without ``.h5``."""
+    given = Path(path).expanduser()
+    if given.exists():
+        return given
+    with_suffix = given.with_name(given.name + ".h5")
+    if with_suffix.is_file():
+        return with_suffix
+    raise FileNotFoundError(f"there is nothing at {given}")
+
+
+def _folder(path: Path) -> str:
+    if _is_recording(path):
+        return "recording"
+    names = {entry.name for entry in path.iterdir()}
+    if any(_is_msw(name) for name in names):
+        return "msw"
+    if not names:
+        return "an empty folder"
+    shown = ", ".join(sorted(names)[:5])
+    return f"a folder with {shown}" + (", …" if len(names) > 5 else "")
+
+
+def _is_recording(path: Path) -> bool:
+    from labtree.recording.recovery import JOURNAL
+
+    return any((path / name).exists() for name in ("meta.json", JOURNAL))
+
+
+def _is_msw(name: str) -> bool:
+    manifests = ("session_manifest.yaml", "acquisition_manifest.yaml")
+    return ".msw." in name or name in manifests or name.endswith("task_settings.py")
+
+
+def _file(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return _hdf5(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_recording = "meta.json" in archive.namelist()
+        return "recording" if is_recording else "a zip archive without a recording"
+    if not start:
+        return "an empty file"
+    return f"a file that begins with {start!r}"
+
+
+def _hdf5(path: Path) -> str:
+    try:
+        with h5py.File(path, "r") as file:
+            return _by_content(file)
+    except OSError as error:
+        raise FormatError(
+            f"{path} cannot be read: {error}; it is cut short or damaged"
+        ) from None
+
+
+def _by_content(file: h5py.File) -> str:
+    attrs: set[str] = set(file.attrs)
+    signs: dict[str, Any] = {
+        "workspace": "labtree_workspace_id" in attrs,
+        "spikelab": "__workspace_id__" in attrs,
+        "pipeline": "labtree_format" in attrs,
+        "hdmea": bool(attrs & {"hdmea_version", "hdmea_pipeline_version", "stage1_completed"}),
+        "mcs": "Spike Sorter" in file or "LB.RecordingDuration" in attrs,
+    }
+    return next((name for name, is_there in signs.items() if is_there), "tree")
+
+
+def open(path: str | Path) -> xr.DataTree:
+    """Open a file or folder of any format that labtree knows, by its content.
+
+    Parameters
+    ----------
+    path
+        A workspace, a SpikeLab file, a recording's folder or zip, a pipeline or hdmea
+        session, a CMCR or CMTR file, a Murine Shift Work session folder, or any netCDF-4
+        file.
+
+    Returns
+    -------
+    xarray.DataTree
+        Lazy where the format allows it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    FormatError
+        If it is none of these; the message says what it looks like.
+
+    Examples
+    --------
+    >>> import labtree, tempfile
+    >>> tree = labtree.create_workspace()
+    >>> tree.ws.store("rec1", "answer", 42)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = tree.ws.save(f"{folder}/study")
+    ...     with labtree.open(path) as opened:
+    ...         opened.ws["rec1", "answer"]
+    42
+    """
+    return recognise(path).opens(find(path))
+
+
+def open_session(
+    path: str | Path, *, on_missing: Literal["warn", "raise"] = "warn"
+) -> xr.DataTree:
+    """Open a saved session as a lazy tree: a recording, or a pipeline's session.
+
+    Parameters
+    ----------
+    path
+        A recording's folder or ``.session.zip``, a pipeline session or checkpoint, a
+        session of hdmea, or a Murine Shift Work session folder.
+    on_missing
+        What to do about damage in a recording; see
+        :func:`labtree.recording.session.open_session`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    FormatError
+        If it is no session; the message says what it is.
+    """
+    from labtree.recording import session as recordings
+
+    if Path(path).suffix == ".zip" or _is_recording(Path(path)):
+        return recordings.open_session(path, on_missing=on_missing)
+    found = recognise(path)
+    if not found.is_session:
+        raise FormatError(
+            f"{path} is {found.what}, no session; open it with labtree.open(path)"
+        )
+    return found.opens(find(path))

@@ -1,0 +1,271 @@
+"""Many recordings through the same steps: resumable, past failures, in parallel."""
+
+import ast
+import csv
+import inspect
+import multiprocessing
+import pickle
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from labtree.errors import ConfigurationError
+from labtree.pipeline.checkpoints import load_session, save
+from labtree.pipeline.sessions import create_session, session_path
+
+__all__ = ["read_recordings", "run_batch"]
+
+Step = Callable[..., Any]
+_PATHS = ("cmcr_path", "cmtr_path")
+
+
+def _literal(text: str) -> Any:
+    """Return a number, list or other literal as itself, and anything else as text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def read_recordings(
+    source: str | Path | pd.DataFrame | Iterable[Mapping[str, Any] | Sequence[Any]],
+) -> list[dict[str, Any]]:
+    """Return one dictionary per recording from a CSV file, a table or a list.
+
+    A CSV or table has the columns ``cmcr_path``, ``cmtr_path``, ``dataset_id`` (at
+    least one of them) and, if wanted, columns named like parameters of the steps.
+    Relative paths in a CSV start at its folder. A list holds such dictionaries or
+    pairs (cmcr_path, cmtr_path).
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing, or if two recordings have one id.
+    """
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if not path.is_file():
+            raise ConfigurationError(f"{path}: there is no such list of recordings")
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            texts = list(csv.DictReader(handle, skipinitialspace=True))
+        rows = []
+        for number, row in enumerate(texts, start=2):
+            if None in row:
+                raise ConfigurationError(f"{path}, line {number}: more fields than columns")
+            kept = {k.strip(): v.strip() for k, v in row.items() if v is not None and v.strip()}
+            rows.append(
+                {
+                    k: str(path.parent / v)
+                    if k.endswith(("_path", "_dir"))
+                    else v
+                    if k == "dataset_id"
+                    else _literal(v)
+                    for k, v in kept.items()
+                }
+            )
+    elif isinstance(source, pd.DataFrame):
+        records = source.to_dict("records")
+        rows = [{str(k): v for k, v in r.items() if not pd.isna(v)} for r in records]
+    else:
+        rows = []
+        for one in source:
+            if isinstance(one, Mapping):
+                rows.append(dict(one))
+            elif isinstance(one, Sequence) and not isinstance(one, str) and len(one) == 2:
+                rows.append(dict(zip(_PATHS, one, strict=True)))
+            else:
+                raise ConfigurationError(
+                    f"a recording is a dictionary or a pair (cmcr_path, cmtr_path), got {one!r}"
+                )
+    for row in rows:
+        if "dataset_id" not in row:
+            row["dataset_id"] = create_session(
+                cmcr_path=row.get("cmcr_path"), cmtr_path=row.get("cmtr_path")
+            ).attrs["dataset_id"]
+    ids = [str(row["dataset_id"]) for row in rows]
+    twice = sorted({one for one in ids if ids.count(one) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"two recordings are called {', '.join(twice)}; give each its own dataset_id"
+        )
+    return rows
+
+
+def _parameters(step: Step, given: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a step for one recording: its own columns go first."""
+    known = inspect.signature(step).parameters
+    own = {name: value for name, value in row.items() if name in known}
+    return {**given, **own}
+
+
+def _prepare(row: Mapping[str, Any], output_dir: Path) -> xr.DataTree:
+    paths = {name: row[name] for name in _PATHS if name in row}
+    session = create_session(str(row["dataset_id"]), output_dir=output_dir, **paths)
+    saved = session_path(session)
+    return load_session(saved) if saved.is_file() else session
+
+
+def _one(
+    row: Mapping[str, Any],
+    steps: Sequence[tuple[Step, Mapping[str, Any]]],
+    output_dir: Path,
+    force: bool,
+) -> dict[str, Any]:
+    """Run all steps on one recording, saving after each that had something to do."""
+    started = time.perf_counter()
+    ran: list[str] = []
+    report = {
+        "dataset_id": str(row["dataset_id"]),
+        "status": "unchanged",
+        "error": "",
+        "traceback": "",
+        "path": "",
+    }
+    name = "loading"
+    try:
+        session = _prepare(row, output_dir)
+        path = output_dir / f"{row['dataset_id']}.h5"
+        for step, given in steps:
+            name = step.__name__
+            before = session.attrs["steps"]
+            step(session=session, force=force, **_parameters(step, given, row))
+            if session.attrs["steps"] != before:
+                save(session, path)
+                ran.append(name)
+                report["status"] = "done"
+        report["path"] = str(path)
+    except Exception as error:  # the next recording must not suffer; the report tells
+        report["status"] = "failed"
+        report["error"] = f"{name}: {type(error).__name__}: {error}"
+        report["traceback"] = traceback.format_exc()
+    report["ran"] = ", ".join(ran)
+    return {**report, "seconds": time.perf_counter() - started}
+
+
+def _steps(steps: Iterable[Any]) -> list[tuple[Step, dict[str, Any]]]:
+    made = []
+    for one in steps:
+        step, given = one if isinstance(one, (tuple, list)) else (one, {})
+        if not callable(step) or "hdf5_path" not in inspect.signature(step).parameters:
+            raise ConfigurationError(
+                f"{step!r} is not a step; give functions made with @labtree.step, or pairs of "
+                "one and its parameters: (labtree.mea.compute_sta, {'stimuli_dir': 'movies'})"
+            )
+        made.append((step, dict(given)))
+    if not made:
+        raise ConfigurationError("run_batch needs at least one step")
+    return made
+
+
+def run_batch(
+    source: str | Path | pd.DataFrame | Iterable[Mapping[str, Any] | Sequence[Any]],
+    steps: Iterable[Step | tuple[Step, Mapping[str, Any]]],
+    output_dir: str | Path = "artifacts",
+    *,
+    workers: int = 1,
+    force: bool = False,
+) -> pd.DataFrame:
+    """Run steps on many recordings.
+
+    Each recording is one session, ``output_dir/{dataset_id}.h5``, saved after every
+    step that had something to do. What is done already is skipped, so a batch that
+    was interrupted, or in which recordings failed, is resumed by running it again.
+
+    Parameters
+    ----------
+    source : path of a CSV file, DataFrame, or list
+        See :func:`read_recordings`.
+    steps : list of steps, or pairs of a step and its parameters
+        A recording's own columns go before these parameters.
+    output_dir : path
+    workers : int
+        Processes that work at the same time.
+    force : bool
+        Whether to run steps again that are done.
+
+    Returns
+    -------
+    DataFrame
+        One row per recording, in their order: dataset_id, status ("done",
+        "unchanged", "failed"), ran, seconds, path, error, traceback.
+
+    Raises
+    ------
+    ConfigurationError
+        If the list or the steps are wrong; then nothing has run.
+
+    Warns
+    -----
+    UserWarning
+        If recordings failed; the message names them.
+    """
+    from tqdm import tqdm
+
+    rows, wanted, folder = read_recordings(source), _steps(steps), Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=len(rows), desc="recordings", disable=None)
+    reports: dict[int, dict[str, Any]] = {}
+    if workers <= 1:
+        for index, row in enumerate(rows):
+            reports[index] = _one(row, wanted, folder, force)
+            bar.update()
+    else:
+        for index, report in _in_processes(rows, wanted, folder, force, workers):
+            reports[index] = report
+            bar.update()
+    bar.close()
+    columns = ["dataset_id", "status", "ran", "seconds", "path", "error", "traceback"]
+    table = pd.DataFrame([reports[i] for i in range(len(rows))], columns=columns)
+    failed = table[table["status"] == "failed"]
+    if len(failed):
+        lines = "\n".join(f"  {r.dataset_id}: {r.error}" for r in failed.itertuples())
+        warnings.warn(f"{len(failed)} of {len(rows)} recordings failed:\n{lines}", stacklevel=2)
+    return table
+
+
+def _in_processes(
+    rows: list[dict[str, Any]],
+    steps: list[tuple[Step, dict[str, Any]]],
+    folder: Path,
+    force: bool,
+    workers: int,
+) -> Iterable[tuple[int, dict[str, Any]]]:
+    try:
+        pickle.dumps(steps)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"the steps cannot be sent to other processes ({error}); put them into a module, "
+            "or run with workers=1"
+        ) from error
+    # fresh processes: forking one that holds threads or open HDF5 files is not safe
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting: dict[Future[dict[str, Any]], int] = {
+            pool.submit(_one, row, steps, folder, force): index
+            for index, row in enumerate(rows)
+        }
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    index = waiting.pop(future)
+                    died = future.exception()
+                    if died is None:
+                        yield index, future.result()
+                    else:  # the process died: out of memory, killed
+                        yield index, {
+                            "dataset_id": str(rows[index]["dataset_id"]),
+                            "status": "failed",
+                            "error": f"process: {type(died).__name__}: {died} (a script that "
+                            "calls run_batch must do so under if __name__ == '__main__':)",
+                            "ran": "", "seconds": float("nan"), "path": "", "traceback": "",
+                        }  # fmt: skip
+        finally:
+            for future in waiting:
+                future.cancel()

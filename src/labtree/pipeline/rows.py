@@ -1,0 +1,212 @@
+"""Per-unit dictionaries to and from whole arrays along ``unit``.
+
+The arrays are the session's own form; the dictionaries are how people think of one
+unit. A value that some units lack is marked by a boolean ``<name>_missing(unit)``, so
+no dtype changes and a real NaN stays one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import SessionError
+
+__all__ = ["decode_rows", "encode_rows"]
+
+# Dimensions of arrays that every pipeline knows; others are named after their variable.
+KNOWN_DIMS = {"waveform": ("waveform_sample",), "firing_rate_10hz": ("time_10hz",)}
+OTHER = "by_unit"  # attribute for what is neither a scalar nor an array
+_ABSENT = object()
+
+
+def _common_dtype(name: str, arrays: list[np.ndarray[Any, Any]]) -> np.dtype[Any]:
+    kinds = {array.dtype for array in arrays}
+    if len(kinds) == 1:
+        only: np.dtype[Any] = arrays[0].dtype
+        return only
+    try:
+        common = np.result_type(*kinds)
+        safe = len({dtype.kind for dtype in kinds}) == 1
+    except TypeError:
+        safe = False
+    if not safe:
+        found = ", ".join(sorted(map(str, kinds)))
+        raise SessionError(
+            f"units disagree on the type of {name!r} ({found}); give one type to all of them"
+        )
+    return common
+
+
+def _scalar_array(name: str, value: Any) -> np.ndarray[Any, Any]:
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        raise SessionError(f"{name!r} holds {value!r}, which does not fit any array type")
+    return array
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, complex, str, bytes, np.generic)) or (
+        isinstance(value, np.ndarray) and value.ndim == 0
+    )
+
+
+def _stack(
+    name: str, values: list[Any], dims: tuple[str, ...] | None
+) -> tuple[dict[str, xr.Variable], np.ndarray[Any, Any]]:
+    """Return the variables for one name and which units lack it."""
+    present = [np.asarray(v) for v in values if v is not _ABSENT]
+    missing = np.array([v is _ABSENT for v in values])
+    dtype = _common_dtype(name, present)
+    shapes = {array.shape for array in present}
+    if len(shapes) == 1:
+        shape = shapes.pop()
+        out = np.zeros((len(values), *shape), dtype)
+        if missing.any() and dtype.kind in "fc":
+            out[missing] = np.nan
+        for row, array in zip(np.flatnonzero(~missing), present, strict=True):
+            out[row] = array
+        if dims is None or len(dims) != len(shape):
+            dims = KNOWN_DIMS.get(name, ())
+        if len(dims) != len(shape):
+            dims = tuple(f"{name}_dim{axis}" for axis in range(len(shape)))
+        return {name: xr.Variable(("unit", *dims), out)}, missing
+    if any(len(shape) != 1 for shape in shapes):
+        found = ", ".join(sorted(map(str, shapes)))
+        raise SessionError(
+            f"{name!r} has another shape in every unit ({found}); arrays of more than one "
+            "dimension must agree"
+        )
+    counts = np.array([0 if v is _ABSENT else len(v) for v in values], np.int64)
+    return {
+        name: xr.Variable((f"{name}_element",), np.concatenate(present).astype(dtype)),
+        f"{name}_row_size": xr.Variable(
+            ("unit",), counts, {"sample_dimension": f"{name}_element"}
+        ),
+    }, missing
+
+
+def _check_names(names: Mapping[str, None]) -> None:
+    """Refuse names that stand for something else in the arrays."""
+    for name in names:
+        owner = name.removesuffix("_missing").removesuffix("_row_size")
+        if name in ("", "unit", "spike", "row_size") or (owner != name and owner in names):
+            raise SessionError(f"no value of a unit can be called {name!r}; the name is taken")
+
+
+def encode_rows(
+    rows: Mapping[str, Mapping[str, Any]], like: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Return one Dataset along ``unit`` from a dictionary per unit.
+
+    Scalars become one array along ``unit``, arrays of one shape are stacked, arrays of
+    one dimension and different lengths become CF contiguous ragged arrays. Anything
+    else (dictionaries, lists, None) is kept as it is in the attribute ``by_unit``.
+
+    Parameters
+    ----------
+    rows : mapping of unit id to mapping of name to value
+    like : Dataset, optional
+        Names of dimensions, attributes and coordinates are taken over from here.
+
+    Raises
+    ------
+    SessionError
+        If the units disagree on a type, or on the shape of an array of more than one
+        dimension.
+
+    Examples
+    --------
+    >>> ds = encode_rows({"a": {"row": 1}, "b": {"row": 2, "tag": "on"}})
+    >>> ds["row"].values.tolist(), ds["tag_missing"].values.tolist()
+    ([1, 2], [True, False])
+    """
+    names: dict[str, None] = {}
+    for row in rows.values():
+        names.update(dict.fromkeys(row))
+    _check_names(names)
+    variables: dict[str, xr.Variable] = {}
+    other: dict[str, dict[str, Any]] = {}
+    for name in names:
+        values = [row.get(name, _ABSENT) for row in rows.values()]
+        given = [v for v in values if v is not _ABSENT]
+        if all(_is_scalar(v) for v in given):
+            values = [v if v is _ABSENT else _scalar_array(name, v) for v in values]
+        elif not all(isinstance(v, np.ndarray) and not v.dtype.hasobject for v in given):
+            other[name] = {
+                unit: row[name]
+                for unit, row in rows.items()
+                if row.get(name, _ABSENT) is not _ABSENT
+            }
+            continue
+        known = like.variables.get(name) if like is not None else None
+        made, missing = _stack(name, values, known.dims[1:] if known is not None else None)  # type: ignore[arg-type]
+        if missing.any():
+            made[f"{name}_missing"] = xr.Variable(("unit",), missing)
+        if known is not None:
+            made[name].attrs.update(known.attrs)
+        variables.update(made)
+    attrs = dict(like.attrs) if like is not None else {}
+    attrs.pop(OTHER, None)
+    if other:
+        attrs[OTHER] = other
+    variables["unit"] = xr.Variable(("unit",), np.array(list(rows), dtype=str))
+    try:
+        dataset = xr.Dataset(variables, attrs=attrs)
+    except ValueError as error:
+        raise SessionError(f"these values do not fit into one Dataset: {error}") from error
+    if like is not None:
+        sizes = dataset.sizes
+        extra = {
+            name: variable
+            for name, variable in like.coords.variables.items()
+            if name not in dataset.variables
+            and all(sizes.get(d) == n for d, n in variable.sizes.items())
+            and "unit" not in variable.dims
+        }
+        dataset = dataset.assign_coords(extra)
+    return dataset.set_coords(
+        [name for name, variable in variables.items() if variable.dims == ("unit",)]
+    )
+
+
+def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Return a dictionary per unit; the inverse of :func:`encode_rows`.
+
+    Examples
+    --------
+    >>> rows = {"a": {"row": 1, "trace": np.arange(2)}, "b": {"trace": np.arange(3)}}
+    >>> decode_rows(encode_rows(rows))["b"]["trace"]
+    array([0, 1, 2])
+    """
+    units = [str(unit) for unit in dataset["unit"].values]
+    rows: dict[str, dict[str, Any]] = {unit: {} for unit in units}
+    ragged = {
+        str(variable.attrs["sample_dimension"]): str(name)
+        for name, variable in dataset.variables.items()
+        if "sample_dimension" in variable.attrs
+    }
+    for name, variable in dataset.variables.items():
+        text = str(name)
+        masked = text.removesuffix("_missing") in dataset.variables and text.endswith(
+            "_missing"
+        )
+        if text == "unit" or text in ragged.values() or masked:
+            continue
+        if variable.dims and str(variable.dims[0]) in ragged:
+            counts = dataset.variables[ragged[str(variable.dims[0])]].values
+            values: Any = np.split(variable.values, np.cumsum(counts)[:-1])
+        elif variable.dims and variable.dims[0] == "unit":
+            values = variable.values
+        else:
+            continue
+        absent = dataset.variables.get(f"{text}_missing")
+        missing = absent.values if absent is not None else np.zeros(len(units), bool)
+        for unit, value, gone in zip(units, values, missing, strict=True):
+            if not gone:
+                rows[unit][text] = value
+    for name, by_unit in dataset.attrs.get(OTHER, {}).items():
+        for unit, value in by_unit.items():
+            rows[unit][name] = value
+    return rows

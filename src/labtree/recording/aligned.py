@@ -1,0 +1,224 @@
+"""Windows of one stream with what other streams say around the middle."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import SessionError
+from labtree.recording.sources import (
+    Drops,
+    Policy,
+    Sessions,
+    Source,
+    check_policy,
+    closer,
+    open_sources,
+)
+from labtree.recording.timeline import Timeline
+from labtree.recording.window_arrays import iterate, window_array
+from labtree.recording.windows import WindowIndex, drop_broken, lengths
+
+__all__ = [
+    "aligned_windows",
+    "iter_aligned_windows",
+]
+
+
+def whole_stream(
+    sources: list[Source], window_ms: float, hop_ms: float, on_gap: Policy, drops: Drops
+) -> tuple[int, list[np.ndarray]]:
+    """Return the window length, and per source the first rows of its unbroken windows."""
+    win, hop = lengths(sources[0], window_ms, hop_ms)
+    starts = []
+    for source in sources:
+        found = np.arange(0, len(source.timeline.times) - win + 1, hop)
+        classes = np.full(len(found), -1)
+        starts.append(found[drop_broken(source, found, classes, win, on_gap, drops)])
+    return win, starts
+
+
+def whole_index(starts: list[np.ndarray]) -> WindowIndex:
+    source = np.concatenate([np.full(len(part), i) for i, part in enumerate(starts)])
+    joined = np.concatenate(starts)
+    return WindowIndex(source, joined, np.full(len(joined), -1))
+
+
+def _nearby(
+    timeline: Timeline, moments: np.ndarray, count: int, tolerance_s: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (first row, row behind the last, whether they are near) for each moment."""
+    n = len(timeline.times)
+    at = timeline.locate(moments)
+    first = np.maximum(0, at - count // 2)
+    stop = np.minimum(n, at + count - count // 2)
+    if timeline.fs <= 0 and tolerance_s is None:
+        raise SessionError("a stream without a rate is aligned with tolerance_s=... in s")
+    most = 1.5 / timeline.fs if tolerance_s is None else tolerance_s
+    if n == 0:
+        return first, stop, np.zeros(len(moments), bool)
+    # The same slack as for a gap: the last bit of a rounded time decides nothing.
+    most += 4 * np.spacing(np.nanmax(np.abs(timeline.times)))
+    near = np.abs(timeline.times[at] - moments) <= most
+    unusable = np.searchsorted(timeline.unusable, stop - 1, "right") > np.searchsorted(
+        timeline.unusable, first, "left"
+    )
+    gap = np.searchsorted(timeline.gaps, stop - 1, "right") > np.searchsorted(
+        timeline.gaps, first, "right"
+    )
+    return first, stop, near & ~unusable & ~gap
+
+
+def _means(data: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Return the mean of rows ``first`` to ``stop`` for each pair, as float32 or wider."""
+    dtype = np.result_type(data.dtype, np.float32)
+    if len(first) == 0:
+        return np.empty((0, data.shape[1]), dtype)
+    length = stop - first
+    total = np.zeros((len(first), data.shape[1]), np.float64)
+    for step in range(int(length.max())):
+        inside = step < length
+        total[inside] += data[first[inside] + step]
+    means: np.ndarray = (total / length[:, None]).astype(dtype)
+    return means
+
+
+def aligned_windows(
+    paths: Sessions,
+    primary_stream_name: str,
+    aligned_stream_names: str | Sequence[str],
+    window_ms: float,
+    hop_ms: float,
+    n_alignment_samples: int = 1,
+    *,
+    dtype: Any = None,
+    chunks: Any = None,
+    gap_s: float | None = None,
+    tolerance_s: float | None = None,
+    on_gap: Policy = "drop",
+    on_mismatch: Policy = "raise",
+) -> xr.Dataset:
+    """Return windows of a whole stream, each with the mean of others around its midpoint.
+
+    Labels play no part. The midpoint is the time of sample ``win // 2``; the mean goes
+    over the ``n_alignment_samples`` around the sample of the other stream nearest to it,
+    fewer at the ends of that stream.
+
+    Parameters
+    ----------
+    paths, window_ms, hop_ms, dtype, chunks, gap_s, on_gap, on_mismatch
+        As in `labeled_windows`.
+    primary_stream_name
+        The stream that is cut into windows.
+    aligned_stream_names
+        The others, one or several.
+    n_alignment_samples
+        Samples of the others that the mean goes over.
+    tolerance_s
+        A window goes, and is noted in the drop log, if the nearest sample of another
+        stream is farther from its midpoint than this; one and a half periods of that
+        stream if None. So does one whose mean would reach over a gap.
+
+    Returns
+    -------
+    Dataset
+        A variable per stream, named so: the primary one lazy, (window, channel, time); the
+        others (window, <name>_channel), float32 or, where that would lose something,
+        float64. Coordinates as in `labeled_windows`, and ``midpoint`` in s.
+    """
+    check_policy("on_gap", on_gap)
+    names = (
+        [aligned_stream_names]
+        if isinstance(aligned_stream_names, str)
+        else list(aligned_stream_names)
+    )
+    _check_names(primary_stream_name, names)
+    if isinstance(n_alignment_samples, bool) or n_alignment_samples < 1:
+        raise SessionError(f"n_alignment_samples is at least 1, found {n_alignment_samples!r}")
+    drops = Drops()
+    primary, *others = open_sources(
+        paths,
+        [primary_stream_name, *names],
+        gap_s=gap_s,
+        on_mismatch=on_mismatch,
+        drops=drops,
+        dtype=dtype,
+    )
+    try:
+        win, starts = whole_stream(primary, window_ms, hop_ms, on_gap, drops)
+        means: list[list[np.ndarray]] = [[] for _ in names]
+        middles = []
+        for number, source in enumerate(primary):
+            moments = source.timeline.times[starts[number] + win // 2]
+            keep = np.ones(len(moments), bool)
+            spans = []
+            for name, other in zip(names, others, strict=True):
+                first, stop, near = _nearby(
+                    other[number].timeline, moments, int(n_alignment_samples), tolerance_s
+                )
+                for at in np.flatnonzero(keep & ~near):
+                    time = float(source.timeline.times[starts[number][at]])
+                    drops.add(source.session, time, -1, f"no unbroken {name!r} at its midpoint")
+                keep &= near
+                spans.append((first, stop))
+            for part, other, (first, stop) in zip(means, others, spans, strict=True):
+                data = other[number].dataset["data"].values
+                part.append(_means(data, first[keep], stop[keep]))
+            starts[number] = starts[number][keep]
+            middles.append(moments[keep])
+        windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
+    except BaseException:
+        closer(primary)()
+        raise
+    dataset = windows.drop_vars(["class_index", "class_name"]).to_dataset(
+        name=primary_stream_name
+    )
+    for name, part, other in zip(names, means, others, strict=True):
+        dimension = f"{name}_channel"
+        dataset[name] = (
+            ("window", dimension),
+            np.concatenate(part),
+            other[0].dataset["data"].attrs,
+        )
+        if "channel" in other[0].dataset.coords:
+            dataset[dimension] = (dimension, other[0].dataset["channel"].values)
+    dataset = dataset.assign_coords(
+        midpoint=("window", np.concatenate(middles), {"units": "s"})
+    )
+    for key in ("dropped", "drop_log"):
+        dataset.attrs[key] = dataset[primary_stream_name].attrs.pop(key)
+    dataset.set_close(closer(primary))
+    return dataset
+
+
+def _check_names(primary: str, names: list[str]) -> None:
+    taken = {"window", "time", "channel", "start_time", "session", "midpoint", primary}
+    for name in names:
+        if name in taken or f"{name}_channel" in taken:
+            raise SessionError(f"stream {name!r} cannot be aligned: its name is used already")
+        taken |= {name, f"{name}_channel"}
+    if not names:
+        raise SessionError("expected the name of at least one stream to align")
+
+
+def iter_aligned_windows(
+    paths: Sessions,
+    primary_stream_name: str,
+    aligned_stream_names: str | Sequence[str],
+    window_ms: float,
+    hop_ms: float,
+    n_alignment_samples: int = 1,
+    **options: Any,
+) -> Iterator[xr.Dataset]:
+    """Yield the windows of `aligned_windows` one by one, as Datasets in memory."""
+    windows = aligned_windows(
+        paths,
+        primary_stream_name,
+        aligned_stream_names,
+        window_ms,
+        hop_ms,
+        n_alignment_samples,
+        **options,
+    )
+    return iterate(windows, primary_stream_name)

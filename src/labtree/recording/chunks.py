@@ -1,0 +1,299 @@
+"""Arrays of a recording on disk: zarr v3, one chunk per second of samples.
+
+The chunks are plain: little-endian bytes, then zstd. zarr makes the metadata; the chunks
+are written and read here, because the recorder must not hold up the thread that records,
+and a reader must tell a chunk that is missing or short from one that holds zeros.
+"""
+
+import json
+import os
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labtree.errors import FormatError
+from labtree.recording.files import MOST_JSON_BYTES, parse_json, replace_file, sync_file
+from labtree.recording.stores import SessionStore
+
+__all__ = ["ArrayReader", "create_array", "set_rows", "sync_chunk", "write_chunk"]
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_CACHED_CHUNKS = 4
+# One chunk is a second of samples; a gigabyte of it is not a recording but an attack.
+_MOST_CHUNK_BYTES = 2**30
+_PARALLEL_BYTES = 2**20
+
+
+def create_array(
+    path: Path,
+    chunks: tuple[int, ...],
+    dtype: np.dtype[Any],
+    dimension_names: tuple[str, ...],
+    attributes: dict[str, Any],
+) -> None:
+    """Make an array without rows at ``path``; its chunks hold ``chunks`` each."""
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    zarr.create_array(
+        store=str(path),
+        shape=(0, *chunks[1:]),
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=0,
+        compressors=ZstdCodec(level=0, checksum=False),
+        dimension_names=dimension_names,
+        attributes=attributes,
+        zarr_format=3,
+    )
+
+
+def _chunk_name(index: int, ndim: int) -> str:
+    return f"c/{index}" + "/0" * (ndim - 1)
+
+
+def write_chunk(path: Path, index: int, chunk: np.ndarray) -> None:
+    """Write one whole chunk of the array at ``path``."""
+    from numcodecs import zstd
+
+    target = path / _chunk_name(index, chunk.ndim)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb", buffering=0) as file:
+        content = memoryview(zstd.compress(chunk, 0))
+        while content:
+            content = content[file.write(content) :]
+
+
+def sync_chunk(path: Path, index: int, ndim: int) -> None:
+    """Wait until a chunk of the array at ``path`` is on the disk."""
+    sync_file(path / _chunk_name(index, ndim))
+
+
+def set_rows(path: Path, rows: int, *, durable: bool = False) -> None:
+    """Say in the array's metadata that it has ``rows`` rows; their chunks stand already."""
+    metadata_path = path / "zarr.json"
+    metadata = json.loads(metadata_path.read_bytes())
+    metadata["shape"][0] = rows
+    replace_file(metadata_path, json.dumps(metadata, indent=2).encode(), durable=durable)
+
+
+def frame_size(frame: bytes) -> int | None:
+    """Return the number of bytes that a zstd frame says it holds (RFC 8878, 3.1.1.1)."""
+    if len(frame) < 6 or frame[:4] != _ZSTD_MAGIC:
+        return None
+    descriptor = frame[4]
+    single = descriptor >> 5 & 1
+    start = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+    length = (single, 2, 4, 8)[descriptor >> 6]
+    size = int.from_bytes(frame[start : start + length], "little")
+    if length == 0 or len(frame) < start + length:
+        return None
+    return size + 256 if length == 2 else size
+
+
+class ArrayReader:
+    """Rows of one array of a saved session; knows which chunks are there.
+
+    Parameters
+    ----------
+    store
+        The session's files.
+    name
+        The array's folder, such as ``emg.zarr``.
+
+    Raises
+    ------
+    FormatError
+        If the array's metadata are missing, or describe anything but rows in chunks of
+        whole rows.
+    """
+
+    def __init__(self, store: SessionStore, name: str) -> None:
+        self.store = store
+        self.name = name
+        self.where = f"{store.path}/{name}"
+        try:
+            content = store.read(f"{name}/zarr.json", MOST_JSON_BYTES)
+        except KeyError:
+            raise FormatError(
+                f"{self.where}: expected a zarr array, found no zarr.json"
+            ) from None
+        metadata = parse_json(content, f"{self.where}/zarr.json")
+        try:
+            self._read_metadata(metadata)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise FormatError(
+                f"{self.where}/zarr.json: expected the metadata of a zarr v3 array,"
+                f" {error!r} is missing or of the wrong kind"
+            ) from error
+        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": OrderedDict(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def _read_metadata(self, metadata: dict[str, Any]) -> None:
+        def expect(what: str, found: Any, good: bool, expected: str) -> None:
+            if not good:
+                raise FormatError(
+                    f"{self.where}/zarr.json: {what} is {found!r}, expected {expected}"
+                )
+
+        version = metadata["zarr_format"]
+        expect("zarr_format", version, version == 3, "3")
+        self.shape = tuple(metadata["shape"])
+        ndim = len(self.shape)
+        chunks = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+        sizes = (*self.shape, *chunks)
+        expect("shape", self.shape, 1 <= ndim <= 2, "(rows,) or (rows, channels)")
+        expect(
+            "chunk_shape",
+            chunks,
+            len(chunks) == ndim
+            and all(type(size) is int and 0 <= size < 2**62 for size in sizes)
+            and chunks[0] > 0
+            and chunks[1:] == self.shape[1:]
+            and 0 not in chunks,
+            "some rows of all channels",
+        )
+        name = metadata["data_type"]
+        kinds = ("float16", "float32", "float64", *(f"int{n}" for n in (8, 16, 32, 64)))
+        kinds += tuple(f"uint{n}" for n in (8, 16, 32, 64))
+        expect("data_type", name, name in kinds, f"one of {', '.join(kinds)}")
+        self.dtype = np.dtype(name)
+        codecs = {codec["name"]: codec.get("configuration", {}) for codec in metadata["codecs"]}
+        plain = list(codecs) in (["bytes"], ["bytes", "zstd"])
+        expect("codecs", list(codecs), plain, "bytes, then zstd or nothing")
+        encoding = metadata["chunk_key_encoding"]
+        default = encoding["name"] == "default"
+        default &= encoding.get("configuration", {}).get("separator", "/") == "/"
+        expect("chunk_key_encoding", encoding, default, "default with '/'")
+        fill = metadata["fill_value"]
+        expect("fill_value", fill, fill == 0, "0")
+        big = codecs["bytes"].get("endian", "little") == "big"
+        self._stored_dtype = self.dtype.newbyteorder(">" if big else "<")
+        self._compressed = "zstd" in codecs
+        self.chunk_rows: int = chunks[0]
+        self._chunk_shape = chunks
+        self._chunk_bytes = int(np.prod(chunks, dtype=object)) * self.dtype.itemsize
+        expect(
+            "chunk_shape",
+            chunks,
+            self._chunk_bytes <= _MOST_CHUNK_BYTES,
+            f"chunks of at most {_MOST_CHUNK_BYTES} bytes",
+        )
+
+    def whole_rows(self) -> int:
+        """Return how many rows there are before the first chunk that is missing or empty."""
+        index = 0
+        while index * self.chunk_rows < self.shape[0] and self._size(index):
+            index += 1
+        return int(min(self.shape[0], index * self.chunk_rows))
+
+    def missing_chunks(self, rows: int) -> tuple[list[int], int]:
+        """Return the chunks missing from the first ``rows``, and the rows before an empty one.
+
+        A chunk without any byte is damaged, not missing: a write was cut short there.
+        """
+        missing = []
+        for index in range(-(-rows // self.chunk_rows)):
+            size = self._size(index)
+            if size is None:
+                missing.append(index)
+            elif size == 0:
+                return missing, index * self.chunk_rows
+        return missing, rows
+
+    def _size(self, index: int) -> int | None:
+        return self.store.size(f"{self.name}/{_chunk_name(index, len(self.shape))}")
+
+    def read(self, start: int, stop: int, columns: Any = slice(None)) -> np.ndarray:
+        """Return rows ``start`` to ``stop`` (of some ``columns``) as a new array.
+
+        Raises
+        ------
+        FormatError
+            If a chunk is damaged. A chunk that is missing gives zeros: whether it may be
+            missing was decided when the session was opened.
+        """
+        stop = max(start, stop)
+        if len(self.shape) == 1:
+            out = np.empty(stop - start, self.dtype)
+        else:
+            width = len(range(self.shape[1])[columns]) if isinstance(columns, slice) else 1
+            width = len(columns) if isinstance(columns, np.ndarray) else width
+            out = np.empty((stop - start, width), self.dtype)
+        everything = isinstance(columns, slice) and columns == slice(None)
+        rows = self.chunk_rows
+
+        def fill(index: int) -> None:
+            first = index * rows
+            a, b = max(start, first), min(stop, first + rows)
+            target = out[a - start : b - start]
+            if b - a == rows and everything and self.dtype == self._stored_dtype:
+                self._decode(index, target)
+            else:
+                chunk = self._chunk(index)[a - first : b - first]
+                target[...] = chunk if everything else chunk[:, columns]
+
+        def fill_all(indices: range) -> None:
+            for index in indices:
+                fill(index)
+
+        indices = range(start // rows, -(-stop // rows)) if stop > start else range(0)
+        if len(indices) > 3 and len(indices) * self._chunk_bytes > _PARALLEL_BYTES:
+            workers = min(4, os.cpu_count() or 1)
+            # A share of the chunks for each thread: a task per chunk costs what it saves.
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(fill_all, (indices[share::workers] for share in range(workers))))
+        else:
+            fill_all(indices)
+        return out
+
+    def _chunk(self, index: int) -> np.ndarray:
+        with self._lock:
+            if index in self._cache:
+                self._cache.move_to_end(index)
+                return self._cache[index]
+        chunk = np.empty(self._chunk_shape, self._stored_dtype)
+        self._decode(index, chunk)
+        with self._lock:
+            self._cache[index] = chunk
+            while len(self._cache) > _CACHED_CHUNKS:
+                self._cache.popitem(last=False)
+        return chunk
+
+    def _decode(self, index: int, out: np.ndarray) -> None:
+        name = f"{self.name}/{_chunk_name(index, len(self.shape))}"
+        try:
+            # What zstd cannot make smaller grows by less than a hundredth.
+            content = self.store.read(name, self._chunk_bytes + self._chunk_bytes // 100 + 1024)
+        except KeyError:
+            out[...] = 0
+            return
+        held = frame_size(content) if self._compressed else len(content)
+        if held != self._chunk_bytes:
+            found = "no zstd frame that says its size" if held is None else held
+            raise FormatError(
+                f"{self.store.path}/{name}: damaged chunk: expected {self._chunk_bytes} bytes"
+                f" of samples, found {found}"
+            )
+        if self._compressed:
+            from numcodecs import zstd
+
+            try:
+                zstd.decompress(content, out)
+            except (RuntimeError, ValueError) as error:
+                raise FormatError(
+                    f"{self.store.path}/{name}: damaged chunk ({error})"
+                ) from error
+        else:
+            out[...] = np.frombuffer(content, self._stored_dtype).reshape(out.shape)

@@ -1,0 +1,202 @@
+"""meta.json and labels.json: what a recording says about itself."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from labtree.errors import FormatError, SessionError
+from labtree.recording.models import StreamInfo
+
+__all__ = [
+    "clock_offset",
+    "exact_json",
+    "new_meta",
+    "parse_labels",
+    "parse_meta",
+    "stream_meta",
+]
+
+VERSION = 1
+# The newest of MyoGestic's own schema numbers whose meaning is known here.
+_NEWEST_SCHEMA = 3
+
+
+def clock_offset(clock: Callable[[], float]) -> float:
+    """Return what to add to ``clock`` to get Unix time, in s: the quickest of 16 looks."""
+    best = (float("inf"), 0.0)
+    for _ in range(16):
+        before = clock()
+        wall = time.time()
+        after = clock()
+        best = min(best, (after - before, wall - (before + after) / 2))
+    return best[1]
+
+
+def exact_json(value: Any, where: str) -> Any:
+    """Return ``value`` in JSON's own types, numpy scalars and arrays included.
+
+    Raises
+    ------
+    SessionError
+        If a part of it cannot be kept exactly; the message says which.
+    """
+    import numpy as np
+
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise SessionError(f"{where}: a key is a str, found {key!r}")
+        return {key: exact_json(part, f"{where}[{key!r}]") for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [exact_json(part, f"{where}[{i}]") for i, part in enumerate(value)]
+    if value is None or isinstance(value, str | bool | int | float):
+        try:
+            json.dumps(value, allow_nan=False).encode()
+            str(value).encode()
+        except ValueError as error:
+            raise SessionError(f"{where}: JSON cannot hold {value!r} ({error})") from error
+        return value
+    raise SessionError(
+        f"{where}: expected str, number, bool, None, list or dict, found {type(value).__name__}"
+    )
+
+
+def new_meta(
+    app_name: str,
+    class_names: Sequence[str] | None,
+    name: str | None,
+    extras: Mapping[str, Any] | None,
+    offset: float,
+) -> dict[str, Any]:
+    """Return the content of meta.json for a recording that starts now."""
+    from labtree import __version__
+
+    now = datetime.now().astimezone()
+    meta: dict[str, Any] = {
+        "app_name": app_name,
+        "created": now.replace(tzinfo=None).isoformat(timespec="seconds"),
+        "streams": {},
+        "labtree": {
+            "format": "recording",
+            "version": VERSION,
+            "written_by": f"labtree {__version__}",
+            "state": "recording",
+            "started": now.astimezone(UTC).isoformat(),
+            "clock_to_unix_s": offset,
+        },
+    }
+    if class_names is not None:
+        meta["class_names"] = check_class_names(class_names)
+    if name is not None:
+        meta["name"] = exact_json(name, "name")
+    if extras is not None:
+        meta["extras"] = exact_json(extras, "extras")
+    return meta
+
+
+def check_class_names(names: Sequence[str]) -> list[str]:
+    """Return ``names`` as a list of str, or an error that says what is not a str."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise SessionError(f"class_names is a list of str, found {names!r}")
+    return [exact_json(name, "class_names") for name in names]
+
+
+def stream_meta(info: StreamInfo) -> dict[str, Any]:
+    """Return what meta.json says about one stream."""
+    names = info.channel_names
+    return {
+        "n_channels": info.n_channels,
+        "fs": info.fs,
+        "dtype": info.dtype,
+        "channel_names": None if names is None else list(names),
+        "channel_grids": None,
+        "units": info.units,
+    }
+
+
+def parse_meta(meta: Any, where: str) -> dict[str, Any]:
+    """Check what a reader relies on in meta.json; anything may be missing but a dict.
+
+    Raises
+    ------
+    FormatError
+        If it is no JSON object, of a version that is not known here, or the streams are
+        not described by a safe name, channels, rate and type.
+    """
+    if not isinstance(meta, dict):
+        raise FormatError(f"{where}: expected a JSON object, found {type(meta).__name__}")
+    own = meta.get("labtree")
+    if isinstance(own, dict) and own.get("version") != VERSION:
+        raise FormatError(
+            f"{where}: recording version {own.get('version')!r}, this labtree reads {VERSION};"
+            " install a newer labtree"
+        )
+    schema = meta.get("schema_version", 1)
+    if type(schema) is not int or not 1 <= schema <= _NEWEST_SCHEMA:
+        raise FormatError(
+            f"{where}: schema_version {schema!r}, this labtree reads 1 to {_NEWEST_SCHEMA};"
+            " install a newer labtree"
+        )
+    streams = meta.get("streams", {})
+    if not isinstance(streams, dict):
+        raise FormatError(f"{where}: expected 'streams' to be a JSON object")
+    for name, about in streams.items():
+        if not name or name.startswith(".") or any(letter in name for letter in "/\\:\x00"):
+            raise FormatError(f"{where}: stream name {name!r} would leave the session")
+        if not isinstance(about, dict):
+            raise FormatError(f"{where}: stream {name!r} is {about!r}, expected a JSON object")
+        for key in ("channel_names", "units", "fs"):
+            _check_optional(about.get(key), key, f"{where}: stream {name!r}")
+    names = meta.get("class_names")
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        raise FormatError(f"{where}: class_names is {names!r}, expected a list of str")
+    return meta
+
+
+def _check_optional(value: Any, key: str, where: str) -> None:
+    expected = {
+        "channel_names": "a list of str",
+        "units": "a str",
+        "fs": "a number that is not negative",
+    }[key]
+    if key == "channel_names":
+        good = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    elif key == "units":
+        good = isinstance(value, str)
+    else:
+        good = isinstance(value, int | float) and 0 <= value < float("inf")
+    if value is not None and not good:
+        raise FormatError(f"{where}: {key} is {value!r}, expected {expected} or null")
+
+
+def parse_labels(labels: Any, where: str) -> list[tuple[float, int]]:
+    """Return (timestamp, class_index) of each label, as MyoGestic reads them.
+
+    What is not a JSON object is passed over; a missing key counts as 0.0 and -1.
+
+    Raises
+    ------
+    FormatError
+        If it is no list, or a value is not a number.
+    """
+    if not isinstance(labels, list):
+        raise FormatError(f"{where}: expected a JSON list, found {type(labels).__name__}")
+    found = []
+    for position, label in enumerate(labels):
+        if not isinstance(label, dict):
+            continue
+        timestamp, index = label.get("timestamp", 0.0), label.get("class_index", -1)
+        good = isinstance(timestamp, int | float) and isinstance(index, int | float)
+        if not good or index != index or int(index) != index or not -(2**63) <= index < 2**63:
+            raise FormatError(
+                f"{where}: label {position} is {label!r}; expected a number as timestamp and"
+                " an integer as class_index"
+            )
+        found.append((float(timestamp), int(index)))
+    return found

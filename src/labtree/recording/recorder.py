@@ -1,0 +1,480 @@
+"""The recorder: what it has acknowledged is not lost, whatever happens to its process."""
+
+import math
+import os
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from uuid import uuid4
+
+import numpy as np
+from pydantic import ValidationError
+
+from labtree.errors import SessionError
+from labtree.recording.background import Background
+from labtree.recording.chunks import create_array
+from labtree.recording.compaction import ChunkFiller, Compactor
+from labtree.recording.errors import (
+    RecordingExistsError,
+    RecordingWarning,
+    RecordingWriteError,
+    UnknownStreamError,
+)
+from labtree.recording.files import write_json
+from labtree.recording.journal import JournalWriter
+from labtree.recording.lock import lock, release
+from labtree.recording.meta import (
+    check_class_names,
+    clock_offset,
+    exact_json,
+    new_meta,
+    stream_meta,
+)
+from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
+from labtree.recording.packets import as_packet, check_times
+from labtree.recording.recovery import JOURNAL, LOCK, finish, recover
+
+__all__ = ["Recorder"]
+
+# No pause is as long; uptime, Unix time and time since the start are farther apart.
+_CLOCKS_APART_S = 600
+
+
+class _Stream:
+    """What the recorder keeps per stream; ``lock`` guards all of it."""
+
+    def __init__(self, info: StreamInfo, journal: JournalWriter, compactor: Compactor) -> None:
+        self.n_channels = info.n_channels
+        self.dtype = np.dtype(info.dtype)
+        self.journal = journal
+        self.compactor = compactor
+        self.chunk_rows = chunk_rows(info.fs)
+        self.wake_at = self.chunk_rows
+        self.last_time = -math.inf
+        self.lock = threading.Lock()
+
+
+class Recorder:
+    """Records streams and labels into a folder ``YYYY-mm-dd_HH-MM-SS_<8 hex>``.
+
+    `append` returns when the samples are with the operating system, so the death of the
+    process loses none of them; `labtree.recording.recover` finishes what was left. Each
+    stream may be appended to from a thread of its own.
+
+    Parameters
+    ----------
+    base_path
+        Folder in which the recording's folder is made.
+    app_name
+        Who records; kept in meta.json.
+    class_names
+        Names of the classes 0, 1, ... of the labels.
+    name
+        A name for people; its letters become part of the archive's name.
+    extras
+        Anything else worth keeping, of str, numbers, lists and dicts.
+    sync
+        ``"os"``: samples survive the death of the process. ``"disk"``: each `append` also
+        waits for the disk (fsync), samples survive a power cut. A number: the disk is
+        waited for every so many seconds, in the background.
+    clock
+        The clock of the time stamps, in seconds, for labels without a time stamp and for
+        the offset to wall-clock time. The default is the clock that LSL uses, too.
+
+    Attributes
+    ----------
+    path : Path
+        The recording's folder; after `pack_to_zip` the archive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from labtree import Recorder, StreamInfo
+    >>> with Recorder("sessions", class_names=["rest", "fist"]) as recorder:
+    ...     recorder.init_stream("emg", StreamInfo(n_channels=2, fs=1000, dtype="int16"))
+    ...     recorder.append("emg", np.zeros((5, 2), "int16"), np.arange(5) / 1000)
+    ...     event = recorder.add_label(1, timestamp=0.002)
+    >>> sorted(path.name for path in recorder.path.iterdir())
+    ['emg.zarr', 'emg_timestamps.zarr', 'labels.json', 'meta.json', 'zarr.json']
+    """
+
+    def __init__(
+        self,
+        base_path: str | Path = "sessions",
+        *,
+        app_name: str = "labtree",
+        class_names: Sequence[str] | None = None,
+        name: str | None = None,
+        extras: Mapping[str, Any] | None = None,
+        sync: str | float = "os",
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        every = _sync_seconds(sync)
+        self._durable = sync == "disk"
+        self._clock = clock
+        self._meta = new_meta(
+            exact_json(app_name, "app_name"), class_names, name, extras, clock_offset(clock)
+        )
+        self.path = _new_folder(Path(base_path))
+        self._folder = self.path
+        self._streams: dict[str, _Stream] = {}
+        self._meta_lock = threading.RLock()
+        self._state = "recording"
+        self._process = os.getpid()
+        self._held: IO[bytes] | None = lock(self._folder / LOCK)
+        try:
+            write_json(self._folder / "meta.json", self._meta)
+            self._labels = JournalWriter(
+                self._folder / JOURNAL / "labels",
+                np.dtype("<i8"),
+                1,
+                0.0,
+                durable=self._durable,
+            )
+            (self._folder / JOURNAL / "streams").mkdir()
+        except OSError as error:
+            self._release()
+            raise RecordingWriteError.of(error, f"{self.path} cannot be recorded to") from error
+        self._background = Background(every)
+        self._background.follow(self._labels)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A forked child that ends here must not end its parent's recording.
+        if self._state == "recording" and os.getpid() == self._process:
+            self.close()
+
+    def __repr__(self) -> str:
+        streams = ", ".join(f"{name} ({s.journal.rows})" for name, s in self._streams.items())
+        return f"<labtree.Recorder {self._state} {self.path}: {streams or 'no streams'}>"
+
+    def init_stream(self, name: str, info: StreamInfo) -> None:
+        """Begin a stream; at any time, also when others are recorded already.
+
+        Raises
+        ------
+        SessionError
+            If the name is unsafe, reserved or taken, or the recorder is closed.
+        """
+        if not isinstance(info, StreamInfo):
+            raise SessionError(
+                f"stream {name!r}: expected StreamInfo(n_channels=..., fs=..., dtype=...),"
+                f" found {info!r}"
+            )
+        with self._meta_lock:
+            self._check_open()
+            if name in self._streams:
+                raise RecordingExistsError(f"stream {name!r} exists already in {self.path}")
+            check_stream_name(name, tuple(self._streams))
+            try:
+                self._streams[name] = self._make_stream(name, info)
+            except OSError as error:
+                raise RecordingWriteError.of(
+                    error, f"stream {name!r} cannot be made"
+                ) from error
+
+    def _make_stream(self, name: str, info: StreamInfo) -> _Stream:
+        rows = chunk_rows(info.fs)
+        dtype = np.dtype(info.dtype).newbyteorder("<")
+        data_path = self._folder / f"{name}.zarr"
+        times_path = self._folder / f"{name}_timestamps.zarr"
+        folder = self._folder / JOURNAL / "streams" / name
+        try:
+            attributes = {
+                "coordinates": times_path.name,
+                "fs": info.fs,
+                "units": info.units,
+                "channel_names": None
+                if info.channel_names is None
+                else list(info.channel_names),
+            }
+            create_array(
+                data_path,
+                (rows, info.n_channels),
+                np.dtype(info.dtype),
+                (f"{name}_time", f"{name}_channel"),
+                {key: value for key, value in attributes.items() if value is not None},
+            )
+            create_array(
+                times_path, (rows,), np.dtype("float64"), (f"{name}_time",), {"units": "s"}
+            )
+            journal = JournalWriter(
+                folder, dtype, info.n_channels, info.fs, durable=self._durable
+            )
+            meta = {**self._meta, "streams": {**self._meta["streams"]}}
+            meta["streams"][name] = stream_meta(info)
+            write_json(self._folder / "meta.json", meta)
+        except BaseException:
+            # Not in meta.json, so not a stream: the name is free to be tried again.
+            for path in (data_path, times_path, folder):
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        self._meta = meta
+        filler = ChunkFiller(data_path, times_path, (rows, info.n_channels), dtype)
+        compactor = Compactor(journal, filler)
+        self._background.follow(journal, compactor)
+        return _Stream(info, journal, compactor)
+
+    def append(self, name: str, data: Any, timestamps: Any) -> None:
+        """Add samples to a stream; they are safe when this returns.
+
+        Parameters
+        ----------
+        name
+            The stream.
+        data
+            (n, channels), of the declared dtype or one that fits into it without loss.
+        timestamps
+            (n,), in seconds, finite, none before the one that precedes it.
+
+        Raises
+        ------
+        SessionError
+            If the samples are not as declared; none of them is written.
+        RecordingWriteError
+            If the operating system refuses them (a full disk); none of them is written,
+            and `append` may be tried again.
+        """
+        stream = self._streams.get(name)
+        if stream is None:
+            self._check_open()
+            raise UnknownStreamError(
+                f"no stream {name!r} in {self.path}; streams: {list(self._streams)}; write"
+                f" recorder.init_stream({name!r}, StreamInfo(...)) first"
+            )
+        data, times = as_packet(name, data, timestamps, stream.dtype, stream.n_channels)
+        if len(times) == 0:
+            self._check_open()
+            return
+        with stream.lock:
+            self._check_open()
+            check_times(name, times, stream.last_time)
+            try:
+                stream.journal.append(times, data)
+            except OSError as error:
+                raise RecordingWriteError.of(
+                    error, f"stream {name!r}: {len(times)} samples could not be written"
+                ) from error
+            stream.last_time = float(times[-1])
+            if stream.journal.rows >= stream.wake_at:
+                rows = stream.journal.rows
+                stream.wake_at = rows - rows % stream.chunk_rows + stream.chunk_rows
+                self._background.wake(stream.compactor)
+
+    def add_label(self, class_index: int, timestamp: float | None = None) -> LabelEvent:
+        """Say that a class begins; negative ends the one before. Kept when this returns.
+
+        Parameters
+        ----------
+        class_index
+            Index into ``class_names``.
+        timestamp
+            When, in seconds on the clock of the streams; now if left out.
+
+        Raises
+        ------
+        SessionError
+            If the index is no integer or the time not finite.
+        """
+        now = self._clock() if timestamp is None else timestamp
+        if timestamp is None:
+            self._compare_clocks(float(now))
+        try:
+            event = LabelEvent(timestamp=now, class_index=class_index)
+        except ValidationError as error:
+            problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+            raise SessionError(f"label ({class_index!r}, {timestamp!r}): {problems}") from error
+        with self._meta_lock:
+            self._check_open()
+            try:
+                self._labels.append(
+                    np.array([event.timestamp], "<f8"), np.array([[event.class_index]], "<i8")
+                )
+            except OSError as error:
+                raise RecordingWriteError.of(error, f"{event} could not be written") from error
+        return event
+
+    def _compare_clocks(self, now: float) -> None:
+        """Warn where the clock of labels cannot be that of the time stamps."""
+        latest = [s.last_time for s in self._streams.values() if s.last_time > -math.inf]
+        away = min((abs(now - time) for time in latest), default=0.0)
+        if away > _CLOCKS_APART_S:
+            warnings.warn(
+                f"a label is put at {now:.6g} s by the recorder's clock, the streams are at"
+                f" {max(latest):.6g} s; write add_label(index, timestamp=...), or"
+                " Recorder(..., clock=time.time) if that is the streams' clock",
+                RecordingWarning,
+                stacklevel=3,
+            )
+
+    def save_meta(
+        self,
+        app_name: str | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        name: str | None = None,
+        extras: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Change what meta.json says; what is left out stays. Needed for nothing else."""
+        new: dict[str, Any] = {}
+        if app_name is not None:
+            new["app_name"] = exact_json(app_name, "app_name")
+        if class_names is not None:
+            new["class_names"] = check_class_names(class_names)
+        if name is not None:
+            new["name"] = exact_json(name, "name")
+        if extras is not None:
+            new["extras"] = exact_json(extras, "extras")
+        with self._meta_lock:
+            self._check_open()
+            meta = {**self._meta, **new}
+            try:
+                write_json(self._folder / "meta.json", meta)
+            except OSError as error:
+                raise RecordingWriteError.of(error, "meta.json cannot be written") from error
+            self._meta = meta
+
+    def close(self) -> None:
+        """End the recording and give the folder its finished layout.
+
+        Raises
+        ------
+        RecordingWriteError
+            If the disk refuses a write. Nothing is lost: the folder opens as it is, and
+            ``labtree recover FOLDER`` finishes it when there is room again.
+        """
+        self._check_process()
+        with self._meta_lock:
+            if self._state != "recording":
+                return
+            self._stop()
+            try:
+                finish(self._folder)
+                self._state = "closed"
+            except OSError as error:
+                raise RecordingWriteError.of(
+                    error,
+                    f"{self._folder} cannot be finished; every sample is in it, run"
+                    f" 'labtree recover {self._folder}' when the disk takes writes again",
+                ) from error
+            finally:
+                self._release()
+
+    def pack_to_zip(self) -> Path:
+        """End the recording and replace its folder by ``<folder>.session.zip``.
+
+        The archive is checked chunk by chunk, and on the disk, before the folder goes.
+
+        Returns
+        -------
+        Path
+            The archive, which is `path` from now on.
+
+        Raises
+        ------
+        RecordingWriteError, FormatError
+            If the archive cannot be written or is not what the folder is; the folder
+            stays, finished and usable.
+        """
+        from labtree.recording.packing import pack
+
+        with self._meta_lock:
+            if self._state in ("packed", "discarded"):
+                raise SessionError(f"the recording {self.path} is {self._state} already")
+            self.close()
+            if self._state == "unfinished":
+                recover(self._folder)
+                self._state = "closed"
+            self.path = pack(self._folder, self._meta.get("name"))
+            self._state = "packed"
+            return self.path
+
+    def discard(self) -> None:
+        """End the recording and remove its folder."""
+        self._check_process()
+        with self._meta_lock:
+            if self._state in ("packed", "discarded"):
+                raise SessionError(f"the recording {self.path} is {self._state} already")
+            if self._state == "recording":
+                self._stop()
+                self._release()
+            self._state = "discarded"
+            try:
+                shutil.rmtree(self._folder)
+            except OSError as error:
+                raise RecordingWriteError.of(
+                    error, f"{self._folder} is not all gone"
+                ) from error
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise SessionError(
+                f"the recording {self.path} belongs to process {self._process}, this is a fork"
+                " of it; record from one process"
+            )
+
+    def _check_open(self) -> None:
+        self._check_process()
+        if self._state != "recording":
+            raise SessionError(
+                f"the recorder of {self.path} is {self._state}; make a new one:"
+                " labtree.Recorder(...)"
+            )
+        error = self._background.sync_error
+        if error is not None:
+            self._background.sync_error = None
+            raise RecordingWriteError.of(error, "the journal cannot be brought to the disk")
+
+    def _stop(self) -> None:
+        """Let no append in any more, and move on what can be moved."""
+        self._state = "unfinished"
+        for stream in self._streams.values():
+            with stream.lock:
+                pass
+        self._background.stop()
+        for journal in (self._labels, *(stream.journal for stream in self._streams.values())):
+            journal.close()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            release(self._held)
+            self._held = None
+
+
+def _sync_seconds(sync: str | float) -> float | None:
+    if sync in ("os", "disk"):
+        return None
+    number = isinstance(sync, int | float) and not isinstance(sync, bool)
+    if number and 0 < float(sync) < math.inf:
+        return float(sync)
+    raise SessionError(f'sync is "os", "disk" or a number of seconds above 0, found {sync!r}')
+
+
+def _new_folder(base: Path) -> Path:
+    for _ in range(100):
+        now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        path = base / f"{now}_{uuid4().hex[:8]}"
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            if not base.is_dir():
+                raise RecordingExistsError(f"{base} is a file, expected a folder") from None
+            continue
+        except OSError as error:
+            raise RecordingWriteError.of(error, f"{path} cannot be made") from error
+        return path
+    raise RecordingExistsError(f"no free name for a recording in {base}")

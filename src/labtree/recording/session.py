@@ -1,0 +1,420 @@
+"""Saved recordings as lazy trees."""
+
+import json
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from labtree.errors import FormatError, SessionError
+from labtree.recording.chunks import ArrayReader
+from labtree.recording.errors import MissingSessionError, RecordingWarning, UnknownStreamError
+from labtree.recording.files import MOST_JSON_BYTES, parse_json
+from labtree.recording.lazy import Rows, RowsArray, as_lazy
+from labtree.recording.lock import is_held
+from labtree.recording.meta import parse_labels, parse_meta
+from labtree.recording.models import StreamInfo
+from labtree.recording.packing import SUFFIX
+from labtree.recording.recovery import JOURNAL, LOCK, read_labels_journal, read_unfinished
+from labtree.recording.stores import FolderStore, SessionStore, ZipStore
+
+__all__ = [
+    "OnMissing",
+    "SessionSplit",
+    "class_names",
+    "labels_frame",
+    "labels_to_dataset",
+    "open_session",
+    "split_sessions_by_stream",
+    "stream",
+    "stream_dataset",
+    "stream_info",
+    "streams",
+]
+
+OnMissing = Literal["warn", "raise"]
+
+
+def open_session(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.DataTree:
+    """Open a recording as a lazy tree; no sample is read before it is asked for.
+
+    The tree has ``streams/<name>`` with ``data (time, channel)`` and ``time (time)`` in
+    seconds, and ``labels`` with ``timestamp``, ``class_index`` and ``class_name`` over
+    ``label``, sorted by time. ``time`` has no index, because an index would have to be
+    read: ``tree.session.continuous(name)`` has one. Nothing stays open between two reads.
+
+    A recording whose process died is opened whole, from its chunks and its journal, and a
+    warning says what was found; one that is still being recorded gives what is there now.
+
+    Parameters
+    ----------
+    path
+        A recording's folder, of labtree or MyoGestic, or its ``.session.zip``.
+    on_missing
+        What to do about a file that is damaged. ``"warn"``: the samples before the damage
+        are kept, and a warning says how many. A missing data chunk of a MyoGestic file may
+        be real zeros, which zarr does not store: it is read as zeros, with a warning.
+        ``"raise"``: an error for each of these.
+
+    Raises
+    ------
+    MissingSessionError
+        If there is nothing at ``path``, or no ``meta.json`` in it.
+    FormatError
+        If it is no recording, unsafe, damaged, or of a version that is not known here.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> tree = labtree.open_session(record_emg("sessions"))
+    >>> tree["streams/emg/data"].dims
+    ('time', 'channel')
+    """
+    if on_missing not in ("warn", "raise"):
+        raise SessionError(f'on_missing is "warn" or "raise", found {on_missing!r}')
+    path = Path(path)
+    store = _store(path)
+    attempts = 50
+    while True:
+        attempts -= 1
+        unfinished = path.is_dir() and (path / JOURNAL).is_dir()
+        notes = _Notes([], [])
+        try:
+            tree = _read(store, unfinished, notes)
+            break
+        except FileNotFoundError as error:
+            # The recorder moved samples from the journal while we looked; look again.
+            if isinstance(error, SessionError) or attempts == 0:
+                raise
+            time.sleep(0.01)
+    if notes.damage and on_missing == "raise":
+        raise FormatError(f"{path}: " + "; ".join(notes.damage))
+    if tree.attrs["recording_state"] == "unfinished":
+        whole = "" if notes.damage else "; every sample and label is here"
+        notes.remarks.insert(
+            0,
+            f"the recording was not finished{whole}; 'labtree recover {path}' gives the folder"
+            " its finished layout",
+        )
+    if found := notes.remarks + notes.damage:
+        tree.attrs["repairs"] = tree.attrs.get("repairs", []) + found
+        warnings.warn(f"{path}: " + "; ".join(found), RecordingWarning, stacklevel=2)
+    tree.set_close(store.close)
+    return tree
+
+
+class _Notes(NamedTuple):
+    """What opening a session found: what is merely so, and what is damage."""
+
+    remarks: list[str]
+    damage: list[str]
+
+
+def _store(path: Path) -> SessionStore:
+    if path.is_dir():
+        return FolderStore(path)
+    if not path.exists():
+        raise MissingSessionError(f"{path}: expected a session, found nothing")
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start[:2] == b"PK":
+        return ZipStore(path)
+    if start == b"\x89HDF\r\n\x1a\n":
+        raise FormatError(
+            f"{path} is an HDF5 file, not a recording; write"
+            f" labtree.load_session({str(path)!r})"
+        )
+    raise FormatError(
+        f"{path}: expected a recording's folder or a {SUFFIX} file, found a file that begins"
+        f" with {start!r}"
+    )
+
+
+def _json(store: SessionStore, name: str) -> Any:
+    return parse_json(store.read(name, MOST_JSON_BYTES), f"{store.path}/{name}")
+
+
+def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
+    try:
+        meta = parse_meta(_json(store, "meta.json"), f"{store.path}/meta.json")
+    except KeyError:
+        hint = " (labtree.recording.recover(folder) makes one)" if store.path.is_dir() else ""
+        raise MissingSessionError(
+            f"{store.path}: expected a session, found no meta.json{hint}"
+        ) from None
+    own = meta.get("labtree")
+    alive = unfinished and is_held(store.path / LOCK)
+    streams = {}
+    for name, about in meta.get("streams", {}).items():
+        arrays = (f"{name}.zarr/zarr.json", f"{name}_timestamps.zarr/zarr.json")
+        if not all(map(store.size, arrays)):
+            notes.damage.append(f"stream {name!r} is left out: its arrays are missing")
+            continue
+        streams[name] = _stream(store, name, about, own is not None, unfinished, alive, notes)
+    if unfinished:
+        labels, found = read_labels_journal(store.path)
+        if not alive:
+            (notes.damage if found.damaged else notes.remarks).extend(found.notes)
+    else:
+        try:
+            labels = parse_labels(_json(store, "labels.json"), f"{store.path}/labels.json")
+        except KeyError:
+            labels = []
+            if own is not None:
+                notes.damage.append("labels.json is missing: the labels are lost")
+    names = meta.get("class_names")
+    attributes = {
+        "session_path": str(store.path),
+        "app_name": meta.get("app_name"),
+        "created": meta.get("created"),
+        "name": meta.get("name"),
+        "class_names": names,
+        "schema_version": meta.get("schema_version"),
+        "pose_convention": meta.get("pose_convention"),
+        "recording_state": ("recording" if alive else "unfinished")
+        if unfinished
+        else "finished",
+    }
+    for key in ("extras", "control_space"):
+        if key in meta:
+            attributes[key] = json.dumps(meta[key])
+    if isinstance(own, dict):
+        attributes["started"] = own.get("started")
+        attributes["clock_to_unix_s"] = own.get("clock_to_unix_s")
+        attributes["repairs"] = own.get("repairs")
+    root = xr.Dataset(attrs={k: v for k, v in attributes.items() if v is not None})
+    children = {name: xr.DataTree(dataset) for name, dataset in streams.items()}
+    tree = xr.DataTree(root)
+    tree.children = {
+        "streams": xr.DataTree(children=children),
+        "labels": xr.DataTree(labels_to_dataset(labels, names)),
+    }
+    return tree
+
+
+def _stream(
+    store: SessionStore,
+    name: str,
+    about: dict[str, Any],
+    own: bool,
+    unfinished: bool,
+    alive: bool,
+    notes: _Notes,
+) -> xr.Dataset:
+    tail = None
+    if unfinished:
+        found = read_unfinished(store.path, name)
+        tail = found.tail
+        if not alive:
+            (notes.damage if found.damaged else notes.remarks).extend(found.notes)
+    data, times = (
+        ArrayReader(store, f"{name}.zarr"),
+        ArrayReader(store, f"{name}_timestamps.zarr"),
+    )
+    if len(data.shape) != 2 or len(times.shape) != 1 or times.dtype != np.float64:
+        raise FormatError(
+            f"{store.path}: stream {name!r} is {data.shape} {data.dtype} with time stamps"
+            f" {times.shape} {times.dtype}; expected (samples, channels) and (samples,) float64"
+        )
+    declared = (about.get("n_channels", data.shape[1]), about.get("dtype", data.dtype.name))
+    if declared != (data.shape[1], data.dtype.name):
+        raise FormatError(
+            f"{store.path}: stream {name!r} is declared as {declared[0]} channels of"
+            f" {declared[1]}, its array has {data.shape[1]} of {data.dtype}"
+        )
+    if found_tail := (unfinished and tail is not None):
+        stored = found.stored_rows
+    else:
+        stored = min(data.shape[0], times.shape[0])
+        if data.shape[0] != times.shape[0]:
+            notes.damage.append(
+                f"stream {name!r} has {data.shape[0]} samples and {times.shape[0]} time stamps;"
+                f" the first {stored} are kept"
+            )
+    stored = _undamaged(name, data, times, stored, own, notes)
+    if found_tail and stored < found.stored_rows:
+        notes.damage.append(
+            f"stream {name!r}: {len(found.tail.times)} samples stay in the journal"
+        )
+        tail = None
+    rows = stored + (0 if tail is None else len(tail.times))
+    return stream_dataset(
+        RowsArray(Rows(data, rows, None if tail is None else tail.data)),
+        RowsArray(Rows(times, rows, None if tail is None else tail.times)),
+        fs=about.get("fs"),
+        channel_names=about.get("channel_names"),
+        units=about.get("units"),
+        grids=about.get("channel_grids"),
+        where=f"{store.path}: stream {name!r}",
+    )
+
+
+def _undamaged(
+    name: str, data: ArrayReader, times: ArrayReader, rows: int, own: bool, notes: _Notes
+) -> int:
+    """Return how many of the first ``rows`` are whole; note what is missing."""
+    whole = min(rows, times.whole_rows())
+    zeros, whole = data.missing_chunks(whole)
+    if zeros and own:
+        whole = min(whole, zeros[0] * data.chunk_rows)
+        zeros = []
+    if whole < rows:
+        notes.damage.append(
+            f"stream {name!r} is damaged: {whole} of its {rows} samples are whole"
+        )
+    if zeros:
+        notes.damage.append(
+            f"stream {name!r}: {_some(zeros)} of {data.name} missing, read as zeros, which"
+            " zarr does not store; they may be lost samples"
+        )
+    return whole
+
+
+def _some(indices: list[int]) -> str:
+    shown = ", ".join(f"c/{index}" for index in indices[:5])
+    more = f" and {len(indices) - 5} more" if len(indices) > 5 else ""
+    return f"chunk{'s' if len(indices) > 1 else ''} {shown}{more}"
+
+
+def stream_dataset(
+    data: Any,
+    times: Any,
+    *,
+    fs: float | None = None,
+    channel_names: Iterable[str] | None = None,
+    units: str | None = None,
+    grids: Any = None,
+    where: str = "stream",
+) -> xr.Dataset:
+    """Return a stream's Dataset: ``data (time, channel)`` and ``time``, without an index.
+
+    ``data`` and ``times`` are numpy arrays, or lazy ones of this room.
+    """
+    lazy = isinstance(data, RowsArray)
+    time = xr.Variable("time", as_lazy(times) if lazy else times, {"units": "s"})
+    attributes = {"fs": fs, "channel_grids": None if grids is None else json.dumps(grids)}
+    dataset = xr.Dataset(
+        {
+            "data": xr.Variable(
+                ("time", "channel"),
+                as_lazy(data) if lazy else data,
+                {} if units is None else {"units": units},
+            )
+        },
+        coords=xr.Coordinates({"time": time}, indexes={}),
+        attrs={key: value for key, value in attributes.items() if value is not None},
+    )
+    if channel_names is None:
+        return dataset
+    names = list(channel_names)
+    if len(names) != data.shape[1]:
+        raise FormatError(f"{where}: {len(names)} channel names for {data.shape[1]} channels")
+    return dataset.assign_coords(channel=("channel", np.array(names, dtype=object)))
+
+
+def labels_to_dataset(labels: list[tuple[float, int]], names: list[str] | None) -> xr.Dataset:
+    """Return labels as a Dataset over ``label``, sorted by time, in call order on ties."""
+    times = np.array([time for time, _ in labels], float)
+    indices = np.array([index for _, index in labels], np.int64)
+    order = np.argsort(times, kind="stable")
+    return xr.Dataset(
+        {
+            "timestamp": ("label", times[order], {"units": "s"}),
+            "class_index": ("label", indices[order]),
+            "class_name": (
+                "label",
+                np.array([class_name(index, names) for index in indices[order]], dtype=object),
+            ),
+        }
+    )
+
+
+def class_name(index: int, names: list[str] | None) -> str:
+    """Return the name of a class: the session's, else its number; "" for a terminator."""
+    if index < 0:
+        return ""
+    return names[index] if names is not None and index < len(names) else str(index)
+
+
+def streams(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    """Return the streams of a session, each as its lazy Dataset."""
+    if "streams" not in tree.children:
+        return {}
+    return {name: node.to_dataset() for name, node in tree.children["streams"].children.items()}
+
+
+def stream(tree: xr.DataTree, name: str) -> xr.Dataset:
+    """Return one stream; an unknown name is an error that lists those there are."""
+    found = streams(tree)
+    if name not in found:
+        where = tree.attrs.get("session_path", "this tree")
+        raise UnknownStreamError(f"no stream {name!r} in {where}; streams: {list(found)}")
+    return found[name]
+
+
+def stream_info(tree: xr.DataTree, name: str) -> StreamInfo:
+    """Return what is declared about one stream."""
+    dataset = stream(tree, name)
+    names = dataset["channel"].values.tolist() if "channel" in dataset.coords else None
+    return StreamInfo(
+        n_channels=dataset.sizes["channel"],
+        fs=dataset.attrs.get("fs", 0.0),
+        dtype=dataset["data"].dtype.name,  # type: ignore[arg-type]
+        channel_names=names,
+        units=dataset["data"].attrs.get("units"),
+    )
+
+
+def labels_frame(tree: xr.DataTree) -> pd.DataFrame:
+    """Return the labels as a DataFrame: timestamp, class_index, class_name, by time."""
+    if "labels" not in tree.children:
+        return labels_to_dataset([], None).to_dataframe()
+    return tree.children["labels"].to_dataset().to_dataframe()
+
+
+def class_names(tree: xr.DataTree) -> list[str]:
+    """Return the names of the classes; empty if the session has none."""
+    return list(tree.attrs.get("class_names", []))
+
+
+class SessionSplit(NamedTuple):
+    """Sessions by whether they have a stream."""
+
+    with_stream: list[Path]
+    without_stream: list[Path]
+    unreadable: list[tuple[Path, Exception]]
+
+
+def split_sessions_by_stream(
+    paths: str | Path | Iterable[str | Path], stream_name: str
+) -> SessionSplit:
+    """Sort sessions into those with a stream, those without, and those that do not open.
+
+    Parameters
+    ----------
+    paths
+        Sessions, as `open_session` takes them.
+    stream_name
+        The stream; one without samples counts as there.
+
+    Returns
+    -------
+    SessionSplit
+        ``with_stream``, ``without_stream`` and ``unreadable``, the last with the errors.
+    """
+    split = SessionSplit([], [], [])
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        try:
+            with open_session(path) as tree:
+                found = stream_name in streams(tree)
+        except (SessionError, FormatError, OSError) as error:
+            split.unreadable.append((Path(path), error))
+        else:
+            (split.with_stream if found else split.without_stream).append(Path(path))
+    return split

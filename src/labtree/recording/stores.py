@@ -1,0 +1,161 @@
+"""Where the files of a saved session are read from: a folder or a zip archive.
+
+Both hand out bytes by relative name and hold nothing open between two reads, so a
+session never locks its file and may be used from many threads and processes.
+"""
+
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from labtree.errors import FormatError, SessionError
+
+__all__ = ["FolderStore", "SessionStore", "ZipStore"]
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+class SessionStore(Protocol):
+    """Files by their name relative to the session's root, with forward slashes."""
+
+    path: Path
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return the content of the file, at most so many bytes; KeyError if there is none."""
+
+    def size(self, name: str) -> int | None:
+        """Return the size of the file, None if there is none."""
+
+    def close(self) -> None:
+        """Refuse further reads."""
+
+
+class _Store:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _check(self, name: str, size: int, most: int) -> None:
+        if self.closed:
+            raise SessionError(
+                f"{self.path} is closed; open it again: tree = labtree.open_session(...)"
+            )
+        if size > most:
+            raise FormatError(
+                f"{self.path}: {name} would take {size} bytes; expected at most {most}"
+            )
+
+
+class FolderStore(_Store):
+    """The files of a recording folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        # Thousands of chunks are asked for by name; a Path for each would take as long again.
+        self._root = os.fspath(path)
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return the content of the file, at most so many bytes; KeyError if there is none."""
+        try:
+            with open(f"{self._root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+                self._check(name, os.fstat(file.fileno()).st_size, most)
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise KeyError(name) from None
+
+    def size(self, name: str) -> int | None:
+        """Return the size of the file, None if there is none."""
+        try:
+            state = os.stat(f"{self._root}/{name}", follow_symlinks=False)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return state.st_size if stat.S_ISREG(state.st_mode) else None
+
+
+class ZipStore(_Store):
+    """The files of a ``.session.zip``; every entry is checked before it is trusted.
+
+    Raises
+    ------
+    FormatError
+        If the file is not a zip archive, or an entry leaves the archive, appears twice,
+        is encrypted, or is compressed by anything but deflate.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+            raise FormatError(f"{path}: expected a zip archive ({error})") from error
+        self._entries: dict[str, zipfile.ZipInfo] = {}
+        for entry in entries:
+            if entry.is_dir():
+                continue
+            name = entry.orig_filename
+            parts = PurePosixPath(name).parts
+            if (
+                not parts
+                or name != "/".join(parts)
+                or name[0] == "/"
+                or ".." in parts
+                or any(letter in name for letter in "\\:\x00")
+            ):
+                raise FormatError(f"{path}: entry {name!r} would leave the archive")
+            if name in self._entries:
+                raise FormatError(f"{path}: two entries are called {name!r}")
+            if entry.flag_bits & 1:
+                raise FormatError(f"{path}: entry {name!r} is encrypted")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise FormatError(
+                    f"{path}: entry {name!r} has compression {entry.compress_type}; expected"
+                    " stored or deflated"
+                )
+            self._entries[name] = entry
+        state = path.stat()
+        self._state = (state.st_size, state.st_mtime_ns)
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return the content of the entry, at most so many bytes; KeyError if there is none."""
+        entry = self._entries[name]
+        self._check(name, max(entry.file_size, entry.compress_size), most)
+        with self.path.open("rb", buffering=0) as file:
+            state = os.fstat(file.fileno())
+            if (state.st_size, state.st_mtime_ns) != self._state:
+                raise SessionError(
+                    f"{self.path} has changed since it was opened; open it again"
+                )
+            file.seek(entry.header_offset)
+            header = file.read(30)
+            if len(header) == 30 and header[:4] == b"PK\x03\x04":
+                _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+                file.seek(name_length + extra_length, os.SEEK_CUR)
+                content = file.read(entry.compress_size)
+            else:
+                content = b""
+        if entry.compress_type == zipfile.ZIP_DEFLATED:
+            # One byte more than promised is enough to know that the promise is broken.
+            try:
+                unpack = zlib.decompressobj(-15)
+                content = unpack.decompress(content, entry.file_size + 1)
+            except zlib.error as error:
+                raise FormatError(f"{self.path}: {name} is damaged ({error})") from error
+        if len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
+            raise FormatError(
+                f"{self.path}: {name} is damaged: expected {entry.file_size} bytes with"
+                f" CRC-32 {entry.CRC:08x}, found {len(content)}"
+            )
+        return content
+
+    def size(self, name: str) -> int | None:
+        """Return the size of the entry, None if there is none."""
+        entry = self._entries.get(name)
+        return None if entry is None else entry.file_size

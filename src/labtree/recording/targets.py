@@ -1,0 +1,175 @@
+"""Windows of a stream with the target that the subject was to follow at their end."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import SessionError
+from labtree.recording.aligned import whole_index, whole_stream
+from labtree.recording.sources import (
+    Drops,
+    Policy,
+    Sessions,
+    Source,
+    check_policy,
+    closer,
+    open_sources,
+)
+from labtree.recording.timeline import Timeline
+from labtree.recording.window_arrays import iterate, window_array
+
+__all__ = ["PHASES", "iter_target_windows", "target_windows"]
+
+# The phases of a force-tracking trial, by their code in a target stream.
+PHASES = ("rest", "ramp_up", "hold", "ramp_down", "recover", "done", "idle")
+_CHANNELS = ["target_pct", "phase"]
+# A target this many of its own periods away says nothing about a window's end.
+_FARTHEST_PERIODS = 3
+
+
+def _target_data(source: Source, name: str) -> np.ndarray:
+    """Return (n, 2) target values and phases, or an error that says why it is no target."""
+    dataset = source.dataset
+    names = dataset["channel"].values.tolist() if "channel" in dataset.coords else None
+    problem = None
+    if dataset.sizes["channel"] < 2:
+        problem = f"has {dataset.sizes['channel']} channel"
+    elif names is not None and names[:2] != _CHANNELS:
+        problem = f"has channels {names}"
+    elif dataset.sizes["time"] == 0:
+        problem = "has no samples"
+    elif source.fs <= 0:
+        problem = "has no sampling rate"
+    if problem:
+        raise SessionError(
+            f"{source.session}: stream {name!r} {problem}; a target stream has samples of"
+            f" {_CHANNELS}, at a rate"
+        )
+    return np.asarray(dataset["data"][:, :2].values)
+
+
+def _target_at(
+    timeline: Timeline, data: np.ndarray, moments: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (target, phase, problem) at each moment; the problem is "" where there is none."""
+    usable = np.ones(len(timeline.times), bool)
+    usable[timeline.unusable] = False
+    times, data = timeline.times[usable], data[usable].astype(np.float64)
+    held = np.clip(np.searchsorted(times, moments, "right") - 1, 0, None)
+    following = np.minimum(held + 1, len(times) - 1)
+    value, phase = data[held, 0], data[held, 1]
+    step = times[following] - times[held]
+    between = (step > 0) & (data[following, 1] == phase)
+    share = np.divide(moments - times[held], step, out=np.zeros(len(moments)), where=between)
+    value = np.where(between, value + share * (data[following, 0] - value), value)
+    problem = np.full(len(moments), "", object)
+    most = _FARTHEST_PERIODS / timeline.fs
+    exact = times[held] == moments
+    problem[(times[following] - moments > most) & ~exact] = "the next target is too far away"
+    problem[(moments < times[0]) | (moments > times[-1])] = "outside the target stream"
+    return value, phase, problem
+
+
+def target_windows(
+    paths: Sessions,
+    stream_name: str,
+    window_ms: float,
+    hop_ms: float,
+    target_stream_name: str = "target",
+    *,
+    drop_phases: Iterable[str] = ("done", "idle"),
+    dtype: Any = None,
+    chunks: Any = None,
+    gap_s: float | None = None,
+    on_gap: Policy = "drop",
+    on_mismatch: Policy = "raise",
+) -> xr.DataArray:
+    """Return windows of a whole stream with the target at the time of their last sample.
+
+    The end, because a model that is asked now knows nothing of later samples. Inside a
+    phase the target is interpolated; from one phase to the next the earlier one is held.
+    A window goes, and is noted in the drop log, if its end is outside the target stream,
+    the next target is more than three target periods away, or its phase is not wanted.
+
+    Parameters
+    ----------
+    paths, stream_name, window_ms, hop_ms, dtype, chunks, gap_s, on_gap, on_mismatch
+        As in `labeled_windows`.
+    target_stream_name
+        A stream of the channels ``target_pct`` and ``phase``.
+    drop_phases
+        Phases to leave out, of rest, ramp_up, hold, ramp_down, recover, done, idle.
+
+    Returns
+    -------
+    DataArray
+        (window, channel, time) with coordinates as in `labeled_windows`, and ``target_pct``,
+        ``phase`` (code) and ``phase_name`` per window.
+
+    Raises
+    ------
+    SessionError
+        If a session's target stream has no samples, fewer than two channels, or others.
+    """
+    check_policy("on_gap", on_gap)
+    unwanted = set(drop_phases)
+    if unknown := unwanted - set(PHASES):
+        raise SessionError(f"unknown phases {sorted(unknown)}; there are {list(PHASES)}")
+    drops = Drops()
+    primary, targets = open_sources(
+        paths,
+        [stream_name, target_stream_name],
+        gap_s=gap_s,
+        on_mismatch=on_mismatch,
+        drops=drops,
+        dtype=dtype,
+    )
+    try:
+        win, starts = whole_stream(primary, window_ms, hop_ms, on_gap, drops)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for number, (source, target) in enumerate(zip(primary, targets, strict=True)):
+            data = _target_data(target, target_stream_name)
+            moments = source.timeline.times[starts[number] + win - 1]
+            value, phase, problem = _target_at(target.timeline, data, moments)
+            for code, phase_name in enumerate(PHASES):
+                if phase_name in unwanted:
+                    problem[(problem == "") & (phase == code)] = f"phase {phase_name}"
+            for at in np.flatnonzero(problem != ""):
+                time = float(source.timeline.times[starts[number][at]])
+                drops.add(source.session, time, -1, problem[at])
+            keep = problem == ""
+            starts[number] = starts[number][keep]
+            found.append((value[keep], phase[keep]))
+        windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
+    except BaseException:
+        closer(primary)()
+        raise
+    values, phases = (np.concatenate(part) for part in zip(*found, strict=True))
+    known = np.array(PHASES, dtype=object)
+    named = np.array(
+        [known[int(code)] if code in range(len(known)) else str(code) for code in phases],
+        object,
+    )
+    result = windows.drop_vars(["class_index", "class_name"]).assign_coords(
+        target_pct=("window", values),
+        phase=("window", phases),
+        phase_name=("window", named),
+    )
+    result.set_close(closer(primary))
+    return result
+
+
+def iter_target_windows(
+    paths: Sessions,
+    stream_name: str,
+    window_ms: float,
+    hop_ms: float,
+    target_stream_name: str = "target",
+    **options: Any,
+) -> Iterator[xr.DataArray]:
+    """Yield the windows of `target_windows` one by one, as (channel, time) in memory."""
+    return iterate(
+        target_windows(paths, stream_name, window_ms, hop_ms, target_stream_name, **options)
+    )

@@ -1,0 +1,428 @@
+"""Made-up Murine Shift Work sessions of every era: trials, folders, and the TTL line.
+
+The mouse is simulated: it repeats what paid, and gives up some trials, so that the
+measures and plots have something to show.
+"""
+
+import json
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from labtree.msw.alignment import BARCODE_BITS, barcode_durations
+from labtree.msw.codec import encode_header, encode_trial
+from labtree.msw.names import make_acquisition_basename as make_name
+from labtree.msw.names import make_container_name, make_file_name
+
+__all__ = ["ERAS", "make_trials", "make_ttl_edges", "write_log", "write_session"]
+
+Era = Literal["page", "current", "separate_json", "legacy", "manifest"]
+ERAS: tuple[Era, ...] = ("page", "current", "separate_json", "legacy", "manifest")
+Trial = dict[str, Any]
+_NAN = float("nan")
+
+
+def make_trials(
+    n_trials: int = 100,
+    *,
+    task: Literal["probabilistic_switching", "sequence"] = "probabilistic_switching",
+    barcode_every: int = 20,
+    learning: float = 1.0,
+    clock: Literal["trial", "session"] = "trial",
+    start: datetime = datetime(2026, 5, 14, 14, 30, 22, 123456),
+    seed: int = 0,
+) -> list[Trial]:
+    """Give made-up trials, as `labtree.msw.load_trial_data` would.
+
+    Parameters
+    ----------
+    n_trials : int
+        Rows in all; every `barcode_every`-th, from the first, sends a barcode instead of
+        a task (0: none does).
+    task : {"probabilistic_switching", "sequence"}
+        Which task's fields and states.
+    learning : float
+        From 0, a mouse that guesses, to 1, one that follows the rewards.
+    clock : {"trial", "session"}
+        What the times of states and events count from.
+    start : datetime
+        The moment of the first trial, for the barcodes.
+    seed : int
+        The same seed gives the same trials.
+
+    Examples
+    --------
+    >>> trials = make_trials(3, barcode_every=0)
+    >>> sorted(trials[0])[:3]
+    ['Bpod start timestamp', 'Events timestamps', 'States timestamps']
+    """
+    random = np.random.default_rng(seed)
+    make = (
+        _switching(random, learning) if task == "probabilistic_switching" else _sequence(random)
+    )
+    began, trials = 0.0, []
+    for index in range(n_trials):
+        if barcode_every and index % barcode_every == 0:
+            info, states, events = _barcode(start + timedelta(seconds=began))
+        else:
+            info, states, events = next(make)
+        info["trial_index"] = index
+        # The state machine counts in steps of 100 microseconds.
+        length = max(end for visits in states.values() for _, end in visits if end == end)
+        shift = began if clock == "session" else 0.0
+        trials.append(
+            {
+                "Bpod start timestamp": 1.25,
+                START: round(began, 6),
+                "Trial end timestamp": round(began + length, 6),
+                "States timestamps": {
+                    name: [(_tick(a + shift), _tick(b + shift)) for a, b in visits]
+                    for name, visits in states.items()
+                },
+                "Events timestamps": {
+                    name: [_tick(t + shift) for t in times] for name, times in events.items()
+                },
+                "info": info,
+            }
+        )
+        began += length + random.uniform(0.05, 0.2)
+    return trials
+
+
+START = "Trial start timestamp"
+
+
+def _tick(seconds: float) -> float:
+    return round(seconds, 4)
+
+
+def _barcode(moment: datetime) -> tuple[Trial, dict[str, Any], dict[str, Any]]:
+    wall = moment.timestamp()
+    value = int(wall * 1000) % 2**BARCODE_BITS
+    edges = np.concatenate([[0.0], np.cumsum(barcode_durations(value))])
+    names = ["barcode_start", *(f"barcode_seg_{i}" for i in range(1, len(edges) - 1))]
+    states = {
+        name: [(a, b)]
+        for name, a, b in zip(names, edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    }
+    states["iti_post_barcode"] = [(float(edges[-1]), float(edges[-1]) + 0.5)]
+    info = {"trial_type": "barcode", "barcode_value": value, "barcode_wall_time": wall}
+    return info, states, {"Tup": [float(edges[-1]) + 0.5]}
+
+
+def _switching(random: np.random.Generator, learning: float) -> Any:
+    high, block, within, last, average = 1, 0, 0, 0, 0.0
+    while True:
+        values = [10, 80] if high == 1 else [80, 10]
+        follow = random.random() < learning * 0.9
+        choice = (last or 1) if follow else int(random.choice([-1, 1]))
+        missed = random.random() < 0.05
+        rewarded = not missed and random.random() * 100 < values[(choice + 1) // 2]
+        if not missed:
+            last = choice if rewarded else (-choice if random.random() < learning else choice)
+        average = 0.9 * average + 0.1 * rewarded
+        reaction = random.gamma(3.0, 0.12)
+        side = "right" if choice == 1 else "left"
+        waited = random.uniform(0.2, 0.6)
+        times = np.cumsum([0.001, 0.001, waited, 5.0 if missed else reaction, 0.05, 0.8])
+        on, off, ready, done, poke, out = times.tolist()
+        states = {
+            "ttl_on": [(0.0, on)],
+            "ttl_off": [(on, off)],
+            "center_ready": [(off, ready)],
+            "side_ready": [(ready, done)],
+        }
+        for name in ("left", "right"):
+            chosen = not missed and name == side
+            states[f"choice_{name}"] = [(done, poke)] if chosen else [(_NAN, _NAN)]
+            for outcome, paid in (("reward", True), ("neutral", False)):
+                states[f"outcome_{name}_{outcome}"] = (
+                    [(poke, out)] if chosen and rewarded is paid else [(_NAN, _NAN)]
+                )
+        states["final"] = [(done if missed else out, (done if missed else out) + 0.1)]
+        port = 3 if choice == 1 else 1
+        events = {"Tup": [on, off], "Port2In": [ready], "Port2Out": [ready + 0.05]}
+        if not missed:
+            events |= {f"Port{port}In": [done], f"Port{port}Out": [poke]}
+        yield (
+            {
+                "trial_type": "task",
+                "choice": _NAN if missed else choice,
+                "rewarded": bool(rewarded),
+                "block_number": block,
+                "block_trial_number": within,
+                "block_type_index": (high + 1) // 2,
+                "block_type_values": values,
+                "moving_average": round(average, 4),
+                "reward_available_left": bool(values[0] == 80),
+                "reward_available_right": bool(values[1] == 80),
+                "stop_trial": False,
+                "initiation_delay_actual": round(waited, 4),
+            },
+            states,
+            events,
+        )
+        within += 1
+        if within >= 20 and average > 0.55:
+            block, within, high, average = block + 1, 0, -high, 0.0
+
+
+def _sequence(random: np.random.Generator) -> Any:
+    order = [2, 1, 6, 3, 7]
+    while True:
+        time = 0.0
+        pokes: list[Trial] = []
+        states: dict[str, Any] = {}
+        events: dict[str, Any] = {}
+        correct = random.random() < 0.7
+        n_done = len(order) if correct else int(random.integers(0, len(order)))
+        for place, port in enumerate(order):
+            if place > n_done:
+                states[f"wait_poke_{place}"] = [(_NAN, _NAN)]
+                states[f"reward_poke_{place}"] = [(_NAN, _NAN)]
+                continue
+            arrived = time + random.gamma(2.0, 0.2)
+            states[f"wait_poke_{place}"] = [(time, arrived)]
+            if place == n_done:
+                port = int(random.choice([4, 5, 8]))
+                states[f"reward_poke_{place}"] = [(_NAN, _NAN)]
+            else:
+                states[f"reward_poke_{place}"] = [(arrived, arrived + 0.1)]
+            pokes.append({"port": port, "time": _tick(arrived)})
+            events.setdefault(f"Port{port}In", []).append(arrived)
+            events.setdefault(f"Port{port}Out", []).append(arrived + 0.08)
+            time = arrived + 0.1
+        states["punish"] = [(_NAN, _NAN)] if correct else [(time, time + 1.0)]
+        end = time if correct else time + 1.0
+        states["exit_seq"] = [(end, end + 0.1)]
+        events["Tup"] = [end, end + 0.1]
+        yield (
+            {
+                "trial_type": "task",
+                "level": 5,
+                "outcome": "correct" if correct else "incorrect" if n_done else "no_response",
+                "is_perfect": bool(correct),
+                "is_ordered": bool(correct),
+                "poke_events": pokes,
+                "transition_times": [
+                    {"from": a["port"], "to": b["port"], "dt": _tick(b["time"] - a["time"])}
+                    for a, b in pairwise(pokes)
+                ],
+                "sequence_duration_s": _tick(time) if correct else _NAN,
+                "reward_count_trial": n_done,
+                "liquid_ul_trial": round(1.5 * n_done, 4),
+                "perf_buffer_mean": round(float(random.random()), 4),
+                "sequence": order,
+                "reward_amounts": [1.5] * len(order),
+                "led_intensities": [255, 200, 150, 100, 50],
+            },
+            states,
+            events,
+        )
+
+
+def make_ttl_edges(
+    trials: list[Trial],
+    *,
+    slope: float = 1.00002,
+    intercept: float = 12.5,
+    line: int = 4,
+    jitter_s: float = 0.0,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Give the edges that an ephys system would record on the barcode line.
+
+    Parameters
+    ----------
+    trials : list of dict
+        Trials with times counted from the trial's start.
+    slope, intercept : float
+        The ephys clock: ``slope * session time + intercept``, in seconds.
+    line : int
+        The line's number.
+    jitter_s : float
+        Standard deviation of the noise on each edge.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``timestamp`` (s), ``line`` and ``state`` (1 rising, 0 falling).
+    """
+    random = np.random.default_rng(seed)
+    times, states = [], []
+    for trial in trials:
+        if trial["info"].get("trial_type") != "barcode":
+            continue
+        durations = barcode_durations(trial["info"]["barcode_value"])
+        levels = barcode_levels(trial["info"]["barcode_value"])
+        began = trial[START] + trial["States timestamps"]["barcode_start"][0][0]
+        edges = began + np.concatenate([[0.0], np.cumsum(durations)])
+        before = 0
+        for edge, level in zip(edges, [*levels, 0], strict=True):
+            if level != before:
+                times.append(slope * edge + intercept + jitter_s * random.standard_normal())
+                states.append(level)
+            before = level
+    return pd.DataFrame(
+        {"timestamp": np.array(times, float), "line": line, "state": np.array(states, int)}
+    )
+
+
+def barcode_levels(value: int) -> list[int]:
+    """Give the line's level in each of the 43 states of a barcode."""
+    return [1, 0, 1, *(value >> bit & 1 for bit in range(BARCODE_BITS)), 0, 1, 0]
+
+
+def write_log(trials: list[Trial], path: Path) -> None:
+    """Write the state machine's own log (``.msw.csv``) of trials."""
+    rows = [f"{key};{value}" for key, value in _LOG_HEAD.items()]
+    rows.append("TYPE;PC-TIME;BPOD-INITIAL-TIME;BPOD-FINAL-TIME;MSG;+INFO")
+    clock = datetime(2026, 5, 14, 14, 30, 22)
+    for number, trial in enumerate(trials):
+        pc = (clock + timedelta(seconds=trial[START])).isoformat(" ")
+        rows.append(f"TRIAL;{pc};{trial[START]};;{number};")
+        for name, visits in trial["States timestamps"].items():
+            rows += [
+                f"STATE;{pc};{a};{b};{name};{b - a}"
+                if a == a
+                else f"STATE;{pc};nan;nan;{name};nan"
+                for a, b in visits
+            ]
+        for code, (name, times) in enumerate(trial["Events timestamps"].items()):
+            rows += [f"EVENT;{pc};{time};;{code};{name}" for time in times]
+        rows.append(f"END-TRIAL;{pc};{trial[START]};{trial['Trial end timestamp']};{number};")
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+_LOG_HEAD = {
+    "__PROTOCOL": "made up",
+    "__BOARD": "made up",
+    "__BOARD_SERIAL": "0",
+    "__CREATOR": "labtree",
+    "__NET": "0",
+    "__VERSION": "0",
+}
+
+
+def write_session(
+    base: str | Path,
+    era: Era = "page",
+    *,
+    trials: list[Trial] | None = None,
+    subject: str = "m01",
+    task: str = "probabilistic_switching",
+    datetime_str: str | None = None,
+    with_log: bool = True,
+) -> Path:
+    """Write a session's folder, below ``base/subject``, as the rigs of an era did.
+
+    Parameters
+    ----------
+    base : path
+        The folder of the subjects.
+    era : str
+        One of `ERAS`.
+    trials : list of dict, optional
+        What `make_trials` gives; a hundred of the default task unless given.
+    subject, task, datetime_str
+        For the names; the datetime has seconds only in the older eras.
+    with_log : bool
+        Write the ``.msw.csv`` log too.
+
+    Returns
+    -------
+    pathlib.Path
+        The session's folder.
+    """
+    trials = make_trials() if trials is None else trials
+    old = era in ("separate_json", "legacy")
+    datetime_str = datetime_str or ("20260514_143022" if old else "20260514_143022_123456")
+    if era in ("page", "separate_json", "legacy"):
+        name = make_name(subject, datetime_str, task, is_legacy_acquisition=True)
+        container = make_container_name(
+            None if era == "page" else subject, datetime_str, task=task
+        )
+    else:
+        name = make_name(subject, datetime_str, task, "msw", 1)
+        container = make_container_name(subject, datetime_str)
+    folder = Path(base, subject, container, name)
+    folder.mkdir(parents=True)
+    process = {
+        "msw_version": "1.14.1",
+        "git_commit": "0" * 40,
+        "task": task,
+        "subject": subject,
+        "setup": "rig1",
+        "serial_port": "COM3",
+        "out_path": "D:/data",
+        "session_folder": f"{subject}/{container}/{name}",
+        "session_basename": name,
+        "datetime": datetime_str,
+    }
+    settings: dict[str, Any] = {
+        "PROBABILITIES": [[10, 80], [80, 10]],
+        "N_TRIALS": len(trials),
+        "STAGE": None,
+        # As many as a task has, so that reading them takes as long.
+        **{f"VALVE_TIME_PORT_{i}": round(0.02 + i / 1000, 4) for i in range(14)},
+        **{f"LED_INTENSITY_PORT_{i}": 25 * i for i in range(14)},
+        **{f"DELAY_{i}_S": [0.1 * i, 0.2 * i] for i in range(14)},
+        **{f"USE_PORT_{i}": i % 2 == 0 for i in range(14)},
+        **{f"SOUND_{i}": f"tone_{i}.wav" for i in range(14)},
+        "COMMENTS": {"weight_g": 24.5, "notes": "made up"},
+    }
+
+    def put(artifact: str, text: str | bytes) -> None:
+        target = folder / make_file_name(name, artifact)
+        target.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    lines = encode_header() + b"".join(map(encode_trial, trials))
+    if era in ("page", "current"):
+        put(
+            "session.yaml",
+            _to_yaml({"msw_format_version": 2, "process": process, "task_settings": settings}),
+        )
+        put("jsonl" if era == "page" else "df.jsonl", lines)
+    elif era == "separate_json":
+        put("settings.process.json", json.dumps(process | {"msw_version": "1.3.0"}))
+        put(
+            "settings.task.json",
+            json.dumps(settings | {"CALLBACK": "<NoJSON:<class 'function'>>"}),
+        )
+        put("df.jsonl", lines)
+    elif era == "legacy":
+        literals = "\n".join(f"{key} = {value!r}" for key, value in settings.items())
+        (folder / f"{name}_task_settings.py").write_text(
+            f"PROBABILITIES = [(10, 80), (80, 10)]\n{literals}\n"
+        )
+        pd.DataFrame(trials).to_pickle(folder / f"{name}.msw.df.pkl")
+    else:
+        half = len(trials) // 2
+        parts = {"baseline": trials[:half], "stimulation": trials[half:]}
+        entries = []
+        for part, rows in parts.items():
+            file = f"{name}.{part}.jsonl"
+            (folder / file).write_bytes(encode_header() + b"".join(map(encode_trial, rows)))
+            entries.append({"name": part, "file": file, "status": "complete"})
+        manifest = {
+            "msw_manifest_version": 1,
+            "msw_namespace_version": "4.3",
+            "type": "acquisition",
+            "acquisition_name": name,
+            "subprotocols": entries,
+            "metadata": {"source": "legacy_matlab"},
+        }
+        (folder / "acquisition_manifest.yaml").write_text(_to_yaml(manifest))
+    if with_log:
+        write_log(trials, folder / make_file_name(name, "csv"))
+    return folder
+
+
+def _to_yaml(value: object) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False))

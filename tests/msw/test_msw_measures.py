@@ -1,0 +1,636 @@
+"""Measures against brute force over the nested trials; clocks; alignment."""
+
+import copy
+import math
+import pickle
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import labtree
+from labtree.msw import (
+    TrialTableError,
+    UnknownNameError,
+    align_trials,
+    concat_trials,
+    decode_barcodes,
+    fit_clock,
+    trials_to_frame,
+)
+from labtree.msw.alignment import barcode_durations
+from labtree.testing.msw import barcode_levels, make_trials, make_ttl_edges
+
+NAN = float("nan")
+
+
+def table(n: int = 60, **more: Any) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    trials = make_trials(n, **more)
+    return trials, trials_to_frame(trials)
+
+
+def equal(series: pd.Series, expected: list[float]) -> None:
+    np.testing.assert_allclose(
+        series.to_numpy(float), np.array(expected, float), rtol=0, atol=1e-9
+    )
+
+
+# --- dtypes -----------------------------------------------------------------------------
+
+
+def test_dtypes() -> None:
+    infos: list[dict[str, Any]] = [
+        {
+            "b": True,
+            "bh": True,
+            "i": 1,
+            "ih": 1,
+            "f": 1.5,
+            "n": None,
+            "s": "x",
+            "m": 1,
+            "l": [1],
+        },
+        {"b": False, "i": 2, "ih": NAN, "f": NAN, "n": None, "s": None, "m": "x", "l": None},
+        {"b": True, "bh": None, "i": 3, "f": 2, "n": NAN, "s": "y", "m": 2.5, "l": [2, 3]},
+    ]
+    df = trials_to_frame([{"info": info} for info in infos])
+    dtypes = df.dtypes.astype(str).to_dict()
+    assert dtypes["b"] == "bool"
+    assert dtypes["bh"] == "boolean"
+    assert dtypes["i"] == "int64"
+    assert dtypes["ih"] == "Int64"
+    assert dtypes["f"] == "float64"
+    assert dtypes["n"] == "float64"
+    assert df["s"].tolist()[::2] == ["x", "y"]
+    assert df["s"].isna().tolist() == [False, True, False]
+    assert df["m"].tolist() == [1, "x", 2.5]
+    assert df["l"].tolist() == [[1], None, [2, 3]]
+    assert df["trial"].tolist() == [0, 1, 2]
+    # An integer that a float cannot hold is not rounded.
+    mixed = trials_to_frame([{"info": {"x": 2**60 + 1}}, {"info": {"x": 0.5}}])
+    assert mixed["x"].tolist() == [2**60 + 1, 0.5]
+    assert trials_to_frame([]).columns.tolist() == ["trial"]
+
+
+# --- states and events ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ["trial", "session"])
+@pytest.mark.parametrize("wanted", ["trial", "session"])
+def test_states_and_events_in_either_clock(written: Any, wanted: Any) -> None:
+    relative, _ = table(40)
+    _, df = table(40, clock=written)
+    states, events = [], []
+    for number, trial in enumerate(relative):
+        shift = trial["Trial start timestamp"] if wanted == "session" else 0.0
+        rows = [
+            (number, name, a + shift, b + shift)
+            for name, visits in trial["States timestamps"].items()
+            for a, b in visits
+            if a == a
+        ]
+        states += sorted(rows, key=lambda row: row[2])
+        marks = [
+            (number, name, t + shift)
+            for name, times in trial["Events timestamps"].items()
+            for t in times
+        ]
+        events += sorted(marks, key=lambda row: row[2])
+    found = df.msw.states(wanted)
+    assert found["trial"].tolist() == [row[0] for row in states]
+    np.testing.assert_allclose(found["start"], [row[2] for row in states], atol=2e-4)
+    np.testing.assert_allclose(found["end"], [row[3] for row in states], atol=2e-4)
+    # Of two states with one start, either may come first.
+    assert sorted(zip(found["trial"], found["state"], strict=True)) == sorted(
+        (row[0], row[1]) for row in states
+    )
+    found = df.msw.events(wanted)
+    np.testing.assert_allclose(found["time"], [row[2] for row in events], atol=2e-4)
+    assert sorted(zip(found["trial"], found["event"], strict=True)) == sorted(
+        (row[0], row[1]) for row in events
+    )
+
+
+def several() -> pd.DataFrame:
+    rows = [
+        {"a": [(0.0, 1.0), (2.0, 3.0)], "b": [(1.0, 2.0), (3.0, 4.5)], "never": [(NAN, NAN)]},
+        {"a": [(NAN, NAN)], "b": [(0.5, 1.0)]},
+        {"b": [(0.0, 0.5)], "a": [(0.5, NAN)]},
+        {},
+    ]
+    return trials_to_frame(
+        [
+            {"Trial start timestamp": 10.0 * i, "States timestamps": row}
+            for i, row in enumerate(rows)
+        ]
+    )
+
+
+def test_several_visits() -> None:
+    df = several()
+    states = df.msw.states()
+    assert states["state"].astype(str).tolist() == ["a", "b", "a", "b", "b", "b", "a"]
+    assert states["visit"].tolist() == [0, 0, 1, 1, 0, 0, 0]
+    equal(df.msw.state_time("a"), [0, NAN, 0.5, NAN])
+    equal(df.msw.state_time("a", "end"), [1, NAN, NAN, NAN])
+    equal(df.msw.state_time("a", visit=1), [2, NAN, NAN, NAN])
+    equal(df.msw.state_time("b", "end", visit=-1), [4.5, 1, 0.5, NAN])
+    equal(df.msw.state_time("b", visit=-2), [1, NAN, NAN, NAN])
+    equal(df.msw.state_time("b", visit=7), [NAN] * 4)
+    equal(df.msw.state_time("b", clock="session"), [1, 10.5, 20, NAN])
+    assert df.msw.visited("a").tolist() == [True, False, True, False]
+    assert df.msw.visited("never").tolist() == [False] * 4
+    equal(df.msw.latency("a", "b"), [1, NAN, NAN, NAN])
+    equal(df.msw.latency("b", "a"), [1, NAN, 0.5, NAN])
+    equal(df.msw.latency("a", "a"), [0, NAN, 0, NAN])
+
+
+def test_rows_keep_their_states_whatever_is_done_to_them() -> None:
+    df = several()
+    whole = df.msw.state_time("b")
+    for part in (
+        df[df["trial"] > 0],
+        df.iloc[::-1],
+        df.sort_values("Trial start timestamp", ascending=False),
+        df.iloc[[2, 2, 0]],
+        df[df["trial"] == 99],
+        df.reset_index(drop=True),
+        df.iloc[1:].reset_index(drop=True),
+        df.assign(x=1).drop(columns="Trial start timestamp"),
+        df.copy(),
+        copy.deepcopy(df),
+        pickle.loads(pickle.dumps(df.iloc[1:])),
+        pd.concat([df.iloc[2:], df.iloc[:1]]),
+        pd.concat([pickle.loads(pickle.dumps(df.iloc[2:])), df.iloc[:1]]),
+        df.groupby("trial").head(1),
+    ):
+        equal(part.msw.state_time("b"), [whole[trial] for trial in part["trial"]])
+        counts = part.msw.states().groupby("trial").size()
+        times = part["trial"].value_counts()
+        for trial, count in counts.items():
+            assert count == times[trial] * (df.msw.states()["trial"] == trial).sum()
+
+
+def test_a_merge_drops_the_states_and_says_how_to_keep_them() -> None:
+    df = several()
+    merged = df.merge(pd.DataFrame({"trial": [2, 0], "extra": [1, 2]}), on="trial")
+    with pytest.raises(TrialTableError, match=r"write table\.attrs = session\.df\.attrs"):
+        merged.msw.states()
+    merged.attrs = df.attrs
+    equal(merged.msw.state_time("b"), df.msw.state_time("b")[merged["trial"]].tolist())
+
+
+def test_attrs_stay_json_and_parquet_works(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    df = several()
+    df.to_parquet(tmp_path / "a.parquet")
+    again = pd.read_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TrialTableError, match="no states and events"):
+        again.msw.states()
+
+
+def test_joining_tables_of_sessions() -> None:
+    one, two = several(), several()
+    lost = pd.concat([one, two])
+    with pytest.raises(TrialTableError, match=r"concat_trials\(\{name: df"):
+        lost.msw.states()
+    both = concat_trials({"x": one, "y": two.iloc[1:]})
+    assert both["session"].tolist() == ["x"] * 4 + ["y"] * 3
+    assert both["trial"].tolist() == [0, 1, 2, 3, 5, 6, 7]
+    expected = [*one.msw.state_time("b"), *two.msw.state_time("b")[1:]]
+    equal(both.msw.state_time("b"), expected)
+    with pytest.raises(TrialTableError, match="has a column 'session'"):
+        concat_trials({"x": both})
+    with pytest.raises(TrialTableError, match="'x' is not a trial table"):
+        concat_trials({"x": lost})
+
+
+def test_errors_of_names_and_clocks() -> None:
+    df = several()
+    with pytest.raises(UnknownNameError, match="'c'; there are: a, b, never") as caught:
+        df.msw.state_time("c")
+    assert isinstance(caught.value, KeyError)
+    for call in (lambda: df.msw.visited("c"), lambda: df.msw.latency("a", "c")):
+        with pytest.raises(KeyError, match="there are"):
+            call()
+    with pytest.raises(ValueError, match="'start' or 'end'"):
+        df.msw.state_time("a", "middle")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'trial', 'session' or 'ephys'"):
+        df.msw.states("wall")
+    with pytest.raises(ValueError, match=r"df\.msw\.align"):
+        df.msw.state_time("a", clock="ephys")
+    with pytest.raises(ValueError, match=r"column 'trial'.*is gone"):
+        df.drop(columns="trial").msw.states()
+    with pytest.raises(ValueError, match="names trials that this session lacks"):
+        df.assign(trial=[0, 1, 2, 9]).msw.states()
+    with pytest.raises(KeyError, match="no column is called 'choice'; there are: trial"):
+        df.msw.blocks() if "choice" in df else df.msw.rolling("choice", 3)
+    with pytest.raises(KeyError, match="Trial start timestamp"):
+        df.drop(columns="Trial start timestamp").msw.states("session")
+
+
+def test_the_accessor_holds_nothing() -> None:
+    df = several()
+    accessor = df.msw
+    assert vars(accessor) == {"_frame": df} or accessor._frame is df
+    assert hasattr(pd.DataFrame(), "msw")
+    assert "none go with this table" in repr(pd.DataFrame({"a": [1]}).msw)
+    text = repr(table(30)[1].msw)
+    for word in ("28 of the task, 2 barcodes", "side_ready", "Port1In", "blocks()"):
+        assert word in text
+    assert "<table>" in table(30)[1].msw._repr_html_()
+    assert labtree.msw.trials_to_frame is trials_to_frame
+
+
+# --- behaviour --------------------------------------------------------------------------
+
+
+def test_rows_by_kind() -> None:
+    _, df = table(60)
+    assert df.msw.barcodes["trial"].tolist() == [0, 20, 40]
+    assert len(df.msw.task) == 57
+    assert len(several().msw.task) == 4
+    assert len(several().msw.barcodes) == 0
+
+
+def test_reaction_time() -> None:
+    trials, df = table(80)
+    expected = []
+    for trial in trials:
+        choice = trial["info"].get("choice", NAN)
+        visits = trial["States timestamps"].get("side_ready", [(NAN, NAN)])
+        expected.append(visits[-1][1] - visits[-1][0] if choice == choice else NAN)
+    assert np.isnan(expected).sum() > 4
+    equal(df.msw.reaction_time(), expected)
+    twice = trials_to_frame(
+        [{"info": {"choice": 1}, "States timestamps": {"side_ready": [(0.0, 2.0), (3.0, 3.5)]}}]
+    )
+    equal(twice.msw.reaction_time(), [0.5])
+
+
+def test_outcomes() -> None:
+    trials, df = table(80)
+    expected = []
+    for trial in trials:
+        info = trial["info"]
+        if info["trial_type"] != "task":
+            expected.append(None)
+        elif info["choice"] != info["choice"]:
+            expected.append("no_response")
+        else:
+            expected.append("rewarded" if info["rewarded"] else "unrewarded")
+    found = df.msw.outcome()
+    assert [None if pd.isna(v) else v for v in found] == expected
+    assert {"no_response", "rewarded", "unrewarded", None} == set(expected)
+    _, sequence = table(30, task="sequence")
+    assert sequence.msw.outcome().equals(sequence["outcome"])
+
+
+def task_infos(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        trial["info"] | {"row": i}
+        for i, trial in enumerate(trials)
+        if trial["info"]["trial_type"] == "task"
+    ]
+
+
+def test_blocks() -> None:
+    trials, df = table(200)
+    infos = task_infos(trials)
+    found = df.msw.blocks()
+    numbers = sorted({info["block_number"] for info in infos})
+    assert len(numbers) > 4
+    assert found["block_number"].tolist() == numbers
+    for number, row in zip(numbers, found.to_dict("records"), strict=True):
+        part = [info for info in infos if info["block_number"] == number]
+        choices = [info["choice"] for info in part if info["choice"] == info["choice"]]
+        assert row["n_trials"] == len(part)
+        assert row["n_choices"] == len(choices)
+        assert (row["first_trial"], row["last_trial"]) == (part[0]["row"], part[-1]["row"])
+        assert row["block_type_values"] == part[0]["block_type_values"]
+        assert math.isclose(row["right_fraction"], np.mean([c == 1 for c in choices]))
+        assert math.isclose(row["rewarded_fraction"], np.mean([i["rewarded"] for i in part]))
+
+
+def brute_win_stay(infos: list[dict[str, Any]]) -> tuple[list[bool], list[bool]]:
+    wins, losses = [], []
+    for before, after in pairwise(infos):
+        if before["choice"] != before["choice"] or after["choice"] != after["choice"]:
+            continue
+        same = before["choice"] == after["choice"]
+        (wins if before["rewarded"] else losses).append(same)
+    return wins, losses
+
+
+def test_win_stay_lose_shift() -> None:
+    trials, df = table(300, learning=0.5)
+    wins, losses = brute_win_stay(task_infos(trials))
+    found = df.msw.win_stay_lose_shift()
+    assert found["n_wins"] == len(wins)
+    assert found["n_losses"] == len(losses)
+    assert 0 < found["win_stay"] < 1
+    assert found["win_stay"] == np.mean(wins)
+    assert found["lose_shift"] == np.mean([not same for same in losses])
+    # A pair across two sessions is none.
+    both = concat_trials({"a": df, "b": df}).msw.win_stay_lose_shift()
+    assert both["n_wins"] == 2 * len(wins)
+    assert df.iloc[:1].msw.win_stay_lose_shift().isna().sum() == 2
+
+
+@given(
+    st.lists(st.none() | st.floats(-5, 5) | st.integers(-3, 3), max_size=15), st.integers(1, 5)
+)
+@settings(max_examples=100, deadline=None)
+def test_rolling(values: list[Any], n: int) -> None:
+    df = trials_to_frame([{"info": {"x": value}} for value in values] or [{"info": {}}])
+    if not values:
+        df["x"] = NAN
+        values = [None]
+    kept: list[float] = []
+    expected = []
+    for value in values:
+        if value is None:
+            expected.append(NAN)
+            continue
+        kept.append(value)
+        expected.append(np.mean(kept[-n:]) if len(kept) >= n else NAN)
+    equal(df.msw.rolling("x", n), expected)
+
+
+def test_rolling_errors() -> None:
+    _, df = table(10)
+    with pytest.raises(ValueError, match="expected 1 trial or more"):
+        df.msw.rolling("rewarded", 0)
+    with pytest.raises(ValueError, match="expected numbers"):
+        df.msw.rolling("trial_type", 3)
+    assert df.msw.rolling("rewarded", 3).notna().sum() == 7
+
+
+def test_switch_curve() -> None:
+    trials, df = table(400, learning=0.7)
+    infos = task_infos(trials)
+    better = [1 if i["block_type_values"][1] > i["block_type_values"][0] else -1 for i in infos]
+    block = [info["block_number"] for info in infos]
+    before, after = 5, 30
+    counts = {offset: [0, 0] for offset in range(-before, after)}
+    for k in range(1, len(infos)):
+        if better[k] == better[k - 1]:
+            continue
+        for offset in range(-before, after):
+            j = k + offset
+            if not 0 <= j < len(infos):
+                continue
+            if block[j] != (block[k] if offset >= 0 else block[k - 1]):
+                continue
+            choice = infos[j]["choice"]
+            if choice == choice:
+                counts[offset][0] += 1
+                counts[offset][1] += choice == better[k]
+    found = df.msw.switch_curve(before, after)
+    assert found.index.tolist() == list(counts)
+    assert found["n"].tolist() == [n for n, _ in counts.values()]
+    for n, hits, fraction in zip(
+        found["n"],
+        [hits for _, hits in counts.values()],
+        found["new_side_fraction"],
+        strict=True,
+    ):
+        assert math.isclose(fraction, hits / n) if n else np.isnan(fraction)
+    assert found["n"].min() < found["n"].max()
+    assert df.iloc[:0].msw.switch_curve()["n"].sum() == 0
+
+
+def test_pokes() -> None:
+    rows = [
+        {
+            "Port1In": [0.5, 2.0, 4.0],
+            "Port1Out": [0.7, 2.5],
+            "Port12In": [1.0],
+            "Port12Out": [0.2, 1.5],
+            "Tup": [9.0],
+        },
+        {"Port1In": [1.0, 2.0], "Port1Out": [2.5]},
+    ]
+    df = trials_to_frame([{"Events timestamps": row} for row in rows])
+    found = df.msw.pokes()
+    assert found[["trial", "port", "start"]].to_numpy().tolist() == [
+        [0, 1, 0.5],
+        [0, 12, 1.0],
+        [0, 1, 2.0],
+        [0, 1, 4.0],
+        [1, 1, 1.0],
+        [1, 1, 2.0],
+    ]
+    np.testing.assert_array_equal(found["end"], [0.7, 1.5, 2.5, NAN, NAN, 2.5])
+
+
+def test_sequences() -> None:
+    trials, df = table(40, task="sequence")
+    expected = [
+        (i, step["from"], step["to"], step["dt"])
+        for i, trial in enumerate(trials)
+        for step in trial["info"].get("transition_times", [])
+    ]
+    assert df.msw.transitions().to_numpy().tolist() == [list(row) for row in expected]
+    summary = df.msw.summary()
+    assert summary["n_task"] == 38
+    total = summary.get("n_correct", 0) + summary["n_incorrect"] + summary["n_no_response"]
+    assert total == 38
+
+
+def test_summary() -> None:
+    trials, df = table(100)
+    infos = task_infos(trials)
+    found = df.msw.summary()
+    choices = [info["choice"] for info in infos if info["choice"] == info["choice"]]
+    assert found["n_rows"] == 100
+    assert found["n_barcodes"] == 5
+    assert found["n_choices"] == len(choices)
+    assert found["n_no_response"] == 95 - len(choices)
+    assert found["rewarded_fraction"] == np.mean([info["rewarded"] for info in infos])
+    assert found["median_reaction_time_s"] == df.msw.reaction_time().median()
+    assert found["n_blocks"] == len(df.msw.blocks())
+    assert len(pd.DataFrame().msw.summary()) == 3
+
+
+def test_wall_time() -> None:
+    trials, df = table(60)
+    wall = df.msw.wall_time()
+    for i in (0, 20, 40):
+        told = trials[i]["info"]["barcode_wall_time"]
+        assert abs(wall[i].timestamp() - told) < 2e-3
+    assert str(wall.dt.tz) == "UTC"
+    with pytest.raises(ValueError, match="no barcode tells"):
+        df.msw.task.msw.wall_time()
+
+
+def test_validation_of_trials() -> None:
+    _, df = table(40)
+    assert df.msw.validate() == []
+    odd = df.copy()
+    odd.loc[3, "Trial end timestamp"] = 0.0
+    odd.loc[20, "barcode_value"] = 5
+    odd.loc[30, "Trial start timestamp"] = 1.0
+    told = " ".join(odd.msw.validate())
+    assert "1 trials end before they start (rows 3)" in told
+    assert "have states that outlast them" in told
+    assert "1 trials have a barcode that is not their wall time (rows 20)" in told
+    assert "start before the last one did (rows 30)" in told
+    backward = trials_to_frame(
+        [
+            {
+                "Trial start timestamp": 0.0,
+                "Trial end timestamp": 9.0,
+                "States timestamps": {"a": [(2.0, 1.0)]},
+            }
+        ]
+    )
+    assert "end before they start" in backward.msw.validate()[0]
+
+
+# --- alignment --------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 2**37 - 1), max_size=6), st.floats(0.97, 1.03))
+@settings(max_examples=60, deadline=None)
+def test_barcodes_are_read_back(values: list[int], slope: float) -> None:
+    times, states, starts = [], [], []
+    clock = 5.0
+    for value in values:
+        starts.append(clock * slope)
+        edges = clock + np.concatenate([[0], np.cumsum(barcode_durations(value))])
+        for edge, level in zip(edges, [*barcode_levels(value), 0], strict=True):
+            times.append(edge * slope)
+            states.append(level)
+        clock = edges[-1] + 0.2
+    found = decode_barcodes(times, states)
+    if abs(slope - 1) < 1e-3:
+        assert found["value"].tolist() == values
+        np.testing.assert_allclose(found["time"], starts)
+    else:
+        # So wrong a clock may hide barcodes, but never changes one.
+        assert set(found["value"]) <= set(values)
+
+
+def test_long_runs_of_one_bit_and_noise() -> None:
+    # Runs of equal bits leave gaps of more than half a second within a barcode.
+    for value in (0, 2**37 - 1, 1, 2**36, 2**18):
+        levels = np.array([*barcode_levels(value), 0])
+        edges = 1 + np.concatenate([[0], np.cumsum(barcode_durations(value))])
+        random = np.random.default_rng(value % 97)
+        jitter = edges + random.normal(0, 2e-4, len(edges))
+        assert decode_barcodes(jitter, levels)["value"].tolist() == [value]
+        # Other pulses before and after, and edges in another order.
+        times = np.concatenate([jitter, [0.2, 0.3, 9.0, 9.4, 9.6]])
+        states = np.concatenate([levels, [1, 0, 1, 0, 1]])
+        order = random.permutation(len(times))
+        assert decode_barcodes(times[order], states[order])["value"].tolist() == [value]
+        # A glitch within makes it unreadable rather than wrong.
+        times = np.concatenate([jitter, [1.2, 1.203]])
+        assert len(decode_barcodes(times, np.concatenate([levels, [1, 0]]))) <= 1
+        assert set(decode_barcodes(times, np.concatenate([levels, [1, 0]]))["value"]) <= {value}
+    with pytest.raises(ValueError, match="one a edge"):
+        decode_barcodes([1.0], [])
+    with pytest.raises(ValueError, match="37 bits"):
+        barcode_durations(2**37)
+
+
+def test_alignment_of_a_session() -> None:
+    trials = make_trials(400, barcode_every=10)
+    df = trials_to_frame(trials)
+    slope, intercept = 1.00002, 12.5
+    edges = make_ttl_edges(trials, slope=slope, intercept=intercept, jitter_s=1e-4)
+    aligned, clock = align_trials(df, edges, line=4)
+    assert clock.anchors["used"].sum() == len(clock.anchors) == 40
+    starts = df["Trial start timestamp"] * slope + intercept
+    np.testing.assert_allclose(aligned["trial_start_ephys"], starts, atol=2e-4)
+    np.testing.assert_allclose(
+        aligned.msw.state_time("final", clock="ephys"),
+        df.msw.state_time("final", clock="session") * slope + intercept,
+        atol=2e-4,
+    )
+    assert 2e-5 < clock.rms_s < 3e-4
+    assert aligned["barcode_residual"].notna().sum() == 40
+    np.testing.assert_allclose(
+        aligned["barcode_residual"].dropna(), clock.anchors["residual_s"], atol=1e-12
+    )
+    assert (aligned["n_barcodes_matched"] == 40).all()
+    np.testing.assert_allclose(clock.to_session(clock.to_ephys(7.0)), 7.0)
+    assert df.msw.align(edges, line=4).equals(aligned)
+    states = aligned.msw.states("ephys")
+    session = df.msw.states("session")
+    np.testing.assert_allclose(states["start"], session["start"] * slope + intercept, atol=2e-4)
+
+
+@pytest.mark.parametrize("wrong", [1, 5, 15])
+def test_wrong_anchors_do_not_move_the_clock(wrong: int) -> None:
+    random = np.random.default_rng(3)
+    time = np.sort(random.uniform(0, 3600, 40))
+    value = random.choice(2**37, 40, replace=False)
+    ephys = time * 1.00002 + 12.5
+    ephys[random.choice(40, wrong, replace=False)] += random.uniform(5, 60, wrong)
+    clock = fit_clock(
+        pd.DataFrame({"time": time, "value": value}),
+        pd.DataFrame({"time": ephys, "value": value}).sample(frac=1, random_state=1),
+    )
+    assert abs(clock.slope - 1.00002) < 1e-9
+    assert abs(clock.intercept - 12.5) < 1e-5
+    assert (~clock.anchors["used"]).sum() == wrong
+    assert (clock.anchors["residual_s"].abs() > 1).sum() == wrong
+
+
+def test_a_value_that_was_seen_twice() -> None:
+    session = pd.DataFrame({"time": [0.0, 10.0, 20.0, 30.0], "value": [1, 2, 2, 3]})
+    ephys = pd.DataFrame({"time": [5.0, 15.0, 25.0, 35.0], "value": [1, 2, 2, 3]})
+    clock = fit_clock(session, ephys)
+    assert abs(clock.slope - 1) < 1e-12
+    assert clock.anchors["used"].sum() == 4
+
+
+def test_alignment_errors() -> None:
+    trials = make_trials(60)
+    df = trials_to_frame(trials)
+    edges = make_ttl_edges(trials)
+    with pytest.raises(
+        TrialTableError, match="no edges on line 9; write line=, there are edges on: 4"
+    ):
+        align_trials(df, edges, line=9)
+    with pytest.raises(KeyError, match="'line'"):
+        align_trials(df, edges.drop(columns="line"), line=4)
+    with pytest.raises(TrialTableError, match="sent no barcode"):
+        align_trials(df.msw.task, edges, line=4)
+    with pytest.raises(TrialTableError, match="is it the right line"):
+        align_trials(df, edges.iloc[:3], line=4)
+    random = np.random.default_rng(0)
+    scattered = pd.DataFrame({"time": random.uniform(0, 1e4, 30), "value": range(30)})
+    with pytest.raises(TrialTableError, match="expected more than half"):
+        fit_clock(scattered, scattered.assign(time=random.uniform(0, 1e4, 30)))
+    two = pd.concat([edges, edges.assign(line=7)])
+    with pytest.raises(TrialTableError, match="there are edges on: 4, 7"):
+        align_trials(df, two)
+    pd.testing.assert_frame_equal(align_trials(df, edges)[0], align_trials(df, two, line=4)[0])
+    renamed = edges.rename(columns={"timestamp": "timestamps"})
+    pd.testing.assert_frame_equal(
+        align_trials(df, renamed, line=4)[0],
+        align_trials(
+            df, edges.rename(columns={"timestamp": "t"}), line=4, timestamp_column="t"
+        )[0],
+    )
+
+
+def test_a_repeated_index_is_no_trouble() -> None:
+    trials = make_trials(60)
+    df = trials_to_frame(trials)
+    df.index = [0] * len(df)
+    aligned = df.msw.align(make_ttl_edges(trials), line=4)
+    assert aligned["barcode_ephys_time"].notna().to_numpy().nonzero()[0].tolist() == [0, 20, 40]
+    assert df.msw.outcome().isna().sum() == 3
+    assert len(df.msw.blocks()) >= 1
+    assert df.msw.reaction_time().notna().sum() > 40
+    assert df.msw.validate() == []

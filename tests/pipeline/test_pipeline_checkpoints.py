@@ -1,0 +1,363 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import labtree
+from labtree import CheckpointError, FormatError, SaveState, SessionError
+from labtree.pipeline import checkpoints
+from labtree.pipeline.fingerprint import fingerprint_items
+from labtree.pipeline.sessions import UNSAVED
+
+
+@pytest.fixture
+def session(tmp_path):
+    made = labtree.create_session("rec1", cmtr_path="d/rec1.cmtr", output_dir=tmp_path / "out")
+    made.session.add_units(
+        {
+            "unit_001": {
+                "spike_times": np.array([5, 9]),
+                "row": 3,
+                "tag": "a",
+                "x": {"y": (1,)},
+            },
+            "unit/002": {"spike_times": np.array([1, 2, 8]), "row": 4},
+        }
+    )
+    made.session.add_feature("unit_001", "sta", np.zeros((2, 3), "f4"), {"cover": (-60, 0)})
+    made.session.add_metadata(
+        {
+            "acquisition_rate": 20_000.0,
+            "trials": {0: np.arange(3), 1: np.arange(2)},
+            "big": 2**70,
+            "none": None,
+            "mixed": [1, "a", (2.5, None), {"z"}],
+            "narrow": np.float32(1.5),
+            "bytes": b"\xff\x00",
+            "times": np.array(["2026-01-01"], "<M8[s]"),
+        }
+    )
+    made.session.mark_step_complete("load_recording")
+    made.attrs["warnings"].append("look at unit_001")
+    return made
+
+
+def same(a, b):
+    left, right = (fingerprint_items(t, ignore_root=UNSAVED)
+                   for t in (a, b))  # fmt: skip
+    assert left == right
+
+
+def test_save_puts_it_where_it_belongs(session, tmp_path):
+    path = session.session.save()
+    assert path == tmp_path / "out" / "rec1.h5"
+    assert session.session.save_state is SaveState.SAVED
+    assert session.session.hdf5_path == path.resolve()
+    other = session.session.save(tmp_path / "deep" / "er" / "2026.01.15-Rec")
+    assert other.name == "2026.01.15-Rec.h5"
+    assert session.session.hdf5_path == other.resolve()
+
+
+def test_everything_comes_back_as_it_was(session):
+    path = session.session.save()
+    resumed = labtree.load_session(path)
+    same(session, resumed)
+    assert resumed.session.completed_steps == {"load_recording"}
+    assert resumed.session.warnings == ["look at unit_001"]
+    assert resumed.session.save_state is SaveState.SAVED
+    assert resumed.session.hdf5_path == path.resolve()
+    attrs = resumed["metadata"].attrs
+    assert list(attrs["trials"]) == [0, 1]
+    assert attrs["big"] == 2**70
+    assert attrs["mixed"] == [1, "a", (2.5, None), {"z"}]
+    assert type(attrs["narrow"]) is np.float32
+    assert attrs["bytes"] == b"\xff\x00"
+    assert resumed.session.feature("unit_001", "sta")["metadata"] == {"cover": (-60, 0)}
+    assert resumed.session.spikes("unit/002").values.tolist() == [1, 2, 8]
+    assert resumed["units"].attrs["by_unit"] == {"x": {"unit_001": {"y": (1,)}}}
+    same(session, labtree.load_session(str(path.with_suffix(""))))
+    again = labtree.load_session(resumed.session.save())
+    same(session, again)
+
+
+def test_a_loaded_session_does_not_hold_its_file(session):
+    path = session.session.save()
+    resumed = labtree.load_session(path)
+    with h5py.File(path, "r+") as file:  # nobody holds it
+        assert file.attrs
+    path.unlink()
+    assert resumed["units"]["spike_times"].values.sum() == 25
+
+
+def test_overwriting_only_when_wanted(session):
+    path = session.session.save()
+    content = path.read_bytes()
+    session.session.add_metadata({"more": 1})
+    with pytest.raises(SessionError, match=r"exists; call session.session.save"):
+        session.session.save(overwrite=False)
+    with pytest.raises(FileExistsError):
+        session.session.save(path, overwrite=False)
+    assert path.read_bytes() == content
+    assert session.session.is_deferred
+    session.session.save()
+    assert labtree.load_session(path)["metadata"].attrs["more"] == 1
+
+
+def test_a_checkpoint_leaves_the_state(session, tmp_path):
+    first = session.session.checkpoint(tmp_path / "cp")
+    assert first == tmp_path / "cp.h5"
+    assert session.session.save_state is SaveState.DEFERRED
+    assert session.session.hdf5_path is None
+    saved = session.session.save()
+    session.session.checkpoint(tmp_path / "cp")
+    assert session.session.save_state is SaveState.SAVED
+    assert session.session.hdf5_path == saved.resolve()
+    resumed = labtree.load_session(first)
+    same(session, resumed)
+    assert resumed.session.hdf5_path == first.resolve()
+
+
+def test_missing_foreign_and_damaged_files(session, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.h5: there is no such file"):
+        labtree.load_session(tmp_path / "none")
+    with pytest.raises(CheckpointError):
+        labtree.load_session(tmp_path / "none")
+    junk = tmp_path / "junk.h5"
+    junk.write_bytes(b"junk")
+    with pytest.raises(FormatError, match="not an HDF5 file"):
+        labtree.load_session(junk)
+    xr.Dataset({"a": ("x", [1])}).to_netcdf(tmp_path / "foreign.h5", engine="h5netcdf")
+    with pytest.raises(FormatError, match="is not a pipeline session; found format None"):
+        labtree.load_session(tmp_path / "foreign.h5")
+    path = session.session.save()
+    session.attrs["labtree_format_version"] = 99
+    session.session.save(path)
+    with pytest.raises(FormatError, match="of version 99; this labtree reads version 1"):
+        labtree.load_session(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.98])
+def test_truncated_files_are_an_error_not_half_a_session(session, share):
+    path = session.session.save()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    try:
+        resumed = labtree.load_session(path)
+    except (FormatError, OSError):
+        return
+    same(session, resumed)  # only what repeats the rest was cut
+
+
+def test_what_cannot_be_kept_is_refused_and_the_old_file_stays(session):
+    path = session.session.save()
+    content = path.read_bytes()
+    session["metadata"].attrs["bad"] = {"deep": [object()]}
+    with pytest.raises((TypeError, ValueError), match="bad"):
+        session.session.save()
+    assert path.read_bytes() == content
+    assert session.session.is_deferred
+    assert [p.name for p in path.parent.iterdir() if p.suffix == ".h5"] == ["rec1.h5"]
+    del session["metadata"].attrs["bad"]
+    session.session.save()
+
+
+def test_a_busy_file_is_tried_again_and_then_named(session, monkeypatch, tmp_path):
+    tries = []
+
+    def busy(tree, path):
+        tries.append(path)
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    path = session.session.save()
+    content = path.read_bytes()
+    monkeypatch.setattr(checkpoints, "RETRY_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("labtree.storage.save_tree", busy)
+    with pytest.raises(CheckpointError, match="another program holds it"):
+        session.session.save()
+    assert len(tries) == 3
+    assert path.read_bytes() == content
+
+    def free_at_last(tree, path):
+        tries.append(path)
+        if len(tries) < 5:
+            raise OSError("unable to lock file, errno = 11")
+
+    monkeypatch.setattr("labtree.storage.save_tree", free_at_last)
+    session.session.save(tmp_path / "x.h5")
+    assert len(tries) == 5
+
+
+def test_other_errors_are_not_tried_again(session, monkeypatch):
+    tries = []
+
+    def full(tree, path):
+        tries.append(path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("labtree.storage.save_tree", full)
+    with pytest.raises(OSError, match="No space left"):
+        session.session.save()
+    assert len(tries) == 1
+
+
+def test_a_reader_may_have_the_file_open_while_it_is_saved(session):
+    path = session.session.save()
+    lazy = checkpoints.open_session_file(path)
+    session.session.add_metadata({"later": 1})
+    session.session.save()
+    assert lazy["units"]["spike_times"].values.tolist() == [5, 9, 1, 2, 8]
+    assert "later" not in lazy["metadata"].attrs
+    lazy.session.close()
+    assert labtree.load_session(path)["metadata"].attrs["later"] == 1
+
+
+def test_a_lazy_session_can_be_changed_and_saved_onto_its_own_file(session):
+    path = session.session.save()
+    lazy = checkpoints.open_session_file(path)
+    lazy.session.add_metadata({"later": 1})
+    lazy.session.save(path)
+    lazy.session.close()
+    resumed = labtree.load_session(path)
+    assert resumed["units"]["spike_times"].values.tolist() == [5, 9, 1, 2, 8]
+    assert resumed["metadata"].attrs["later"] == 1
+
+
+KEYS = st.one_of(st.text(max_size=4).filter(lambda s: "\0" not in s), st.integers(-5, 5))
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text("aé\U0001f600", max_size=4),
+    st.binary(max_size=4),
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(KEYS, inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(VALUES, st.lists(st.text(max_size=6), max_size=3))
+def test_any_metadata_comes_back(tmp_path, value, remarks):
+    session = labtree.create_session("r", output_dir=tmp_path)
+    session.session.add_metadata({"value": {"v": value}})
+    session.attrs["warnings"] = list(remarks)
+    same(session, labtree.load_session(session.session.save()))
+
+
+# --- kill -9 and full disks, in a process of its own
+
+KILLS = textwrap.dedent(
+    """
+    import os, random, signal, sys, time
+    import numpy as np, xarray as xr
+    import labtree
+    folder = sys.argv[1]
+    from labtree import storage  # before the forks
+    labtree.load_session
+    size = 400_000
+
+    def make(k):
+        session = labtree.create_session("rec", output_dir=folder)
+        session.session.add_units({"u": {"spike_times": np.full(size, k)}})
+        session.session.add_feature("u", "f", np.full((300, 100), k, "f4"))
+        session.session.mark_step_complete(f"step{k}")
+        return session
+
+    def check():
+        found = labtree.load_session(folder + "/rec.h5")
+        k = int(found["units"]["spike_times"].values[0])
+        assert (found["units"]["spike_times"].values == k).all()
+        assert (found["features/f"]["f"].values == k).all()
+        assert found.session.completed_steps == {f"step{k}"}
+        assert len(found["units"]["spike_times"]) == size
+        return k
+
+    sessions = [make(k) for k in range(4)]
+    started = time.perf_counter()
+    sessions[0].session.save()
+    one = time.perf_counter() - started
+    random.seed(4)
+    seen = set()
+    for round in range(int(sys.argv[2])):
+        pid = os.fork()
+        if pid == 0:
+            k = 0
+            while True:
+                k += 1
+                sessions[k % 4].session.save()
+        time.sleep(random.random() * 4 * one)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        seen.add(check())
+    assert len(seen) > 1, seen
+    left = [name for name in os.listdir(folder) if name.endswith(".h5")]
+    assert left == ["rec.h5"], left
+    print("ok", len(seen))
+    """
+)
+
+
+def run_alone(code, *arguments):
+    source = str(Path(labtree.__file__).parents[1])
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": source}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_kill_9_while_saving_leaves_the_old_or_the_new_session_whole(tmp_path):
+    done = run_alone(KILLS, tmp_path, 60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ok")
+
+
+FULL = textwrap.dedent(
+    """
+    import os, resource, signal, sys
+    import numpy as np
+    import labtree
+    session = labtree.create_session("rec", output_dir=sys.argv[1])
+    session.session.add_units({"u": {"spike_times": np.arange(1000)}})
+    path = session.session.save()
+    session.session.add_feature("u", "big", np.random.default_rng(0).random(2_000_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, hard))
+    try:
+        session.session.save()
+    except OSError as error:
+        print("refused", type(error).__name__)
+    assert session.session.is_deferred
+    sys.stdout.flush()
+    os._exit(0)
+    """
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_a_full_disk_leaves_the_old_session_whole(tmp_path):
+    done = run_alone(FULL, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused")
+    old = labtree.load_session(tmp_path / "rec.h5")
+    assert "features" not in old.children
+    assert old["units"]["spike_times"].values.tolist() == list(range(1000))
+    old.session.add_feature("u", "big", np.arange(2_000_000.0))
+    old.session.save()
+    assert labtree.load_session(tmp_path / "rec.h5")["features/big"]["big"].size == 2_000_000
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".h5"] == ["rec.h5"]

@@ -1,0 +1,375 @@
+import gc
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import labtree
+from labtree import ConfigurationError, SaveState, SessionError
+from labtree.pipeline.rows import decode_rows, encode_rows
+from labtree.pipeline.sessions import content_hash
+
+
+@pytest.fixture
+def session(tmp_path):
+    made = labtree.create_session("rec1", output_dir=tmp_path)
+    made.session.add_units(
+        {
+            "unit_001": {"spike_times": np.array([5, 9]), "row": 3, "tag": "a"},
+            "unit_002": {"spike_times": np.array([1, 2, 8]), "row": 4},
+        }
+    )
+    return made
+
+
+# --- making one
+
+
+def test_ids_come_from_the_files():
+    make = labtree.create_session
+    assert make("x").attrs["dataset_id"] == "x"
+    both = make(cmcr_path="d/a.cmcr", cmtr_path="d/b--.cmtr")
+    assert both.attrs["dataset_id"] == "b"
+    assert make(cmcr_path="d/a-.cmcr").attrs["dataset_id"] == "a"
+    assert {k: str(v) for k, v in both.session.source_files.items()} == {
+        "cmcr_path": "d/a.cmcr",
+        "cmtr_path": "d/b--.cmtr",
+    }
+    assert both.session.save_state is SaveState.DEFERRED
+    assert both.session.is_deferred
+    assert not both.session.is_saved
+    assert both.session.hdf5_path is None
+    assert both.session.completed_steps == set()
+    assert both.session.warnings == []
+    assert both.session.unit_count == 0
+
+
+@pytest.mark.parametrize("wrong", ["", "  ", "a/b", "a\\b", "..", "a\0", "a:b", 5])
+def test_ids_that_cannot_name_a_file_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match="dataset_id"):
+        labtree.create_session(wrong)
+
+
+def test_nothing_to_go_by():
+    with pytest.raises(ConfigurationError, match="needs an id or a file"):
+        labtree.create_session()
+    with pytest.raises(ConfigurationError, match=r"must be a .cmcr file"):
+        labtree.create_session(cmcr_path="a.cmtr")
+
+
+def test_other_trees_are_refused():
+    with pytest.raises(SessionError, match="expected a pipeline session, got DataTree"):
+        xr.DataTree().session.save("x")
+    assert "not a pipeline session" in repr(xr.DataTree().session)
+
+
+# --- units
+
+
+def test_units_are_one_dataset(session):
+    units = session["units"]
+    assert dict(units.sizes) == {"unit": 2, "spike": 5}
+    assert units["row_size"].values.tolist() == [2, 3]
+    assert units["row_size"].attrs["sample_dimension"] == "spike"
+    assert units["spike_times"].values.tolist() == [5, 9, 1, 2, 8]
+    assert units["spike_times"].dtype == np.int64
+    assert int(units.sel(unit="unit_002")["row"]) == 4
+    assert units["tag_missing"].values.tolist() == [False, True]
+    assert session.session.spikes("unit_002").values.tolist() == [1, 2, 8]
+    assert session.session.unit_count == 2
+
+
+def test_units_are_added_and_replaced(session):
+    session.session.add_units({"unit_002": {"row": 9}, "unit_003": {"row": 1}})
+    units = session["units"]
+    assert units["unit"].values.tolist() == ["unit_001", "unit_002", "unit_003"]
+    assert units["row"].values.tolist() == [3, 9, 1]
+    assert session.session.spikes("unit_002").values.tolist() == [1, 2, 8]
+    assert session.session.spikes("unit_003").size == 0
+
+
+def test_unknown_units_list_the_known(session):
+    with pytest.raises(KeyError, match="no unit 'x'; there are: 'unit_001', 'unit_002'"):
+        session.session.spikes("x")
+    with pytest.raises(KeyError, match="no unit 'x'"):
+        session.session.add_feature("x", "f", 1)
+    with pytest.raises(SessionError, match="has no units yet"):
+        labtree.create_session("y").session.spikes("x")
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"spike_times": np.array([2, 1])}, "not in order; pass np.sort"),
+        ({"spike_times": np.array([0.5, 1.0])}, "must be sample numbers.*np.round"),
+        ({"spike_times": np.array([[1, 2]])}, "must be sample numbers"),
+        ({"spike_times": np.array([2**63 + 5], np.uint64)}, "exceed 64-bit"),
+        ({"row": "three"}, "units disagree on the type of 'row'"),
+    ],
+)
+def test_wrong_units_leave_the_session_alone(session, values, match):
+    before = session.copy(deep=True)
+    with pytest.raises(SessionError, match=match):
+        session.session.add_units({"unit_001": values})
+    assert session.identical(before)
+    with pytest.raises(SessionError, match="must be a non-empty string"):
+        session.session.add_units({3: {}})
+
+
+def test_a_feature_that_does_not_fit_takes_the_units_back(session):
+    session.session.add_feature("unit_001", "f", np.zeros((2, 2)))
+    before = session.copy(deep=True)
+    with pytest.raises(SessionError, match="another shape in every unit"):
+        session.session.add_units(
+            {
+                "unit_001": {"features": {"f": {"data": np.ones((2, 2))}, "new": {"data": 1}}},
+                "unit_009": {"spike_times": np.array([1]), "features": {"f": np.ones((3, 3))}},
+            }
+        )
+    assert session.identical(before)
+
+
+@pytest.mark.parametrize(
+    "name", ["unit", "spike", "row_size", "", "row_missing", "row_row_size"]
+)
+def test_names_that_stand_for_something_else_are_refused(session, name):
+    with pytest.raises(SessionError, match="the name is taken"):
+        session.session.add_units({"unit_001": {name: 3}})
+
+
+def test_arrays_of_a_unit_land_in_whole_arrays(session):
+    session.session.add_units(
+        {
+            "unit_001": {"amplitude": np.array([1.0, 2]), "waveform": np.zeros(4, "f4")},
+            "unit_002": {"amplitude": np.array([3.0, 4, 5]), "waveform": np.ones(4, "f4")},
+        }
+    )
+    units = session["units"]
+    assert units["amplitude"].dims == ("spike",)
+    assert units["waveform"].dims == ("unit", "waveform_sample")
+    assert units["waveform"].dtype == np.float32
+    session.session.add_units({"unit_002": {"other": {"nested": (1, None)}}})
+    assert session["units"]["amplitude"].values.tolist() == [1.0, 2, 3, 4, 5]
+    assert session["units"].attrs["by_unit"] == {"other": {"unit_002": {"nested": (1, None)}}}
+
+
+SCALARS = st.one_of(
+    st.integers(-(2**62), 2**62),
+    st.booleans(),
+    st.floats(allow_nan=False),
+    st.text("abc", max_size=5),
+)
+ARRAYS = st.one_of(
+    hnp.arrays(np.float32, st.tuples(st.integers(0, 4), st.just(2))),
+    hnp.arrays(
+        st.sampled_from([np.int16, np.uint8, np.float64, "<M8[s]", "U3"]), st.integers(0, 5)
+    ),
+)
+VALUES = st.one_of(SCALARS, ARRAYS, st.none(), st.lists(st.integers(), max_size=2))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(
+        st.text("uv/", min_size=1, max_size=4),
+        st.dictionaries(st.sampled_from(["a", "b", "a_dim0", "a_missing"]), VALUES),
+        max_size=4,
+    )
+)
+def test_rows_come_back_as_they_went_in_or_are_refused(rows):
+    try:
+        dataset = encode_rows(rows)
+    except SessionError:
+        return
+    found = decode_rows(dataset)
+    assert list(found) == list(rows)
+    for unit, row in rows.items():
+        assert set(found[unit]) == set(row)
+        for name, value in row.items():
+            other = found[unit][name]
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(other, value)
+                assert other.dtype.kind == value.dtype.kind
+            else:
+                assert other == value
+
+
+# --- features, metadata, stimulus
+
+
+def test_features_of_units_share_an_array(session):
+    add = session.session.add_feature
+    add("unit_001", "sta", np.zeros((2, 3), "f4"), {"n": 1, "deep": {"x": (1, None)}})
+    add("unit_002", "sta", np.ones((2, 3), "f4"), {"n": 2})
+    made = session["features/sta"]
+    assert made["sta"].shape == (2, 2, 3)
+    assert made["sta"].dtype == np.float32
+    assert "sta_missing" not in made.variables
+    found = session.session.feature("unit_001", "sta")
+    assert found["metadata"] == {"n": 1, "deep": {"x": (1, None)}}
+    np.testing.assert_array_equal(found["data"], np.zeros((2, 3)))
+    add("unit_001", "sta", np.full((2, 3), 7, "f4"))
+    np.testing.assert_array_equal(session.session.feature("unit_001", "sta")["data"], 7)
+    assert session.session.feature("unit_001", "sta")["metadata"] == {}
+
+
+def test_features_of_any_form_come_back(session):
+    add, get = session.session.add_feature, session.session.feature
+    add("unit_001", "mix", {"times": np.arange(3), "score": 0.5, "note": "x", "d": {"a": [1]}})
+    add("unit_002", "mix", {"times": np.arange(5), "score": 1.5})
+    first, second = get("unit_001", "mix")["data"], get("unit_002", "mix")["data"]
+    assert first["times"].tolist() == [0, 1, 2]
+    assert (first["score"], first["note"], first["d"]) == (0.5, "x", {"a": [1]})
+    assert second["times"].tolist() == [0, 1, 2, 3, 4]
+    assert set(second) == {"times", "score"}
+    with pytest.raises(KeyError, match="no feature 'y'; there are: 'mix'"):
+        get("unit_001", "y")
+    for wrong in ("", "a/b", ".."):
+        with pytest.raises(SessionError, match="cannot be called"):
+            add("unit_001", wrong, 1)
+
+
+def test_many_features_do_not_cost_the_square_of_their_number(tmp_path):
+    session = labtree.create_session("r", output_dir=tmp_path)
+    ids = [f"u{i:03d}" for i in range(200)]
+    session.session.add_units({u: {"spike_times": np.array([i])} for i, u in enumerate(ids)})
+    for index, unit in enumerate(ids):
+        session.session.add_feature(unit, "sta", np.full((50, 50), index, "f4"))
+    array = session["features/sta"]["sta"].values
+    session.session.add_feature(ids[3], "sta", np.zeros((50, 50), "f4"))
+    # in place: the array is the very same one
+    assert np.shares_memory(array, session["features/sta"]["sta"].values)
+    assert (array[4] == 4).all()
+
+
+def test_metadata_and_stimulus(session):
+    session.session.add_metadata({"rate": 20_000.0, "frame_time": np.arange(3.0), "n": None})
+    session.session.add_metadata({"rate": 1.0, "nested": {1: {2, 3}}})
+    assert session["metadata"].attrs == {"rate": 1.0, "n": None, "nested": {1: {2, 3}}}
+    assert session["metadata"]["frame_time"].dims == ("frame",)
+    session.session.add_stimulus({"light_reference": {"raw_ch1": np.zeros(4, "f4")}})
+    session.session.add_stimulus(
+        {"light_reference": {"raw_ch2": np.ones(4, "f4")}, "name": "x"}
+    )
+    light = session["stimulus/light_reference"]
+    assert set(light.data_vars) == {"raw_ch1", "raw_ch2"}
+    assert light["raw_ch2"].dims == ("sample",)
+    assert session["stimulus"].attrs == {"name": "x"}
+    session.session.add_metadata({"frame_time": "gone", "frame_timestamps": np.arange(9)})
+    assert session["metadata"].attrs["frame_time"] == "gone"
+    assert session["metadata"].sizes["frame"] == 9
+
+
+# --- state
+
+
+def changes():
+    def value(session):
+        session["units"]["spike_times"].values[0] = 6
+
+    def swap(session):
+        session["units"]["spike_times"].values[:2] = session["units"]["spike_times"].values[
+            1::-1
+        ]
+
+    def attribute(session):
+        session["metadata"].attrs["rate"] = 2.0
+
+    def nested(session):
+        session["metadata"].attrs["deep"]["x"].append(4)
+
+    def feature(session):
+        session.session.add_feature("unit_001", "f", 1.0)
+
+    def step(session):
+        session.session.mark_step_complete("s")
+
+    def node(session):
+        session["features/new"] = xr.DataTree()
+
+    def dtype(session):
+        units = session["units"].to_dataset()
+        session["units"].dataset = units.assign(spike_times=units["spike_times"].astype("i4"))
+
+    def dims(session):
+        session["units"].dataset = session["units"].to_dataset().rename_dims(spike="spikes")
+
+    return [value, swap, attribute, nested, feature, step, node, dtype, dims]
+
+
+@pytest.mark.parametrize("change", changes(), ids=lambda f: f.__name__)
+def test_any_change_makes_it_deferred_again(session, change):
+    session.session.add_metadata({"rate": 1.0, "deep": {"x": [1]}})
+    session.session.save()
+    assert session.session.save_state is SaveState.SAVED
+    assert session.session.is_saved
+    change(session)
+    assert session.session.save_state is SaveState.DEFERRED
+    session.session.save()
+    assert session.session.is_saved
+
+
+def test_a_lost_file_is_not_saved(session):
+    session.session.save().unlink()
+    assert session.session.is_deferred
+
+
+def test_the_state_goes_with_a_copy(session):
+    session.session.save()
+    copy = session.copy()
+    assert copy.session.is_saved
+    copy.session.add_metadata({"a": 1})
+    assert copy.session.is_deferred
+    assert session.session.is_saved
+
+
+def test_the_hash_is_of_content_not_of_order_or_place(session):
+    assert content_hash(session) == content_hash(session.copy(deep=True))
+    swapped = session.copy()
+    swapped.attrs = dict(reversed(list(session.attrs.items())))
+    assert content_hash(swapped) == content_hash(session)
+
+
+def test_memory_counts_everything_once():
+    session = labtree.create_session("r")
+    base = session.session.memory_estimate_gb
+    big = np.zeros(2**20, "f8")  # 8 MiB
+    session.session.add_units({"u": {"spike_times": np.arange(2**20), "w": np.zeros(2**18)}})
+    session.session.add_feature("u", "f", np.zeros((2**10, 2**10), "f4"))
+    session.session.add_metadata({"m": big, "nested": {"again": big, "own": np.zeros(2**17)}})
+    session["sections/a"] = xr.DataTree(xr.Dataset({"start": ("x", np.zeros(2**17))}))
+    expected = (8 + 2 + 4 + 8 + 1 + 1) / 1024
+    assert session.session.memory_estimate_gb - base == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_is_in_a_file_is_not_in_memory(session, tmp_path):
+    from labtree.pipeline.checkpoints import open_session_file
+
+    session.session.add_metadata({"m": np.zeros(2**20)})
+    path = session.session.save()
+    lazy = open_session_file(path)
+    assert lazy.session.memory_estimate_gb < 0.1 * session.session.memory_estimate_gb
+    assert lazy["metadata"]["m"].shape == (2**20,)
+    assert lazy.session.is_saved
+    lazy.session.add_metadata({"x": 1})
+    assert lazy.session.is_deferred
+    lazy.session.close()
+    gc.collect()
+
+
+# --- what it shows
+
+
+def test_repr_is_the_documentation(session):
+    session.session.add_feature("unit_001", "sta", np.zeros(3))
+    text = repr(session.session)
+    for word in ("rec1", "units       2", "sta", "not saved yet", "checkpoint(path)"):
+        assert word in text
+    page = session.session._repr_html_()
+    assert "rec1" in page
+    assert page.startswith("<table>")
+    session.attrs["dataset_id"] = "<script>"
+    assert "<script>" not in session.session._repr_html_()

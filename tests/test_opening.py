@@ -1,0 +1,123 @@
+"""Opening by content: every format to its opener, every stranger to a clear error."""
+
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+import labtree
+from labtree.opening import FORMATS, recognise
+from labtree.testing.mea import write_recording
+from labtree.testing.msw import ERAS, make_trials, write_session
+from labtree.testing.recordings import record_emg
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    tree = labtree.create_workspace("study")
+    tree.ws.store("rec1", "rates", np.arange(3.0))
+    return tree.ws.save(tmp_path / "study")
+
+
+def test_a_workspace_with_and_without_suffix(workspace):
+    for path in (workspace, workspace.with_suffix(""), str(workspace)):
+        assert recognise(path).name == "workspace"
+        with labtree.open(path) as tree:
+            assert tree.ws["rec1", "rates"].tolist() == [0, 1, 2]
+
+
+def test_a_netcdf_file_of_another_program(tmp_path):
+    xr.Dataset({"a": ("x", [1, 2])}).to_netcdf(tmp_path / "plain.nc", engine="h5netcdf")
+    assert recognise(tmp_path / "plain.nc").name == "tree"
+    with labtree.open(tmp_path / "plain.nc") as tree:
+        assert tree["a"].values.tolist() == [1, 2]
+
+
+def test_a_recording_as_folder_and_as_zip(tmp_path):
+    folder = record_emg(tmp_path)
+    assert recognise(folder).name == "recording"
+    with labtree.open(folder) as tree:
+        expected = tree["streams/emg/data"].values
+    packed = tmp_path / "moved.session.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder).as_posix())
+    assert recognise(packed).name == "recording"
+    with labtree.open(packed) as tree:
+        assert np.array_equal(tree["streams/emg/data"].values, expected)
+        assert labtree.open_session(packed).session.class_names == tree.session.class_names
+
+
+def test_pipeline_sessions_and_the_files_they_come_from(tmp_path):
+    recording = write_recording(tmp_path)
+    for path, node in ((recording.cmcr_path, "analog"), (recording.cmtr_path, "units")):
+        assert recognise(path).name == "mcs"
+        with labtree.open(path) as tree:
+            assert node in tree.children
+    session = labtree.create_session("s1", output_dir=tmp_path)
+    session = labtree.mea.load_recording(
+        recording.cmcr_path, recording.cmtr_path, session=session
+    )
+    path = session.session.save()
+    assert recognise(path).name == "pipeline"
+    for opener in (labtree.open, labtree.open_session):
+        with opener(path) as tree:
+            assert tree.session.unit_count == session.session.unit_count
+    with labtree.open(recording.cmtr_path) as tree:
+        rate = float(session.attrs.get("acquisition_rate", 20000))
+        first = tree["units/row_size"].values[0]
+        assert first == session["units/row_size"].values[0]
+        samples = np.rint(tree["units/spike_times"].values[:first] * rate / 1e6)
+        assert np.array_equal(samples, session["units/spike_times"].values[:first])
+
+
+def test_spikelab_and_hdmea_are_known_by_their_attributes(tmp_path):
+    for name, attribute in (("spikelab", "__workspace_id__"), ("hdmea", "hdmea_version")):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.attrs[attribute] = "x"
+        assert recognise(tmp_path / name).name == name
+
+
+def test_a_murine_shift_work_session(tmp_path):
+    for era in ERAS:
+        folder = write_session(tmp_path / era, era, trials=make_trials(n_trials=5))
+        assert recognise(folder).name == "msw", era
+        assert labtree.open(folder)["trials"].sizes["trial"] == 5
+
+
+def test_strangers_are_named_with_what_they_look_like(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    for name in "abcdefg":
+        (tmp_path / "other" / f"{name}.txt").touch()
+    (tmp_path / "text").write_text("hello world")
+    (tmp_path / "nothing").touch()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", "y")
+    for name, words in (
+        ("empty", "an empty folder"),
+        ("other", "a folder with a.txt, b.txt, c.txt, d.txt, e.txt, …"),
+        ("text", "a file that begins with b'hello wo'"),
+        ("nothing", "an empty file"),
+        ("a.zip", "a zip archive without a recording"),
+    ):
+        with pytest.raises(labtree.FormatError) as error:
+            labtree.open(tmp_path / name)
+        assert f"{tmp_path / name} is {words}; labtree opens " in str(error.value)
+        assert all(each.what in str(error.value) for each in FORMATS.values())
+
+
+def test_nothing_there_and_damage(tmp_path, workspace):
+    with pytest.raises(FileNotFoundError, match="there is nothing at"):
+        labtree.open(tmp_path / "missing")
+    workspace.write_bytes(workspace.read_bytes()[:1000])
+    with pytest.raises(labtree.FormatError, match="cut short or damaged"):
+        labtree.open(workspace)
+
+
+def test_a_workspace_is_no_session(workspace):
+    with pytest.raises(labtree.FormatError, match="a labtree workspace, no session; open it"):
+        labtree.open_session(workspace)

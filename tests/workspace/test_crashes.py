@@ -1,0 +1,251 @@
+"""kill -9 and full disks: the old file or the new one, whole, and no litter."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import labtree
+from labtree.testing.exactness import assert_same
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def items(generation, count=12):
+    """What generation `generation` of a workspace holds; sizes differ on purpose."""
+    return {f"k{i}": np.full(500 + 3000 * (i % 3), generation * 100 + i) for i in range(count)}
+
+
+def fill(tree, generation):
+    for key, value in items(generation).items():
+        tree.ws.store("rec1", key, value, note=str(generation))
+
+
+def whole(path):
+    """Return the generation of a file, all of whose items must be of it."""
+    import warnings
+
+    with warnings.catch_warnings():
+        # A kill between the two files leaves an older index, which is written anew.
+        warnings.filterwarnings("ignore", ".*study.json does not say", UserWarning)
+        tree = labtree.load_workspace(path)
+    notes = {entry["note"] for entry in tree.ws.describe()["rec1"].values()}
+    assert len(notes) == 1
+    generation = int(notes.pop())
+    for key, value in items(generation).items():
+        assert_same(tree.ws.get("rec1", key), value)
+    return generation
+
+
+def in_child(work):
+    """Fork; the child does its work until it is killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(1)
+    return child
+
+
+def kill_after(child, seconds):
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("sort", ["memory", "lazy", "opened"])
+def test_kill_during_saves_and_stores(tmp_path, sort):
+    path = tmp_path / "study.h5"
+    base = labtree.create_workspace()
+    started = time.perf_counter()
+    for _ in range(3):
+        fill(base, 0)
+        base.ws.save(path)
+    one_save = (time.perf_counter() - started) / 3
+    chance, before, new = random.Random(sort), 0, 0
+
+    def work(generation):
+        if sort == "opened":
+            tree = labtree.open_workspace(path)
+        else:
+            tree = labtree.create_workspace(lazy=sort == "lazy")
+        while True:
+            fill(tree, generation)
+            tree.ws.save(path)
+            generation += 1
+
+    for number in range(1, 71):
+        first = number * 1000
+        kill_after(in_child(lambda first=first: work(first)), chance.uniform(0, 4 * one_save))
+        found = whole(path)
+        assert found == before or found >= first
+        new += found != before
+        before = found
+    assert 0 < new < 70  # some were killed before their first save, some after
+    # What the killed ones left is gone after the next save.
+    fill(base, 5)
+    labtree.load_workspace(path)
+    fresh = labtree.create_workspace()
+    fill(fresh, 7)
+    fresh.ws.save(path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["study.h5", "study.json"]
+    assert whole(path) == 7
+
+
+def test_two_files_in_one_folder_do_not_remove_each_others_work(tmp_path):
+    """The litter of a dead process is removed; what a living one writes is not."""
+    from labtree.storage.atomic import temporary_path
+
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    with temporary_path(tmp_path / "study.h5") as mine:
+        mine.write_bytes(b"mine")
+        litter = mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{dead}."))
+        litter.write_bytes(b"dead")
+        labtree.create_workspace().ws.save(tmp_path / "study")
+        assert not litter.exists()
+        assert mine.read_bytes() == b"mine"
+
+
+def limited(limit, work):
+    """Run in a child whose files cannot grow beyond `limit` bytes; return its words."""
+    import resource
+
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        words = "died"
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            try:
+                work()
+                words = "worked"
+            except OSError as error:
+                words = f"OSError {error.errno}"
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        except BaseException as error:
+            words = repr(error)
+        os.write(write, words.encode())
+        os.close(write)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        words = pipe.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return words
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_disk_that_fills_up_during_a_save(tmp_path, lazy):
+    import errno
+
+    path = tmp_path / "study.h5"
+    tree = labtree.create_workspace(lazy=lazy)
+    fill(tree, 1)
+    tree.ws.save(path)
+    before, size = path.read_bytes(), path.stat().st_size
+    fill(tree, 2)
+
+    def work():
+        try:
+            tree.ws.save(path)
+        finally:
+            assert sorted(each.name for each in tmp_path.iterdir()) == [
+                "study.h5",
+                "study.json",
+            ]
+            assert tree.ws.get_info("rec1", "k0")["note"] == "2"
+
+    chance = random.Random(0)
+    for limit in (0, 100, 2000, size - 300, *(chance.randrange(size - 300) for _ in range(25))):
+        assert limited(limit, work) == f"OSError {errno.EFBIG}"
+        assert path.read_bytes() == before
+    assert whole(path) == 1
+    tree.ws.save(path)
+    assert whole(path) == 2
+    tree.ws.close()
+
+
+def test_the_process_lives_on_after_a_full_disk(tmp_path):
+    """In the same process: nothing stays open, and the next save works."""
+    resource = pytest.importorskip("resource")
+    tree = labtree.create_workspace()
+    fill(tree, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            tree.ws.save(tmp_path / "study")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "while writing /rec1/" in error.value.__notes__[0]
+    if files is not None:
+        assert len(os.listdir("/proc/self/fd")) == files
+    assert list(tmp_path.iterdir()) == []
+    assert whole(tree.ws.save(tmp_path / "study")) == 1
+
+
+def test_the_process_ends_well_after_a_full_disk(tmp_path):
+    """HDF5 crashed at the interpreter's end where it could not close its file."""
+    pytest.importorskip("resource")
+    code = f"""
+import resource, sys, labtree, numpy as np
+tree = labtree.create_workspace()
+for i in range(50):
+    tree.ws.store(f"rec{{i}}", "a", np.full(500, i))
+for limit in (0, 5000, 100_000, 200_000, 240_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        tree.ws.save({str(tmp_path / "study")!r})
+    except OSError as error:
+        kept = error
+        print(error.errno)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(labtree.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "27\n" * 5
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_during_lazy_stores():
+    import errno
+
+    tree = labtree.create_workspace(lazy=True)
+    tree.ws.store("rec1", "old", np.arange(10_000), note="old")
+    before = tree.ws.describe()
+
+    def work():
+        other = labtree.create_workspace(lazy=True)
+        other.ws.merge_from(tree)
+        kept = other.ws.describe()
+        try:
+            for i in range(100):
+                other.ws.store("rec1", "old" if i % 2 else f"k{i}", np.full(10_000, i))
+                kept = other.ws.describe()
+        finally:
+            assert other.ws.describe() == kept
+            newest = [key for key in other.ws.list_keys("rec1") if key != "old"][-1]
+            assert_same(other.ws.get("rec1", newest), np.full(10_000, int(newest[1:])))
+            other.ws.delete("rec1", newest)
+            other.ws.store("rec1", "smaller", np.zeros(9000))
+
+    assert limited(1_000_000, work) == f"OSError {errno.EFBIG}"
+    assert tree.ws.describe() == before
+    tree.ws.close()
