@@ -63,6 +63,15 @@ def workspace():
     return tree
 
 
+def few():
+    """Return a workspace of some items, for what does not depend on their kinds."""
+    tree = labtree.create_workspace("few")
+    for key in ("array", "frame", "dataset", "number"):
+        tree.ws.store("rec 1/ä", key, OBJECTS[key])
+    tree.ws.store("kinds", "rate_data", spikes.synthetic_rate_data())
+    return tree
+
+
 @pytest.fixture(params=["folder", "s3"])
 def where(request, tmp_path):
     """Give a place for a workspace: a folder, and an object store."""
@@ -88,14 +97,14 @@ def test_everything_that_a_workspace_stores_comes_back(where):
 
 
 def test_an_opened_workspace_is_changed_and_saved_where_it_was(where):
-    workspace().ws.save(where)
+    few().ws.save(where)
     lazy = labtree.open_workspace(where)
     lazy.ws.store("new", "k", np.arange(5))
     lazy.ws.rename("rec 1/ä", "array", "renamed")
     lazy.ws.delete("kinds")
     lazy.ws.add_note("new", "k", "mine")
     assert str(lazy.ws.save()) == where
-    expected = workspace()
+    expected = few()
     loaded = labtree.load_workspace(where)
     assert loaded.ws.list_namespaces() == ["rec 1/ä", "new"]
     assert_same(loaded.ws["rec 1/ä", "renamed"], OBJECTS["array"])
@@ -122,7 +131,7 @@ def test_between_files_and_stores_nothing_changes(where, tmp_path):
 
 
 def test_a_store_that_somebody_else_saved_is_not_replaced(where):
-    mine = workspace()
+    mine = few()
     mine.ws.save(where)
     theirs = labtree.load_workspace(where)
     theirs.ws.store("theirs", "k", 1)
@@ -139,9 +148,9 @@ def test_a_store_that_somebody_else_saved_is_not_replaced(where):
 
 
 def test_a_lazy_tree_says_that_its_store_was_saved_anew(where):
-    workspace().ws.save(where)
+    few().ws.save(where)
     old = labtree.open_workspace(where)
-    workspace().ws.save(where)
+    few().ws.save(where)
     with pytest.raises(FormatError, match="saved anew"):
         _ = old.ws["rec 1/ä", "array"]
 
@@ -149,7 +158,7 @@ def test_a_lazy_tree_says_that_its_store_was_saved_anew(where):
 def test_errors_name_the_place(where):
     with pytest.raises(FileNotFoundError, match=r"study\.zarr"):
         labtree.open_workspace(where)
-    tree = workspace()
+    tree = few()
     tree.ws.save(where)
     with pytest.raises(ItemNotFoundError, match="no key 'nope'"):
         labtree.load_item(where, "kinds", "nope")
@@ -161,7 +170,7 @@ def test_errors_name_the_place(where):
 
 
 def test_a_failing_save_leaves_what_was_there(where):
-    tree = workspace()
+    tree = few()
     tree.ws.save(where)
     tree["kinds/bad"] = xr.DataTree(xr.Dataset(attrs={"x": object()}))
     with pytest.raises(TypeError, match="object"):
@@ -180,7 +189,7 @@ def test_the_manager_takes_stores_too(where):
 
 
 def test_a_lazy_tree_travels_to_another_process(where):
-    tree = workspace()
+    tree = few()
     tree.ws.save(where)
     lazy = labtree.open_workspace(where)
     data = pickle.dumps(lazy)
@@ -188,7 +197,7 @@ def test_a_lazy_tree_travels_to_another_process(where):
 
 
 def test_its_repr_shows_where_it_is(where):
-    tree = workspace()
+    tree = few()
     tree.ws.save(where)
     assert where in repr(labtree.open_workspace(where).ws)
 
@@ -199,7 +208,7 @@ def test_its_repr_shows_where_it_is(where):
 def test_an_obstore_store_is_a_place_as_well(bucket):  # noqa: F811
     from obstore.store import S3Store
 
-    tree = workspace()
+    tree = few()
     options = {"client_options": {"allow_http": True}}
     store = S3Store(bucket.removeprefix("s3://"), prefix="by/hand.zarr", **options)
     tree.ws.save(store)
@@ -211,7 +220,7 @@ def test_others_read_it_from_the_object_store(bucket):  # noqa: F811
     import zarr
     from obstore.store import from_url
 
-    workspace().ws.save(f"{bucket}/study.zarr")
+    few().ws.save(f"{bucket}/study.zarr")
     store = from_url(f"{bucket}/study.zarr", client_options={"allow_http": True})
     plain = xr.open_datatree(zarr.storage.ObjectStore(store, read_only=True), engine="zarr")
     (generation,) = plain.children
@@ -224,8 +233,8 @@ def test_others_read_it_from_the_object_store(bucket):  # noqa: F811
 def test_one_generation_is_left_in_the_object_store(bucket):  # noqa: F811
     from obstore.store import from_url
 
-    tree = workspace()
-    for _ in range(3):
+    tree = few()
+    for _ in range(2):
         tree.ws.save(f"{bucket}/study.zarr")
     store = from_url(f"{bucket}/study.zarr", client_options={"allow_http": True})
     listed = store.list_with_delimiter()
@@ -277,7 +286,7 @@ def test_two_who_save_at_once_lose_nothing_unsaid(bucket, monkeypatch):  # noqa:
 
 def test_a_bucket_that_is_not_there_is_an_error(server, bucket):  # noqa: F811
     with pytest.raises((FileNotFoundError, OSError), match="no-such-bucket"):
-        workspace().ws.save("s3://no-such-bucket/study.zarr")
+        few().ws.save("s3://no-such-bucket/study.zarr")
 
 
 # dask
