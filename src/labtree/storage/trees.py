@@ -71,11 +71,13 @@ def save_tree(tree: xr.DataTree, path: str | Path) -> None:
         written = write_tree(tree, temporary)
         with folder_lock(path.parent):
             replace_file(temporary, path)
+            source = FileSource(path)
+            source.hold()  # before another saver takes its place
     if written.moves:
-        source = FileSource(path)
-        source.hold()
         written.relocate(source)
         add_source(tree, source)
+    else:
+        source.close()
 
 
 def check_folder(path: Path) -> None:
@@ -113,9 +115,12 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     for _ in range(100):
-        source = FileSource(path)
         try:
+            source = FileSource(path)
             source.hold()
+        except (FileNotFoundError, FormatError):  # it is being replaced
+            continue
+        try:
             catalogue = read_catalogue(path)
             if identity(path) == source.known:
                 return source, catalogue
@@ -136,9 +141,10 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
             builder = DatasetBuilder(column_reader(source), catalogue.values)
             records = catalogue.records()
         else:
-            other = NetCDFSource(source.name)
+            other = NetCDFSource(source.name, source.known)
             held.append(other)
             records = walk(Path(source.name), other)
+            other.check()
             builder = DatasetBuilder(walked_reader(source, other))
         tree = build_tree(records, builder)
     except BaseException as error:
