@@ -227,7 +227,8 @@ class _Closer:
     """Closes what a tree reads from; the tree's copies and pickles have nothing to close."""
 
     def __init__(self) -> None:
-        self.held: list[Any] = []
+        # Weak: a file that no array reads any more, after a save, closes itself.
+        self.held: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __call__(self) -> None:
         while self.held:
@@ -246,7 +247,7 @@ def add_source(tree: xr.DataTree, source: Any) -> None:
             _CLOSERS[key] = (weakref.ref(tree), closer)
             weakref.finalize(tree, _CLOSERS.pop, key, None).atexit = False
             tree.set_close(closer)
-        _CLOSERS[key][1].held.append(source)
+        _CLOSERS[key][1].held.add(source)
 
 
 def close_tree(tree: xr.DataTree) -> None:
