@@ -197,7 +197,9 @@ def many_items(folder, repeats, few, many):
         taken = timed(
             repeats,
             **{
-                f"{count} items": lambda count=count, step=step: repeat(count, lambda: step(count))
+                f"{count} items": lambda count=count, step=step: repeat(
+                    count, lambda: step(count)
+                )
                 for count in (few, many)
             },
         )

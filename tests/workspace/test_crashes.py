@@ -159,7 +159,10 @@ def test_a_disk_that_fills_up_during_a_save(tmp_path, lazy):
         try:
             tree.ws.save(path)
         finally:
-            assert sorted(each.name for each in tmp_path.iterdir()) == ["study.h5", "study.json"]
+            assert sorted(each.name for each in tmp_path.iterdir()) == [
+                "study.h5",
+                "study.json",
+            ]
             assert tree.ws.get_info("rec1", "k0")["note"] == "2"
 
     chance = random.Random(0)

@@ -205,9 +205,13 @@ def test_a_closed_lazy_workspace(tmp_path):
         lambda: tree.ws.save(tmp_path / "study"),
         lambda: tree["rec1/a/data"].values,
     ):
-        with pytest.raises(ValueError, match="the lazy workspace was closed; nothing can be read"):
+        with pytest.raises(
+            ValueError, match="the lazy workspace was closed; nothing can be read"
+        ):
             call()
-    with pytest.raises(ValueError, match="the lazy workspace was closed; nothing can be stored"):
+    with pytest.raises(
+        ValueError, match="the lazy workspace was closed; nothing can be stored"
+    ):
         tree.ws.store("rec1", "b", np.arange(10))
     assert tree.ws.list_keys() == {"rec1": ["a"]}
     assert list(tmp_path.iterdir()) == []
@@ -272,7 +276,9 @@ print("stored", flush=True)
         check=False,
     )
     assert done.stdout == "stored\n"
-    assert done.returncode == {"1 / 0": 1, "os.kill(os.getpid(), 9)": -signal.SIGKILL}.get(end, 0)
+    assert done.returncode == {"1 / 0": 1, "os.kill(os.getpid(), 9)": -signal.SIGKILL}.get(
+        end, 0
+    )
     assert list(scratch.iterdir()) == []
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -332,7 +338,9 @@ def test_an_error_in_a_dask_block_leaves_nothing(tree):
         raise ZeroDivisionError
 
     tree.ws.store("rec1", "a", 1)
-    array = dask.zeros((1000, 10), chunks=(100, 10)).map_blocks(fail, dtype="f8", meta=np.zeros((0, 0)))
+    array = dask.zeros((1000, 10), chunks=(100, 10)).map_blocks(
+        fail, dtype="f8", meta=np.zeros((0, 0))
+    )
     with pytest.raises(ZeroDivisionError):
         tree.ws.store("rec1", "a", xr.Dataset({"x": (("t", "c"), array)}))
     assert tree.ws.get("rec1", "a") == 1

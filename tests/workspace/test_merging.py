@@ -117,7 +117,9 @@ def test_a_closed_source_and_nothing_is_merged(tmp_path):
     assert tree.ws.list_namespaces() == []
 
 
-def test_merging_an_opened_workspace_into_a_lazy_one_reads_each_item_once(tmp_path, monkeypatch):
+def test_merging_an_opened_workspace_into_a_lazy_one_reads_each_item_once(
+    tmp_path, monkeypatch
+):
     items = {("rec1", f"k{i}"): (np.zeros(10_000), None) for i in range(5)}
     other, tree = made("opened", tmp_path, items), labtree.create_workspace(lazy=True)
     read = []
@@ -135,7 +137,9 @@ def test_merging_an_opened_workspace_into_a_lazy_one_reads_each_item_once(tmp_pa
 
 @pytest.mark.parametrize("wrong", ["study.h5", None, xr.Dataset(), {}])
 def test_only_trees_are_merged(wrong):
-    with pytest.raises(TypeError, match=r"merge_from takes a workspace tree, not .*open_workspace"):
+    with pytest.raises(
+        TypeError, match=r"merge_from takes a workspace tree, not .*open_workspace"
+    ):
         labtree.create_workspace().ws.merge_from(wrong)
 
 
@@ -164,7 +168,9 @@ def test_trees_of_other_shapes():
 def test_variables_that_have_no_place_are_refused():
     tree = labtree.create_workspace()
     tree.ws.store("rec", "a", 1)
-    with pytest.raises(labtree.WorkspaceError, match=r"the root .* variables of its own \('w'\)"):
+    with pytest.raises(
+        labtree.WorkspaceError, match=r"the root .* variables of its own \('w'\)"
+    ):
         tree.ws.merge_from(xr.DataTree(xr.Dataset({"w": 1.0})))
     other = labtree.create_workspace()
     other.ws.store("rec", "b", 2)

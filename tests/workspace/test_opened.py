@@ -56,9 +56,17 @@ def test_nothing_is_read_before_it_is_needed(reads, path):
         assert tree.ws.is_lazy
         tree["rec1/rates"], tree["rec1"]["array"]["data"], tree.children["rec2"]
         tree["rec1/rates"].sizes, tree["rec1/array/data"].dtype, tree["rec1/rates"].attrs
-        repr(tree), tree._repr_html_(), repr(tree["rec1"]), repr(tree["rec1/rates"].to_dataset())
+        (
+            repr(tree),
+            tree._repr_html_(),
+            repr(tree["rec1"]),
+            repr(tree["rec1/rates"].to_dataset()),
+        )
         repr(tree.ws), tree.ws._repr_html_(), tree.ws.describe(), tree.ws.list_keys()
-        repr(tree["rec1/rates"].to_dataset().ws), tree["rec1/rates"].to_dataset().ws._repr_html_()
+        (
+            repr(tree["rec1/rates"].to_dataset().ws),
+            tree["rec1/rates"].to_dataset().ws._repr_html_(),
+        )
         tree.ws.get_info("rec1", "rates"), tree["rec1/rates"].to_dataset().ws.summary()
         tree.ws.add_note("rec1", "array", "hello")
         tree.ws.rename("rec1", "array", "matrix")
@@ -90,15 +98,19 @@ def test_arrays_read_just_what_is_indexed(reads, opened):
 
 
 def test_it_is_a_normal_tree(opened):
-    assert opened["rec1/rates"].to_dataset()["rate"].identical(
-        RATES["rate"]
-    )
+    assert opened["rec1/rates"].to_dataset()["rate"].identical(RATES["rate"])
     assert_same(opened["rec1"]["array"].data.values, ARRAY)
     assert_same(opened["rec1"]["array"]["data"].data, ARRAY)
     doubled = opened.map_over_datasets(lambda ds: ds * 2 if "rate" in ds else ds)
     assert_same(doubled["rec1/rates/rate"].values, RATES["rate"].values * 2)
     assert [node.path for node in opened.subtree] == [
-        "/", "/rec1", "/rec2", "/rec1/rates", "/rec1/array", "/rec2/frame", "/rec2/dict",
+        "/",
+        "/rec1",
+        "/rec2",
+        "/rec1/rates",
+        "/rec1/array",
+        "/rec2/frame",
+        "/rec2/dict",
     ]
     assert opened["rec1/rates"].mean("time")["rate"].shape == (40,)
     assert "rec1" in repr(opened)
@@ -129,7 +141,9 @@ def test_load_item_reads_only_its_item(path, reads):
 
 
 def test_load_item_that_is_not_there(path):
-    with pytest.raises(KeyError, match="no key 'x' in namespace 'rec1'; it has: 'rates', 'array'"):
+    with pytest.raises(
+        KeyError, match="no key 'x' in namespace 'rec1'; it has: 'rates', 'array'"
+    ):
         labtree.load_item(path, "rec1", "x")
     with pytest.raises(labtree.ItemNotFoundError, match="no namespace 'x' in this workspace"):
         labtree.load_item(path, "x", "rates")
@@ -164,7 +178,11 @@ def test_it_is_changed_and_saved_again(path, tmp_path, where):
         for _ in range(3):
             assert tree.ws.save(target) == target
             assert tree.ws.path == target
-            for tested in (tree, labtree.load_workspace(target), labtree.open_workspace(target)):
+            for tested in (
+                tree,
+                labtree.load_workspace(target),
+                labtree.open_workspace(target),
+            ):
                 assert tested.ws.list_keys() == {
                     "rec1": ["rates", "matrix"],
                     "rec2": ["dict"],
@@ -184,6 +202,7 @@ def test_unchanged_items_are_copied_without_decoding(path, tmp_path, monkeypatch
     from labtree.storage import codecs
 
     with labtree.open_workspace(path) as tree:
+
         def refuse(*_):
             raise AssertionError("decoded")
 
@@ -325,7 +344,9 @@ def test_missing_files(tmp_path, path):
         labtree.load_workspace,
         lambda p: labtree.load_item(p, "a", "b"),
     ):
-        with pytest.raises(FileNotFoundError, match=r"no workspace file .*nope.h5.*has study.h5"):
+        with pytest.raises(
+            FileNotFoundError, match=r"no workspace file .*nope.h5.*has study.h5"
+        ):
             call(tmp_path / "nope")
         with pytest.raises(FileNotFoundError, match=r"the folder has no .h5 file"):
             call(tmp_path / "missing" / "study.h5")
@@ -362,7 +383,9 @@ def test_foreign_hdf5_files(tmp_path):
     with h5py.File(tmp_path / "spikelab.h5", "w") as file:
         file.attrs["__workspace_id__"] = "x"
     for call in (labtree.open_workspace, lambda p: labtree.load_item(p, "a", "b")):
-        with pytest.raises(labtree.FormatError, match=r"written by SpikeLab; .*import_spikelab\("):
+        with pytest.raises(
+            labtree.FormatError, match=r"written by SpikeLab; .*import_spikelab\("
+        ):
             call(tmp_path / "spikelab")
 
 

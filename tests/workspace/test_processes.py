@@ -147,4 +147,8 @@ def test_readers_beside_a_saver_see_one_whole_file_and_no_warning(tmp_path):
     saved, *seen = run(work, 3)
     assert saved == 40
     assert min(seen) > 1
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["done", "study.h5", "study.json"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        "done",
+        "study.h5",
+        "study.json",
+    ]

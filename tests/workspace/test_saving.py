@@ -69,7 +69,9 @@ def test_a_path_that_names_no_file(tree, name):
 
 
 def test_without_a_path_it_goes_where_it_came_from(tmp_path, tree):
-    with pytest.raises(labtree.WorkspaceError, match=r"has no file yet; .*ws\.save\('study\.h5'\)"):
+    with pytest.raises(
+        labtree.WorkspaceError, match=r"has no file yet; .*ws\.save\('study\.h5'\)"
+    ):
         tree.ws.save()
     first, second = tree.ws.save(tmp_path / "one"), tree.ws.save(tmp_path / "two")
     tree.ws.store("rec2", "x", 1)
@@ -125,7 +127,9 @@ def test_an_index_that_disagrees_is_written_anew(tmp_path, tree):
     changed = json.loads(good)
     changed["index"]["rec1"].pop("depth")
     listing.write_text(json.dumps(changed))
-    with pytest.warns(UserWarning, match=r"study.json does not say what .* written anew") as seen:
+    with pytest.warns(
+        UserWarning, match=r"study.json does not say what .* written anew"
+    ) as seen:
         labtree.open_workspace(path).ws.close()
     assert len(seen) == 1
     assert listing.read_bytes() == good
@@ -141,7 +145,9 @@ def test_a_foreign_json_is_not_touched(tmp_path, tree):
         path.with_suffix(".json").write_bytes(foreign)
         with pytest.warns(UserWarning, match="it was left as it is"):
             labtree.open_workspace(path).ws.close()
-        with pytest.raises(labtree.WorkspaceError, match=r"study.json is there and is not the index"):
+        with pytest.raises(
+            labtree.WorkspaceError, match=r"study.json is there and is not the index"
+        ):
             tree.ws.save(path)
         with pytest.raises(labtree.WorkspaceError, match="is not the index"):
             tree.ws.save(tmp_path / "study")
@@ -155,7 +161,9 @@ def test_a_foreign_h5_is_not_touched(tmp_path, tree):
     contents = [file.read_bytes(), b"", b"some text", b"\x89HDF\r\n\x1a\n cut short"]
     for content in contents:
         file.write_bytes(content)
-        with pytest.raises(labtree.WorkspaceError, match=r"is no labtree workspace; nothing was"):
+        with pytest.raises(
+            labtree.WorkspaceError, match=r"is no labtree workspace; nothing was"
+        ):
             tree.ws.save(tmp_path / "recording")
         assert file.read_bytes() == content
     assert files(tmp_path) == ["recording.h5"]
@@ -173,14 +181,18 @@ def test_another_workspace_is_replaced_and_one_without_catalogue_too(tmp_path, t
 
 
 def test_a_missing_folder(tmp_path, tree):
-    with pytest.raises(FileNotFoundError, match=r"folder .*missing does not exist; make it with"):
+    with pytest.raises(
+        FileNotFoundError, match=r"folder .*missing does not exist; make it with"
+    ):
         tree.ws.save(tmp_path / "missing" / "study")
     assert files(tmp_path) == []
 
 
 def test_a_folder_in_the_way(tmp_path, tree):
     (tmp_path / "study.h5").mkdir()
-    with pytest.raises(IsADirectoryError, match="study.h5 is a folder; give the name of a file"):
+    with pytest.raises(
+        IsADirectoryError, match="study.h5 is a folder; give the name of a file"
+    ):
         tree.ws.save(tmp_path / "study")
     (tmp_path / "other").mkdir()
     assert tree.ws.save(tmp_path / "other") == tmp_path / "other.h5"
@@ -328,9 +340,11 @@ def test_saving_again_after_an_interrupt(tmp_path, tree, monkeypatch):
     monkeypatch.setattr(
         Path,
         "replace",
-        lambda self, target: (_ for _ in ()).throw(KeyboardInterrupt)
-        if str(target).endswith(".json")
-        else original(self, target),
+        lambda self, target: (
+            (_ for _ in ()).throw(KeyboardInterrupt)
+            if str(target).endswith(".json")
+            else original(self, target)
+        ),
     )
     with pytest.raises(KeyboardInterrupt):
         tree.ws.save()

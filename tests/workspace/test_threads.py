@@ -60,7 +60,9 @@ def test_eight_threads_store_read_and_save(tree, tmp_path):
             for namespace, keys in tree.ws.describe().items():
                 for key in keys:
                     found = tree.ws.get(namespace, key)
-                    assert found is None or namespace == "start" or len(set(found.tolist())) == 1
+                    assert (
+                        found is None or namespace == "start" or len(set(found.tolist())) == 1
+                    )
                     count += 1
             repr(tree.ws), tree.ws._repr_html_(), tree.ws.list_keys()
         return count

@@ -16,11 +16,13 @@ def exact_variable(dims: tuple[str, ...], array: np.ndarray, path: str = "obj") 
     """Return a Variable whose values are a copy of `array`, whatever its dtype.
 
     xarray changes some arrays that it is given: dates of other units than s, ms, us and
-    ns, and objects that are dates or texts. Those are kept as their bytes and decoded
-    when they are read.
+    ns or of the other byte order, and objects that are dates or texts. Those are kept as
+    their bytes and decoded when they are read.
     """
     if array.dtype.kind in "biufcUSV" or (
-        array.dtype.kind in "mM" and np.datetime_data(array.dtype) in _XARRAY_UNITS
+        array.dtype.kind in "mM"
+        and array.dtype.isnative
+        and np.datetime_data(array.dtype) in _XARRAY_UNITS
     ):
         return Variable(dims, np.array(array, order="C", subok=False))
     return Variable(dims, memory_array(array, path))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from labtree.errors import FormatError, LabtreeError
 from labtree.objects import arrays, datasets, frames, spike_kinds, values
 from labtree.storage import exact
 from labtree.storage.arrays import load_variables
@@ -133,10 +134,23 @@ def _encode_part(obj: Any, path: str) -> tuple[str, xr.Dataset]:
 
 
 def decode(name: str | None, dataset: xr.Dataset) -> Any:
-    """Return the object that a dataset stands for: in memory, a copy that shares nothing."""
+    """Return the object that a dataset stands for: in memory, a copy that shares nothing.
+
+    Raises
+    ------
+    FormatError
+        If the dataset was damaged, or changed so that it stands for none.
+    """
     copy = dataset.copy(deep=True)  # of what is in memory; the rest is read, once
     load_variables(copy.variables.values())
-    return kind_named(name).from_dataset(copy)
+    try:
+        return kind_named(name).from_dataset(copy)
+    except (LabtreeError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise FormatError(
+            f"what is stored is no {name or 'dataset'} any more: {error!r}"
+        ) from error
 
 
 def _encode_raw(dataset: xr.Dataset, path: str) -> xr.Dataset:

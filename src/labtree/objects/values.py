@@ -81,7 +81,7 @@ def _joined(parts: dict[str, xr.Dataset]) -> xr.Dataset:
     plain = all(not part.coords for part in renamed)
     if plain:  # as nearly always; xarray's merge would compare all with all
         return xr.Dataset({key: v for part in renamed for key, v in part.variables.items()})
-    return xr.merge(renamed, join="exact", compat="identical", combine_attrs="drop")
+    return xr.merge(renamed, join="exact", compat="identical", combine_attrs="override")
 
 
 def dataset_to_value(dataset: xr.Dataset, decode: _Decode) -> Any:

@@ -8,6 +8,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 from xarray.core.variable import Variable
 
+from labtree.errors import FormatError
 from labtree.storage import codecs, exact
 from labtree.storage.blobs import Blob
 from labtree.storage.sources import BytesSource
@@ -30,6 +31,7 @@ class StoredArray(BackendArray):
     __slots__ = ("blobs", "dtype", "shape", "spec")
 
     def __init__(self, spec: codecs.Spec | None, blobs: list[Blob]):
+        codecs.check(spec, blobs)
         self.spec = spec
         self.blobs = blobs
         self.shape = blobs[0].shape
@@ -44,9 +46,20 @@ class StoredArray(BackendArray):
         if codecs.extra_dimension(spec, self.shape) is not None:
             self.shape = self.shape[:-1]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it lies as plain bytes, which can be copied without decoding them."""
+        return all(type(blob) is Blob for blob in self.blobs)
+
     def read(self) -> np.ndarray:
         """Return the whole array, checked."""
-        return codecs.decode(self.spec, [blob.read() for blob in self.blobs])
+        return self._decode([blob.read() for blob in self.blobs])
+
+    def _decode(self, arrays: list[np.ndarray]) -> np.ndarray:
+        try:
+            return codecs.decode(self.spec, arrays)
+        except Exception as error:  # what is said of damaged texts can be anything
+            raise FormatError(f"{self.blobs[0].name} cannot be decoded: {error}") from error
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(
@@ -61,7 +74,7 @@ class StoredArray(BackendArray):
             return whole
         blob = self.blobs[0]
         trailing = (slice(None),) * (len(blob.shape) - len(self.shape))
-        return codecs.decode(self.spec, [blob.select((*key, *trailing))])
+        return self._decode([blob.select((*key, *trailing))])
 
 
 def lazy(array: StoredArray) -> Any:

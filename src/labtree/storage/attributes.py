@@ -153,7 +153,7 @@ def read_attributes(owner: Any, taken: frozenset[str] = frozenset()) -> dict[Any
     for name in _names(owner):
         if name == EXACT:
             kept = exact.loads(read_native(owner, name))
-        elif name not in RESERVED and name not in taken:
+        elif (name not in RESERVED or name == "_FillValue") and name not in taken:
             value = read_native(owner, name)
             if value is not None:
                 found[name] = value

@@ -1,5 +1,6 @@
 """Arrays that lie as plain bytes in a source: read whole and checked, or in part."""
 
+import functools
 import math
 import zlib
 from itertools import product
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from labtree.errors import FormatError
+from labtree.storage.codecs import plain
 from labtree.storage.sources import BytesSource, FileSource, Source, as_bytes
 
-__all__ = ["Blob", "checksum"]
+__all__ = ["Blob", "checked_blob", "checksum", "plain_dtype"]
 
 # A gap between two pieces that is cheaper to read than a second read call.
 _GAP = 1 << 16
@@ -132,6 +134,51 @@ class Blob:
             # A scratch file dies with its process: the bytes travel instead.
             source, offset = BytesSource(self.read().tobytes(), self.name), 0
         return Blob, (source, offset, self.dtype, self.shape, self.crc, self.name)
+
+
+@functools.lru_cache(maxsize=256)
+def plain_dtype(text: str) -> np.dtype[Any]:
+    """Return the dtype of a plain array in a file.
+
+    Raises
+    ------
+    FormatError
+        If it is none that netCDF-4 has.
+    """
+    try:
+        dtype = np.dtype(str(text))
+    except (TypeError, ValueError):
+        dtype = np.dtype(object)
+    if not plain(dtype) and dtype != np.dtype("S1"):
+        raise FormatError(f"{text!r} is no dtype of a plain array")
+    return dtype
+
+
+def checked_blob(
+    source: FileSource,
+    offset: int,
+    dtype: np.dtype[Any],
+    shape: list[int],
+    crc: int | None,
+    name: str,
+) -> Blob:
+    """Return an array of a file, surely inside the file.
+
+    Raises
+    ------
+    FormatError
+        If it would be longer than what the file holds from `offset` on.
+    """
+    size = source.known[3]
+    numbers = all(type(number) is int and number >= 0 for number in (*shape, offset))
+    if not numbers or math.prod(shape) * dtype.itemsize > size - offset or offset > size:
+        raise FormatError(
+            f"{source.name}: {name} cannot be there: {dtype} of shape {tuple(shape)} from byte "
+            f"{offset} on, in a file of {size} bytes"
+        )
+    if math.prod(number or 1 for number in shape) * dtype.itemsize >= 1 << 62:
+        raise FormatError(f"{source.name}: {name}: no array has the shape {tuple(shape)}")
+    return Blob(source, offset, dtype, tuple(shape), crc, name)
 
 
 def _cut_short(source: Source, name: str, found: int, expected: int) -> str:

@@ -42,7 +42,7 @@ class Catalogue(NamedTuple):
     def records(self) -> list[dict[str, Any]]:
         """Return the records of all nodes, parents before children."""
         lines = self.text.split(b"\n")[1:]
-        return json.loads(b"[" + b",".join(lines) + b"]")  # type: ignore[no-any-return]
+        return _parse(b"[" + b",".join(lines) + b"]")  # type: ignore[no-any-return]
 
     def record(self, path: list[str]) -> dict[str, Any] | None:
         """Return the record of one node, or None; the others are not parsed."""
@@ -51,11 +51,18 @@ class Catalogue(NamedTuple):
             return None
         end = self.text.find(b"\n", start + 1)
         line = self.text[start + 1 :] if end < 0 else self.text[start + 1 : end]
-        return json.loads(line)  # type: ignore[no-any-return]
+        return _parse(line)  # type: ignore[no-any-return]
 
     def has_below(self, path: list[str]) -> bool:
         """Say whether there are nodes below the one of that path."""
         return self.text.find(b'\n{"path":' + _dump(path)[:-1] + b",") >= 0
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the catalogue of the file is no JSON: {error}") from error
 
 
 def _dump(value: Any) -> bytes:
@@ -117,7 +124,7 @@ def read_catalogue(path: Path) -> Catalogue | None:
     values, text = block[:values_size], block[values_size:]
     if zlib.crc32(text) != text_crc or zlib.crc32(values) != values_crc:
         return None
-    return Catalogue(json.loads(text[: text.find(b"\n") % (len(text) + 1)]), text, values)
+    return Catalogue(_parse(text.partition(b"\n")[0]), text, values)
 
 
 def _foreign(path: Path, start: bytes) -> str:

@@ -31,6 +31,7 @@ from labtree.storage import exact
 
 __all__ = [
     "Spec",
+    "check",
     "companion",
     "decode",
     "encode",
@@ -116,6 +117,47 @@ def decode(spec: Spec | None, arrays: list[np.ndarray]) -> np.ndarray:
     if codec == "text":
         return _decode_text(spec, arrays)
     raise FormatError(f"unknown codec {codec!r}; known are 'view', 'utf8' and 'text'")
+
+
+def check(spec: Spec | None, arrays: list[Any]) -> None:
+    """Raise an error where plain arrays are not what a spec decodes.
+
+    Parameters
+    ----------
+    spec
+        As :func:`encode` gave it, out of a file that may be damaged or hostile.
+    arrays
+        Anything with `dtype` and `shape`.
+
+    Raises
+    ------
+    FormatError
+        If they do not fit, or the spec asks for more memory than they take.
+    """
+    if spec is None:
+        return
+    codec, first = spec.get("codec"), arrays[0]
+    if codec not in ("view", "utf8", "text"):
+        raise FormatError(f"unknown codec {codec!r}; known are 'view', 'utf8' and 'text'")
+    characters = np.dtype("S1")
+    if codec == "view":
+        dtype = exact.dtype_from_json(spec["dtype"])
+        carrier, extra = _carrier(dtype) if dtype.itemsize else (np.dtype(np.uint8), ())
+        fits = first.dtype == carrier and first.shape[len(first.shape) - len(extra) :] == extra
+        fits = fits and not dtype.hasobject and dtype.subdtype is None
+    elif codec == "utf8":
+        dtype = np.dtype(spec["dtype"])
+        fits = dtype.kind == "U" and first.dtype == characters and len(first.shape) > 0
+        fits = fits and dtype.itemsize <= 4 * first.shape[-1]
+    elif spec["form"] == "padded":
+        fits = first.dtype == characters and len(first.shape) > 0
+    else:
+        second = arrays[1]
+        fits = (first.dtype, second.dtype) == (np.int64, np.uint8) and len(second.shape) == 1
+    if not fits:
+        raise FormatError(
+            f"{first.dtype} of shape {tuple(first.shape)} is not what {json.dumps(spec)} reads"
+        )
 
 
 def view_spec(dtype: np.dtype[Any]) -> tuple[Spec | None, np.dtype[Any], tuple[int, ...]]:
@@ -232,8 +274,9 @@ def _encode_unicode(array: np.ndarray) -> tuple[Spec, list[np.ndarray]]:
             encoded = np.char.encode(native, "utf-8")
         except UnicodeEncodeError:
             return _encode_view(array)
-        width = encoded.dtype.itemsize
-        data = np.ascontiguousarray(encoded).reshape(-1).view("S1")
+        # At least as wide as the text, so that a reader knows how much memory it asks for.
+        width = max(count, encoded.dtype.itemsize)
+        data = np.ascontiguousarray(encoded.astype(f"S{width}")).reshape(-1).view("S1")
     return {"codec": "utf8", "dtype": dtype.str}, [data.reshape((*array.shape, width))]
 
 

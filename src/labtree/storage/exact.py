@@ -10,6 +10,7 @@ import base64
 import datetime as dt
 import json
 import math
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,10 @@ __all__ = [
 Sink = Callable[[Any, str], str]
 Source = Callable[[str], Any]
 
-_PLAIN = (str, int, bool, type(None))
+# Python refuses to write integers of more than 4300 decimal digits (13,000 bits).
+_LONG = 4096
+# Two lone surrogates that JSON would read back as one character.
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _CONTAINERS: dict[type[Any], str | None] = {
     list: None,
     tuple: "$tuple",
@@ -115,7 +119,11 @@ def encode(value: Any, path: str = "obj", sink: Sink | None = None) -> Any:
 
 def _encode(value: Any, path: str, sink: Sink | None) -> Any:
     kind = type(value)
-    if kind in _PLAIN:
+    if kind is str:
+        return value if value.isascii() else _encode_text(value)
+    if kind is int:
+        return value if value.bit_length() < _LONG else {"$int": hex(value)}
+    if value is None or kind is bool:
         return value
     if kind is float:
         return _encode_float(value)
@@ -170,17 +178,21 @@ def _decode_tagged(tag: str, content: Any, source: Source | None) -> Any:
         dtype, shape, data = content
         array = np.frombuffer(base64.b64decode(data), dtype_from_json(dtype))
         return array.reshape(shape).copy()
-    if tag == "$objects":
+    if tag in ("$objects", "$texts"):
         shape, items = content
-        array = np.empty(math.prod(shape), dtype=object)
+        if math.prod(shape) != len(items):
+            raise ValueError(f"{len(items)} objects do not fill an array of shape {shape}")
+        array = np.empty(len(items), dtype=object)
         for i, item in enumerate(items):
             array[i] = decode(item, source)
+        array = array.astype(np.dtypes.StringDType()) if tag == "$texts" else array
         return array.reshape(shape)
     if tag == "$part" and source is not None:
         return source(content)
     if tag == "$scalar":
         dtype, data = content
-        return np.frombuffer(base64.b64decode(data), dtype_from_json(dtype))[0]
+        scalar, raw = dtype_from_json(dtype), base64.b64decode(data)
+        return np.frombuffer(raw, scalar)[0] if scalar.itemsize else scalar.type()
     for _, name, _, read in _FORMS:
         if tag == name:
             return read(content)
@@ -193,8 +205,18 @@ def _encode_float(value: float) -> Any:
     return {"$float": struct.pack("<d", value).hex()}
 
 
+def _encode_text(value: str) -> Any:
+    if _PAIR.search(value):
+        return {"$text": _base64(value.encode(errors="surrogatepass"))}
+    return value
+
+
+def _is_key(key: Any) -> bool:
+    return type(key) is str and key[:1] != "$" and (key.isascii() or not _PAIR.search(key))
+
+
 def _encode_dict(value: dict[Any, Any], path: str, sink: Sink | None) -> Any:
-    if all(type(key) is str and key[:1] != "$" for key in value):
+    if all(map(_is_key, value)):
         return {key: _encode(item, f"{path}[{key!r}]", sink) for key, item in value.items()}
     return {
         "$dict": [
@@ -210,7 +232,9 @@ def _encode_array(array: np.ndarray, path: str, sink: Sink | None) -> Any:
     if array.dtype.kind == "O":
         items = [_encode(item, f"{path}.flat[{i}]", None) for i, item in enumerate(array.flat)]
         return {"$objects": [list(array.shape), items]}
-    if array.dtype.hasobject or array.dtype.kind == "T":
+    if array.dtype.kind == "T" and not hasattr(array.dtype, "na_object"):
+        return {"$texts": [list(array.shape), list(map(_encode_text, array.ravel().tolist()))]}
+    if array.dtype.hasobject:
         raise refusal(array, path, f"an array of dtype {array.dtype}")
     data = _base64(np.ascontiguousarray(array).tobytes())
     return {"$array": [dtype_to_json(array.dtype), list(array.shape), data]}
@@ -330,6 +354,13 @@ _FORMS: list[tuple[Callable[[Any], bool], str, Callable[[Any], Any], Callable[[A
         lambda value: None,
         lambda text: struct.unpack("<d", bytes.fromhex(text))[0],
     ),
+    (
+        lambda value: False,  # texts and integers that JSON would change, by _encode
+        "$text",
+        lambda value: None,
+        lambda text: base64.b64decode(text).decode(errors="surrogatepass"),
+    ),
+    (lambda value: False, "$int", lambda value: None, lambda text: int(text, 16)),
     (_is(complex), "$complex", lambda value: _floats(value.real, value.imag), _complex),
     (_is(bytes), "$bytes", _base64, base64.b64decode),
     (_is(bytearray), "$bytearray", _base64, lambda text: bytearray(base64.b64decode(text))),

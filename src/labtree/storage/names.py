@@ -42,7 +42,7 @@ def check_name(name: object, what: str) -> str:
 def encode_name(name: str) -> str:
     """Return the name of the group or variable that stands for `name` in a file.
 
-    The rule is netCDF's: no control character and no ``/``; a letter, digit,
+    The rule is netCDF's: no control character and no ``/``, Unicode text; a letter, digit,
     underscore or non-ASCII character first; no space last; at most 255 bytes. A
     longer name is cut and ends in ``%~`` and a hash; its text must be kept beside it.
 
@@ -57,6 +57,7 @@ def encode_name(name: str) -> str:
         if character in "/%"
         or character < " "
         or character == "\x7f"
+        or "\ud800" <= character <= "\udfff"
         or (i == 0 and character < "\x80" and character not in _START)
         or (i == last and character.isspace())
         else character
@@ -65,7 +66,7 @@ def encode_name(name: str) -> str:
     data = encoded.encode()
     if len(data) <= LONGEST:
         return encoded
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
     return data[:200].decode(errors="ignore") + "%~" + digest
 
 
@@ -88,9 +89,12 @@ def decode_name(name: str) -> str:
     """
     if "%" not in name:
         return name
-    decoded = unquote(name)
+    try:
+        decoded = unquote(name, errors="surrogatepass")
+    except UnicodeDecodeError:
+        return name
     return decoded if encode_name(decoded) == name else name
 
 
 def _percent(character: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in character.encode())
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))

@@ -7,6 +7,7 @@ documents it (appendix "File format specifications") and the HDF5 dimension scal
 specification.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
 
 from labtree.storage.attributes import write_native
-from labtree.storage.sources import as_bytes
+from labtree.storage.blocks import write_blocks
+from labtree.storage.output import Output
 
-__all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions"]
+__all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions", "read_users"]
 
 #: What netCDF-4 puts before the name of a variable that is named like a dimension
 #: but is no coordinate of it.
@@ -59,61 +61,14 @@ def _file_type(dtype: np.dtype[Any]) -> Any:
     return _CHARACTER if dtype.kind == "S" else h5t.py_create(dtype)
 
 
-class _Disk:
-    """The file that HDF5 writes to, which never tells HDF5 of an error.
-
-    A file whose last structures HDF5 cannot write is never closed, keeps its space on
-    the disk, and crashes the interpreter at its end. So after a first error nothing is
-    written any more, and :meth:`check` raises it once HDF5 is done.
-    """
-
-    def __init__(self, path: Path):
-        self._file = path.open("xb+", buffering=0)
-        self._error: BaseException | None = None
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self._file.readinto(buffer) or 0
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        size = len(view)
-        try:
-            while view and self._error is None:  # a full disk can take a part of it first
-                view = view[self._file.write(view) :]
-        except BaseException as error:  # an interrupt too is raised by check
-            self._error = error
-        return size
-
-    def truncate(self, size: int) -> None:
-        try:
-            if self._error is None:
-                self._file.truncate(size)
-        except BaseException as error:
-            self._error = error
-
-    def flush(self) -> None:
-        """Nothing waits here: the file is not buffered."""
-
-    def check(self) -> None:
-        """Raise what went wrong."""
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class NetCDFWriter:
     """A new netCDF-4 file: groups, dimensions, variables, each written once."""
 
     def __init__(self, path: Path):
+        self._output = Output(path)
         access = h5p.create(h5p.FILE_ACCESS)
+        access.set_fileobj_driver(h5fd.fileobj_driver, self._output)
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
         access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V110)
         creation = h5p.create(h5p.FILE_CREATE)
         creation.set_link_creation_order(_ORDERED)
@@ -130,10 +85,6 @@ class NetCDFWriter:
         self._dimensions = 0
         self._types: dict[np.dtype[Any], Any] = {}
         self._spaces: dict[tuple[int, ...], Any] = {(): _SCALAR}
-        # Closing closes at once, whatever an error's traceback still refers to.
-        access.set_fclose_degree(h5f.CLOSE_STRONG)
-        self._disk = _Disk(path)
-        access.set_fileobj_driver(h5fd.fileobj_driver, self._disk)
         self.file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
         version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
         write_native(self.file, "_NCProperties", version)
@@ -172,21 +123,15 @@ class NetCDFWriter:
         if not array.size:
             return 0
         offset: int = variable.get_offset()
-        self._disk.seek(offset)
-        self._disk.write(as_bytes(array))
-        self._disk.check()
+        self._output.write_at(offset, array)
         return offset
 
-    def write_part(self, variable: Any, key: tuple[slice, ...], array: np.ndarray) -> None:
-        """Write the values of a block of a variable."""
-        if array.size:
-            space = variable.get_space()
-            start = tuple(part.start for part in key)
-            space.select_hyperslab(start, array.shape)
-            memory = h5s.create_simple(array.shape)
-            kind = self._types[array.dtype]
-            variable.write(memory, space, np.ascontiguousarray(array), kind)
-            self._disk.check()
+    def write_blocks(self, variable: Any, array: Any, shape: tuple[int, ...]) -> int:
+        """Write an array of dask block by block; return where in the file it begins."""
+        offset: int = variable.get_offset() or 0
+        output = self._output
+        write_blocks(array, shape, lambda place, run: output.write_at(offset + place, run))
+        return offset
 
     def connect(
         self,
@@ -248,12 +193,23 @@ class NetCDFWriter:
         return _Scale(scale, h5o.get_info(scale).addr, self._dimensions - 1, is_shared)
 
     def close(self) -> None:
-        """Write everything out and close the file."""
+        """Write everything out and close the file.
+
+        Raises
+        ------
+        OSError
+            If something could not be written; the file is good for nothing then.
+        """
         try:
             self.file.close()
         finally:
-            self._disk.close()
-        self._disk.check()
+            self._output.close()
+
+    def abandon(self) -> None:
+        """Let go of a file that is not finished, writing nothing more."""
+        self._output.abandon()
+        with contextlib.suppress(Exception):  # the error that led here is the one that tells
+            self.close()
 
 
 @dataclass(slots=True)
@@ -321,6 +277,16 @@ def _set_dimensions(variable: Any, addresses: list[int]) -> None:
     items["address"] = references.ctypes.data + 8 * np.arange(len(addresses), dtype=np.uint64)
     space = _ONE if len(addresses) == 1 else h5s.create_simple((len(addresses),))
     h5a.create(variable, b"DIMENSION_LIST", _REFERENCES, space).write(items, mtype=_REFERENCES)
+
+
+def read_users(scale: Any) -> list[tuple[int, int]]:
+    """Return the addresses and axes of the variables that have a dimension, from its scale."""
+    if not h5a.exists(scale, b"REFERENCE_LIST"):
+        return []
+    attribute = h5a.open(scale, b"REFERENCE_LIST")
+    back = np.zeros(attribute.shape, _BACK)
+    attribute.read(back, mtype=_BACK_TYPE)
+    return list(zip(back["dataset"].tolist(), back["dimension"].tolist(), strict=True))
 
 
 def _set_users(scale: Any, pairs: list[tuple[int, int]]) -> None:

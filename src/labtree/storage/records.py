@@ -17,7 +17,7 @@ import xarray as xr
 from xarray.core.variable import Variable
 from xarray.indexes import PandasIndex
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, LabtreeError
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, lazy
 from labtree.storage.blobs import Blob
@@ -135,7 +135,24 @@ class DatasetBuilder:
         self._templates: dict[Any, xr.Dataset] = {}
 
     def build(self, record: Record) -> xr.Dataset:
-        """Return the dataset of a record; nothing is read but index coordinates."""
+        """Return the dataset of a record; nothing is read but index coordinates.
+
+        Raises
+        ------
+        FormatError
+            If the record contradicts itself or the file.
+        """
+        try:
+            return self._build(record)
+        except (LabtreeError, OSError):
+            raise
+        except Exception as error:
+            where = record.get("path") if isinstance(record, dict) else record
+            raise FormatError(
+                f"the record of {where!r} contradicts itself: {error!r}"
+            ) from error
+
+    def _build(self, record: Record) -> xr.Dataset:
         path, layout = record["path"], record.get("layout") or {}
         arrays, attrs = {}, {}
         dims: dict[str, tuple[str, ...]] = {}
@@ -181,7 +198,12 @@ def _inline(values: memoryview, place: int, spec: Any, column: list[Any]) -> Any
 def _with_coordinates(
     arrays: dict[str, Any], dims: dict[str, Any], layout: dict[str, Any]
 ) -> xr.Dataset:
-    multiindexes = layout.get("multiindexes", {})
+    # Another program may have deleted or renamed a level; the others are then coordinates.
+    multiindexes = {
+        dim: names
+        for dim, names in layout.get("multiindexes", {}).items()
+        if all(dims.get(name) == (dim,) for name in names)
+    }
     levels = {level for names in multiindexes.values() for level in names}
     unindexed = set(layout.get("coords", ()))
     data: dict[str, Variable] = {}
@@ -204,4 +226,14 @@ def _with_coordinates(
         dataset = dataset.assign_coords(xr.Coordinates.from_pandas_multiindex(index, dim))
     if bare:
         dataset = dataset.assign_coords(xr.Coordinates(bare, indexes={}))
-    return dataset.assign(data) if data else dataset
+    dataset = dataset.assign(data) if data else dataset
+    return _in_order(dataset, list(arrays), multiindexes)
+
+
+def _in_order(
+    dataset: xr.Dataset, names: list[str], multiindexes: dict[str, list[str]]
+) -> xr.Dataset:
+    """Return a dataset with its variables as they were; a MultiIndex is before its levels."""
+    dims = {levels[0]: dim for dim, levels in multiindexes.items()}
+    order = [part for name in names for part in (dims.get(name), name) if part is not None]
+    return dataset if order == list(dataset.variables) else dataset[order]

@@ -1,8 +1,7 @@
 """Datasets whose arrays lie in a scratch file instead of in memory."""
 
+import math
 import weakref
-from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from xarray.core.variable import Variable
 from labtree.storage import codecs
 from labtree.storage.arrays import StoredArray, lazy, stored_array
 from labtree.storage.blobs import Blob, checksum
+from labtree.storage.blocks import is_dask, write_blocks
 from labtree.storage.records import variable_values
 from labtree.storage.sources import ScratchSource
-from labtree.storage.writing import is_dask
 
 __all__ = ["put_dataset"]
 
@@ -45,7 +44,7 @@ def put_dataset(dataset: xr.Dataset, scratch: ScratchSource, path: str) -> xr.Da
 
 def _put(variable: Variable, scratch: ScratchSource, path: str) -> Variable:
     stored = stored_array(variable)
-    if stored is not None:
+    if stored is not None and stored.is_plain:
         blobs = [_put_array(blob.read(), scratch, path) for blob in stored.blobs]
         array = StoredArray(stored.spec, blobs)
     elif is_dask(variable) and variable.dtype.kind not in "OT":
@@ -80,42 +79,15 @@ def _put_blocks(
     variable: Variable, scratch: ScratchSource, path: str
 ) -> tuple[codecs.Spec | None, Blob]:
     """Write a dask array one block after the other, as many at a time as dask wants."""
-    import dask.array
-
-    store: Any = dask.array.store
-
     spec, dtype, extra = codecs.view_spec(variable.dtype)
     shape = variable.shape + extra
-    nbytes = int(np.prod(shape)) * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     offset = scratch.write((), nbytes)
-    blob = _blob(scratch, offset, dtype, shape, None, path)
-    store(variable.data, _Target(scratch, offset, shape), lock=False)
-    return spec, blob
-
-
-class _Target:
-    """Takes blocks of an array and puts their rows where they belong."""
-
-    def __init__(self, scratch: ScratchSource, offset: int, shape: tuple[int, ...]):
-        self._scratch, self._offset, self._shape = scratch, offset, shape
-
-    def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        plain = codecs.encode_block(np.asarray(block))
-        for start, run in _runs(plain, [part.start for part in key], self._shape):
-            self._scratch.write_at(self._offset + start, run)
-
-
-def _runs(
-    block: np.ndarray, starts: list[int], shape: tuple[int, ...]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Give the parts of a block that are contiguous in the whole, and where they begin."""
-    starts = [*starts, *(0 for _ in range(len(shape) - len(starts)))]
-    strides = [block.itemsize * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
-    split = len(shape)
-    while split > 0 and block.shape[split - 1] == shape[split - 1]:
-        split -= 1
-    split = max(0, split - 1)  # this axis too lies in one piece, though only a part of it
-    base = sum(start * stride for start, stride in zip(starts, strides, strict=True))
-    for places in product(*(range(size) for size in block.shape[:split])):
-        here = sum(place * stride for place, stride in zip(places, strides, strict=False))
-        yield base + here, block[places]
+    try:
+        write_blocks(
+            variable.data, shape, lambda place, run: scratch.write_at(offset + place, run)
+        )
+    except BaseException:
+        scratch.free(offset, nbytes)
+        raise
+    return spec, _blob(scratch, offset, dtype, shape, None, path)

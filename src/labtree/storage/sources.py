@@ -16,7 +16,15 @@ import numpy as np
 
 from labtree.errors import FormatError
 
-__all__ = ["BytesSource", "FileSource", "ScratchSource", "Source", "as_bytes", "identity"]
+__all__ = [
+    "BytesSource",
+    "FileSource",
+    "ScratchSource",
+    "Source",
+    "as_bytes",
+    "identity",
+    "write_all",
+]
 
 
 def as_bytes(array: np.ndarray) -> memoryview:
@@ -53,6 +61,19 @@ def _read_into(file: Any, lock: threading.Lock, buffer: memoryview, offset: int)
             break
         done += count
     return done
+
+
+def write_all(file: Any, lock: threading.Lock, view: memoryview, offset: int) -> None:
+    """Write bytes at an offset of an open file; another thread may write elsewhere."""
+    while view:  # a full disk can take a part of it before it says so
+        if hasattr(os, "pwrite"):
+            count = os.pwrite(file.fileno(), view, offset)
+        else:  # Windows has no positioned write
+            with lock:
+                file.seek(offset)
+                count = file.write(view)
+        offset += count
+        view = view[count:]
 
 
 class FileSource:
@@ -161,16 +182,7 @@ class ScratchSource:
 
     def write_at(self, offset: int, array: np.ndarray) -> None:
         """Put an array at a place that was taken before."""
-        view = as_bytes(array)
-        while view:
-            if hasattr(os, "pwrite"):
-                count = os.pwrite(self._file.fileno(), view, offset)
-            else:
-                with self._lock:
-                    self._file.seek(offset)
-                    count = self._file.write(view)
-            offset += count
-            view = view[count:]
+        write_all(self._file, self._lock, as_bytes(array), offset)
 
     def _allocate(self, nbytes: int) -> int:
         with self._lock:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, LabtreeError
 from labtree.storage import exact
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
-from labtree.storage.blobs import Blob
+from labtree.storage.blobs import Blob, checked_blob, plain_dtype
 from labtree.storage.catalogue import Catalogue, read_catalogue
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
@@ -144,7 +143,9 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
     except BaseException as error:
         for each in held:
             each.close()
-        if isinstance(error, _CONTRADICTIONS) and not isinstance(error, FormatError):
+        if isinstance(error, LabtreeError) and source.name not in str(error):
+            raise FormatError(f"{source.name}: {error}") from error
+        if isinstance(error, Exception) and not isinstance(error, (LabtreeError, OSError)):
             raise FormatError(
                 f"{source.name}: its content contradicts itself: {error!r}"
             ) from error
@@ -154,15 +155,13 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
     return tree
 
 
-_CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-
-
 def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Blob]:
     """Return what makes the array of a catalogue's column."""
 
     def column(path: list[str], column: list[Any]) -> Blob:
         name, dtype, shape, offset, crc = column[:5]
-        return Blob(source, offset, np.dtype(dtype), tuple(shape), crc, "/".join([*path, name]))
+        kind = plain_dtype(dtype)
+        return checked_blob(source, offset, kind, shape, crc, "/".join([*path, name]))
 
     return column
 
@@ -174,11 +173,10 @@ def walked_reader(
 
     def column(path: list[str], column: list[Any]) -> Any:
         name, dtype, shape, offset, crc = column[:5]
-        full = "/".join([*path, name])
-        kind = exact.dtype_from_json(dtype)
-        if offset is None:
-            return NetCDFVariable(other, f"/{full}", kind, tuple(shape))
-        return Blob(source, offset, kind, tuple(shape), crc, full)
+        if offset is None:  # the name is the whole path then, as the file has it
+            return NetCDFVariable(other, name, exact.dtype_from_json(dtype), tuple(shape))
+        kind = plain_dtype(dtype)
+        return checked_blob(source, offset, kind, shape, crc, "/".join([*path, name]))
 
     return column
 
@@ -190,12 +188,20 @@ def _tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree
     with _collection_paused():
         for record in records:
             path = tuple(record["path"])
+            if path in nodes or not all(map(_is_name, path)):
+                raise FormatError(
+                    f"no tree has twice, or at all, a node {'/'.join(map(str, path))!r}"
+                )
             nodes[path] = xr.DataTree(dataset=builder.build(record))
             if path:
                 children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
         for path, below in children.items():
             attach_children(nodes[path], below)
     return nodes[()]
+
+
+def _is_name(part: object) -> bool:
+    return isinstance(part, str) and part != "" and "/" not in part
 
 
 @contextlib.contextmanager

@@ -9,15 +9,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import h5netcdf
 import h5py
 import numpy as np
 from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5r, h5t
 
 from labtree.errors import FormatError
 from labtree.storage import codecs, exact
-from labtree.storage.attributes import EXACT, read_attributes, read_native
-from labtree.storage.netcdf import NON_COORDINATE
+from labtree.storage.attributes import read_attributes, read_native
+from labtree.storage.netcdf import NON_COORDINATE, read_users
 
 __all__ = ["NetCDFSource", "NetCDFVariable", "walk"]
 
@@ -26,22 +25,22 @@ _TEXTS = "labtree_text_"
 
 
 class NetCDFSource:
-    """An open netCDF-4 file of another program; pickles as its path."""
+    """An open HDF5 file for what does not lie there as plain bytes; pickles as its path."""
 
     def __init__(self, path: str | Path):
         self.name = str(path)
         self.lock = threading.RLock()
-        self._file: h5netcdf.File | None = None
+        self._file: h5py.File | None = None
         self._closed = False
 
     @property
-    def file(self) -> h5netcdf.File:
-        """The h5netcdf file, opened when first needed."""
+    def file(self) -> h5py.File:
+        """The file, opened when first needed."""
         with self.lock:
             if self._closed:
                 raise ValueError(f"{self.name} was closed; open it again to read from it")
             if self._file is None:
-                self._file = h5netcdf.File(self.name, "r", phony_dims="access")
+                self._file = h5py.File(self.name, "r")
             return self._file
 
     def close(self) -> None:
@@ -57,7 +56,7 @@ class NetCDFSource:
 
 
 class NetCDFVariable:
-    """A variable that h5netcdf reads: compressed, chunked, of text, or of unlimited size."""
+    """A variable that HDF5 must read: compressed, chunked, of text, or of unlimited size."""
 
     __slots__ = ("crc", "dtype", "name", "place", "shape", "source")
 
@@ -83,7 +82,10 @@ class NetCDFVariable:
             first.append(read)
             then.append(cut)
         with self.source.lock:
-            values = np.asarray(self.source.file[self.name][tuple(first)])
+            stored = self.source.file[self.name]
+            if h5py.check_string_dtype(stored.dtype) is not None:
+                stored = stored.asstr("utf-8", "surrogateescape")
+            values = np.asarray(stored[tuple(first)])
         for axis, cut in reversed(list(enumerate(then))):
             values = values[(slice(None),) * axis + (cut,)]
         return values if values.dtype == self.dtype else values.astype(self.dtype)
@@ -121,7 +123,7 @@ def walk(path: Path, source: NetCDFSource) -> list[dict[str, Any]]:
             return _Walker(file.id).group(h5g.open(file.id, b"/"), [], "")
     except FormatError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:
         raise FormatError(
             f"{path} cannot be read: {error}. It is cut short or damaged; restore it from "
             "a copy"
@@ -133,6 +135,7 @@ class _Walker:
         self._file = file
         self._scales: dict[int, str] = {}  # the address of a scale -> its dimension
         self._numbers: dict[int, str] = {}  # netCDF's number of a dimension -> its name
+        self._users: dict[tuple[int, int], set[str]] = {}  # address and axis -> dimensions
         self._seen: set[int] = set()
 
     def group(self, group: Any, path: list[str], file_path: str) -> list[dict[str, Any]]:
@@ -142,15 +145,17 @@ class _Walker:
             raise FormatError(f"/{'/'.join(path)} is linked from two places, or into itself")
         self._seen.add(address)
         layout = _json(group, "labtree_layout") or {}
-        listed = _has(group, "coordinates") and (layout or not _has(group, EXACT))
-        if listed and "coords" not in layout:
-            layout["coords"] = str(read_native(group, "coordinates")).split()
-        attrs = read_attributes(group, frozenset({"coordinates"} if listed else ()))
         groups, datasets = _members(group)
         names = layout.pop("names", {})
         children = layout.pop("groups", {})
         variables = self._variables(datasets, file_path, names)
         known = {variable[0] for variable in variables}
+        words = read_native(group, "coordinates") if _has(group, "coordinates") else None
+        listed = isinstance(words, str) and bool(layout or known.issuperset(words.split()))
+        if listed and "coords" not in layout:
+            layout["coords"] = str(words).split()
+        ours = listed or words is None
+        attrs = read_attributes(group, frozenset({"coordinates"} if ours else ()))
         layout["coords"] = [name for name in layout.get("coords", ()) if name in known]
         record: dict[str, Any] = {"path": path, "attrs": exact.encode(attrs)}
         if any(layout.values()):
@@ -167,6 +172,8 @@ class _Walker:
         for name, dataset in datasets:
             if _has(dataset, "CLASS"):
                 self._scales[h5o.get_info(dataset).addr] = name
+                for user in read_users(dataset):
+                    self._users.setdefault(user, set()).add(name)
             if _has(dataset, "_Netcdf4Dimid"):
                 self._numbers[int(read_native(dataset, "_Netcdf4Dimid"))] = name
         variables: list[list[Any]] = []
@@ -175,7 +182,7 @@ class _Walker:
             if _has(dataset, "NAME") and str(read_native(dataset, "NAME")).startswith(_BARE):
                 continue
             name = stored_name.removeprefix(NON_COORDINATE)
-            column = _column(dataset, stored_name, f"{path}/{name}")
+            column = _column(dataset, stored_name, f"{path}/{stored_name}")
             if name.startswith(_TEXTS):
                 texts[name] = column
                 continue
@@ -203,6 +210,12 @@ class _Walker:
             return [name]
         if not _has(dataset, "DIMENSION_LIST"):
             return unknown
+        # What the scales say of their users is enough where it is clear. It spares a read
+        # for each variable, and HDF5 checks it: it may hang in a damaged DIMENSION_LIST.
+        address = h5o.get_info(dataset).addr
+        users = [self._users.get((address, axis), set()) for axis in range(len(shape))]
+        if all(len(names) == 1 for names in users):
+            return [next(iter(names)) for names in users]
         attribute = h5a.open(dataset, b"DIMENSION_LIST")
         lists = np.empty(attribute.shape, attribute.dtype)
         attribute.read(lists)
@@ -242,20 +255,20 @@ def _members(group: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
 
 
 def _column(dataset: Any, name: str, path: str) -> list[Any]:
-    """Return a dataset's column; its offset is None where h5netcdf must read it."""
+    """Return a dataset's column; where HDF5 must read it, a path and no offset."""
     kind = dataset.get_type()
     dtype = dataset.dtype
     creation = dataset.get_create_plist()
     shape = list(dataset.shape)
-    in_one_piece = (
-        creation.get_layout() == h5d.CONTIGUOUS
-        and creation.get_external_count() == 0
-        and (codecs.plain(dtype) or dtype == np.dtype("S1"))
-    )
+    layout = creation.get_layout()
+    if layout == h5d.VIRTUAL or creation.get_external_count():
+        raise FormatError(f"{path}: its data are in another file, where labtree does not look")
+    in_one_piece = layout == h5d.CONTIGUOUS and (codecs.plain(dtype) or dtype == np.dtype("S1"))
     if in_one_piece:
         offset = dataset.get_offset()
         if offset is not None or 0 in shape:
             return [name, dtype.str, shape, offset or 0, None]
+    name = path
     if kind.get_class() == h5t.STRING and kind.is_variable_str():
         return [name, "O", shape, None, None]
     if dtype.hasobject:

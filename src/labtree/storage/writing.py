@@ -1,9 +1,7 @@
 """Writing a tree to a new netCDF-4 file, one array at a time."""
 
-import contextlib
 import math
-import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,14 @@ from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.attributes import write_attributes, write_native
 from labtree.storage.blobs import Blob, checksum
+from labtree.storage.blocks import is_dask
 from labtree.storage.catalogue import VERSION, write_catalogue
 from labtree.storage.names import encode_name, is_legal
 from labtree.storage.netcdf import NON_COORDINATE, NetCDFWriter, SharedDimensions
 from labtree.storage.records import dataset_layout, kept_variables, variable_values
 from labtree.storage.sources import FileSource
 
-__all__ = ["Written", "is_dask", "write_tree"]
+__all__ = ["Written", "write_tree"]
 
 # Index coordinates up to this size also stand in the catalogue, so that opening a
 # file reads nothing else.
@@ -70,16 +69,40 @@ def write_tree(tree: xr.DataTree, path: Path, **about: Any) -> Written:
     written = Written()
     writer = NetCDFWriter(path)
     try:
-        _write_node(writer, writer.file, tree, [], written)
+        scope = _Scope(frozenset(), _scalar_names(tree))
+        _write_node(writer, writer.file, tree, [], written, scope)
         writer.close()
-    except BaseException:
-        # The first error tells; closing what could not be written would raise another.
-        with contextlib.suppress(Exception):
-            writer.close()
+        header = {"format": "labtree", "version": VERSION, **about}
+        write_catalogue(path, header, written.records, bytes(written.values))
+    except BaseException as error:
+        writer.abandon()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
-    header = {"format": "labtree", "version": VERSION, **about}
-    write_catalogue(path, header, written.records, bytes(written.values))
     return written
+
+
+@dataclass(slots=True)
+class _Scope:
+    """What netCDF lets a group see of the groups above it.
+
+    A variable without dimensions must not be named like a dimension that its group sees:
+    other readers would take it for the coordinate. So dimensions of the groups above
+    are known here, and those that are made once for many groups avoid all such names.
+    """
+
+    dimensions: frozenset[str]
+    scalars: frozenset[str]
+    shared: SharedDimensions | None = None
+
+
+def _scalar_names(tree: xr.DataTree) -> frozenset[str]:
+    return frozenset(
+        _file_name(str(name))
+        for node in tree.subtree
+        for name, variable in node.variables.items()
+        if not variable.dims
+    )
 
 
 def _write_node(
@@ -88,21 +111,20 @@ def _write_node(
     node: xr.DataTree,
     path: list[str],
     written: Written,
-    shared: SharedDimensions | None = None,
+    scope: _Scope,
 ) -> None:
     where = "/" + "/".join(path)
     dataset = node.to_dataset(inherit=False)
-    record, taken = _write_dataset(writer, group, dataset, path, written, shared)
+    record, taken = _write_dataset(writer, group, dataset, path, written, scope)
     written.records.append(record)
-    if not node.children:
-        _write_layout(group, record, {})
-        return
-    files = {name: name if is_legal(name) else encode_name(name) for name in node.children}
-    own = SharedDimensions(writer, group, {*taken, *files.values()})
+    files = {name: _file_name(name) for name in node.children}
+    own = SharedDimensions(writer, group, {*taken, *files.values(), *scope.scalars})
+    dimensions = scope.dimensions.union(map(_file_name, map(str, dataset.sizes)))
+    below_scope = _Scope(dimensions, scope.scalars, own)
     for name, child in node.children.items():
         below = writer.group(group, files[name])
         try:
-            _write_node(writer, below, child, [*path, name], written, own)
+            _write_node(writer, below, child, [*path, name], written, below_scope)
         except (TypeError, ValueError, OSError) as error:
             if not getattr(error, "__notes__", None):
                 error.add_note(f"while writing {where.rstrip('/')}/{name}")
@@ -115,9 +137,8 @@ def _write_layout(group: Any, record: dict[str, Any], names: dict[str, str]) -> 
     layout = dict(record.get("layout") or {})
     if names:
         layout["groups"] = names
-    if not layout:
-        return
-    write_native(group, "labtree_layout", exact.dumps(layout))
+    if layout:
+        write_native(group, "labtree_layout", exact.dumps(layout))
     coords = layout.get("coords", [])
     readable = [name for name in coords if " " not in name and encode_name(name) == name]
     if readable and "coordinates" not in record["attrs"]:
@@ -130,38 +151,31 @@ def _write_dataset(
     dataset: xr.Dataset,
     path: list[str],
     written: Written,
-    shared: SharedDimensions | None,
+    scope: _Scope,
 ) -> tuple[dict[str, Any], set[str]]:
     """Write a node's own variables; return its record and the names that it uses."""
     where = "/" + "/".join(path)
     attrs = dict(dataset.attrs)
     record: dict[str, Any] = {"path": path, "attrs": exact.encode(attrs, f"{where}.attrs")}
-    variables: Mapping[Any, Variable] = dataset.variables
-    indexes: Mapping[Any, Any] = {}
-    layout: dict[str, Any] = {}
-    if dataset.coords:
-        indexes, layout = dataset.xindexes, dataset_layout(dataset, where)
-        variables = kept_variables(dataset)
-    sizes = dataset.sizes
-    files = _file_names((*variables, *sizes))
+    indexes = dataset.xindexes if dataset.coords else {}
+    layout = dataset_layout(dataset, where)
+    variables = kept_variables(dataset)
+    files = _file_names((*variables, *dataset.sizes))
     renamed = {encoded: name for name, encoded in files.items() if encoded != name}
     if renamed:
         layout["names"] = renamed
     if layout:
         record["layout"] = layout
-    write_attributes(group, attrs, where, _COORDINATES if layout else _NONE)
-    node = _NodeWriter(writer, group, files, {files[str(dim)] for dim in sizes}, written)
-    above = where.rstrip("/")
+    # Other programs read a group's attribute of this name as its list of coordinates.
+    write_attributes(group, attrs, where, frozenset({"coordinates"}))
+    dimensions = {files[str(dim)] for dim in dataset.sizes}
+    node = _NodeWriter(writer, group, files, dimensions, scope.dimensions, written)
     record["variables"] = [
-        node.write(name, variable, f"{above}/{name}", name in indexes)
+        node.write(name, variable, f"{where.rstrip('/')}/{name}", name in indexes)
         for name, variable in variables.items()
     ]
-    writer.connect(group, node.sizes, node.connections, shared)
+    writer.connect(group, node.sizes, node.connections, scope.shared)
     return record, {*node.sizes, *(name for name, _, _ in node.connections)}
-
-
-_NONE: frozenset[str] = frozenset()
-_COORDINATES = frozenset({"coordinates"})
 
 
 def _file_names(names: Iterable[Hashable]) -> dict[str, str]:
@@ -169,8 +183,12 @@ def _file_names(names: Iterable[Hashable]) -> dict[str, str]:
     for name in names:
         if type(name) is not str or not name:
             raise TypeError(f"names of variables and dimensions are str, not {name!r}")
-        files[name] = name if is_legal(name) else encode_name(name)
+        files[name] = _file_name(name)
     return files
+
+
+def _file_name(name: str) -> str:
+    return name if is_legal(name) else encode_name(name)
 
 
 @dataclass(slots=True)
@@ -181,6 +199,7 @@ class _NodeWriter:
     group: Any
     files: dict[str, str]
     dimensions: set[str]
+    inherited: frozenset[str]
     written: Written
     sizes: dict[str, int] = field(default_factory=dict)
     connections: list[tuple[str, tuple[str, ...], Any]] = field(default_factory=list)
@@ -193,7 +212,7 @@ class _NodeWriter:
             file_name, dims = self._place(name, variable, spec, array.shape, i)
             dataset = self.writer.variable(self.group, file_name, array.dtype, array.shape)
             if isinstance(array, _Planned):
-                offset = _write_blocks(self.writer, dataset, array)
+                offset = self.writer.write_blocks(dataset, array.array, array.shape)
             else:
                 offset = self.writer.write(dataset, array)
             if i == 0:
@@ -229,7 +248,8 @@ class _NodeWriter:
             extra = codecs.extra_dimension(spec, shape)
             dims = dims if extra is None else (*dims, extra)
         self.sizes.update(zip(dims, shape, strict=True))
-        if file_name in self.dimensions and dims[:1] != (file_name,):
+        clash = file_name in self.dimensions and dims[:1] != (file_name,)
+        if clash or (not dims and file_name in self.inherited):
             file_name = NON_COORDINATE + file_name
         return file_name, dims
 
@@ -259,7 +279,7 @@ def _plain_arrays(
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
     if not isinstance(variable._data, np.ndarray):
         stored = stored_array(variable)
-        if stored is not None:
+        if stored is not None and stored.is_plain:
             return _copied(stored)
     if is_dask(variable) and variable.dtype.kind not in "OT":
         spec, dtype, extra = codecs.view_spec(variable.dtype)
@@ -271,52 +291,12 @@ def _plain_arrays(
     return spec, list(arrays), [checksum(array) for array in arrays], None
 
 
-def is_dask(variable: Variable) -> bool:
-    """Say whether a variable is computed by dask."""
-    # Cheaper than Variable.chunks, which asks whether any array is like dask's.
-    return hasattr(variable._data, "__dask_graph__")
-
-
 def _copied(
     stored: StoredArray,
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
     arrays: list[Any] = [blob.read() for blob in stored.blobs]
-    crcs: list[int | None]
-    movable = all(type(blob) is Blob for blob in stored.blobs)
-    crcs = [
+    crcs: list[int | None] = [
         checksum(array) if blob.crc is None else blob.crc
         for blob, array in zip(stored.blobs, arrays, strict=True)
     ]
-    return stored.spec, arrays, crcs, stored.blobs if movable else None
-
-
-class _BlockTarget:
-    """What dask stores into: takes a block and the place where it belongs."""
-
-    def __init__(self, writer: NetCDFWriter, dataset: Any, planned: _Planned):
-        self._writer, self._dataset, self._planned = writer, dataset, planned
-        self._lock = threading.Lock()
-
-    def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        raw = codecs.encode_block(np.asarray(block))
-        extra = tuple(slice(0, size) for size in raw.shape[len(key) :])
-        with self._lock:
-            self._writer.write_part(self._dataset, (*key, *extra), raw)
-
-
-def _write_blocks(writer: NetCDFWriter, dataset: Any, planned: _Planned) -> int:
-    import dask.array
-    import dask.base
-
-    dask_: Any = dask  # which has types for some of this only
-    target = _BlockTarget(writer, dataset, planned)
-    array = planned.array
-    scheduler = dask_.base.get_scheduler(collections=[array])
-    if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
-        # An open file cannot travel to other processes: the blocks come here instead.
-        array = array.persist()
-        for key in dask_.array.core.slices_from_chunks(array.chunks):
-            target[key] = array[key].compute()
-    else:
-        dask_.array.store(array, target, lock=False)
-    return dataset.get_offset() or 0
+    return stored.spec, arrays, crcs, stored.blobs

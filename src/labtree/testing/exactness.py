@@ -43,7 +43,7 @@ def assert_same(actual: Any, expected: Any, path: str = "obj") -> None:
         for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
             assert_same(a, b, f"{path}[{i}]")
     elif kind in (set, frozenset):
-        _same(sorted(map(repr, actual)), sorted(map(repr, expected)), path)
+        _same(sorted(map(_shown, actual)), sorted(map(_shown, expected)), path)
     elif expected is pd.NA or expected is pd.NaT:
         _same(actual is expected, True, path)
     else:
@@ -55,6 +55,15 @@ def _same(actual: Any, expected: Any, path: str) -> None:
         raise AssertionError(f"{path}: {expected!r} expected, {actual!r} found")
 
 
+def _shown(item: Any) -> str:
+    """Return a text that is the same for equal items of a set, and differs for 1 and True."""
+    if type(item) in (set, frozenset):
+        return f"{type(item).__name__}{sorted(map(_shown, item))}"
+    if type(item) is tuple:
+        return f"tuple{list(map(_shown, item))}"
+    return repr(item)
+
+
 def _dict(actual: Any, expected: Any, path: str) -> None:
     assert_same(list(actual), list(expected), f"{path} keys")
     for key, value in expected.items():
@@ -63,10 +72,14 @@ def _dict(actual: Any, expected: Any, path: str) -> None:
 
 def _array(actual: np.ndarray, expected: np.ndarray, path: str) -> None:
     _same(actual.dtype, expected.dtype, f"{path} dtype")
+    _same(actual.dtype.isalignedstruct, expected.dtype.isalignedstruct, f"{path} alignment")
     _same(actual.shape, expected.shape, f"{path} shape")
     if expected.dtype.kind in "OT":
         for i, (a, b) in enumerate(zip(actual.flat, expected.flat, strict=True)):
             assert_same(a, b, f"{path}.flat[{i}]")
+    elif expected.dtype.names:  # the bytes between the fields are no values
+        for name in expected.dtype.names:
+            _array(actual[name], expected[name], f"{path}[{name!r}]")
     else:
         _same(actual.tobytes(), expected.tobytes(), f"{path} bytes")
 
@@ -78,8 +91,7 @@ def _masked(actual: Any, expected: Any, path: str) -> None:
 
 
 def _scalar(actual: np.generic, expected: np.generic, path: str) -> None:
-    _same(actual.dtype, expected.dtype, f"{path} dtype")
-    _same(actual.tobytes(), expected.tobytes(), path)
+    _array(np.asarray(actual), np.asarray(expected), path)
 
 
 def _dataset(actual: xr.Dataset, expected: xr.Dataset, path: str) -> None:
@@ -88,12 +100,15 @@ def _dataset(actual: xr.Dataset, expected: xr.Dataset, path: str) -> None:
             list(getattr(actual, part)), list(getattr(expected, part)), f"{path}.{part}"
         )
     assert_same(dict(actual.attrs), dict(expected.attrs), f"{path}.attrs")
+    _same(dict(actual.sizes), dict(expected.sizes), f"{path}.sizes")
     indexes = {name: type(index) for name, index in expected.xindexes.items()}
     _same(
         {name: type(index) for name, index in actual.xindexes.items()},
         indexes,
         f"{path}.xindexes",
     )
+    for name, index in expected.indexes.items():
+        _index(actual.indexes[name], index, f"{path}.indexes[{name!r}]")
     for name in expected.variables:
         _variable(actual.variables[name], expected.variables[name], f"{path}[{name!r}]")
 
@@ -144,13 +159,50 @@ def _column(actual: pd.Series, expected: pd.Series, path: str) -> None:
     if isinstance(expected.dtype, np.dtype):
         _array(actual.to_numpy(), expected.to_numpy(), path)
     else:
-        pd.testing.assert_extension_array_equal(actual.array, expected.array, check_exact=True)
+        _extension(actual.array, expected.array, path)
+
+
+def _extension(actual: Any, expected: Any, path: str) -> None:
+    """Compare pandas' own arrays by what they are made of."""
+    _same(type(actual), type(expected), path)
+    _same(actual.dtype, expected.dtype, f"{path} dtype")
+    if isinstance(expected, pd.Categorical):
+        _array(actual.codes, expected.codes, f"{path} codes")
+        _index(actual.categories, expected.categories, f"{path} categories")
+    elif isinstance(expected, pd.arrays.IntervalArray):
+        for side in ("left", "right"):
+            _index(getattr(actual, side), getattr(expected, side), f"{path}.{side}")
+    elif hasattr(expected, "asi8"):
+        _array(actual.asi8, expected.asi8, path)
+    elif isinstance(expected, _NULLABLE):
+        missing = np.asarray(expected.isna())
+        _array(np.asarray(actual.isna()), missing, f"{path} missing")
+        plain: Any = expected.dtype
+        zero = plain.numpy_dtype.type(0)
+        bits = [each.to_numpy(zero.dtype, na_value=zero) for each in (actual, expected)]
+        _array(bits[0], bits[1], path)
+    else:
+        _array(np.asarray(actual, object), np.asarray(expected, object), path)
+
+
+_NULLABLE = (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)
 
 
 def _index(actual: pd.Index, expected: pd.Index, path: str) -> None:
     _same(type(actual), type(expected), path)
     assert_same(list(actual.names), list(expected.names), f"{path}.names")
-    pd.testing.assert_index_equal(actual, expected, exact=True)
+    _same(len(actual), len(expected), f"{path} length")
+    if isinstance(actual, pd.MultiIndex) and isinstance(expected, pd.MultiIndex):
+        for i, (a, b) in enumerate(zip(actual.levels, expected.levels, strict=True)):
+            _index(a, b, f"{path}.levels[{i}]")
+        for i, (c, d) in enumerate(zip(actual.codes, expected.codes, strict=True)):
+            _array(np.asarray(c), np.asarray(d), f"{path}.codes[{i}]")
+        return
+    if isinstance(expected, pd.RangeIndex):
+        for part in ("start", "stop", "step"):
+            _same(getattr(actual, part), getattr(expected, part), f"{path}.{part}")
+    _same(getattr(actual, "freq", None), getattr(expected, "freq", None), f"{path}.freq")
+    _column(actual.to_series(), expected.to_series(), path)
 
 
 _TESTS: list[tuple[type, Any]] = [

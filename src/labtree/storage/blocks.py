@@ -1,0 +1,77 @@
+"""Arrays of dask, written block by block and never whole in memory."""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from xarray.core.variable import Variable
+
+from labtree.storage import codecs
+
+__all__ = ["is_dask", "write_blocks"]
+
+
+def is_dask(variable: Variable) -> bool:
+    """Say whether a variable is computed by dask."""
+    # Cheaper than Variable.chunks, which asks whether any array is like dask's.
+    return hasattr(variable._data, "__dask_graph__")
+
+
+def write_blocks(
+    array: Any, shape: tuple[int, ...], write_at: Callable[[int, np.ndarray], None]
+) -> None:
+    """Compute an array of dask and write its blocks, as many at a time as dask wants.
+
+    Parameters
+    ----------
+    array
+        Of a dtype that :func:`labtree.storage.codecs.view_spec` knows.
+    shape
+        Of the plain array that is written for it.
+    write_at
+        Called by several threads with an offset in bytes and what to write there.
+    """
+    import dask.array
+    import dask.base
+
+    dask_: Any = dask  # which has types for some of this only
+    target = _Target(shape, write_at)
+    scheduler = dask_.base.get_scheduler(collections=[array])
+    if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
+        # An open file cannot travel to other processes: the blocks come here instead.
+        array = array.persist()
+        for key in dask_.array.core.slices_from_chunks(array.chunks):
+            target[key] = array[key].compute()
+    else:
+        dask_.array.store(array, target, lock=False)
+
+
+class _Target:
+    """What dask stores into: takes a block and puts its rows where they belong."""
+
+    def __init__(self, shape: tuple[int, ...], write_at: Callable[[int, np.ndarray], None]):
+        self._shape, self._write_at = shape, write_at
+
+    def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
+        plain = codecs.encode_block(np.asarray(block))
+        if plain.size:
+            for offset, run in _runs(plain, [part.start for part in key], self._shape):
+                self._write_at(offset, run)
+
+
+def _runs(
+    block: np.ndarray, starts: list[int], shape: tuple[int, ...]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Give the parts of a block that are contiguous in the whole, and where they begin."""
+    starts = [*starts, *(0 for _ in range(len(shape) - len(starts)))]
+    strides = [block.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    split = len(shape)
+    while split > 0 and block.shape[split - 1] == shape[split - 1]:
+        split -= 1
+    split = max(0, split - 1)  # this axis too lies in one piece, though only a part of it
+    base = sum(start * stride for start, stride in zip(starts, strides, strict=True))
+    for places in product(*(range(size) for size in block.shape[:split])):
+        here = sum(place * stride for place, stride in zip(places, strides, strict=False))
+        yield base + here, block[places]

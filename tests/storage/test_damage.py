@@ -1,0 +1,342 @@
+"""Damaged and hostile files: an error that says so, or right data; no crash, no hang."""
+
+import faulthandler
+import json
+import multiprocessing
+import os
+import random
+import resource
+import struct
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+from labtree.errors import FormatError, LabtreeError
+from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage.catalogue import read_catalogue
+from labtree.testing.exactness import assert_same
+
+
+def _tree() -> xr.DataTree:
+    first = xr.Dataset(
+        {
+            "v": (("x", "y"), np.arange(6.0).reshape(2, 3), {"units": "Hz"}),
+            "text": ("y", np.array(["a", "bé", ""])),
+            "objects": ("y", np.array([None, (1, 2), "x"], object)),
+        },
+        coords={"x": [1.5, 2.5]},
+        attrs={"nested": {"a": 1}, "gain": 2.0},
+    )
+    return xr.DataTree.from_dict({"/ns/first": first, "/ns/second": xr.Dataset({"s": 5})})
+
+
+def _small() -> xr.DataTree:
+    values = {"v": ("x", [1.5, 2.5], {"units": "Hz"}), "t": ("y", np.array(["a", "bé"]))}
+    return xr.DataTree.from_dict({"/a": xr.Dataset(values, {"x": [1, 2]}, {"n": (1,)})})
+
+
+def _read(path) -> xr.DataTree:
+    tree = open_tree(path)
+    try:
+        return tree.map_over_datasets(lambda node: node.load())
+    finally:
+        close_tree(tree)
+
+
+def _in_child(function, *arguments, seconds=60):
+    """Return what a function returns in a forked process, which may crash or hang."""
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+
+    def run():
+        faulthandler.disable()
+        send.send(function(*arguments))
+
+    child = context.Process(target=run)
+    child.start()
+    send.close()  # so that a crash is heard at once
+    answered = receive.poll(seconds)
+    try:
+        result = receive.recv() if answered else None
+    except EOFError:
+        result = None
+    if not answered:
+        child.kill()
+    child.join()
+    assert answered, "it hangs"
+    assert child.exitcode == 0, "it crashed"
+    return result
+
+
+def _outcomes(path, versions, expected):
+    """Return how many versions of a file gave an error, and which gave other data."""
+    errors, wrong = 0, []
+    for name, data in versions:
+        path.write_bytes(data)
+        try:
+            assert_same(_read(path), expected)
+        except LabtreeError as error:
+            assert str(path) in str(error) or len(str(error)) > 20
+            errors += 1
+        except AssertionError as error:
+            wrong.append((name, str(error)))
+        except Exception as error:
+            wrong.append((name, repr(error)))
+    return errors, wrong
+
+
+def test_a_file_that_is_cut_short_anywhere(tmp_path):
+    path = tmp_path / "t.h5"
+    save_tree(_tree(), path)
+    data, expected = path.read_bytes(), _read(path)
+    text, values = struct.unpack("<8sIIIIQQ8x", data[-48:])[5:]
+    end = len(data) - 48 - text - values
+    sizes = {*range(0, 60), *range(end - 60, end), *range(60, len(data), 97)} - {len(data)}
+    lengths = sorted(sizes)
+    versions = [(length, data[:length]) for length in lengths]
+    errors, wrong = _in_child(_outcomes, path, versions, expected)
+    assert not wrong
+    # All of HDF5 is there from `end` on: only the catalogue is cut, so the file is walked.
+    assert errors == sum(length < end for length in lengths)
+
+
+def test_flipped_bits(tmp_path):
+    path = tmp_path / "t.h5"
+    save_tree(_small(), path)
+    data, expected = path.read_bytes(), _read(path)
+    rng = random.Random(7)
+
+    def flipped():
+        for _ in range(2000):
+            place, bit = rng.randrange(len(data)), rng.randrange(8)
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << bit
+            yield (place, bit), bytes(damaged)
+
+    errors, wrong = _in_child(_outcomes, path, flipped(), expected)
+    assert not wrong
+    assert errors > 0  # those in the arrays
+
+
+def test_flipped_bits_of_a_file_without_catalogue(tmp_path, cut_catalogue):
+    path = tmp_path / "t.h5"
+    save_tree(_small(), path)
+    cut_catalogue(path)
+    data, expected = path.read_bytes(), _read(path)
+    rng = random.Random(8)
+
+    def flipped():
+        for _ in range(500):
+            damaged = bytearray(data)
+            damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            yield len(data), bytes(damaged)
+
+    _, wrong = _in_child(_outcomes, path, flipped(), expected)
+    # No checksum can tell that numbers are others; all else must be a clear error.
+    assert all("expected" in reason for _, reason in wrong), wrong
+
+
+def test_every_flip_in_an_array_is_noticed(tmp_path):
+    path = tmp_path / "t.h5"
+    values = np.arange(8.0)
+    save_tree(xr.DataTree(xr.Dataset({"v": ("x", values)})), path)
+    start = path.read_bytes().index(values.tobytes())
+    for place in range(start, start + values.nbytes):
+        with path.open("rb+") as file:
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 16]))
+        tree = open_tree(path)
+        with pytest.raises(FormatError, match=r"t.h5: v is damaged: its bytes do not match"):
+            tree["v"].load()
+        assert tree["v"][0].shape == ()  # a part is given without the whole being read
+        close_tree(tree)
+        with path.open("rb+") as file:
+            file.seek(place)
+            file.write(bytes([byte]))
+    assert_same(_read(path)["v"].values, values)
+
+
+FOREIGN = {
+    "is an empty file, not a workspace": b"",
+    "is a zip archive": b"PK\3\4" + bytes(100),
+    "is a netCDF-3 file; open it with xarray.open_dataset": b"CDF\1" + bytes(100),
+    "is a JSON file; the workspace is the .h5 file beside it": b'{"a": 1}',
+    "is a gzip archive": b"\x1f\x8b" + bytes(9),
+    "is not a workspace: it begins with b'hello, w'": b"hello, world",
+    "cannot be read: .* cut short or damaged": b"\x89HDF\r\n\x1a\n" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("message", FOREIGN)
+def test_foreign_files(tmp_path, message):
+    (tmp_path / "x.h5").write_bytes(FOREIGN[message])
+    with pytest.raises(FormatError, match=message):
+        open_tree(tmp_path / "x.h5")
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file .*none.h5"):
+        open_tree(tmp_path / "none.h5")
+    with pytest.raises(FileNotFoundError, match=r"does not exist; make it with pathlib.Path\("):
+        save_tree(_tree(), tmp_path / "no" / "t.h5")
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+        save_tree(_tree(), tmp_path)
+
+
+def test_a_newer_version_is_named(tmp_path):
+    path = tmp_path / "t.h5"
+    save_tree(_tree(), path)
+    data = bytearray(path.read_bytes())
+    data[-40:-36] = struct.pack("<I", 7)
+    path.write_bytes(data)
+    with pytest.raises(
+        FormatError, match=r"format version 7; this labtree reads up to version 1. Update labtree"
+    ):
+        open_tree(path)
+
+
+def _with_catalogue(path, change):
+    """Write a catalogue that was changed, with checksums that are right."""
+    save_tree(_tree(), path)
+    data = path.read_bytes()
+    found = read_catalogue(path)
+    lines = found.text.split(b"\n")
+    records = [json.loads(line) for line in lines[1:]]
+    changed = change(records)
+    records = records if changed is None else changed
+    texts = [json.dumps(record, separators=(",", ":")).encode() for record in records]
+    text = b"\n".join([lines[0], *texts])
+    body = data[: len(data) - 48 - len(found.text) - len(found.values)]
+    checks = zlib.crc32(text), zlib.crc32(found.values), zlib.crc32(data[:48])
+    footer = struct.pack(
+        "<8sIIIIQQ8x", b"labtree\n", 1, *checks, len(text), len(found.values)
+    )
+    path.write_bytes(body + found.values + text + footer)
+
+
+def _column(records, name="v"):
+    (record,) = [record for record in records if record["path"][-1:] == ["first"]]
+    (variable,) = [variable for variable in record["variables"] if variable[0] == name]
+    return variable, variable[4][0]
+
+
+def _set(place, value, name="v"):
+    def change(records):
+        _column(records, name)[1][place] = value
+
+    return change
+
+
+def _spec(spec, name="text"):
+    def change(records):
+        _column(records, name)[0][2] = spec
+
+    return change
+
+
+HOSTILE = {
+    "offset outside": (_set(3, 10**9), "first/v cannot be there"),
+    "offset negative": (_set(3, -8), "first/v cannot be there"),
+    "offset no number": (_set(3, "8"), "'8'|cannot be there"),
+    "shape gigantic": (_set(2, [2**40, 2**20]), "first/v cannot be there: float64 of shape"),
+    "shape beyond all": (_set(2, [0, 2**70]), "no array has the shape"),
+    "shape negative": (_set(2, [-2, -3]), "first/v cannot be there"),
+    "shape of others": (_set(2, [3, 2]), "contradicts itself"),
+    "shape with a float": (_set(2, [2.0, 3]), "cannot be there"),
+    "objects": (_set(1, "O"), "'O' is no dtype of a plain array"),
+    "no dtype": (_set(1, "zz"), "'zz' is no dtype of a plain array"),
+    "fields": (_set(1, "f8,f8"), "'f8,f8' is no dtype of a plain array"),
+    "text of gigabytes": (_set(1, "S4000000000"), "is no dtype of a plain array"),
+    "codec unknown": (_spec({"codec": "pickle"}), "unknown codec 'pickle'; known are"),
+    "codec of objects": (_spec({"codec": "view", "dtype": "O"}), "is not what .* reads"),
+    "codec too wide": (_spec({"codec": "utf8", "dtype": "<U400000000"}), "is not what"),
+    "codec too wide for bytes": (_spec({"codec": "view", "dtype": "V900000000"}), "is not what"),
+    "codec without a part": (
+        _spec({"codec": "text", "dtype": "O", "form": "joined", "elements": "str"}),
+        "contradicts itself",
+    ),
+    "no root": (lambda records: records[1:], "contradicts itself"),
+    "no parent": (lambda records: [records[0], records[2]], "contradicts itself"),
+    "twice": (lambda records: [*records, records[-1]], "twice, or at all, a node 'ns/second'"),
+    "a slash": (lambda records: records[-1].update(path=["ns", "a/b"]), "a node 'ns/a/b'"),
+    "a name that is none": (lambda records: records[-1].update(path=["ns", 5]), "a node 'ns/5'"),
+    "no record": (lambda records: [5], "contradicts itself"),
+    "nothing": (lambda records: [], "contradicts itself"),
+    "attribute unknown": (
+        lambda records: records[0].update(attrs={"a": {"$evil": 1}}),
+        r"unknown value '\$evil': written by a newer labtree, or damaged",
+    ),
+    "attribute array of objects": (
+        lambda records: records[0].update(attrs={"a": {"$array": ["O", [1], "AAAAAAAAAAA="]}}),
+        "contradicts itself",
+    ),
+    "attribute gigantic": (
+        lambda records: records[0].update(attrs={"a": {"$objects": [[2**40], []]}}),
+        "0 objects do not fill an array of shape",
+    ),
+    "attribute gigantic array": (
+        lambda records: records[0].update(attrs={"a": {"$array": ["<f8", [2**40], ""]}}),
+        "contradicts itself",
+    ),
+}
+
+
+def _attempt(path):
+    limit = 3 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        _read(path)
+    except FormatError as error:
+        return str(error)
+    return "nothing was wrong"
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_catalogues(tmp_path, case):
+    change, message = HOSTILE[case]
+    _with_catalogue(tmp_path / "t.h5", change)
+    with pytest.raises(FormatError, match=message):
+        raise FormatError(_in_child(_attempt, tmp_path / "t.h5"))
+
+
+def test_names_that_look_like_paths_stay_names(tmp_path):
+    _with_catalogue(tmp_path / "t.h5", lambda records: records[-1].update(path=["ns", ".."]))
+    tree = open_tree(tmp_path / "t.h5")
+    assert list(tree.children["ns"].children) == ["first", ".."]
+    close_tree(tree)
+    assert os.listdir(tmp_path) == ["t.h5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labtree_attrs", "{"),
+        ("labtree_attrs", "[1]"),
+        ("labtree_attrs", '{"a":{"$evil":1}}'),
+        ("labtree_attrs", "[" * 100_000),
+        ("labtree_layout", "5"),
+        ("labtree_layout", '{"multiindexes":5}'),
+        ("labtree_codec", '{"codec":"view","dtype":"O"}'),
+        ("labtree_codec", '{"codec":"utf8","dtype":"<U400000000"}'),
+        ("labtree_codec", "null"),
+    ],
+)
+def test_hostile_attributes(tmp_path, name, value):
+    path = tmp_path / "t.h5"
+    save_tree(_tree(), path)
+    with h5py.File(path, "r+") as file:
+        owner = file["ns/first/text"] if name == "labtree_codec" else file["ns/first"]
+        if name in owner.attrs:
+            del owner.attrs[name]
+        owner.attrs.create(name, value, dtype=h5py.string_dtype())
+    message = _in_child(_attempt, path)
+    if value != "null":
+        assert str(path) in message
+        assert any(
+            text in message for text in ("cannot be read", "contradicts itself", "is not what")
+        )

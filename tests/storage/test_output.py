@@ -1,0 +1,178 @@
+"""A disk that is full: OSError, the old file stays, nothing is left, the process goes on."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage.output import Output
+from labtree.storage.scratch import put_dataset
+from labtree.storage.sources import ScratchSource
+
+
+def _tree(items: int, values: int) -> xr.DataTree:
+    dataset = xr.Dataset({"data": ("x", np.arange(float(values)))}, attrs={"text": "x" * 3000})
+    return xr.DataTree.from_dict({f"/ns/i{i}": dataset for i in range(items)})
+
+
+def _dask_tree() -> xr.DataTree:
+    return xr.DataTree(xr.Dataset({"v": ("x", np.arange(1e5))}).chunk(x=1000))
+
+
+@pytest.fixture
+def limited():
+    """Give a function that limits the size of files of this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 700, 5000, 20_000, 100_000, 300_000, 380_000])
+@pytest.mark.parametrize("kind", ["one large", "many small", "both", "dask"])
+def test_files_that_may_not_grow(tmp_path, limited, limit, kind):
+    path = tmp_path / "t.h5"
+    save_tree(_tree(1, 10), path)
+    old = path.read_bytes()
+    tree = {
+        "one large": lambda: _tree(1, 100_000),
+        "many small": lambda: _tree(120, 10),
+        "both": lambda: _tree(60, 1000),
+        "dask": _dask_tree,
+    }[kind]()
+    open_files = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    limited(limit)
+    with pytest.raises(OSError, match="File too large") as caught:
+        save_tree(tree, path)
+    limited(resource.RLIM_INFINITY)
+    assert caught.value.errno == errno.EFBIG
+    assert ".t.h5." in caught.value.filename
+    assert os.listdir(tmp_path) == ["t.h5"]
+    assert path.read_bytes() == old
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == open_files
+    save_tree(tree, path)
+    opened = open_tree(path)
+    close_tree(opened)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Give the folder of a file system of 400 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        done = None
+    if done is None or done.returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("filled", [0, 300_000, 398_000])
+def test_a_disk_that_fills_up_in_a_process_that_ends_well(small_disk, filled):
+    program = textwrap.dedent(
+        """
+        import os, sys
+        import numpy as np, xarray as xr
+        from pathlib import Path
+        from labtree.storage import open_tree, save_tree
+        folder, filled = Path(sys.argv[1]), int(sys.argv[2])
+        small = {"data": ("x", np.arange(10.0))}
+        save_tree(xr.DataTree(xr.Dataset(small)), folder / "t.h5")
+        old = (folder / "t.h5").read_bytes()
+        (folder / "other").write_bytes(bytes(max(0, filled - 40_000)))
+        for items, values in ((1, 100_000), (300, 10), (60, 1000)):
+            dataset = xr.Dataset({"d": ("x", np.arange(float(values)))}, attrs={"t": "x" * 3000})
+            tree = xr.DataTree.from_dict({f"/ns/i{i}": dataset for i in range(items)})
+            try:
+                save_tree(tree, folder / "t.h5")
+                print("saved")
+            except OSError as error:
+                print(error.errno, sorted(os.listdir(folder)))
+            assert (folder / "t.h5").read_bytes() == old
+        open_tree(folder / "t.h5")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(small_disk), str(filled)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [f"{errno.ENOSPC} ['other', 't.h5']"] * 3
+
+
+def test_a_scratch_file_that_cannot_grow(tmp_path, limited):
+    scratch = ScratchSource(str(tmp_path))
+    kept = put_dataset(xr.Dataset({"v": ("x", np.arange(100.0))}), scratch, "a")
+    size = scratch.size
+    limited(10_000)
+    for dataset in (
+        xr.Dataset({"v": ("x", np.arange(10_000.0))}),
+        xr.Dataset({"a": ("x", np.arange(900.0)), "v": ("x", np.arange(900.0))}),
+        xr.Dataset({"v": ("x", np.arange(10_000.0))}).chunk(x=100),
+    ):
+        with pytest.raises(OSError, match="File too large"):
+            put_dataset(dataset, scratch, "b")
+        assert scratch.size == size
+    limited(resource.RLIM_INFINITY)
+    assert kept["v"].values.tolist() == list(range(100))
+    scratch.close()
+
+
+def test_what_hdf5_wrote_in_vain_is_told_when_the_file_is_closed(tmp_path, limited):
+    output = Output(tmp_path / "f")
+    output.seek(0)
+    assert output.write(b"abc") == 3
+    limited(4)
+    output.seek(3)
+    assert output.write(memoryview(b"defg")) == 4  # HDF5 is told that all is well
+    assert output.tell() == 7
+    assert output.write(b"more") == 4
+    assert output.truncate(100) == 100
+    with pytest.raises(OSError, match="File too large"):
+        output.check()
+    with pytest.raises(OSError, match="File too large"):
+        output.write_at(0, np.zeros(1))
+    with pytest.raises(OSError, match="File too large"):
+        output.close()
+    with pytest.raises(FileExistsError):
+        Output(tmp_path / "f")
+
+
+def test_a_file_that_was_given_up_takes_nothing_more(tmp_path):
+    output = Output(tmp_path / "f")
+    output.abandon()
+    output.seek(0)
+    output.write(b"abc")
+    assert (tmp_path / "f").read_bytes() == b""
+    with pytest.raises(OSError, match="the file was given up"):
+        output.close()
+
+
+def test_an_interrupt_inside_hdf5_arrives_afterwards(tmp_path, monkeypatch):
+    written = []
+
+    def interrupted(file, lock, view, offset):
+        written.append(offset)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labtree.storage.output.write_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_tree(xr.DataTree(xr.Dataset(attrs={"a": 1})), tmp_path / "t.h5")
+    assert written == [written[0]]
+    assert os.listdir(tmp_path) == []
