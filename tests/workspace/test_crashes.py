@@ -14,6 +14,7 @@ import pytest
 import labtree
 from labtree.testing.exactness import assert_same
 
+FDS = Path("/proc/self/fd")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
@@ -181,7 +182,7 @@ def test_the_process_lives_on_after_a_full_disk(tmp_path):
     tree = labtree.create_workspace()
     fill(tree, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    files = len(list(FDS.iterdir())) if FDS.is_dir() else None
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     try:
         with pytest.raises(OSError, match="File too large") as error:
@@ -190,7 +191,7 @@ def test_the_process_lives_on_after_a_full_disk(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "while writing /rec1/" in error.value.__notes__[0]
     if files is not None:
-        assert len(os.listdir("/proc/self/fd")) == files
+        assert len(list(FDS.iterdir())) == files
     assert list(tmp_path.iterdir()) == []
     assert whole(tree.ws.save(tmp_path / "study")) == 1
 

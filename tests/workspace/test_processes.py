@@ -94,7 +94,8 @@ def test_of_those_who_opened_the_same_file_one_wins_and_the_others_are_told(tmp_
         try:
             tree.ws.save()
         except labtree.WorkspaceError as error:
-            assert "was changed by another process" in str(error)
+            if "was changed by another process" not in str(error):
+                raise
             tree.ws.save(tmp_path / f"kept{number}")
             return "told"
         return "saved"

@@ -207,6 +207,10 @@ def build_tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.Dat
     return nodes[()]
 
 
+def _is_name(part: object) -> bool:
+    return isinstance(part, str) and part != "" and "/" not in part
+
+
 @contextlib.contextmanager
 def _collection_paused() -> Iterator[None]:
     """Keep the garbage collector from searching the many new objects, none of them garbage."""
