@@ -32,6 +32,7 @@ _HOMES: dict[str, str] = {
     "iter_target_windows": "labtree.recording.targets",
     "labeled_windows": "labtree.recording.windows",
     "open_session": "labtree.recording.session",
+    "recording": "labtree.recording",
     "split_sessions_by_stream": "labtree.recording.session",
     "target_windows": "labtree.recording.targets",
 }
