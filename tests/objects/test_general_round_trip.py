@@ -139,7 +139,9 @@ def test_pandas_and_numpy_parts_that_are_refused():
         registry.encode(frame)
     with pytest.raises(TypeError, match=r"cannot keep a .*Special exactly"):
         registry.encode(type("Special", (pd.DataFrame,), {})({"x": [1]}))
-    with pytest.raises(TypeError, match=r"obj: cannot keep a numpy.rec.recarray|cannot keep a numpy.recarray"):
+    with pytest.raises(
+        TypeError, match=r"obj: cannot keep a numpy.rec.recarray|cannot keep a numpy.recarray"
+    ):
         registry.encode(np.zeros(1, [("a", "i4")]).view(np.recarray))
     with pytest.raises(TypeError, match=r"missing value of its own"):
         registry.encode(np.array(["a"], np.dtypes.StringDType(na_object=None)))

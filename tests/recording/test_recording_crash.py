@@ -332,6 +332,17 @@ def test_something_else_in_the_place_of_a_segment(dead):
         labtree.open_session(dead)
 
 
+def test_a_journal_that_lacks_a_folder(dead):
+    import shutil
+
+    shutil.rmtree(dead / "journal" / "labels")
+    with pytest.raises(labtree.FormatError, match=r"damaged, .*labels is missing"):
+        labtree.open_session(dead)
+    with pytest.raises(RecordingWriteError, match="cannot be finished, nothing is lost"):
+        recover(dead)
+    assert (dead / "journal" / "streams" / "emg").is_dir()
+
+
 def test_recover_interrupted_at_every_write(dead, tmp_path_factory, monkeypatch):
     """Stop `recover` before each of its calls that change the disk; run it again."""
     import shutil

@@ -223,10 +223,6 @@ def _collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _is_name(part: object) -> bool:
-    return isinstance(part, str) and part != "" and "/" not in part
-
-
 class _Closer:
     """Closes what a tree reads from; the tree's copies and pickles have nothing to close."""
 
