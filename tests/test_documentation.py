@@ -20,7 +20,7 @@ def test_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, c
     with warnings.catch_warnings(), labtree.use_workspace(None):
         warnings.simplefilter("error")
         for block in BLOCK.findall(page.read_text(encoding="utf-8")):
-            exec(compile(block, str(page), "exec"), namespace)
+            exec(compile(block, f"<{page.name}>", "exec"), namespace)
     labtree.use_workspace(None)
 
 

@@ -597,7 +597,9 @@ def test_alignment_errors() -> None:
     trials = make_trials(60)
     df = trials_to_frame(trials)
     edges = make_ttl_edges(trials)
-    with pytest.raises(TrialTableError, match="no edges on line 9; there are edges on: 4"):
+    with pytest.raises(
+        TrialTableError, match="no edges on line 9; write line=, there are edges on: 4"
+    ):
         align_trials(df, edges, line=9)
     with pytest.raises(KeyError, match="'line'"):
         align_trials(df, edges.drop(columns="line"), line=4)
@@ -609,6 +611,10 @@ def test_alignment_errors() -> None:
     scattered = pd.DataFrame({"time": random.uniform(0, 1e4, 30), "value": range(30)})
     with pytest.raises(TrialTableError, match="expected more than half"):
         fit_clock(scattered, scattered.assign(time=random.uniform(0, 1e4, 30)))
+    two = pd.concat([edges, edges.assign(line=7)])
+    with pytest.raises(TrialTableError, match="there are edges on: 4, 7"):
+        align_trials(df, two)
+    pd.testing.assert_frame_equal(align_trials(df, edges)[0], align_trials(df, two, line=4)[0])
     renamed = edges.rename(columns={"timestamp": "timestamps"})
     pd.testing.assert_frame_equal(
         align_trials(df, renamed, line=4)[0],

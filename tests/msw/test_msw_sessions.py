@@ -490,6 +490,29 @@ def test_a_log_that_disagrees_restores_nothing(tmp_path: Path) -> None:
     assert any("20 finished trials" in text for text in validate_session(folder).issues)
 
 
+@pytest.mark.parametrize("clock", ["trial", "session"])
+@pytest.mark.parametrize("left", ["nothing", "garbage", "one cut line", "the header"])
+def test_a_log_alone_gives_what_it_has(tmp_path: Path, clock: Any, left: str) -> None:
+    trials = make_trials(20, clock=clock)
+    folder = write_session(tmp_path, trials=trials)
+    whole = load_session(folder).df
+    path = next(folder.glob("*.jsonl"))
+    if left == "nothing":
+        path.unlink()
+    else:
+        path.write_bytes(b"\x01garbage\n" if left == "garbage" else path.read_bytes()[:90])
+    if left == "the header":
+        path.write_bytes(path.read_bytes()[:26])
+    with pytest.warns(DamageWarning, match="20 trials restored from the log, for want of"):
+        df = load_session(folder).df
+    assert df["restored_from_log"].all()
+    ours, theirs = df.msw.states("session"), whole.msw.states("session")
+    ours, theirs = ours.astype({"state": str}), theirs.astype({"state": str})
+    pd.testing.assert_frame_equal(ours, theirs, atol=2e-4)
+    with pytest.warns(DamageWarning):
+        assert len(load_session(folder, nested=True).df) == 20
+
+
 # --- models -----------------------------------------------------------------------------
 
 
@@ -534,6 +557,8 @@ def test_fields_and_dict(tmp_path: Path) -> None:
     assert session.acquisition_dir == session.session_dir
     with pytest.raises(ValueError, match="artifact_format"):
         session.artifact_format = "other"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="expected a DataFrame or None, found a list"):
+        session.df = []
     with pytest.raises(ValueError, match="extra"):
         MswSession(**session.to_dict(), extra=1)
     renamed = load_session(session.session_dir, acquisition_name="x", acquisition_dir=tmp_path)
@@ -578,6 +603,14 @@ def test_filters_open_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(load_subject(base, since="2026-05-14T14:31", until="2026-05-14")) == 0
     with pytest.raises(FormatError, match="write it as '2026-05-14'"):
         load_subject(base, since="14.5.2026")
+
+
+def test_links_give_no_session_twice(tmp_path: Path) -> None:
+    folder = study(tmp_path) / "m01"
+    (folder / "loop").symlink_to(folder)
+    (folder / "again").symlink_to(next(folder.glob("*/*")))
+    (folder / "nowhere").symlink_to(tmp_path / "gone")
+    assert len(load_subject(folder)) == 6
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -735,7 +768,7 @@ def test_a_pickle_of_the_nested_layout(tmp_path: Path) -> None:
 
 
 def test_a_hostile_pickle_beside_good_trials_is_never_opened(tmp_path: Path) -> None:
-    folder = write_session(tmp_path)
+    folder = write_session(tmp_path, with_log=False)
     bomb = b"cposix\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
     (folder / f"{folder.name}.msw.df.pkl").write_bytes(bomb)
     with warnings.catch_warnings():

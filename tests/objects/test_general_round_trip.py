@@ -1,4 +1,4 @@
-"""Every general kind comes back to the last bit: from memory, a file, a file without catalogue."""
+"""Every general kind comes back to the last bit: from memory, a file, a walked file."""
 
 import enum
 from collections import OrderedDict, namedtuple

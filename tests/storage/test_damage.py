@@ -3,7 +3,6 @@
 import faulthandler
 import json
 import multiprocessing
-import os
 import random
 import resource
 import struct
@@ -79,8 +78,7 @@ def _outcomes(path, versions, expected):
         try:
             assert_same(_read(path), expected)
         except LabtreeError as error:
-            assert str(path) in str(error) or len(str(error)) > 20
-            errors += 1
+            errors += str(path) in str(error)
         except AssertionError as error:
             wrong.append((name, str(error)))
         except Exception as error:
@@ -180,7 +178,7 @@ def test_foreign_files(tmp_path, message):
 
 
 def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no file .*none.h5"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none.h5"):
         open_tree(tmp_path / "none.h5")
     with pytest.raises(FileNotFoundError, match=r"does not exist; make it with pathlib.Path\("):
         save_tree(_tree(), tmp_path / "no" / "t.h5")
@@ -314,7 +312,7 @@ def test_names_that_look_like_paths_stay_names(tmp_path):
     tree = open_tree(tmp_path / "t.h5")
     assert list(tree.children["ns"].children) == ["first", ".."]
     close_tree(tree)
-    assert os.listdir(tmp_path) == ["t.h5"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.h5"]
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ class MswAccessor:
         self,
         events: pd.DataFrame,
         *,
-        line: int | str,
+        line: int | str | None = None,
         timestamp_column: str | None = None,
         max_residual_s: float = 0.005,
     ) -> pd.DataFrame:
@@ -250,8 +250,8 @@ class MswAccessor:
         ----------
         events : pandas.DataFrame
             Edges: ``line``, ``state`` (above 0: HIGH), ``timestamp`` or ``timestamps`` (s).
-        line : int or str
-            Which line the barcodes are on.
+        line : int or str, optional
+            Which line the barcodes are on; needed if there are edges on several.
         timestamp_column : str, optional
             The name of the times' column, if it is another.
         max_residual_s : float

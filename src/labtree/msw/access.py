@@ -140,6 +140,8 @@ def _long(
     kinds = pd.Categorical.from_codes(
         codes, categories=pd.Index(list(ragged.names), dtype=object)
     )
+    # Else the segments of barcodes would crowd every table of the task's own states.
+    kinds = kinds.remove_unused_categories()
     labels = frame["trial"].to_numpy() if "trial" in frame else trials
     columns = {"trial": labels[rows], which: kinds}
     columns["visit" if which == "state" else "occurrence"] = number

@@ -10,8 +10,8 @@ import pandas as pd
 
 from labtree.errors import FormatError
 from labtree.msw.errors import MissingFileError
-from labtree.msw.frames import START, trials_to_frame
-from labtree.msw.log import recover_from_log
+from labtree.msw.frames import RESTORED, START, trials_to_frame
+from labtree.msw.log import read_log, recover_from_log
 from labtree.msw.merge import concat_trials
 from labtree.msw.models import ArtifactFormat
 from labtree.msw.names import parse_acquisition_basename
@@ -305,7 +305,23 @@ def _read_trials(contents: Contents, folder: Path, names: list[str], nested: boo
         return
     path = _one(contents, folder, _preferred(names, _JSONL) or _preferred(names, _PICKLES))
     frame = None if path is None else _attempt(contents, read, path)
+    if (frame is None or not len(frame)) and len(log) == 1:
+        frame = _attempt(
+            contents, lambda path: _frame_of_log(contents, path, nested), folder / log[0]
+        )
     contents.frame = frame if frame is not None and len(frame) else None
+
+
+def _frame_of_log(contents: Contents, path: Path, nested: bool) -> pd.DataFrame | None:
+    """Give what the log has of all trials, where there is no trial file to be read."""
+    trials = [trial | {RESTORED: True} for trial in read_log(path)]
+    if not trials:
+        return None
+    contents.notes.append(
+        f"{path}: {len(trials)} trials restored from the log, for want of a trial file; it "
+        "has states, events, starts and ends, and no more"
+    )
+    return nested_frame(trials) if nested else trials_to_frame(trials)
 
 
 def _preferred(names: list[str], endings: tuple[str, ...]) -> list[str]:

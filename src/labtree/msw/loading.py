@@ -168,6 +168,7 @@ def to_session(folder: Path, contents: Contents) -> MswSession:
 def load_acquisition(
     container: str | Path,
     *,
+    subject: str | None = None,
     task: str | None = None,
     since: str | date | None = None,
     until: str | date | None = None,
@@ -179,7 +180,7 @@ def load_acquisition(
     ----------
     container : path
         A container's folder, or a session's own.
-    task, since, until, workers
+    subject, task, since, until, workers
         As in `load_subject`.
 
     Returns
@@ -196,8 +197,9 @@ def load_acquisition(
         It holds no session.
     """
     folder = _existing(Path(container))
+    wanted = _Filter(subject, task, since, until)
     if is_session_folder(folder):
-        return _load_all([folder], {}, _Filter(None, task, since, until), workers)
+        return _load_all([folder], {}, wanted, workers)
     listed, told = list_acquisitions(folder)
     failed: dict[Path, Exception] = {
         folder / item.basename: MissingFileError(
@@ -211,7 +213,7 @@ def load_acquisition(
     ]
     if not found and not failed:
         raise FormatError(f"{folder}: no session in it; expected a container's folder")
-    return _load_all(found, failed, _Filter(None, task, since, until), workers, told)
+    return _load_all(found, failed, wanted, workers, told)
 
 
 def load_subject(
@@ -252,7 +254,7 @@ def load_subject(
         It holds no session.
     """
     top = _existing(Path(folder))
-    found = _find_sessions(top, _DEPTH)
+    found = _find_sessions(top, _DEPTH, set())
     if not found:
         raise FormatError(
             f"{top}: no session in it, {_DEPTH} folders deep; expected a subject's folder"
@@ -267,13 +269,18 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _find_sessions(folder: Path, depth: int) -> list[Path]:
+def _find_sessions(folder: Path, depth: int, seen: set[Path]) -> list[Path]:
+    # Links may lead back up, or to the same session twice.
+    real = folder.resolve()
+    if real in seen:
+        return []
+    seen.add(real)
     if is_session_folder(folder):
         return [folder]
     if depth == 0:
         return []
     inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    return [found for path in inside for found in _find_sessions(path, depth - 1)]
+    return [found for path in inside for found in _find_sessions(path, depth - 1, seen)]
 
 
 class _Filter:

@@ -242,7 +242,7 @@ def align_trials(
     frame: pd.DataFrame,
     events: pd.DataFrame,
     *,
-    line: int | str,
+    line: int | str | None = None,
     timestamp_column: str | None = None,
     max_residual_s: float = 0.005,
 ) -> tuple[pd.DataFrame, Alignment]:
@@ -255,8 +255,8 @@ def align_trials(
     events : pandas.DataFrame
         The edges that the ephys system recorded: ``line``, ``state`` (above 0: HIGH), and
         ``timestamp`` or ``timestamps`` in s.
-    line : int or str
-        Which line the barcodes are on.
+    line : int or str, optional
+        Which line the barcodes are on; needed if there are edges on several.
     timestamp_column : str, optional
         The name of the times' column, if it is another.
     max_residual_s : float
@@ -280,11 +280,14 @@ def align_trials(
         timestamp_column = "timestamps" if "timestamps" in events else "timestamp"
     for name in ("line", "state", timestamp_column):
         column_of(events, name)
+    lines = pd.unique(events["line"])
+    if line is None and len(lines) == 1:
+        line = lines[0]
     edges = events[events["line"] == line]
     if not len(edges):
-        lines = ", ".join(map(str, pd.unique(events["line"])))
+        known = ", ".join(map(str, lines)) or "none"
         raise TrialTableError(
-            f"no edges on line {line!r}; there are edges on: {lines or 'none'}"
+            f"no edges on line {line!r}; write line=, there are edges on: {known}"
         )
     codes = barcode_trials(frame)
     if not len(codes):

@@ -53,7 +53,16 @@ _Settings = Annotated[
     PlainSerializer(_to_json, when_used="json"),
     WithJsonSchema({"type": "object"}),
 ]
-_Frame = Annotated[Any, WithJsonSchema({"type": "null"})]
+
+
+def _is_frame(value: Any) -> Any:
+    if value is not None and not isinstance(value, pd.DataFrame):
+        raise ValueError(f"expected a DataFrame or None, found a {type(value).__name__}")
+    return value
+
+
+# Any, because type checkers do not know df.msw.
+_Frame = Annotated[Any, BeforeValidator(_is_frame), WithJsonSchema({"type": "null"})]
 
 
 class MswSession(BaseModel):

@@ -62,6 +62,8 @@ class StoredArray(BackendArray):
             raise FormatError(f"{self.blobs[0].name} cannot be decoded: {error}") from error
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        if isinstance(key, (indexing.BasicIndexer, indexing.OuterIndexer)):
+            return self._select(key.tuple)  # the adapter fails on empty slices backwards
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._select
         )

@@ -3,6 +3,7 @@
 import functools
 import math
 import zlib
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -115,18 +116,15 @@ class Blob:
         self, result: np.ndarray, start: int, axes: list[range | np.ndarray], strides: list[int]
     ) -> None:
         """Read what lies between the first and last row in blocks, and cut out the rest."""
-        rows = axes[0]
         tail = self.shape[len(self.shape) - len(axes) + 1 :]
-        count = max(1, min(len(rows), _BLOCK // max(1, strides[0] * _spread(rows))))
-        for first in range(0, len(rows), count):
-            block = rows[first : first + count]
+        for first, block in _batches(axes[0], _BLOCK // strides[0]):
             low, high = _bounds(block)
             data = self._bytes(start + low * strides[0], (high + 1 - low) * strides[0])
             piece = np.frombuffer(data, self.dtype).reshape(high + 1 - low, *tail)
             for axis, positions in reversed(list(enumerate([block, *axes[1:]]))):
                 shifted = _shift(positions, low if axis == 0 else 0)
                 piece = piece[(slice(None),) * axis + (shifted,)]
-            result[first : first + count] = piece
+            result[first : first + len(block)] = piece
 
     def __reduce__(self) -> Any:
         source, offset = self.place
@@ -205,10 +203,17 @@ def _bounds(positions: range | np.ndarray) -> tuple[int, int]:
     return int(positions.min()), int(positions.max())
 
 
-def _spread(positions: range | np.ndarray) -> int:
-    """Rows of the file for each row that is wanted."""
+def _batches(
+    positions: range | np.ndarray, most: int, first: int = 0
+) -> Iterator[tuple[int, range | np.ndarray]]:
+    """Cut positions into batches that lie within `most` rows, and say where each begins."""
     low, high = _bounds(positions)
-    return -(-(high + 1 - low) // len(positions))
+    if high - low < most or len(positions) == 1:
+        yield first, positions
+        return
+    half = len(positions) // 2
+    yield from _batches(positions[:half], most, first)
+    yield from _batches(positions[half:], most, first + half)
 
 
 def _shift(positions: range | np.ndarray, low: int) -> slice | np.ndarray:

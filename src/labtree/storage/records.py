@@ -21,6 +21,7 @@ from labtree.errors import FormatError, LabtreeError
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, lazy
 from labtree.storage.blobs import Blob
+from labtree.storage.blocks import is_dask
 
 __all__ = [
     "DatasetBuilder",
@@ -115,7 +116,8 @@ def check_dataset(dataset: xr.Dataset, path: str) -> None:
         if not isinstance(variable.dtype, np.dtype):
             variable_values(variable, where)
         elif variable.dtype.hasobject or variable.dtype.kind == "T":
-            codecs.encode(variable_values(variable, where), where)
+            here = variable.compute() if is_dask(variable) else variable
+            codecs.encode(variable_values(here, where), where)
 
 
 class DatasetBuilder:

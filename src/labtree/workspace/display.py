@@ -22,12 +22,16 @@ _VERBS = (
 )
 _OBJECT_VERBS = ".store(namespace, key)  .kind  .summary()  .validate()  .plot()"
 _STYLE = (
-    "<style>.labtree{font-size:13px;line-height:1.45}.labtree table{border-collapse:collapse;"
-    "margin:0 0 .4em 1em}.labtree td{text-align:left;padding:1px 12px 1px 0;vertical-align:top;"
-    "overflow-wrap:anywhere;background:none;border:none}.labtree .muted{opacity:.65}"
+    "<style>.labtree{font-size:13px;line-height:1.45;overflow-x:auto}"
+    ".labtree table{border-collapse:collapse;margin:0 0 .4em 1em;font-size:inherit;"
+    "color:inherit}"
+    ".labtree td{text-align:left;padding:1px 12px 1px 0;vertical-align:top;"
+    "white-space:nowrap;background:none;border:none}"
+    ".labtree td.text{white-space:normal;min-width:9em;overflow-wrap:anywhere}"
+    ".labtree .muted{opacity:.65}.labtree .note{font-style:italic}"
     ".labtree summary{cursor:pointer;overflow-wrap:anywhere}"
     ".labtree pre{white-space:pre-wrap;margin:.2em 0 0 1em;background:none;color:inherit}"
-    ".labtree .note{font-style:italic}</style>"
+    "</style>"
 )
 
 
@@ -70,9 +74,9 @@ def _about(info: dict[str, Any]) -> str:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, length: int = 40) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _header(root: xr.DataTree) -> tuple[str, str]:
@@ -112,11 +116,11 @@ def workspace_text(tree: xr.DataTree) -> str:
         for group in groups[:_SHOWN]:
             nodes = list(group.children.values())
             lines.append(f"{real_name(group)}/  ({_count(len(nodes), 'item')})")
-            rows = [_row(node) for node in nodes[:_SHOWN]]
-            widths = [min(30, max(map(len, column))) for column in zip(*rows, strict=True)]
+            rows = [[_short(cell) for cell in _row(node)] for node in nodes[:_SHOWN]]
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             for *cells, note in rows:
                 padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
-                lines.append(("    " + "  ".join([*padded, _short(note)])).rstrip())
+                lines.append(("    " + "  ".join([*padded, note])).rstrip())
             if len(nodes) > _SHOWN:
                 lines.append(f"    … {len(nodes) - _SHOWN} more")
         if len(groups) > _SHOWN:
@@ -130,7 +134,8 @@ def workspace_html(tree: xr.DataTree) -> str:
     with state_of(root).lock:
         title, about = _header(root)
         groups = list(root.children.values())
-        parts = [_group_html(group, len(groups) <= 3) for group in groups[:_SHOWN]]
+        few = sum(len(group.children) for group in groups) <= 2 * _SHOWN
+        parts = [_group_html(group, few) for group in groups[:_SHOWN]]
         if len(groups) > _SHOWN:
             more = _count(len(groups) - _SHOWN, "more namespace")
             parts.append(f'<div class="muted">… {more}</div>')
@@ -143,10 +148,10 @@ def _group_html(group: xr.DataTree, is_open: bool) -> str:
     nodes = list(group.children.values())
     rows = []
     for node in nodes[:_SHOWN]:
-        name, kind, about, size, when, note = (escape(cell) for cell in _row(node))
+        name, kind, about, size, when, note = (escape(_short(cell, 60)) for cell in _row(node))
         rows.append(
             f"<tr><td><b>{name}</b></td><td>{kind}</td><td>{about}</td><td>{size}</td>"
-            f'<td class="muted">{when}</td><td class="note">{note}</td></tr>'
+            f'<td class="muted">{when}</td><td class="text note">{note}</td></tr>'
         )
     if len(nodes) > _SHOWN:
         rows.append(f'<tr><td class="muted">… {len(nodes) - _SHOWN} more</td></tr>')
@@ -168,7 +173,7 @@ def object_text(obj: xr.Dataset | xr.DataArray) -> str:
 def object_html(obj: xr.Dataset | xr.DataArray) -> str:
     """Return what an object is, and what can be done with it, as HTML."""
     rows = "".join(
-        f"<tr><td>{escape(str(name))}</td><td>{escape(_short(value))}</td></tr>"
+        f"<tr><td>{escape(str(name))}</td><td class='text'>{escape(_short(value))}</td></tr>"
         for name, value in inspection.summary(obj).items()
     )
     head = f"<b>labtree {escape(inspection.kind(obj))}</b>"

@@ -1,0 +1,141 @@
+"""Arrays of dask are written block by block, and never whole in memory."""
+
+import threading
+import tracemalloc
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labtree.objects import registry
+from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage.blocks import write_blocks
+from labtree.storage.scratch import put_dataset
+from labtree.storage.sources import ScratchSource
+from labtree.testing.exactness import assert_same
+
+DTYPES = [
+    "f4",
+    ">i2",
+    "?",
+    "f2",
+    "c16",
+    "M8[ns]",
+    "m8[s]",
+    "S3",
+    "U2",
+    "i4,f8",
+    "O",
+    "longdouble",
+]
+
+
+@given(st.data())
+def test_blocks_come_to_their_place(data):
+    shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
+    dtype = data.draw(st.sampled_from(["i2", "c8", "S3"]))
+    array = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
+    chunks = tuple(data.draw(st.integers(1, size)) for size in shape)
+    extra = {"i2": (), "c8": (2,), "S3": (3,)}[array.dtype.str.lstrip("<|")]
+    written = bytearray(b"\xff" * array.nbytes)
+
+    def write_at(offset, run):
+        assert run.tobytes()
+        written[offset : offset + run.nbytes] = run.tobytes()
+
+    write_blocks(da.from_array(array, chunks=chunks), shape + extra, write_at)
+    assert bytes(written) == array.tobytes()
+
+
+@pytest.mark.parametrize("where", ["file", "scratch", "memory"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype(tmp_path, where, dtype):
+    raw = np.arange(60).reshape(6, 10)
+    values = raw.astype(dtype) if dtype != "i4,f8" else np.zeros((6, 10), dtype)
+    if dtype == "i4,f8":
+        values["f0"] = raw
+    dataset = xr.Dataset({"v": (("x", "y"), values)}, {"x": np.arange(6)}, {"a": 1})
+    chunked = dataset.chunk(x=4, y=3)
+    if where == "file":
+        save_tree(xr.DataTree(chunked), tmp_path / "t.h5")
+        tree = open_tree(tmp_path / "t.h5")
+        assert_same(tree.to_dataset().load(), dataset)
+        close_tree(tree)
+    elif where == "scratch":
+        scratch = ScratchSource()
+        assert_same(put_dataset(chunked, scratch, "a").load(), dataset)
+        scratch.close()
+    else:
+        kind, encoded = registry.encode(chunked)
+        assert encoded["v"].chunks is not None
+        assert_same(registry.decode(kind, encoded), dataset)
+    assert chunked["v"].chunks is not None
+
+
+@pytest.mark.parametrize("where", ["file", "scratch"])
+@pytest.mark.parametrize("dtype", ["f8", "c16", "?"])
+def test_memory_stays_at_a_few_blocks(tmp_path, where, dtype):
+    block, count = 200_000, 60
+    alive, most, lock = set(), [0], threading.Lock()
+
+    def make(block_info=None):
+        place = block_info[None]["array-location"][0][0]
+        with lock:
+            alive.add(place)
+            most[0] = max(most[0], len(alive))
+        return np.full(block, place % 7, dtype)
+
+    array = da.map_blocks(make, chunks=((block,) * count,), dtype=dtype)
+    dataset = xr.Dataset({"v": ("x", array)})
+    scratch = ScratchSource()
+    with dask.config.set(scheduler="threads", num_workers=2):
+        tracemalloc.start()
+        if where == "file":
+            save_tree(xr.DataTree(dataset), tmp_path / "t.h5")
+        else:
+            put = put_dataset(dataset, scratch, "a")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert most[0] == count
+    assert peak < 12 * block * np.dtype(dtype).itemsize + 2_000_000
+    if where == "file":
+        tree = open_tree(tmp_path / "t.h5")
+        found = tree["v"]
+    else:
+        tree, found = None, put["v"]
+    expected = (np.arange(count) * block % 7).astype(dtype)
+    assert_same(found[::block].values, expected)
+    assert_same(found[block - 1 :: block].values, expected)
+    if tree is not None:
+        close_tree(tree)
+    scratch.close()
+
+
+def test_an_error_in_a_block_keeps_the_old_file(tmp_path):
+    path = tmp_path / "t.h5"
+    save_tree(xr.DataTree(xr.Dataset({"v": 1})), path)
+    old = path.read_bytes()
+
+    def fail(block):
+        raise RuntimeError("no such luck")
+
+    array = da.zeros((10,), chunks=5).map_blocks(fail, dtype="f8", meta=np.zeros(0))
+    with pytest.raises(RuntimeError, match="no such luck"):
+        save_tree(xr.DataTree(xr.Dataset({"v": ("x", array)})), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.h5"]
+    assert path.read_bytes() == old
+
+
+def test_a_saved_file_feeds_dask_again(tmp_path):
+    values = np.arange(1000.0).reshape(10, 100)
+    save_tree(xr.DataTree(xr.Dataset({"v": (("x", "y"), values)})), tmp_path / "t.h5")
+    with open_tree(tmp_path / "t.h5") as tree:
+        chunked = tree.to_dataset().chunk(x=3)
+        assert float(chunked["v"].sum()) == values.sum()
+        save_tree(xr.DataTree(chunked * 2), tmp_path / "t.h5")
+    with open_tree(tmp_path / "t.h5") as tree:
+        assert_same(tree["v"].values, values * 2)
