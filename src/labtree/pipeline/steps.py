@@ -108,9 +108,9 @@ def code_hash(body: Callable[..., Any]) -> str:
     """Return a hash of a function's source without its docstring; comments do not count."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(body)))
-    except (OSError, TypeError, SyntaxError):
+        function = tree.body[0]
+    except Exception:  # no source, or not Python's: inspect raises whatever it meets there
         return ""
-    function = tree.body[0]
     if isinstance(function, ast.FunctionDef):
         function.decorator_list = []
         if ast.get_docstring(function) is not None:
