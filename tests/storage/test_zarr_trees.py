@@ -479,13 +479,13 @@ def test_a_missing_or_damaged_chunk_is_an_error(tmp_path):
     data = chunk.read_bytes()
     chunk.write_bytes(b"\7" + data[1:])
     tree = open_zarr_tree(path)
-    with pytest.raises(FormatError, match="n3/x.*damaged"):
+    with pytest.raises(FormatError, match=r"n3/x.*damaged"):
         tree["n3/x"].load()
     chunk.write_bytes(data[:-8])
-    with pytest.raises(FormatError, match="n3/x.*cut short"):
+    with pytest.raises(FormatError, match=r"n3/x.*cut short"):
         tree["n3/x"].load()
     chunk.unlink()
-    with pytest.raises(FormatError, match="n3/x.*missing"):
+    with pytest.raises(FormatError, match=r"n3/x.*missing"):
         tree["n3/x"][3].load()
     assert tree["n4/x"].values.tolist() == [1] * 50
 

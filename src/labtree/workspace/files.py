@@ -123,11 +123,11 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
                 finally:  # an interrupt in between must not make this file a stranger's
                     if target.exists() and identity(target) == known:
                         state.path, state.known, state.place = target, known, None
-        if written.moves:
-            source = FileSource(target, known)
-            source.hold()
-            written.relocate(source)
-            add_source(root, source)
+                if written.moves:
+                    source = FileSource(target, known)
+                    source.hold()  # before another saver can replace the file
+                    written.relocate(source)
+                    add_source(root, source)
     return target
 
 
