@@ -18,6 +18,12 @@ FDS = Path("/proc/self/fd")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """What a killed process handed to the system is not lost; only power cuts need fsync."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 def items(generation, count=12):
     """What generation `generation` of a workspace holds; sizes differ on purpose."""
     return {f"k{i}": np.full(500 + 3000 * (i % 3), generation * 100 + i) for i in range(count)}
@@ -65,11 +71,12 @@ def kill_after(child, seconds):
 def test_kill_during_saves_and_stores(tmp_path, sort):
     path = tmp_path / "study.h5"
     base = labtree.create_workspace()
-    started = time.perf_counter()
+    one_save = 0.1
     for _ in range(3):
+        started = time.perf_counter()
         fill(base, 0)
         base.ws.save(path)
-    one_save = (time.perf_counter() - started) / 3
+        one_save = min(one_save, time.perf_counter() - started)
     chance, before, new = random.Random(sort), 0, 0
 
     def work(generation):
@@ -84,7 +91,7 @@ def test_kill_during_saves_and_stores(tmp_path, sort):
 
     for number in range(1, 71):
         first = number * 1000
-        kill_after(in_child(lambda first=first: work(first)), chance.uniform(0, 4 * one_save))
+        kill_after(in_child(lambda first=first: work(first)), chance.uniform(0, 3 * one_save))
         found = whole(path)
         assert found == before or found >= first
         new += found != before
