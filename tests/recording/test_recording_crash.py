@@ -106,7 +106,7 @@ def kill_once(base, seed):
     said = b""
     while b"\n" not in said:
         said += os.read(read_end, 1000)
-    deadline = time.monotonic() + random.Random(seed).uniform(0, 0.04)
+    deadline = time.monotonic() + random.Random(seed).uniform(0, 0.025)
     os.set_blocking(read_end, False)
 
     def drain():
