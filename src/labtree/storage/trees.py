@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError, LabtreeError
+from labtree.errors import FormatError, LabtreeError, MissingFileError
 from labtree.storage import exact
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
 from labtree.storage.blobs import Blob, checked_blob, plain_dtype
@@ -83,7 +83,7 @@ def save_tree(tree: xr.DataTree, path: str | Path) -> None:
 def check_folder(path: Path) -> None:
     """Raise an error that says what is missing where `path` cannot be made."""
     if not path.parent.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: the folder {path.parent} does not exist; make it with "
             f"pathlib.Path({str(path.parent)!r}).mkdir(parents=True)"
         )
@@ -113,7 +113,7 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
     """Open a file and its catalogue, surely those of one and the same file."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise MissingFileError(f"there is no file {path}")
     for _ in range(100):
         try:
             source = FileSource(path)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5r, h5t
 
-from labtree.errors import FormatError
+from labtree.errors import ClosedError, FormatError
 from labtree.storage import codecs, exact
 from labtree.storage.attributes import read_attributes, read_native
 from labtree.storage.netcdf import NON_COORDINATE, read_users
@@ -40,7 +40,7 @@ class NetCDFSource:
         """The file, opened when first needed."""
         with self.lock:
             if self._closed:
-                raise ValueError(f"{self.name} was closed; open it again to read from it")
+                raise ClosedError(f"{self.name} was closed; open it again to read from it")
             if self._file is None:
                 self.check()
                 self._file = h5py.File(self.name, "r")
