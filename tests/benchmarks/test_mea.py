@@ -219,7 +219,7 @@ def naive_recording(truth):
             times = peaks[()]["Timestamp"][peaks[()]["IncludePeak"] == 1]
             amplitudes = peaks[()]["PeakAmplitude"][peaks[()]["IncludePeak"] == 1]
             rows = peaks[()][peaks[()]["IncludePeak"] == 1]
-            cutouts = [list(row)[3:] for row in rows]
+            cutouts = [list(row.item())[3:] for row in rows]
             source = sorter[name]["Source"][()]
             edges = np.arange(0, (-(-truth.duration_us // 100_000) + 1) * 1e5, 1e5)
             units[name] = {

@@ -81,7 +81,7 @@ def keys(size):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_part_is_what_numpy_gives(data):
     shape = tuple(data.draw(st.lists(st.integers(0, 7), max_size=3)))
@@ -98,7 +98,7 @@ def test_any_part_is_what_numpy_gives(data):
     assert np.array_equal(actual, expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_any_part_of_texts_is_what_numpy_gives(data):
     shape = tuple(data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=2)))

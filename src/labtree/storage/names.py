@@ -87,7 +87,10 @@ def decode_name(name: str) -> str:
     """
     if "%" not in name:
         return name
-    decoded = unquote(name, errors="surrogatepass")
+    try:
+        decoded = unquote(name, errors="surrogatepass")
+    except UnicodeDecodeError:
+        return name
     return decoded if encode_name(decoded) == name else name
 
 

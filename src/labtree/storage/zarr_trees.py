@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import FormatError
-from labtree.storage import codecs
+from labtree.storage.blobs import plain_dtype
 from labtree.storage.catalogue import Catalogue
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.trees import build_tree
@@ -239,8 +239,8 @@ def read_nodes(opened: Opened) -> xr.DataTree:
 
 
 def read_node(opened: Opened, path: list[str]) -> xr.Dataset | None:
-    """Return the lazy dataset of one node, or None; the others are not looked at."""
-    record = opened.catalogue.record(path)
+    """Return the lazy dataset of a node that stands alone, or None; the others are not read."""
+    record = opened.catalogue.alone(path)
     if record is None:
         return None
     # Of the values of all indexes only this node's are read.
@@ -278,9 +278,7 @@ def column_reader(place: Place, generation: str) -> Callable[[list[str], list[An
         parts = name[1:].split("/") if name[:1] == "/" else [*path, name]
         if any(part in ("", ".", "..") or set(part) & set("/\\\0") for part in parts):
             raise FormatError(f"{place.name}: {name!r} is no name of an array")
-        kind = np.dtype(dtype)
-        if not (codecs.plain(kind) or kind == np.dtype("S1")):
-            raise FormatError(f"{place.name}: {dtype!r} is no dtype of a plain array")
+        kind = plain_dtype(dtype)
         where = Chunks(place, "/".join([generation, *parts]), tuple(chunks), crcs, form)
         return ChunkedArray(where, kind, tuple(shape), "/".join(parts))
 

@@ -123,11 +123,11 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
                 finally:  # an interrupt in between must not make this file a stranger's
                     if target.exists() and identity(target) == known:
                         state.path, state.known, state.place = target, known, None
-        if written.moves:
-            source = FileSource(target, known)
-            source.hold()
-            written.relocate(source)
-            add_source(root, source)
+                if written.moves:
+                    source = FileSource(target, known)
+                    source.hold()  # before another saver can replace the file
+                    written.relocate(source)
+                    add_source(root, source)
     return target
 
 
@@ -366,7 +366,7 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
     nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
     source, catalogue = open_source(workspace_path(path))
     where = f"{namespace}/{key}"
-    record = None if catalogue is None else _lone_record(catalogue, nodes)
+    record = None if catalogue is None else catalogue.alone(nodes)
     if record is not None and catalogue is not None:
         try:
             builder = DatasetBuilder(column_reader(source), catalogue.values)
@@ -381,11 +381,3 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
         return read_node(node, where)
     finally:
         close_tree(tree)
-
-
-def _lone_record(catalogue: Catalogue, nodes: list[str]) -> dict[str, Any] | None:
-    """Return the record of an item that takes nothing from the nodes above or below it."""
-    above = [catalogue.record(nodes[:depth]) for depth in range(len(nodes))]
-    if any(record is None or record["variables"] for record in above):
-        return None
-    return None if catalogue.has_below(nodes) else catalogue.record(nodes)

@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, WorkspaceError
 from labtree.storage import exact
 from labtree.storage.blocks import is_dask
 from labtree.storage.nodes import attach_children
@@ -173,9 +173,15 @@ def _attributes(place: SessionPlace, folder: str) -> dict[str, Any] | None:
 def _ensure(place: SessionPlace, folder: str, attributes: dict[str, Any]) -> None:
     """Make a group if it is not there; a group that is there stays as it is."""
     found = _attributes(place, folder)
-    if found is None or not (found or folder):
-        key = f"{folder}/{MARKER}" if folder else MARKER
-        place.write(key, dump(group_metadata(attributes)))
+    if found is None:
+        place.write(
+            f"{folder}/{MARKER}" if folder else MARKER, dump(group_metadata(attributes))
+        )
+    elif not found.keys() >= attributes.keys():
+        raise WorkspaceError(
+            f"{place.name} is an icechunk repository, but no workspace of labtree; nothing "
+            "was stored. Store into another one"
+        )
 
 
 def _folder(name: str) -> str:

@@ -6,16 +6,11 @@ from typing import Any
 import xarray as xr
 
 from labtree.errors import FormatError
-from labtree.objects import registry
 from labtree.storage.arrays import load_variables
 from labtree.storage.zarr_places import FolderPlace, Place, place_of
 from labtree.storage.zarr_trees import open_place, read_node, read_nodes, save_place
-from labtree.workspace.items import (
-    find_item,
-    item_dataset,
-    missing_item,
-    node_name,
-)
+from labtree.workspace import items
+from labtree.workspace.items import node_name
 from labtree.workspace.state import state_of
 from labtree.workspace.verbs import complete
 
@@ -87,12 +82,12 @@ def load_workspace(where: Any) -> xr.DataTree:
 def load_item(where: Any, namespace: str, key: str) -> Any:
     """Read one object out of a workspace in a zarr store; nothing else is touched."""
     nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
-    opened = open_place(place_of(where), values=False)
-    dataset = read_node(opened, nodes)
+    path = f"{namespace}/{key}"
+    dataset = read_node(open_place(place_of(where), values=False), nodes)
     if dataset is not None:
-        return registry.decode(*item_dataset(xr.DataTree(dataset=dataset)))
+        return items.read_node(xr.DataTree(dataset=dataset), path)
     tree = open_workspace(where)
-    node = find_item(tree, namespace, key)
+    node = items.find_item(tree, namespace, key)
     if node is None:
-        raise missing_item(tree, namespace, key)
-    return registry.decode(*item_dataset(node))
+        raise items.missing_item(tree, namespace, key)
+    return items.read_node(node, path)
