@@ -256,7 +256,8 @@ def compare_load_recording(n_units=50, n_spikes=5000, seconds=250.0, repeat=5):
         fast, session = timed(ours, repeat)
 
         def cmtr():
-            from labtree.mea.mcs_files import open_mea, read_units
+            from labtree.mea.mcs_files import open_mea
+            from labtree.mea.mcs_units import read_units
 
             with open_mea(truth.cmtr_path) as source:
                 return read_units(source)

@@ -12,7 +12,8 @@ import labtree
 from labtree import ConfigurationError, FormatError, SessionError
 from labtree.mea import light
 from labtree.mea import recording as recordings
-from labtree.mea.mcs_files import find, open_mea, read_units
+from labtree.mea.mcs_files import find, open_mea
+from labtree.mea.mcs_units import read_units
 from labtree.testing.mea import write_recording
 
 
