@@ -10,6 +10,8 @@ import pytest
 import labtree
 from labtree import cli
 from labtree.storage.catalogue import read_catalogue, write_catalogue
+from labtree.testing.exactness import assert_same
+from labtree.testing.recordings import record_emg
 
 
 @pytest.fixture
@@ -140,6 +142,60 @@ def test_merge_into_a_new_and_into_an_old_file(study, tmp_path, capsys):
     report = json.loads(out)[str(tmp_path / "other")]
     assert report == {"merged": 2, "skipped": 0, "skipped_keys": []}
     assert labtree.load_item(tmp_path / "all", "rec1", "rates").tolist() == [1, 1]
+
+
+def test_convert_a_workspace_to_zarr_and_back(study, tmp_path, capsys):
+    assert run(capsys, "convert", study, tmp_path / "study.zarr")[0] == 0
+    code, out, _ = run(
+        capsys, "convert", "--json", tmp_path / "study.zarr", tmp_path / "back.h5"
+    )
+    assert code == 0
+    assert json.loads(out)["format"] == "workspace"
+    with labtree.open_workspace(study) as old, labtree.open_workspace(tmp_path / "back") as new:
+        assert_same(new.ws["rec1", "rates"], old.ws["rec1", "rates"])
+        assert new.ws.describe() == old.ws.describe()
+        assert new.ws.workspace_id == old.ws.workspace_id
+    _, out, _ = run(capsys, "ls", tmp_path / "study.zarr")
+    assert out.splitlines()[0] == "rec1/rates  ndarray  2x3 float64  two units"
+
+
+def test_convert_sessions_and_recordings(tmp_path, capsys):
+    folder = record_emg(tmp_path / "sessions")
+    for name in ("emg.h5", "emg.zarr"):
+        assert run(capsys, "convert", folder, tmp_path / name)[0] == 0
+        with labtree.open(folder) as old, labtree.open(tmp_path / name) as new:
+            for path in ("streams/emg/data", "streams/emg/time", "labels/class_index"):
+                assert np.array_equal(new[path].values, old[path].values)
+    code, out, _ = run(capsys, "ls", tmp_path / "emg.h5")
+    assert code == 0
+    assert "/streams/emg/data" in out
+    code, out, _ = run(capsys, "info", folder)
+    assert code == 0
+    assert "a recording of labtree or MyoGestic" in out
+    assert "emg: 8000 samples" in out
+    code, _, err = run(capsys, "info", folder, "a/b")
+    assert code == 1
+    assert "only workspaces have items" in err
+
+
+def test_convert_never_writes_over_what_is_there(study, tmp_path, capsys):
+    (tmp_path / "there.h5").write_text("precious")
+    code, _, err = run(capsys, "convert", study, tmp_path / "there.h5")
+    assert code == 1
+    assert "is there already" in err
+    assert (tmp_path / "there.h5").read_text() == "precious"
+    code, _, err = run(capsys, "convert", study, tmp_path / "x.csv")
+    assert code == 1
+    assert "ends in .h5 or .zarr" in err
+
+
+def test_recover_says_what_it_did(tmp_path, capsys):
+    folder = record_emg(tmp_path)
+    code, out, _ = run(capsys, "recover", folder)
+    assert (code, out) == (0, f"{folder}: nothing was amiss\n")
+    code, _, err = run(capsys, "recover", tmp_path / "missing")
+    assert code == 1
+    assert err.count("\n") == 1
 
 
 def test_errors_are_one_line_without_a_traceback(tmp_path, capsys):

@@ -17,7 +17,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def test_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {}
-    with warnings.catch_warnings(), labtree.use_workspace(None):
+    labtree.use_workspace(None)
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
         for block in BLOCK.findall(page.read_text(encoding="utf-8")):
             exec(compile(block, f"<{page.name}>", "exec"), namespace)

@@ -9,6 +9,7 @@ import xarray as xr
 
 import labtree
 from labtree.opening import FORMATS, recognise
+from labtree.storage.zarr_trees import save_zarr_tree
 from labtree.testing.mea import write_recording
 from labtree.testing.msw import ERAS, make_trials, write_session
 from labtree.testing.recordings import record_emg
@@ -26,6 +27,21 @@ def test_a_workspace_with_and_without_suffix(workspace):
         assert recognise(path).name == "workspace"
         with labtree.open(path) as tree:
             assert tree.ws["rec1", "rates"].tolist() == [0, 1, 2]
+
+
+def test_a_workspace_in_a_zarr_folder_and_other_zarr_stores(tmp_path, workspace):
+    with labtree.open_workspace(workspace) as tree:
+        tree.ws.save(tmp_path / "study.zarr")
+    assert recognise(tmp_path / "study.zarr").name == "workspace"
+    with labtree.open(tmp_path / "study.zarr") as tree:
+        assert tree.ws["rec1", "rates"].tolist() == [0, 1, 2]
+    save_zarr_tree(xr.DataTree(xr.Dataset({"a": 1})), tmp_path / "tree.zarr")
+    assert recognise(tmp_path / "tree.zarr").name == "zarr"
+    with labtree.open(tmp_path / "tree.zarr") as tree:
+        assert tree["a"].item() == 1
+    xr.Dataset({"a": ("x", [1])}).to_zarr(tmp_path / "other.zarr", consolidated=False)
+    with pytest.raises(labtree.FormatError, match="a zarr store of another program; open it"):
+        labtree.open(tmp_path / "other.zarr")
 
 
 def test_a_netcdf_file_of_another_program(tmp_path):

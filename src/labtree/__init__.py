@@ -13,18 +13,23 @@ from labtree.accessors import session as _session  # noqa: F401, registers .sess
 from labtree.accessors import workspace as _workspace  # noqa: F401, registers .ws
 from labtree.errors import (
     CheckpointError,
+    ClosedError,
     ConfigurationError,
     DataError,
     FormatError,
+    InvalidNameError,
     ItemNotFoundError,
     LabtreeError,
     LossWarning,
     MissingDependencyError,
+    MissingFileError,
     SessionError,
+    UnsupportedTypeError,
     WorkspaceError,
 )
 
 if TYPE_CHECKING:
+    from labtree import mea, msw, recording
     from labtree.interop.neo import from_neo, to_neo
     from labtree.interop.nwb import export_nwb
     from labtree.interop.pynapple import from_pynapple, to_pynapple
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from labtree.objects.rate_slice_stack import rate_slice_stack
     from labtree.objects.selection import select_slices, select_units
     from labtree.objects.spike_data import spike_data
+    from labtree.objects.spike_events import peri_event_spikes
     from labtree.objects.spike_slice_stack import slices_of, spike_slice_stack
     from labtree.objects.spike_trains import (
         binned_spike_counts,
@@ -47,6 +53,17 @@ if TYPE_CHECKING:
         unit_train,
     )
     from labtree.objects.unit_attributes import unit_attributes
+    from labtree.opening import open, open_session
+    from labtree.pipeline.checkpoints import load_session
+    from labtree.pipeline.sessions import SaveState, create_session
+    from labtree.pipeline.steps import StepResult, step
+    from labtree.recording.aligned import aligned_windows, iter_aligned_windows
+    from labtree.recording.models import LabelEvent, StreamInfo
+    from labtree.recording.recorder import Recorder
+    from labtree.recording.session import split_sessions_by_stream
+    from labtree.recording.targets import iter_target_windows, target_windows
+    from labtree.recording.window_arrays import batches
+    from labtree.recording.windows import iter_labeled_windows, labeled_windows
     from labtree.workspace.active import active_workspace, use_workspace
     from labtree.workspace.files import load_item, load_workspace, open_workspace
     from labtree.workspace.manager import WorkspaceManager, get_workspace_manager
@@ -95,8 +112,9 @@ _HOMES: dict[str, str] = {
     "peri_event_spikes": "labtree.objects.spike_events",
     "rate_data": "labtree.objects.rate_data",
     "rate_slice_stack": "labtree.objects.rate_slice_stack",
-    "select_time": "labtree.objects.spike_trains",
+    "recording": "labtree.recording",
     "select_slices": "labtree.objects.selection",
+    "select_time": "labtree.objects.spike_trains",
     "select_units": "labtree.objects.selection",
     "slices_of": "labtree.objects.spike_slice_stack",
     "spike_counts": "labtree.objects.spike_trains",
@@ -115,21 +133,33 @@ _HOMES: dict[str, str] = {
 
 __all__ = [
     "CheckpointError",
+    "ClosedError",
     "ConfigurationError",
     "DataError",
     "FormatError",
+    "InvalidNameError",
     "ItemNotFoundError",
+    "LabelEvent",
     "LabtreeError",
     "LossWarning",
     "MissingDependencyError",
+    "MissingFileError",
+    "Recorder",
+    "SaveState",
     "SessionError",
+    "StepResult",
+    "StreamInfo",
+    "UnsupportedTypeError",
     "WorkspaceError",
     "WorkspaceManager",
     "__version__",
     "active_workspace",
+    "aligned_windows",
+    "batches",
     "binned_spike_counts",
     "concatenate_time",
     "concatenate_units",
+    "create_session",
     "create_workspace",
     "export_nwb",
     "export_spikelab",
@@ -138,14 +168,25 @@ __all__ = [
     "from_spikelab",
     "get_workspace_manager",
     "import_spikelab",
+    "iter_aligned_windows",
+    "iter_labeled_windows",
+    "iter_target_windows",
+    "labeled_windows",
     "load_item",
+    "load_session",
     "load_workspace",
     "matrix_values",
+    "mea",
+    "msw",
+    "open",
+    "open_session",
     "open_workspace",
     "pairwise_matrix",
     "pairwise_stack",
+    "peri_event_spikes",
     "rate_data",
     "rate_slice_stack",
+    "recording",
     "select_slices",
     "select_time",
     "select_units",
@@ -153,6 +194,9 @@ __all__ = [
     "spike_counts",
     "spike_data",
     "spike_slice_stack",
+    "split_sessions_by_stream",
+    "step",
+    "target_windows",
     "to_neo",
     "to_pynapple",
     "trains",

@@ -72,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("out", metavar="OUT")
     made.add_argument("sources", nargs="+", metavar="IN")
     made.add_argument("--overwrite", action="store_true", help="replace items of the same name")
+    made = command("convert", _convert, "write what is in SRC as a .h5 file or .zarr store")
+    made.add_argument("source", metavar="SRC")
+    made.add_argument("target", metavar="DST", help="ends in .h5 or .zarr; must not exist")
+    made = command("recover", _recover, "finish a recording that was interrupted")
+    made.add_argument("folder", metavar="FOLDER")
     made = command(
         "demo", _demo, "build, save, reopen and draw a real workspace", as_json=False
     )
@@ -84,10 +89,22 @@ def _say(options: argparse.Namespace, value: Any, text: str) -> None:
 
 
 def _ls(options: argparse.Namespace) -> None:
+    from labtree.opening import open as open_any
     from labtree.workspace import verbs
-    from labtree.workspace.files import open_workspace
 
-    with open_workspace(options.file) as tree:
+    with open_any(options.file) as tree:
+        if "labtree_workspace_id" not in tree.attrs:
+            nodes = {
+                node.path: {str(name): _array(array) for name, array in node.variables.items()}
+                for node in tree.subtree
+            }
+            rows = [
+                (f"{path.rstrip('/')}/{name}", "", _shape(info), "")
+                for path, arrays in nodes.items()
+                for name, info in arrays.items()
+            ]
+            _say(options, nodes, _table(rows))
+            return
         index = verbs.describe(tree)
     rows = [
         (f"{namespace}/{key}", str(info["type"]), _shape(info), str(info.get("note", "")))
@@ -95,6 +112,11 @@ def _ls(options: argparse.Namespace) -> None:
         for key, info in items.items()
     ]
     _say(options, index, _table(rows))
+
+
+def _array(array: Any) -> dict[str, Any]:
+    dims = [str(dim) for dim in array.dims]
+    return {"dims": dims, "shape": list(array.shape), "dtype": str(array.dtype)}
 
 
 def _shape(info: dict[str, Any]) -> str:
@@ -105,6 +127,8 @@ def _shape(info: dict[str, Any]) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    if not rows:
+        return "nothing in it"
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -114,27 +138,39 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from labtree.workspace.files import open_workspace
+    from labtree.opening import find, recognise
     from labtree.workspace.items import find_item
 
-    with open_workspace(options.file) as tree:
-        if options.item is None:
+    found = recognise(options.file)
+    with found.opens(find(options.file)) as tree:
+        if "labtree_workspace_id" not in tree.attrs:
+            if options.item is not None:
+                raise FormatError(f"{options.file} is {found.what}; only workspaces have items")
+            about: dict[str, Any] = {"format": found.name, "groups": list(tree.groups)}
+            _say(options, about, f"{options.file} is {found.what}\n{tree.session!r}")
+        elif options.item is None:
             about = {
+                "format": found.name,
                 "workspace_id": tree.ws.workspace_id,
                 "name": tree.ws.name,
                 "created_at": tree.ws.created_at,
-                "path": str(tree.ws.path),
-                "bytes": tree.ws.path.stat().st_size,
+                "path": str(options.file),
+                "bytes": _size(find(options.file)),
                 "namespaces": {name: len(keys) for name, keys in tree.ws.list_keys().items()},
             }
             _say(options, about, repr(tree.ws).rsplit("\n\n", 1)[0])
-            return
-        namespace, key = _split(tree, options.item)
-        info = tree.ws.get_info(namespace, key)
-        node = find_item(tree, namespace, key)
-        assert node is not None
-        text = "\n".join(f"{name}: {value}" for name, value in info.items())
-        _say(options, info, f"{text}\n\n{node.to_dataset(inherit=False)!r}")
+        else:
+            namespace, key = _split(tree, options.item)
+            info = tree.ws.get_info(namespace, key)
+            node = find_item(tree, namespace, key)
+            assert node is not None
+            text = "\n".join(f"{name}: {value}" for name, value in info.items())
+            _say(options, info, f"{text}\n\n{node.to_dataset(inherit=False)!r}")
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else (file for file in path.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in files)
 
 
 def _split(tree: Any, item: str) -> tuple[str, str]:
@@ -185,6 +221,37 @@ def _merge(options: argparse.Namespace) -> None:
         if name != "path"
     ]
     _say(options, report, "\n".join([*lines, f"saved {out}"]))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from labtree.opening import find, recognise
+    from labtree.storage import save_tree
+    from labtree.storage.zarr_trees import save_zarr_tree
+    from labtree.workspace.files import save_workspace
+
+    target = Path(options.target)
+    if target.suffix not in (".h5", ".zarr"):
+        raise FormatError(f"{target}: the name of DST ends in .h5 or .zarr")
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; move it away or take another name")
+    found = recognise(options.source)
+    with found.opens(find(options.source)) as tree:
+        if "labtree_workspace_id" in tree.attrs:
+            save_workspace(tree, target)
+        elif target.suffix == ".zarr":
+            save_zarr_tree(tree, target)
+        else:
+            save_tree(tree, target)
+    about = {"source": str(options.source), "format": found.name, "target": str(target)}
+    _say(options, about, f"{options.source} ({found.what}) is now {target}")
+
+
+def _recover(options: argparse.Namespace) -> None:
+    from labtree.recording import recover
+
+    repaired = recover(options.folder)
+    text = "\n".join(repaired) if repaired else f"{options.folder}: nothing was amiss"
+    _say(options, {"folder": options.folder, "repaired": repaired}, text)
 
 
 def _demo(options: argparse.Namespace) -> None:

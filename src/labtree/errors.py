@@ -6,14 +6,18 @@ catch for it, so ``except KeyError`` works without knowing labtree.
 
 __all__ = [
     "CheckpointError",
+    "ClosedError",
     "ConfigurationError",
     "DataError",
     "FormatError",
+    "InvalidNameError",
     "ItemNotFoundError",
     "LabtreeError",
     "LossWarning",
     "MissingDependencyError",
+    "MissingFileError",
     "SessionError",
+    "UnsupportedTypeError",
     "WorkspaceError",
 ]
 
@@ -33,6 +37,22 @@ class WorkspaceError(LabtreeError, ValueError):
 
 class ItemNotFoundError(WorkspaceError, KeyError):
     """A workspace has no such namespace or key; the message lists those that it has."""
+
+
+class UnsupportedTypeError(LabtreeError, TypeError):
+    """An object, or a part of it, is of a type that cannot be taken or kept exactly."""
+
+
+class InvalidNameError(LabtreeError, ValueError):
+    """A name is empty or holds what no file keeps."""
+
+
+class MissingFileError(LabtreeError, FileNotFoundError):
+    """There is no such file or folder."""
+
+
+class ClosedError(LabtreeError, ValueError):
+    """A file was closed, or belongs to another process; nothing can be read from it."""
 
 
 class SessionError(LabtreeError, ValueError):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import h5py
 import xarray as xr
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, MissingFileError
 
 __all__ = ["FORMATS", "Format", "open", "open_session", "recognise"]
 
@@ -84,6 +84,12 @@ def _tree(path: Path) -> xr.DataTree:
     return open_tree(path)
 
 
+def _zarr(path: Path) -> xr.DataTree:
+    from labtree.storage.zarr_trees import open_zarr_tree
+
+    return open_zarr_tree(path)
+
+
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
@@ -95,6 +101,7 @@ FORMATS: dict[str, Format] = {
         Format("mcs", "a CMCR or CMTR file of Multi Channel Systems", _mcs),
         Format("msw", "a Murine Shift Work session", _msw, True),
         Format("tree", "a netCDF-4 file", _tree),
+        Format("zarr", "a zarr store that labtree wrote", _zarr),
     )
 }
 
@@ -125,12 +132,14 @@ def find(path: str | Path) -> Path:
     with_suffix = given.with_name(given.name + ".h5")
     if with_suffix.is_file():
         return with_suffix
-    raise FileNotFoundError(f"there is nothing at {given}")
+    raise MissingFileError(f"there is nothing at {given}")
 
 
 def _folder(path: Path) -> str:
     if _is_recording(path):
         return "recording"
+    if (path / "zarr.json").is_file():
+        return _zarr_folder(path)
     names = {entry.name for entry in path.iterdir()}
     if any(_is_msw(name) for name in names):
         return "msw"
@@ -138,6 +147,14 @@ def _folder(path: Path) -> str:
         return "an empty folder"
     shown = ", ".join(sorted(names)[:5])
     return f"a folder with {shown}" + (", …" if len(names) > 5 else "")
+
+
+def _zarr_folder(path: Path) -> str:
+    try:
+        with _zarr(path) as tree:
+            return "workspace" if "labtree_workspace_id" in tree.attrs else "zarr"
+    except FormatError:
+        return "a zarr store of another program; open it with xarray.open_zarr"
 
 
 def _is_recording(path: Path) -> bool:
@@ -193,9 +210,9 @@ def open(path: str | Path) -> xr.DataTree:
     Parameters
     ----------
     path
-        A workspace, a SpikeLab file, a recording's folder or zip, a pipeline or hdmea
-        session, a CMCR or CMTR file, a Murine Shift Work session folder, or any netCDF-4
-        file.
+        A workspace (a file, a ``.zarr`` folder, a URL of one), a SpikeLab file, a
+        recording's folder or zip, a pipeline or hdmea session, a CMCR or CMTR file, a
+        Murine Shift Work session folder, or any netCDF-4 file.
 
     Returns
     -------
@@ -220,6 +237,10 @@ def open(path: str | Path) -> xr.DataTree:
     ...         opened.ws["rec1", "answer"]
     42
     """
+    if "://" in str(path):
+        from labtree.workspace.files import open_workspace
+
+        return open_workspace(path)
     return recognise(path).opens(find(path))
 
 

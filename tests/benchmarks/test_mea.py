@@ -219,7 +219,7 @@ def naive_recording(truth):
             times = peaks[()]["Timestamp"][peaks[()]["IncludePeak"] == 1]
             amplitudes = peaks[()]["PeakAmplitude"][peaks[()]["IncludePeak"] == 1]
             rows = peaks[()][peaks[()]["IncludePeak"] == 1]
-            cutouts = [list(tuple(row))[3:] for row in rows]
+            cutouts = [list(row.item())[3:] for row in rows]
             source = sorter[name]["Source"][()]
             edges = np.arange(0, (-(-truth.duration_us // 100_000) + 1) * 1e5, 1e5)
             units[name] = {
@@ -256,7 +256,8 @@ def compare_load_recording(n_units=50, n_spikes=5000, seconds=250.0, repeat=5):
         fast, session = timed(ours, repeat)
 
         def cmtr():
-            from labtree.mea.mcs_files import open_mea, read_units
+            from labtree.mea.mcs_files import open_mea
+            from labtree.mea.mcs_units import read_units
 
             with open_mea(truth.cmtr_path) as source:
                 return read_units(source)

@@ -61,7 +61,7 @@ def filled(tree, items):
 
 def without_fsync(work):
     """Run a save that does not wait for the disk, as the others do not."""
-    with mock.patch.object(os, "fsync", lambda _: None):
+    with mock.patch.object(os, "fsync", return_value=None):
         return work()
 
 
@@ -150,7 +150,7 @@ def lazy_verbs(repeats, sizes):
             trees["SpikeLab"] = peer.LazyAnalysisWorkspace()
         verbs = {name: getattr(tree, "ws", tree) for name, tree in trees.items()}
         steps = {
-            "store": lambda ws: ws.store("n", "a", value),
+            "store": lambda ws, value=value: ws.store("n", "a", value),
             "get": lambda ws: ws.get("n", "a"),
             "rename": lambda ws: ws.rename("n", "a", "b"),
             "note": lambda ws: ws.add_note("n", "b", "text"),

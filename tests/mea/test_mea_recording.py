@@ -12,7 +12,8 @@ import labtree
 from labtree import ConfigurationError, FormatError, SessionError
 from labtree.mea import light
 from labtree.mea import recording as recordings
-from labtree.mea.mcs_files import find, open_mea, read_units
+from labtree.mea.mcs_files import find, open_mea
+from labtree.mea.mcs_units import read_units
 from labtree.testing.mea import write_recording
 
 
@@ -516,3 +517,66 @@ def test_immediate_mode_makes_the_file_and_skips_when_it_is_done(recording, tmp_
     assert session.session.spikes("unit_001").values.tolist() == (
         recording.spikes["unit_001"].tolist()
     )
+
+
+# --- odd but valid files
+
+
+def test_no_units(recording, tmp_path):
+    def change(file):
+        for name in list(file["Spike Sorter"]):
+            del file[f"Spike Sorter/{name}"]
+
+    session = load(copy_of(recording, tmp_path, change, "cmtr_path"))
+    assert session.session.unit_count == 0
+    assert session["units"]["firing_rate_10hz"].shape[0] == 0
+    labtree.mea.extract_features(["frif"], session=session)
+    assert session["features/frif"]["frif"].shape[0] == 0
+    resumed = labtree.load_session(session.session.save(tmp_path / "s.h5"))
+    assert resumed["units"].to_dataset().identical(session["units"].to_dataset())
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_other_numbers_of_analog_channels(recording, tmp_path, n_channels):
+    def change(file):
+        group = file["Acquisition/Analog Data"]
+        counts, meta = group["ChannelData 1"][()], group["ChannelMeta"][()]
+        del group["ChannelData 1"], group["ChannelMeta"]
+        sync = counts[1:] if n_channels == 1 else counts[[0, 1, 0]]
+        group["ChannelData 1"] = sync
+        group["ChannelMeta"] = meta[:n_channels]
+
+    session = load(copy_of(recording, tmp_path, change))
+    names = [n for n in session["stimulus/light_reference"].data_vars if n.startswith("raw")]
+    assert names == [f"raw_ch{i + 1}" for i in range(n_channels)]
+    frames = session["metadata"]["frame_timestamps"].values
+    assert frames[: len(recording.frames)].tolist() == recording.frames.tolist()
+
+
+def test_no_duration_anywhere(recording, tmp_path):
+    def change(file):
+        del file.attrs["LB.RecordingDuration"]
+
+    paths = copy_of(recording, tmp_path, change)
+    with h5py.File(paths["cmtr_path"], "r+") as file:
+        change(file)
+    session = load(paths)
+    assert session["metadata"].attrs["recording_duration_s"] == recording.duration_us / 1e6
+    paths["cmcr_path"].unlink()
+    session = load({"cmtr_path": paths["cmtr_path"]}, acquisition_rate=20_000.0)
+    assert "1 s after the last spike" in session.session.warnings[0]
+    last = max(int(spikes[-1]) for spikes in recording.spikes.values()) * 50
+    n_bins = session["units"].sizes["time_10hz"]
+    assert n_bins == -(-(last + 1_000_000) // 100_000) or n_bins == -(
+        -(last + 1_000_024) // 100_000
+    )
+
+
+def test_a_sync_channel_without_frames_is_remarked(recording, tmp_path):
+    def change(file):
+        data = file["Acquisition/Analog Data/ChannelData 1"]
+        data[1] = 0
+
+    session = load(copy_of(recording, tmp_path, change))
+    assert session["metadata"].sizes["frame"] == 0
+    assert "no frames found" in session.session.warnings[0]

@@ -340,6 +340,14 @@ def test_win_stay_lose_shift() -> None:
     # A pair across two sessions is none.
     both = concat_trials({"a": df, "b": df}).msw.win_stay_lose_shift()
     assert both["n_wins"] == 2 * len(wins)
+    assert both["n_losses"] == 2 * len(losses)
+    # Also where the pair would count: both ends of this part have a choice.
+    part = df.msw.task
+    part = part[part["choice"].notna()]
+    one = part.msw.win_stay_lose_shift()
+    two = concat_trials({"a": part, "b": part}).msw.win_stay_lose_shift()
+    for name in ("n_wins", "n_losses"):
+        assert two[name] == 2 * one[name]
     assert df.iloc[:1].msw.win_stay_lose_shift().isna().sum() == 2
 
 
@@ -535,6 +543,11 @@ def test_long_runs_of_one_bit_and_noise() -> None:
         times = np.concatenate([jitter, [1.2, 1.203]])
         assert len(decode_barcodes(times, np.concatenate([levels, [1, 0]]))) <= 1
         assert set(decode_barcodes(times, np.concatenate([levels, [1, 0]]))["value"]) <= {value}
+    # A pulse in the middle of a bit, where it would be read, gives no barcode.
+    levels = np.array([*barcode_levels(0), 0])
+    edges = 1 + np.concatenate([[0], np.cumsum(barcode_durations(0))])
+    times = np.concatenate([edges, [1.046, 1.049]])
+    assert len(decode_barcodes(times, np.concatenate([levels, [1, 0]]))) == 0
     with pytest.raises(ValueError, match="one a edge"):
         decode_barcodes([1.0], [])
     with pytest.raises(ValueError, match="37 bits"):

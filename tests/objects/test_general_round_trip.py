@@ -42,7 +42,7 @@ def _check(obj, path, cut):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_what_is_stored_comes_back(kind, tmp_path, cut_catalogue):
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(kind())
     def check(obj):
         _check(obj, tmp_path / "item.h5", cut_catalogue)
@@ -139,8 +139,10 @@ def test_pandas_and_numpy_parts_that_are_refused():
         registry.encode(frame)
     with pytest.raises(TypeError, match=r"cannot keep a .*Special exactly"):
         registry.encode(type("Special", (pd.DataFrame,), {})({"x": [1]}))
-    with pytest.raises(TypeError, match=r"obj: cannot keep a numpy.matrix"):
-        registry.encode(np.matrix([[1]]))
+    with pytest.raises(
+        TypeError, match=r"obj: cannot keep a numpy.rec.recarray|cannot keep a numpy.recarray"
+    ):
+        registry.encode(np.zeros(1, [("a", "i4")]).view(np.recarray))
     with pytest.raises(TypeError, match=r"missing value of its own"):
         registry.encode(np.array(["a"], np.dtypes.StringDType(na_object=None)))
     with pytest.raises(TypeError, match=r"obj\['x'\]: netCDF has no type for pandas' category"):
@@ -155,8 +157,8 @@ def test_pandas_and_numpy_parts_that_are_refused():
 
 def test_what_stands_for_nothing_any_more_is_a_format_error():
     kind, dataset = registry.encode(pd.DataFrame({"x": [1]}))
-    broken = dataset.drop_vars("x")
-    with pytest.raises(FormatError, match="what is stored is no dataframe any more: KeyError"):
+    broken = dataset.assign_attrs(labtree_frame="{")
+    with pytest.raises(FormatError, match="what is stored is no dataframe any more: JSON"):
         registry.decode(kind, broken)
 
 

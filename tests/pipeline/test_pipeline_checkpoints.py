@@ -321,7 +321,7 @@ def run_alone(code, *arguments):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_kill_9_while_saving_leaves_the_old_or_the_new_session_whole(tmp_path):
-    done = run_alone(KILLS, tmp_path, 60)
+    done = run_alone(KILLS, tmp_path, 40)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ok")
 

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 import labtree
 from labtree import ConfigurationError, SaveState, SessionError
+from labtree.pipeline.describe import describe
 from labtree.pipeline.rows import decode_rows, encode_rows
 from labtree.pipeline.sessions import content_hash
 
@@ -63,7 +64,7 @@ def test_nothing_to_go_by():
 def test_other_trees_are_refused():
     with pytest.raises(SessionError, match="expected a pipeline session, got DataTree"):
         xr.DataTree().session.save("x")
-    assert "not a pipeline session" in repr(xr.DataTree().session)
+    assert "not a pipeline session" in describe(xr.DataTree())
 
 
 # --- units

@@ -8,7 +8,7 @@ import xarray as xr
 
 import labtree
 from labtree import ConfigurationError, SessionError
-from labtree.pipeline.steps import code_hash
+from labtree.pipeline.records import code_hash
 
 
 def burst_statistics(session, max_interval_ms=10.0):
@@ -257,6 +257,15 @@ def test_another_body_runs_again_and_another_docstring_does_not():
         return session
 
     assert code_hash(first) != one
+
+
+def test_a_body_without_source_has_no_hash(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("words (not closed\n" * 5)
+    namespace = {}
+    exec(compile("\n\ndef body(session): pass\n", str(page), "exec"), namespace)
+    assert code_hash(namespace["body"]) == ""
+    assert code_hash(len) == ""
 
 
 def test_it_is_still_skipped_after_saving_and_loading(session, counted):

@@ -106,7 +106,7 @@ def kill_once(base, seed):
     said = b""
     while b"\n" not in said:
         said += os.read(read_end, 1000)
-    deadline = time.monotonic() + random.Random(seed).uniform(0, 0.04)
+    deadline = time.monotonic() + random.Random(seed).uniform(0, 0.025)
     os.set_blocking(read_end, False)
 
     def drain():
@@ -330,6 +330,17 @@ def test_something_else_in_the_place_of_a_segment(dead):
     last_segment(dead).write_bytes(b"something else entirely, long enough")
     with pytest.raises(labtree.FormatError, match="not a journal segment"):
         labtree.open_session(dead)
+
+
+def test_a_journal_that_lacks_a_folder(dead):
+    import shutil
+
+    shutil.rmtree(dead / "journal" / "labels")
+    with pytest.raises(labtree.FormatError, match=r"damaged, .*labels is missing"):
+        labtree.open_session(dead)
+    with pytest.raises(RecordingWriteError, match="cannot be finished, nothing is lost"):
+        recover(dead)
+    assert (dead / "journal" / "streams" / "emg").is_dir()
 
 
 def test_recover_interrupted_at_every_write(dead, tmp_path_factory, monkeypatch):

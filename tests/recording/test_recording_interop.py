@@ -315,6 +315,18 @@ print(*sorted(name for name in sys.modules if name in heavy or "labtree.recordin
     assert run(code).strip() == ""
 
 
+def test_every_public_name_is_there_after_one_import():
+    code = """
+import labtree
+for name in labtree.recording.__all__:
+    assert getattr(labtree.recording, name).__doc__, name
+for name in labtree._HOMES:
+    getattr(labtree, name)
+print(labtree.recording.recover.__name__)
+"""
+    assert run(code).strip() == "recover"
+
+
 def test_two_hours_of_64_channels_within_a_gigabyte(tmp_path):
     """2 h x 64 channels at 2048 Hz; ten classes by turns, one of them is windowed."""
     code = """

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -657,6 +659,20 @@ def test_another_process_sees_a_consistent_prefix_and_no_warning(tmp_path, monke
     recorder.close()
     # What was opened while it was recorded can still be read.
     np.testing.assert_array_equal(tree.session.streams["emg"]["data"].values, rows(0, 6000)[0])
+
+
+def test_another_process_opens_what_is_being_recorded(recorder):
+    recorder.append("emg", *rows(0, 25))
+    recorder.add_label(1, timestamp=0.5)
+    code = (
+        "import sys, labtree; tree = labtree.open_session(sys.argv[1]);"
+        "print(tree.attrs['recording_state'], len(tree.session.labels),"
+        " tree['streams/emg/data'].values.sum())"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(recorder.path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["recording", "1", str(rows(0, 25)[0].sum())], done.stderr
+    recorder.append("emg", *rows(25, 5))
 
 
 def test_recover_leaves_a_live_recording_alone(recorder):

@@ -729,3 +729,26 @@ def test_a_stream_without_fs():
     dataset = stream_dataset(ramp(10), np.arange(10.0))
     with pytest.raises(SessionError, match=r'no sampling rate; write ds.attrs\["fs"\]'):
         dataset.session.windows(100, 50)
+
+
+@pytest.mark.parametrize("classes", [3, {"fist"}, [1.5]])
+def test_classes_are_integers(classes):
+    tree = make_tree(ramp(100), np.arange(100) / 100, 100, [(0.0, 1)])
+    with pytest.raises(SessionError, match="classes are integers, such as"):
+        tree.session.windows("emg", 100, 100, classes)
+    assert len(tree.session.windows("emg", 100, 100, np.array([1]))) == 10
+
+
+@pytest.mark.parametrize("gap_s", [0, -1, np.nan])
+def test_gap_s_is_checked(gap_s):
+    tree = make_tree(ramp(100), np.arange(100) / 100, 100, [(0.0, 1)])
+    with pytest.raises(SessionError, match="gap_s is a number of seconds above 0"):
+        tree.session.windows("emg", 100, 100, gap_s=gap_s)
+
+
+def test_labels_of_a_stream_need_their_columns():
+    dataset = make_tree(ramp(100), np.arange(100) / 100, 100).session.streams["emg"]
+    with pytest.raises(
+        SessionError, match=r"labels have the columns \['time'\]; expected timestamp"
+    ):
+        dataset.session.windows(100, 100, labels=pd.DataFrame({"time": [0.0]}))

@@ -270,3 +270,16 @@ def test_data_in_another_file_is_not_read_without_hdf5(tmp_path):
         file.create_dataset("v", (4,), "f8", external=external)
     with pytest.raises(FormatError, match="/v: its data are in another file"):
         open_tree(tmp_path / "t.h5")
+
+
+def test_a_file_that_was_replaced_is_not_read_instead(tmp_path):
+    path = tmp_path / "t.h5"
+    for value in (1, 2):
+        with h5py.File(tmp_path / f"{value}.h5", "w") as file:
+            file.create_dataset("v", data=[value] * 9, compression="gzip")
+    (tmp_path / "1.h5").replace(path)
+    tree = open_tree(path)
+    (tmp_path / "2.h5").replace(path)
+    with pytest.raises(FormatError, match=r"t.h5 changed on disk after it was opened; open it"):
+        tree["v"].load()
+    close_tree(tree)

@@ -110,7 +110,7 @@ def test_the_message_has_the_path():
         assert_same({"a": [np.int32(1)]}, {"a": [np.int16(1)]}, "it")
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(strategies.objects())
 def test_everything_is_the_same_as_itself(obj):
     assert_same(obj, obj)

@@ -22,10 +22,9 @@ from labtree.storage.sources import ScratchSource
 from labtree.testing.exactness import assert_same
 from labtree.workspace.state import state_of
 
+FDS = Path("/proc/self/fd")
 MB = 1 << 20
-needs_proc = pytest.mark.skipif(
-    not os.path.isdir("/proc/self/fd"), reason="only Linux lists the open files"
-)
+needs_proc = pytest.mark.skipif(not FDS.is_dir(), reason="only Linux lists the open files")
 
 
 @pytest.fixture
@@ -226,9 +225,9 @@ def test_a_with_block_closes():
 
 def open_files():
     links = []
-    for name in os.listdir("/proc/self/fd"):
+    for entry in FDS.iterdir():
         try:
-            links.append(os.readlink(f"/proc/self/fd/{name}"))
+            links.append(str(entry.readlink()))
         except OSError:
             continue
     return [link for link in links if "deleted" in link]

@@ -100,9 +100,11 @@ def test_one_damaged_item_and_nothing_is_merged(tmp_path, damaged, target):
     path.write_bytes(data)
     tree = made(target, tmp_path, {("rec1", "k0"): ("mine", "note")}, "target")
     before = tree.ws.describe()
-    with labtree.open_workspace(path) as other:
-        with pytest.raises(labtree.FormatError, match=f"rec1/k{damaged}/data is damaged"):
-            tree.ws.merge_from(other, overwrite=True)
+    with (
+        labtree.open_workspace(path) as other,
+        pytest.raises(labtree.FormatError, match=f"rec1/k{damaged}/data is damaged"),
+    ):
+        tree.ws.merge_from(other, overwrite=True)
     assert tree.ws.describe() == before
     assert tree.ws.get("rec1", "k0") == "mine"
     tree.ws.close()

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import labtree
 from labtree.storage.sources import FileSource
 from labtree.testing.exactness import assert_same
 
+FDS = Path("/proc/self/fd")
 RATES = xr.Dataset(
     {"rate": (("unit", "time"), np.arange(4000.0).reshape(40, 100))},
     coords={"time": np.arange(100) / 10, "unit": np.arange(40)},
@@ -254,20 +256,17 @@ def test_it_keeps_reading_its_file_after_another_process_replaced_it(path, tmp_p
 
 
 def test_saving_again_and_again_holds_one_file(path):
-    import os
-
-    folder = "/proc/self/fd"
-    if not os.path.isdir(folder):
+    if not FDS.is_dir():
         pytest.skip("only Linux lists the open files")
     with labtree.open_workspace(path) as tree:
         tree.ws.save()
-        before = len(os.listdir(folder))
+        before = len(list(FDS.iterdir()))
         for i in range(10):
             tree.ws.add_note("rec1", "array", str(i))
             tree.ws.save()
-        assert len(os.listdir(folder)) == before
+        assert len(list(FDS.iterdir())) == before
         assert_same(tree.ws.get("rec1", "array"), ARRAY)
-    assert len(os.listdir(folder)) == before - 1
+    assert len(list(FDS.iterdir())) == before - 1
 
 
 def test_a_closed_workspace(path):

@@ -14,6 +14,12 @@ from labtree.testing.exactness import assert_same
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """What a killed process handed to the system is not lost; only power cuts need fsync."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 def run(work, count):
     """Fork `count` children that begin at once; return what each put into the queue."""
     context = multiprocessing.get_context("fork")
@@ -94,7 +100,8 @@ def test_of_those_who_opened_the_same_file_one_wins_and_the_others_are_told(tmp_
         try:
             tree.ws.save()
         except labtree.WorkspaceError as error:
-            assert "was changed by another process" in str(error)
+            if "was changed by another process" not in str(error):
+                raise
             tree.ws.save(tmp_path / f"kept{number}")
             return "told"
         return "saved"

@@ -191,7 +191,7 @@ def test_a_missing_folder(tmp_path, tree):
 def test_a_folder_in_the_way(tmp_path, tree):
     (tmp_path / "study.h5").mkdir()
     with pytest.raises(
-        IsADirectoryError, match="study.h5 is a folder; give the name of a file"
+        IsADirectoryError, match=r"study\.h5 is a folder; give the name of a file"
     ):
         tree.ws.save(tmp_path / "study")
     (tmp_path / "other").mkdir()

@@ -1,5 +1,6 @@
 """Threads that store, read, note, rename and save at once; and many items."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,12 @@ import xarray as xr
 
 import labtree
 from labtree.testing.exactness import assert_same
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """What a killed process handed to the system is not lost; only power cuts need fsync."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def run(*works):

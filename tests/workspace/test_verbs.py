@@ -346,11 +346,13 @@ def test_an_item_changed_through_xarray_so_that_it_is_none_any_more(tree, tmp_pa
     tree["rec1/a"] = tree["rec1/a"].to_dataset().rename(data="x")
     assert tree.ws.get_info("rec1", "a")["variables"] == ["x"]
     assert "rec1" in repr(tree.ws)
-    with pytest.raises(labtree.WorkspaceError, match="rec1/a was stored as 'ndarray'") as error:
+    with pytest.raises(
+        labtree.FormatError, match="rec1/a: what is stored is no ndarray"
+    ) as error:
         tree.ws.get("rec1", "a")
     assert "tree['rec1/a'].to_dataset() gives the dataset" in str(error.value)
     path = tree.ws.save(tmp_path / "changed")
-    with pytest.raises(labtree.WorkspaceError, match="was stored as 'ndarray'"):
+    with pytest.raises(labtree.FormatError, match="rec1/a: what is stored is no ndarray"):
         labtree.load_item(path, "rec1", "a")
     assert labtree.load_item(path, "rec1", "b") == 1
     assert labtree.load_workspace(path)["rec1/a/x"].values.tolist() == [0, 1, 2]

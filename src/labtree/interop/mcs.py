@@ -17,10 +17,10 @@ from labtree.mea.mcs_files import (
     attributes,
     find,
     open_mea,
-    read_units,
     recording_duration_us,
     sensor_data,
 )
+from labtree.mea.mcs_units import read_units
 from labtree.storage.arrays import StoredArray, lazy
 
 __all__ = ["open_mcs"]

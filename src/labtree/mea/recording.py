@@ -12,13 +12,12 @@ from labtree.mea.light import block_means, frame_timestamps
 from labtree.mea.mcs_files import (
     AnalogData,
     MeaFile,
-    SortedUnit,
     attributes,
     open_mea,
     read_analog,
-    read_units,
     recording_duration_us,
 )
+from labtree.mea.mcs_units import SortedUnit, read_units
 from labtree.pipeline.sessions import add_metadata, create_session, warn
 from labtree.pipeline.steps import step
 

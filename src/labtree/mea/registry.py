@@ -9,8 +9,9 @@ import xarray as xr
 
 from labtree.errors import ConfigurationError
 from labtree.pipeline.features import put_feature
+from labtree.pipeline.records import code_hash
 from labtree.pipeline.sessions import completed_steps
-from labtree.pipeline.steps import code_hash, step
+from labtree.pipeline.steps import step
 from labtree.pipeline.units import units_of
 
 __all__ = ["Feature", "extract_features", "list_features", "register_feature"]

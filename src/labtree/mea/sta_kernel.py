@@ -148,14 +148,12 @@ def _sums(movie: Array, prepared: Any, n_lags: int, transformed: Array | None = 
 
 
 def _tiles(
-    n_pixels: int, n_frames: int, n_units: int, n_lags: int, n_workers: int
+    n_pixels: int, n_frames: int, n_units: int, n_lags: int, wide: bool
 ) -> Iterator[slice]:
     length, hop = _block(n_lags, n_frames)
     n_blocks = n_frames // hop + 1
     per_pixel = 8 * (n_frames + 3 * length * n_blocks + 3 * length * n_units)
-    # fewer and larger products where BLAS divides each among its own threads
-    budget = TILE_BYTES * (4 if n_workers == 1 else 1)
-    return _slices(n_pixels, budget // per_pixel)
+    return _slices(n_pixels, TILE_BYTES * (4 if wide else 1) // per_pixel)
 
 
 def _slices(size: int, step: int) -> Iterator[slice]:
@@ -275,7 +273,10 @@ def spike_triggered_average(
                 raise ConfigurationError(
                     f"the movie's frame {bad} holds NaN or infinite values"
                 )
-            tiles = list(_tiles(pixels.shape[1], n_frames, len(used), n_lags, n_workers))
+            # fewer and larger products where BLAS divides each among its own threads, and
+            # where each tile has the counts of all permutations to transform
+            wide = n_workers == 1 or permutations > 0
+            tiles = list(_tiles(pixels.shape[1], n_frames, len(used), n_lags, wide))
             places = [slice(slab.start + t.start, slab.start + t.stop) for t in tiles]
             list(pool.map(work, [pixels[:, tile] for tile in tiles], places))
     shape = (n_units, n_lags, *movie.shape[1:])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labtree.errors import UnsupportedTypeError
 from labtree.storage import exact
 
 __all__ = ["Pieces", "decode_column", "decode_index", "encode_column", "encode_index"]
@@ -85,7 +86,7 @@ def encode_column(values: Any, name: str, pieces: Pieces, path: str) -> Meta:
             for side in ("left", "right")
         ]
         return {"type": "interval", "sides": sides, "closed": values.closed}
-    raise TypeError(
+    raise UnsupportedTypeError(
         f"{path}: cannot keep pandas' {dtype} exactly; convert it with .astype(...) first"
     )
 

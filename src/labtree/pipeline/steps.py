@@ -1,11 +1,8 @@
 """Steps: one function body that works on a session in memory and on a saved one."""
 
-import ast
 import copy
 import functools
-import hashlib
 import inspect
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +16,14 @@ import xarray as xr
 from labtree.errors import ConfigurationError
 from labtree.pipeline.errors import CheckpointMissingError
 from labtree.pipeline.fingerprint import digest, fingerprint_items, fingerprint_value, nodes_of
+from labtree.pipeline.records import (
+    code_hash,
+    file_states,
+    forget_steps,
+    is_done,
+    plain_value,
+    stale_records,
+)
 from labtree.pipeline.sessions import (
     UNSAVED,
     check_session,
@@ -26,10 +31,9 @@ from labtree.pipeline.sessions import (
     mark_step_complete,
     session_path,
     versions,
-    warn,
 )
 
-__all__ = ["StepResult", "code_hash", "step"]
+__all__ = ["StepResult", "step"]
 
 # Bookkeeping of the root that is not data: no step reads it.
 BOOKKEEPING = (
@@ -64,58 +68,6 @@ class StepResult:
     skipped: bool
     duration_s: float
     warnings: tuple[str, ...] = ()
-
-
-def _plain(value: Any) -> Any:
-    """Return a parameter as values that a file can hold and a person can read."""
-    if isinstance(value, (str, bool, int, float, type(None))):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(member) for key, member in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(member) for member in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((_plain(member) for member in value), key=repr)
-    if callable(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    return fingerprint_value(value)
-
-
-def _stat(path: Path) -> str:
-    info = path.stat()
-    return f"{path.name} {info.st_size} {info.st_mtime_ns}"
-
-
-def _files(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Return name, size and time of change of the files that parameters point at."""
-    found = {}
-    for name, value in parameters.items():
-        if isinstance(value, (str, Path)) and name.endswith(("_path", "_dir")):
-            path = Path(value)
-            if path.is_dir() and name != "output_dir":
-                members = sorted(member for member in path.iterdir() if member.is_file())
-                found[name] = digest({member.name: _stat(member) for member in members})
-            elif path.is_file():
-                found[name] = _stat(path)
-    return found
-
-
-def code_hash(body: Callable[..., Any]) -> str:
-    """Return a hash of a function's source without its docstring; comments do not count."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(body)))
-    except (OSError, TypeError, SyntaxError):
-        return ""
-    function = tree.body[0]
-    if isinstance(function, ast.FunctionDef):
-        function.decorator_list = []
-        if ast.get_docstring(function) is not None:
-            function.body = function.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def _protected(session: xr.DataTree) -> tuple[xr.DataTree, dict[int, Any]]:
@@ -188,20 +140,6 @@ def _graft(target: xr.DataTree, source: xr.DataTree) -> None:
         target.children = {**target.children, **new}
 
 
-def _is_done(
-    record: Mapping[str, Any], later: Iterable[Mapping[str, Any]], items: Mapping[str, str]
-) -> bool:
-    """Return whether a step's outputs are there and its inputs are what they were."""
-    outputs = record["outputs"]
-    if any(items.get(item, "") != value for item, value in outputs.items()):
-        return False
-    ignored = set(outputs)
-    for other in later:
-        ignored |= set(other["outputs"])
-    now = nodes_of(items, ignored)
-    return all(now.get(node) == value for node, value in record["inputs"].items())
-
-
 def _require(session: xr.DataTree, name: str, requires: tuple[str, ...]) -> None:
     missing = [one for one in requires if one not in completed_steps(session)]
     if missing:
@@ -234,10 +172,10 @@ def _run(
     records = session.attrs.get("steps", [])
     own = {
         "name": name,
-        "parameters": _plain({k: v for k, v in arguments.items() if k != "output_dir"}),
-        "files": _files(arguments),
+        "parameters": plain_value({k: v for k, v in arguments.items() if k != "output_dir"}),
+        "files": file_states(arguments),
         "code": code_hash(body),
-        "depends": _plain(depends),
+        "depends": plain_value(depends),
     }
     # where a file stands is no parameter; its name, size and time are in `files`
     compared = {**own, "parameters": {
@@ -248,7 +186,7 @@ def _run(
         if (
             record["key"] == key
             and not force
-            and _is_done(record, records[position + 1 :], before)
+            and is_done(record, records[position + 1 :], before)
         ):
             return False
 
@@ -283,9 +221,9 @@ def _run(
     # what came out just as before is still this step's own
     outputs |= {i: after[i] for record in replaced for i in record["outputs"] if i in after}
     if replaced:
-        stale = _stale(later, name, after)
+        stale = stale_records(later, name, after)
         later = [record for record in later if record not in stale]
-        _forget(result, stale, [*records[:position], *later], name)
+        forget_steps(result, stale, [*records[:position], *later], name)
     inputs = nodes_of(before, {*outputs, *(i for record in later for i in record["outputs"])})
     record = {
         **own,
@@ -302,31 +240,6 @@ def _run(
     mark_step_complete(result, name)
     _graft(session, result)
     return True
-
-
-def _stale(
-    later: list[dict[str, Any]], name: str, items: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Return the records of steps that rest on what has just been made anew."""
-    return [
-        record
-        for position, record in enumerate(later)
-        if record["name"] != name and not _is_done(record, later[position + 1 :], items)
-    ]
-
-
-def _forget(
-    session: xr.DataTree,
-    stale: list[dict[str, Any]],
-    kept: list[dict[str, Any]],
-    name: str,
-) -> None:
-    """Take steps off the list of what is done; their results stay."""
-    names = {record["name"] for record in stale} - {record["name"] for record in kept}
-    for one in sorted(names):
-        warn(session, f"{one} is out of date, because {name} ran again after it; run it again")
-    done = session.attrs.get("completed_steps", [])
-    session.attrs["completed_steps"] = [one for one in done if one not in names]
 
 
 def step(

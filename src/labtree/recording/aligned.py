@@ -134,8 +134,10 @@ def aligned_windows(
         else list(aligned_stream_names)
     )
     _check_names(primary_stream_name, names)
-    if isinstance(n_alignment_samples, bool) or n_alignment_samples < 1:
-        raise SessionError(f"n_alignment_samples is at least 1, found {n_alignment_samples!r}")
+    if not isinstance(n_alignment_samples, int | np.integer) or n_alignment_samples < 1:
+        raise SessionError(
+            f"n_alignment_samples is an integer of at least 1, found {n_alignment_samples!r}"
+        )
     drops = Drops()
     primary, *others = open_sources(
         paths,

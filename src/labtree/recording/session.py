@@ -90,8 +90,10 @@ def open_session(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Data
             break
         except FileNotFoundError as error:
             # The recorder moved samples from the journal while we looked; look again.
-            if isinstance(error, SessionError) or attempts == 0:
+            if isinstance(error, SessionError):
                 raise
+            if attempts == 0:
+                raise FormatError(f"{path}: damaged, {error.filename} is missing") from error
             time.sleep(0.01)
     if notes.damage and on_missing == "raise":
         raise FormatError(f"{path}: " + "; ".join(notes.damage))

@@ -101,6 +101,13 @@ def stream_source(
             )
     if "fs" not in dataset.attrs:
         raise SessionError(f'{where}: no sampling rate; write ds.attrs["fs"] = ... in Hz')
+    if gap_s is not None and not gap_s > 0:
+        raise SessionError(f"gap_s is a number of seconds above 0, found {gap_s!r}")
+    if labels is not None and not {"timestamp", "class_index"} <= set(labels.columns):
+        raise SessionError(
+            f"labels have the columns {list(labels.columns)}; expected timestamp (s) and"
+            " class_index"
+        )
     times = np.asarray(dataset["time"].values, float)
     return Source(
         session,

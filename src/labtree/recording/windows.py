@@ -6,6 +6,7 @@ until the one nearest to the next. What happens on other data is said in
 `labtree.recording.timeline` and in `labeled_windows`.
 """
 
+import operator
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,14 @@ def lengths(source: Source, window_ms: float, hop_ms: float) -> tuple[int, int]:
 
 def class_set(classes: Iterable[int] | None) -> set[int] | None:
     """Return the wanted classes as a set, None for all of them."""
-    return None if classes is None else {int(index) for index in classes}
+    if classes is None:
+        return None
+    try:
+        return {operator.index(index) for index in classes}
+    except TypeError:
+        raise SessionError(
+            f"classes are integers, such as {{1, 2}}, or None for all; found {classes!r}"
+        ) from None
 
 
 def labeled_windows(

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labtree.errors import UnsupportedTypeError
+
 __all__ = [
     "decode",
     "decode_timezone",
@@ -53,7 +55,7 @@ _ADVICE = {
 }
 
 
-def refusal(value: object, path: str, reason: str | None = None) -> TypeError:
+def refusal(value: object, path: str, reason: str | None = None) -> UnsupportedTypeError:
     """Return the error for a value that cannot be kept exactly.
 
     Parameters
@@ -71,7 +73,7 @@ def refusal(value: object, path: str, reason: str | None = None) -> TypeError:
         name = f"{kind.__module__}.{name}"
     advice = _ADVICE.get(kind.__name__)
     message = f"{path}: cannot keep {reason or f'a {name}'} exactly"
-    return TypeError(f"{message}; {advice}" if advice else message)
+    return UnsupportedTypeError(f"{message}; {advice}" if advice else message)
 
 
 def dumps(value: Any, path: str = "obj") -> str:
@@ -304,7 +306,9 @@ def encode_timezone(zone: dt.tzinfo | None) -> Any:
         return key
     if type(zone) is dt.timezone:
         return zone.utcoffset(None).total_seconds()
-    raise TypeError(f"cannot keep the time zone {zone!r} exactly; use zoneinfo.ZoneInfo")
+    raise UnsupportedTypeError(
+        f"cannot keep the time zone {zone!r} exactly; use zoneinfo.ZoneInfo"
+    )
 
 
 def decode_timezone(zone: Any) -> dt.tzinfo | None:

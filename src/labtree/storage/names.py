@@ -8,6 +8,8 @@ import functools
 import hashlib
 from urllib.parse import unquote
 
+from labtree.errors import InvalidNameError, UnsupportedTypeError
+
 __all__ = ["LONGEST", "check_name", "decode_name", "encode_name", "is_legal"]
 
 #: The longest name in bytes of UTF-8 that netCDF reads (its NC_MAX_NAME is 256).
@@ -27,15 +29,17 @@ def check_name(name: object, what: str) -> str:
         If it is empty, or holds NUL or a lone surrogate, which no file keeps.
     """
     if not isinstance(name, str):
-        raise TypeError(f"a {what} is a str, not {type(name).__name__} ({name!r})")
+        raise UnsupportedTypeError(f"a {what} is a str, not {type(name).__name__} ({name!r})")
     if not name:
-        raise ValueError(f"a {what} needs at least one character")
+        raise InvalidNameError(f"a {what} needs at least one character")
     if "\0" in name:
-        raise ValueError(f"{what} {name!r} holds a NUL character, which no file keeps")
+        raise InvalidNameError(f"{what} {name!r} holds a NUL character, which no file keeps")
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} {name!r} holds a lone surrogate, which is no text") from None
+        raise InvalidNameError(
+            f"{what} {name!r} holds a lone surrogate, which is no text"
+        ) from None
     return str(name)
 
 
@@ -87,7 +91,10 @@ def decode_name(name: str) -> str:
     """
     if "%" not in name:
         return name
-    decoded = unquote(name, errors="surrogatepass")
+    try:
+        decoded = unquote(name, errors="surrogatepass")
+    except UnicodeDecodeError:
+        return name
     return decoded if encode_name(decoded) == name else name
 
 

@@ -200,8 +200,10 @@ class NetCDFWriter:
         OSError
             If something could not be written; the file is good for nothing then.
         """
-        self.file.close()
-        self._output.close()
+        try:
+            self.file.close()
+        finally:
+            self._output.close()
 
     def abandon(self) -> None:
         """Let go of a file that is not finished, writing nothing more."""

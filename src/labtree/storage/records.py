@@ -17,7 +17,7 @@ import xarray as xr
 from xarray.core.variable import Variable
 from xarray.indexes import PandasIndex
 
-from labtree.errors import FormatError, LabtreeError
+from labtree.errors import FormatError, LabtreeError, UnsupportedTypeError
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, lazy
 from labtree.storage.blobs import Blob
@@ -43,7 +43,7 @@ def variable_values(variable: Variable, path: str) -> np.ndarray:
         If it holds another kind of array, such as pandas' nullable and categorical ones.
     """
     if not isinstance(variable.dtype, np.dtype):
-        raise TypeError(
+        raise UnsupportedTypeError(
             f"{path}: netCDF has no type for pandas' {variable.dtype} array; store the "
             "DataFrame or Series itself, or convert it with .astype(...) first"
         )
@@ -84,7 +84,7 @@ def dataset_layout(dataset: xr.Dataset, path: str) -> dict[str, Any]:
             levels = [name for name in variables if name != index.dim]
             layout.setdefault("multiindexes", {})[index.dim] = levels
         elif type(index) is not PandasIndex or set(variables) != {index.dim}:
-            raise TypeError(
+            raise UnsupportedTypeError(
                 f"{path}: cannot keep the index {type(index).__name__} of "
                 f"{sorted(map(str, variables))}; drop it with .drop_indexes(...)"
             )
@@ -108,7 +108,9 @@ def check_dataset(dataset: xr.Dataset, path: str) -> None:
     dataset_layout(dataset, path)
     for name in (*dataset.variables, *dataset.dims):
         if type(name) is not str or not name:
-            raise TypeError(f"{path}: names of variables and dimensions are str, not {name!r}")
+            raise UnsupportedTypeError(
+                f"{path}: names of variables and dimensions are str, not {name!r}"
+            )
     for name, variable in dataset.variables.items():
         where = f"{path}[{name!r}]"
         if variable.attrs:

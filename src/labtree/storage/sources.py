@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from labtree.errors import FormatError
+from labtree.errors import ClosedError, FormatError
 
 __all__ = [
     "BytesSource",
@@ -89,7 +89,7 @@ class FileSource:
     def _opened(self) -> Any:
         with self._lock:
             if self._closed:
-                raise ValueError(f"{self.name} was closed; open it again to read from it")
+                raise ClosedError(f"{self.name} was closed; open it again to read from it")
             if self._file is None:
                 file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed by close()
                 stat = os.fstat(file.fileno())
@@ -187,9 +187,9 @@ class ScratchSource:
     def _allocate(self, nbytes: int) -> int:
         with self._lock:
             if self._closed:
-                raise ValueError("the lazy workspace was closed; nothing can be stored in it")
+                raise ClosedError("the lazy workspace was closed; nothing can be stored in it")
             if self.process != os.getpid():
-                raise ValueError(f"{self.name} belongs to the process that made it")
+                raise ClosedError(f"{self.name} belongs to the process that made it")
             self._reclaim()
             for i, (offset, size) in enumerate(self._free):
                 if size >= nbytes:
@@ -230,7 +230,7 @@ class ScratchSource:
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset` on; return how many bytes there were."""
         if self._closed:
-            raise ValueError("the lazy workspace was closed; nothing can be read from it")
+            raise ClosedError("the lazy workspace was closed; nothing can be read from it")
         return _read_into(self._file, self._lock, buffer, offset)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError, LabtreeError
+from labtree.errors import FormatError, LabtreeError, MissingFileError
 from labtree.storage import exact
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
 from labtree.storage.blobs import Blob, checked_blob, plain_dtype
@@ -71,17 +71,19 @@ def save_tree(tree: xr.DataTree, path: str | Path) -> None:
         written = write_tree(tree, temporary)
         with folder_lock(path.parent):
             replace_file(temporary, path)
+            source = FileSource(path)
+            source.hold()  # before another saver takes its place
     if written.moves:
-        source = FileSource(path)
-        source.hold()
         written.relocate(source)
         add_source(tree, source)
+    else:
+        source.close()
 
 
 def check_folder(path: Path) -> None:
     """Raise an error that says what is missing where `path` cannot be made."""
     if not path.parent.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: the folder {path.parent} does not exist; make it with "
             f"pathlib.Path({str(path.parent)!r}).mkdir(parents=True)"
         )
@@ -111,11 +113,14 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
     """Open a file and its catalogue, surely those of one and the same file."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise MissingFileError(f"there is no file {path}")
     for _ in range(100):
-        source = FileSource(path)
         try:
+            source = FileSource(path)
             source.hold()
+        except (FileNotFoundError, FormatError):  # it is being replaced
+            continue
+        try:
             catalogue = read_catalogue(path)
             if identity(path) == source.known:
                 return source, catalogue
@@ -136,9 +141,10 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
             builder = DatasetBuilder(column_reader(source), catalogue.values)
             records = catalogue.records()
         else:
-            other = NetCDFSource(source.name)
+            other = NetCDFSource(source.name, source.known)
             held.append(other)
             records = walk(Path(source.name), other)
+            other.check()
             builder = DatasetBuilder(walked_reader(source, other))
         tree = build_tree(records, builder)
     except BaseException as error:
@@ -201,6 +207,10 @@ def build_tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.Dat
     return nodes[()]
 
 
+def _is_name(part: object) -> bool:
+    return isinstance(part, str) and part != "" and "/" not in part
+
+
 @contextlib.contextmanager
 def _collection_paused() -> Iterator[None]:
     """Keep the garbage collector from searching the many new objects, none of them garbage."""
@@ -213,15 +223,12 @@ def _collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _is_name(part: object) -> bool:
-    return isinstance(part, str) and part != "" and "/" not in part
-
-
 class _Closer:
     """Closes what a tree reads from; the tree's copies and pickles have nothing to close."""
 
     def __init__(self) -> None:
-        self.held: list[Any] = []
+        # Weak: a file that no array reads any more, after a save, closes itself.
+        self.held: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __call__(self) -> None:
         while self.held:
@@ -240,7 +247,7 @@ def add_source(tree: xr.DataTree, source: Any) -> None:
             _CLOSERS[key] = (weakref.ref(tree), closer)
             weakref.finalize(tree, _CLOSERS.pop, key, None).atexit = False
             tree.set_close(closer)
-        _CLOSERS[key][1].held.append(source)
+        _CLOSERS[key][1].held.add(source)
 
 
 def close_tree(tree: xr.DataTree) -> None:

@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5r, h5t
 
-from labtree.errors import FormatError
+from labtree.errors import ClosedError, FormatError
 from labtree.storage import codecs, exact
 from labtree.storage.attributes import read_attributes, read_native
 from labtree.storage.netcdf import NON_COORDINATE, read_users
+from labtree.storage.sources import identity
 
 __all__ = ["NetCDFSource", "NetCDFVariable", "walk"]
 
@@ -27,8 +28,9 @@ _TEXTS = "labtree_text_"
 class NetCDFSource:
     """An open HDF5 file for what does not lie there as plain bytes; pickles as its path."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, known: tuple[int, int, int, int] | None = None):
         self.name = str(path)
+        self.known = known or identity(path)
         self.lock = threading.RLock()
         self._file: h5py.File | None = None
         self._closed = False
@@ -38,10 +40,16 @@ class NetCDFSource:
         """The file, opened when first needed."""
         with self.lock:
             if self._closed:
-                raise ValueError(f"{self.name} was closed; open it again to read from it")
+                raise ClosedError(f"{self.name} was closed; open it again to read from it")
             if self._file is None:
+                self.check()
                 self._file = h5py.File(self.name, "r")
             return self._file
+
+    def check(self) -> None:
+        """Raise an error if another file took the place of the one that is known."""
+        if identity(self.name) != self.known:
+            raise FormatError(f"{self.name} changed on disk after it was opened; open it again")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -52,7 +60,7 @@ class NetCDFSource:
                 self._file = None
 
     def __reduce__(self) -> Any:
-        return NetCDFSource, (self.name,)
+        return NetCDFSource, (self.name, self.known)
 
 
 class NetCDFVariable:

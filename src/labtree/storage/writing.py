@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from xarray.core.variable import Variable
 
+from labtree.errors import UnsupportedTypeError
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.attributes import write_attributes, write_native
@@ -185,7 +186,9 @@ def _file_names(names: Iterable[Hashable]) -> dict[str, str]:
     files = {}
     for name in names:
         if type(name) is not str or not name:
-            raise TypeError(f"names of variables and dimensions are str, not {name!r}")
+            raise UnsupportedTypeError(
+                f"names of variables and dimensions are str, not {name!r}"
+            )
         files[name] = _file_name(name)
     return files
 

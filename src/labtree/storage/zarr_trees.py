@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, MissingFileError
 from labtree.storage.blobs import plain_dtype
 from labtree.storage.catalogue import Catalogue
 from labtree.storage.records import DatasetBuilder
@@ -195,7 +195,7 @@ def _read_header(place: Place) -> dict[str, Any]:
     try:
         marker = place.read(MARKER, 0, _HEAD)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no zarr store {place.name}") from None
+        raise MissingFileError(f"there is no zarr store {place.name}") from None
     header = (
         _header(marker)
         if len(marker) < _HEAD

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from xarray.core.variable import Variable
 
+from labtree.errors import UnsupportedTypeError
 from labtree.storage import codecs, exact
 from labtree.storage.arrays import stored_array
 from labtree.storage.blocks import is_dask
@@ -134,7 +135,9 @@ class _Writer:
         variables = kept_variables(dataset)
         for name in (*variables, *dataset.sizes):
             if type(name) is not str or not name:
-                raise TypeError(f"names of variables and dimensions are str, not {name!r}")
+                raise UnsupportedTypeError(
+                    f"names of variables and dimensions are str, not {name!r}"
+                )
         files = file_names([*variables, *node.children])
         attrs = dict(dataset.attrs)
         encoded = exact.encode(attrs, f"{where}.attrs")

@@ -6,7 +6,7 @@ from types import TracebackType
 
 import xarray as xr
 
-from labtree.errors import WorkspaceError
+from labtree.errors import UnsupportedTypeError, WorkspaceError
 
 __all__ = ["active_workspace", "target_workspace", "use_workspace"]
 
@@ -53,7 +53,7 @@ class use_workspace:  # noqa: N801, called like a function
 
     def __init__(self, tree: xr.DataTree | None):
         if tree is not None and not isinstance(tree, xr.DataTree):
-            raise TypeError(
+            raise UnsupportedTypeError(
                 f"use_workspace takes a workspace tree, not {type(tree).__name__}; make one "
                 "with labtree.create_workspace()"
             )
@@ -101,5 +101,5 @@ def target_workspace(into: xr.DataTree | None) -> xr.DataTree:
             "here: ds.ws.store(namespace, key, into=tree)"
         )
     if not isinstance(tree, xr.DataTree):
-        raise TypeError(f"into= takes a workspace tree, not {type(tree).__name__}")
+        raise UnsupportedTypeError(f"into= takes a workspace tree, not {type(tree).__name__}")
     return tree

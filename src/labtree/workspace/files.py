@@ -11,7 +11,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError, WorkspaceError
+from labtree.errors import FormatError, MissingFileError, WorkspaceError
 from labtree.storage.arrays import load_variables
 from labtree.storage.atomic import folder_lock, replace_file, temporary_path
 from labtree.storage.catalogue import Catalogue, read_catalogue
@@ -59,7 +59,7 @@ def workspace_path(path: str | Path, *, new: bool = False) -> Path:
         if file.is_file():
             return file
     near = sorted(other.name for other in given.parent.glob("*.h5"))[:10]
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"there is no workspace file {with_suffix}; the folder "
         + (f"has {', '.join(near)}" if near else "has no .h5 file")
     )
@@ -123,11 +123,11 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
                 finally:  # an interrupt in between must not make this file a stranger's
                     if target.exists() and identity(target) == known:
                         state.path, state.known, state.place = target, known, None
-        if written.moves:
-            source = FileSource(target, known)
-            source.hold()
-            written.relocate(source)
-            add_source(root, source)
+                if written.moves:
+                    source = FileSource(target, known)
+                    source.hold()  # before another saver can replace the file
+                    written.relocate(source)
+                    add_source(root, source)
     return target
 
 

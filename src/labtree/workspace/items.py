@@ -6,7 +6,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import ItemNotFoundError, WorkspaceError
+from labtree.errors import FormatError, ItemNotFoundError
 from labtree.objects.registry import KIND, decode, is_known, kind_named
 from labtree.storage.arrays import load_variables
 from labtree.storage.names import check_name, decode_name, encode_name
@@ -114,8 +114,8 @@ def read_node(node: xr.DataTree, path: str) -> Any:
 
     Raises
     ------
-    WorkspaceError
-        If the dataset was changed since, so that it is no longer of its kind.
+    FormatError
+        If it is damaged, or was changed since, so that it is no longer of its kind.
     """
     kind, dataset = item_dataset(node)
     if node.children and kind is None:
@@ -125,10 +125,11 @@ def read_node(node: xr.DataTree, path: str) -> Any:
         return copy
     try:
         return decode(kind, dataset)
-    except (LookupError, AttributeError) as error:
-        raise WorkspaceError(
-            f"{path} was stored as {kind!r}, and its dataset was changed so that it is none "
-            f"any more ({error!r}); tree[{path!r}].to_dataset() gives the dataset"
+    except FormatError as error:
+        if error.__cause__ is None:  # damaged; otherwise of another shape than its kind
+            raise
+        raise FormatError(
+            f"{path}: {error}; tree[{path!r}].to_dataset() gives the dataset that is there"
         ) from error
 
 

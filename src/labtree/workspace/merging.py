@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import WorkspaceError
+from labtree.errors import UnsupportedTypeError, WorkspaceError
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
 from labtree.storage.scratch import put_dataset
@@ -50,7 +50,7 @@ def merge_workspace(
         If the other tree has variables that are no items and have no place here.
     """
     if not isinstance(other, xr.DataTree):
-        raise TypeError(
+        raise UnsupportedTypeError(
             f"merge_from takes a workspace tree, not {type(other).__name__}; open a file "
             "first: tree.ws.merge_from(labtree.open_workspace(path))"
         )

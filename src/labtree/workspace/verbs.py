@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from labtree.errors import UnsupportedTypeError
 from labtree.objects import registry
 from labtree.storage.nodes import attach_children, detach_child, rename_child
 from labtree.storage.scratch import put_dataset
@@ -68,7 +69,9 @@ def create_workspace(name: str | None = None, *, lazy: bool = False) -> xr.DataT
     [2, 3]
     """
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"the name of a workspace is a str, not {type(name).__name__}")
+        raise UnsupportedTypeError(
+            f"the name of a workspace is a str, not {type(name).__name__}"
+        )
     tree = xr.DataTree()
     tree.attrs = identify(name=name)
     state_of(tree).is_lazy = bool(lazy)
@@ -161,7 +164,7 @@ def store_item(
 
 def _check_note(note: object) -> None:
     if note is not None and type(note) is not str:
-        raise TypeError(f"a note is a str, not {type(note).__name__} ({note!r})")
+        raise UnsupportedTypeError(f"a note is a str, not {type(note).__name__} ({note!r})")
 
 
 def get(tree: xr.DataTree, namespace: str, key: str) -> Any:
@@ -262,7 +265,7 @@ def rename(
 def add_note(tree: xr.DataTree, namespace: str, key: str, note: str) -> bool:
     """Put a note to an item in the place of the one that is there; False without an item."""
     if note is None:
-        raise TypeError("a note is a str, not None")
+        raise UnsupportedTypeError("a note is a str, not None")
     _check_note(note)
     with state_of(tree.root).lock:
         node = find_item(tree.root, namespace, key)
@@ -311,5 +314,7 @@ def comparison_namespace(*namespaces: str) -> str:
 def check_place(place: object) -> tuple[str, str]:
     """Return namespace and key of ``tree.ws[namespace, key]``."""
     if not isinstance(place, tuple) or len(place) != 2:
-        raise TypeError(f"write tree.ws[namespace, key], with two names, not {place!r}")
+        raise UnsupportedTypeError(
+            f"write tree.ws[namespace, key], with two names, not {place!r}"
+        )
     return place
