@@ -310,8 +310,9 @@ def test_kill_9_at_any_moment_leaves_the_old_or_the_new(tmp_path):
                 save_zarr_tree(small(number), path)
             finally:
                 os._exit(0)
-        time.sleep(rng.uniform(0, 1.3 * usual))
-        os.kill(child, signal.SIGKILL)
+        if number % 5:  # each fifth is left alone
+            time.sleep(rng.uniform(0, 1.3 * usual))
+            os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found = version_of(path)
         assert found == number or found == max(seen, default=0)

@@ -284,6 +284,46 @@ def test_two_who_save_at_once_lose_nothing_unsaid(bucket, monkeypatch):  # noqa:
     assert labtree.load_workspace(url).ws.list_keys("a") == ["first", "third"]
 
 
+@pytest.mark.parametrize("error", ["GenericError", "PreconditionError"])
+def test_a_lost_answer_to_the_commit_loses_no_data(bucket, monkeypatch, error):  # noqa: F811
+    """The object store did replace the marker, and its answer did not arrive."""
+    from obstore import exceptions
+
+    from labtree.storage.zarr_places import ObjectPlace
+
+    url = f"{bucket}/study.zarr"
+    few().ws.save(url)
+    tree = labtree.load_workspace(url)
+    tree.ws.store("new", "k", np.arange(5))
+
+    class Store:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def put(self, key, data, **options):
+            self.inner.put(key, data, **options)
+            if key == "zarr.json":
+                raise getattr(exceptions, error)("the answer was lost")
+
+    made = ObjectPlace.__init__
+
+    def lossy(self, where):
+        made(self, where)
+        self._store = Store(self._store)
+
+    monkeypatch.setattr(ObjectPlace, "__init__", lossy)
+    if error == "GenericError":
+        with pytest.raises(OSError, match="answer was lost"):
+            tree.ws.save()
+    else:
+        tree.ws.save()
+    monkeypatch.setattr(ObjectPlace, "__init__", made)
+    assert_same(labtree.load_workspace(url), tree)
+
+
 def test_a_bucket_that_is_not_there_is_an_error(server, bucket):  # noqa: F811
     with pytest.raises((FileNotFoundError, OSError), match="no-such-bucket"):
         few().ws.save("s3://no-such-bucket/study.zarr")

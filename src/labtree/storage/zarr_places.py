@@ -203,6 +203,8 @@ class FolderPlace:
         marker = self.path / MARKER
         with folder_lock(self.path), temporary_path(marker) as temporary:
             check_expected(self, expected, find)
+            if not (self.path / generation / MARKER).is_file():
+                raise WorkspaceError(f"{self.path}: {generation} was removed meanwhile")
             temporary.write_bytes(data)
             replace_file(temporary, marker)
             for other in self.path.iterdir():
@@ -294,9 +296,13 @@ class ObjectPlace:
         )
         for _ in range(100):
             before, mode = self._look()
+            old = None if before is None else find(before)
+            if old == generation:
+                break  # it was replaced, only the answer was lost
             check_expected(self, expected, find)
             try:
-                self._store.put(MARKER, data, mode=mode)
+                with self._errors(MARKER):
+                    self._store.put(MARKER, data, mode=mode)
             except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
                 continue  # another one was quicker: look again
             except (exceptions.NotSupportedError, NotImplementedError):
@@ -304,9 +310,20 @@ class ObjectPlace:
             break
         else:
             raise WorkspaceError(f"{self.name} is being saved by others all the time")
-        old = None if before is None else find(before)
-        for other in self._generations():
-            if other != generation and (other == old or _age(other) > _DAY):
+        # The save is done; what cannot be removed now is found again by the next one.
+        with contextlib.suppress(Exception):
+            self._clean(generation, old, find)
+
+    def _clean(self, generation: str, old: str | None, find: Any) -> None:
+        """Remove the replaced generation, and those that nobody has written to for a day."""
+        marker = self._store.get(MARKER)
+        kept = {generation, find(bytes(marker.bytes()))}
+        for other in set(self._generations()) - kept:
+            batches = list(self._store.list(other))
+            times = [item["last_modified"] for batch in batches for item in batch]
+            # The store's own clock tells, not that of a computer that may be wrong.
+            age = marker.meta["last_modified"] - max(times)
+            if other == old or age.total_seconds() > _DAY:
                 self.discard(other)
 
     def _look(self) -> tuple[bytes | None, Any]:

@@ -132,8 +132,8 @@ def open_repository(where: Any, *, new: bool = False) -> tuple[Any, str, Path | 
     if folder is not None and new:
         if os.name == "nt":
             raise WorkspaceError(
-                f"{name}: Windows has no lock on a folder, without which icechunk loses what "
-                "processes store at once; store into s3://bucket/prefix"
+                f"{name}: Windows has no lock on a folder, without which icechunk may lose "
+                "what processes store at once; store into s3://bucket/prefix"
             )
         if not folder.parent.is_dir():
             raise FileNotFoundError(f"{folder}: the folder {folder.parent} does not exist")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError, MissingFileError
+from labtree.errors import FormatError, MissingFileError, WorkspaceError
 from labtree.storage.blobs import plain_dtype
 from labtree.storage.catalogue import Catalogue
 from labtree.storage.records import DatasetBuilder
@@ -104,35 +104,32 @@ def save_place(tree: xr.DataTree, place: SavingPlace, expected: str | None = Non
             text = b"\n".join(map(dump, ({}, *generation.records)))
             values = bytes(generation.values)
             place.write(f"{name}/{_CATALOGUE}", text + values)
-            header = {
-                "format": "labtree",
-                "version": VERSION,
-                "generation": name,
-                "saved_at": time.time(),
-                "text": [len(text), zlib.crc32(text)],
-                "values": [len(values), zlib.crc32(values)],
-            }
-            marker = group_metadata({"labtree": header}) | {
-                "consolidated_metadata": {
-                    "kind": "inline",
-                    "must_understand": False,
-                    "metadata": generation.metadata,
-                }
-            }
-            place.commit(dump(marker), name, expected, _generation_of)
         except BaseException:
-            if _current(place) != name:
-                place.discard(name)
+            place.discard(name)
+            raise
+        header = {
+            "format": "labtree",
+            "version": VERSION,
+            "generation": name,
+            "saved_at": time.time(),
+            "text": [len(text), zlib.crc32(text)],
+            "values": [len(values), zlib.crc32(values)],
+        }
+        marker = group_metadata({"labtree": header}) | {
+            "consolidated_metadata": {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": generation.metadata,
+            }
+        }
+        try:
+            place.commit(dump(marker), name, expected, _generation_of)
+        except WorkspaceError:
+            # After any other error the marker may name it yet: the next save cleans up.
+            place.discard(name)
             raise
     generation.relocate()
     return name
-
-
-def _current(place: Place) -> str | None:
-    try:
-        return _generation_of(place.read(MARKER))
-    except (OSError, FormatError):
-        return None
 
 
 def _generation_of(marker: bytes) -> str | None:
