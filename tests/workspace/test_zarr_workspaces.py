@@ -249,7 +249,7 @@ def test_a_missing_object_is_an_error_and_never_zeros(bucket):  # noqa: F811
     tree.ws.store("a", "b", np.ones(50))
     tree.ws.save(f"{bucket}/study.zarr")
     store = from_url(f"{bucket}/study.zarr", client_options={"allow_http": True})
-    (key,) = [item["path"] for batch in store.list() for item in batch if "/c/" in item["path"]]
+    (key,) = [item["path"] for batch in store.list() for item in batch if "/c." in item["path"]]
     store.put(key, b"\0" * 400)
     with pytest.raises(FormatError, match="damaged"):
         labtree.load_workspace(f"{bucket}/study.zarr")

@@ -67,15 +67,15 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(chunks)
 
 
-def chunk_key(index: Iterable[int]) -> str:
+def chunk_key(index: Iterable[int], separator: str) -> str:
     """Return the key of a chunk below its array.
 
     Examples
     --------
-    >>> chunk_key((0, 2)), chunk_key(())
-    ('c/0/2', 'c')
+    >>> chunk_key((0, 2), "."), chunk_key((0, 2), "/"), chunk_key((), ".")
+    ('c.0.2', 'c/0/2', 'c')
     """
-    return "/".join(["c", *map(str, index)])
+    return separator.join(["c", *map(str, index)])
 
 
 def pack_texts(raw: np.ndarray) -> bytes:
@@ -203,7 +203,7 @@ class ChunkedArray:
     def _key(chunks: Chunks, task: tuple["_Part", ...]) -> str:
         index = [part.number for part in task]
         known = index if chunks.form == BYTES else index[:-1]
-        return f"{chunks.prefix}/{chunk_key(known)}"
+        return f"{chunks.prefix}/{chunk_key(known, chunks.place.separator)}"
 
     def _chunk(self, chunks: Chunks, task: tuple["_Part", ...]) -> np.ndarray:
         """Return the part of one chunk that is wanted."""

@@ -100,6 +100,7 @@ def array_metadata(
     chunks: tuple[int, ...],
     dims: tuple[str, ...],
     attributes: dict[str, Any],
+    separator: str,
 ) -> dict[str, Any]:
     """Return the zarr.json of an array."""
     codec: dict[str, Any] = {"name": "vlen-utf8"}
@@ -123,7 +124,7 @@ def array_metadata(
         "shape": list(shape),
         "data_type": data_type,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": separator}},
         "fill_value": fill,
         "codecs": [codec],
         "attributes": attributes,

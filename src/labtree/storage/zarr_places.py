@@ -43,6 +43,8 @@ class Place(Protocol):
     workers: int
     #: Whether it takes chunks only after the metadata of their array.
     is_ordered: bool
+    #: What stands between the numbers of a chunk's key.
+    separator: str
 
     def read(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         """Return an object, or a part of it; FileNotFoundError if it is not there."""
@@ -130,6 +132,7 @@ class FolderPlace:
 
     workers = 8
     is_ordered = False
+    separator = "."  # so that no chunk needs folders of its own
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser().absolute()
@@ -239,6 +242,7 @@ class ObjectPlace:
 
     workers = 32
     is_ordered = False
+    separator = "."
 
     def __init__(self, where: Any):
         self._where = where

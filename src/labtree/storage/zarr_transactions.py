@@ -28,6 +28,7 @@ class SessionPlace:
 
     workers = 8
     is_ordered = True
+    separator = "/"  # icechunk knows no other
 
     def __init__(self, session: Any, name: str):
         self.name = name

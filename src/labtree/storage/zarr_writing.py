@@ -252,6 +252,7 @@ class _Writer:
             chunks if is_shorter else (*chunks, *last_chunk),
             dims,
             attributes,
+            self.place.separator,
         )
         self._metadata(folder, metadata)
         whole = (*chunks, *last_chunk)
@@ -265,7 +266,7 @@ class _Writer:
             crcs[:] = array.write(self.place, prefix, whole, tail) if crcs else []
         else:
             for number, index in enumerate(np.ndindex(*grid) if crcs else ()):
-                key = f"{prefix}/{chunk_key((*index, *tail))}"
+                key = f"{prefix}/{chunk_key((*index, *tail), self.place.separator)}"
                 self.tasks.add(
                     _put_chunk, self.place, key, array, index, whole, form, crcs, number
                 )
@@ -375,7 +376,12 @@ class _Planned:
         put = delayed(_put_computed)
         blocks = self.array.rechunk(shape[: self.array.ndim]).to_delayed()
         tasks = [
-            put(place, f"{prefix}/{chunk_key((*index, *tail))}", blocks[index], shape)
+            put(
+                place,
+                f"{prefix}/{chunk_key((*index, *tail), place.separator)}",
+                blocks[index],
+                shape,
+            )
             for index in np.ndindex(*blocks.shape)
         ]
         return list(compute(*tasks))

@@ -1,0 +1,149 @@
+"""How saving, opening and reading one item grow with the number of recordings.
+
+A zarr store in a folder and in an object store (moto's server on loopback), beside the
+HDF5 file. As a test with few recordings; all sizes by ``python tests/benchmarks/test_zarr.py``.
+"""
+
+import contextlib
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import labtree
+
+REPEATS = 5
+
+
+def recordings(count):
+    """Make recordings of 80 kB: 10 units, 1,000 samples, with a coordinate of time."""
+    rng = np.random.default_rng(0)
+    tree = labtree.create_workspace()
+    for i in range(count):
+        dataset = xr.Dataset(
+            {"rate": (("unit", "time"), rng.random((10, 1000)))},
+            coords={"time": np.arange(1000) / 1000.0},
+        )
+        tree.ws.store(f"rec{i}", "rates", dataset)
+    return tree
+
+
+def timed(work):
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+@contextlib.contextmanager
+def object_store():
+    """Give the URL of a bucket on loopback, or None without moto and obstore."""
+    try:
+        import obstore  # noqa: F401
+        from moto.server import ThreadedMotoServer
+    except ImportError:
+        yield None
+        return
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    before = dict(os.environ)
+    try:
+        host, port = server.get_host_and_port()
+        os.environ.update(
+            AWS_ENDPOINT_URL=f"http://{host}:{port}",
+            AWS_ACCESS_KEY_ID="test",
+            AWS_SECRET_ACCESS_KEY="test",
+            AWS_REGION="us-east-1",
+        )
+        request = urllib.request.Request(f"http://{host}:{port}/lab", method="PUT")
+        urllib.request.urlopen(request).close()
+        yield "s3://lab"
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        server.stop()
+
+
+def measure(where, count, repeats, *, plain=False):
+    """Return medians in seconds: save, open, load all, load one; check what comes back."""
+    tree = recordings(count)
+    last = f"rec{count - 1}"
+    times = {name: [] for name in ("save", "open", "load", "load_item", "plain")}
+    for _ in range(repeats):
+        times["save"].append(timed(lambda: tree.ws.save(where))[0])
+        times["open"].append(timed(lambda: labtree.open_workspace(where).ws.close())[0])
+        spent, loaded = timed(lambda: labtree.load_workspace(where))
+        times["load"].append(spent)
+        spent, item = timed(lambda: labtree.load_item(where, last, "rates"))
+        times["load_item"].append(spent)
+        assert item.identical(tree.ws[last, "rates"])
+        assert loaded.ws[last, "rates"].identical(item)
+    if plain:
+        engine = "zarr" if str(where).endswith(".zarr") else "h5netcdf"
+        times["plain"].append(timed(lambda: xr.open_datatree(where, engine=engine))[0])
+    return {name: statistics.median(values) for name, values in times.items() if values}
+
+
+@pytest.mark.parametrize("name", ["study.h5", "study.zarr"])
+def test_recordings_are_saved_and_read(tmp_path, name):
+    assert set(measure(tmp_path / name, 3, 1, plain=True)) >= {"save", "open", "load_item"}
+
+
+def test_recordings_in_an_object_store():
+    pytest.importorskip("moto.server")
+    pytest.importorskip("obstore")
+    with object_store() as bucket:
+        assert measure(f"{bucket}/study.zarr", 3, 1)["save"] > 0
+
+
+def test_shared_stores_are_measured(tmp_path):
+    pytest.importorskip("icechunk")
+    assert len(shared(tmp_path / "shared", 3)) == 3
+
+
+def shared(where, count):
+    """Return how long each of many transactions takes."""
+    from labtree.workspace.shared import open_shared, store_shared
+
+    values = np.random.default_rng(0).random((10, 1000))
+    spent = [
+        timed(lambda i=i: store_shared(where, f"rec{i}", "rates", values))[0]
+        for i in range(count)
+    ]
+    opened, tree = timed(lambda: open_shared(where))
+    assert len(tree.ws.list_namespaces()) == count
+    print(f"open_shared of {count}: {1000 * opened:.1f} ms")
+    return spent
+
+
+def main(sizes=(1, 10, 100, 1000)):
+    print("place  recordings  save  open  load  load_item  (ms)  plain xarray open")
+    with object_store() as bucket, tempfile.TemporaryDirectory() as folder:
+        for count in sizes:
+            places = {"h5": Path(folder, "a.h5"), "zarr": Path(folder, "a.zarr")}
+            if bucket is not None:
+                places["s3"] = f"{bucket}/a.zarr"
+            for name, where in places.items():
+                repeats = REPEATS if count < 1000 else 3
+                times = measure(where, count, repeats, plain=name != "s3")
+                print(name, count, *(f"{key} {1000 * t:.1f}" for key, t in times.items()))
+        with contextlib.suppress(ImportError):
+            import icechunk
+
+            icechunk.set_logs_filter("error")
+            spent = shared(Path(folder, "shared"), 300)
+            for first in range(0, 300, 100):
+                part = statistics.median(spent[first : first + 100])
+                print(f"store_shared {first}-{first + 100}: {1000 * part:.1f} ms")
+
+
+if __name__ == "__main__":
+    main(tuple(map(int, sys.argv[1:])) or (1, 10, 100, 1000))
