@@ -164,21 +164,21 @@ def test_json_that_is_none(peer, content):
 
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a session, found nothing"):
-        labtree.open_session(tmp_path / "none")
+        labtree.recording.open_session(tmp_path / "none")
     with pytest.raises(MissingSessionError, match="found no meta"):
-        labtree.open_session(tmp_path)
+        labtree.recording.open_session(tmp_path)
 
 
 def test_some_other_file(tmp_path):
     (tmp_path / "a.txt").write_text("hello world")
     with pytest.raises(FormatError, match="found a file that begins with b'hello wo'"):
-        labtree.open_session(tmp_path / "a.txt")
+        labtree.recording.open_session(tmp_path / "a.txt")
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n....")
     with pytest.raises(FormatError, match=r"write labtree.load_session\("):
-        labtree.open_session(tmp_path / "a.h5")
+        labtree.recording.open_session(tmp_path / "a.h5")
     (tmp_path / "a.session.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(FormatError, match="expected a zip archive"):
-        labtree.open_session(tmp_path / "a.session.zip")
+        labtree.recording.open_session(tmp_path / "a.session.zip")
 
 
 def test_on_missing_is_checked(peer):

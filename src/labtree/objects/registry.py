@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import FormatError, LabtreeError
-from labtree.objects import arrays, datasets, frames, spike_kinds, values
+from labtree.objects import arrays, datasets, frames, spike_kinds, trials, values
 from labtree.storage import exact
 from labtree.storage.arrays import load_variables
 from labtree.storage.records import check_dataset
@@ -114,6 +114,8 @@ def encode(obj: Any, path: str = "obj") -> tuple[str, xr.Dataset]:
     """
     if isinstance(obj, xr.Dataset):
         name = str(obj.attrs.get(KIND, "dataset"))
+    elif type(obj) is pd.DataFrame and trials.ATTRIBUTE in obj.attrs:
+        name = "trials"
     else:
         name = _TYPES.get(type(obj)) or _VALUES.get(type(obj)) or "value"
     if isinstance(obj, (xr.DataTree, pd.Index)) or (
@@ -191,6 +193,7 @@ def _register_general_kinds() -> None:
     ]
     for name, build, read, summary in own:
         register_kind(Kind(name, _either(build), read, summary))
+    register_kind(Kind("trials", _either(_build_trials), _read_trials, trials.trials_summary))
     for name in (*_VALUES.values(), "value"):
         register_kind(Kind(name, _either(_build_value), _read_value, values.value_summary))
 
@@ -220,6 +223,14 @@ def _keep_valid(validate: Callable[[xr.Dataset], None]) -> Callable[[Any, str], 
 
 def _build_value(obj: Any, path: str) -> xr.Dataset:
     return values.value_to_dataset(obj, path, _encode_part)
+
+
+def _build_trials(obj: Any, path: str) -> xr.Dataset:
+    return trials.trials_to_dataset(obj, path, _build_value)
+
+
+def _read_trials(dataset: xr.Dataset) -> Any:
+    return trials.dataset_to_trials(dataset, _read_value)
 
 
 def _read_value(dataset: xr.Dataset) -> Any:
