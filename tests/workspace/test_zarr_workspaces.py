@@ -475,6 +475,10 @@ def test_the_path_may_be_any_that_python_has(tmp_path, monkeypatch):
     for path in ("x.zarr", Path("x.zarr"), f"{tmp_path}/x.zarr/"):
         tree.ws.save(path)
         assert labtree.load_item(path, "a", "b") == 1
+    (tmp_path / "x.zarr").rename(tmp_path / "bare")
+    assert labtree.load_item("bare", "a", "b") == 1
+    assert labtree.open_workspace(tmp_path / "bare").ws.list_keys("a") == ["b"]
+    (tmp_path / "bare").rename(tmp_path / "x.zarr")
     monkeypatch.chdir("/")
     tree.ws.store("a", "c", 2)
     assert tree.ws.save() == tmp_path / "x.zarr"

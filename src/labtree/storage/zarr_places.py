@@ -88,6 +88,13 @@ def is_place(where: object) -> bool:
     return is_url or (isinstance(text, str) and text.rstrip("/\\").endswith(".zarr"))
 
 
+def is_store(where: object) -> bool:
+    """Say whether something names a zarr store, or is the folder of one without the suffix."""
+    if is_place(where) or not isinstance(where, (str, Path)):
+        return is_place(where)
+    return (Path(where).expanduser() / MARKER).is_file()
+
+
 def _is_object_store(where: object) -> bool:
     return type(where).__module__.partition(".")[0] == "obstore" and hasattr(where, "put")
 

@@ -26,7 +26,7 @@ from labtree.storage.trees import (
     read_tree,
 )
 from labtree.storage.writing import write_tree
-from labtree.storage.zarr_places import is_place
+from labtree.storage.zarr_places import is_place, is_store
 from labtree.workspace import zarr_files
 from labtree.workspace.items import (
     find_item,
@@ -248,7 +248,7 @@ def open_workspace(path: str | Path) -> xr.DataTree:
     ...         saved["rec1/rates/data"][1].item()
     1.0
     """
-    if is_place(path):
+    if is_store(path):
         return zarr_files.open_workspace(path)
     file = workspace_path(path).absolute()
     if file.is_symlink():
@@ -334,7 +334,7 @@ def load_workspace(path: str | Path) -> xr.DataTree:
     FormatError
         If it is no workspace, or any part of it is damaged; the message says which.
     """
-    if is_place(path):
+    if is_store(path):
         return zarr_files.load_workspace(path)
     tree = open_workspace(path)
     try:
@@ -361,7 +361,7 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
     FileNotFoundError, FormatError
         As :func:`open_workspace`.
     """
-    if is_place(path):
+    if is_store(path):
         return zarr_files.load_item(path, namespace, key)
     nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
     source, catalogue = open_source(workspace_path(path))
