@@ -34,7 +34,7 @@ nb_merge_streams = True
 autosummary_generate = True
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
-numpydoc_validation_checks = {"GL06", "GL07", "PR02", "PR03", "YD01"}
+numpydoc_validation_checks = {"GL06", "GL07", "PR02", "YD01"}
 numpydoc_validation_exclude = {r"\.__init__$"}
 
 # Notebooks run in a folder of their own, quietly.
