@@ -63,7 +63,7 @@ def test_every_key_gives_what_numpy_gives(data):
         found = _blob(array).select(key)
     finally:
         blobs._GAP, blobs._BLOCK = before
-    assert_same(np.asarray(found), np.asarray(_expected(array, key)))
+    assert_same(found, np.asarray(_expected(array, key), array.dtype))
 
 
 def test_a_part_of_a_large_array_reads_little():
@@ -205,3 +205,17 @@ def test_bytes_and_blobs_are_pickled(array):
     variable = xr.Variable([f"d{i}" for i in range(array.ndim)], memory_array(array, "v"))
     found = np.asarray(pickle.loads(pickle.dumps(variable)).data)
     assert_same(found, array.copy())
+
+
+@pytest.mark.parametrize(
+    "dtype", [">f2", ">f4", ">i2", ">i8", ">c8", ">M8[s]", ">m8[D]", ">U3"]
+)
+def test_one_element_keeps_its_byte_order(tmp_path, cut_catalogue, dtype):
+    values = np.arange(6).reshape(2, 3).astype(dtype)
+    save_tree(xr.DataTree(xr.Dataset({"v": (("a", "b"), values)})), tmp_path / "t.h5")
+    for prepare in (lambda path: None, cut_catalogue):
+        prepare(tmp_path / "t.h5")
+        tree = open_tree(tmp_path / "t.h5")
+        assert tree["v"][1, 2].values == values[1, 2]
+        assert tree["v"][1].values.tolist() == values[1].tolist()
+        close_tree(tree)

@@ -54,7 +54,7 @@ class _Channels:
             dataset: Any = find(source, self.name)
             values: np.ndarray = np.asarray(dataset[tuple(bounds)])
         for axis, cut in reversed(list(enumerate(cuts))):
-            values = values[(slice(None),) * axis + (cut,)]
+            values = values[(*(slice(None),) * axis, cut, ...)]
         return values
 
 

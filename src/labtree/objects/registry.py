@@ -147,8 +147,8 @@ def decode(name: str | None, dataset: xr.Dataset) -> Any:
     load_variables(copy.variables.values())
     try:
         return kind_named(name).from_dataset(copy)
-    except (LabtreeError, OSError, MemoryError, LookupError, AttributeError):
-        raise  # a part is missing: who knows the item's name says so
+    except (LabtreeError, OSError, MemoryError):
+        raise
     except Exception as error:
         raise FormatError(
             f"what is stored is no {name or 'dataset'} any more: {error!r}"

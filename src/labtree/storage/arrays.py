@@ -72,7 +72,7 @@ class StoredArray(BackendArray):
         if len(self.blobs) > 1:  # texts end to end: only all their lengths tell where one is
             whole = self.read()
             for axis, part in reversed(list(enumerate(key))):
-                whole = whole[(slice(None),) * axis + (part,)]
+                whole = whole[(*(slice(None),) * axis, part, ...)]
             return whole
         blob = self.blobs[0]
         trailing = (slice(None),) * (len(blob.shape) - len(self.shape))

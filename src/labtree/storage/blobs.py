@@ -106,7 +106,8 @@ class Blob:
                     int(axes[axis][place]) * strides[axis] for axis, place in enumerate(places)
                 )
                 self._fill(result[places], start, axes[split:], strides[split:])
-        return result[tuple(0 if _is_int(part) else slice(None) for part in key)]
+        # With the dots one element stays an array, and so keeps its byte order.
+        return result[(*(0 if _is_int(part) else slice(None) for part in key), ...)]
 
     def _strides(self) -> list[int]:
         sizes = [math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]

@@ -95,7 +95,7 @@ class NetCDFVariable:
                 stored = stored.asstr("utf-8", "surrogateescape")
             values = np.asarray(stored[tuple(first)])
         for axis, cut in reversed(list(enumerate(then))):
-            values = values[(slice(None),) * axis + (cut,)]
+            values = values[(*(slice(None),) * axis, cut, ...)]
         return values if values.dtype == self.dtype else values.astype(self.dtype)
 
 
