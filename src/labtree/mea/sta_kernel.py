@@ -195,7 +195,9 @@ def spike_triggered_average(
     Parameters
     ----------
     movie : array (frame, ...)
-        Any numeric array or memory map; it is read in tiles of pixels.
+        Any numeric array or memory map; it is read in tiles of pixels. Of a dask array
+        each block of pixels is averaged where dask computes: on a cluster, if there is
+        one.
     counts : int array (unit, frame)
         Spikes of each unit in each frame.
     cover_range : (int, int)
@@ -237,6 +239,11 @@ def spike_triggered_average(
     n_frames, n_units = len(movie), len(counts)
     if counts.shape[1] != n_frames:
         raise ValueError(f"counts of {counts.shape[1]} frames for a movie of {n_frames}")
+    if hasattr(movie, "dask"):
+        return _by_blocks(
+            movie, counts, cover_range,
+            subtract_mean=subtract_mean, permutations=permutations, seed=seed,
+        )  # fmt: skip
     n_lags = int(cover_range[1]) - int(cover_range[0])
     shifted = valid_counts(counts, cover_range)
     n_spikes = shifted.sum(axis=1).astype(np.int64)
@@ -281,6 +288,26 @@ def spike_triggered_average(
             list(pool.map(work, [pixels[:, tile] for tile in tiles], places))
     shape = (n_units, n_lags, *movie.shape[1:])
     return average.reshape(shape), n_spikes, z if z is None else z.reshape(shape)
+
+
+def _by_blocks(
+    movie: Any, counts: Array, cover_range: tuple[int, int], **options: Any
+) -> tuple[Array, Array, Array | None]:
+    """Return the same of a dask array; pixels need nothing of each other, so they are split."""
+    dask = need("dask", "a movie in a dask array", "dask")
+    pixels = movie.reshape(len(movie), -1).rechunk({0: -1, 1: "auto"})
+    shared = dask.delayed(counts)  # sent once, not with every block
+    average = dask.delayed(spike_triggered_average, nout=3)
+    parts = dask.compute(
+        *(average(block, shared, cover_range, **options) for block in pixels.to_delayed()[0])
+    )
+    averages, n_spikes, scores = zip(*parts, strict=True)
+
+    def joined(blocks: tuple[Array, ...]) -> Array:
+        whole = np.concatenate(blocks, axis=2)
+        return whole.reshape(*whole.shape[:2], *movie.shape[1:])
+
+    return joined(averages), n_spikes[0], None if scores[0] is None else joined(scores)
 
 
 def _z_score(

@@ -7,9 +7,17 @@ import multiprocessing
 import pickle
 import time
 import traceback
+import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +178,7 @@ def run_batch(
     output_dir: str | Path = "artifacts",
     *,
     workers: int = 1,
+    executor: Executor | None = None,
     force: bool = False,
 ) -> pd.DataFrame:
     """Run steps on many recordings.
@@ -187,6 +196,10 @@ def run_batch(
     output_dir : path
     workers : int
         Processes that work at the same time.
+    executor : concurrent.futures.Executor, optional
+        What runs the recordings instead, such as ``client.get_executor()`` of a
+        dask.distributed client; it stays open. Its workers must see the recordings,
+        the files that the steps read, and ``output_dir`` under the same paths.
     force : bool
         Whether to run steps again that are done.
 
@@ -199,7 +212,7 @@ def run_batch(
     Raises
     ------
     ConfigurationError
-        If the list or the steps are wrong; then nothing has run.
+        If the list, the steps or the executor are wrong; then nothing has run.
 
     Warns
     -----
@@ -208,18 +221,29 @@ def run_batch(
     """
     from tqdm import tqdm
 
+    if executor is not None and not isinstance(executor, Executor):
+        raise ConfigurationError(
+            "executor is a concurrent.futures.Executor, such as client.get_executor() of a "
+            f"dask.distributed client, got {executor!r}"
+        )
+    if executor is not None and workers != 1:
+        raise ConfigurationError(
+            f"give workers={workers!r} or an executor, which has its own workers, not both"
+        )
     rows, wanted, folder = read_recordings(source), _steps(steps), Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(rows), desc="recordings", disable=None)
     reports: dict[int, dict[str, Any]] = {}
-    if workers <= 1:
-        for index, row in enumerate(rows):
-            reports[index] = _one(row, wanted, folder, force)
-            bar.update()
+    if executor is not None:
+        rows, folder = [_absolute(row) for row in rows], folder.absolute()
+        found = _in_executor(rows, wanted, folder, force, executor)
+    elif workers > 1:
+        found = _in_processes(rows, wanted, folder, force, workers)
     else:
-        for index, report in _in_processes(rows, wanted, folder, force, workers):
-            reports[index] = report
-            bar.update()
+        found = ((index, _one(row, wanted, folder, force)) for index, row in enumerate(rows))
+    for index, report in found:
+        reports[index] = report
+        bar.update()
     bar.close()
     columns = ["dataset_id", "status", "ran", "seconds", "path", "error", "traceback"]
     table = pd.DataFrame([reports[i] for i in range(len(rows))], columns=columns)
@@ -236,7 +260,7 @@ def _in_processes(
     folder: Path,
     force: bool,
     workers: int,
-) -> Iterable[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         pickle.dumps(steps)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -247,25 +271,51 @@ def _in_processes(
     # fresh processes: forking one that holds threads or open HDF5 files is not safe
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting: dict[Future[dict[str, Any]], int] = {
-            pool.submit(_one, row, steps, folder, force): index
-            for index, row in enumerate(rows)
-        }
-        try:
-            while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    index = waiting.pop(future)
-                    died = future.exception()
-                    if died is None:
-                        yield index, future.result()
-                    else:  # the process died: out of memory, killed
-                        yield index, {
-                            "dataset_id": str(rows[index]["dataset_id"]),
-                            "status": "failed",
-                            "error": f"process: {type(died).__name__}: {died} (a script that "
-                            "calls run_batch must do so under if __name__ == '__main__':)",
-                            "ran": "", "seconds": float("nan"), "path": "", "traceback": "",
-                        }  # fmt: skip
-        finally:
-            for future in waiting:
-                future.cancel()
+        yield from _in_executor(rows, steps, folder, force, pool)
+
+
+def _absolute(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recording whose files have absolute paths: workers have folders of their own."""
+    paths = {name: str(Path(row[name]).absolute()) for name in _PATHS if name in row}
+    return {**row, **paths}
+
+
+def _one_elsewhere(call: str, *arguments: Any) -> dict[str, Any]:
+    """Do `_one`; ``call`` differs each time, as dask may keep the result of an equal call."""
+    return _one(*arguments)
+
+
+def _in_executor(
+    rows: list[dict[str, Any]],
+    steps: list[tuple[Step, dict[str, Any]]],
+    folder: Path,
+    force: bool,
+    pool: Executor,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    call = uuid.uuid4().hex
+    waiting: dict[Future[dict[str, Any]], int] = {
+        pool.submit(_one_elsewhere, call, row, steps, folder, force): index
+        for index, row in enumerate(rows)
+    }
+    try:
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                index = waiting.pop(future)
+                died = future.exception()
+                if died is None:
+                    yield index, future.result()
+                else:  # the process died: out of memory, killed
+                    hint = (
+                        " (a script that calls run_batch must do so under "
+                        "if __name__ == '__main__':)"
+                    )
+                    hint = hint if isinstance(died, BrokenExecutor) else ""
+                    yield index, {
+                        "dataset_id": str(rows[index]["dataset_id"]),
+                        "status": "failed",
+                        "error": f"process: {type(died).__name__}: {died}{hint}",
+                        "ran": "", "seconds": float("nan"), "path": "", "traceback": "",
+                    }  # fmt: skip
+    finally:
+        for future in waiting:
+            future.cancel()

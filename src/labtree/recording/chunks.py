@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from labtree.errors import FormatError
+from labtree.recording.errors import MissingSessionError
 from labtree.recording.files import MOST_JSON_BYTES, parse_json, replace_file, sync_file
 from labtree.recording.stores import SessionStore
 
@@ -223,6 +224,8 @@ class ArrayReader:
         FormatError
             If a chunk is damaged. A chunk that is missing gives zeros: whether it may be
             missing was decided when the session was opened.
+        MissingSessionError
+            If the whole array is not there any more, or not in this process's sight.
         """
         stop = max(start, stop)
         if len(self.shape) == 1:
@@ -277,6 +280,11 @@ class ArrayReader:
             # What zstd cannot make smaller grows by less than a hundredth.
             content = self.store.read(name, self._chunk_bytes + self._chunk_bytes // 100 + 1024)
         except KeyError:
+            if self.store.size(f"{self.name}/zarr.json") is None:
+                raise MissingSessionError(
+                    f"{self.store.path}/{self.name}: it was there when the session was opened;"
+                    " it was moved or deleted, or this process does not see that folder"
+                ) from None
             out[...] = 0
             return
         held = frame_size(content) if self._compressed else len(content)

@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from labtree.errors import FormatError, SessionError
 
@@ -39,6 +39,10 @@ class _Store:
         self.path = path
         self.closed = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The process that unpickles it may work in another folder.
+        return {**self.__dict__, "path": self.path.absolute()}
+
     def close(self) -> None:
         self.closed = True
 
@@ -60,6 +64,9 @@ class FolderStore(_Store):
         super().__init__(path)
         # Thousands of chunks are asked for by name; a Path for each would take as long again.
         self._root = os.fspath(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_root": os.fspath(self.path.absolute())}
 
     def read(self, name: str, most: int) -> bytes:
         """Return the content of the file, at most so many bytes; KeyError if there is none."""
