@@ -29,8 +29,8 @@ def write_page(folder, theme):
     path = folder / f"{theme}.html"
     path.write_text(
         "<!doctype html><html><head><meta charset='utf-8'><title>untouched</title>"
-        f"<style>html{{color-scheme:{scheme};background:{background};color:{colour};"
-        f"font-family:sans-serif}}.cell{{width:{width}px}}</style></head>"
+        f"<style>html{{overflow:hidden;color-scheme:{scheme};background:{background};"
+        f"color:{colour};font-family:sans-serif}}.cell{{width:{width}px}}</style></head>"
         f"<body>{cells}</body></html>",
         encoding="utf-8",
     )

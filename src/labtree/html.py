@@ -28,7 +28,8 @@ _STYLE = (
     "color:inherit}"
     ".labtree td{text-align:left;padding:1px 12px 1px 0;vertical-align:top;"
     "white-space:nowrap;background:none;border:none}"
-    ".labtree td.name{font-weight:bold}"
+    ".labtree td.name{font-weight:bold;white-space:normal;min-width:6em;"
+    "overflow-wrap:anywhere}"
     ".labtree td.text{white-space:normal;min-width:9em;overflow-wrap:anywhere}"
     ".labtree .muted{opacity:.65}.labtree .note{font-style:italic}"
     ".labtree b,.labtree span,.labtree td{unicode-bidi:isolate}"
@@ -37,6 +38,7 @@ _STYLE = (
     ".labtree pre{white-space:pre-wrap;margin:.2em 0 0 1em;background:none;color:inherit}"
     "</style>"
 )
+_LENGTHS = {"text": 400, "text note": 120}
 _AGES = (
     (60, 60, "minute"), (3600, 24, "hour"), (86400, 60, "day"), (30.44 * 86400, 24, "month"),
 )  # fmt: skip
@@ -152,7 +154,7 @@ def table(rows: Iterable[Sequence[Any]], classes: Sequence[str]) -> str:
     lines = []
     for row in found[:SHOWN]:
         cells = (
-            f'<td class="{kind}">{escape(short(cell, 400 if "text" in kind else 60))}</td>'
+            f'<td class="{kind}">{escape(short(cell, _LENGTHS.get(kind, 60)))}</td>'
             for cell, kind in zip(row, classes, strict=True)
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
@@ -173,7 +175,7 @@ def arrays(variables: Mapping[Any, Any]) -> str:
         (
             name,
             shape_of(variable.shape, variable.dtype),
-            variable.attrs.get("units", ""),
+            short(variable.attrs.get("units", ""), 24),
             size(variable.nbytes),
         )
         for name, variable in variables.items()

@@ -35,10 +35,10 @@ def _created(session: xr.DataTree) -> str:
 
 def _lines(session: xr.DataTree) -> list[tuple[str, str]]:
     attrs = session.attrs
-    identity = [short(attrs.get("dataset_id"), 80), _created(session)]
     done, movies = attrs.get("completed_steps", ()), _below(session, "sections")
     return [
-        ("id", ", ".join(filter(None, identity))),
+        ("id", short(attrs.get("dataset_id"), 80)),
+        ("created", html.age(attrs.get("created_at")) or "at no known time"),
         ("units", str(unit_count(session))),
         ("steps done", ", ".join(listed(done)) or "none"),
         ("movies", ", ".join(listed(movies)) or "none"),

@@ -45,7 +45,7 @@ def _stream_cells(dataset: xr.Dataset) -> tuple[str, ...]:
         f"{fs:g} Hz" if fs else "no rate",
         f"about {data.shape[0] / fs:.6g} s" if fs else "",
         str(data.dtype),
-        short(data.attrs.get("units", "")),
+        short(data.attrs.get("units", ""), 24),
     )
 
 
