@@ -5,11 +5,10 @@ import pandas as pd
 
 from labtree import html
 from labtree.html import SHOWN, listed
-from labtree.msw.access import is_of_type
-from labtree.msw.tables import ATTRIBUTE, Ragged, TrialTables
+from labtree.msw.access import is_of_type, tables_of
+from labtree.msw.tables import ATTRIBUTE, IntArray, Ragged, TrialTables, gather
 
 __all__ = ["describe", "describe_html"]
-
 
 _TIMES = (
     "states()", "events()", "state_time(name, edge, clock)", "visited(name)", "latency(a, b)",
@@ -25,19 +24,33 @@ def _head(frame: pd.DataFrame) -> str:
     return f"{len(frame)} rows: {n_task} of the task, {n_barcodes} barcodes"
 
 
-def _times(frame: pd.DataFrame) -> dict[str, list[tuple[str, int]]]:
-    """Return the states and events of the session by name, with how many there were."""
+def _times(frame: pd.DataFrame) -> dict[str, list[tuple[str, int | str]]]:
+    """Return the session's states and events by name, and how many these rows have."""
     held = frame.attrs.get(ATTRIBUTE)
     if not isinstance(held, TrialTables) or "trial" not in frame:
         return {}
-    return {"states": _counted(held.states), "events": _counted(held.events)}
+    try:
+        trials = tables_of(frame)[1]
+    except (TypeError, ValueError):  # "trial" numbers other trials; the calls say so
+        trials = None
+    return {
+        "states": _counted(held.states, trials),
+        "events": _counted(held.events, trials),
+    }
 
 
-def _counted(ragged: Ragged) -> list[tuple[str, int]]:
-    numbers = np.bincount(ragged.codes, minlength=len(ragged.names)).tolist()
-    found = zip(ragged.names, numbers, strict=True)
+def _counted(ragged: Ragged, trials: IntArray | None) -> list[tuple[str, int | str]]:
+    numbers: dict[int, int] = {}
+    if trials is not None:
+        codes = ragged.codes[gather(ragged, trials)[1]]
+        found, counts = np.unique(codes, return_counts=True)
+        numbers = dict(zip(found.tolist(), counts.tolist(), strict=True))
     # The many segments of a barcode would hide the task's own states.
-    return [(name, number) for name, number in found if not name.startswith("barcode_")]
+    return [
+        (name, "" if trials is None else numbers.get(code, 0))
+        for code, name in enumerate(ragged.names)
+        if not name.startswith("barcode_")
+    ]
 
 
 def _calls(frame: pd.DataFrame) -> dict[str, str]:
