@@ -274,7 +274,7 @@ def test_repr_is_the_documentation(tree):
         assert part in text
     assert "streams: none" in repr(xr.DataTree().session)
     assert "<pre>" in tree.session._repr_html_()
-    assert "&lt;labtree" in tree.session._repr_html_()
+    assert "<b>labtree session</b>" in tree.session._repr_html_()
 
 
 def test_accessor_of_any_tree():

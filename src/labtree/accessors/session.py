@@ -40,11 +40,11 @@ class SessionAccessor(PipelineSessionMethods):
     def _repr_html_(self) -> str:
         from labtree.pipeline.describe import describe_html
         from labtree.pipeline.sessions import is_session
-        from labtree.recording.report import as_html, session_report
+        from labtree.recording.report import session_html
 
         if not is_session(self._tree):
-            return as_html(session_report(self._tree))
-        streams = [as_html(session_report(self._tree))] * ("streams" in self._tree.children)
+            return session_html(self._tree)
+        streams = [session_html(self._tree)] * ("streams" in self._tree.children)
         return "".join([describe_html(self._tree), *streams])
 
     @property
@@ -180,9 +180,9 @@ class StreamAccessor:
         return stream_report(self._dataset)
 
     def _repr_html_(self) -> str:
-        from labtree.recording.report import as_html
+        from labtree.recording.report import stream_html
 
-        return as_html(repr(self))
+        return stream_html(self._dataset)
 
     def windows(
         self,

@@ -1,19 +1,18 @@
 """How ``tree.ws`` and ``ds.ws`` show themselves: what is there, and what can be called."""
 
 import time
-from html import escape
 from typing import Any
 
 import xarray as xr
 
+from labtree import html
+from labtree.html import SHOWN, count, shape_of, short, size
 from labtree.objects import inspection
 from labtree.workspace.items import describe_item, real_name
 from labtree.workspace.state import state_of
 
 __all__ = ["object_html", "object_text", "workspace_html", "workspace_text"]
 
-# More is counted, not listed: a repr is read by a person.
-_SHOWN = 12
 _VERBS = (
     ".store(namespace, key, obj, note=None)  .get(namespace, key)  [namespace, key]\n"
     ".list_namespaces()  .list_keys()  .get_info(namespace, key)  .describe()\n"
@@ -21,76 +20,48 @@ _VERBS = (
     ".merge_from(other)  .save(path)  .close()"
 )
 _OBJECT_VERBS = ".store(namespace, key)  .kind  .summary()  .validate()  .plot()"
-_STYLE = (
-    "<style>.labtree{font-size:13px;line-height:1.45;overflow-x:auto}"
-    ".labtree table{border-collapse:collapse;margin:0 0 .4em 1em;font-size:inherit;"
-    "color:inherit}"
-    ".labtree td{text-align:left;padding:1px 12px 1px 0;vertical-align:top;"
-    "white-space:nowrap;background:none;border:none}"
-    ".labtree td.text{white-space:normal;min-width:9em;overflow-wrap:anywhere}"
-    ".labtree .muted{opacity:.65}.labtree .note{font-style:italic}"
-    ".labtree summary{cursor:pointer;overflow-wrap:anywhere}"
-    ".labtree pre{white-space:pre-wrap;margin:.2em 0 0 1em;background:none;color:inherit}"
-    "</style>"
-)
-
-
-def _size(nbytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return (
-                f"{nbytes:.0f} {unit}"
-                if unit == "B" or nbytes >= 100
-                else f"{nbytes:.1f} {unit}"
-            )
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
 
 
 def _nbytes(node: xr.DataTree) -> int:
     return sum(variable.nbytes for variable in node.variables.values())
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _when(seconds: Any) -> str:
-    if not isinstance(seconds, (int, float)):
+def _when(when: Any) -> str:
+    seconds = html.seconds_of(when)
+    try:
+        return (
+            "" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+        )
+    except (ValueError, OverflowError, OSError):  # no calendar reaches so far
         return ""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _about(info: dict[str, Any]) -> str:
     """Return the part of an item's description that tells its shape."""
     if "shape" in info:
-        shape = " × ".join(map(str, info["shape"])) or "scalar"
-        return f"{shape} {info.get('dtype', '')}".strip()
+        return shape_of(info["shape"], info.get("dtype", ""))
     if "sizes" in info:
-        return ", ".join(f"{dim}: {size}" for dim, size in info["sizes"].items())
+        return ", ".join(f"{dim}: {length}" for dim, length in info["sizes"].items())
     skipped = {"type", "created_at", "note"}
     return ", ".join(
-        f"{name}: {_short(value)}" for name, value in info.items() if name not in skipped
+        f"{name}: {short(value)}" for name, value in info.items() if name not in skipped
     )
 
 
-def _short(value: Any, length: int = 40) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _header(root: xr.DataTree) -> tuple[str, str]:
+def _header(root: xr.DataTree) -> tuple[str, str, str]:
+    """Return what it is, how much is in it, and how old it is."""
     groups = list(root.children.values())
-    count = sum(len(group.children) for group in groups)
+    items = sum(len(group.children) for group in groups)
     nbytes = sum(_nbytes(node) for group in groups for node in group.children.values())
     state, name = state_of(root), root.attrs.get("labtree_name")
-    title = "labtree workspace" + (f" {name!r}" if name else "")
-    parts = [_count(len(groups), "namespace"), _count(count, "item"), _size(nbytes)]
+    title = "labtree workspace" + (f" {short(name, 80)!r}" if name else "")
+    parts = [count(len(groups), "namespace"), count(items, "item"), size(nbytes)]
     if state.is_lazy:
         parts.append("lazy")
     if state.where is not None:
-        parts.append(str(state.where))
-    return title, ", ".join(parts)
+        parts.append(short(state.where, 400))
+    age = html.age(root.attrs.get("labtree_created_at"))
+    return title, ", ".join(parts), f"created {age}" if age else ""
 
 
 def _row(node: xr.DataTree) -> tuple[str, str, str, str, str, str]:
@@ -100,7 +71,7 @@ def _row(node: xr.DataTree) -> tuple[str, str, str, str, str, str]:
         real_name(node),
         str(info["type"]),
         _about(info),
-        _size(_nbytes(node)),
+        size(_nbytes(node)),
         _when(info["created_at"]),
         note,
     )
@@ -110,21 +81,21 @@ def workspace_text(tree: xr.DataTree) -> str:
     """Return what a workspace holds as text."""
     root = tree.root
     with state_of(root).lock:
-        title, about = _header(root)
-        lines = [f"<{title}> {about}"]
+        title, about, age = _header(root)
+        lines = [f"<{title}> {about}", *([age] if age else [])]
         groups = list(root.children.values())
-        for group in groups[:_SHOWN]:
+        for group in groups[:SHOWN]:
             nodes = list(group.children.values())
-            lines.append(f"{real_name(group)}/  ({_count(len(nodes), 'item')})")
-            rows = [[_short(cell) for cell in _row(node)] for node in nodes[:_SHOWN]]
+            lines.append(f"{short(real_name(group), 80)}/  ({count(len(nodes), 'item')})")
+            rows = [[short(cell) for cell in _row(node)] for node in nodes[:SHOWN]]
             widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             for *cells, note in rows:
                 padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
                 lines.append(("    " + "  ".join([*padded, note])).rstrip())
-            if len(nodes) > _SHOWN:
-                lines.append(f"    … {len(nodes) - _SHOWN} more")
-        if len(groups) > _SHOWN:
-            lines.append(f"… {_count(len(groups) - _SHOWN, 'more namespace')}")
+            if len(nodes) > SHOWN:
+                lines.append(f"    … {len(nodes) - SHOWN} more")
+        if len(groups) > SHOWN:
+            lines.append(f"… {count(len(groups) - SHOWN, 'more namespace')}")
     return "\n".join([*lines, "", _VERBS])
 
 
@@ -132,51 +103,36 @@ def workspace_html(tree: xr.DataTree) -> str:
     """Return what a workspace holds as HTML, collapsible; every name in it is escaped."""
     root = tree.root
     with state_of(root).lock:
-        title, about = _header(root)
+        title, *about = _header(root)
         groups = list(root.children.values())
-        few = sum(len(group.children) for group in groups) <= 2 * _SHOWN
-        parts = [_group_html(group, few) for group in groups[:_SHOWN]]
-        if len(groups) > _SHOWN:
-            more = _count(len(groups) - _SHOWN, "more namespace")
-            parts.append(f'<div class="muted">… {more}</div>')
-    verbs = f"<details><summary>methods</summary><pre>{escape(_VERBS)}</pre></details>"
-    head = f'<b>{escape(title)}</b> <span class="muted">{escape(about)}</span>'
-    return f'{_STYLE}<div class="labtree"><div>{head}</div>{"".join(parts)}{verbs}</div>'
+        few = sum(len(group.children) for group in groups) <= 2 * SHOWN
+        parts = [_group_html(group, few) for group in groups[:SHOWN]]
+    if len(groups) > SHOWN:
+        more = count(len(groups) - SHOWN, "more namespace")
+        parts.append(f'<div class="muted">… {more}</div>')
+    verbs = html.methods(_VERBS)
+    return html.page(title, ", ".join(filter(None, about)), *parts, verbs)
 
 
 def _group_html(group: xr.DataTree, is_open: bool) -> str:
     nodes = list(group.children.values())
-    rows = []
-    for node in nodes[:_SHOWN]:
-        name, kind, about, size, when, note = (escape(_short(cell, 60)) for cell in _row(node))
-        rows.append(
-            f"<tr><td><b>{name}</b></td><td>{kind}</td><td>{about}</td><td>{size}</td>"
-            f'<td class="muted">{when}</td><td class="text note">{note}</td></tr>'
-        )
-    if len(nodes) > _SHOWN:
-        rows.append(f'<tr><td class="muted">… {len(nodes) - _SHOWN} more</td></tr>')
-    head = (
-        f"{escape(real_name(group))} <span class='muted'>({_count(len(nodes), 'item')})</span>"
-    )
-    opened = " open" if is_open else ""
-    return f"<details{opened}><summary>{head}</summary><table>{''.join(rows)}</table></details>"
+    # Rows past those that are shown are only counted.
+    rows = [_row(node) if i < SHOWN else () for i, node in enumerate(nodes)]
+    body = html.table(rows, ("name", "", "", "", "muted", "text note"))
+    about = f"({count(len(nodes), 'item')})"
+    return html.fold(real_name(group), about, body, is_open=is_open)
 
 
 def object_text(obj: xr.Dataset | xr.DataArray) -> str:
     """Return what an object is, and what can be done with it, as text."""
     summary = inspection.summary(obj)
-    lines = [f"    {name}: {_short(value)}" for name, value in summary.items()]
-    head = f"<labtree {inspection.kind(obj)}> {_size(obj.nbytes)}"
+    lines = [f"    {short(name)}: {short(value)}" for name, value in summary.items()]
+    head = f"<labtree {short(inspection.kind(obj))}> {size(obj.nbytes)}"
     return "\n".join([head, *lines, "", _OBJECT_VERBS])
 
 
 def object_html(obj: xr.Dataset | xr.DataArray) -> str:
     """Return what an object is, and what can be done with it, as HTML."""
-    rows = "".join(
-        f"<tr><td>{escape(str(name))}</td><td class='text'>{escape(_short(value))}</td></tr>"
-        for name, value in inspection.summary(obj).items()
-    )
-    head = f"<b>labtree {escape(inspection.kind(obj))}</b>"
-    size = f'<span class="muted">{_size(obj.nbytes)}</span>'
-    verbs = f"<pre>{escape(_OBJECT_VERBS)}</pre>"
-    return f'{_STYLE}<div class="labtree">{head} {size}<table>{rows}</table>{verbs}</div>'
+    rows = html.table(inspection.summary(obj).items(), ("", "text"))
+    title = f"labtree {short(inspection.kind(obj), 80)}"
+    return html.page(title, size(obj.nbytes), rows, html.preformatted(_OBJECT_VERBS))

@@ -1,0 +1,223 @@
+"""What ``.ws``, ``.session`` and ``.msw`` show: escaped, short, and nothing read for it."""
+
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import displays
+import labtree
+from labtree import html
+from labtree.testing.recordings import record_emg
+
+# The tags and attributes that labtree itself writes; whatever else there is came in a name.
+TAGS = {
+    "style", "div", "b", "span", "details", "summary", "table", "tr", "td", "pre",
+}  # fmt: skip
+ATTRIBUTES = {("class", v) for v in (
+    "labtree", "head", "muted", "name", "text", "note", "text note", "",
+)} | {("open", None)}  # fmt: skip
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.text, self.details = [], [], 0
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        assert tag in TAGS
+        assert set(attrs) <= ATTRIBUTES
+        self.open.append(tag)
+        self.details += tag == "details"
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("name", displays.pages())
+def test_hostile_names_stay_text_on_one_line(name):
+    text, page = displays.pages()[name]
+    shown = "".join(Page(page).text)
+    for each in (text, shown):
+        assert "\u202e" not in each
+        assert "\u2028" not in each
+        assert "\x07" not in each
+        assert "\r" not in each
+        assert "long" * 101 not in each
+    assert len(text) < 12_000
+    assert len(page) < 60_000
+    if name not in ("nothing", "dataset", "stream"):
+        assert "one\\ntwo\\r\\nthree" in shown
+
+
+def test_names_are_shown_as_they_are_where_they_print():
+    for name in ("workspace", "recording", "pipeline", "trials"):
+        shown = "".join(Page(displays.pages()[name][1]).text)
+        assert "<script>document.title=" in shown
+        assert "\u05e9\u05dc\u05d5\u05dd" in shown
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "keys"), [(1, 10_000), (500, 1)], ids=["keys", "namespaces"]
+)
+def test_ten_thousand_items_are_counted_not_listed(namespaces, keys):
+    tree = labtree.create_workspace("big")
+    node = xr.Dataset({"x": ("t", [1.0])})
+    tree.children = {
+        f"n{i}": xr.DataTree(children={f"k{j}": xr.DataTree(node) for j in range(keys)})
+        for i in range(namespaces)
+    }
+    text, page = repr(tree.ws), tree.ws._repr_html_()
+    assert f"{namespaces * keys} items" in text
+    assert f"{namespaces * keys} items" in page
+    assert ("… 488 more namespaces" in page) == (namespaces == 500)
+    assert ("… 9988 more" in page) == (keys == 10_000)
+    assert Page(page).details == min(namespaces, 12) + 1
+    assert len(text) < 15_000
+    assert len(page) < 40_000
+
+
+def test_many_streams_classes_features_and_columns_are_counted():
+    tree = displays.recording([f"stream {i}" for i in range(500)])
+    assert "… 488 more" in repr(tree.session)
+    assert "… 488 more" in tree.session._repr_html_()
+    assert len(repr(tree.session)) < 8_000
+    assert len(tree.session._repr_html_()) < 20_000
+    session = labtree.create_session("rec1")
+    session.attrs["warnings"] = [f"warning {i}" for i in range(10_000)]
+    session.attrs["completed_steps"] = [f"step {i}" for i in range(10_000)]
+    assert "… 9988 more" in repr(session.session)
+    assert len(session.session._repr_html_()) < 10_000
+    frame = displays.trials()
+    wide = frame.assign(**{f"c{i}": 0 for i in range(50)}).copy()
+    assert len(wide.msw._repr_html_()) < 10_000
+
+
+def test_a_recording_tells_streams_units_labels_and_age(tmp_path):
+    tree = labtree.open_session(record_emg(tmp_path))
+    page = tree.session._repr_html_()
+    cells = Page(page).text
+    for part in (
+        "emg", "8000 samples x 8 channels", "1000 Hz", "about 8 s", "int16", "uV", "192 kB",
+        "force", "N", "streams", "labels", "(4)", "classes", "pinch", "timestamp",
+    ):  # fmt: skip
+        assert part in cells
+    assert "(just now)" in page
+    assert "(just now)" in repr(tree.session)
+    stream = tree["streams/emg"].to_dataset().session._repr_html_()
+    for part in ("data", "8000 × 8 int16", "uV", "time", "8000 float64", "s"):
+        assert part in Page(stream).text
+
+
+def test_nothing_is_read_for_a_display(tmp_path, monkeypatch):
+    from labtree.recording.lazy import RowsArray
+
+    tree = labtree.open_session(record_emg(tmp_path))
+
+    def fail(*args, **kwargs):
+        raise AssertionError("samples were read")
+
+    monkeypatch.setattr(RowsArray, "__getitem__", fail)
+    monkeypatch.setattr(RowsArray, "__array__", fail, raising=False)
+    with pytest.raises(AssertionError, match="samples were read"):
+        tree["streams/emg/data"].load()
+    repr(tree.session), tree.session._repr_html_()
+    stream = tree["streams/emg"].to_dataset()
+    repr(stream.session), stream.session._repr_html_()
+
+
+def test_a_pipeline_tells_units_steps_and_file(tmp_path):
+    session = labtree.create_session("rec1", output_dir=tmp_path)
+    session.session.add_units({"u1": {"spike_times": np.array([1, 2, 3])}})
+    session.session.add_feature("u1", "sta", np.zeros(3))
+    session.session.mark_step_complete("load")
+    page = session.session._repr_html_()
+    for part in ("units", "(1)", "spike_times", "3 int64", "24 B", "steps done", "load", "sta"):
+        assert part in Page(page).text
+    assert "rec1, not saved yet, created just now" in page
+    path = session.session.save()
+    assert str(path) in session.session._repr_html_()
+    session["streams/emg"] = xr.Dataset({"data": (("time", "channel"), np.zeros((2, 1)))})
+    both = session.session._repr_html_()
+    assert "labtree pipeline session" in both
+    assert "2 samples x 1 channels" in both
+    assert Page(both).details > Page(page).details
+
+
+def test_trials_tell_columns_states_and_events():
+    frame = displays.trials()
+    cells = Page(frame.msw._repr_html_()).text
+    visits = frame.msw.states()["state"].value_counts()
+    position = cells.index("side_ready")
+    assert cells[position + 1] == str(visits["side_ready"])
+    for part in ("columns", f"({frame.shape[1]})", "states", "events", "Port1In", "methods"):
+        assert part in cells
+    assert "40 rows: 38 of the task, 2 barcodes" in "".join(cells)
+    part = frame[frame["choice"] == 1]
+    cells = Page(part.msw._repr_html_()).text
+    for name, number in part.msw.states()["state"].value_counts().items():
+        assert cells[cells.index(name) + 1] == str(number)
+    assert cells[cells.index("choice_left") + 1] == "0"
+    for odd in (-1, 10_000, 0.5, "x"):
+        wrong = frame.assign(trial=odd)
+        assert "side_ready" in repr(wrong.msw)
+        assert "side_ready" in Page(wrong.msw._repr_html_()).text
+    assert "none go with this table" in displays.bare().msw._repr_html_()
+
+
+def test_the_age_of_a_workspace_in_words():
+    tree = displays.workspace()
+    assert "created 3 days ago\n" in repr(tree.ws)
+    assert ", created 3 days ago</span>" in tree.ws._repr_html_()
+    for odd in ("yesterday", None, float("nan"), float("inf"), 1e300, [1], time.time() + 1e6):
+        tree.attrs["labtree_created_at"] = odd
+        next(iter(tree.children.values()))["rates"].attrs["labtree_created_at"] = odd
+        assert "ago\n" not in repr(tree.ws) or odd == 1e300
+        Page(tree.ws._repr_html_())
+
+
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [
+        (-3600, ""),
+        (-59, "just now"),
+        (0, "just now"),
+        (59, "just now"),
+        (60, "1 minute ago"),
+        (3599, "59 minutes ago"),
+        (3600, "1 hour ago"),
+        (86399, "23 hours ago"),
+        (86400, "1 day ago"),
+        (59 * 86400, "59 days ago"),
+        (62 * 86400, "2 months ago"),
+        (700 * 86400, "22 months ago"),
+        (740 * 86400, "2 years ago"),
+    ],
+)
+def test_ages(passed, words):
+    assert html.age(1e9, now=1e9 + passed) == words
+
+
+def test_ages_of_iso_times():
+    assert html.age("2020-01-01T00:00:00+00:00", now=1577836800 + 86400) == "1 day ago"
+    for odd in ("", "soon", "9999999", None, True, 1j, "0001-01-01", float("nan")):
+        assert isinstance(html.age(odd), str)
+
+
+def test_cut_texts_are_no_longer_than_asked():
+    assert html.short("abcd", 4) == "abcd"
+    assert html.short("abcde", 4) == "abc…"
+    assert html.short(range(3)) == "range(0, 3)"
+    assert html.short(["a"] * 10_000, 10) == "a, a, a, …"
+    assert html.listed("abc") == ["a", "b", "c"]
+    assert html.listed(map(str, range(13)))[-2:] == ["11", "… 1 more"]
+    assert html.size(0) == "0 B"
+    assert html.size(123_456) == "123 kB"
