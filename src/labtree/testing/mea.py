@@ -6,6 +6,7 @@ Spikes, frames, receptive fields and electrical images are planted and returned.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,14 @@ def _draw_spikes(
     return np.unique(random.integers(low, high))
 
 
+def _draw_answers(random: np.random.Generator, events_s: Array, n_samples: int) -> Array:
+    """Draw four spikes an event on average, their delay exponential after 80 ms."""
+    counts = random.poisson(4, len(events_s))
+    delays = 0.08 + random.exponential(0.05, counts.sum())
+    samples = np.rint((np.repeat(events_s, counts) + delays) * 1e6 / TICK_US).astype(np.int64)
+    return np.unique(samples[samples < n_samples])
+
+
 def write_recording(
     folder: str | Path,
     *,
@@ -154,6 +163,7 @@ def write_recording(
     sensor_noise: float = 15.0,
     noise_peaks: float = 0.2,
     cutout: int = 40,
+    events_s: Sequence[float] = (),
     seed: int = 0,
 ) -> MeaTruth:
     """Write a synthetic recording and return what was planted.
@@ -186,6 +196,8 @@ def write_recording(
         Share of further peaks that the sorter did not include.
     cutout : int
         Samples of each peak's cutout.
+    events_s : sequence of float
+        Moments in s that every second unit answers, from 80 ms after them on.
     seed : int
 
     Returns
@@ -252,6 +264,9 @@ def write_recording(
             signal /= max(float(signal.std()), 1e-9)
             drive |= {start: np.exp(gain * signal - gain**2 / 2) for start in starts[movie]}
         spikes[unit] = _draw_spikes(random, rate_hz, display, n_samples - 1, drive)
+        if len(events_s) and int(unit[-1]) % 2 == 0:
+            evoked = _draw_answers(random, np.asarray(events_s), n_samples - 1)
+            spikes[unit] = np.union1d(spikes[unit], evoked)
 
     truth = MeaTruth(
         cmcr_path=folder / f"{name}.cmcr",
