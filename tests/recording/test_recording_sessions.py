@@ -26,6 +26,7 @@ from labtree.recording import (
     split_sessions_by_stream,
 )
 from labtree.recording import session as session_module
+from labtree.testing.recordings import record_emg
 
 EMG = (np.arange(300)[:, None] * 5 + np.arange(3)).astype("int16") + 1
 TIMES = 50 + np.arange(300) / 100
@@ -774,3 +775,14 @@ def test_split_sessions_by_stream(peer, tmp_path):
     assert path == tmp_path / "none"
     assert isinstance(error, MissingSessionError)
     assert split_sessions_by_stream(str(with_emg), "emg").with_stream == [with_emg]
+
+
+def test_a_chunk_that_goes_after_opening_is_an_error_not_zeros(tmp_path):
+    folder = record_emg(tmp_path)
+    tree = labtree.open_session(folder)
+    (folder / "emg.zarr" / "c" / "3" / "0").unlink()
+    assert tree["streams/emg/data"][:3000].values.any()
+    with pytest.raises(labtree.FormatError, match=r"c/3/0: the chunk is missing; it was there"):
+        tree["streams/emg/data"][3000:4000].load()
+    with pytest.raises(labtree.FormatError, match="the chunk is missing"):
+        pickle.loads(pickle.dumps(tree))["streams/emg/data"].load()

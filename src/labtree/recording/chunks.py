@@ -131,6 +131,7 @@ class ArrayReader:
                 f"{self.where}/zarr.json: expected the metadata of a zarr v3 array,"
                 f" {error!r} is missing or of the wrong kind"
             ) from error
+        self._absent: frozenset[int] = frozenset()  # chunks that may be zeros
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -210,7 +211,9 @@ class ArrayReader:
             if size is None:
                 missing.append(index)
             elif size == 0:
-                return missing, index * self.chunk_rows
+                rows = index * self.chunk_rows
+                break
+        self._absent = frozenset(missing)
         return missing, rows
 
     def _size(self, index: int) -> int | None:
@@ -222,8 +225,8 @@ class ArrayReader:
         Raises
         ------
         FormatError
-            If a chunk is damaged. A chunk that is missing gives zeros: whether it may be
-            missing was decided when the session was opened.
+            If a chunk is damaged, or missing though it was there when the session was
+            opened. One that was missing then, and may be zeros, gives zeros.
         MissingSessionError
             If the whole array is not there any more, or not in this process's sight.
         """
@@ -284,6 +287,11 @@ class ArrayReader:
                 raise MissingSessionError(
                     f"{self.store.path}/{self.name}: it was there when the session was opened;"
                     " it was moved or deleted, or this process does not see that folder"
+                ) from None
+            if index not in self._absent:
+                raise FormatError(
+                    f"{self.store.path}/{name}: the chunk is missing; it was there when the "
+                    "session was opened"
                 ) from None
             out[...] = 0
             return
