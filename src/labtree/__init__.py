@@ -53,7 +53,8 @@ if TYPE_CHECKING:
         unit_train,
     )
     from labtree.objects.unit_attributes import unit_attributes
-    from labtree.opening import open, open_session
+    from labtree.opening import open as open
+    from labtree.opening import open_session
     from labtree.pipeline.checkpoints import load_session
     from labtree.pipeline.sessions import SaveState, create_session
     from labtree.pipeline.steps import StepResult, step
@@ -131,6 +132,7 @@ _HOMES: dict[str, str] = {
     "use_workspace": "labtree.workspace.active",
 }
 
+# Not `open`: "from labtree import *" must not hide the builtin.
 __all__ = [
     "CheckpointError",
     "ClosedError",
@@ -178,7 +180,6 @@ __all__ = [
     "matrix_values",
     "mea",
     "msw",
-    "open",
     "open_session",
     "open_workspace",
     "pairwise_matrix",

@@ -1,0 +1,57 @@
+"""The public names are there, and importing labtree stays light."""
+
+import builtins
+import subprocess
+import sys
+
+import labtree
+
+CONTRACT = """
+create_workspace open_workspace load_workspace load_item use_workspace active_workspace
+WorkspaceManager get_workspace_manager spike_data rate_data rate_slice_stack
+spike_slice_stack pairwise_matrix pairwise_stack import_spikelab export_spikelab
+from_spikelab Recorder StreamInfo LabelEvent open_session iter_labeled_windows
+labeled_windows iter_aligned_windows aligned_windows create_session load_session step
+SaveState LabtreeError SessionError CheckpointError ConfigurationError WorkspaceError
+FormatError mea msw open
+""".split()
+
+
+def test_every_name_of_the_contract_is_there():
+    assert [name for name in CONTRACT if not hasattr(labtree, name)] == []
+    assert set(labtree.__all__) <= set(dir(labtree))
+    for name in labtree.__all__:
+        assert getattr(labtree, name) is not None
+
+
+def test_a_star_import_does_not_hide_open():
+    namespace = {}
+    exec("from labtree import *", namespace)
+    assert namespace.get("open", builtins.open) is builtins.open
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not hasattr(labtree, "no_such_name")
+
+
+def test_every_error_is_a_labtree_error_and_a_builtin_one():
+    errors = [value for value in vars(labtree.errors).values() if isinstance(value, type)]
+    own = [error for error in errors if issubclass(error, labtree.LabtreeError)]
+    assert len(own) > 8
+    for error in own:
+        if error is not labtree.LabtreeError:
+            others = [base for base in error.__mro__ if base.__module__ == "builtins"]
+            assert len(others) > 3, error  # more than Exception, BaseException, object
+
+
+def test_importing_labtree_imports_nothing_heavy():
+    code = (
+        "import xarray, pandas, sys; before = set(sys.modules); import labtree;"
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    heavy = {"zarr", "h5py", "h5netcdf", "pydantic", "scipy", "numba", "matplotlib", "dask"}
+    assert heavy.isdisjoint(run.stdout.split())
+    assert "labtree" in run.stdout.split()
