@@ -6,15 +6,46 @@ import sys
 
 import labtree
 
-CONTRACT = """
-create_workspace open_workspace load_workspace load_item use_workspace active_workspace
-WorkspaceManager get_workspace_manager spike_data rate_data rate_slice_stack
-spike_slice_stack pairwise_matrix pairwise_stack import_spikelab export_spikelab
-from_spikelab Recorder StreamInfo LabelEvent open_session iter_labeled_windows
-labeled_windows iter_aligned_windows aligned_windows create_session load_session step
-SaveState LabtreeError SessionError CheckpointError ConfigurationError WorkspaceError
-FormatError mea msw open
-""".split()
+CONTRACT = [
+    "create_workspace",
+    "open_workspace",
+    "load_workspace",
+    "load_item",
+    "use_workspace",
+    "active_workspace",
+    "WorkspaceManager",
+    "get_workspace_manager",
+    "spike_data",
+    "rate_data",
+    "rate_slice_stack",
+    "spike_slice_stack",
+    "pairwise_matrix",
+    "pairwise_stack",
+    "import_spikelab",
+    "export_spikelab",
+    "from_spikelab",
+    "Recorder",
+    "StreamInfo",
+    "LabelEvent",
+    "open_session",
+    "iter_labeled_windows",
+    "labeled_windows",
+    "iter_aligned_windows",
+    "aligned_windows",
+    "create_session",
+    "load_session",
+    "step",
+    "SaveState",
+    "LabtreeError",
+    "SessionError",
+    "CheckpointError",
+    "ConfigurationError",
+    "WorkspaceError",
+    "FormatError",
+    "mea",
+    "msw",
+    "open",
+]
 
 
 def test_every_name_of_the_contract_is_there():

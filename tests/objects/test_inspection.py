@@ -1,0 +1,54 @@
+"""``ds.ws`` on objects without a kind of their own: kind, summary, validate, plot."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import labtree
+
+
+def test_kind_and_summary_of_plain_objects():
+    array = xr.DataArray(np.zeros((2, 3), "f4"), dims=("unit", "time"))
+    assert array.ws.kind == "dataarray"
+    expected = {"dims": ["unit", "time"], "shape": [2, 3], "dtype": "float32"}
+    assert array.ws.summary() == expected
+    dataset = xr.Dataset({"a": array})
+    assert dataset.ws.kind == "dataset"
+    assert dataset.ws.summary() == {"sizes": {"unit": 2, "time": 3}, "variables": ["a"]}
+
+
+def test_validate_names_the_part_that_cannot_be_kept():
+    xr.Dataset({"a": ("x", [1])}).ws.validate()
+    xr.DataArray([1], dims="x").ws.validate()
+    bad = xr.Dataset({"a": ("x", [1])}, attrs={"model": {"callback": print}})
+    with pytest.raises(
+        labtree.UnsupportedTypeError, match=r"ds\.attrs\['model'\]\['callback'\]"
+    ):
+        bad.ws.validate()
+    categories = xr.Dataset({"c": ("x", pd.Categorical(["a"]))})
+    with pytest.raises(TypeError, match=r"ds\['c'\]: netCDF has no type for pandas' category"):
+        categories.ws.validate()
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3)])
+def test_plots_of_arrays_and_of_datasets_with_one(shape):
+    dims = ("time", "unit")[: len(shape)]
+    array = xr.DataArray(np.random.default_rng(0).random(shape), dims=dims, name="rate")
+    for drawable in (array, array.to_dataset()):
+        axes = drawable.ws.plot()
+        assert "time" in axes.get_xlabel() + axes.get_ylabel()
+
+
+def test_a_dataset_with_several_arrays_says_how_to_name_one():
+    dataset = xr.Dataset({"a": ("x", [1.0]), "b": ("x", [2.0])})
+    with pytest.raises(
+        ValueError, match=r"arrays \['a', 'b'\]; name one: ds\['name'\]\.ws\.plot"
+    ):
+        dataset.ws.plot()
+
+
+def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "labtree\[plot\]"'):
+        xr.DataArray([1.0], dims="x").ws.plot()
