@@ -15,25 +15,6 @@ from .conftest import section_arguments
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Run a cluster of two processes on this machine."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-        ) as running,
-        distributed.Client(running) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
 def truths(tmp_path_factory):
     base = tmp_path_factory.mktemp("recordings")
     return [

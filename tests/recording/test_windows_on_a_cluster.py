@@ -15,25 +15,6 @@ from labtree.testing.recordings import record_emg
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Run a cluster of two processes on this machine."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-        ) as running,
-        distributed.Client(running) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
 def sessions(tmp_path_factory):
     """Two recordings that differ, one of them as an archive."""
     from labtree.recording.packing import pack

@@ -370,25 +370,6 @@ def measured(tree, chunks):
     return results
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Run a cluster of two processes on this machine."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-        ) as running,
-        distributed.Client(running) as client,
-    ):
-        yield client
-
-
 @pytest.mark.parametrize("name", ["study.h5", "study.zarr", "s3"])
 def test_a_cluster_of_two_processes_computes_the_same(request, tmp_path, cluster, name):
     import dask
