@@ -75,7 +75,7 @@ class DataError(LabtreeError, ValueError):
     """Data are not what their kind requires; nothing was made of them."""
 
 
-class MissingDependencyError(LabtreeError, ImportError):
+class MissingDependencyError(LabtreeError, ModuleNotFoundError):
     """An optional library is not installed; the message says how to install it."""
 
 

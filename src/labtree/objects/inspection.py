@@ -7,6 +7,7 @@ import xarray as xr
 
 from labtree.objects.datasets import dataarray_to_dataset
 from labtree.objects.registry import KIND, Kind, kind_named
+from labtree.optional import require
 from labtree.storage.records import check_dataset
 
 __all__ = ["kind", "plot", "summary", "validate"]
@@ -60,9 +61,10 @@ def plot(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
     own = _kind(obj).plot
     if own is not None:
         return own(obj, **options)
-    require_matplotlib("ds.ws.plot()")
-    array = obj if isinstance(obj, xr.DataArray) else _only_array(obj)
+    require("matplotlib", purpose="ds.ws.plot()", extra="plot")
     import matplotlib.pyplot as plt
+
+    array = obj if isinstance(obj, xr.DataArray) else _only_array(obj)
 
     if options.get("ax") is None and array.ndim in (1, 2):
         options["ax"] = plt.subplots(layout="constrained")[1]
@@ -82,13 +84,3 @@ def _only_array(dataset: xr.Dataset) -> xr.DataArray:
             "ds['name'].ws.plot()"
         )
     return dataset[drawable[0]]
-
-
-def require_matplotlib(what: str) -> None:
-    """Raise an error that says how to install matplotlib where it is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'{what} needs matplotlib: pip install "labtree[plot]"', name="matplotlib"
-        ) from error
