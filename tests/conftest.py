@@ -17,6 +17,19 @@ settings.register_profile(
 settings.load_profile("labtree")
 
 
+class _ExamplesInAFolderOfTheirOwn:
+    """Examples in docstrings, which lie outside this folder, write into a new folder."""
+
+    @pytest.fixture(autouse=True)
+    def _new_folder(self, request, tmp_path_factory, monkeypatch):
+        if isinstance(request.node, pytest.DoctestItem):
+            monkeypatch.chdir(tmp_path_factory.mktemp("example"))
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(_ExamplesInAFolderOfTheirOwn())
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield

@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-import displays
+from support import displays
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

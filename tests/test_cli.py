@@ -10,8 +10,8 @@ import pytest
 import labtree
 from labtree import cli
 from labtree.storage.catalogue import read_catalogue, write_catalogue
-from labtree.testing.exactness import assert_same
 from labtree.testing.recordings import record_emg
+from support.exactness import assert_same
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import displays
 import labtree
 from labtree import html
 from labtree.testing.recordings import record_emg
+from support import displays
 
 # The tags and attributes that labtree itself writes; whatever else there is came in a name.
 TAGS = {

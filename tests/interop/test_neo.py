@@ -8,7 +8,7 @@ import pytest
 import labtree
 from labtree.errors import LossWarning
 from labtree.testing import spikes
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 
 def test_without_neo_the_error_says_how_to_get_it(monkeypatch):

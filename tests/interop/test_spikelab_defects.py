@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import labtree
-from labtree.testing.exactness import assert_same
 from labtree.testing.spikes import synthetic_spike_data
+from support.exactness import assert_same
 
 DS = synthetic_spike_data(5)
 OTHER = synthetic_spike_data(5, seed=1)

@@ -11,7 +11,7 @@ import xarray as xr
 import labtree
 from labtree.errors import LossWarning
 from labtree.testing import spikes
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 EXACT = {
     "spike_data": spikes.synthetic_spike_data(4),

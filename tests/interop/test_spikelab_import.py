@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-import spikelab_files as files
 
 import labtree
 from labtree.errors import LossWarning
 from labtree.objects.spike_kinds import KINDS
 from labtree.testing import spikes
-from labtree.testing.exactness import assert_same
+from support import spikelab_files as files
+from support.exactness import assert_same
 
 DATASETS = [
     spikes.synthetic_spike_data(4),

@@ -6,11 +6,11 @@ import math
 import h5py
 import numpy as np
 import pytest
-import spikelab_files as files
 
 import labtree
 from labtree.interop.spikelab_read import read_spikelab
-from labtree.testing.exactness import assert_same
+from support import spikelab_files as files
+from support.exactness import assert_same
 
 
 @pytest.fixture

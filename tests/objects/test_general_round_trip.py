@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from labtree.errors import FormatError
 from labtree.objects import inspection, registry
 from labtree.storage import close_tree, open_tree, save_tree
-from labtree.testing import strategies
-from labtree.testing.exactness import assert_same
+from support import strategies
+from support.exactness import assert_same
 
 KINDS = [
     strategies.arrays,

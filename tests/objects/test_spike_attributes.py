@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree.objects.unit_attributes import ABSENT, alike, column
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 values = st.one_of(
     st.booleans(),

@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 
 import labtree
 from labtree.objects import pairwise as room
-from labtree.testing.exactness import assert_same
 from labtree.testing.spikes import synthetic_pairwise_matrix, synthetic_pairwise_stack
+from support.exactness import assert_same
 
 dtypes = st.sampled_from(["f2", "f4", "f8", "c8", "c16", "i1", "i8", "u8", "?"])
 

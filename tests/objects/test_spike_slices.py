@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree.objects import spike_slice_stack as room
-from labtree.testing.exactness import assert_same
 from labtree.testing.spikes import synthetic_rate_slice_stack, synthetic_spike_slice_stack
+from support.exactness import assert_same
 
 times = st.floats(-10, 20)
 

@@ -6,8 +6,8 @@ import pytest
 
 import labtree
 from labtree.msw import concat_trials
-from labtree.testing.exactness import assert_same
 from labtree.testing.msw import make_trials, write_session
+from support.exactness import assert_same
 
 
 @pytest.fixture

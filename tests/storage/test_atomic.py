@@ -12,7 +12,7 @@ import xarray as xr
 
 from labtree.storage import close_tree, open_tree, save_tree
 from labtree.storage.atomic import folder_lock, temporary_path
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 
 def _names(folder):

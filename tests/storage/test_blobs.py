@@ -13,8 +13,8 @@ from labtree.errors import FormatError
 from labtree.storage import blobs, close_tree, open_tree, save_tree
 from labtree.storage.blobs import Blob, checksum
 from labtree.storage.sources import BytesSource
-from labtree.testing import strategies
-from labtree.testing.exactness import assert_same
+from support import strategies
+from support.exactness import assert_same
 
 
 class Counting(BytesSource):

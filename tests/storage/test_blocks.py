@@ -16,7 +16,7 @@ from labtree.storage import close_tree, open_tree, save_tree
 from labtree.storage.blocks import write_blocks
 from labtree.storage.scratch import put_dataset
 from labtree.storage.sources import ScratchSource
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 DTYPES = [
     "f4",

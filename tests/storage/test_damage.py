@@ -16,7 +16,7 @@ import xarray as xr
 from labtree.errors import FormatError, LabtreeError
 from labtree.storage import close_tree, open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 
 def _tree() -> xr.DataTree:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from labtree.storage import exact
-from labtree.testing import strategies
-from labtree.testing.exactness import assert_same
+from support import strategies
+from support.exactness import assert_same
 
 
 @given(strategies.values(with_objects=False))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from labtree.storage import close_tree, open_tree, save_tree
 from labtree.storage.names import LONGEST, check_name, decode_name, encode_name, is_legal
-from labtree.testing import strategies
+from support import strategies
 
 
 @given(strategies.names() | strategies.texts().filter(bool))

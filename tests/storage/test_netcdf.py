@@ -9,7 +9,7 @@ import xarray as xr
 from h5py import h5ds
 
 from labtree.storage import close_tree, open_tree, save_tree
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 PLAIN = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", ">i2", ">i4", ">f4", ">f8"]
 

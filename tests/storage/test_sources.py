@@ -20,8 +20,8 @@ from labtree.storage.arrays import stored_array
 from labtree.storage.blobs import Blob
 from labtree.storage.scratch import put_dataset
 from labtree.storage.sources import BytesSource, FileSource, ScratchSource, identity
-from labtree.testing import strategies
-from labtree.testing.exactness import assert_same
+from support import strategies
+from support.exactness import assert_same
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 100)), max_size=60))

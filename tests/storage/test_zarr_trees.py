@@ -19,7 +19,7 @@ from labtree.storage import zarr_places, zarr_trees, zarr_writing
 from labtree.storage.zarr_metadata import file_names, shown_attributes
 from labtree.storage.zarr_places import FolderPlace, is_place, place_of
 from labtree.storage.zarr_trees import open_place, open_zarr_tree, read_node, save_zarr_tree
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 ARRAYS = {
     "f8": np.linspace(0, 1, 12).reshape(3, 4),

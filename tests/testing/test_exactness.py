@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 
-from labtree.testing import strategies
-from labtree.testing.exactness import assert_same
+from support import strategies
+from support.exactness import assert_same
 
 ONE = xr.Dataset({"v": ("x", [1.0, 2.0], {"u": 1})}, {"x": [1, 2]}, {"a": 1})
 FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", None]}, index=pd.Index([3, 4], name="i"))
@@ -117,7 +117,7 @@ def test_everything_is_the_same_as_itself(obj):
 
 
 def test_the_room_is_imported_without_hypothesis():
-    code = "import sys, labtree.testing.exactness; assert 'hypothesis' not in sys.modules"
+    code = "import sys, support.exactness; assert 'hypothesis' not in sys.modules"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)}
     )

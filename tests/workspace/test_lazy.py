@@ -19,8 +19,8 @@ import xarray as xr
 
 import labtree
 from labtree.storage.sources import ScratchSource
-from labtree.testing.exactness import assert_same
 from labtree.workspace.state import state_of
+from support.exactness import assert_same
 
 FDS = Path("/proc/self/fd")
 MB = 1 << 20

@@ -7,7 +7,7 @@ import pytest
 
 import labtree
 from labtree import WorkspaceManager, get_workspace_manager
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 
 def test_there_is_one_manager_of_the_process():

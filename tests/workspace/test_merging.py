@@ -6,7 +6,7 @@ import xarray as xr
 
 import labtree
 from labtree.storage.sources import FileSource
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 SORTS = ["memory", "lazy", "opened", "loaded"]
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 import labtree
 from labtree.storage.sources import FileSource
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 FDS = Path("/proc/self/fd")
 RATES = xr.Dataset(

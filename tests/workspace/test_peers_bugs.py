@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 
 import labtree
-from labtree.testing.exactness import assert_same
 from labtree.workspace.state import state_of
+from support.exactness import assert_same
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import labtree
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

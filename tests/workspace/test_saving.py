@@ -15,7 +15,7 @@ import xarray as xr
 
 import labtree
 from labtree.storage import atomic
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 
 @pytest.fixture(params=[False, True], ids=["memory", "lazy"])

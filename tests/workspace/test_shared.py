@@ -9,14 +9,15 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
-from s3_server import bucket, server  # noqa: F401, fixtures
-from test_zarr_workspaces import OBJECTS
 
 import labtree
 from labtree.errors import FormatError, MissingDependencyError
 from labtree.testing import spikes
-from labtree.testing.exactness import assert_same
 from labtree.workspace.shared import delete_shared, open_shared, store_shared
+from support.exactness import assert_same
+from support.s3_server import bucket, server  # noqa: F401, fixtures
+
+from .test_zarr_workspaces import OBJECTS
 
 icechunk = pytest.importorskip("icechunk")
 SPAWN = multiprocessing.get_context("spawn")

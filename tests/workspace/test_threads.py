@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import labtree
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 
 @pytest.fixture(autouse=True)

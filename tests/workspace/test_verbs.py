@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import labtree
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
 
 
 @pytest.fixture(params=["memory", "lazy", "opened"])

@@ -4,8 +4,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import labtree
-from labtree.testing import strategies
-from labtree.testing.exactness import assert_same
+from support import strategies
+from support.exactness import assert_same
 
 
 @settings(

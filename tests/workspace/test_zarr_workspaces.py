@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from s3_server import bucket, server  # noqa: F401, fixtures
 
 import labtree
 from labtree.errors import FormatError, ItemNotFoundError, WorkspaceError
 from labtree.storage.zarr_trees import save_zarr_tree
 from labtree.testing import spikes
-from labtree.testing.exactness import assert_same
+from support.exactness import assert_same
+from support.s3_server import bucket, server  # noqa: F401, fixtures
 
 OBJECTS = {
     "array": np.arange(6.0).reshape(2, 3),

@@ -7,7 +7,7 @@ import labtree
 from labtree import ConfigurationError, FormatError
 from labtree.mea.electrical_image import electrical_images, high_pass
 
-from .test_mea_recording import copy_of
+from .test_recording import copy_of
 
 
 def counts_of(recording):

@@ -6,7 +6,7 @@ strategy; :func:`objects` draws from all of them.
 Examples
 --------
 >>> from hypothesis import given, settings
->>> from labtree.testing.exactness import assert_same
+>>> from support.exactness import assert_same
 >>> @settings(max_examples=5, database=None)
 ... @given(arrays())
 ... def same_as_its_copy(array):
