@@ -252,6 +252,43 @@ merges = "\n".join(
 )
 
 
+def test_a_bomb_is_counted_before_anything_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    for bomb in (f"a0: &a0 [x]\n{levels}", f"a0: &a0 {{k: 1}}\n{merges}"):
+        path.write_text(bomb)
+        with pytest.raises(FormatError, match="unfolds to more than 2000000 values"):
+            read_yaml(path)
+    # Nine levels of nine, 2.4 million copies; a level less is a file like any other.
+    few = "\n".join(levels.split("\n")[:5])
+    path.write_text(f"a0: &a0 [x]\n{few}")
+    content, _ = read_yaml(path)
+    assert content["a5"][8] is content["a4"]
+    # A chain of aliases is as deep as brackets are.
+    chain = "\n".join(f"a{i + 1}: &a{i + 1} [*a{i}]" for i in range(200))
+    path.write_text(f"a0: &a0 [x]\n{chain}")
+    with pytest.raises(FormatError, match="100 levels"):
+        read_yaml(path)
+
+
+def test_merge_keys_give_way_to_own_keys_and_to_earlier_ones(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "one: &one {a: 1, b: 1, c: 1}\ntwo: &two {b: 2, d: 2}\n"
+        "list: {<<: [*two, *one], c: 3}\nkeys: {c: 3, <<: *two, <<: *one}\n"
+        "chain: &chain {<<: *one, a: 0}\nend: {<<: *chain}\n"
+        "plain: {a: <<, b: =, =: c}\n"
+    )
+    content, notes = read_yaml(path)
+    assert content["list"] == content["keys"] == {"a": 1, "b": 2, "c": 3, "d": 2}
+    assert content["end"] == {"a": 0, "b": 1, "c": 1}
+    assert content["plain"] == {"a": "<<", "b": "=", "=": "c"}
+    assert not notes
+    for text in ("a: {<<: 1}", "a: {<<: [x]}", "a: &a {<<: *a}"):
+        path.write_text(text)
+        with pytest.raises(FormatError, match=r"a\.yaml"):
+            read_yaml(path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -2,10 +2,12 @@
 
 import ast
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from labtree.errors import FormatError
+from labtree.optional import require
 
 __all__ = ["read_json", "read_python_literals", "read_yaml"]
 
@@ -27,7 +29,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
     -------
     content : dict
         Mappings, lists, tuples (``!!python/tuple``), strings, numbers, booleans and None.
-        Dates stay the text that they are written as.
+        Dates stay the text that they are written as. In a mapping that merges others with
+        ``<<``, its own keys win, and then those of the first one merged.
     notes : list of str
         The tags that were not followed; what they stood on is kept as plain data.
 
@@ -36,18 +39,15 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
     FormatError
         Not YAML, not a mapping, or far larger inside than outside.
     """
-    try:
-        import yaml
-    except ImportError:
-        raise ImportError('reading YAML needs PyYAML: pip install "labtree[msw]"') from None
-
-    notes: list[str] = []
+    yaml = require("yaml", purpose="reading settings in YAML", extra="msw")
     text = _text(path)
-    loader = _loader()(text)
-    loader.labtree_notes = notes
+    loader = _loader_class()(text)
+    notes: list[str] = []
     try:
         _refuse_depth(path, text)
-        content = loader.get_single_data()
+        root = loader.get_single_node()
+        _refuse_bomb(path, root)
+        content = None if root is None else _Constructor(loader, notes).value(root)
     except FormatError:
         raise
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -73,86 +73,103 @@ def _refuse_depth(path: Path, text: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _MAX_DEPTH:
-            raise FormatError(f"{path}: nested deeper than {_MAX_DEPTH} levels")
+            raise _too_large(path)
 
 
-_LOADER: Any = None
+def _refuse_bomb(path: Path, root: Any) -> None:
+    """Count the values that a document unfolds to before any of them is made.
+
+    Each alias and each merge key counts as a copy of what it refers to, so that the limit
+    holds whatever PyYAML shares or copies.
+    """
+    # Of a node: how many values it unfolds to, and how many levels.
+    counted: dict[int, tuple[int, int]] = {}
+
+    def count(node: Any, depth: int) -> tuple[int, int]:
+        if not isinstance(node.value, list):
+            return 1, 0
+        size, height = counted.get(id(node), (0, 0))
+        if not size:
+            if depth > _MAX_DEPTH:  # an alias within itself has no end either
+                raise _too_large(path)
+            parts = node.value
+            if parts and isinstance(parts[0], tuple):
+                parts = [part for pair in parts for part in pair]
+            sizes = [count(part, depth + 1) for part in parts]
+            size = 1 + sum(size for size, _ in sizes)
+            height = 1 + max((height for _, height in sizes), default=0)
+            counted[id(node)] = size, height
+        if size > _MAX_NODES or depth + height > _MAX_DEPTH + 1:
+            raise _too_large(path)
+        return size, height
+
+    if root is not None:
+        count(root, 0)
 
 
-def _loader() -> Any:
-    """Give the loader: safe, in C where that is built, with dates left as text."""
-    global _LOADER
-    if _LOADER is not None:
-        return _LOADER
+@cache
+def _loader_class() -> Any:
+    """Return a loader that composes nodes, in C where that is built; dates stay text."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]
-        labtree_notes: list[str]
+        pass
 
-        def construct_document(self, node: Any) -> Any:
-            return self.construct_plain(node, {})
-
-        def construct_plain(self, node: Any, made: dict[int, Any]) -> Any:
-            # PyYAML's own way, which defers each collection, takes three times as long.
-            if node.tag in scalars:
-                return scalars[node.tag](self, node)
-            if id(node) in made:
-                return made[id(node)]
-            if node.tag == f"{_TAG}map" and isinstance(node, yaml.MappingNode):
-                mapping: dict[Any, Any] = {}
-                made[id(node)] = mapping
-                self.flatten_mapping(node)
-                for key, value in node.value:
-                    mapping[self.construct_plain(key, made)] = self.construct_plain(value, made)
-                return mapping
-            if node.tag == f"{_TAG}seq" and isinstance(node, yaml.SequenceNode):
-                sequence: list[Any] = []
-                made[id(node)] = sequence
-                sequence.extend([self.construct_plain(item, made) for item in node.value])
-                return sequence
-            return self.construct_object(node, deep=True)
-
-        def flatten_mapping(self, node: Any) -> None:
-            super().flatten_mapping(node)
-            # Merge keys repeat what they merge: a few lines could ask for millions of keys.
-            if len(node.value) > 10_000:
-                raise ValueError("more than 10000 keys in one mapping")
-
-    scalars = {
-        f"{_TAG}{name}": base.yaml_constructors[f"{_TAG}{name}"]
-        for name in ("str", "int", "float", "bool", "null")
-    }
     Loader.yaml_implicit_resolvers = {
         first: [rule for rule in rules if rule[0] != f"{_TAG}timestamp"]
         for first, rules in base.yaml_implicit_resolvers.items()
     }
-
-    def unknown(loader: Any, node: Any) -> Any:
-        tag = node.tag.replace(_TAG, "!!")
-        loader.labtree_notes.append(f"line {node.start_mark.line + 1}: tag {tag} not followed")
-        if isinstance(node, yaml.MappingNode):
-            return loader.construct_mapping(node, deep=True)
-        if isinstance(node, yaml.SequenceNode):
-            return loader.construct_sequence(node, deep=True)
-        return f"<{tag} {node.value}>" if node.value else f"<{tag}>"
-
-    def plain_tuple(loader: Any, node: Any) -> Any:
-        if not isinstance(node, yaml.SequenceNode):
-            return unknown(loader, node)
-        return tuple(loader.construct_sequence(node, deep=True))
-
-    Loader.yaml_constructors = {
-        tag: make
-        for tag, make in base.yaml_constructors.items()
-        if tag is not None
-        and tag.rpartition(":")[2] not in ("timestamp", "binary", "set", "omap", "pairs")
-    }
-    Loader.add_constructor(f"{_TAG}python/tuple", plain_tuple)
-    Loader.add_constructor(None, unknown)
-    _LOADER = Loader
     return Loader
+
+
+class _Constructor:
+    """Makes plain values of composed nodes; an aliased node is made once and shared."""
+
+    def __init__(self, loader: Any, notes: list[str]) -> None:
+        self.notes = notes
+        self._loader = loader
+        self._made: dict[int, Any] = {}
+        self._scalars = {
+            f"{_TAG}{name}": loader.yaml_constructors[f"{_TAG}{name}"]
+            for name in ("str", "int", "float", "bool", "null")
+        } | {f"{_TAG}{name}": type(loader).construct_scalar for name in ("value", "merge")}
+
+    def value(self, node: Any) -> Any:
+        """Return the value of a node."""
+        if node.tag in self._scalars:
+            return self._scalars[node.tag](self._loader, node)
+        if id(node) not in self._made:
+            self._made[id(node)] = self._collection(node)
+        return self._made[id(node)]
+
+    def _collection(self, node: Any) -> Any:
+        is_pairs = node.id == "mapping"
+        if node.tag == f"{_TAG}python/tuple" and node.id == "sequence":
+            return tuple(self.value(item) for item in node.value)
+        if node.tag != f"{_TAG}{'map' if is_pairs else 'seq'}":
+            tag = node.tag.replace(_TAG, "!!")
+            line = node.start_mark.line + 1
+            self.notes.append(f"line {line}: tag {tag} not followed")
+            if node.id == "scalar":
+                return f"<{tag} {node.value}>" if node.value else f"<{tag}>"
+        return self._mapping(node) if is_pairs else [self.value(item) for item in node.value]
+
+    def _mapping(self, node: Any) -> dict[Any, Any]:
+        merged: dict[Any, Any] = {}
+        own: dict[Any, Any] = {}
+        for key, value in node.value:
+            if key.tag != f"{_TAG}merge":
+                own[self.value(key)] = self.value(value)
+                continue
+            for source in value.value if value.id == "sequence" else [value]:
+                if source.id != "mapping":
+                    line = source.start_mark.line + 1
+                    raise ValueError(f"line {line}: only mappings can be merged with '<<'")
+                for name, item in self.value(source).items():
+                    merged.setdefault(name, item)
+        return merged | own
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -167,7 +184,9 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not JSON that can be read ({error})") from None
-    return _mapping(path, content)
+    content = _mapping(path, content)
+    _refuse_deep(path, content)
+    return content
 
 
 def read_python_literals(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -214,6 +233,7 @@ def read_python_literals(path: Path) -> tuple[dict[str, Any], list[str]]:
             )
         else:
             values.update(dict.fromkeys(names, literal))
+    _refuse_deep(path, values)
     return values, notes
 
 
@@ -228,24 +248,24 @@ def _mapping(path: Path, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise FormatError(f"{path}: expected a mapping of names to values, found {found}")
-    _measure(path, content)
     return content
 
 
-def _measure(path: Path, content: Any) -> None:
-    """Refuse what is nested too deeply, or unfolds to too much (an alias bomb)."""
-    count = 0
+def _refuse_deep(path: Path, content: Any) -> None:
+    """Refuse what is nested so deeply that what works on it later would overflow the stack."""
     pile: list[tuple[Any, int]] = [(content, 0)]
     while pile:
         value, depth = pile.pop()
-        count += 1
-        if count > _MAX_NODES or depth > _MAX_DEPTH:
-            raise FormatError(
-                f"{path}: unfolds to more than {_MAX_NODES} values or {_MAX_DEPTH} levels; "
-                "not a settings file"
-            )
+        if depth > _MAX_DEPTH:
+            raise _too_large(path)
         if isinstance(value, dict):
-            pile += [(key, depth + 1) for key in value if isinstance(key, tuple)]
             pile += [(item, depth + 1) for item in value.values()]
         elif isinstance(value, list | tuple):
             pile += [(item, depth + 1) for item in value]
+
+
+def _too_large(path: Path) -> FormatError:
+    return FormatError(
+        f"{path}: unfolds to more than {_MAX_NODES} values or {_MAX_DEPTH} levels; not a "
+        "settings file"
+    )
