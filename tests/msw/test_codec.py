@@ -25,9 +25,8 @@ from labtree.msw import (
     save_trial_data,
     trials_to_frame,
 )
-from labtree.msw.codec import encode_trial
-from labtree.msw.reading import read_trial_frame
-from labtree.msw.tables import NAN_STANDIN
+from labtree.msw.trial_file import encode_trial, read_trial_frame
+from labtree.msw.trial_table import NAN_PLACEHOLDER
 from labtree.testing.msw import make_trials
 
 HEADER = b'{"_msw_version": "1.0.0"}\n'
@@ -270,8 +269,8 @@ def test_nan_null_and_the_letters_are_told_apart(tmp_path: Path) -> None:
         {"States timestamps": {"NaN": [(0.0, -9e99)]}},
         {"Events timestamps": {"NaN": [-9e99]}},
         {"info": {"a": '"', "b": ["NaN", '"', -9e99]}},
-        {"info": {"a": NAN_STANDIN}, "States timestamps": {"s": [(0.0, NAN_STANDIN)]}},
-        {"info": {"a": [NAN_STANDIN, str(NAN_STANDIN)], str(NAN_STANDIN): 1}},
+        {"info": {"a": NAN_PLACEHOLDER}, "States timestamps": {"s": [(0.0, NAN_PLACEHOLDER)]}},
+        {"info": {"a": [NAN_PLACEHOLDER, str(NAN_PLACEHOLDER)], str(NAN_PLACEHOLDER): 1}},
     ],
 )
 def test_the_number_that_stands_for_nan_is_no_nan(tmp_path: Path, row: Any) -> None:

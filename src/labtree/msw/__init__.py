@@ -1,13 +1,6 @@
 """Murine Shift Work: names, formats, codec, models, trial tables."""
 
 from labtree.msw.alignment import Alignment, decode_barcodes, fit_clock
-from labtree.msw.codec import TrialDataError, load_trial_data, save_trial_data
-from labtree.msw.containers import (
-    AcquisitionInfo,
-    ContainerReport,
-    enumerate_acquisitions,
-    validate_container,
-)
 from labtree.msw.damage import DamageWarning
 from labtree.msw.errors import (
     MissingFileError,
@@ -15,12 +8,10 @@ from labtree.msw.errors import (
     UnknownNameError,
     UnsafePickleError,
 )
-from labtree.msw.frames import trials_to_frame
-from labtree.msw.loading import SessionList, load_acquisition, load_session, load_subject
 from labtree.msw.measures import align_trials
-from labtree.msw.merge import concat_trials
 from labtree.msw.models import MswSession, ValidationResult
 from labtree.msw.names import (
+    generate_session_paths,
     identify_namespace_version,
     make_acquisition_basename,
     make_container_name,
@@ -32,10 +23,20 @@ from labtree.msw.names import (
     parse_session_basename,
     parse_subject,
 )
-from labtree.msw.paths import generate_session_paths
+from labtree.msw.sessions import (
+    AcquisitionInfo,
+    ContainerReport,
+    SessionList,
+    enumerate_acquisitions,
+    load_acquisition,
+    load_session,
+    load_subject,
+    validate_container,
+    validate_session,
+)
 from labtree.msw.trees import trials_from_xarray
-from labtree.msw.validation import validate_session
-from labtree.msw.writer import TrialWriter
+from labtree.msw.trial_file import TrialDataError, TrialWriter, load_trial_data, save_trial_data
+from labtree.msw.trial_table import concat_trials, trials_to_frame
 
 __all__ = [
     "AcquisitionInfo",

@@ -6,16 +6,17 @@ import numpy as np
 import pandas as pd
 
 from labtree.msw.errors import TrialTableError, UnknownNameError
-from labtree.msw.frames import START, trials_to_frame
-from labtree.msw.nested import trials_from_nested
-from labtree.msw.tables import (
+from labtree.msw.trial_table import (
     ATTRIBUTE,
+    START,
     BoolArray,
     FloatArray,
     IntArray,
     Ragged,
     TrialTables,
     gather,
+    trials_from_nested,
+    trials_to_frame,
 )
 
 __all__ = [

@@ -6,7 +6,7 @@ import pandas as pd
 from labtree import html
 from labtree.html import SHOWN, listed
 from labtree.msw.access import is_of_type, tables_of
-from labtree.msw.tables import ATTRIBUTE, IntArray, Ragged, TrialTables, gather
+from labtree.msw.trial_table import ATTRIBUTE, IntArray, Ragged, TrialTables, gather
 
 __all__ = ["describe", "describe_html"]
 

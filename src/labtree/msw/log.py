@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labtree.msw.frames import END, RESTORED, START
-from labtree.msw.nested import EVENTS, STATES
+from labtree.msw.trial_table import END, EVENTS, RESTORED, START, STATES
 
 __all__ = ["count_logged_trials", "read_log", "recover_from_log"]
 

@@ -18,8 +18,7 @@ from labtree.msw.access import (
 )
 from labtree.msw.alignment import BARCODE_BITS, Alignment, decode_barcodes, fit_clock
 from labtree.msw.errors import TrialTableError
-from labtree.msw.frames import END, START
-from labtree.msw.tables import ATTRIBUTE
+from labtree.msw.trial_table import ATTRIBUTE, END, START
 
 __all__ = [
     "align_trials",

@@ -24,12 +24,17 @@ import pandas as pd
 import xarray as xr
 
 from labtree.msw.access import tables_of
-from labtree.msw.codec import TrialDataError, decode_line, encode_trial
 from labtree.msw.errors import TrialTableError
-from labtree.msw.frames import trials_to_frame
 from labtree.msw.models import MswSession
-from labtree.msw.nested import trials_from_nested
-from labtree.msw.tables import ATTRIBUTE, Ragged, TrialTables, gather
+from labtree.msw.trial_file import TrialDataError, decode_line, encode_trial
+from labtree.msw.trial_table import (
+    ATTRIBUTE,
+    Ragged,
+    TrialTables,
+    gather,
+    trials_from_nested,
+    trials_to_frame,
+)
 
 __all__ = ["session_to_tree", "trials_from_xarray", "trials_to_xarray"]
 

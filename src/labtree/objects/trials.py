@@ -9,7 +9,7 @@ import xarray as xr
 
 __all__ = ["ATTRIBUTE", "dataset_to_trials", "trials_summary", "trials_to_dataset"]
 
-#: The attribute of a DataFrame that holds its states and events; see `labtree.msw.tables`.
+#: The attribute of a DataFrame that holds its states and events; see `labtree.msw.trial_table`.
 ATTRIBUTE = "labtree_trials"
 _FIELDS = ("names", "codes", "values", "row_size")
 
@@ -45,7 +45,7 @@ def trials_to_dataset(
 
 def dataset_to_trials(dataset: xr.Dataset, read: Callable[[xr.Dataset], Any]) -> pd.DataFrame:
     """Return the trial table that :func:`trials_to_dataset` was given."""
-    from labtree.msw.tables import Ragged, TrialTables
+    from labtree.msw.trial_table import Ragged, TrialTables
 
     content = read(dataset)
     frame: pd.DataFrame = content["frame"]

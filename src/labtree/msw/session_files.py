@@ -10,15 +10,20 @@ import pandas as pd
 
 from labtree.errors import FormatError
 from labtree.msw.errors import MissingFileError
-from labtree.msw.frames import RESTORED, START, trials_to_frame
 from labtree.msw.log import read_log, recover_from_log
-from labtree.msw.merge import concat_trials
 from labtree.msw.models import ArtifactFormat
 from labtree.msw.names import parse_acquisition_basename
-from labtree.msw.nested import nested_frame, trials_from_nested
 from labtree.msw.pickles import read_frame_pickle
-from labtree.msw.reading import read_trial_frame
 from labtree.msw.settings import read_json, read_python_literals, read_yaml
+from labtree.msw.trial_file import read_trial_frame
+from labtree.msw.trial_table import (
+    RESTORED,
+    START,
+    concat_trials,
+    nested_frame,
+    trials_from_nested,
+    trials_to_frame,
+)
 
 __all__ = ["Contents", "detect_format", "is_session_folder", "read_folder"]
 

@@ -6,29 +6,28 @@ rounded to four decimals, ``NaN`` and ``Infinity`` as literals, ASCII only, ``",
 """
 
 import contextlib
-import gc
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, SessionError
 from labtree.msw.damage import warn_of_damage
-
-__all__ = [
-    "FORMAT_VERSION",
-    "TrialDataError",
-    "decode_line",
-    "encode_header",
-    "encode_trial",
-    "load_trial_data",
-    "read_lines",
-    "save_trial_data",
-]
+from labtree.msw.trial_table import (
+    NAN_PLACEHOLDER,
+    FrameBuilder,
+    NeedsExactParserError,
+    nested_frame,
+    without_garbage_collection,
+)
 
 FORMAT_VERSION = "1.0.0"
 _VERSION_KEY = "_msw_version"
@@ -265,18 +264,6 @@ def decode_line(line: bytes) -> Trial:
     return trial
 
 
-@contextlib.contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Keep the collector from walking a growing pile of new, acyclic objects."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def read_lines(path: Path) -> tuple[list[bytes], list[int], list[str]]:
     """Read the lines of a trial file that hold trials.
 
@@ -382,3 +369,251 @@ def describe_lost(path: Path, lost: list[str], n_read: int) -> list[str]:
             "object a line"
         )
     return [f"{path}: {len(lost)} of {n_read + len(lost)} trials cannot be read ({shown})"]
+
+
+# --- to a table ----------------------------------------------------------------------------
+
+
+# Enough for the parser to run freely, few enough for its objects to stay in the cache.
+_CHUNK = 256
+_PLACEHOLDER = repr(NAN_PLACEHOLDER).encode()
+Recover = Callable[[int, Callable[[int], dict[str, Any] | None]], dict[str, Any] | None]
+
+
+def read_trial_frame(
+    path: Path, *, nested: bool = False, recover: Recover | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read a trial file into a table.
+
+    Parameters
+    ----------
+    path : path
+        A trial file.
+    nested : bool
+        Give the nested layout of `nested_frame`.
+    recover : callable, optional
+        Asked for each line that cannot be read, with its place among the trials and a
+        function that gives the trial at another place; gives the trial, or None.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        As `labtree.msw.trials_to_frame` gives it.
+    notes : list of str
+        What was lost or restored.
+
+    Raises
+    ------
+    FormatError
+        Nothing can be read.
+    """
+    lines, numbers, notes = read_lines(path)
+    with without_garbage_collection():
+        if nested:
+            trials, lost, restored = _decode(lines, numbers, 0, lines, recover)
+            frame, seen = nested_frame(trials), len(trials)
+        else:
+            try:
+                builder, lost, restored = _build(lines, numbers, recover, quick=True)
+                frame = builder.finish()
+            except NeedsExactParserError:
+                builder, lost, restored = _build(lines, numbers, recover, quick=False)
+                frame = builder.finish()
+            seen = builder.n_trials
+            notes += [f"{path}: {note}" for note in builder.notes]
+    if restored:
+        notes.append(
+            f"{path}: {len(restored)} trials restored from the log ({_some(restored)})"
+        )
+    return frame, notes + describe_lost(path, lost, seen)
+
+
+def _some(items: list[str]) -> str:
+    return "; ".join(items[:5]) + ("; ..." if len(items) > 5 else "")
+
+
+def _build(
+    lines: list[bytes], numbers: list[int], recover: Recover | None, *, quick: bool
+) -> tuple[FrameBuilder, list[str], list[str]]:
+    builder = FrameBuilder()
+    lost: list[str] = []
+    restored: list[str] = []
+    bounds = [*range(0, len(lines), _CHUNK), len(lines)]
+    for start, stop in pairwise(bounds):
+        chunk = lines[start:stop]
+        if quick and _add_fast(builder, chunk):
+            continue
+        trials, *told = _decode(chunk, numbers, start, lines, recover)
+        lost += told[0]
+        restored += told[1]
+        builder.add(trials)
+    return builder, lost, restored
+
+
+def _add_fast(builder: FrameBuilder, chunk: list[bytes]) -> bool:
+    """Parse a chunk with orjson, if that gives what the exact parser would.
+
+    A number stands for each NaN, which orjson does not know; that as many come out as
+    numbers tells that none stood within a string.
+    """
+    try:
+        import orjson
+    except ImportError:
+        raise ImportError(
+            'reading trial files needs orjson: pip install "labtree[msw]"'
+        ) from None
+
+    lines = [line.replace(b"NaN", _PLACEHOLDER) for line in chunk]
+    longer = sum(map(len, lines)) - sum(map(len, chunk))
+    try:
+        trials = list(map(orjson.loads, lines))
+    except orjson.JSONDecodeError:
+        return False
+    if set(map(type, trials)) != {dict}:
+        return False
+    builder.add(trials, exact=False, n_nan=longer // (len(_PLACEHOLDER) - 3))
+    return True
+
+
+def _decode(
+    chunk: list[bytes],
+    numbers: list[int],
+    start: int,
+    lines: list[bytes],
+    recover: Recover | None,
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    def trial_at(place: int) -> dict[str, Any] | None:
+        try:
+            return decode_line(lines[place]) if 0 <= place < len(lines) else None
+        except ValueError:
+            return None
+
+    trials: list[dict[str, Any]] = []
+    lost: list[str] = []
+    restored: list[str] = []
+    for place, line in enumerate(chunk, start):
+        try:
+            trials.append(decode_line(line))
+        except ValueError as error:
+            trial = recover(place, trial_at) if recover else None
+            (lost if trial is None else restored).append(f"line {numbers[place]}: {error}")
+            if trial is not None:
+                trials.append(trial)
+    return trials, lost, restored
+
+
+# --- one trial at a time -------------------------------------------------------------------
+
+
+class TrialWriter:
+    """Append trials to a trial file, each safe on disk when `append` returns.
+
+    The time of an append does not depend on the trials before it. A file that exists is
+    continued: nothing in it is changed, and a line that an earlier crash cut short stays
+    as a line of its own, for the reader to tell of.
+
+    Parameters
+    ----------
+    path : path
+        The file; its folder must exist.
+    decimals : int or None
+        Round floats to so many decimals, as the rigs do; None keeps them exact.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from labtree.msw import load_trial_data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with TrialWriter(folder + "/example.msw.df.jsonl") as writer:
+    ...         writer.append({"info": {"choice": 1}})
+    ...     load_trial_data(folder + "/example.msw.df.jsonl")
+    [{'info': {'choice': 1}}]
+    """
+
+    def __init__(self, path: str | Path, *, decimals: int | None = 4) -> None:
+        self.path = Path(path)
+        self.decimals = decimals
+        self._lock = threading.Lock()
+        is_new = not self.path.exists()
+        if not is_new:
+            read_lines(self.path)  # A version that cannot be read must not be continued.
+        self._file: int | None = os.open(
+            self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
+        )
+        try:
+            self._claim()
+            size = os.fstat(self._file).st_size
+            if size == 0:
+                self._write(encode_header())
+            else:
+                os.lseek(self._file, size - 1, os.SEEK_SET)
+                if os.read(self._file, 1) != b"\n":
+                    self._write(b"\n")
+            if is_new:
+                sync_folder(self.path.parent)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, trial: dict[str, Any]) -> None:
+        """Write one trial; it is on the disk when this returns.
+
+        Raises
+        ------
+        TrialDataError
+            A value that would not come back as it was; nothing is written then.
+        OSError
+            The disk refused, for instance because it is full; the file then ends where
+            it ended before.
+        SessionError
+            The writer is closed.
+        """
+        line = encode_trial(trial, self.decimals, f"{self.path.name}: this trial")
+        with self._lock:
+            self._write(line)
+
+    def _claim(self) -> None:
+        """Refuse a second writer, whose lines a failed append here could cut off."""
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such lock.
+            return
+        try:
+            fcntl.flock(self._file or 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SessionError(f"{self.path}: another writer has this file open") from None
+        except OSError:
+            return  # Some network disks have no locks.
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            raise SessionError(
+                f"{self.path}: this writer is closed; write TrialWriter(path), which continues"
+            )
+        before = os.fstat(self._file).st_size
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._file, view) :]
+            os.fsync(self._file)
+        except BaseException:
+            os.ftruncate(self._file, before)
+            raise
+
+    def close(self) -> None:
+        """Close the file; closing twice does no harm."""
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,29 +1,176 @@
-"""Sessions from folders: one, those of a container, those of a subject."""
+"""Sessions from folders: one, those of a container, those of a subject; and checks of both."""
 
 import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from tqdm import tqdm
 
 from labtree.errors import FormatError, LabtreeError
-from labtree.msw.containers import list_acquisitions
 from labtree.msw.damage import warn_of_damage
 from labtree.msw.errors import MissingFileError
-from labtree.msw.formats import Contents, is_session_folder, read_folder
-from labtree.msw.merge import concat_trials
-from labtree.msw.models import MswSession, table_of
+from labtree.msw.log import count_logged_trials
+from labtree.msw.measures import check_trials
+from labtree.msw.models import MswSession, ValidationResult, table_of
 from labtree.msw.names import (
     identify_namespace_version,
     parse_acquisition_basename,
     parse_container_name,
 )
+from labtree.msw.session_files import (
+    Contents,
+    acquisition_folders,
+    is_session_folder,
+    read_folder,
+)
+from labtree.msw.settings import read_yaml
+from labtree.msw.trial_table import concat_trials
 
-__all__ = ["SessionList", "load_acquisition", "load_session", "load_subject"]
+# --- containers ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AcquisitionInfo:
+    """One acquisition of a container.
+
+    Attributes
+    ----------
+    basename : str
+        Its name, which is its folder's.
+    acq_type : str
+        As in its name; "" if that does not parse.
+    kind : {"session", "camera", "recording"}
+        Trials, video, or a recording of another program (types pxi and photo).
+    on_disk, in_manifest : bool
+        Where it was found.
+    status : str or None
+        As the manifest says: running, complete, aborted.
+    """
+
+    basename: str
+    acq_type: str
+    kind: Literal["session", "camera", "recording"]
+    on_disk: bool
+    in_manifest: bool
+    status: str | None
+
+
+@dataclass(frozen=True)
+class ContainerReport:
+    """A container's manifest against its folder.
+
+    Attributes
+    ----------
+    container : pathlib.Path
+        The folder.
+    acquisitions : tuple of AcquisitionInfo
+        By time.
+    on_disk_not_in_manifest, in_manifest_not_on_disk : tuple of str
+        Where the two differ.
+    """
+
+    container: Path
+    acquisitions: tuple[AcquisitionInfo, ...]
+    on_disk_not_in_manifest: tuple[str, ...]
+    in_manifest_not_on_disk: tuple[str, ...]
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether manifest and folder name the same acquisitions."""
+        return not self.on_disk_not_in_manifest and not self.in_manifest_not_on_disk
+
+
+def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
+    """List the acquisitions of a container, by time: its manifest's and its folders'.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such folder.
+    """
+    found, notes = list_acquisitions(Path(container))
+    warn_of_damage(notes)
+    return found
+
+
+def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
+    """Do as `enumerate_acquisitions`, and give what is to be told instead of telling it."""
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder")
+    statuses, notes = _manifest_entries(folder)
+    on_disk = {path.name for path in acquisition_folders(folder)}
+    found = []
+    for basename in {*statuses, *on_disk}:
+        try:
+            parts = parse_acquisition_basename(basename)
+            acq_type, when = parts["acq_type"], parts["datetime_str"]
+        except FormatError:
+            acq_type, when = "", ""
+        kind: Literal["session", "camera", "recording"] = "session"
+        if acq_type.startswith("video_"):
+            kind = "camera"
+        elif acq_type in ("pxi", "photo"):
+            kind = "recording"
+        info = AcquisitionInfo(
+            basename,
+            acq_type,
+            kind,
+            basename in on_disk,
+            basename in statuses,
+            statuses.get(basename),
+        )
+        found.append((when, basename, info))
+    return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
+
+
+def _manifest_entries(folder: Path) -> tuple[dict[str, str | None], list[str]]:
+    path = folder / "session_manifest.yaml"
+    if not path.is_file():
+        return {}, []
+    try:
+        manifest, notes = read_yaml(path)
+    except FormatError as error:
+        return {}, [str(error)]
+    entries = manifest.get("acquisitions", manifest.get("sessions")) or []
+    statuses: dict[str, str | None] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        content = entry if isinstance(entry, dict) else {}
+        basename = content.get("basename", content.get("session_dir"))
+        try:
+            # A name that is one path component cannot lead out of the container.
+            parse_acquisition_basename(str(basename))
+        except FormatError as error:
+            notes.append(f"{path}: an entry is left out: {error}")
+            continue
+        status = content.get("status")
+        statuses[str(basename)] = None if status is None else str(status)
+    return statuses, notes
+
+
+def validate_container(container: str | Path) -> ContainerReport:
+    """Compare a container's manifest with its folder.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such folder.
+    """
+    found = enumerate_acquisitions(container)
+    return ContainerReport(
+        Path(container),
+        tuple(found),
+        tuple(item.basename for item in found if item.on_disk and not item.in_manifest),
+        tuple(item.basename for item in found if item.in_manifest and not item.on_disk),
+    )
+
+
+# --- loading -------------------------------------------------------------------------------
+
 
 _DEPTH = 4
 
@@ -105,10 +252,10 @@ def load_session(
 
 def _load(folder: Path, nested: bool = False) -> tuple[MswSession, list[str]]:
     contents = read_folder(folder, nested=nested)
-    return to_session(folder, contents), contents.notes
+    return _to_session(folder, contents), contents.notes
 
 
-def to_session(folder: Path, contents: Contents) -> MswSession:
+def _to_session(folder: Path, contents: Contents) -> MswSession:
     process = contents.process or {}
 
     def said(key: str) -> str:
@@ -396,3 +543,72 @@ def _run(load: Callable[[Path], None], folders: list[Path], workers: int) -> Non
                 for waiting in tasks:
                     waiting.cancel()
                 raise
+
+
+# --- validation ----------------------------------------------------------------------------
+
+
+def validate_session(session_dir: str | Path) -> ValidationResult:
+    """Check a session's folder: whether everything is there, readable, and of one mind.
+
+    Parameters
+    ----------
+    session_dir : path
+        A session's folder.
+
+    Returns
+    -------
+    ValidationResult
+        ``passed`` if there are no ``issues``. A folder that cannot be loaded at all is
+        an issue, not an exception; `print` shows the result.
+    """
+    folder = Path(session_dir)
+    issues: list[str] = []
+    odd: list[str] = []
+    info: dict[str, Any] = {}
+    try:
+        contents = read_folder(folder)
+    except (LabtreeError, OSError) as error:
+        return ValidationResult(
+            session_dir=folder,
+            msw_version="unknown",
+            passed=False,
+            issues=str(error).splitlines(),
+            warnings=[],
+            info={},
+        )
+    issues += contents.notes
+    session = _to_session(folder, contents)
+    info["format"] = session.artifact_format
+    info["subject"], info["task"] = session.subject, session.task
+    info["trials"] = session.n_trials
+    if session.df is None:
+        issues.append("no trials")
+    elif not session.is_complete:
+        issues.append("trials, but settings are missing")
+    try:
+        parts = parse_acquisition_basename(folder.name)
+    except FormatError as error:
+        odd.append(str(error))
+    else:
+        said = {"subject": session.subject, "datetime_str": session.datetime_str}
+        for key, value in said.items():
+            named = dict(parts)[key]
+            if value != named:
+                odd.append(f"the folder's name says {key} {named!r}, the settings {value!r}")
+    for path in sorted(folder.glob("*.msw.csv")):
+        info["logged trials"] = logged = count_logged_trials(path)
+        if session.df is not None and logged != session.n_trials:
+            issues.append(
+                f"{path.name} has {logged} finished trials, the trial file {session.n_trials}"
+            )
+    if session.df is not None:
+        odd += check_trials(session.df)
+    return ValidationResult(
+        session_dir=folder,
+        msw_version=session.msw_version,
+        passed=not issues,
+        issues=issues,
+        warnings=odd,
+        info=info,
+    )
