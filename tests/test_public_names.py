@@ -1,8 +1,11 @@
 """The public names are there, and importing labtree stays light."""
 
 import builtins
+import errno
 import subprocess
 import sys
+
+import pytest
 
 import labtree
 
@@ -70,9 +73,39 @@ def test_every_error_is_a_labtree_error_and_a_builtin_one():
     own = [error for error in errors if issubclass(error, labtree.LabtreeError)]
     assert len(own) > 8
     for error in own:
+        assert not hasattr(labtree, error.__name__) or getattr(labtree, error.__name__) is error
         if error is not labtree.LabtreeError:
             others = [base for base in error.__mro__ if base.__module__ == "builtins"]
             assert len(others) > 3, error  # more than Exception, BaseException, object
+
+
+def test_an_unknown_name_lists_the_names_and_the_nearest():
+    text = str(
+        labtree.errors.unknown_name("unit", "u12", (f"u{i}" for i in range(11, 40) if i != 12))
+    )
+    assert text.startswith("no unit 'u12'; there are: 'u11', 'u13', 'u14'")
+    assert text.endswith("'u31', .... Did you mean 'u32'?")
+    assert str(labtree.errors.unknown_name("unit", 3, [])) == "no unit 3; there are none"
+    with pytest.raises(KeyError, match=r"no key 'x'; there are: 'abc'$"):
+        raise labtree.errors.unknown_name("key", "x", ["abc"])
+    error = labtree.errors.unknown_name("step", "x", [], labtree.SessionError)
+    assert type(error) is labtree.SessionError
+
+
+def test_an_error_of_the_system_keeps_its_number():
+    reason = OSError(errno.ENOSPC, "No space left on device", "a.h5")
+    error = labtree.RecordingWriteError.of(reason, "a.h5: 3 samples could not be written")
+    assert isinstance(error, labtree.SessionError)
+    assert isinstance(error, OSError)
+    assert error.errno == errno.ENOSPC
+    assert str(error) == "a.h5: 3 samples could not be written: No space left on device"
+
+
+def test_python_m_labtree_is_the_command_line():
+    run = subprocess.run(
+        [sys.executable, "-m", "labtree", "--version"], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout) == (0, f"labtree {labtree.__version__}\n")
 
 
 def test_importing_labtree_imports_nothing_heavy():

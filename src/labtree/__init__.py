@@ -8,14 +8,19 @@ that the import itself stays quick.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from labtree._version import __version__
 from labtree.accessors import msw as _msw  # noqa: F401, registers .msw
 from labtree.accessors import session as _session  # noqa: F401, registers .session
 from labtree.accessors import workspace as _workspace  # noqa: F401, registers .ws
 from labtree.errors import (
+    AlreadyExistsError,
+    BusyFileError,
     CheckpointError,
     ClosedError,
     ConfigurationError,
+    DamageWarning,
     DataError,
+    FileAccessError,
     FormatError,
     InvalidNameError,
     ItemNotFoundError,
@@ -23,7 +28,13 @@ from labtree.errors import (
     LossWarning,
     MissingDependencyError,
     MissingFileError,
+    RecordingWarning,
+    RecordingWriteError,
     SessionError,
+    TrialDataError,
+    TrialTableError,
+    UnknownNameError,
+    UnsafePickleError,
     UnsupportedTypeError,
     WorkspaceError,
 )
@@ -69,8 +80,6 @@ if TYPE_CHECKING:
     from labtree.workspace.files import load_item, load_workspace, open_workspace
     from labtree.workspace.manager import WorkspaceManager, get_workspace_manager
     from labtree.workspace.verbs import create_workspace
-
-__version__ = "0.1.0"
 
 # Public name -> the module that defines it; a name equal to its module is that module.
 _HOMES: dict[str, str] = {
@@ -134,10 +143,14 @@ _HOMES: dict[str, str] = {
 
 # Not `open`: "from labtree import *" must not hide the builtin.
 __all__ = [
+    "AlreadyExistsError",
+    "BusyFileError",
     "CheckpointError",
     "ClosedError",
     "ConfigurationError",
+    "DamageWarning",
     "DataError",
+    "FileAccessError",
     "FormatError",
     "InvalidNameError",
     "ItemNotFoundError",
@@ -147,10 +160,16 @@ __all__ = [
     "MissingDependencyError",
     "MissingFileError",
     "Recorder",
+    "RecordingWarning",
+    "RecordingWriteError",
     "SaveState",
     "SessionError",
     "StepResult",
     "StreamInfo",
+    "TrialDataError",
+    "TrialTableError",
+    "UnknownNameError",
+    "UnsafePickleError",
     "UnsupportedTypeError",
     "WorkspaceError",
     "WorkspaceManager",

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labtree import __version__
-from labtree.errors import FormatError, LabtreeError
+from labtree._version import __version__
+from labtree.errors import AlreadyExistsError, FormatError, LabtreeError
 
 __all__ = ["main"]
 
@@ -233,7 +233,9 @@ def _convert(options: argparse.Namespace) -> None:
     if target.suffix not in (".h5", ".zarr"):
         raise FormatError(f"{target}: the name of DST ends in .h5 or .zarr")
     if target.exists():
-        raise FileExistsError(f"{target} is there already; move it away or take another name")
+        raise AlreadyExistsError(
+            f"{target} is there already; move it away or take another name"
+        )
     found = recognise(options.source)
     with found.opens(find(options.source)) as tree:
         if "labtree_workspace_id" in tree.attrs:

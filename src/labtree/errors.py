@@ -1,14 +1,22 @@
-"""The errors that labtree raises, all below :class:`LabtreeError`.
+"""The errors and warnings of labtree, each defined here and nowhere else.
 
-Each error that a function raises also subclasses the builtin that a user would
-catch for it, so ``except KeyError`` works without knowing labtree.
+Every error is a :class:`LabtreeError`, and also the builtin that a user would catch
+for it, so that ``except KeyError`` works without knowing labtree.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Self, TypeVar
+
 __all__ = [
+    "AlreadyExistsError",
+    "BusyFileError",
     "CheckpointError",
     "ClosedError",
     "ConfigurationError",
+    "DamageWarning",
     "DataError",
+    "FileAccessError",
     "FormatError",
     "InvalidNameError",
     "ItemNotFoundError",
@@ -16,9 +24,16 @@ __all__ = [
     "LossWarning",
     "MissingDependencyError",
     "MissingFileError",
+    "RecordingWarning",
+    "RecordingWriteError",
     "SessionError",
+    "TrialDataError",
+    "TrialTableError",
+    "UnknownNameError",
+    "UnsafePickleError",
     "UnsupportedTypeError",
     "WorkspaceError",
+    "unknown_name",
 ]
 
 
@@ -39,20 +54,24 @@ class ItemNotFoundError(WorkspaceError, KeyError):
     """A workspace has no such namespace or key; the message lists those that it has."""
 
 
+class UnknownNameError(LabtreeError, KeyError):
+    """There is nothing of that name; the message lists the names that there are."""
+
+
+class InvalidNameError(LabtreeError, ValueError):
+    """A name is empty, or holds characters that no file keeps."""
+
+
 class UnsupportedTypeError(LabtreeError, TypeError):
     """An object, or a part of it, is of a type that cannot be taken or kept exactly."""
 
 
-class InvalidNameError(LabtreeError, ValueError):
-    """A name is empty or holds what no file keeps."""
+class DataError(LabtreeError, ValueError):
+    """Data are not what their kind requires; nothing was made of them."""
 
 
-class MissingFileError(LabtreeError, FileNotFoundError):
-    """There is no such file or folder."""
-
-
-class ClosedError(LabtreeError, ValueError):
-    """A file was closed, or belongs to another process; nothing can be read from it."""
+class ConfigurationError(LabtreeError, ValueError):
+    """Parameters or prerequisites of a step are missing or contradict each other."""
 
 
 class SessionError(LabtreeError, ValueError):
@@ -63,16 +82,53 @@ class CheckpointError(SessionError):
     """A checkpoint cannot be written or resumed."""
 
 
-class ConfigurationError(LabtreeError, ValueError):
-    """Parameters or prerequisites of a step are missing or contradict each other."""
+class TrialTableError(LabtreeError, ValueError):
+    """A trial table lacks what a measure needs."""
 
 
 class FormatError(LabtreeError, ValueError):
     """A file is not what it should be: foreign, damaged, or of an unknown version."""
 
 
-class DataError(LabtreeError, ValueError):
-    """Data are not what their kind requires; nothing was made of them."""
+class TrialDataError(FormatError, TypeError):
+    """A value that a trial file cannot hold exactly."""
+
+
+class UnsafePickleError(FormatError):
+    """A pickle asks for something that no DataFrame needs; nothing of it was run."""
+
+
+class ClosedError(LabtreeError, ValueError):
+    """A file was closed, or belongs to another process; nothing can be read from it."""
+
+
+class MissingFileError(LabtreeError, FileNotFoundError):
+    """There is no such file or folder."""
+
+
+class AlreadyExistsError(LabtreeError, FileExistsError):
+    """Something stands already where a file, folder or stream would go."""
+
+
+class BusyFileError(LabtreeError, BlockingIOError):
+    """Another program holds the file."""
+
+
+class FileAccessError(LabtreeError, OSError):
+    """The operating system refused to read or write; ``errno`` says why."""
+
+    @classmethod
+    def of(cls, error: Exception, message: str) -> Self:
+        """Return the error for ``error``, with its number kept."""
+        reason = getattr(error, "strerror", None) or error
+        wrapped = cls(f"{message}: {reason}")
+        wrapped.errno = getattr(error, "errno", None)
+        wrapped.strerror = getattr(error, "strerror", None)
+        return wrapped
+
+
+class RecordingWriteError(SessionError, FileAccessError):
+    """The operating system refused to write a recording; ``errno`` says why."""
 
 
 class MissingDependencyError(LabtreeError, ModuleNotFoundError):
@@ -80,4 +136,48 @@ class MissingDependencyError(LabtreeError, ModuleNotFoundError):
 
 
 class LossWarning(UserWarning):
-    """Something could not come along to or from another format; all else did."""
+    """Something has no place in another format and was left out; all else was kept."""
+
+
+class DamageWarning(UserWarning):
+    """Part of a file could not be read; the rest was."""
+
+
+class RecordingWarning(UserWarning):
+    """Something about a recording that the caller should know and may accept."""
+
+
+Error = TypeVar("Error", bound=LabtreeError)
+
+
+def unknown_name(
+    what: str,
+    name: object,
+    valid: Iterable[object],
+    error: type[Error] = UnknownNameError,  # type: ignore[assignment]
+) -> Error:
+    """Return the error for a name that is not among the valid ones.
+
+    Parameters
+    ----------
+    what : str
+        What was looked for and where, such as ``"feature"`` or ``"stream of day.h5"``.
+    name : object
+        The name that was given.
+    valid : iterable
+        The names that there are.
+    error : type
+        The class of the error.
+
+    Examples
+    --------
+    >>> print(unknown_name("stream", "egm", ["emg", "joints"]))
+    no stream 'egm'; there are: 'emg', 'joints'. Did you mean 'emg'?
+    """
+    names = [str(one) for one in valid]
+    if not names:
+        return error(f"no {what} {name!r}; there are none")
+    shown = ", ".join(repr(one) for one in names[:20]) + (", ..." if len(names) > 20 else "")
+    near = get_close_matches(str(name), names, n=1)
+    hint = f". Did you mean {near[0]!r}?" if near else ""
+    return error(f"no {what} {name!r}; there are: {shown}{hint}")

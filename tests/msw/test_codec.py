@@ -16,15 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labtree.errors import FormatError
-from labtree.msw import (
-    DamageWarning,
-    TrialDataError,
-    TrialWriter,
-    load_trial_data,
-    save_trial_data,
-    trials_to_frame,
-)
+from labtree.errors import DamageWarning, FormatError, TrialDataError
+from labtree.msw import TrialWriter, load_trial_data, save_trial_data, trials_to_frame
 from labtree.msw.trial_file import encode_trial, read_trial_frame
 from labtree.msw.trial_table import NAN_PLACEHOLDER
 from labtree.testing.msw import make_trials

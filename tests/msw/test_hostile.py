@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labtree.errors import FormatError, LabtreeError
-from labtree.msw import UnsafePickleError, load_session, load_subject, validate_session
+from labtree.errors import FormatError, LabtreeError, UnsafePickleError
+from labtree.msw import load_session, load_subject, validate_session
 from labtree.msw.pickles import read_frame_pickle
 from labtree.msw.settings import read_json, read_python_literals, read_yaml
 from labtree.testing.msw import ERAS, make_trials, write_session

@@ -14,15 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labtree
-from labtree.msw import (
-    TrialTableError,
-    UnknownNameError,
-    align_trials,
-    concat_trials,
-    decode_barcodes,
-    fit_clock,
-    trials_to_frame,
-)
+from labtree.errors import TrialTableError, UnknownNameError
+from labtree.msw import align_trials, concat_trials, decode_barcodes, fit_clock, trials_to_frame
 from labtree.msw.alignment import barcode_durations
 from labtree.testing.msw import barcode_levels, make_trials, make_ttl_edges
 

@@ -13,12 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from labtree.errors import FormatError
+from labtree.errors import DamageWarning, FormatError, MissingFileError, UnsafePickleError
 from labtree.msw import (
-    DamageWarning,
-    MissingFileError,
     MswSession,
-    UnsafePickleError,
     enumerate_acquisitions,
     load_acquisition,
     load_session,

@@ -9,13 +9,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from labtree.msw import (
-    MswSession,
-    TrialTableError,
-    load_session,
-    trials_from_xarray,
-    trials_to_frame,
-)
+from labtree.errors import TrialTableError
+from labtree.msw import MswSession, load_session, trials_from_xarray, trials_to_frame
 from labtree.testing.msw import ERAS, make_trials, write_session
 
 mpl.use("Agg")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import labtree
-from labtree import CheckpointError, FormatError, SaveState, SessionError
+from labtree import AlreadyExistsError, CheckpointError, FormatError, SaveState
 from labtree.pipeline import checkpoints
 from labtree.pipeline.fingerprint import fingerprint_items
 from labtree.pipeline.sessions import UNSAVED
@@ -101,7 +101,7 @@ def test_overwriting_only_when_wanted(session):
     path = session.session.save()
     content = path.read_bytes()
     session.session.add_metadata({"more": 1})
-    with pytest.raises(SessionError, match=r"exists; call session.session.save"):
+    with pytest.raises(AlreadyExistsError, match=r"exists; call session.session.save"):
         session.session.save(overwrite=False)
     with pytest.raises(FileExistsError):
         session.session.save(path, overwrite=False)
@@ -127,8 +127,6 @@ def test_a_checkpoint_leaves_the_state(session, tmp_path):
 
 def test_missing_foreign_and_damaged_files(session, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.h5: there is no such file"):
-        labtree.load_session(tmp_path / "none")
-    with pytest.raises(CheckpointError):
         labtree.load_session(tmp_path / "none")
     junk = tmp_path / "junk.h5"
     junk.write_bytes(b"junk")

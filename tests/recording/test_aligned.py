@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree import SessionError
-from labtree.recording import RecordingWarning, UnknownStreamError, drop_log
+from labtree.errors import RecordingWarning, UnknownNameError
+from labtree.recording import drop_log
 from labtree.recording.session import labels_to_dataset, stream_dataset
 
 
@@ -194,7 +195,7 @@ def test_streams_without_a_rate_need_a_tolerance(two):
         two.session.aligned_windows("emg", "kin", 200, 100, tolerance_s=0.01).sizes["window"]
         == 49
     )
-    with pytest.raises(UnknownStreamError):
+    with pytest.raises(UnknownNameError):
         two.session.aligned_windows("emg", "nothing", 200, 100)
 
 
@@ -297,7 +298,7 @@ def test_what_is_no_target(change, message):
     tree["streams/target"] = xr.DataTree(change(tree["streams/target"].to_dataset()))
     with pytest.raises(SessionError, match=message):
         tree.session.target_windows("emg", 200, 100)
-    with pytest.raises(UnknownStreamError):
+    with pytest.raises(UnknownNameError):
         tree.session.target_windows("emg", 200, 100, "none")
 
 

@@ -17,14 +17,8 @@ import pytest
 
 import labtree
 from labtree import Recorder, StreamInfo
-from labtree.recording import (
-    MissingSessionError,
-    RecordingWarning,
-    RecordingWriteError,
-    chunks,
-    journal,
-    recover,
-)
+from labtree.errors import MissingFileError, RecordingWarning, RecordingWriteError
+from labtree.recording import chunks, journal, recover
 
 STREAMS = {
     "emg": (3, 640.0, "int16"),
@@ -385,7 +379,7 @@ def test_recover_interrupted_at_every_write(dead, tmp_path_factory, monkeypatch)
 
 
 def test_recover_of_nothing(tmp_path):
-    with pytest.raises(MissingSessionError, match="expected a recording's folder, found none"):
+    with pytest.raises(MissingFileError, match="expected a recording's folder, found none"):
         recover(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="found neither meta"):
         recover(tmp_path)
@@ -395,7 +389,7 @@ def test_a_peer_folder_without_meta_is_opened_again(peer):
     data, times = samples("emg", 0, 150)
     session = peer().stream("emg", data, times, 64)
     with pytest.raises(
-        MissingSessionError, match=r"found no meta.json \(labtree.recording.recover"
+        MissingFileError, match=r"found no meta.json \(labtree.recording.recover"
     ):
         labtree.recording.open_session(session.folder)
     (note,) = recover(session.folder)

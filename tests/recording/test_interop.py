@@ -13,9 +13,9 @@ import xarray as xr
 
 import labtree
 from labtree import FormatError, SessionError
+from labtree.errors import MissingFileError, RecordingWarning, UnknownNameError
 from labtree.interop.mne import from_mne_raw, to_mne_epochs, to_mne_raw
 from labtree.interop.xdf import import_xdf
-from labtree.recording import MissingSessionError, RecordingWarning, UnknownStreamError
 from labtree.testing.recordings import record_emg, simulate_emg
 
 
@@ -115,7 +115,7 @@ def test_xdf_markers_as_labels(xdf):
     np.testing.assert_array_equal(windows[0].values, data[100:110].T)
     assert import_xdf(path, labels="markers").session.class_names == ["fist", "rest", "stop"]
     with pytest.raises(
-        UnknownStreamError, match=r"no stream 'notes'; streams: \['emg', 'markers'\]"
+        UnknownNameError, match=r"no stream 'notes'; streams: \['emg', 'markers'\]"
     ):
         import_xdf(path, labels="notes")
     with pytest.raises(SessionError, match="'emg' holds int16, labels are text"):
@@ -135,7 +135,7 @@ def test_xdf_streams_of_one_name(tmp_path):
 
 def test_xdf_that_is_none(tmp_path):
     pytest.importorskip("pyxdf")
-    with pytest.raises(MissingSessionError, match="expected an XDF file, found none"):
+    with pytest.raises(MissingFileError, match="expected an XDF file, found none"):
         import_xdf(tmp_path / "none.xdf")
     (tmp_path / "a.xdf").write_bytes(b"no XDF")
     with pytest.raises(FormatError, match="expected an XDF file"):
@@ -232,7 +232,7 @@ def test_plot(tree, pyplot):
     axes[0].figure.canvas.draw()
     (only,) = tree.session.plot(["force"])
     assert only.get_ylabel() == "force (N)"
-    with pytest.raises(UnknownStreamError):
+    with pytest.raises(UnknownNameError):
         tree.session.plot(["none"])
 
 
@@ -282,7 +282,7 @@ def test_accessor_of_any_tree():
     assert tree.session.streams == {}
     assert tree.session.labels.empty
     assert tree.session.class_names == []
-    with pytest.raises(UnknownStreamError, match="no stream 'emg' in this tree"):
+    with pytest.raises(UnknownNameError, match="no stream 'emg' in this tree"):
         tree.session.continuous("emg")
 
 

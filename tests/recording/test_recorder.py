@@ -20,12 +20,8 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree import Recorder, SessionError, StreamInfo
-from labtree.recording import (
-    RecordingExistsError,
-    RecordingWarning,
-    UnknownStreamError,
-    journal,
-)
+from labtree.errors import AlreadyExistsError, RecordingWarning, UnknownNameError
+from labtree.recording import journal
 from labtree.recording.models import check_stream_name
 
 
@@ -363,7 +359,7 @@ def test_a_taken_folder_is_never_recorded_over(tmp_path, monkeypatch):
     first.append("emg", *rows(0, 5))
     try:
         second = Recorder(tmp_path)
-    except RecordingExistsError:
+    except AlreadyExistsError:
         pass
     else:  # the second went over
         assert second.path != first.path
@@ -413,7 +409,7 @@ def test_bad_samples_are_refused_and_nothing_is_written(recorder, data, times, m
 
 def test_unknown_stream_lists_the_known(recorder):
     with pytest.raises(
-        UnknownStreamError, match=r"no stream 'eeg'.*\['emg'\].*init_stream\('eeg'"
+        UnknownNameError, match=r"no stream 'eeg'.*\['emg'\].*init_stream\('eeg'"
     ) as caught:
         recorder.append("eeg", np.zeros((1, 2)), [0.0])
     assert isinstance(caught.value, KeyError)
@@ -421,7 +417,7 @@ def test_unknown_stream_lists_the_known(recorder):
 
 def test_a_stream_is_begun_once(recorder):
     recorder.append("emg", *rows(0, 5))
-    with pytest.raises(RecordingExistsError, match="'emg' exists already"):
+    with pytest.raises(AlreadyExistsError, match="'emg' exists already"):
         recorder.init_stream("emg", info())
     recorder.close()
     assert len(read(recorder.path)[0]) == 5

@@ -16,15 +16,14 @@ from numcodecs import zstd
 
 import labtree
 from labtree import FormatError, Recorder, SessionError, StreamInfo
-from labtree.recording import (
-    MissingSessionError,
-    RecordingExistsError,
+from labtree.errors import (
+    AlreadyExistsError,
+    MissingFileError,
     RecordingWarning,
     RecordingWriteError,
-    UnknownStreamError,
-    packing,
-    split_sessions_by_stream,
+    UnknownNameError,
 )
+from labtree.recording import packing, split_sessions_by_stream
 from labtree.recording import session as session_module
 from labtree.testing.recordings import record_emg
 
@@ -166,7 +165,7 @@ def test_json_that_is_none(peer, content):
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a session, found nothing"):
         labtree.recording.open_session(tmp_path / "none")
-    with pytest.raises(MissingSessionError, match="found no meta"):
+    with pytest.raises(MissingFileError, match="found no meta"):
         labtree.recording.open_session(tmp_path)
 
 
@@ -196,7 +195,7 @@ def test_unknown_stream_lists_the_known(peer):
         lambda: tree.session.trials("eeg"),
         lambda: tree.session.peri_event("eeg", [1.0], 0, 1),
     ):
-        with pytest.raises(UnknownStreamError, match=r"no stream 'eeg' in .*\['emg'\]"):
+        with pytest.raises(UnknownNameError, match=r"no stream 'eeg' in .*\['emg'\]"):
             call()
 
 
@@ -667,7 +666,7 @@ def test_pack_goes_over_nothing(recorded):
     recorded.close()
     target = recorded.path.with_name(f"{recorded.path.name}_subject-03-fist.session.zip")
     target.write_text("mine")
-    with pytest.raises(RecordingExistsError, match="exists already; move it away"):
+    with pytest.raises(AlreadyExistsError, match="exists already; move it away"):
         recorded.pack_to_zip()
     assert target.read_text() == "mine"
     assert recorded.path.is_dir()
@@ -773,7 +772,7 @@ def test_split_sessions_by_stream(peer, tmp_path):
     assert split.without_stream == [without]
     ((path, error),) = split.unreadable
     assert path == tmp_path / "none"
-    assert isinstance(error, MissingSessionError)
+    assert isinstance(error, MissingFileError)
     assert split_sessions_by_stream(str(with_emg), "emg").with_stream == [with_emg]
 
 

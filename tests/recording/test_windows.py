@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree import SessionError
-from labtree.recording import RecordingWarning, UnknownStreamError, drop_log, torch_dataset
+from labtree.errors import MissingFileError, RecordingWarning, UnknownNameError
+from labtree.recording import drop_log, torch_dataset
 from labtree.recording.session import labels_to_dataset, stream_dataset
 from labtree.recording.timeline import Timeline
 from labtree.recording.windows import window_samples
@@ -297,7 +298,7 @@ def test_iterator_gives_windows_that_share_nothing(peer):
 
 
 def test_iterator_checks_at_the_call():
-    with pytest.raises(SessionError):
+    with pytest.raises(MissingFileError):
         labtree.iter_labeled_windows("none", "emg", 200, 50)
 
 
@@ -365,7 +366,7 @@ def test_every_session_that_fails_is_named(peer, tmp_path, caplog):
         labtree.labeled_windows([lacking], "emg", 200, 50, on_mismatch="drop")
     with pytest.raises(SessionError, match="no session is left"):
         labtree.labeled_windows([], "emg", 200, 50)
-    with pytest.raises(UnknownStreamError):
+    with pytest.raises(UnknownNameError):
         labtree.labeled_windows(lacking, "emg", 200, 50)
 
 

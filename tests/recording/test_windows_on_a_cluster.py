@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import labtree
-from labtree.recording import MissingSessionError
+from labtree.errors import MissingFileError
 from labtree.testing.recordings import record_emg
 
 
@@ -89,7 +89,7 @@ def test_a_process_that_does_not_see_the_session_says_so(tmp_path):
     windows = labtree.labeled_windows(path, "emg", 200, 50)
     shutil.move(path, tmp_path / "elsewhere")
     for one in (windows, pickle.loads(pickle.dumps(windows))):
-        with pytest.raises(MissingSessionError, match="moved or deleted, or this process"):
+        with pytest.raises(MissingFileError, match="moved or deleted, or this process"):
             one.compute()
 
 

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError, SessionError
+from labtree.errors import FormatError, SessionError, UnknownNameError
 from labtree.mea.trials import spike_ranges
 from labtree.pipeline.sessions import (
     add_metadata,
@@ -320,5 +320,5 @@ def _import_units(session: xr.DataTree, units: Mapping[str, Any], path: Path) ->
                 if "features" in data
             },
         )
-    except SessionError as error:
+    except (SessionError, UnknownNameError) as error:
         raise FormatError(f"{path}: {error}") from error

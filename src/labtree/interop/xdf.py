@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError, SessionError
-from labtree.recording.errors import MissingSessionError, RecordingWarning, UnknownStreamError
+from labtree.errors import (
+    FormatError,
+    MissingFileError,
+    RecordingWarning,
+    SessionError,
+    UnknownNameError,
+)
 from labtree.recording.session import labels_to_dataset, stream_dataset
 
 __all__ = ["import_xdf"]
@@ -90,7 +95,7 @@ def import_xdf(
         raise ImportError('XDF files need pyxdf: pip install "labtree[xdf]"') from error
     path = Path(path)
     if not path.is_file():
-        raise MissingSessionError(f"{path}: expected an XDF file, found none")
+        raise MissingFileError(f"{path}: expected an XDF file, found none")
     with path.open("rb") as file:
         start = file.read(4)
     if start != b"XDF:" and start[:2] != b"\x1f\x8b":  # pyxdf reads gzip, too
@@ -164,7 +169,7 @@ def _labels(
     if stream_name is None:
         return (None if class_names is None else list(class_names)), []
     if stream_name not in streams:
-        raise UnknownStreamError(f"{path}: no stream {stream_name!r}; streams: {list(streams)}")
+        raise UnknownNameError(f"{path}: no stream {stream_name!r}; streams: {list(streams)}")
     dataset = streams[stream_name]
     if dataset["data"].dtype != object:
         raise SessionError(

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import ConfigurationError, FormatError
+from labtree.errors import ConfigurationError, FormatError, unknown_name
 from labtree.mea.extras import need
 from labtree.mea.mcs_files import open_mea, sensor_data
 from labtree.mea.recording import load, source_paths, start_session
-from labtree.pipeline.errors import unknown
 from labtree.pipeline.features import put_feature
 from labtree.pipeline.sessions import mark_step_complete
 from labtree.pipeline.steps import step
@@ -146,7 +145,7 @@ def _selected(units: xr.Dataset, unit_ids: Iterable[str | int] | None) -> list[i
         text = str(given)
         name = f"unit_{int(text):03d}" if text.isdigit() else text
         if name not in names:
-            raise unknown("unit", given, names)
+            raise unknown_name("unit", given, names)
         rows.append(names.index(name))
     return rows
 

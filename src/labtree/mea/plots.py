@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from labtree.errors import unknown_name
 from labtree.mea.extras import need
 from labtree.mea.recording import to_physical
 from labtree.mea.trials import checked_sections
-from labtree.pipeline.errors import unknown
 from labtree.pipeline.units import unit_index, units_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def plot_raster(
 def _feature_of(session: xr.DataTree, name: str, unit_id: str) -> xr.Dataset:
     nodes = session.children["features"].children if "features" in session.children else {}
     if name not in nodes:
-        raise unknown("feature", name, nodes)
+        raise unknown_name("feature", name, nodes)
     dataset = nodes[name].to_dataset(inherit=False)
     return dataset.isel(unit=unit_index(dataset, unit_id))
 
@@ -120,7 +120,7 @@ def plot_sta(
     nodes = session.children["features"].children if "features" in session.children else {}
     averages = [str(name) for name in nodes if str(name).startswith("sta_")]
     if movie_name is None and len(averages) != 1:
-        raise unknown("spike-triggered average", movie_name, averages)
+        raise unknown_name("spike-triggered average", movie_name, averages)
     name = f"sta_{movie_name}" if movie_name is not None else averages[0]
     data = _feature_of(session, name, unit_id)
     sta = data["sta"]

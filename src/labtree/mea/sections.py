@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import ConfigurationError
+from labtree.errors import ConfigurationError, unknown_name
 from labtree.mea.light import mean_template
-from labtree.pipeline.errors import unknown
 from labtree.pipeline.sessions import add_metadata, warn
 from labtree.pipeline.steps import step
 
@@ -203,7 +202,7 @@ def section_table(session: xr.DataTree, movie_name: str | None = None) -> xr.Dat
         return table
     own = np.flatnonzero(table["movie"].values == movie_name)
     if not len(own):
-        raise unknown("movie", movie_name, dict.fromkeys(table["movie"].values.tolist()))
+        raise unknown_name("movie", movie_name, dict.fromkeys(table["movie"].values.tolist()))
     return table.isel(section=own)
 
 

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import ConfigurationError, FormatError
+from labtree.errors import ConfigurationError, FormatError, unknown_name
 from labtree.mea.sections import frame_times, section_table
 from labtree.mea.sta_kernel import spike_triggered_average
 from labtree.mea.trials import checked_sections
-from labtree.pipeline.errors import unknown
 from labtree.pipeline.features import put_feature
 from labtree.pipeline.sessions import warn
 from labtree.pipeline.steps import step
@@ -92,7 +91,7 @@ def _noise_movie(session: xr.DataTree, movie_name: str | None) -> str:
     shown: list[str] = list(dict.fromkeys(section_table(session)["movie"].values.tolist()))
     if movie_name is not None:
         if movie_name not in shown:
-            raise unknown("movie", movie_name, shown)
+            raise unknown_name("movie", movie_name, shown)
         return movie_name
     noise = [movie for movie in shown if "noise" in movie.lower()]
     if len(noise) != 1:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import ConfigurationError
+from labtree.errors import ConfigurationError, unknown_name
 from labtree.mea.sections import frame_times, section_table
-from labtree.pipeline.errors import unknown
 from labtree.pipeline.sessions import warn
 from labtree.pipeline.steps import step
 from labtree.pipeline.units import spike_offsets, unit_index, units_of
@@ -209,7 +208,7 @@ def section_spike_times(
     movies = list(shown if movie_names is None else movie_names)
     for movie in movies:
         if movie not in shown:
-            raise unknown("movie", movie, shown)
+            raise unknown_name("movie", movie, shown)
     pad = np.rint(pad_s * float(session["metadata"].attrs["acquisition_rate"])).astype(np.int64)
     frames = frame_times(session)
     configs = {movie: read_section_config(movie, config_dir) for movie in movies}
@@ -229,7 +228,7 @@ def movie_sections(session: xr.DataTree, movie_name: str) -> xr.Dataset:
     """
     nodes = session.children["sections"].children if "sections" in session.children else {}
     if movie_name not in nodes:
-        raise unknown("sectioned movie", movie_name, nodes)
+        raise unknown_name("sectioned movie", movie_name, nodes)
     return nodes[movie_name].to_dataset(inherit=False)
 
 

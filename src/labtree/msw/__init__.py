@@ -1,13 +1,6 @@
 """Murine Shift Work: names, formats, codec, models, trial tables."""
 
 from labtree.msw.alignment import Alignment, decode_barcodes, fit_clock
-from labtree.msw.damage import DamageWarning
-from labtree.msw.errors import (
-    MissingFileError,
-    TrialTableError,
-    UnknownNameError,
-    UnsafePickleError,
-)
 from labtree.msw.measures import align_trials
 from labtree.msw.models import MswSession, ValidationResult
 from labtree.msw.names import (
@@ -35,22 +28,16 @@ from labtree.msw.sessions import (
     validate_session,
 )
 from labtree.msw.trees import trials_from_xarray
-from labtree.msw.trial_file import TrialDataError, TrialWriter, load_trial_data, save_trial_data
+from labtree.msw.trial_file import TrialWriter, load_trial_data, save_trial_data
 from labtree.msw.trial_table import concat_trials, trials_to_frame
 
 __all__ = [
     "AcquisitionInfo",
     "Alignment",
     "ContainerReport",
-    "DamageWarning",
-    "MissingFileError",
     "MswSession",
     "SessionList",
-    "TrialDataError",
-    "TrialTableError",
     "TrialWriter",
-    "UnknownNameError",
-    "UnsafePickleError",
     "ValidationResult",
     "align_trials",
     "concat_trials",

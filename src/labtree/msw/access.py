@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from labtree.msw.errors import TrialTableError, UnknownNameError
+from labtree.errors import TrialTableError, UnknownNameError
 from labtree.msw.trial_table import (
     ATTRIBUTE,
     START,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from labtree.msw.errors import TrialTableError
+from labtree.errors import TrialTableError
 
 __all__ = [
     "BARCODE_BITS",

@@ -3,11 +3,9 @@
 import warnings
 from collections.abc import Iterable
 
-__all__ = ["DamageWarning", "warn_of_damage"]
+from labtree.errors import DamageWarning
 
-
-class DamageWarning(UserWarning):
-    """Part of a session could not be read; the rest was."""
+__all__ = ["warn_of_damage"]
 
 
 def warn_of_damage(notes: Iterable[str], stacklevel: int = 2) -> None:

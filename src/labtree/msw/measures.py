@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labtree.errors import TrialTableError
 from labtree.msw.access import (
     Clock,
     barcode_trials,
@@ -17,7 +18,6 @@ from labtree.msw.access import (
     task_trials,
 )
 from labtree.msw.alignment import BARCODE_BITS, Alignment, decode_barcodes, fit_clock
-from labtree.msw.errors import TrialTableError
 from labtree.msw.trial_table import ATTRIBUTE, END, START
 
 __all__ = [

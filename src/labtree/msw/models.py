@@ -14,7 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from labtree.msw.errors import TrialTableError
+from labtree.errors import TrialTableError
 
 __all__ = ["ArtifactFormat", "MswSession", "ValidationResult"]
 

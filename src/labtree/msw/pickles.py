@@ -15,8 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from labtree.errors import FormatError
-from labtree.msw.errors import UnsafePickleError
+from labtree.errors import FormatError, UnsafePickleError
 
 __all__ = ["read_frame_pickle"]
 

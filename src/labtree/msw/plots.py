@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from labtree.errors import TrialTableError
 from labtree.msw.access import column_of, state_table, task_trials
-from labtree.msw.errors import TrialTableError
 from labtree.msw.measures import blocks, outcome, rolling, switch_curve
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from labtree.errors import FormatError
-from labtree.msw.errors import MissingFileError
+from labtree.errors import FormatError, MissingFileError
 from labtree.msw.log import read_log, recover_from_log
 from labtree.msw.models import ArtifactFormat
 from labtree.msw.names import parse_acquisition_basename

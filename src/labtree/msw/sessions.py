@@ -11,9 +11,8 @@ from typing import Any, Literal
 import pandas as pd
 from tqdm import tqdm
 
-from labtree.errors import FormatError, LabtreeError
+from labtree.errors import FormatError, LabtreeError, MissingFileError
 from labtree.msw.damage import warn_of_damage
-from labtree.msw.errors import MissingFileError
 from labtree.msw.log import count_logged_trials
 from labtree.msw.measures import check_trials
 from labtree.msw.models import MswSession, ValidationResult, table_of

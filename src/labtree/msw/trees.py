@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from labtree.errors import TrialDataError, TrialTableError
 from labtree.msw.access import tables_of
-from labtree.msw.errors import TrialTableError
 from labtree.msw.models import MswSession
-from labtree.msw.trial_file import TrialDataError, decode_line, encode_trial
+from labtree.msw.trial_file import decode_line, encode_trial
 from labtree.msw.trial_table import (
     ATTRIBUTE,
     Ragged,

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from labtree.errors import FormatError, SessionError
+from labtree.errors import FormatError, SessionError, TrialDataError
 from labtree.msw.damage import warn_of_damage
 from labtree.msw.trial_table import (
     NAN_PLACEHOLDER,
@@ -33,10 +33,6 @@ FORMAT_VERSION = "1.0.0"
 _VERSION_KEY = "_msw_version"
 _TUPLE_KEY = "__tuple__"
 Trial = dict[str, Any]
-
-
-class TrialDataError(FormatError, TypeError):
-    """A value that the trial file cannot hold exactly."""
 
 
 # --- writing ---------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from labtree.msw.errors import TrialTableError
+from labtree.errors import TrialTableError
 from labtree.storage.ragged import positions_of_rows, row_of_sample
 
 # --- states and events ---------------------------------------------------------------------
@@ -62,7 +62,7 @@ class Ragged:
         KeyError
             No trial of the session has it.
         """
-        from labtree.msw.errors import UnknownNameError
+        from labtree.errors import UnknownNameError
 
         try:
             return self.names.index(name)

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import h5py
 import xarray as xr
 
-from labtree.errors import CheckpointError, FormatError
-from labtree.pipeline.errors import CheckpointMissingError, SessionExistsError
+from labtree.errors import AlreadyExistsError, CheckpointError, FormatError, MissingFileError
 from labtree.pipeline.sessions import (
     CONTENT_KEY,
     FORMAT,
@@ -103,13 +102,13 @@ def save(
     path = _h5(output_path) if output_path is not None else session_path(check_session(session))
     origin = session.attrs.get("imported", {}).get("path")
     if origin and path.exists() and path.resolve() == Path(origin):
-        raise SessionExistsError(
+        raise AlreadyExistsError(
             f"{path} is the {session.attrs['imported']['format']} file that the session was "
             "imported from and is not replaced. Save elsewhere: "
             "session.session.save('other.h5')"
         )
     if not overwrite and path.exists():
-        raise SessionExistsError(
+        raise AlreadyExistsError(
             f"{path} exists; call session.session.save(overwrite=True) to replace it, or "
             "session.session.save('other.h5')"
         )
@@ -141,7 +140,7 @@ def open_session_file(path: str | Path) -> xr.DataTree:
 
     found = Path(path) if Path(path).is_file() else _h5(path)
     if not found.is_file():
-        raise CheckpointMissingError(f"{found}: there is no such file; no session to load")
+        raise MissingFileError(f"{found}: there is no such file; no session to load")
     if not h5py.is_hdf5(found):
         raise FormatError(
             f"{found} is not an HDF5 file; expected a session that session.session.save() or "

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import SessionError
-from labtree.pipeline.errors import unknown
+from labtree.errors import SessionError, unknown_name
 from labtree.pipeline.rows import decode_rows, encode_rows
 from labtree.pipeline.units import unit_index, units_of
 
@@ -127,7 +126,7 @@ def feature(session: xr.DataTree, unit_id: str, name: str) -> dict[str, Any]:
     """Return one unit's feature as ``{"data": ..., "metadata": ...}``."""
     nodes = session.children["features"].children if "features" in session.children else {}
     if name not in nodes:
-        raise unknown("feature", name, nodes)
+        raise unknown_name("feature", name, nodes)
     dataset = nodes[name].to_dataset(inherit=False)
     row = unit_index(dataset, unit_id)
     values = decode_rows(dataset.isel(unit=[row]) if not _ragged(dataset) else dataset)[unit_id]

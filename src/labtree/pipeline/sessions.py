@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from labtree._version import __version__
 from labtree.errors import ConfigurationError, SessionError
 from labtree.pipeline.fingerprint import digest, fingerprint_items
 
@@ -59,10 +60,8 @@ class SaveState(enum.Enum):
 
 def versions() -> dict[str, str]:
     """Return the versions of what computes: Python, numpy, xarray, labtree."""
-    import labtree
-
     return {
-        "labtree": labtree.__version__,
+        "labtree": __version__,
         "numpy": np.__version__,
         "xarray": xr.__version__,
         "python": platform.python_version(),

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import ConfigurationError
-from labtree.pipeline.errors import CheckpointMissingError
+from labtree.errors import ConfigurationError, MissingFileError
 from labtree.pipeline.fingerprint import digest, fingerprint_items, fingerprint_value, nodes_of
 from labtree.pipeline.records import (
     code_hash,
@@ -353,9 +352,7 @@ def _on_file(
     if path is not None and path.is_file():
         session = load_session(path)
     elif starts is None:
-        raise CheckpointMissingError(
-            f"{path}: there is no such session to run {body.__name__} on"
-        )
+        raise MissingFileError(f"{path}: there is no such session to run {body.__name__} on")
     else:
         session = starts(arguments)
         if path is None:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import SessionError
-from labtree.pipeline.errors import unknown
+from labtree.errors import SessionError, unknown_name
 from labtree.pipeline.rows import decode_rows, encode_rows
 
 __all__ = [
@@ -56,7 +55,7 @@ def unit_index(units: xr.Dataset, unit_id: str) -> int:
     """
     index = units.get_index("unit")
     if unit_id not in index:
-        raise unknown("unit", unit_id, index)
+        raise unknown_name("unit", unit_id, index)
     return int(np.flatnonzero(units["unit"].values == unit_id)[0])
 
 

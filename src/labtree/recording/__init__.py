@@ -5,14 +5,9 @@ from typing import Any
 
 _HOMES = {
     "LabelEvent": "models",
-    "MissingSessionError": "errors",
     "Recorder": "recorder",
-    "RecordingExistsError": "errors",
-    "RecordingWarning": "errors",
-    "RecordingWriteError": "errors",
     "SessionSplit": "session",
     "StreamInfo": "models",
-    "UnknownStreamError": "errors",
     "aligned_windows": "aligned",
     "batches": "window_arrays",
     "drop_log": "window_arrays",

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from labtree.errors import FormatError
-from labtree.recording.errors import MissingSessionError
+from labtree.errors import FormatError, MissingFileError
 from labtree.recording.files import MOST_JSON_BYTES, parse_json, replace_file, sync_file
 from labtree.recording.stores import SessionStore
 
@@ -227,7 +226,7 @@ class ArrayReader:
         FormatError
             If a chunk is damaged, or missing though it was there when the session was
             opened. One that was missing then, and may be zeros, gives zeros.
-        MissingSessionError
+        MissingFileError
             If the whole array is not there any more, or not in this process's sight.
         """
         stop = max(start, stop)
@@ -284,7 +283,7 @@ class ArrayReader:
             content = self.store.read(name, self._chunk_bytes + self._chunk_bytes // 100 + 1024)
         except KeyError:
             if self.store.size(f"{self.name}/zarr.json") is None:
-                raise MissingSessionError(
+                raise MissingFileError(
                     f"{self.store.path}/{self.name}: it was there when the session was opened;"
                     " it was moved or deleted, or this process does not see that folder"
                 ) from None

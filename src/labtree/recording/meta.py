@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from labtree._version import __version__
 from labtree.errors import FormatError, SessionError
 from labtree.recording.models import StreamInfo
 
@@ -73,8 +74,6 @@ def new_meta(
     offset: float,
 ) -> dict[str, Any]:
     """Return the content of meta.json for a recording that starts now."""
-    from labtree import __version__
-
     now = datetime.now().astimezone()
     meta: dict[str, Any] = {
         "app_name": app_name,

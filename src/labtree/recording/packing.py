@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from labtree.errors import FormatError
-from labtree.recording.chunks import ArrayReader
-from labtree.recording.errors import (
-    RecordingExistsError,
+from labtree.errors import (
+    AlreadyExistsError,
+    FormatError,
     RecordingWarning,
     RecordingWriteError,
 )
+from labtree.recording.chunks import ArrayReader
 from labtree.recording.files import MOST_JSON_BYTES, parse_json, sync_folder
 from labtree.recording.meta import parse_labels, parse_meta
 from labtree.recording.stores import FolderStore, ZipStore
@@ -41,7 +41,7 @@ def pack(folder: Path, name: str | None = None) -> Path:
 
     Raises
     ------
-    RecordingExistsError
+    AlreadyExistsError
         If the archive exists.
     RecordingWriteError, FormatError
         If the archive cannot be written, or the folder's own files are damaged. The folder
@@ -49,7 +49,7 @@ def pack(folder: Path, name: str | None = None) -> Path:
     """
     target = folder.with_name(f"{folder.name}{_slug(name)}{SUFFIX}")
     if target.exists():
-        raise RecordingExistsError(f"{target} exists already; move it away first")
+        raise AlreadyExistsError(f"{target} exists already; move it away first")
     temporary = target.with_name(f"{target.name}.tmp")
     # What begins with a dot is the rest of something that was interrupted.
     files = sorted(
@@ -69,13 +69,13 @@ def pack(folder: Path, name: str | None = None) -> Path:
             os.fsync(file.fileno())
         _check(temporary, folder, names)
         if target.exists():
-            raise RecordingExistsError(f"{target} exists already; move it away first")
+            raise AlreadyExistsError(f"{target} exists already; move it away first")
         temporary.replace(target)
         sync_folder(target.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and not isinstance(error, RecordingExistsError):
+        if isinstance(error, OSError) and not isinstance(error, AlreadyExistsError):
             raise RecordingWriteError.of(error, f"{target} cannot be written") from error
         raise
     try:

@@ -16,16 +16,16 @@ from uuid import uuid4
 import numpy as np
 from pydantic import ValidationError
 
-from labtree.errors import SessionError
+from labtree.errors import (
+    AlreadyExistsError,
+    RecordingWarning,
+    RecordingWriteError,
+    SessionError,
+    UnknownNameError,
+)
 from labtree.recording.background import Background
 from labtree.recording.chunks import create_array
 from labtree.recording.compaction import ChunkFiller, Compactor
-from labtree.recording.errors import (
-    RecordingExistsError,
-    RecordingWarning,
-    RecordingWriteError,
-    UnknownStreamError,
-)
 from labtree.recording.files import write_json
 from labtree.recording.journal import JournalWriter
 from labtree.recording.lock import lock, release
@@ -177,7 +177,7 @@ class Recorder:
         with self._meta_lock:
             self._check_open()
             if name in self._streams:
-                raise RecordingExistsError(f"stream {name!r} exists already in {self.path}")
+                raise AlreadyExistsError(f"stream {name!r} exists already in {self.path}")
             check_stream_name(name, tuple(self._streams))
             try:
                 self._streams[name] = self._make_stream(name, info)
@@ -251,7 +251,7 @@ class Recorder:
         stream = self._streams.get(name)
         if stream is None:
             self._check_open()
-            raise UnknownStreamError(
+            raise UnknownNameError(
                 f"no stream {name!r} in {self.path}; streams: {list(self._streams)}; write"
                 f" recorder.init_stream({name!r}, StreamInfo(...)) first"
             )
@@ -472,9 +472,9 @@ def _new_folder(base: Path) -> Path:
             path.mkdir()
         except FileExistsError:
             if not base.is_dir():
-                raise RecordingExistsError(f"{base} is a file, expected a folder") from None
+                raise AlreadyExistsError(f"{base} is a file, expected a folder") from None
             continue
         except OSError as error:
             raise RecordingWriteError.of(error, f"{path} cannot be made") from error
         return path
-    raise RecordingExistsError(f"no free name for a recording in {base}")
+    raise AlreadyExistsError(f"no free name for a recording in {base}")

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, MissingFileError, RecordingWriteError
 from labtree.recording.chunks import ArrayReader
 from labtree.recording.compaction import ChunkFiller
-from labtree.recording.errors import MissingSessionError, RecordingWriteError
 from labtree.recording.files import read_json, replace_file, sync_folder, write_json
 from labtree.recording.journal import Block, Segment, read_segment, segments
 from labtree.recording.lock import lock, release
@@ -214,7 +213,7 @@ def recover(folder: str | Path) -> list[str]:
 
     Raises
     ------
-    MissingSessionError
+    MissingFileError
         If there is no recording.
     RecordingWriteError
         If another process still records here, or the disk refuses a write. The folder is
@@ -229,7 +228,7 @@ def recover(folder: str | Path) -> list[str]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingSessionError(f"{folder}: expected a recording's folder, found none")
+        raise MissingFileError(f"{folder}: expected a recording's folder, found none")
     if not (folder / "meta.json").exists():
         return _rebuild_meta(folder)
     if not (folder / JOURNAL).is_dir():
@@ -270,7 +269,7 @@ def _rebuild_meta(folder: Path) -> list[str]:
                 "dtype": data.dtype.name,
             }
     if not streams:
-        raise MissingSessionError(
+        raise MissingFileError(
             f"{folder}: expected a recording's folder, found neither meta.json nor any"
             " <stream>.zarr with <stream>_timestamps.zarr"
         )

@@ -11,9 +11,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import FormatError, SessionError
+from labtree.errors import (
+    FormatError,
+    MissingFileError,
+    RecordingWarning,
+    SessionError,
+    UnknownNameError,
+)
 from labtree.recording.chunks import ArrayReader
-from labtree.recording.errors import MissingSessionError, RecordingWarning, UnknownStreamError
 from labtree.recording.files import MOST_JSON_BYTES, parse_json
 from labtree.recording.lazy import Rows, RowsArray, as_lazy
 from labtree.recording.lock import is_held
@@ -63,7 +68,7 @@ def open_session(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Data
 
     Raises
     ------
-    MissingSessionError
+    MissingFileError
         If there is nothing at ``path``, or no ``meta.json`` in it.
     FormatError
         If it is no recording, unsafe, damaged, or of a version that is not known here.
@@ -90,7 +95,7 @@ def open_session(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Data
             break
         except FileNotFoundError as error:
             # The recorder moved samples from the journal while we looked; look again.
-            if isinstance(error, SessionError):
+            if isinstance(error, MissingFileError):
                 raise
             if attempts == 0:
                 raise FormatError(f"{path}: damaged, {error.filename} is missing") from error
@@ -122,7 +127,7 @@ def _store(path: Path) -> SessionStore:
     if path.is_dir():
         return FolderStore(path)
     if not path.exists():
-        raise MissingSessionError(f"{path}: expected a session, found nothing")
+        raise MissingFileError(f"{path}: expected a session, found nothing")
     with path.open("rb") as file:
         start = file.read(8)
     if start[:2] == b"PK":
@@ -147,7 +152,7 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
         meta = parse_meta(_json(store, "meta.json"), f"{store.path}/meta.json")
     except KeyError:
         hint = " (labtree.recording.recover(folder) makes one)" if store.path.is_dir() else ""
-        raise MissingSessionError(
+        raise MissingFileError(
             f"{store.path}: expected a session, found no meta.json{hint}"
         ) from None
     own = meta.get("labtree")
@@ -356,7 +361,7 @@ def stream(tree: xr.DataTree, name: str) -> xr.Dataset:
     found = streams(tree)
     if name not in found:
         where = tree.attrs.get("session_path", "this tree")
-        raise UnknownStreamError(f"no stream {name!r} in {where}; streams: {list(found)}")
+        raise UnknownNameError(f"no stream {name!r} in {where}; streams: {list(found)}")
     return found[name]
 
 

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import LabtreeError, SessionError
-from labtree.recording.errors import RecordingWarning
+from labtree.errors import LabtreeError, RecordingWarning, SessionError
 from labtree.recording.session import labels_frame, open_session, stream
 from labtree.recording.timeline import Timeline
 

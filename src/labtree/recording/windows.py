@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import FormatError, SessionError
-from labtree.recording.errors import RecordingWarning
+from labtree.errors import FormatError, RecordingWarning, SessionError
 from labtree.recording.session import class_name
 from labtree.recording.sources import (
     Drops,
