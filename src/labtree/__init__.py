@@ -44,9 +44,7 @@ if TYPE_CHECKING:
     from labtree.interop.neo import from_neo, to_neo
     from labtree.interop.nwb import export_nwb
     from labtree.interop.pynapple import from_pynapple, to_pynapple
-    from labtree.interop.spikelab import import_spikelab
-    from labtree.interop.spikelab_export import export_spikelab
-    from labtree.interop.spikelab_objects import from_spikelab
+    from labtree.interop.spikelab import export_spikelab, from_spikelab, import_spikelab
     from labtree.objects.pairwise import matrix_values, pairwise_matrix, pairwise_stack
     from labtree.objects.rate_data import rate_data
     from labtree.objects.rate_slice_stack import rate_slice_stack
@@ -98,10 +96,10 @@ _HOMES: dict[str, str] = {
     "create_session": "labtree.pipeline.sessions",
     "create_workspace": "labtree.workspace.verbs",
     "export_nwb": "labtree.interop.nwb",
-    "export_spikelab": "labtree.interop.spikelab_export",
+    "export_spikelab": "labtree.interop.spikelab",
     "from_neo": "labtree.interop.neo",
     "from_pynapple": "labtree.interop.pynapple",
-    "from_spikelab": "labtree.interop.spikelab_objects",
+    "from_spikelab": "labtree.interop.spikelab",
     "get_workspace_manager": "labtree.workspace.manager",
     "import_spikelab": "labtree.interop.spikelab",
     "iter_aligned_windows": "labtree.recording.aligned",

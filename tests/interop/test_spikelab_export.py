@@ -124,19 +124,29 @@ def test_no_temporary_files_stay(exported):
     assert sorted(p.name for p in path.parent.iterdir()) == ["theirs.h5", "theirs.json"]
 
 
-LOSSES = {
+CHANGES = {
     "unit of rates": (labtree.rate_data([[1.0]], [0.0]), "the unit of the rates, Hz"),
     "whole trains": (labtree.spike_data([[1, 2]]), "spike_times: dtype int64 becomes float64"),
-    "large trains": (labtree.spike_data([[2**53 + 1]]), "becomes float64, and is rounded"),
-    "long": (labtree.spike_data([], length=2**53 + 1), "length or start_time is rounded"),
-    "complex": (labtree.pairwise_matrix([[1j]]), "left out: SpikeLab keeps only the real part"),
     "masked": (
         labtree.pairwise_matrix(np.ma.masked_equal([[1.0]], 1)),
         "masked values become NaN",
     ),
     "labels": (labtree.pairwise_matrix([[1.0]], labels=[(1, 2)]), "labels become strings"),
-    "masked array": (np.ma.masked_equal([1], 1), "left out: SpikeLab drops the mask"),
     "bytes": (np.array([b"a"]), "bytes become str"),
+    "metadata": (
+        labtree.spike_data([[1.0]], metadata={"t": (1,)}),
+        "metadata 't': becomes {\"t\": [1]}",
+    ),
+}
+LOSSES = {
+    "kHz": (
+        labtree.rate_data([[1.0]], [0.0], unit="kHz"),
+        "unit of the rates, kHz, is left out",
+    ),
+    "large trains": (labtree.spike_data([[2**53 + 1]]), "int64 is rounded to float64"),
+    "long": (labtree.spike_data([], length=2**53 + 1), "length or start_time is rounded"),
+    "complex": (labtree.pairwise_matrix([[1j]]), "left out: SpikeLab keeps only the real part"),
+    "masked array": (np.ma.masked_equal([1], 1), "left out: SpikeLab drops the mask"),
     "not text": (np.array([b"\xff"]), "left out: bytes that are no UTF-8 text"),
     "nul": (np.array(["a\0b"]), "left out: text with NUL"),
     "dates": (np.array([1], "M8[s]"), "left out: SpikeLab cannot store an array of dtype"),
@@ -146,13 +156,19 @@ LOSSES = {
         labtree.spike_data([[1.0]]).assign(more=("unit", [1.0])),
         "the variable 'more' is left out",
     ),
+    "called like a variable of another kind": (
+        labtree.spike_data([[1.0]]).assign(rate=("unit", [1.0])),
+        "the variable 'rate' is left out",
+    ),
+    "along slices": (
+        spikes.synthetic_rate_slice_stack(4).assign_coords(
+            contrast=("slice", np.arange(spikes.synthetic_rate_slice_stack(4).sizes["slice"]))
+        ),
+        "the coordinate 'contrast' is left out",
+    ),
     "attribute": (
         labtree.spike_data([[1.0]]).assign_attrs(mine=1),
         "the attribute 'mine' is left out",
-    ),
-    "metadata": (
-        labtree.spike_data([[1.0]], metadata={"t": (1,)}),
-        "metadata 't': becomes {\"t\": [1]}",
     ),
     "set in metadata": (
         labtree.spike_data([[1.0]], metadata={"t": {1}}),
@@ -161,6 +177,17 @@ LOSSES = {
     "a/b": (np.ones(1), "left out: SpikeLab cannot load an item called 'a/b'"),
     ".": (np.ones(1), "left out: SpikeLab cannot load an item called '.'"),
 }
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_another_form_is_written_with_a_warning(key, tmp_path):
+    obj, words = CHANGES[key]
+    with pytest.warns(LossWarning) as warned:
+        path = labtree.export_spikelab(workspace(k=obj), tmp_path / "theirs")
+    (warning,) = warned
+    assert words in str(warning.message)
+    assert "n/k" in str(warning.message)
+    assert labtree.import_spikelab(path).ws.get_info("n", "k") is not None
 
 
 @pytest.mark.parametrize("key", LOSSES)
@@ -188,43 +215,110 @@ def test_what_the_format_cannot_hold_is_said_before_anything_is_written(key, tmp
     )
 
 
+ATTRIBUTES = [
+    ([{"x": 1}, {"x": 2.7}], "values of several types become float64", [1.0, 2.7]),
+    ([{"x": True}, {"x": 5}], "values of several types become float64", [1.0, 5.0]),
+    ([{"x": 1}, {"x": "a"}], "values of several types become text", ["1", "a"]),
+    ([{"x": np.nan}, {"x": 1.0}], "SpikeLab takes NaN as missing", [None, 1.0]),
+    ([{"x": ""}, {"x": "a"}], "SpikeLab takes an empty string as missing", [None, "a"]),
+    ([{"x": None}, {"x": "a"}], "None becomes a missing value", [None, "a"]),
+    ([{"x": None}, {"x": 1}], "None becomes a missing value", [None, 1.0]),
+    ([{"x": np.float32(0.1)}, {}], "dtype float32 is not kept", [np.float32(0.1), None]),
+]
 ATTRIBUTE_LOSSES = [
-    ([{"x": 1}, {"x": 2.7}], "left out: values of several types"),
-    ([{"x": True}, {"x": 5}], "left out: values of several types"),
-    ([{"x": 2**53 + 1}, {}], "left out: SpikeLab rounds whole numbers beyond 2**53"),
-    ([{"x": np.nan}, {}], "left out: SpikeLab takes NaN for a missing value"),
-    ([{"x": ""}, {}], "left out: SpikeLab takes an empty string for a missing value"),
-    ([{"x": None}, {}], "left out: values of several types"),
-    ([{"x": 1j}, {}], "left out: values of complex128"),
-    ([{"x": np.array(["a"])}, {}], "left out: arrays of dtype <U1"),
-    ([{"a/b": 1}, {}], "left out: SpikeLab cannot load an item called 'a/b'"),
-    ([{"x": np.float32(1)}, {}], "dtype float32 is not kept"),
+    ([{"x": 2**53 + 1}, {}], "values are rounded to float64", [2**53, None]),
+    ([{"x": 2**53 + 1}, {"x": 1.5}], "values are rounded to float64", [2.0**53, 1.5]),
+    ([{"x": 1j}, {}], "left out: values of complex128", [None, None]),
+    ([{"x": [1]}, {"x": 2}], "left out: values of int, list", [None, None]),
+    ([{"x": np.array(["a"])}, {}], "left out: arrays of dtype <U1", [None, None]),
+    ([{"a/b": 1}, {}], "left out: SpikeLab cannot load an item called 'a/b'", [None, None]),
 ]
 
 
-@pytest.mark.parametrize(("attributes", "words"), ATTRIBUTE_LOSSES)
-def test_attributes_that_the_format_would_corrupt(attributes, words, tmp_path):
+def values_of(path):
+    back = labtree.unit_attributes(labtree.import_spikelab(path).ws.get("n", "k"))
+    return [record.get("x") for record in back]
+
+
+@pytest.mark.parametrize(("attributes", "words", "expected"), ATTRIBUTES)
+def test_attributes_take_the_form_of_the_format(attributes, words, expected, tmp_path):
     ds = labtree.spike_data([[1.0], [2.0]], neuron_attributes=attributes)
     with pytest.warns(LossWarning) as warned:
-        path = labtree.export_spikelab(workspace(k=ds), tmp_path / "theirs", on_loss="warn")
+        path = labtree.export_spikelab(workspace(k=ds), tmp_path / "theirs")
     assert words in str(warned[0].message)
+    assert values_of(path) == expected
+
+
+@pytest.mark.parametrize(("attributes", "words", "expected"), ATTRIBUTE_LOSSES)
+def test_attributes_that_the_format_cannot_hold(attributes, words, expected, tmp_path):
+    tree = workspace(k=labtree.spike_data([[1.0], [2.0]], neuron_attributes=attributes))
+    with pytest.raises(ValueError, match=r"was not written"):
+        labtree.export_spikelab(tree, tmp_path / "theirs")
+    with pytest.warns(LossWarning) as warned:
+        path = labtree.export_spikelab(tree, tmp_path / "theirs", on_loss="warn")
+    assert words in str(warned[0].message)
+    assert values_of(path) == expected
+
+
+@pytest.mark.parametrize("kind", ["spike_data", "rate_data", "rate_slice_stack"])
+def test_attributes_may_have_the_names_of_other_kinds_variables(kind, tmp_path):
+    names = [
+        "rate",
+        "time",
+        "length",
+        "matrix",
+        "label_i",
+        "spike_times",
+        "row_size",
+        "channel",
+    ]
+    attributes = [dict.fromkeys(names, 1.0), dict.fromkeys(names[:-1], 2.0)]
+    make = {
+        "spike_data": lambda: labtree.spike_data(
+            [[1.0], [2.0]], length=5.0, neuron_attributes=attributes
+        ),
+        "rate_data": lambda: labtree.rate_data(
+            np.ones((2, 3)), np.arange(3.0), unit=None, neuron_attributes=attributes
+        ),
+        "rate_slice_stack": lambda: labtree.rate_slice_stack(
+            np.ones((2, 3, 1)), [(0.0, 3.0)], neuron_attributes=attributes
+        ),
+    }
+    path = labtree.export_spikelab(workspace(k=make[kind]()), tmp_path / "theirs")
     back = labtree.import_spikelab(path).ws.get("n", "k")
-    if "left out" in words:
-        assert labtree.unit_attributes(back) == [{}, {}]
-    else:
-        assert labtree.unit_attributes(back)[0] == attributes[0]
+    assert labtree.unit_attributes(back) == [dict(sorted(each.items())) for each in attributes]
+
+
+DICT_CHANGES = [
+    ([1, 2], "['x']: a list becomes an array", np.array([1, 2])),
+    ([1, 2.5], "['x']: numbers become float64", np.array([1, 2.5])),
+    ((1, 2.5), "['x']: numbers become float64", (1.0, 2.5)),
+    ([1, "a"], "['x']: all values of the list become text", np.array(["1", "a"])),
+    (np.float32(1.5), "['x']: SpikeLab reads a numpy float32 as float", np.float32(1.5)),
+    (np.int8(3), "['x']: SpikeLab reads a numpy int8 as int", np.int8(3)),
+    (np.bool_(True), "['x']: SpikeLab reads a numpy bool as bool", np.bool_(True)),
+]
+
+
+@pytest.mark.parametrize(("value", "words", "expected"), DICT_CHANGES)
+def test_values_of_dicts_take_the_form_of_the_format(value, words, expected, tmp_path):
+    with pytest.warns(LossWarning) as warned:
+        path = labtree.export_spikelab(workspace(k={"x": value}), tmp_path / "theirs")
+    assert words in str(warned[0].message)
+    assert_same(labtree.import_spikelab(path).ws.get("n", "k")["x"], expected)
 
 
 DICT_LOSSES = [
     ({1: 2}, "[1]: left out: a key must be a string, found int"),
     ({"a/b": 2}, "['a/b']: left out: SpikeLab cannot load"),
-    ({"x": [1, 2]}, "['x']: a list becomes an array"),
-    ({"x": [1, "a"]}, "['x']: left out: a list must hold strings, or numbers of one type"),
-    ({"x": (1, 2.5)}, "['x']: left out: a tuple must hold"),
+    (
+        {"x": [1, None]},
+        "['x']: left out: a list must hold numbers or text, found NoneType",
+    ),
     ({"x": (2**70,)}, "['x']: left out: a whole number beyond 64 bits"),
+    ({"x": (2**53 + 1, 0.5)}, "['x']: numbers are rounded to float64"),
     ({"x": 2**70}, "['x']: left out: a whole number beyond 64 bits"),
     ({"x": b"a"}, "['x']: left out: a dict cannot hold a bytes"),
-    ({"x": np.float32(1)}, "['x']: float32 becomes float"),
     ({"x": {"y": 1j}}, "['x']['y']: left out: a dict cannot hold a complex"),
     ({"x": "a\0"}, "['x']: left out: text with NUL"),
     ({"x": {"y": np.ma.masked_equal([1], 1)}}, "['x']['y']: left out: SpikeLab drops the mask"),
@@ -233,10 +327,11 @@ DICT_LOSSES = [
 
 @pytest.mark.parametrize(("obj", "words"), DICT_LOSSES)
 def test_parts_of_dicts_that_the_format_cannot_hold(obj, words, tmp_path):
+    tree = workspace(k=obj | {"good": 1})
+    with pytest.raises(ValueError, match="was not written"):
+        labtree.export_spikelab(tree, tmp_path / "theirs")
     with pytest.warns(LossWarning) as warned:
-        path = labtree.export_spikelab(
-            workspace(k=obj | {"good": 1}), tmp_path / "theirs", on_loss="warn"
-        )
+        path = labtree.export_spikelab(tree, tmp_path / "theirs", on_loss="warn")
     assert words in str(warned[0].message)
     assert labtree.import_spikelab(path).ws.get("n", "k")["good"] == 1
 

@@ -79,7 +79,7 @@ def test_problems_are_said_once_and_kept(path, tmp_path):
         files.array(file, "n/good", [1])
         files.item(file, "n/bad", "Unheard")
         files.spike_data(file, "n/late", [[9]], length=5.0)
-    with pytest.warns(LossWarning, match="not all came in as it should") as caught:
+    with pytest.warns(LossWarning, match="not everything could be read") as caught:
         tree = labtree.import_spikelab(path)
     assert len(caught) == 1
     text = str(caught[0].message)
@@ -243,7 +243,7 @@ def test_the_order_of_storing_is_kept(tmp_path):
     assert saved_and_loaded(tree, tmp_path).ws.list_keys("n") == ["z", "a", "y"]
 
 
-# Objects, told by their attributes.
+# Objects, recognized by their attributes.
 
 
 def theirs(**attributes):

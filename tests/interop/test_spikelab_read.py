@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import labtree
-from labtree.interop.spikelab_read import read_spikelab
+from labtree.interop.spikelab.read import read_spikelab
 from support import spikelab_files as files
 from support.exactness import assert_same
 
@@ -130,7 +130,7 @@ def test_spike_data_whole(path):
 
 
 def test_spike_data_of_an_older_file(path):
-    """No start_time, and missing arrays told by rows of NaN alone."""
+    """No start_time, and missing arrays as rows of NaN."""
     with files.spikelab_file(path) as file:
         group = files.spike_data(file, "n/k", [[1], [2]], length=5.0, start_time=None)
         files.attribute(group, "place", [[math.nan, math.nan], [1.0, math.nan]])

@@ -87,7 +87,7 @@ def validate(ds: xr.Dataset) -> None:
         )
     if "step_size" not in ds.attrs:
         raise DataError(f"a {KIND} needs the attribute 'step_size' in ms")
-    check_slice_times(ds, n_slices)
+    check_slice_times(ds, n_slices, equal=True)
 
 
 def summary(ds: xr.Dataset) -> dict[str, Any]:

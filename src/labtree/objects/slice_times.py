@@ -39,8 +39,8 @@ def slice_coords(times: Any, n_slices: int) -> dict[str, xr.Variable]:
     }
 
 
-def check_slice_times(ds: xr.Dataset, n_slices: int) -> None:
-    """Raise DataError unless there is one window a slice, all forward and equally long."""
+def check_slice_times(ds: xr.Dataset, n_slices: int, *, equal: bool = False) -> None:
+    """Raise DataError unless there is one forward window a slice; equally long if `equal`."""
     if "slice_start" not in ds.coords or "slice_end" not in ds.coords:
         raise DataError("a slice stack needs the coordinates 'slice_start' and 'slice_end'")
     start, end = ds["slice_start"].values, ds["slice_end"].values
@@ -53,7 +53,7 @@ def check_slice_times(ds: xr.Dataset, n_slices: int) -> None:
         at = int(backward[0])
         raise DataError(f"times[{at}] starts at {start[at]} ms, after its end at {end[at]} ms")
     durations = end - start
-    if durations.size and durations.max() - durations.min() > _TOLERANCE_MS:
+    if equal and durations.size and durations.max() - durations.min() > _TOLERANCE_MS:
         at = int(np.argmax(np.abs(durations - durations[0])))
         raise DataError(
             f"all windows must be equally long: times[0] lasts {durations[0]} ms, "

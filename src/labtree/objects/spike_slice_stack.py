@@ -50,7 +50,7 @@ def spike_slice_stack(
     ------
     DataError
         A ValueError, if there is no slice, units or start times differ, or the windows
-        differ in duration, run backwards or do not match the slices.
+        run backwards or do not match the slices. Windows may differ in duration.
 
     Examples
     --------

@@ -1,16 +1,23 @@
-"""Items of a workspace as groups of SpikeLab's file, and what is lost on the way."""
+"""Write a workspace as a file that SpikeLab loads.
+
+SpikeLab's format holds less than a workspace does. What would change on the way is
+found first, item by item, and said before the file appears.
+"""
 
 import json
+import os
+import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError
-from labtree.interop.spikelab_hdf5 import decode_array, encode_array, typed_group, write_array
+from labtree.errors import DataError, LossWarning
+from labtree.interop.spikelab.read import decode_array
 from labtree.objects import (
     pairwise,
     rate_data,
@@ -20,8 +27,9 @@ from labtree.objects import (
 )
 from labtree.objects.spike_kinds import KINDS
 from labtree.objects.unit_attributes import MASK, REAL_NAME, alike
+from labtree.storage.atomic import replace_file, temporary_path
 
-__all__ = ["Writer"]
+__all__ = ["export_spikelab"]
 
 _NAMES = {
     spike_data.KIND: "SpikeData",
@@ -31,26 +39,113 @@ _NAMES = {
     pairwise.MATRIX: "PairwiseCompMatrix",
     pairwise.STACK: "PairwiseCompMatrixStack",
 }
-_VARIABLES = {
-    "spike_times", "row_size", "raw_data", "raw_time", "rate", "time", "length", "raw_row_size",
-    "slice_start", "slice_end", "matrix", "matrix_mask", "label_i", "label_j",
-}  # fmt: skip
+_SPIKES = {"spike_times", "row_size", "raw_data", "raw_time"}
+_WINDOWS = {"slice_start", "slice_end"}
+_LABELS = {"label_i", "label_j"}
+# What each kind's own variables are: all else along its units is an attribute of them.
+_VARIABLES: dict[str, set[str]] = {
+    spike_data.KIND: _SPIKES,
+    rate_data.KIND: {"rate", "time"},
+    rate_slice_stack.KIND: {"rate", "time", *_WINDOWS},
+    spike_slice_stack.KIND: _SPIKES | _WINDOWS | {"raw_row_size", "length"},
+    pairwise.MATRIX: {"matrix", "matrix_mask", *_LABELS},
+    pairwise.STACK: {"matrix", "matrix_mask", *_LABELS, *_WINDOWS},
+}
+_UNITS: dict[str, list[tuple[str, ...]]] = {
+    spike_data.KIND: [("unit",)],
+    rate_data.KIND: [("unit",)],
+    rate_slice_stack.KIND: [("unit",)],
+    spike_slice_stack.KIND: [("unit",), ("slice", "unit")],
+}
 _ATTRIBUTES = {"start_time", "length", "metadata", "step_size", "slice_metadata"}
-_LARGEST_EXACT = 2**53
+
+
+def export_spikelab(
+    tree: xr.DataTree,
+    path: str | os.PathLike[str],
+    *,
+    on_loss: Literal["raise", "warn"] = "raise",
+) -> Path:
+    """Write a workspace as a file of SpikeLab 0.1, ``path.h5``, and its index ``path.json``.
+
+    Parameters
+    ----------
+    tree : DataTree
+        A workspace.
+    path : path-like
+        With or without ``.h5``. Files that stand there are replaced once the new ones are
+        whole.
+    on_loss : {"raise", "warn"}
+        What to do if something would be left out or rounded, because SpikeLab's format
+        cannot hold it. With "raise" nothing is written; with "warn" the rest is. Either
+        way all of it is listed.
+
+    Returns
+    -------
+    Path
+        Of the ``.h5`` file.
+
+    Raises
+    ------
+    DataError
+        A ValueError, with ``on_loss="raise"``, that lists what would be left out or
+        rounded.
+
+    Warns
+    -----
+    LossWarning
+        If something is written in another form, such as a list as an array; with
+        ``on_loss="warn"`` also for what was left out or rounded.
+    """
+    if on_loss not in ("raise", "warn"):
+        raise DataError(f'on_loss must be "raise" or "warn", found {on_loss!r}')
+    target = Path(path)
+    if target.suffix != ".h5":
+        target = target.with_name(target.name + ".h5")
+    own = tree.ws.path
+    if own is not None and own.resolve() == target.resolve():
+        raise DataError(
+            f"{target} is the file of this workspace: export it under another name, as "
+            "SpikeLab's format cannot hold all of it"
+        )
+    index_target = target.with_suffix(".json")
+    with temporary_path(target) as new, temporary_path(index_target) as new_index:
+        with h5py.File(new, "w") as file:
+            writer = _Writer()
+            index = writer.workspace(file, tree)
+        losses = "\n".join(writer.losses)
+        if losses and on_loss == "raise":
+            raise DataError(
+                f"{target} was not written: SpikeLab's format cannot hold all of the "
+                f'workspace. Write export_spikelab(tree, path, on_loss="warn") to go on '
+                f"without:\n{losses}"
+            )
+        new_index.write_text(json.dumps(index, indent=2), encoding="utf-8")
+        if writer.losses or writer.changes:
+            listed = "\n".join(writer.losses + writer.changes)
+            warnings.warn(
+                f"{target}: SpikeLab's format does not hold all of it as it is here:\n{listed}",
+                LossWarning,
+                stacklevel=2,
+            )
+        replace_file(new, target)
+        replace_file(new_index, index_target)
+    return target
 
 
 class _LostError(DataError):
     """A value cannot be held at all."""
 
 
-class Writer:
-    """Writes items and keeps, in words, what did not arrive as it was."""
+class _Writer:
+    """Writes items and lists what was left out or rounded, and what took another form."""
 
     def __init__(self) -> None:
         self.losses: list[str] = []
+        self.changes: list[str] = []
 
     def workspace(self, file: h5py.File, tree: xr.DataTree) -> dict[str, Any]:
-        """Write all items; give the index."""
+        """Write all items; return the index."""
         name, created_at = tree.ws.name, float(tree.ws.created_at)
         file.attrs["__workspace_id__"] = tree.ws.workspace_id
         file.attrs["__workspace_name__"] = name or ""
@@ -85,14 +180,14 @@ class Writer:
         }
 
     def _item(self, parent: h5py.Group, where: str, obj: Any) -> dict[str, Any]:
-        """Write one object into a new group; give its entry in the index."""
+        """Write one object into a new group; return its entry in the index."""
         if isinstance(obj, np.ndarray):
             values = self._array(where, obj)
-            group = typed_group(parent, where, "ndarray")
-            write_array(group, "data", values)
+            group = _typed_group(parent, where, "ndarray")
+            _write_array(group, "data", values)
             return {"type": "ndarray", "shape": list(obj.shape), "dtype": str(obj.dtype)}
         if isinstance(obj, dict):
-            self._dictionary(typed_group(parent, where, "dict"), where, obj)
+            self._dictionary(_typed_group(parent, where, "dict"), where, obj)
             return {"type": "dict"}
         kind = obj.attrs.get("labtree_kind") if isinstance(obj, xr.Dataset) else None
         if kind not in KINDS:
@@ -100,8 +195,8 @@ class Writer:
                 f"SpikeLab stores arrays, dicts and its own classes, not {type(obj).__name__}"
             )
         KINDS[kind].validate(obj)
-        self._rest(where, obj)
-        group = typed_group(parent, where, _NAMES[kind])
+        self._rest(where, kind, obj)
+        group = _typed_group(parent, where, _NAMES[kind])
         write = {
             spike_data.KIND: self._spike_data,
             rate_data.KIND: self._rate_data,
@@ -128,37 +223,43 @@ class Writer:
             if ds["raw_data"].size:
                 group["raw_data"] = ds["raw_data"].values
             group["raw_time"] = ds["raw_time"].values
-        self._attributes(group, where, ds, ("unit",))
+        self._attributes(group, where, spike_data.KIND, ds)
 
     def _rate_data(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
-        if "units" in ds["rate"].attrs:
-            self.losses.append(f"{where}: the unit of the rates, {ds['rate'].attrs['units']}")
+        self._rate_unit(where, ds)
         group["inst_Frate_data"] = self._doubles(f"{where}, rate", ds["rate"].values)
         group["times"] = self._doubles(f"{where}, time", ds["time"].values)
-        self._attributes(group, where, ds, ("unit",))
+        self._attributes(group, where, rate_data.KIND, ds)
 
     def _rate_slice_stack(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
-        if "units" in ds["rate"].attrs:
-            self.losses.append(f"{where}: the unit of the rates, {ds['rate'].attrs['units']}")
+        self._rate_unit(where, ds)
         group.attrs["step_size"] = float(ds.attrs["step_size"])
         group["event_stack"] = self._doubles(f"{where}, rate", ds["rate"].values)
         group["times"] = self._windows(where, ds)
-        self._attributes(group, where, ds, ("unit",))
+        self._attributes(group, where, rate_slice_stack.KIND, ds)
 
     def _spike_slice_stack(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
         group.attrs["N"] = np.int64(ds.sizes["unit"])
         group["times"] = self._windows(where, ds)
-        self._attributes(group, where, ds, ("unit",))
+        self._attributes(group, where, spike_slice_stack.KIND, ds)
         stack = group.create_group("spike_stack")
         for at, part in enumerate(spike_slice_stack.slices_of(ds)):
             self._spike_data(stack.create_group(str(at)), f"{where}, slice {at}", part)
+
+    def _rate_unit(self, where: str, ds: xr.Dataset) -> None:
+        unit = ds["rate"].attrs.get("units")
+        if unit == "Hz":
+            self.changes.append(f"{where}: the unit of the rates, Hz, is not in the file")
+        elif unit is not None:
+            # SpikeLab takes every rate for one in Hz.
+            self.losses.append(f"{where}: the unit of the rates, {unit}, is left out")
 
     def _pairwise(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
         values = pairwise.matrix_values(ds)
         if values.dtype.kind == "c":
             raise _LostError("SpikeLab keeps only the real part of a complex matrix")
         if isinstance(values, np.ma.MaskedArray):
-            self.losses.append(f"{where}: masked values become NaN")
+            self.changes.append(f"{where}: masked values become NaN")
             values = np.ma.filled(values.astype(np.float64), np.nan)
         name = "matrix" if values.ndim == 2 else "stack"
         group[name] = self._doubles(f"{where}, matrix", values)
@@ -171,8 +272,8 @@ class Writer:
                 group["labels"] = labels
             else:
                 if labels.dtype.kind != "U":
-                    self.losses.append(f"{where}: labels become strings")
-                write_array(group, "labels", np.array([str(label) for label in labels]))
+                    self.changes.append(f"{where}: labels become strings")
+                _write_array(group, "labels", np.array([str(label) for label in labels]))
 
     def _dictionary(self, group: h5py.Group, where: str, values: Mapping[Any, Any]) -> None:
         for key, value in values.items():
@@ -190,17 +291,18 @@ class Writer:
     def _value(self, parent: h5py.Group, key: str, where: str, value: Any) -> None:
         if isinstance(value, np.ndarray | dict | xr.Dataset):
             # The item writes at a path; its place in the words is another.
-            inner = Writer()
+            inner = _Writer()
             try:
                 inner._item(parent, key, value)
             finally:
                 self.losses += [where + loss.removeprefix(key) for loss in inner.losses]
+                self.changes += [where + text.removeprefix(key) for text in inner.changes]
             parent[key].attrs["__created_at__"] = 0.0
         elif value is None:
-            typed_group(parent, key, "none")
+            _typed_group(parent, key, "none")
         elif isinstance(value, str):
             _check_text(value)
-            typed_group(parent, key, "scalar_str").attrs["__scalar_value__"] = str(value)
+            _typed_group(parent, key, "scalar_str").attrs["__scalar_value__"] = str(value)
         elif isinstance(value, bool | int | float | np.number | np.bool_):
             self._scalar(parent, key, where, value)
         elif isinstance(value, list | tuple | set | frozenset):
@@ -209,45 +311,56 @@ class Writer:
             raise _LostError(f"a dict cannot hold a {type(value).__name__}")
 
     def _scalar(self, parent: h5py.Group, key: str, where: str, value: Any) -> None:
-        if isinstance(value, np.complexfloating | np.longdouble):
+        if isinstance(value, np.complexfloating):
             raise _LostError(f"a dict cannot hold a {type(value).__name__}")
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise _LostError("a whole number beyond 64 bits")
-        if isinstance(value, np.generic):
-            self.losses.append(
-                f"{where}: {type(value).__name__} becomes {type(value.item()).__name__}"
-            )
-        group = typed_group(parent, key, "scalar")
         plain = value.item() if isinstance(value, np.floating | np.bool_) else value
+        if isinstance(value, np.longdouble):
+            plain = float(value)
+            if plain != value and value == value:
+                self.losses.append(f"{where}: a longdouble is rounded to float64")
+        if isinstance(value, np.generic):
+            found = type(value.item()).__name__
+            self.changes.append(f"{where}: SpikeLab reads a numpy {value.dtype} as {found}")
+        group = _typed_group(parent, key, "scalar")
         group.attrs["__scalar_value__"] = plain
-        group.attrs["__scalar_kind__"] = type(value).__name__
+        # numpy 2 calls its own type "bool" too.
+        kind = "bool_" if isinstance(value, np.bool_) else type(value).__name__
+        group.attrs["__scalar_kind__"] = kind
 
     def _sequence(self, parent: h5py.Group, key: str, where: str, value: Iterable[Any]) -> None:
         kind = type(value).__name__
         members = list(value)
-        types = {type(member) for member in members}
-        if (
-            not types <= {str}
-            and not types <= {int}
-            and not types <= {float}
-            and not types <= {bool}
-        ):
-            raise _LostError(f"a {kind} must hold strings, or numbers of one type")
         for member in members:
             if isinstance(member, str):
                 _check_text(member)
-        if kind == "list":
-            self.losses.append(f"{where}: a list becomes an array")
+        types = {type(member) for member in members}
         try:
             values = np.array(members, dtype=str if types == {str} else None)
-        except OverflowError:
-            raise _LostError("a whole number beyond 64 bits") from None
-        if values.dtype.hasobject:
-            raise _LostError("a whole number beyond 64 bits")
-        group = typed_group(parent, key, "ndarray" if kind == "list" else kind)
+        except (OverflowError, ValueError):
+            values = np.array(members, dtype=object)
+        if values.dtype.kind not in "biufU":
+            wide = all(isinstance(member, int) for member in members)
+            raise _LostError(
+                "a whole number beyond 64 bits"
+                if wide
+                else f"a {kind} must hold numbers or text, found "
+                + ", ".join(sorted(each.__name__ for each in types))
+            )
+        if kind == "list":
+            self.changes.append(f"{where}: a list becomes an array")
+        back = values.tolist()
+        if values.dtype.kind == "U" and types != {str}:
+            self.changes.append(f"{where}: all values of the {kind} become text")
+        elif values.dtype.kind != "U" and not _same_numbers(back, members):
+            self.losses.append(f"{where}: numbers are rounded to {values.dtype}")
+        elif not alike(back, members):
+            self.changes.append(f"{where}: numbers become {values.dtype}")
+        group = _typed_group(parent, key, "ndarray" if kind == "list" else kind)
         if kind == "list":
             group.attrs["__created_at__"] = 0.0
-        write_array(group, "data", values)
+        _write_array(group, "data", values)
 
     def _array(self, where: str, values: NDArray[Any]) -> NDArray[Any]:
         if isinstance(values, np.ma.MaskedArray):
@@ -259,7 +372,7 @@ class Writer:
             if not kinds or not set(kinds) <= set("biufc"):
                 raise _LostError(f"SpikeLab cannot store an array of dtype {values.dtype}")
         if values.dtype.kind == "S":
-            self.losses.append(f"{where}: bytes become str")
+            self.changes.append(f"{where}: bytes become str")
             try:
                 values = np.char.decode(values, "utf-8")
             except UnicodeDecodeError:
@@ -276,31 +389,34 @@ class Writer:
         exact = np.array_equal(
             doubles.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"
         )
-        how = "" if exact else ", and is rounded"
-        self.losses.append(f"{where}: dtype {values.dtype} becomes float64{how}")
+        if exact:
+            self.changes.append(f"{where}: dtype {values.dtype} becomes float64")
+        else:
+            self.losses.append(f"{where}: dtype {values.dtype} is rounded to float64")
         return doubles
 
     def _windows(self, where: str, ds: xr.Dataset) -> NDArray[Any]:
         pairs = np.stack([ds["slice_start"].values, ds["slice_end"].values], axis=1)
         return self._doubles(f"{where}, times", pairs)
 
-    def _rest(self, where: str, ds: xr.Dataset) -> None:
-        """Say what a Dataset has beyond its kind."""
+    def _rest(self, where: str, kind: str, ds: xr.Dataset) -> None:
+        """List what a Dataset has beyond its kind."""
         for name, variable in ds.variables.items():
-            per_unit = name in ds.coords and variable.dims[:1] in (("unit",), ("slice",))
-            if name not in _VARIABLES and not per_unit:
-                self.losses.append(f"{where}: the variable {name!r} is left out")
+            per_unit = name in ds.coords and any(
+                variable.dims[: len(dims)] == dims for dims in _UNITS.get(kind, ())
+            )
+            if name not in _VARIABLES[kind] and not per_unit:
+                what = "coordinate" if name in ds.coords else "variable"
+                self.losses.append(f"{where}: the {what} {name!r} is left out")
         for name in ds.attrs:
             if name not in _ATTRIBUTES and not str(name).startswith("labtree_"):
                 self.losses.append(f"{where}: the attribute {name!r} is left out")
 
-    def _attributes(
-        self, group: h5py.Group, where: str, ds: xr.Dataset, dims: tuple[str, ...]
-    ) -> None:
+    def _attributes(self, group: h5py.Group, where: str, kind: str, ds: xr.Dataset) -> None:
         own = {
             name: coord.variable
             for name, coord in ds.coords.items()
-            if coord.dims[: len(dims)] == dims and name not in _VARIABLES
+            if coord.dims[:1] == ("unit",) and name not in _VARIABLES[kind]
         }
         masks = {variable.attrs.get(MASK) for variable in own.values()}
         for name, variable in own.items():
@@ -339,52 +455,122 @@ class Writer:
             group[name] = values
             group[name].attrs["__missing_unit_indices__"] = np.flatnonzero(missing)
             return
+        if values.dtype.hasobject:
+            values, missing = self._one_type(where, values, missing)
+            there = values[~missing]
         if values.dtype.kind == "U":
             if (there == "").any():
-                raise _LostError("SpikeLab takes an empty string for a missing value")
+                self.changes.append(f"{where}: SpikeLab takes an empty string as missing")
             for text in there.tolist():
                 _check_text(text)
-            write_array(group, name, np.where(missing, "", values), mark=False)
+            _write_array(group, name, np.where(missing, "", values), mark=False)
             return
-        if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
-            raise _LostError(
-                f"values of {'several types' if values.dtype.hasobject else values.dtype}"
-            )
+        if values.dtype.kind not in "biuf":
+            raise _LostError(f"values of {values.dtype}")
         if values.dtype.kind == "f" and np.isnan(there).any():
-            raise _LostError("SpikeLab takes NaN for a missing value")
-        if (
-            values.dtype.kind in "iu"
-            and there.size
-            and max(map(abs, there.tolist())) > _LARGEST_EXACT
-        ):
-            raise _LostError("SpikeLab rounds whole numbers beyond 2**53")
-        if values.dtype not in (np.dtype(bool), np.dtype(np.int64), np.dtype(np.float64)):
-            self.losses.append(f"{where}: dtype {values.dtype} is not kept")
-        group[name] = np.where(missing, np.nan, values.astype(np.float64))
+            self.changes.append(f"{where}: SpikeLab takes NaN as missing")
+        doubles = values.astype(np.float64)
+        if not _same_numbers(doubles[~missing].tolist(), there.tolist()):
+            self.losses.append(f"{where}: values are rounded to float64")
+        elif values.dtype not in (np.dtype(bool), np.dtype(np.int64), np.dtype(np.float64)):
+            self.changes.append(f"{where}: dtype {values.dtype} is not kept")
+        group[name] = np.where(missing, np.nan, doubles)
         kind = {"b": "bool", "i": "int", "u": "int"}.get(values.dtype.kind)
         if kind:
             group[name].attrs["__scalar_kind__"] = kind
+
+    def _one_type(
+        self, where: str, values: NDArray[Any], missing: NDArray[np.bool_]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return values of several types as numbers or as text, as SpikeLab does."""
+        absent = missing | np.array([value is None for value in values], bool)
+        if absent.sum() > missing.sum():
+            self.changes.append(f"{where}: None becomes a missing value")
+        there = values[~absent].tolist()
+        numbers = (bool, int, float, np.bool_, np.integer, np.floating)
+        if all(isinstance(value, numbers) for value in there):
+            self.changes.append(f"{where}: values of several types become float64")
+            filled = np.full(len(values), np.nan)
+            try:
+                filled[~absent] = [float(value) for value in there]
+            except OverflowError:
+                raise _LostError("a whole number beyond the range of float64") from None
+            if not _same_numbers(filled[~absent].tolist(), there):
+                self.losses.append(f"{where}: values are rounded to float64")
+            return filled, absent
+        if not all(isinstance(value, (str, *numbers)) for value in there):
+            kinds = sorted({type(value).__name__ for value in there})
+            raise _LostError(f"values of {', '.join(kinds)}")
+        if not all(isinstance(value, str) for value in there):
+            self.changes.append(f"{where}: values of several types become text")
+        texts = np.full(len(values), "", object)
+        texts[~absent] = [str(value) for value in there]
+        for text in texts:
+            _check_text(text)
+        return texts.astype(str), absent
 
     def _json(self, where: str, metadata: Mapping[Any, Any]) -> str:
         kept = {}
         for key, value in metadata.items():
             try:
-                text = json.dumps({key: value}, default=encode_array)
+                text = json.dumps({key: value}, default=_encode_array)
                 exact = alike(json.loads(text, object_hook=decode_array), {key: value})
             except (TypeError, ValueError) as error:
                 self.losses.append(f"{where}, metadata {key!r}: left out: {error}")
                 continue
             if not exact:
-                self.losses.append(f"{where}, metadata {key!r}: becomes {text}")
+                self.changes.append(f"{where}, metadata {key!r}: becomes {text}")
             kept[key] = value
-        return json.dumps(kept, default=encode_array)
+        return json.dumps(kept, default=_encode_array)
 
 
 def _check_name(name: str) -> None:
-    if "/" in name or name in (".", ".."):
+    if "/" in name or name == ".":
         raise _LostError(f"SpikeLab cannot load an item called {name!r}")
+
+
+def _same_numbers(found: Any, expected: Any) -> bool:
+    if isinstance(expected, list | tuple):
+        return len(found) == len(expected) and all(map(_same_numbers, found, expected))
+    both_nan: bool = found != found and expected != expected
+    return both_nan or bool(found == expected)
 
 
 def _check_text(text: str) -> None:
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise _LostError("text with NUL or a lone surrogate")
+
+
+def _typed_group(parent: h5py.Group, name: str, kind: str) -> h5py.Group:
+    """Make a group that says its type."""
+    group = parent.create_group(name)
+    group.attrs["__type__"] = kind
+    return group
+
+
+def _write_array(
+    group: h5py.Group, name: str, values: NDArray[Any], *, mark: bool = True
+) -> None:
+    """Write an array; strings as UTF-8 of any length."""
+    if values.dtype.kind != "U":
+        group[name] = values
+        return
+    dataset = group.create_dataset(name, values.shape, h5py.string_dtype())
+    if values.size:
+        dataset[...] = values.astype(object)
+    if mark:
+        dataset.attrs["__string_array__"] = True
+
+
+def _encode_array(value: Any) -> Any:
+    """Return the JSON form of an array or a numpy scalar, for :func:`json.dumps`."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufU":
+        return {
+            "__ndarray__": True,
+            "dtype": str(value.dtype),
+            "shape": list(value.shape),
+            "values": value.ravel().tolist(),
+        }
+    raise TypeError(f"SpikeLab cannot store a {type(value).__name__} there")

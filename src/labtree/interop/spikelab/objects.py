@@ -1,4 +1,4 @@
-"""SpikeLab's objects as labtree's, told by their attributes: SpikeLab is not imported."""
+"""Objects of SpikeLab as labtree's; its classes are recognized by their attributes."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
+from labtree.interop.spikelab.read import Item, build_workspace, keep_problems
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
 from labtree.objects.rate_slice_stack import rate_slice_stack
@@ -21,13 +22,13 @@ _EXPECTED = (
 
 
 def from_spikelab(obj: Any) -> Any:
-    """Make labtree's form of an object of SpikeLab.
+    """Return labtree's form of an object of SpikeLab.
 
     Parameters
     ----------
     obj : SpikeData, RateData, RateSliceStack, SpikeSliceStack, PairwiseCompMatrix, \
 PairwiseCompMatrixStack, AnalysisWorkspace, or dict of these
-        Told by its attributes, whatever its class.
+        It is recognized by its attributes, whatever its class.
 
     Returns
     -------
@@ -113,9 +114,6 @@ def _or_itself(value: Any) -> Any:
 
 
 def _workspace(obj: Any) -> xr.DataTree:
-    from labtree.interop.spikelab import build_workspace
-    from labtree.interop.spikelab_read import Item
-
     items = []
     for namespace in obj.list_namespaces():
         for key in obj.list_keys(namespace):
@@ -123,6 +121,5 @@ def _workspace(obj: Any) -> xr.DataTree:
             value = _or_itself(obj.get(namespace, key))
             items.append(Item(namespace, key, value, info.get("created_at"), info.get("note")))
     tree, refused = build_workspace(obj.workspace_id, obj.name, obj.created_at, items)
-    if refused:
-        raise DataError("the workspace holds what cannot be kept:\n" + "\n".join(refused))
+    keep_problems(tree, refused, "the workspace of SpikeLab: not everything could be kept")
     return tree

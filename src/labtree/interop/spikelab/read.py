@@ -1,12 +1,15 @@
-"""Read a file of SpikeLab's AnalysisWorkspace, item by item, without SpikeLab.
+"""Read the files of SpikeLab's AnalysisWorkspace, without SpikeLab.
 
 An item that cannot be read does not stop the others: what went wrong is collected, with
 the path in the file and the reason. Only hard links are followed, so that a file can
-lead nowhere else.
+lead nowhere else. Attributes and arrays are read through h5py's low-level calls: a file
+has many small parts, and an object of h5py for each costs more than the part.
 """
 
 import contextlib
 import json
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,26 +17,23 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import xarray as xr
-from h5py import h5a, h5d, h5g, h5l, h5o
+from h5py import h5a, h5d, h5g, h5l, h5o, h5s
+from numpy.typing import NDArray
+from tqdm import tqdm
 
-from labtree.errors import DataError, FormatError
-from labtree.interop.spikelab_hdf5 import (
-    array,
-    attribute,
-    decode_array,
-    links,
-    names,
-    optional_array,
-    required_attribute,
-)
+from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
 from labtree.objects.rate_slice_stack import rate_slice_stack
 from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
+from labtree.workspace.verbs import create_workspace, identify, store_item
 
-__all__ = ["Item", "SpikeLabFile", "read_spikelab"]
+__all__ = ["Item", "build_workspace", "decode_array", "import_spikelab", "keep_problems"]
+
+_LARGE = 64 * 2**20
+_MOST_PACKED = 1000
 
 _MEMBERS = {
     "ndarray": {"data"},
@@ -66,13 +66,91 @@ class Item(NamedTuple):
 
 
 class SpikeLabFile(NamedTuple):
-    """All that could be read of a file, and in words what could not."""
+    """What was read of a file, and a line for each part that could not be read."""
 
     workspace_id: str | None
     name: str | None
     created_at: float | None
     items: list[Item]
     problems: list[str]
+
+
+def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
+    """Read a file of SpikeLab into a workspace.
+
+    Every item keeps its type, time and note; items are ordered by name. Those that
+    SpikeLab itself cannot load again, such as keys with "/" in them, are read as well.
+
+    Parameters
+    ----------
+    path : path-like
+        With or without ``.h5``. The ``.json`` beside it, if it is there, says how names
+        with "/" are to be split into namespace and key.
+
+    Returns
+    -------
+    DataTree
+        A workspace with the id, name and time of the file.
+
+    Raises
+    ------
+    MissingFileError
+        A FileNotFoundError, if there is no such file.
+    FormatError
+        A ValueError, if the file is not of SpikeLab.
+
+    Warns
+    -----
+    LossWarning
+        If a part could not be read or is not valid. The warning names each with its path
+        and the reason; so does the attribute ``spikelab_problems`` of the workspace.
+    """
+    given = Path(path)
+    beside = given.with_name(given.name + ".h5")
+    file = read_spikelab(beside if not given.is_file() and beside.is_file() else given)
+    tree, refused = build_workspace(file.workspace_id, file.name, file.created_at, file.items)
+    keep_problems(tree, file.problems + refused, f"{path}: not everything could be read")
+    return tree
+
+
+def build_workspace(
+    workspace_id: str | None, name: str | None, created_at: float | None, items: list[Item]
+) -> tuple[xr.DataTree, list[str]]:
+    """Build a workspace of items that keep their times and notes.
+
+    Parameters
+    ----------
+    workspace_id, name, created_at
+        Of the workspace; None for an id and time of its own.
+    items : list of Item
+        The list is emptied, so that only one item at a time is in memory twice.
+
+    Returns
+    -------
+    tree, problems
+        The workspace, and a line for each item that it cannot keep.
+    """
+    tree = create_workspace(name)
+    tree.attrs = identify(workspace_id, name, created_at)
+    problems = []
+    items.reverse()
+    with tqdm(total=len(items), desc="items", leave=False, disable=None) as progress:
+        while items:
+            item = items.pop()
+            try:
+                store_item(tree, *item[:3], note=item.note, created_at=item.created_at)
+            except (TypeError, ValueError) as error:
+                problems.append(f"/{item.namespace}/{item.key}: left out: {error}")
+            progress.update()
+    return tree, problems
+
+
+def keep_problems(tree: xr.DataTree, problems: list[str], what: str) -> None:
+    """Warn of what did not arrive as it should, and keep the list with the workspace."""
+    if problems:
+        tree.attrs["spikelab_problems"] = problems
+        listed = "\n".join(problems)
+        warnings.warn(f"{what} as it should be:\n{listed}", LossWarning, stacklevel=3)
 
 
 def read_spikelab(path: Path) -> SpikeLabFile:
@@ -84,7 +162,7 @@ def read_spikelab(path: Path) -> SpikeLabFile:
         A ValueError, if this is no HDF5 file or nothing in it is of SpikeLab.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
+        raise MissingFileError(f"there is no file {path}")
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r"))
@@ -184,7 +262,7 @@ class _Reader:
         return new
 
     def safely(self, path: tuple[str, ...], read: Callable[..., Any], *arguments: Any) -> Any:
-        """Read a part, or list it and give None: a damaged file fails anywhere."""
+        """Read a part, or list it and return None: a damaged file fails anywhere."""
         try:
             return read(*arguments)
         except Exception as error:
@@ -405,3 +483,83 @@ def _names_of_index(path: Path) -> dict[tuple[str, ...], tuple[str, str]]:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def links(gid: Any) -> list[tuple[bytes, int]]:
+    """Return the names and the types of all links of a group."""
+    found: list[tuple[bytes, int]] = []
+    if gid.get_num_objs():
+        gid.links.iterate(lambda name, info: found.append((name, info.type)), info=True)
+    return found
+
+
+def names(gid: Any) -> list[str]:
+    """Return the names of all links of a group."""
+    return [name.decode("utf-8", "backslashreplace") for name, _ in links(gid)]
+
+
+def attribute(oid: Any, name: bytes, default: Any = None) -> Any:
+    """Read an attribute as Python's own type, an array as an array."""
+    if not h5a.exists(oid, name):
+        return default
+    handle = h5a.open(oid, name)
+    dtype = handle.dtype
+    value = np.empty(handle.shape, dtype)
+    handle.read(value)
+    if value.shape:
+        return value
+    found = value[()]
+    if isinstance(found, bytes):
+        return found.decode("utf-8")
+    return found.item() if isinstance(found, np.generic) and dtype.names is None else found
+
+
+def required_attribute(oid: Any, name: bytes) -> Any:
+    """Read an attribute that must be there."""
+    value = attribute(oid, name)
+    if value is None:
+        raise FormatError(f"the attribute {name.decode()} is missing")
+    return value
+
+
+def array(gid: Any, name: str) -> NDArray[Any]:
+    """Read a dataset that must be there."""
+    if not gid.links.exists(name.encode()):
+        raise FormatError(f"the dataset {name!r} is missing")
+    link = gid.links.get_info(name.encode())
+    if link.type != h5l.TYPE_HARD:
+        raise FormatError(f"the dataset {name!r} is a link to elsewhere, which is not followed")
+    return _read(h5d.open(gid, name.encode()))
+
+
+def optional_array(gid: Any, name: str) -> NDArray[Any] | None:
+    """Read a dataset, or return None if it is not there."""
+    return array(gid, name) if gid.links.exists(name.encode()) else None
+
+
+def _read(dataset: Any) -> NDArray[Any]:
+    dtype, shape = dataset.dtype, dataset.shape
+    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size > _LARGE and size > _MOST_PACKED * dataset.get_storage_size():
+        raise FormatError(
+            f"a dataset says that it holds {size} bytes, but hardly any are stored"
+        )
+    if dtype.kind == "O" and h5py.check_string_dtype(dtype):
+        return np.asarray(h5py.Dataset(dataset).asstr()[()], dtype=str)
+    if dtype.hasobject:
+        return np.asarray(h5py.Dataset(dataset)[()])
+    values = np.empty(shape, dtype)
+    if values.size:
+        dataset.read(h5s.ALL, h5s.ALL, values)
+    return values
+
+
+def decode_array(found: dict[str, Any]) -> Any:
+    """Make an array of what SpikeLab writes for one into JSON."""
+    if found.get("__ndarray__") is not True:
+        return found
+    try:
+        values = np.array(found["values"], dtype=np.dtype(found["dtype"]))
+        return values.reshape(found["shape"])
+    except (KeyError, TypeError, ValueError):
+        return found
