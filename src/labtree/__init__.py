@@ -68,11 +68,11 @@ if TYPE_CHECKING:
     from labtree.pipeline.sessions import SaveState, create_session
     from labtree.pipeline.steps import StepResult, step
     from labtree.recording.aligned import aligned_windows, iter_aligned_windows
+    from labtree.recording.batches import batches
     from labtree.recording.models import LabelEvent, StreamInfo
     from labtree.recording.recorder import Recorder
     from labtree.recording.session import split_sessions_by_stream
     from labtree.recording.targets import iter_target_windows, target_windows
-    from labtree.recording.window_arrays import batches
     from labtree.recording.windows import iter_labeled_windows, labeled_windows
     from labtree.workspace.active import active_workspace, use_workspace
     from labtree.workspace.files import load_item, load_workspace, open_workspace
@@ -89,7 +89,7 @@ _HOMES: dict[str, str] = {
     "WorkspaceManager": "labtree.workspace.manager",
     "active_workspace": "labtree.workspace.active",
     "aligned_windows": "labtree.recording.aligned",
-    "batches": "labtree.recording.window_arrays",
+    "batches": "labtree.recording.batches",
     "binned_spike_counts": "labtree.objects.spike_trains",
     "concatenate_time": "labtree.objects.spike_trains",
     "concatenate_units": "labtree.objects.spike_trains",

@@ -49,7 +49,6 @@ def _spikelab(path: Path) -> xr.DataTree:
 
 
 def _recording(path: Path) -> xr.DataTree:
-    from labtree.recording.session import open_session
 
     return open_session(path)
 
@@ -256,7 +255,7 @@ def open_session(
         session of hdmea, or a Murine Shift Work session folder.
     on_missing
         What to do about damage in a recording; see
-        :func:`labtree.recording.session.open_session`.
+        :func:`labtree.recording.open_recording`.
 
     Raises
     ------
@@ -268,7 +267,7 @@ def open_session(
     from labtree.recording import session as recordings
 
     if Path(path).suffix == ".zip" or _is_recording(Path(path)):
-        return recordings.open_session(path, on_missing=on_missing)
+        return recordings.open_recording(path, on_missing=on_missing)
     found = recognise(path)
     if not found.is_session:
         raise FormatError(

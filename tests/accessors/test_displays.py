@@ -118,7 +118,7 @@ def test_a_recording_tells_streams_units_labels_and_age(tmp_path):
 
 
 def test_nothing_is_read_for_a_display(tmp_path, monkeypatch):
-    from labtree.recording.lazy import RowsArray
+    from labtree.recording.chunks import RowsArray
 
     tree = labtree.open_session(record_emg(tmp_path))
 

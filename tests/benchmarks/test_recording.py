@@ -17,7 +17,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 import labtree
-from labtree.recording.packing import pack
+from labtree.recording.archive import pack
 
 Row = tuple[str, float, float, str]
 

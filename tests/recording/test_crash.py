@@ -391,7 +391,7 @@ def test_a_peer_folder_without_meta_is_opened_again(peer):
     with pytest.raises(
         MissingFileError, match=r"found no meta.json \(labtree.recording.recover"
     ):
-        labtree.recording.open_session(session.folder)
+        labtree.recording.open_recording(session.folder)
     (note,) = recover(session.folder)
     assert "labels are lost" in note
     tree = labtree.open_session(session.folder)

@@ -23,7 +23,7 @@ from labtree.errors import (
     RecordingWriteError,
     UnknownNameError,
 )
-from labtree.recording import packing, split_sessions_by_stream
+from labtree.recording import archive, split_sessions_by_stream
 from labtree.recording import session as session_module
 from labtree.testing.recordings import record_emg
 
@@ -164,21 +164,21 @@ def test_json_that_is_none(peer, content):
 
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a session, found nothing"):
-        labtree.recording.open_session(tmp_path / "none")
+        labtree.recording.open_recording(tmp_path / "none")
     with pytest.raises(MissingFileError, match="found no meta"):
-        labtree.recording.open_session(tmp_path)
+        labtree.recording.open_recording(tmp_path)
 
 
 def test_some_other_file(tmp_path):
     (tmp_path / "a.txt").write_text("hello world")
     with pytest.raises(FormatError, match="found a file that begins with b'hello wo'"):
-        labtree.recording.open_session(tmp_path / "a.txt")
+        labtree.recording.open_recording(tmp_path / "a.txt")
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n....")
     with pytest.raises(FormatError, match=r"write labtree.load_session\("):
-        labtree.recording.open_session(tmp_path / "a.h5")
+        labtree.recording.open_recording(tmp_path / "a.h5")
     (tmp_path / "a.session.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(FormatError, match="expected a zip archive"):
-        labtree.recording.open_session(tmp_path / "a.session.zip")
+        labtree.recording.open_recording(tmp_path / "a.session.zip")
 
 
 def test_on_missing_is_checked(peer):
@@ -585,7 +585,7 @@ def test_pack(recorded, tmp_path):
     ],
 )
 def test_slugs(name, slug):
-    assert packing._slug(name) == slug
+    assert archive._slug(name) == slug
 
 
 def test_pack_without_streams(tmp_path):

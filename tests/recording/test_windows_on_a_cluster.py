@@ -17,7 +17,7 @@ from labtree.testing.recordings import record_emg
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory):
     """Two recordings that differ, one of them as an archive."""
-    from labtree.recording.packing import pack
+    from labtree.recording.archive import pack
 
     base = tmp_path_factory.mktemp("sessions")
     folder = record_emg(base / "one", seed=1)

@@ -76,17 +76,17 @@ class SessionAccessor(PipelineSessionMethods):
 
     def continuous(self, name: str) -> xr.DataArray:
         """Return a stream's samples (time, channel), lazy, with ``time`` as an index."""
+        from labtree.recording.label_trials import continuous
         from labtree.recording.session import stream
-        from labtree.recording.trials import continuous
 
         return continuous(stream(self._tree, name))
 
     def trials(self, name: str, pre_s: float = 0, post_s: float = 0) -> list[xr.DataArray]:
-        """Return one (time, channel) DataArray per label; see `labtree.recording.trials`."""
-        from labtree.recording.sources import session_source
-        from labtree.recording.trials import trials
+        """Return one (time, channel) DataArray per label."""
+        from labtree.recording.label_trials import trials
+        from labtree.recording.session_streams import stream_of_session
 
-        return trials(session_source(self._tree, name), pre_s, post_s)
+        return trials(stream_of_session(self._tree, name), pre_s, post_s)
 
     def windows(
         self,
@@ -143,18 +143,18 @@ class SessionAccessor(PipelineSessionMethods):
     ) -> Any:
         """Return (event, channel, time) around times; of "units" their spikes, a stack.
 
-        See `labtree.recording.trials.peri_event` and `labtree.peri_event_spikes`.
+        See `labtree.recording.label_trials.peri_event` and `labtree.peri_event_spikes`.
         """
         if name == "units" and "units" in self._tree.children:
             from labtree.pipeline.spikes import spikes_around
 
             return spikes_around(self._tree, times, pre_s, post_s, **options)
-        from labtree.recording.sources import session_source
-        from labtree.recording.trials import peri_event
+        from labtree.recording.label_trials import peri_event
+        from labtree.recording.session_streams import stream_of_session
 
         gap_s = options.pop("gap_s", None)
-        source = session_source(self._tree, name, gap_s=gap_s)
-        return peri_event(source, times, pre_s, post_s, **options)
+        stream = stream_of_session(self._tree, name, gap_s=gap_s)
+        return peri_event(stream, times, pre_s, post_s, **options)
 
     def plot(self, names: Sequence[str] | None = None, **options: Any) -> Any:
         """Plot streams with the spans of labels; options as in `labtree.recording.plots`."""
@@ -209,17 +209,17 @@ class StreamAccessor:
         class_names: Sequence[str] = (),
     ) -> list[xr.DataArray]:
         """Return one (time, channel) DataArray per label (timestamp, class_index)."""
-        from labtree.recording.sources import stream_source
-        from labtree.recording.trials import trials
+        from labtree.recording.label_trials import trials
+        from labtree.recording.session_streams import stream_of_dataset
 
-        return trials(stream_source(self._dataset, labels, class_names), pre_s, post_s)
+        return trials(stream_of_dataset(self._dataset, labels, class_names), pre_s, post_s)
 
     def peri_event(
         self, times: Any, pre_s: float, post_s: float, **options: Any
     ) -> xr.DataArray:
-        """Return (event, channel, time) around times; see `labtree.recording.trials`."""
-        from labtree.recording.sources import stream_source
-        from labtree.recording.trials import peri_event
+        """Return (event, channel, time) around times; see `labtree.recording.label_trials`."""
+        from labtree.recording.label_trials import peri_event
+        from labtree.recording.session_streams import stream_of_dataset
 
-        source = stream_source(self._dataset, gap_s=options.pop("gap_s", None))
-        return peri_event(source, times, pre_s, post_s, **options)
+        stream = stream_of_dataset(self._dataset, gap_s=options.pop("gap_s", None))
+        return peri_event(stream, times, pre_s, post_s, **options)

@@ -104,7 +104,7 @@ def _annotations(mne: Any, labels: pd.DataFrame, timeline: Timeline) -> Any:
     moments = ordered["timestamp"].to_numpy(float)
     at = timeline.locate(moments)
     ends = np.append(at, n)[1:]
-    keep = (ordered["class_index"].to_numpy() >= 0) & ~timeline.is_late(moments)
+    keep = (ordered["class_index"].to_numpy() >= 0) & ~timeline.is_after_end(moments)
     onset = (at / timeline.fs)[keep]
     duration = ((ends - at) / timeline.fs)[keep]
     if "class_name" in ordered:

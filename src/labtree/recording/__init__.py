@@ -9,17 +9,17 @@ _HOMES = {
     "SessionSplit": "session",
     "StreamInfo": "models",
     "aligned_windows": "aligned",
-    "batches": "window_arrays",
-    "drop_log": "window_arrays",
+    "batches": "batches",
+    "drop_log": "session_streams",
     "iter_aligned_windows": "aligned",
     "iter_labeled_windows": "windows",
     "iter_target_windows": "targets",
     "labeled_windows": "windows",
-    "open_session": "session",
+    "open_recording": "session",
     "recover": "recovery",
     "split_sessions_by_stream": "session",
     "target_windows": "targets",
-    "torch_dataset": "window_arrays",
+    "torch_dataset": "batches",
 }
 
 __all__ = sorted(_HOMES)

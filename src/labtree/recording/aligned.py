@@ -7,18 +7,17 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError
-from labtree.recording.sources import (
-    Drops,
+from labtree.recording.batches import iter_in_blocks
+from labtree.recording.session_streams import (
+    DropLog,
     Policy,
     Sessions,
-    Source,
-    check_policy,
-    closer,
-    open_sources,
+    StreamOfSession,
+    session_closer,
+    streams_for_windows,
 )
 from labtree.recording.timeline import Timeline
-from labtree.recording.window_arrays import iterate, window_array
-from labtree.recording.windows import WindowIndex, drop_broken, lengths
+from labtree.recording.windows import WindowIndex, unbroken_mask, window_and_hop, window_array
 
 __all__ = [
     "aligned_windows",
@@ -26,23 +25,27 @@ __all__ = [
 ]
 
 
-def whole_stream(
-    sources: list[Source], window_ms: float, hop_ms: float, on_gap: Policy, drops: Drops
+def window_starts(
+    streams: list[StreamOfSession],
+    window_ms: float,
+    hop_ms: float,
+    on_gap: Policy,
+    drops: DropLog,
 ) -> tuple[int, list[np.ndarray]]:
-    """Return the window length, and per source the first rows of its unbroken windows."""
-    win, hop = lengths(sources[0], window_ms, hop_ms)
+    """Return the window length, and per stream the first rows of its unbroken windows."""
+    win, hop = window_and_hop(streams[0], window_ms, hop_ms)
     starts = []
-    for source in sources:
-        found = np.arange(0, len(source.timeline.times) - win + 1, hop)
+    for stream in streams:
+        found = np.arange(0, len(stream.timeline.times) - win + 1, hop)
         classes = np.full(len(found), -1)
-        starts.append(found[drop_broken(source, found, classes, win, on_gap, drops)])
+        starts.append(found[unbroken_mask(stream, found, classes, win, on_gap, drops)])
     return win, starts
 
 
 def whole_index(starts: list[np.ndarray]) -> WindowIndex:
-    source = np.concatenate([np.full(len(part), i) for i, part in enumerate(starts)])
+    stream = np.concatenate([np.full(len(part), i) for i, part in enumerate(starts)])
     joined = np.concatenate(starts)
-    return WindowIndex(source, joined, np.full(len(joined), -1))
+    return WindowIndex(stream, joined, np.full(len(joined), -1))
 
 
 def _nearby(
@@ -127,7 +130,6 @@ def aligned_windows(
         others (window, <name>_channel), float32 or, where that would lose something,
         float64. Coordinates as in `labeled_windows`, and ``midpoint`` in s.
     """
-    check_policy("on_gap", on_gap)
     names = (
         [aligned_stream_names]
         if isinstance(aligned_stream_names, str)
@@ -138,21 +140,19 @@ def aligned_windows(
         raise SessionError(
             f"n_alignment_samples is an integer of at least 1, found {n_alignment_samples!r}"
         )
-    drops = Drops()
-    primary, *others = open_sources(
+    with streams_for_windows(
         paths,
         [primary_stream_name, *names],
         gap_s=gap_s,
+        on_gap=on_gap,
         on_mismatch=on_mismatch,
-        drops=drops,
         dtype=dtype,
-    )
-    try:
-        win, starts = whole_stream(primary, window_ms, hop_ms, on_gap, drops)
+    ) as ((primary, *others), drops):
+        win, starts = window_starts(primary, window_ms, hop_ms, on_gap, drops)
         means: list[list[np.ndarray]] = [[] for _ in names]
         middles = []
-        for number, source in enumerate(primary):
-            moments = source.timeline.times[starts[number] + win // 2]
+        for number, stream in enumerate(primary):
+            moments = stream.timeline.times[starts[number] + win // 2]
             keep = np.ones(len(moments), bool)
             spans = []
             for name, other in zip(names, others, strict=True):
@@ -160,8 +160,8 @@ def aligned_windows(
                     other[number].timeline, moments, int(n_alignment_samples), tolerance_s
                 )
                 for at in np.flatnonzero(keep & ~near):
-                    time = float(source.timeline.times[starts[number][at]])
-                    drops.add(source.session, time, -1, f"no unbroken {name!r} at its midpoint")
+                    time = float(stream.timeline.times[starts[number][at]])
+                    drops.add(stream.session, time, -1, f"no unbroken {name!r} at its midpoint")
                 keep &= near
                 spans.append((first, stop))
             for part, other, (first, stop) in zip(means, others, spans, strict=True):
@@ -170,9 +170,6 @@ def aligned_windows(
             starts[number] = starts[number][keep]
             middles.append(moments[keep])
         windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
-    except BaseException:
-        closer(primary)()
-        raise
     dataset = windows.drop_vars(["class_index", "class_name"]).to_dataset(
         name=primary_stream_name
     )
@@ -190,7 +187,7 @@ def aligned_windows(
     )
     for key in ("dropped", "drop_log"):
         dataset.attrs[key] = dataset[primary_stream_name].attrs.pop(key)
-    dataset.set_close(closer(primary))
+    dataset.set_close(session_closer(primary))
     return dataset
 
 
@@ -223,4 +220,4 @@ def iter_aligned_windows(
         n_alignment_samples,
         **options,
     )
-    return iterate(windows, primary_stream_name)
+    return iter_in_blocks(windows, primary_stream_name)

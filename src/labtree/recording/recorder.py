@@ -1,5 +1,6 @@
 """The recorder: what it has acknowledged is not lost, whatever happens to its process."""
 
+import contextlib
 import math
 import os
 import shutil
@@ -9,6 +10,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import IO, Any, Self
 from uuid import uuid4
@@ -23,7 +26,6 @@ from labtree.errors import (
     SessionError,
     UnknownNameError,
 )
-from labtree.recording.background import Background
 from labtree.recording.chunks import create_array
 from labtree.recording.compaction import ChunkFiller, Compactor
 from labtree.recording.files import write_json
@@ -37,13 +39,77 @@ from labtree.recording.meta import (
     stream_meta,
 )
 from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
-from labtree.recording.packets import as_packet, check_times
 from labtree.recording.recovery import JOURNAL, LOCK, finish, recover
 
 __all__ = ["Recorder"]
 
 # No pause is as long; uptime, Unix time and time since the start are farther apart.
 _CLOCKS_APART_S = 600
+
+
+class _Background:
+    """Runs compactors when they are asked for, so that `append` never waits for them.
+
+    Parameters
+    ----------
+    sync_every
+        Seconds between two times that every journal is brought to the disk, or None.
+    """
+
+    def __init__(self, sync_every: float | None) -> None:
+        self.sync_error: Exception | None = None
+        self._sync_every = sync_every
+        self._compactors: list[Compactor] = []
+        self._journals: list[JournalWriter] = []
+        self._wanted: SimpleQueue[Compactor | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name="labtree recorder", daemon=True)
+        self._thread.start()
+
+    def add(self, journal: JournalWriter, compactor: Compactor | None = None) -> None:
+        """Take care of another journal."""
+        self._journals.append(journal)
+        if compactor is not None:
+            self._compactors.append(compactor)
+
+    def wake(self, compactor: Compactor) -> None:
+        """Ask for what the journal holds to be moved on."""
+        self._wanted.put(compactor)
+
+    def stop(self) -> None:
+        """Wait for the thread to end. What it could not move is still in the journal."""
+        if self._thread.is_alive():
+            self._wanted.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        due = None if self._sync_every is None else time.monotonic() + self._sync_every
+        while True:
+            try:
+                wait = None if due is None else max(0.0, due - time.monotonic())
+                wanted = self._wanted.get(timeout=wait)
+            except Empty:
+                self._sync()
+                due = time.monotonic() + (self._sync_every or 0)
+                continue
+            # A full disk, no memory: the samples stay in the journal, the next chunk or
+            # the end of the recording tries again, and the end says so if it fails.
+            with contextlib.suppress(Exception):
+                if wanted is None:
+                    for compactor in self._compactors:
+                        compactor.run()
+                        compactor.publish()
+                else:
+                    wanted.run()
+            if wanted is None:
+                return
+
+    def _sync(self) -> None:
+        try:
+            for journal in list(self._journals):
+                journal.sync()
+            self.sync_error = None
+        except Exception as error:
+            self.sync_error = error
 
 
 class _Stream:
@@ -141,8 +207,8 @@ class Recorder:
         except OSError as error:
             self._release()
             raise RecordingWriteError.of(error, f"{self.path} cannot be recorded to") from error
-        self._background = Background(every)
-        self._background.follow(self._labels)
+        self._background = _Background(every)
+        self._background.add(self._labels)
 
     def __enter__(self) -> Self:
         return self
@@ -225,7 +291,7 @@ class Recorder:
         self._meta = meta
         filler = ChunkFiller(data_path, times_path, (rows, info.n_channels), dtype)
         compactor = Compactor(journal, filler)
-        self._background.follow(journal, compactor)
+        self._background.add(journal, compactor)
         return _Stream(info, journal, compactor)
 
     def append(self, name: str, data: Any, timestamps: Any) -> None:
@@ -255,13 +321,13 @@ class Recorder:
                 f"no stream {name!r} in {self.path}; streams: {list(self._streams)}; write"
                 f" recorder.init_stream({name!r}, StreamInfo(...)) first"
             )
-        data, times = as_packet(name, data, timestamps, stream.dtype, stream.n_channels)
+        data, times = _as_packet(name, data, timestamps, stream.dtype, stream.n_channels)
         if len(times) == 0:
             self._check_open()
             return
         with stream.lock:
             self._check_open()
-            check_times(name, times, stream.last_time)
+            _check_times(name, times, stream.last_time)
             try:
                 stream.journal.append(times, data)
             except OSError as error:
@@ -389,7 +455,7 @@ class Recorder:
             If the archive cannot be written or is not what the folder is; the folder
             stays, finished and usable.
         """
-        from labtree.recording.packing import pack
+        from labtree.recording.archive import pack
 
         with self._meta_lock:
             if self._state in ("packed", "discarded"):
@@ -478,3 +544,57 @@ def _new_folder(base: Path) -> Path:
             raise RecordingWriteError.of(error, f"{path} cannot be made") from error
         return path
     raise AlreadyExistsError(f"no free name for a recording in {base}")
+
+
+def _as_packet(
+    name: str, data: Any, timestamps: Any, dtype: np.dtype[Any], n_channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples (n, n_channels) and time stamps (n,), contiguous and little-endian.
+
+    Raises
+    ------
+    SessionError
+        If the shapes do not fit, or a type does not fit into the declared one.
+    """
+    data, times = np.asarray(data), np.asarray(timestamps)
+    if data.ndim != 2 or data.shape[1] != n_channels or times.shape != data.shape[:1]:
+        raise SessionError(
+            f"stream {name!r}: expected data (n, {n_channels}) and timestamps (n,),"
+            f" found {data.shape} and {times.shape}"
+        )
+    if data.dtype != dtype and not np.can_cast(data.dtype, dtype, "safe"):
+        raise SessionError(
+            f"stream {name!r} holds {dtype}, {data.dtype} would lose values;"
+            f" write data.astype({dtype.name!r}) if that is meant"
+        )
+    if times.dtype.kind not in "iuf" or not np.can_cast(times.dtype, np.float64, "safe"):
+        raise SessionError(
+            f"stream {name!r}: timestamps are float64 seconds, found {times.dtype}"
+        )
+    stored = dtype.newbyteorder("<")
+    return np.ascontiguousarray(data, stored), np.ascontiguousarray(times, "<f8")
+
+
+def _check_times(name: str, times: np.ndarray, last: float) -> None:
+    """Refuse time stamps that are not finite, or go backward from ``last`` on."""
+    # Not backward anywhere and finite at both ends: finite throughout.
+    if (
+        last <= times[0]
+        and -math.inf < times[0]
+        and times[-1] < math.inf
+        and bool((times[1:] >= times[:-1]).all())
+    ):
+        return
+    finite = np.isfinite(times)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        raise SessionError(
+            f"stream {name!r}: timestamp {at} is {times[at]}, expected finite seconds"
+        )
+    steps = np.diff(times, prepend=last)
+    at = int(np.argmax(steps < 0))
+    before = last if at == 0 else times[at - 1]
+    raise SessionError(
+        f"stream {name!r}: timestamp {at} is {times[at]:.9g} s, before {before:.9g} s of the"
+        " sample ahead of it; time stamps may repeat but not go backward"
+    )

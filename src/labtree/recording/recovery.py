@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labtree.errors import FormatError, MissingFileError, RecordingWriteError
+from labtree.recording.archive import FolderStore
 from labtree.recording.chunks import ArrayReader
 from labtree.recording.compaction import ChunkFiller
 from labtree.recording.files import read_json, replace_file, sync_folder, write_json
 from labtree.recording.journal import Block, Segment, read_segment, segments
 from labtree.recording.lock import lock, release
 from labtree.recording.meta import parse_meta
-from labtree.recording.stores import FolderStore
 
 __all__ = [
     "JOURNAL",

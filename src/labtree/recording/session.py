@@ -18,15 +18,13 @@ from labtree.errors import (
     SessionError,
     UnknownNameError,
 )
-from labtree.recording.chunks import ArrayReader
+from labtree.recording.archive import SUFFIX, FolderStore, SessionStore, ZipStore
+from labtree.recording.chunks import ArrayReader, Rows, RowsArray, as_lazy
 from labtree.recording.files import MOST_JSON_BYTES, parse_json
-from labtree.recording.lazy import Rows, RowsArray, as_lazy
 from labtree.recording.lock import is_held
 from labtree.recording.meta import parse_labels, parse_meta
 from labtree.recording.models import StreamInfo
-from labtree.recording.packing import SUFFIX
 from labtree.recording.recovery import JOURNAL, LOCK, read_labels_journal, read_unfinished
-from labtree.recording.stores import FolderStore, SessionStore, ZipStore
 
 __all__ = [
     "OnMissing",
@@ -34,7 +32,7 @@ __all__ = [
     "class_names",
     "labels_frame",
     "labels_to_dataset",
-    "open_session",
+    "open_recording",
     "split_sessions_by_stream",
     "stream",
     "stream_dataset",
@@ -45,7 +43,7 @@ __all__ = [
 OnMissing = Literal["warn", "raise"]
 
 
-def open_session(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.DataTree:
+def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.DataTree:
     """Open a recording as a lazy tree; no sample is read before it is asked for.
 
     The tree has ``streams/<name>`` with ``data (time, channel)`` and ``time (time)`` in
@@ -406,7 +404,7 @@ def split_sessions_by_stream(
     Parameters
     ----------
     paths
-        Sessions, as `open_session` takes them.
+        Sessions, as `open_recording` takes them.
     stream_name
         The stream; one without samples counts as there.
 
@@ -418,7 +416,7 @@ def split_sessions_by_stream(
     split = SessionSplit([], [], [])
     for path in [paths] if isinstance(paths, str | Path) else paths:
         try:
-            with open_session(path) as tree:
+            with open_recording(path) as tree:
                 found = stream_name in streams(tree)
         except (SessionError, FormatError, OSError) as error:
             split.unreadable.append((Path(path), error))

@@ -7,18 +7,17 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError
-from labtree.recording.aligned import whole_index, whole_stream
-from labtree.recording.sources import (
-    Drops,
+from labtree.recording.aligned import whole_index, window_starts
+from labtree.recording.batches import iter_in_blocks
+from labtree.recording.session_streams import (
     Policy,
     Sessions,
-    Source,
-    check_policy,
-    closer,
-    open_sources,
+    StreamOfSession,
+    session_closer,
+    streams_for_windows,
 )
 from labtree.recording.timeline import Timeline
-from labtree.recording.window_arrays import iterate, window_array
+from labtree.recording.windows import window_array
 
 __all__ = ["PHASES", "iter_target_windows", "target_windows"]
 
@@ -29,9 +28,9 @@ _CHANNELS = ["target_pct", "phase"]
 _FARTHEST_PERIODS = 3
 
 
-def _target_data(source: Source, name: str) -> np.ndarray:
+def _target_data(stream: StreamOfSession, name: str) -> np.ndarray:
     """Return (n, 2) target values and phases, or an error that says why it is no target."""
-    dataset = source.dataset
+    dataset = stream.dataset
     names = dataset["channel"].values.tolist() if "channel" in dataset.coords else None
     problem = None
     if dataset.sizes["channel"] < 2:
@@ -40,11 +39,11 @@ def _target_data(source: Source, name: str) -> np.ndarray:
         problem = f"has channels {names}"
     elif dataset.sizes["time"] == 0:
         problem = "has no samples"
-    elif source.fs <= 0:
+    elif stream.fs <= 0:
         problem = "has no sampling rate"
     if problem:
         raise SessionError(
-            f"{source.session}: stream {name!r} {problem}; a target stream has samples of"
+            f"{stream.session}: stream {name!r} {problem}; a target stream has samples of"
             f" {_CHANNELS}, at a rate"
         )
     return np.asarray(dataset["data"][:, :2].values)
@@ -113,39 +112,33 @@ def target_windows(
     SessionError
         If a session's target stream has no samples, fewer than two channels, or others.
     """
-    check_policy("on_gap", on_gap)
     unwanted = set(drop_phases)
     if unknown := unwanted - set(PHASES):
         raise SessionError(f"unknown phases {sorted(unknown)}; there are {list(PHASES)}")
-    drops = Drops()
-    primary, targets = open_sources(
+    with streams_for_windows(
         paths,
         [stream_name, target_stream_name],
         gap_s=gap_s,
+        on_gap=on_gap,
         on_mismatch=on_mismatch,
-        drops=drops,
         dtype=dtype,
-    )
-    try:
-        win, starts = whole_stream(primary, window_ms, hop_ms, on_gap, drops)
+    ) as ((primary, targets), drops):
+        win, starts = window_starts(primary, window_ms, hop_ms, on_gap, drops)
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        for number, (source, target) in enumerate(zip(primary, targets, strict=True)):
+        for number, (stream, target) in enumerate(zip(primary, targets, strict=True)):
             data = _target_data(target, target_stream_name)
-            moments = source.timeline.times[starts[number] + win - 1]
+            moments = stream.timeline.times[starts[number] + win - 1]
             value, phase, problem = _target_at(target.timeline, data, moments)
             for code, phase_name in enumerate(PHASES):
                 if phase_name in unwanted:
                     problem[(problem == "") & (phase == code)] = f"phase {phase_name}"
             for at in np.flatnonzero(problem != ""):
-                time = float(source.timeline.times[starts[number][at]])
-                drops.add(source.session, time, -1, problem[at])
+                time = float(stream.timeline.times[starts[number][at]])
+                drops.add(stream.session, time, -1, problem[at])
             keep = problem == ""
             starts[number] = starts[number][keep]
             found.append((value[keep], phase[keep]))
         windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
-    except BaseException:
-        closer(primary)()
-        raise
     values, phases = (np.concatenate(part) for part in zip(*found, strict=True))
     known = np.array(PHASES, dtype=object)
     named = np.array(
@@ -157,7 +150,7 @@ def target_windows(
         phase=("window", phases),
         phase_name=("window", named),
     )
-    result.set_close(closer(primary))
+    result.set_close(session_closer(primary))
     return result
 
 
@@ -170,6 +163,6 @@ def iter_target_windows(
     **options: Any,
 ) -> Iterator[xr.DataArray]:
     """Yield the windows of `target_windows` one by one, as (channel, time) in memory."""
-    return iterate(
+    return iter_in_blocks(
         target_windows(paths, stream_name, window_ms, hop_ms, target_stream_name, **options)
     )

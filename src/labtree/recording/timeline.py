@@ -176,7 +176,7 @@ class Timeline:
         in_gap = inside & np.isin(right, self.gaps)
         return np.where(in_gap, right, found).astype(np.int64)
 
-    def is_late(self, moments: np.ndarray) -> np.ndarray:
+    def is_after_end(self, moments: np.ndarray) -> np.ndarray:
         """Return which moments lie more than a period behind the last sample."""
         if len(self._sorted) == 0:
             return np.ones(len(moments), bool)

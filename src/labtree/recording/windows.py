@@ -7,7 +7,6 @@ until the one nearest to the next. What happens on other data is said in
 """
 
 import operator
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,31 +14,39 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
-from labtree.errors import FormatError, RecordingWarning, SessionError
+from labtree.errors import FormatError, SessionError
+from labtree.recording.batches import iter_in_blocks
+from labtree.recording.chunks import as_lazy, positions
 from labtree.recording.session import class_name
-from labtree.recording.sources import (
-    Drops,
+from labtree.recording.session_streams import (
+    DropLog,
     Policy,
     Sessions,
-    Source,
+    StreamOfSession,
     check_policy,
-    closer,
-    open_sources,
     rate_problem,
-    stream_source,
+    session_closer,
+    stream_of_dataset,
+    streams_for_windows,
+    warn,
 )
 
 __all__ = [
     "WindowIndex",
-    "class_coordinate",
-    "drop_broken",
+    "cut_windows",
     "iter_labeled_windows",
     "labeled_windows",
-    "lengths",
     "stream_windows",
+    "unbroken_mask",
+    "window_and_hop",
+    "window_array",
     "window_samples",
 ]
+
+_BLOCK_BYTES = 16 * 2**20
 
 
 def window_samples(milliseconds: float, fs: float) -> int:
@@ -49,9 +56,9 @@ def window_samples(milliseconds: float, fs: float) -> int:
 
 @dataclass
 class WindowIndex:
-    """Which windows there are: per window its source, first row and class."""
+    """Which windows there are: per window its stream, first row and class."""
 
-    source: np.ndarray
+    stream: np.ndarray
     start: np.ndarray
     class_index: np.ndarray
 
@@ -59,45 +66,45 @@ class WindowIndex:
         return len(self.start)
 
 
-def label_segments(source: Source, drops: Drops) -> list[tuple[int, int, int]]:
+def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, int, int]]:
     """Return (first row, row behind the last, class) of every label, by time.
 
     A label that lies behind the stream has no samples, and is noted.
     """
-    labels = source.labels.sort_values("timestamp", kind="stable")
+    labels = stream.labels.sort_values("timestamp", kind="stable")
     moments = labels["timestamp"].to_numpy(float)
     classes = labels["class_index"].to_numpy(np.int64)
     if not np.isfinite(moments).all():
         raise FormatError(
-            f"{source.session}: label {int(np.argmin(np.isfinite(moments)))} has the time"
+            f"{stream.session}: label {int(np.argmin(np.isfinite(moments)))} has the time"
             " nan or inf; nothing says where its class, or the one before, ends"
         )
-    n = len(source.timeline.times)
-    at = source.timeline.locate(moments)
-    late = source.timeline.is_late(moments)
+    n = len(stream.timeline.times)
+    at = stream.timeline.locate(moments)
+    late = stream.timeline.is_after_end(moments)
     ends = np.append(at, n)[1:]
     segments = []
     for start, end, index, moment, behind in zip(at, ends, classes, moments, late, strict=True):
         if index >= 0 and behind:
-            drops.add(source.session, moment, int(index), "label is behind the stream's end")
+            drops.add(stream.session, moment, int(index), "label is behind the stream's end")
         elif index >= 0:
             segments.append((int(start), int(end), int(index)))
     return segments
 
 
 def label_starts(
-    source: Source, win: int, hop: int, classes: set[int] | None, drops: Drops
+    stream: StreamOfSession, win: int, hop: int, classes: set[int] | None, drops: DropLog
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return first rows and classes of the labelled windows of one source, gaps included."""
+    """Return first rows and classes of the labelled windows of one stream, gaps included."""
     starts, indices = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for first, end, index in label_segments(source, drops):
+    for first, end, index in label_segments(stream, drops):
         if classes is not None and index not in classes:
             continue
         found = np.arange(first, end - win + 1, hop)
         if len(found) == 0:
             drops.add(
-                source.session,
-                float(source.timeline.times[first]) if first < end else float("nan"),
+                stream.session,
+                float(stream.timeline.times[first]) if first < end else float("nan"),
                 index,
                 f"label holds {max(end - first, 0)} samples, fewer than the {win} of a window",
             )
@@ -106,23 +113,23 @@ def label_starts(
     return np.concatenate(starts), np.concatenate(indices)
 
 
-def drop_broken(
-    source: Source,
+def unbroken_mask(
+    stream: StreamOfSession,
     starts: np.ndarray,
     classes: np.ndarray,
     win: int,
     on_gap: Policy,
-    drops: Drops,
+    drops: DropLog,
 ) -> np.ndarray:
     """Return which windows are of one piece; note, warn of or refuse the others."""
-    unusable, gap = source.timeline.breaks(starts, win)
+    unusable, gap = stream.timeline.breaks(starts, win)
     broken = unusable | gap
     if not broken.any():
         return np.ones(len(starts), bool)
-    times = source.timeline.times
+    times = stream.timeline.times
     count = int(broken.sum())
     text = (
-        f"{source.session or 'the stream'}: {count} of {len(starts)} windows hold a gap, or a"
+        f"{stream.session or 'the stream'}: {count} of {len(starts)} windows hold a gap, or a"
         " sample whose time stamp is not finite or goes backward; the first one starts at"
         f" {times[starts[broken][0]]:.9g} s"
     )
@@ -130,11 +137,11 @@ def drop_broken(
         raise SessionError(f'{text}; write on_gap="drop" to go on without them')
     if on_gap == "warn" or count == len(starts):
         text += "; if the time stamps jitter, gap_s says how long a step may be"
-        warnings.warn(text, RecordingWarning, stacklevel=4)
+        warn(text)
     reasons = np.where(unusable, "time stamp not finite or out of order", "gap")
     for index in np.flatnonzero(broken):
         drops.add(
-            source.session,
+            stream.session,
             float(times[starts[index]]),
             int(classes[index]),
             str(reasons[index]),
@@ -143,13 +150,13 @@ def drop_broken(
     return kept
 
 
-def lengths(source: Source, window_ms: float, hop_ms: float) -> tuple[int, int]:
+def window_and_hop(stream: StreamOfSession, window_ms: float, hop_ms: float) -> tuple[int, int]:
     """Return window and hop in samples; a window without a sample is an error."""
-    win, hop = window_samples(window_ms, source.fs), window_samples(hop_ms, source.fs)
+    win, hop = window_samples(window_ms, stream.fs), window_samples(hop_ms, stream.fs)
     if win < 1 or hop_ms <= 0:
         raise SessionError(
-            f"window_ms={window_ms!r}, hop_ms={hop_ms!r} at {source.fs:g} Hz are {win} and"
-            f" {hop} samples; a window takes at least {1000 / source.fs:g} ms,"
+            f"window_ms={window_ms!r}, hop_ms={hop_ms!r} at {stream.fs:g} Hz are {win} and"
+            f" {hop} samples; a window takes at least {1000 / stream.fs:g} ms,"
             " a hop more than 0"
         )
     return win, max(1, hop)
@@ -228,59 +235,39 @@ def labeled_windows(
     >>> windows.dims, set(windows.class_name.values.tolist())
     (('window', 'channel', 'time'), {'fist'})
     """
-    check_policy("on_gap", on_gap)
-    drops = Drops()
-    (sources,) = open_sources(
-        paths, [stream_name], gap_s=gap_s, on_mismatch=on_mismatch, drops=drops, dtype=dtype
-    )
-    try:
-        return windows_of_sources(
-            sources, window_ms, hop_ms, class_set(classes), drops, on_gap, dtype, chunks
+    with streams_for_windows(
+        paths, [stream_name], gap_s=gap_s, on_gap=on_gap, on_mismatch=on_mismatch, dtype=dtype
+    ) as ((streams,), drops):
+        return cut_windows(
+            streams, window_ms, hop_ms, class_set(classes), drops, on_gap, dtype, chunks
         )
-    except BaseException:
-        closer(sources)()
-        raise
 
 
-def windows_of_sources(
-    sources: list[Source],
+def cut_windows(
+    streams: list[StreamOfSession],
     window_ms: float,
     hop_ms: float,
     classes: set[int] | None,
-    drops: Drops,
+    drops: DropLog,
     on_gap: Policy,
     dtype: Any = None,
     chunks: Any = None,
     *,
     whole: bool = False,
 ) -> xr.DataArray:
-    """Return the windows of sources that are alike; ``whole``: of all samples, no labels."""
-    from labtree.recording.window_arrays import window_array
-
-    win, hop = lengths(sources[0], window_ms, hop_ms)
+    """Return the windows of streams that are alike; ``whole``: of all samples, no labels."""
+    win, hop = window_and_hop(streams[0], window_ms, hop_ms)
     parts = []
-    for number, source in enumerate(sources):
+    for number, stream in enumerate(streams):
         if whole:
-            starts = np.arange(0, len(source.timeline.times) - win + 1, hop)
+            starts = np.arange(0, len(stream.timeline.times) - win + 1, hop)
             indices = np.full(len(starts), -1)
         else:
-            starts, indices = label_starts(source, win, hop, classes, drops)
-        keep = drop_broken(source, starts, indices, win, on_gap, drops)
+            starts, indices = label_starts(stream, win, hop, classes, drops)
+        keep = unbroken_mask(stream, starts, indices, win, on_gap, drops)
         parts.append((np.full(int(keep.sum()), number), starts[keep], indices[keep]))
     index = WindowIndex(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    return window_array(sources, index, win, drops, dtype, chunks)
-
-
-def class_coordinate(sources: list[Source], index: WindowIndex) -> np.ndarray:
-    """Return the class name of every window."""
-    names = np.empty(len(index), object)
-    for number, source in enumerate(sources):
-        mine = index.source == number
-        for value in np.unique(index.class_index[mine]):
-            names[mine & (index.class_index == value)] = class_name(
-                int(value), source.class_names
-            )
-    return names
+    return window_array(streams, index, win, drops, dtype, chunks)
 
 
 def iter_labeled_windows(
@@ -309,10 +296,8 @@ def iter_labeled_windows(
     >>> window.dims, window.class_name.item()
     (('channel', 'time'), 'rest')
     """
-    from labtree.recording.window_arrays import iterate
-
     windows = labeled_windows(paths, stream_name, window_ms, hop_ms, classes, **options)
-    return iterate(windows)
+    return iter_in_blocks(windows)
 
 
 def stream_windows(
@@ -332,18 +317,144 @@ def stream_windows(
     check_policy("on_gap", on_gap)
     if labels is None and classes is not None:
         raise SessionError("classes are chosen among labels; give labels=tree.session.labels")
-    source = stream_source(dataset, labels, class_names, gap_s=gap_s)
-    if problem := rate_problem(source, "this", needed=True):
+    stream = stream_of_dataset(dataset, labels, class_names, gap_s=gap_s)
+    if problem := rate_problem(stream, "this", needed=True):
         raise SessionError(f"the stream {problem}")
     wanted = class_set(classes)
-    return windows_of_sources(
-        [source],
+    return cut_windows(
+        [stream],
         window_ms,
         hop_ms,
         wanted,
-        Drops(),
+        DropLog(),
         on_gap,
         dtype,
         chunks,
         whole=labels is None,
     )
+
+
+def class_coordinate(streams: list[StreamOfSession], index: WindowIndex) -> np.ndarray:
+    """Return the class name of every window."""
+    names = np.empty(len(index), object)
+    for number, stream in enumerate(streams):
+        mine = index.stream == number
+        for value in np.unique(index.class_index[mine]):
+            names[mine & (index.class_index == value)] = class_name(
+                int(value), stream.class_names
+            )
+    return names
+
+
+class WindowArray(BackendArray):
+    """(window, channel, time) over streams of (time, channel); reads what is indexed."""
+
+    def __init__(
+        self,
+        streams: list[xr.Variable],
+        stream: np.ndarray,
+        start: np.ndarray,
+        win: int,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._streams = streams
+        self._stream = stream
+        self._start = start
+        self._win = win
+        self.shape = (len(start), streams[0].shape[1], win)
+        self.dtype = dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._get
+        )
+
+    def _get(self, key: tuple[Any, ...]) -> np.ndarray:
+        chosen, channel, time = key
+        single = isinstance(chosen, int | np.integer)
+        windows = positions(chosen, self.shape[0])
+        narrow = isinstance(channel, int | np.integer)
+        columns = np.array([channel]) if narrow else channel
+        width = len(np.arange(self.shape[1])[columns])
+        # Time first, as on disk: rows are copied in one piece, and turned without a copy.
+        out = np.empty((len(windows), self._win, width), self.dtype)
+        for number in np.unique(self._stream[windows]):
+            mine = np.flatnonzero(self._stream[windows] == number)
+            starts = self._start[windows[mine]]
+            self._fill(out, mine, starts, self._streams[number], columns)
+        turned = out.transpose(0, 2, 1)[:, :, time]
+        turned = turned[:, 0] if narrow else turned
+        return turned[0] if single else turned
+
+    def _fill(
+        self,
+        out: np.ndarray,
+        at: np.ndarray,
+        starts: np.ndarray,
+        stream: xr.Variable,
+        columns: Any,
+    ) -> None:
+        order = np.argsort(starts, kind="stable")
+        at, starts = at[order], starts[order]
+        most = max(1, _BLOCK_BYTES // (stream.shape[1] * stream.dtype.itemsize))
+        begin = 0
+        while begin < len(starts):
+            # Windows that touch or overlap are read as one block, of bounded size.
+            end = begin + 1
+            while (
+                end < len(starts)
+                and starts[end] <= starts[end - 1] + self._win
+                and starts[end] + self._win - starts[begin] <= most
+            ):
+                end += 1
+            first = int(starts[begin])
+            block = stream[first : int(starts[end - 1]) + self._win, columns].values
+            for place, start in zip(at[begin:end], starts[begin:end] - first, strict=True):
+                out[place] = block[start : start + self._win]
+            begin = end
+
+
+def window_array(
+    streams: list[StreamOfSession],
+    index: WindowIndex,
+    win: int,
+    drops: DropLog,
+    dtype: Any = None,
+    chunks: Any = None,
+) -> xr.DataArray:
+    """Return the windows of an index as one lazy DataArray."""
+    variables = [stream.dataset["data"].variable for stream in streams]
+    own = np.result_type(*[variable.dtype for variable in variables])
+    data = as_lazy(
+        WindowArray(
+            variables, index.stream, index.start, win, np.dtype(own if dtype is None else dtype)
+        )
+    )
+    starts = np.empty(len(index))
+    sessions = np.empty(len(index), object)
+    for number, stream in enumerate(streams):
+        mine = index.stream == number
+        starts[mine] = stream.timeline.times[index.start[mine]]
+        sessions[mine] = stream.session
+    first = streams[0].dataset
+    coordinates: dict[str, Any] = {
+        "time": ("time", np.arange(win) / streams[0].fs, {"units": "s"}),
+        "start_time": ("window", starts, {"units": "s"}),
+        "class_index": ("window", index.class_index.astype(np.int64)),
+        "class_name": ("window", class_coordinate(streams, index)),
+        "session": ("window", sessions),
+    }
+    if "channel" in first.coords:
+        coordinates["channel"] = first["channel"].variable
+    attributes = {
+        **first["data"].attrs,
+        "fs": streams[0].fs,
+        "dropped": len(drops.rows),
+        "drop_log": drops.frame().to_json(orient="split", index=False, double_precision=15),
+    }
+    variable = xr.Variable(("window", "channel", "time"), data)
+    if chunks is not None:  # of the samples only; the coordinates are in memory
+        variable = variable.chunk(chunks)
+    windows = xr.DataArray(variable, coordinates, name="windows", attrs=attributes)
+    windows.set_close(session_closer(streams))
+    return windows

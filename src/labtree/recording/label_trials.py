@@ -7,9 +7,8 @@ import xarray as xr
 
 from labtree.errors import SessionError
 from labtree.recording.session import class_name
-from labtree.recording.sources import Drops, Policy, Source, check_policy
-from labtree.recording.window_arrays import window_array
-from labtree.recording.windows import WindowIndex, drop_broken
+from labtree.recording.session_streams import DropLog, Policy, StreamOfSession, check_policy
+from labtree.recording.windows import WindowIndex, unbroken_mask, window_array
 
 __all__ = ["continuous", "peri_event", "trials"]
 
@@ -29,7 +28,7 @@ def _seconds(name: str, value: float) -> float:
     return float(value)
 
 
-def trials(source: Source, pre_s: float = 0, post_s: float = 0) -> list[xr.DataArray]:
+def trials(stream: StreamOfSession, pre_s: float = 0, post_s: float = 0) -> list[xr.DataArray]:
     """Return a lazy (time, channel) DataArray per label of class 0 or more, in time order.
 
     A trial goes from ``pre_s`` before its label to ``post_s`` behind it, or, if that is 0,
@@ -44,36 +43,36 @@ def trials(source: Source, pre_s: float = 0, post_s: float = 0) -> list[xr.DataA
         time stamps in it.
     """
     pre_s, post_s = _seconds("pre_s", pre_s), _seconds("post_s", post_s)
-    timeline, n = source.timeline, len(source.timeline.times)
-    labels = source.labels.sort_values("timestamp", kind="stable")
+    timeline, n = stream.timeline, len(stream.timeline.times)
+    labels = stream.labels.sort_values("timestamp", kind="stable")
     moments = labels["timestamp"].to_numpy(float)
     classes = labels["class_index"].to_numpy(np.int64)
     starts = timeline.locate(moments - pre_s)
-    starts = np.where(timeline.is_late(moments - pre_s), n, starts)
+    starts = np.where(timeline.is_after_end(moments - pre_s), n, starts)
     if post_s > 0:
         ends = timeline.locate(moments + post_s)
-        ends = np.where(timeline.is_late(moments + post_s), n, ends)
+        ends = np.where(timeline.is_after_end(moments + post_s), n, ends)
     else:
         ends = np.append(timeline.locate(moments), n)[1:]
     found = []
     for start, end, moment, index in zip(starts, ends, moments, classes, strict=True):
         if index < 0:
             continue
-        trial = source.dataset["data"].isel(time=slice(int(start), max(int(start), int(end))))
+        trial = stream.dataset["data"].isel(time=slice(int(start), max(int(start), int(end))))
         inside = np.concatenate([timeline.gaps[timeline.gaps > start], timeline.unusable])
         gaps = int(((inside >= start) & (inside < end)).sum())
         found.append(
             trial.assign_coords(
                 label_time=float(moment),
                 class_index=int(index),
-                class_name=class_name(int(index), source.class_names or None),
-            ).assign_attrs(fs=source.fs, gaps=gaps)
+                class_name=class_name(int(index), stream.class_names or None),
+            ).assign_attrs(fs=stream.fs, gaps=gaps)
         )
     return found
 
 
 def peri_event(
-    source: Source, times: Any, pre_s: float, post_s: float, on_gap: Policy = "drop"
+    stream: StreamOfSession, times: Any, pre_s: float, post_s: float, on_gap: Policy = "drop"
 ) -> xr.DataArray:
     """Return a lazy DataArray (event, channel, time) of the samples around some times.
 
@@ -83,7 +82,7 @@ def peri_event(
 
     Parameters
     ----------
-    source
+    stream
         The stream.
     times
         (n,) in s on the stream's clock; NaN is noted and left out.
@@ -99,22 +98,22 @@ def peri_event(
         ``times``), ``event_time`` and ``start_time`` in s, ``session``.
     """
     check_policy("on_gap", on_gap)
-    if source.fs <= 0:
+    if stream.fs <= 0:
         raise SessionError("a stream without a sampling rate has no windows around events")
-    before = round(_seconds("pre_s", pre_s) * source.fs)
-    win = before + round(_seconds("post_s", post_s) * source.fs)
+    before = round(_seconds("pre_s", pre_s) * stream.fs)
+    win = before + round(_seconds("post_s", post_s) * stream.fs)
     if win < 1:
         raise SessionError(f"pre_s={pre_s!r} and post_s={post_s!r} hold no sample")
     moments = np.asarray(getattr(times, "to_numpy", lambda: times)(), float).reshape(-1)
-    drops = Drops()
+    drops = DropLog()
     finite = np.isfinite(moments)
-    timeline, n = source.timeline, len(source.timeline.times)
+    timeline, n = stream.timeline, len(stream.timeline.times)
     starts = timeline.locate(np.where(finite, moments, 0.0)) - before
     first = timeline.times[:1].min(initial=np.inf)
-    early = moments < first - 1 / source.fs
-    outside = early | timeline.is_late(moments) | (starts < 0) | (starts + win > n)
+    early = moments < first - 1 / stream.fs
+    outside = early | timeline.is_after_end(moments) | (starts < 0) | (starts + win > n)
     if n:
-        most = max(source.timeline.gap_s or 0, 1 / source.fs)
+        most = max(stream.timeline.gap_s or 0, 1 / stream.fs)
         away = np.abs(timeline.times[np.clip(starts + before, 0, n - 1)] - moments) > most
     else:
         away = np.ones(len(moments), bool)
@@ -122,19 +121,19 @@ def peri_event(
     reasons = np.where(finite, reasons, "time is not finite")
     keep = finite & ~outside & ~away
     for at in np.flatnonzero(~keep):
-        drops.add(source.session, float(moments[at]), -1, str(reasons[at]))
+        drops.add(stream.session, float(moments[at]), -1, str(reasons[at]))
     chosen = np.flatnonzero(keep)
-    whole = drop_broken(source, starts[chosen], np.full(len(chosen), -1), win, on_gap, drops)
+    whole = unbroken_mask(stream, starts[chosen], np.full(len(chosen), -1), win, on_gap, drops)
     chosen = chosen[whole]
     index = WindowIndex(
         np.zeros(len(chosen), np.int64), starts[chosen], np.full(len(chosen), -1)
     )
-    windows = window_array([source], index, win, drops)
+    windows = window_array([stream], index, win, drops)
     return (
         windows.drop_vars(["class_index", "class_name"])
         .rename(window="event")
         .assign_coords(
-            time=("time", (np.arange(win) - before) / source.fs, {"units": "s"}),
+            time=("time", (np.arange(win) - before) / stream.fs, {"units": "s"}),
             event=("event", chosen),
             event_time=("event", moments[chosen], {"units": "s"}),
         )

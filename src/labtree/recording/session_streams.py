@@ -1,8 +1,11 @@
 """Streams that windows are cut from: opened, compared, and what of them is left out."""
 
+import contextlib
+import json
 import logging
+import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,20 +16,24 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import LabtreeError, RecordingWarning, SessionError
-from labtree.recording.session import labels_frame, open_session, stream
+from labtree.recording.session import labels_frame, open_recording
+from labtree.recording.session import stream as stream_of_tree
 from labtree.recording.timeline import Timeline
 
 __all__ = [
-    "Drops",
+    "DropLog",
     "Policy",
     "Sessions",
-    "Source",
+    "StreamOfSession",
     "check_policy",
-    "closer",
-    "open_sources",
+    "drop_log",
+    "open_streams",
     "rate_problem",
-    "session_source",
-    "stream_source",
+    "session_closer",
+    "stream_of_dataset",
+    "stream_of_session",
+    "streams_for_windows",
+    "warn",
 ]
 
 Policy = Literal["raise", "warn", "drop"]
@@ -36,7 +43,7 @@ _log = logging.getLogger("labtree.recording")
 
 
 @dataclass
-class Source:
+class StreamOfSession:
     """One stream of one session, ready to have windows cut out of it."""
 
     session: str
@@ -53,7 +60,7 @@ class Source:
 
 
 @dataclass
-class Drops:
+class DropLog:
     """What was left out, and why; reported according to the caller's policy."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -81,7 +88,40 @@ def check_policy(name: str, value: str) -> None:
         raise SessionError(f'{name} is "raise", "warn" or "drop", found {value!r}')
 
 
-def stream_source(
+def warn(text: str) -> None:
+    """Warn of something about a recording, at the line that called labtree."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").split(".")[0] in ("labtree", "contextlib")
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, RecordingWarning, stacklevel=level)
+
+
+@contextlib.contextmanager
+def streams_for_windows(
+    sessions: Sessions,
+    stream_names: Sequence[str],
+    *,
+    gap_s: float | None,
+    on_gap: Policy,
+    on_mismatch: Policy,
+    dtype: Any = None,
+) -> Iterator[tuple[list[list["StreamOfSession"]], DropLog]]:
+    """Give the streams of `open_streams` and an empty drop log; on an error close them."""
+    check_policy("on_gap", on_gap)
+    drops = DropLog()
+    streams = open_streams(
+        sessions, stream_names, gap_s=gap_s, on_mismatch=on_mismatch, drops=drops, dtype=dtype
+    )
+    try:
+        yield streams, drops
+    except BaseException:
+        session_closer(streams[0])()
+        raise
+
+
+def stream_of_dataset(
     dataset: xr.Dataset,
     labels: pd.DataFrame | None = None,
     class_names: Sequence[str] = (),
@@ -89,8 +129,8 @@ def stream_source(
     session: str = "",
     gap_s: float | None = None,
     tree: xr.DataTree | None = None,
-) -> Source:
-    """Return a stream's Dataset as a source of windows; its time stamps are read here."""
+) -> StreamOfSession:
+    """Return a stream's Dataset ready to be cut; its time stamps are read here."""
     where = session or "the stream"
     for name, dims in (("data", ("time", "channel")), ("time", ("time",))):
         if name not in dataset.variables or dataset[name].dims != dims:
@@ -108,7 +148,7 @@ def stream_source(
             " class_index"
         )
     times = np.asarray(dataset["time"].values, float)
-    return Source(
+    return StreamOfSession(
         session,
         dataset,
         Timeline(times, float(dataset.attrs["fs"]), gap_s),
@@ -118,10 +158,12 @@ def stream_source(
     )
 
 
-def session_source(tree: xr.DataTree, name: str, gap_s: float | None = None) -> Source:
-    """Return one stream of an open session as a source of trials and windows."""
-    return stream_source(
-        stream(tree, name),
+def stream_of_session(
+    tree: xr.DataTree, name: str, gap_s: float | None = None
+) -> StreamOfSession:
+    """Return one stream of an open session ready to be cut."""
+    return stream_of_dataset(
+        stream_of_tree(tree, name),
         labels_frame(tree),
         tree.attrs.get("class_names", []),
         session=str(tree.attrs.get("session_path", "")),
@@ -129,18 +171,18 @@ def session_source(tree: xr.DataTree, name: str, gap_s: float | None = None) -> 
     )
 
 
-def open_sources(
+def open_streams(
     sessions: Sessions,
     stream_names: Sequence[str],
     *,
     gap_s: float | None,
     on_mismatch: Policy,
-    drops: Drops,
+    drops: DropLog,
     dtype: Any = None,
-) -> list[list[Source]]:
+) -> list[list[StreamOfSession]]:
     """Open streams in every session, all alike; what cannot take part is reported.
 
-    Returns the sources of the first stream, those of the second, and so on, in the order
+    Returns the streams of the first stream, those of the second, and so on, in the order
     of the sessions. The first stream is the one that is cut, and needs a rate.
 
     Raises
@@ -153,28 +195,33 @@ def open_sources(
     check_policy("on_mismatch", on_mismatch)
     single = isinstance(sessions, str | Path | xr.DataTree)
     listed: list[Any] = [sessions] if single else list(sessions)  # type: ignore[arg-type]
-    together: list[list[Source]] = []
+    together: list[list[StreamOfSession]] = []
     problems: list[tuple[str, Exception]] = []
     for item in listed:
         own = None
         is_tree = isinstance(item, xr.DataTree)
         where = str(item.attrs.get("session_path", "")) if is_tree else str(item)
         try:
-            tree = item if is_tree else (own := open_session(item))
+            tree = item if is_tree else (own := open_recording(item))
             labels, names = labels_frame(tree), tree.attrs.get("class_names", [])
-            sources = []
+            streams = []
             for number, name in enumerate(stream_names):
-                source = stream_source(
-                    stream(tree, name), labels, names, session=where, gap_s=gap_s, tree=own
+                stream = stream_of_dataset(
+                    stream_of_tree(tree, name),
+                    labels,
+                    names,
+                    session=where,
+                    gap_s=gap_s,
+                    tree=own,
                 )
-                problem = rate_problem(source, name, needed=number == 0)
+                problem = rate_problem(stream, name, needed=number == 0)
                 if problem is None and together:
                     wanted = dtype if number == 0 else None
-                    problem = _difference(together[0][number], source, wanted)
+                    problem = _difference(together[0][number], stream, wanted)
                 if problem:
                     raise SessionError(f"{where or 'the session'}: stream {name!r} {problem}")
-                sources.append(source)
-            together.append(sources)
+                streams.append(stream)
+            together.append(streams)
         except (LabtreeError, OSError) as error:
             if own is not None:
                 own.close()
@@ -187,7 +234,7 @@ def open_sources(
 
 
 def _report_sessions(
-    problems: list[tuple[str, Exception]], count: int, policy: Policy, drops: Drops
+    problems: list[tuple[str, Exception]], count: int, policy: Policy, drops: DropLog
 ) -> None:
     if policy == "raise" and count == 1:
         raise problems[0][1]
@@ -199,31 +246,31 @@ def _report_sessions(
         ) from problems[0][1]
     text = f"{len(problems)} of {count} sessions are left out:\n{lines}"
     if policy == "warn":
-        warnings.warn(text, RecordingWarning, stacklevel=4)
+        warn(text)
     _log.warning(text)
     for name, error in problems:
         drops.add(name, float("nan"), -1, f"session left out: {error}")
 
 
-def rate_problem(source: Source, stream_name: str, *, needed: bool) -> str | None:
+def rate_problem(stream: StreamOfSession, stream_name: str, *, needed: bool) -> str | None:
     """Return what is wrong with a stream's rate, or None; ``needed``: it must have one."""
-    if source.fs <= 0 and needed:
+    if stream.fs <= 0 and needed:
         return (
             "has no sampling rate, so there are no windows of it; cut around its times with"
             f" tree.session.peri_event(other, tree.session.streams[{stream_name!r}].time, ...)"
         )
-    return source.timeline.rate_problem()
+    return stream.timeline.rate_problem()
 
 
-def _difference(first: Source, other: Source, dtype: Any) -> str | None:
+def _difference(first: StreamOfSession, other: StreamOfSession, dtype: Any) -> str | None:
     """Return in what a session differs from the first one, or None."""
 
-    def names(source: Source) -> list[str] | None:
-        dataset = source.dataset
+    def names(stream: StreamOfSession) -> list[str] | None:
+        dataset = stream.dataset
         return dataset["channel"].values.tolist() if "channel" in dataset.coords else None
 
-    def data(source: Source) -> xr.DataArray:
-        return source.dataset["data"]
+    def data(stream: StreamOfSession) -> xr.DataArray:
+        return stream.dataset["data"]
 
     pairs = [
         ("channels", first.dataset.sizes["channel"], other.dataset.sizes["channel"]),
@@ -248,6 +295,27 @@ def close_trees(trees: Iterable[xr.DataTree]) -> None:
         tree.close()
 
 
-def closer(sources: Iterable[Source]) -> partial[None]:
-    """Return what closes the sessions that were opened for these sources; it can be pickled."""
-    return partial(close_trees, [source.tree for source in sources if source.tree is not None])
+def session_closer(streams: Iterable[StreamOfSession]) -> partial[None]:
+    """Return what closes the sessions that were opened for these streams; it can be pickled."""
+    return partial(close_trees, [stream.tree for stream in streams if stream.tree is not None])
+
+
+def drop_log(windows: xr.DataArray | xr.Dataset) -> pd.DataFrame:
+    """Return what was left out of some windows, and why.
+
+    Parameters
+    ----------
+    windows
+        What `labeled_windows`, `aligned_windows` or `peri_event` gave.
+
+    Returns
+    -------
+    DataFrame
+        One row per window, label or session left out: session, start_time (s, NaN where
+        there is none), class_index (-1 where there is none), reason.
+    """
+    if "drop_log" not in windows.attrs:
+        raise SessionError('these windows have no drop log: attrs["drop_log"] is missing')
+    content = json.loads(windows.attrs["drop_log"])
+    frame = pd.DataFrame(content["data"], columns=content["columns"])
+    return frame.astype({"start_time": float, "class_index": int})
