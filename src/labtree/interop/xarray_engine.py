@@ -10,19 +10,31 @@
 [1, 2]
 """
 
+import json
 import os
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
+from labtree.errors import DataError, FormatError, LabtreeError, unknown_name
+
 __all__ = ["LabtreeBackendEntrypoint"]
+
+_MOST_META = 16 * 2**20
 
 
 class LabtreeBackendEntrypoint(BackendEntrypoint):
-    """Opens workspaces, recordings, sessions, SpikeLab and MCS files for xarray."""
+    """Opens workspaces, recordings, sessions, SpikeLab, NWB and MCS files for xarray.
+
+    The keywords of xarray that say how values are decoded apply to netCDF-4 and HDF5 files
+    of other programs. Files of labtree's own formats keep exact values, which are decoded
+    already; asking for anything but that is an error.
+    """
 
     description = "Open workspaces, recordings and sessions of a neurophysiology lab"
     supports_groups = True
@@ -32,54 +44,158 @@ class LabtreeBackendEntrypoint(BackendEntrypoint):
         if not isinstance(filename_or_obj, (str, os.PathLike)):
             return False
         path = Path(os.fspath(filename_or_obj))
-        if path.name.endswith(".session.zip"):
-            return True
-        return path.is_dir() and (path / "meta.json").is_file()
+        try:
+            if path.name.endswith(".session.zip"):
+                return not path.exists() or _is_recording_zip(path)
+            return path.is_dir() and _is_recording_folder(path)
+        except (OSError, ValueError):
+            return False
 
     def open_datatree(
         self,
         filename_or_obj: Any,
         *,
+        mask_and_scale: bool | Mapping[str, bool] | None = None,
+        decode_times: Any = None,
+        concat_characters: bool | Mapping[str, bool] | None = None,
+        decode_coords: Any = None,
         drop_variables: str | Iterable[str] | None = None,
+        use_cftime: bool | Mapping[str, bool] | None = None,
+        decode_timedelta: Any = None,
         group: str | None = None,
     ) -> xr.DataTree:
         """Open a file or folder as a tree; `group` opens what is below one node."""
-        tree = _open(filename_or_obj)
+        decoding = {
+            "mask_and_scale": mask_and_scale,
+            "decode_times": decode_times,
+            "concat_characters": concat_characters,
+            "decode_coords": decode_coords,
+            "use_cftime": use_cftime,
+            "decode_timedelta": decode_timedelta,
+        }
+        tree = _open(filename_or_obj, decoding)
         groups = _groups(tree, drop_variables, group)
         opened = xr.DataTree.from_dict(groups)
-        opened.set_close(tree.close)
+        opened.set_close(partial(_close, tree))
         return opened
 
     def open_groups_as_dict(
         self,
         filename_or_obj: Any,
         *,
+        mask_and_scale: bool | Mapping[str, bool] | None = None,
+        decode_times: Any = None,
+        concat_characters: bool | Mapping[str, bool] | None = None,
+        decode_coords: Any = None,
         drop_variables: str | Iterable[str] | None = None,
+        use_cftime: bool | Mapping[str, bool] | None = None,
+        decode_timedelta: Any = None,
         group: str | None = None,
     ) -> dict[str, xr.Dataset]:
         """Open all nodes as datasets by their paths."""
-        return _groups(_open(filename_or_obj), drop_variables, group)
+        decoding = {
+            "mask_and_scale": mask_and_scale,
+            "decode_times": decode_times,
+            "concat_characters": concat_characters,
+            "decode_coords": decode_coords,
+            "use_cftime": use_cftime,
+            "decode_timedelta": decode_timedelta,
+        }
+        return _groups(_open(filename_or_obj, decoding), drop_variables, group)
 
     def open_dataset(
         self,
         filename_or_obj: Any,
         *,
+        mask_and_scale: bool | Mapping[str, bool] | None = None,
+        decode_times: Any = None,
+        concat_characters: bool | Mapping[str, bool] | None = None,
+        decode_coords: Any = None,
         drop_variables: str | Iterable[str] | None = None,
+        use_cftime: bool | Mapping[str, bool] | None = None,
+        decode_timedelta: Any = None,
         group: str | None = None,
     ) -> xr.Dataset:
         """Open one node as a dataset; the root where no `group` is given."""
-        tree = _open(filename_or_obj)
+        decoding = {
+            "mask_and_scale": mask_and_scale,
+            "decode_times": decode_times,
+            "concat_characters": concat_characters,
+            "decode_coords": decode_coords,
+            "use_cftime": use_cftime,
+            "decode_timedelta": decode_timedelta,
+        }
+        tree = _open(filename_or_obj, decoding)
         dataset = _groups(tree, drop_variables, group)["/"]
-        dataset.set_close(tree.close)
+        dataset.set_close(partial(_close, tree))
         return dataset
 
 
-def _open(path: Any) -> xr.DataTree:
+def _is_recording_folder(path: Path) -> bool:
+    from labtree.recording.recovery import JOURNAL
+
+    if (path / JOURNAL).exists():
+        return True
+    meta = path / "meta.json"
+    if not meta.is_file() or meta.stat().st_size > _MOST_META:
+        return False
+    return _is_recording_meta(meta.read_bytes())
+
+
+def _is_recording_zip(path: Path) -> bool:
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if Path(entry.filename.replace("\\", "/")).name == "meta.json":
+                if entry.file_size > _MOST_META:
+                    return False
+                return _is_recording_meta(archive.read(entry))
+    return False
+
+
+def _is_recording_meta(content: bytes) -> bool:
+    """Whether a meta.json describes streams, as recordings do."""
+    try:
+        meta = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    streams = meta.get("streams") if isinstance(meta, dict) else None
+    return isinstance(streams, dict) and all(
+        isinstance(stream, dict) and {"n_channels", "fs"} <= stream.keys()
+        for stream in streams.values()
+    )
+
+
+def _open(path: Any, decoding: Mapping[str, Any]) -> xr.DataTree:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the engine 'labtree' opens paths, not {type(path).__name__}")
-    from labtree.opening import open as open_path
+    from labtree import opening
 
-    return open_path(os.fspath(path))
+    path = os.fspath(path)
+    given = {name: value for name, value in decoding.items() if value is not None}
+    try:
+        if "://" not in path and any(value is not True for value in given.values()):
+            found = opening.recognise(path)
+            if found.name != "tree":
+                raise DataError(
+                    f"{path} is {found.what}, whose values are decoded already: open it "
+                    f"without {', '.join(given)}, or with engine='h5netcdf' or engine='zarr'"
+                )
+            return xr.open_datatree(
+                opening.find(path), engine="h5netcdf", phony_dims="access", **given
+            )
+        return opening.open(path)
+    except (LabtreeError, MemoryError, PermissionError):
+        raise
+    except Exception as error:
+        # A damaged file fails anywhere in the libraries that read it.
+        raise FormatError(f"{path} cannot be read: {error or type(error).__name__}") from error
+
+
+def _close(tree: xr.DataTree) -> None:
+    for node in tree.subtree:
+        node.close()
 
 
 def _groups(
@@ -92,9 +208,9 @@ def _groups(
     except KeyError:
         top = None
     if not isinstance(top, xr.DataTree):
-        known = ", ".join(node.path for node in tree.subtree)[:300]
-        tree.close()
-        raise KeyError(f"no group {group!r}; there is {known}")
+        known = [node.path for node in tree.subtree]
+        _close(tree)
+        raise unknown_name("group", str(group), known)
     return {
         "/" + node.path[len(top.path) :].lstrip("/"): node.to_dataset(
             inherit=node is top
