@@ -172,7 +172,7 @@ def test_convert_sessions_and_recordings(tmp_path, capsys):
     code, out, _ = run(capsys, "info", folder)
     assert code == 0
     assert "a recording of labtree or MyoGestic" in out
-    assert "emg: 8000 samples" in out
+    assert "8,000 samples × 8 channels" in out
     code, _, err = run(capsys, "info", folder, "a/b")
     assert code == 1
     assert "only workspaces have items" in err

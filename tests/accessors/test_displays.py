@@ -1,5 +1,6 @@
 """What ``.ws``, ``.session`` and ``.msw`` show: escaped, short, and nothing read for it."""
 
+import re
 import time
 from html.parser import HTMLParser
 
@@ -8,7 +9,8 @@ import pytest
 import xarray as xr
 
 import labtree
-from labtree import html
+from labtree import display
+from labtree.display import Panel, Section
 from labtree.testing.recordings import record_emg
 from support import displays
 
@@ -17,7 +19,7 @@ TAGS = {
     "style", "div", "b", "span", "details", "summary", "table", "tr", "td", "pre",
 }  # fmt: skip
 ATTRIBUTES = {("class", v) for v in (
-    "labtree", "head", "muted", "name", "text", "note", "text note", "",
+    "labtree", "head", "muted", "name", "text", "note", "fact", "",
 )} | {("open", None)}  # fmt: skip
 
 
@@ -76,8 +78,8 @@ def test_ten_thousand_items_are_counted_not_listed(namespaces, keys):
         for i in range(namespaces)
     }
     text, page = repr(tree.ws), tree.ws._repr_html_()
-    assert f"{namespaces * keys} items" in text
-    assert f"{namespaces * keys} items" in page
+    assert f"{namespaces * keys:,} items" in text
+    assert f"{namespaces * keys:,} items" in page
     assert ("… 488 more namespaces" in page) == (namespaces == 500)
     assert ("… 9988 more" in page) == (keys == 10_000)
     assert Page(page).details == min(namespaces, 12) + 1
@@ -106,12 +108,12 @@ def test_a_recording_tells_streams_units_labels_and_age(tmp_path):
     page = tree.session._repr_html_()
     cells = Page(page).text
     for part in (
-        "emg", "8000 samples x 8 channels", "1000 Hz", "about 8 s", "int16", "uV", "192 kB",
+        "emg", "8,000 samples × 8 channels", "1000 Hz", "about 8 s", "int16", "uV", "192 kB",
         "force", "N", "streams", "labels", "(4)", "classes", "pinch", "timestamp",
     ):  # fmt: skip
         assert part in cells
-    assert "(just now)" in page
-    assert "(just now)" in repr(tree.session)
+    assert "2 streams, recorded just now" in page
+    assert "2 streams, recorded just now" in repr(tree.session)
     stream = tree["streams/emg"].to_dataset().session._repr_html_()
     for part in ("data", "8000 × 8 int16", "uV", "time", "8000 float64", "s"):
         assert part in Page(stream).text
@@ -142,13 +144,13 @@ def test_a_pipeline_tells_units_steps_and_file(tmp_path):
     page = session.session._repr_html_()
     for part in ("units", "(1)", "spike_times", "3 int64", "24 B", "steps done", "load", "sta"):
         assert part in Page(page).text
-    assert "rec1, not saved yet, created just now" in page
+    assert "rec1, 1 unit, not saved yet, created just now" in page
     path = session.session.save()
     assert str(path) in session.session._repr_html_()
     session["streams/emg"] = xr.Dataset({"data": (("time", "channel"), np.zeros((2, 1)))})
     both = session.session._repr_html_()
     assert "labtree pipeline session" in both
-    assert "2 samples x 1 channels" in both
+    assert "2 samples × 1 channel" in both
     assert Page(both).details > Page(page).details
 
 
@@ -175,7 +177,7 @@ def test_trials_tell_columns_states_and_events():
 
 def test_the_age_of_a_workspace_in_words():
     tree = displays.workspace()
-    assert "created 3 days ago\n" in repr(tree.ws)
+    assert ", created 3 days ago\n" in repr(tree.ws)
     assert ", created 3 days ago</span>" in tree.ws._repr_html_()
     for odd in ("yesterday", None, float("nan"), float("inf"), 1e300, [1], time.time() + 1e6):
         tree.attrs["labtree_created_at"] = odd
@@ -203,21 +205,54 @@ def test_the_age_of_a_workspace_in_words():
     ],
 )
 def test_ages(passed, words):
-    assert html.age(1e9, now=1e9 + passed) == words
+    assert display.age(1e9, now=1e9 + passed) == words
 
 
 def test_ages_of_iso_times():
-    assert html.age("2020-01-01T00:00:00+00:00", now=1577836800 + 86400) == "1 day ago"
+    assert display.age("2020-01-01T00:00:00+00:00", now=1577836800 + 86400) == "1 day ago"
     for odd in ("", "soon", "9999999", None, True, 1j, "0001-01-01", float("nan")):
-        assert isinstance(html.age(odd), str)
+        assert isinstance(display.age(odd), str)
+
+
+def test_every_method_that_is_shown_is_there():
+    tree = labtree.create_workspace()
+    shown = [tree.ws, xr.Dataset({"x": ("t", [1.0])}).ws, displays.recording().session]
+    shown += [displays.pipeline().session, displays.trials().msw, displays.bare().msw]
+    shown.append(next(iter(displays.recording()["streams"].children.values())).ds.session)
+    for accessor in shown:
+        methods = repr(accessor).rsplit("methods: ", 1)[1]
+        names = re.findall(r"(?<![\w.])\.([a-z_]+)", methods)
+        assert len(names) > 2
+        assert [name for name in names if not hasattr(accessor, name)] == []
+        page = "".join(Page(accessor._repr_html_()).text)
+        assert [call for call in re.findall(r"\S+", methods) if call not in page] == []
+
+
+def test_columns_line_up_and_empty_ones_are_left_out():
+    section = Section("things", [("a", "", 1), ("long", "", "x y")], ("name", "note", ""), "2")
+    assert section.text() == ["things (2)", "    a     1", "    long  x y"]
+    listed = Section("classes", list(enumerate("abc")), ("muted", "name"), is_list=True)
+    assert listed.text() == ["classes: 0 a, 1 b, 2 c"]
+    panel = Panel("study", "a\nb", [section] * 14, [".save()"], "thing")
+    assert panel.text().startswith("<study> a\\nb\nthings (2)\n")
+    assert panel.text().endswith("… 2 more things\n\nmethods: .save()")
+    assert "methods" not in panel.text(with_calls=False)
+    assert Page(panel.html()).details == 13
+
+
+def test_calls_are_wrapped_between_calls():
+    calls = [f".method_{i}(namespace, key)" for i in range(9)]
+    lines = Panel("x", calls=calls).text().splitlines()[2:]
+    assert max(map(len, lines)) <= 92
+    assert [call for call in calls if not any(call in line for line in lines)] == []
 
 
 def test_cut_texts_are_no_longer_than_asked():
-    assert html.short("abcd", 4) == "abcd"
-    assert html.short("abcde", 4) == "abc…"
-    assert html.short(range(3)) == "range(0, 3)"
-    assert html.short(["a"] * 10_000, 10) == "a, a, a, …"
-    assert html.listed("abc") == ["a", "b", "c"]
-    assert html.listed(map(str, range(13)))[-2:] == ["11", "… 1 more"]
-    assert html.size(0) == "0 B"
-    assert html.size(123_456) == "123 kB"
+    assert display.truncate("abcd", 4) == "abcd"
+    assert display.truncate("abcde", 4) == "abc…"
+    assert display.truncate(range(3)) == "range(0, 3)"
+    assert display.truncate(["a"] * 10_000, 10) == "a, a, a, …"
+    assert display.truncate_list("abc") == ["a", "b", "c"]
+    assert display.truncate_list(map(str, range(13)))[-2:] == ["11", "… 1 more"]
+    assert display.format_bytes(0) == "0 B"
+    assert display.format_bytes(123_456) == "123 kB"

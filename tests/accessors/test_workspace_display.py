@@ -61,9 +61,9 @@ def test_the_text_tells_content_and_methods():
     tree = labtree.create_workspace("pilot")
     tree.ws.store("rec1", "rates", np.zeros((2, 3)), note="per unit")
     text = repr(tree.ws)
-    assert text.startswith("<labtree workspace 'pilot'> 1 namespace, 1 item, 48 B\n")
-    assert "rec1/  (1 item)" in text
-    assert "rates  ndarray  2 × 3 float64  48 B" in text
+    assert text.startswith("<labtree workspace 'pilot'> 1 namespace, 1 item, 48 B, ")
+    assert "rec1/ (1 item)" in text
+    assert "rates  per unit  ndarray  2 × 3 float64  48 B" in text
     assert "per unit" in text
     for verb in (
         "store",
@@ -108,7 +108,7 @@ def test_an_empty_workspace_and_an_empty_namespace():
     tree = labtree.create_workspace()
     assert "0 namespaces, 0 items" in repr(tree.ws)
     tree["empty"] = xr.DataTree()
-    assert "empty/  (0 items)" in repr(tree.ws)
+    assert "empty/ (0 items)" in repr(tree.ws)
     assert Tags(tree.ws._repr_html_()).open == []
 
 

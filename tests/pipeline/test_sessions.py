@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 
 import labtree
 from labtree import ConfigurationError, SaveState, SessionError
-from labtree.pipeline.describe import describe
 from labtree.pipeline.rows import decode_rows, encode_rows
 from labtree.pipeline.sessions import content_hash
 
@@ -64,7 +63,7 @@ def test_nothing_to_go_by():
 def test_other_trees_are_refused():
     with pytest.raises(SessionError, match="expected a pipeline session, got DataTree"):
         xr.DataTree().session.save("x")
-    assert "not a pipeline session" in describe(xr.DataTree())
+    assert "pipeline" not in repr(xr.DataTree().session)
 
 
 # --- units
@@ -367,7 +366,7 @@ def test_what_is_in_a_file_is_not_in_memory(session, tmp_path):
 def test_repr_is_the_documentation(session):
     session.session.add_feature("unit_001", "sta", np.zeros(3))
     text = repr(session.session)
-    for word in ("rec1", "units       2", "sta", "not saved yet", "checkpoint(path)"):
+    for word in ("rec1", "2 units", "sta", "not saved yet", "checkpoint(path)"):
         assert word in text
     page = session.session._repr_html_()
     assert "rec1" in page

@@ -329,11 +329,11 @@ class MswAccessor:
         return plot_trials(self._frame, kind, ax)
 
     def __repr__(self) -> str:
-        from labtree.msw.describe import describe
+        from labtree.msw.trials_panel import trials_panel
 
-        return describe(self._frame)
+        return trials_panel(self._frame).text()
 
     def _repr_html_(self) -> str:
-        from labtree.msw.describe import describe_html
+        from labtree.msw.trials_panel import trials_panel
 
-        return describe_html(self._frame)
+        return trials_panel(self._frame).html()

@@ -9,6 +9,7 @@ import xarray as xr
 from labtree.accessors.pipeline_session import PipelineSessionMethods
 
 if TYPE_CHECKING:
+    from labtree.display import Panel
     from labtree.recording.models import StreamInfo
 
 __all__ = ["SessionAccessor", "StreamAccessor"]
@@ -27,25 +28,22 @@ class SessionAccessor(PipelineSessionMethods):
     ['rest', 'fist', 'pinch']
     """
 
-    def __repr__(self) -> str:
-        from labtree.pipeline.describe import describe
+    def _panels(self) -> "list[Panel]":
+        from labtree.pipeline.pipeline_panel import pipeline_panel
         from labtree.pipeline.sessions import is_session
-        from labtree.recording.report import session_report
+        from labtree.recording.recording_panel import recording_panel
 
-        if not is_session(self._tree):
-            return session_report(self._tree)
-        streams = [session_report(self._tree)] if "streams" in self._tree.children else []
-        return "\n\n".join([describe(self._tree), *streams])
+        is_pipeline = is_session(self._tree)
+        panels = [pipeline_panel(self._tree)] if is_pipeline else []
+        if not is_pipeline or "streams" in self._tree.children:
+            panels.append(recording_panel(self._tree))
+        return panels
+
+    def __repr__(self) -> str:
+        return "\n\n".join(panel.text() for panel in self._panels())
 
     def _repr_html_(self) -> str:
-        from labtree.pipeline.describe import describe_html
-        from labtree.pipeline.sessions import is_session
-        from labtree.recording.report import session_html
-
-        if not is_session(self._tree):
-            return session_html(self._tree)
-        streams = [session_html(self._tree)] * ("streams" in self._tree.children)
-        return "".join([describe_html(self._tree), *streams])
+        return "".join(panel.html() for panel in self._panels())
 
     @property
     def streams(self) -> dict[str, xr.Dataset]:
@@ -175,14 +173,14 @@ class StreamAccessor:
         self._dataset = dataset
 
     def __repr__(self) -> str:
-        from labtree.recording.report import stream_report
+        from labtree.recording.recording_panel import stream_panel
 
-        return stream_report(self._dataset)
+        return stream_panel(self._dataset).text()
 
     def _repr_html_(self) -> str:
-        from labtree.recording.report import stream_html
+        from labtree.recording.recording_panel import stream_panel
 
-        return stream_html(self._dataset)
+        return stream_panel(self._dataset).html()
 
     def windows(
         self,

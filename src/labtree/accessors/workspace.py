@@ -136,14 +136,14 @@ class TreeWorkspaceAccessor:
         return verbs.comparison_namespace(*namespaces)
 
     def __repr__(self) -> str:
-        from labtree.workspace.display import workspace_text
+        from labtree.workspace.workspace_panel import workspace_panel
 
-        return workspace_text(self._tree)
+        return workspace_panel(self._tree).text()
 
     def _repr_html_(self) -> str:
-        from labtree.workspace.display import workspace_html
+        from labtree.workspace.workspace_panel import workspace_panel
 
-        return workspace_html(self._tree)
+        return workspace_panel(self._tree).html()
 
 
 @xr.register_dataset_accessor("ws")
@@ -193,11 +193,11 @@ class ObjectWorkspaceAccessor:
         return inspection.plot(self._obj, **options)
 
     def __repr__(self) -> str:
-        from labtree.workspace.display import object_text
+        from labtree.workspace.workspace_panel import object_panel
 
-        return object_text(self._obj)
+        return object_panel(self._obj).text()
 
     def _repr_html_(self) -> str:
-        from labtree.workspace.display import object_html
+        from labtree.workspace.workspace_panel import object_panel
 
-        return object_html(self._obj)
+        return object_panel(self._obj).html()

@@ -1,0 +1,88 @@
+"""What ``df.msw`` shows of itself: facts of the table, and what can be called."""
+
+import numpy as np
+import pandas as pd
+
+from labtree.display import SHOWN, Panel, Section, format_bytes, plural
+from labtree.msw.access import is_of_type, tables_of
+from labtree.msw.trial_table import ATTRIBUTE, IntArray, Ragged, TrialTables, gather
+
+__all__ = ["trials_panel"]
+
+_TIMES = (
+    ".states()", ".events()", ".state_time(name, edge, clock)", ".visited(name)",
+    ".latency(a, b)", ".pokes()", ".wall_time()", ".align(events, line=None)",
+)  # fmt: skip
+_NO_TIMES = "none go with this table (labtree.msw.concat_trials keeps them)"
+
+
+def _head(frame: pd.DataFrame) -> str:
+    n_task = int(is_of_type(frame, "task").sum())
+    n_barcodes = int(is_of_type(frame, "barcode").sum())
+    return f"{plural(len(frame), 'row')}: {n_task} of the task, {plural(n_barcodes, 'barcode')}"
+
+
+def _times(frame: pd.DataFrame) -> dict[str, list[tuple[str, int | str]]]:
+    """Return the session's states and events by name, and how many these rows have."""
+    held = frame.attrs.get(ATTRIBUTE)
+    if not isinstance(held, TrialTables) or "trial" not in frame:
+        return {}
+    try:
+        trials = tables_of(frame)[1]
+    except (TypeError, ValueError):  # "trial" numbers other trials; the calls say so
+        trials = None
+    return {
+        "states": _counted(held.states, trials),
+        "events": _counted(held.events, trials),
+    }
+
+
+def _counted(ragged: Ragged, trials: IntArray | None) -> list[tuple[str, int | str]]:
+    numbers: dict[int, int] = {}
+    if trials is not None:
+        codes = ragged.codes[gather(ragged, trials)[1]]
+        found, counts = np.unique(codes, return_counts=True)
+        numbers = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    # The many segments of a barcode would hide the task's own states.
+    return [
+        (name, "" if trials is None else numbers.get(code, 0))
+        for code, name in enumerate(ragged.names)
+        if not name.startswith("barcode_")
+    ]
+
+
+def _calls(frame: pd.DataFrame) -> list[str]:
+    has = set(frame.columns)
+    calls = list(_TIMES) if _times(frame) else []
+    calls += [".outcome()", ".rolling(field, n)", ".summary()", ".validate()"]
+    if {"choice", "rewarded"} <= has:
+        calls += [".reaction_time()", ".win_stay_lose_shift()"]
+    if "block_number" in has:
+        calls += [".blocks()", ".switch_curve()"]
+    if "transition_times" in has:
+        calls.append(".transitions()")
+    return [*calls, ".task", ".barcodes", ".to_xarray()", '.plot("overview")']
+
+
+def trials_panel(frame: pd.DataFrame) -> Panel:
+    """Return what ``df.msw`` sees in a table: its rows, columns, states and events."""
+    columns = list(frame.dtypes.items())
+    sections = [
+        Section("columns", columns, ("name", "muted"), str(len(columns)), is_open=False)
+    ]
+    times = _times(frame)
+    for title, names in times.items():
+        sections.append(
+            Section(
+                title,
+                names,
+                ("name", "muted"),
+                str(len(names)),
+                is_open=len(names) <= SHOWN,
+                is_list=True,
+            )
+        )
+    if not times:
+        sections.append(Section("", [("states", _NO_TIMES)], ("", "text")))
+    size = format_bytes(frame.memory_usage(deep=False).sum())
+    return Panel("labtree trials", f"{_head(frame)}, {size}", sections, _calls(frame))

@@ -1,0 +1,88 @@
+"""What ``.session`` shows of a recording or of one stream: facts only; no sample is read."""
+
+from numbers import Real
+
+import xarray as xr
+
+from labtree.display import (
+    Panel,
+    Section,
+    age,
+    duration,
+    format_bytes,
+    plural,
+    truncate,
+    variables_section,
+)
+
+__all__ = ["recording_panel", "stream_panel"]
+
+_CALLS = (
+    ".streams", ".labels", ".class_names", ".stream_info(name)", ".continuous(name)",
+    ".trials(name)", ".windows(name, window_ms, hop_ms)",
+    ".aligned_windows(name, others, window_ms, hop_ms)",
+    ".target_windows(name, window_ms, hop_ms)", ".peri_event(name, times, pre_s, post_s)",
+    ".plot()", ".close()",
+)  # fmt: skip
+_STREAM_CALLS = (
+    ".windows(window_ms, hop_ms, labels=None)", ".trials(labels)",
+    ".peri_event(times, pre_s, post_s)",
+)  # fmt: skip
+_FACTS = ("session_path", "name", "app_name", "created", "recording_state")
+
+
+def recording_panel(tree: xr.DataTree) -> Panel:
+    """Return what a session tree holds: its streams, labels, classes and repairs."""
+    from labtree.recording.session import class_names, streams
+
+    facts = [
+        (key.removeprefix("session_"), truncate(tree.attrs[key], 400))
+        for key in _FACTS
+        if key in tree.attrs
+    ]
+    created = age(tree.attrs.get("created"))
+    rows = [
+        (name, *_stream_cells(dataset), format_bytes(dataset.nbytes))
+        for name, dataset in streams(tree).items()
+    ]
+    columns = ("name", "fact", "", "muted", "", "", "muted")
+    sections = [Section("", facts, ("muted", "text"))] if facts else []
+    sections.append(Section("streams", rows, columns, str(len(rows))))
+    if "labels" in tree.children:
+        labels = tree.children["labels"].to_dataset()
+        about = str(labels.sizes.get("label", 0))
+        sections.append(variables_section(labels.variables, "labels", about, is_open=False))
+    if names := class_names(tree):
+        classes = list(enumerate(names))
+        about = str(len(names))
+        sections.append(
+            Section("classes", classes, ("muted", "name"), about, is_open=False, is_list=True)
+        )
+    if repairs := tree.attrs.get("repairs", []):
+        lines = [(text,) for text in repairs]
+        sections.append(Section("repairs", lines, ("text",), str(len(lines))))
+    about = plural(len(rows), "stream") + (f", recorded {created}" if created else "")
+    return Panel("labtree session", about, sections, _CALLS)
+
+
+def stream_panel(dataset: xr.Dataset) -> Panel:
+    """Return what one stream's Dataset holds."""
+    about = ", ".join(filter(None, _stream_cells(dataset)))
+    return Panel("labtree stream", about, [variables_section(dataset.variables)], _STREAM_CALLS)
+
+
+def _stream_cells(dataset: xr.Dataset) -> tuple[str, str, str, str, str]:
+    """Return shape, rate, length, type and unit of a stream; only sizes if it is none."""
+    data = dataset.get("data")
+    if data is None or len(data.shape) != 2:
+        return (truncate(dict(dataset.sizes), 60), "", "", "", "")
+    fs = dataset.attrs.get("fs")
+    fs = fs if isinstance(fs, Real) else None
+    samples, channels = data.shape
+    return (
+        f"{plural(samples, 'sample')} × {plural(channels, 'channel')}",
+        f"{fs:g} Hz" if fs else "no rate",
+        f"about {duration(samples / fs)}" if fs else "",
+        str(data.dtype),
+        truncate(data.attrs.get("units", ""), 24),
+    )

@@ -1,0 +1,114 @@
+"""What ``tree.ws`` and ``ds.ws`` show of themselves: facts only, and no data are read."""
+
+from typing import Any
+
+import xarray as xr
+
+from labtree.display import (
+    SHOWN,
+    Panel,
+    Section,
+    age,
+    duration,
+    format_bytes,
+    plural,
+    shape_and_dtype,
+    truncate,
+)
+from labtree.objects import inspection
+from labtree.workspace.items import describe_item, real_name
+from labtree.workspace.state import state_of
+
+__all__ = ["item_facts", "object_panel", "workspace_panel"]
+
+_CALLS = (
+    ".store(namespace, key, obj, note=None)", ".get(namespace, key)", "[namespace, key]",
+    ".list_namespaces()", ".list_keys()", ".get_info(namespace, key)", ".describe()",
+    ".rename(namespace, old, new)", ".add_note(namespace, key, note)",
+    ".delete(namespace, key)", ".merge_from(other)", ".save(path)", ".close()",
+)  # fmt: skip
+_OBJECT_CALLS = (".store(namespace, key)", ".kind", ".summary()", ".validate()", ".plot()")
+
+
+def workspace_panel(tree: xr.DataTree) -> Panel:
+    """Return what a workspace holds: its namespaces and their items."""
+    root = tree.root
+    state = state_of(root)
+    with state.lock:
+        groups = [
+            (real_name(group), list(group.children.values()))
+            for group in root.children.values()
+        ]
+        items = sum(len(nodes) for _, nodes in groups)
+        nbytes = sum(_nbytes(node) for _, nodes in groups for node in nodes)
+        # Rows past those that are shown are only counted.
+        sections = [
+            Section(
+                f"{name}/",
+                [_row(node) if i < SHOWN else () for i, node in enumerate(nodes)],
+                ("name", "note", "fact", "fact", "muted"),
+                plural(len(nodes), "item"),
+                is_open=items <= 2 * SHOWN,
+            )
+            for name, nodes in groups[:SHOWN]
+        ]
+        sections += [Section(name, ()) for name, _ in groups[SHOWN:]]
+        name = root.attrs.get("labtree_name")
+        created = age(root.attrs.get("labtree_created_at"))
+    about = [plural(len(groups), "namespace"), plural(items, "item"), format_bytes(nbytes)]
+    about += ["lazy"] * state.is_lazy
+    about += [truncate(state.where, 400)] if state.where is not None else []
+    about += [f"created {created}"] if created else []
+    title = f"labtree workspace {truncate(name, 80)!r}" if name else "labtree workspace"
+    return Panel(title, ", ".join(about), sections, _CALLS, "namespace")
+
+
+def object_panel(obj: xr.Dataset | xr.DataArray) -> Panel:
+    """Return what an object is, and what can be done with it."""
+    rows = list(inspection.summary(obj).items())
+    title = f"labtree {truncate(inspection.kind(obj), 80)}"
+    facts = Section("", rows, ("", "text"))
+    return Panel(title, format_bytes(obj.nbytes), [facts], _OBJECT_CALLS)
+
+
+def item_facts(info: dict[str, Any], sizes: Any = None) -> str:
+    """Return the shape of an item in words, from what `describe_item` tells of it.
+
+    Parameters
+    ----------
+    info
+        The item's description.
+    sizes
+        The sizes of its dimensions, by name.
+    """
+    if "shape" in info:
+        return shape_and_dtype(info["shape"], info.get("dtype", ""))
+    if "sizes" in info:
+        return ", ".join(f"{dim}: {length}" for dim, length in info["sizes"].items())
+    facts = [plural(length, str(dim)) for dim, length in (sizes or {}).items()]
+    if length := info.get("length_ms"):
+        facts.append(duration(length / 1000))
+    if facts:
+        return ", ".join(facts)
+    skipped = {"type", "created_at", "note"}
+    return ", ".join(
+        f"{name}: {truncate(value)}" for name, value in info.items() if name not in skipped
+    )
+
+
+def _row(node: xr.DataTree) -> tuple[str, str, str, str, str]:
+    info = describe_item(node)
+    # Of spikes, how many units and spikes there are says more than the other facts.
+    dims = sorted(node.sizes, key=lambda dim: dim == "spike") if "length_ms" in info else ()
+    sizes = {dim: node.sizes[dim] for dim in dims}
+    return (
+        real_name(node),
+        str(info.get("note", "")),
+        str(info["type"]),
+        item_facts(info, sizes),
+        format_bytes(_nbytes(node)),
+    )
+
+
+def _nbytes(node: xr.DataTree) -> int:
+    return sum(variable.nbytes for variable in node.variables.values())
