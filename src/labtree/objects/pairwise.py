@@ -12,8 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.objects.slice_times import slice_coords
-from labtree.objects.spike_data import require_variables
+from labtree.objects.layout import require_variables, slice_coords
 from labtree.objects.unit_attributes import column, exact_variable
 
 __all__ = [
@@ -112,13 +111,13 @@ def pairwise_stack(
 
 
 def matrix_values(ds: xr.Dataset) -> NDArray[Any]:
-    """Give the values as an array, masked if they were given masked.
+    """Return the values as an array, masked if they were given masked.
 
     Examples
     --------
     >>> import labtree
     >>> ds = labtree.pairwise_matrix(np.ma.masked_equal([[1, 2], [2, 1]], 2))
-    >>> labtree.matrix_values(ds)
+    >>> labtree.spikes.matrix_values(ds)
     masked_array(
       data=[[1, --],
             [--, 1]],
@@ -144,7 +143,7 @@ def validate_stack(ds: xr.Dataset) -> None:
 
 
 def summary(ds: xr.Dataset) -> dict[str, Any]:
-    """Give the shape, under SpikeLab's name."""
+    """Return the shape, under SpikeLab's name."""
     return {"shape": list(ds["matrix"].shape)}
 
 
@@ -190,7 +189,7 @@ def _validate(ds: xr.Dataset, kind: str) -> None:
     if matrix.sizes["unit_i"] != matrix.sizes["unit_j"]:
         raise DataError(
             f"a {kind} must be square, found {matrix.sizes['unit_i']} by "
-            f"{matrix.sizes['unit_j']}. Select both dimensions: labtree.select_units(ds, ...)"
+            f"{matrix.sizes['unit_j']}. Select both dimensions: labtree.spikes.select_units(ds, ...)"
         )
     if matrix.dtype.kind not in "biufc":
         raise DataError(f"a {kind} must hold numbers, found dtype {matrix.dtype}")

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.objects.spike_data import require_variables
+from labtree.objects.layout import real_array, require_variables
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 
-__all__ = ["KIND", "RATE_UNITS", "rate_data", "real_array", "summary", "validate"]
+__all__ = ["KIND", "RATE_UNITS", "rate_data", "summary", "validate"]
 
 KIND = "rate_data"
 RATE_UNITS = ("Hz", "kHz", None)
@@ -34,7 +34,7 @@ def rate_data(
     unit : {"Hz", "kHz", None}
         Unit of the rates, None if it is not known.
     neuron_attributes : sequence of mappings, or mapping of columns, optional
-        Attributes of the units, see :func:`labtree.unit_attributes`.
+        Attributes of the units, see :func:`labtree.spikes.unit_attributes`.
 
     Returns
     -------
@@ -82,20 +82,8 @@ def validate(ds: xr.Dataset) -> None:
 
 
 def summary(ds: xr.Dataset) -> dict[str, Any]:
-    """Give the shape (unit, time), under SpikeLab's name."""
+    """Return the shape (unit, time), under SpikeLab's name."""
     return {"shape": list(ds["rate"].shape)}
-
-
-def real_array(name: str, values: Any, ndim: int, shape: str) -> np.ndarray[Any, Any]:
-    """Make an array of real numbers, or raise DataError; a mask is never dropped."""
-    if np.ma.is_masked(values):
-        raise DataError(f"{name} is masked: fill it, as in {name}.filled(np.nan)")
-    array = np.asarray(values)
-    if array.ndim != ndim:
-        raise DataError(f"{name} must have shape {shape}, found {array.shape}")
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} must hold real numbers, found dtype {array.dtype}")
-    return array
 
 
 def _check_times(time: np.ndarray[Any, Any]) -> None:

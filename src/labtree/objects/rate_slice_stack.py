@@ -6,9 +6,12 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.objects.rate_data import real_array
-from labtree.objects.slice_times import check_slice_times, slice_coords
-from labtree.objects.spike_data import require_variables
+from labtree.objects.layout import (
+    check_slice_times,
+    real_array,
+    require_variables,
+    slice_coords,
+)
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 
 __all__ = ["KIND", "rate_slice_stack", "summary", "validate"]
@@ -35,7 +38,7 @@ def rate_slice_stack(
     step_size : float
         Time between two samples in ms.
     neuron_attributes : sequence of mappings, or mapping of columns, optional
-        Attributes of the units, see :func:`labtree.unit_attributes`.
+        Attributes of the units, see :func:`labtree.spikes.unit_attributes`.
 
     Returns
     -------
@@ -91,5 +94,5 @@ def validate(ds: xr.Dataset) -> None:
 
 
 def summary(ds: xr.Dataset) -> dict[str, Any]:
-    """Give the shape (unit, time, slice), under SpikeLab's name."""
+    """Return the shape (unit, time, slice), under SpikeLab's name."""
     return {"shape": list(ds["rate"].shape)}

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
+from labtree.objects.layout import require_ragged, require_variables
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 from labtree.storage import ragged
 
@@ -25,6 +26,7 @@ __all__ = [
     "spike_data",
     "summary",
     "validate",
+    "whole_number",
 ]
 
 KIND = "spike_data"
@@ -68,7 +70,7 @@ def spike_data(
     n_units : int, optional
         Units without a train are added, silent, up to this number.
     neuron_attributes : sequence of mappings, or mapping of columns, optional
-        Attributes of the units, see :func:`labtree.unit_attributes`.
+        Attributes of the units, see :func:`labtree.spikes.unit_attributes`.
     metadata : mapping, optional
         Anything else that is known, of any nesting; kept in ``ds.attrs["metadata"]``.
     raw_data : array-like of shape (channel, time) or (time,), optional
@@ -193,40 +195,12 @@ def validate(ds: xr.Dataset) -> None:
 
 
 def summary(ds: xr.Dataset) -> dict[str, Any]:
-    """Give the number of units, length and start in ms, under SpikeLab's names."""
+    """Return the number of units, length and start in ms, under SpikeLab's names."""
     return {
         "N": int(ds.sizes["unit"]),
         "length_ms": float(ds.attrs["length"]),
         "start_time": float(ds.attrs["start_time"]),
     }
-
-
-def require_variables(
-    ds: xr.Dataset, kind: str, expected: Mapping[str, tuple[str, ...]]
-) -> None:
-    """Raise DataError unless the variables are there with their dimensions."""
-    for name, dims in expected.items():
-        if name not in ds.variables:
-            raise DataError(
-                f"a {kind} needs the variable {name!r} with dimensions {dims}; found "
-                f"{sorted(map(str, ds.variables))}"
-            )
-        if ds[name].dims != dims:
-            raise DataError(
-                f"{name!r} of a {kind} needs the dimensions {dims}, found {ds[name].dims}"
-            )
-
-
-def require_ragged(ds: xr.Dataset) -> None:
-    """Raise DataError unless counts and samples agree, and say which verb to use."""
-    if ds["row_size"].attrs.get(ragged.SAMPLE_DIMENSION) != "spike":
-        raise DataError("'row_size' needs the attribute sample_dimension='spike'")
-    wrong = ragged.problems(ds)
-    if wrong:
-        raise DataError(
-            f"{wrong[0]}. Rows and spikes must be selected together: instead of "
-            "ds.isel(unit=...) write labtree.select_units(ds, ...), of slices select_slices"
-        )
 
 
 def check_trains(spike_times: Array, row_size: Array) -> None:
@@ -257,14 +231,14 @@ def check_bounds(spike_times: Array, row_size: Any, start_time: float, length: f
             "Write start_time=... if the recording starts earlier"
         )
     # Either form may round; a default length must hold in the form that made it.
-    start_time = _whole(start_time)
+    start_time = whole_number(start_time)
     if last > start_time + length and last - start_time > length:
         unit = units[lasts.argmax()]
         raise DataError(
             f"unit {unit} has a spike at {last} ms, after the end of the recording at "
             f"{start_time + length} ms (start_time {start_time} + length {length}). Are "
             "the times absolute? Write start_time=..., or cut with "
-            "labtree.select_time(ds, start, stop)"
+            "labtree.spikes.select_time(ds, start_ms, stop_ms)"
         )
 
 
@@ -305,12 +279,12 @@ def _number(name: str, value: Any) -> float:
 
 
 def exact_float(value: float) -> float:
-    """Give a number as float, or as the int that it is where a float would round it."""
+    """Return a number as float, or as the int that it is where a float would round it."""
     return float(value) if float(value) == value else value
 
 
-def _whole(value: float) -> float:
-    """Give a whole number as int: with another int it is exact where a float would round."""
+def whole_number(value: float) -> float:
+    """Return a whole number as int: with another int it is exact where a float would round."""
     return int(value) if float(value).is_integer() else value
 
 
@@ -319,7 +293,7 @@ def _last(spike_times: Array, start_time: float) -> float:
         return 0.0
     last = spike_times.max().item()
     # A spike before the start is for validate to find, not to be hidden by a length < 0.
-    return exact_float(max(last - _whole(start_time), 0))
+    return exact_float(max(last - whole_number(start_time), 0))
 
 
 def _raw(raw_data: Any, raw_time: Any) -> tuple[Array, Array] | None:

@@ -12,11 +12,16 @@ import xarray as xr
 
 from labtree.errors import DataError
 from labtree.objects import spike_data
-from labtree.objects.slice_times import check_slice_times, slice_coords
+from labtree.objects.layout import (
+    check_slice_times,
+    require_ragged,
+    require_variables,
+    slice_coords,
+)
 from labtree.objects.unit_attributes import Attributes, alike, attribute_coords, records
 from labtree.storage import ragged
 
-__all__ = ["KIND", "slices_of", "spike_slice_stack", "summary", "validate"]
+__all__ = ["KIND", "slice_lengths", "spike_slice_stack", "summary", "validate"]
 
 KIND = "spike_slice_stack"
 
@@ -49,8 +54,8 @@ def spike_slice_stack(
     Raises
     ------
     DataError
-        A ValueError, if there is no slice, units or start times differ, or the windows
-        run backwards or do not match the slices. Windows may differ in duration.
+        A ValueError, if there is no slice, units or start times differ, or the windows run
+        backwards or do not match the slices.
 
     Examples
     --------
@@ -110,54 +115,16 @@ def spike_slice_stack(
     return ds
 
 
-def slices_of(ds: xr.Dataset) -> list[xr.Dataset]:
-    """Give the slices of a stack, each a Dataset as of :func:`labtree.spike_data`.
-
-    Attributes that are the same in all slices belong to the stack and stay with it.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> part = labtree.spike_data([[1.0], [2.0, 3.0]], length=5)
-    >>> stack = labtree.spike_slice_stack([part, part], [(10, 15), (30, 35)])
-    >>> labtree.slices_of(stack)[1].equals(part)
-    True
-    """
-    n_slices, n_units = ds["row_size"].shape
-    own = ds.drop_vars(
-        [name for name, coord in ds.coords.items() if coord.dims[:1] == ("unit",)]
-    )
-    attributes = records(own, ("slice", "unit"))
-    spikes = ragged.split_rows(ds["spike_times"].values, ds["row_size"].values.sum(axis=1))
-    metadata = ds.attrs.get("slice_metadata", [None] * n_slices)
-    lengths = _lengths(ds)
-    raw: list[Any] = [None] * n_slices
-    if "raw_data" in ds:
-        parts = ragged.split_rows(np.arange(ds.sizes["raw_sample"]), ds["raw_row_size"].values)
-        data, time = ds["raw_data"].values, ds["raw_time"].values
-        raw = [(data[..., part], time[part]) for part in parts]
-    return [
-        spike_data.assemble(
-            spikes[at],
-            ds["row_size"].values[at],
-            length=lengths[at],
-            start_time=ds.attrs["start_time"],
-            neuron_attributes=attributes[at * n_units : (at + 1) * n_units],
-            metadata=metadata[at],
-            raw=raw[at],
-        )
-        for at in range(n_slices)
-    ]
 
 
 def validate(ds: xr.Dataset) -> None:
     """Raise DataError unless this is a whole and consistent stack of spike slices."""
-    spike_data.require_variables(
+    require_variables(
         ds,
         KIND,
         {"spike_times": ("spike",), "row_size": ("slice", "unit")},
     )
-    spike_data.require_ragged(ds)
+    require_ragged(ds)
     if "start_time" not in ds.attrs:
         raise DataError(f"a {KIND} needs the attribute 'start_time' in ms")
     if "length" not in ds.attrs and "length" not in ds.variables:
@@ -167,18 +134,18 @@ def validate(ds: xr.Dataset) -> None:
     n_slices = ds.sizes["slice"]
     if n_slices == 0:
         raise DataError(f"a {KIND} needs at least one slice")
-    check_slice_times(ds, n_slices)
+    check_slice_times(ds, n_slices, equal=False)
     n_metadata = len(ds.attrs.get("slice_metadata", range(n_slices)))
     if n_metadata != n_slices:
         raise DataError(
             f"slice_metadata has {n_metadata} items for {n_slices} slices. Instead of "
-            "ds.isel(slice=...) write labtree.select_slices(ds, ...)"
+            "ds.isel(slice=...) write labtree.spikes.select_slices(ds, ...)"
         )
     spike_times, row_size = ds["spike_times"].values, ds["row_size"].values
     spike_data.check_trains(spike_times, row_size)
     start_time = ds.attrs["start_time"]
     parts = ragged.split_rows(spike_times, row_size.sum(axis=1))
-    rows = zip(parts, row_size, _lengths(ds), strict=True)
+    rows = zip(parts, row_size, slice_lengths(ds), strict=True)
     for at, (part, counts, length) in enumerate(rows):
         try:
             spike_data.check_bounds(part, counts, start_time, length)
@@ -187,11 +154,11 @@ def validate(ds: xr.Dataset) -> None:
 
 
 def summary(ds: xr.Dataset) -> dict[str, Any]:
-    """Give the numbers of slices and units, and their length in ms, under SpikeLab's names.
+    """Return the numbers of slices and units, and their length in ms, under SpikeLab's names.
 
     The length is a pair of the shortest and the longest where slices differ.
     """
-    lengths = _lengths(ds)
+    lengths = slice_lengths(ds)
     length: float | list[float] | None = None
     if lengths:
         low, high = float(min(lengths)), float(max(lengths))
@@ -203,7 +170,8 @@ def summary(ds: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _lengths(ds: xr.Dataset) -> list[float]:
+def slice_lengths(ds: xr.Dataset) -> list[float]:
+    """Return the length of each slice in ms."""
     if "length" in ds.variables:
         return list(ds["length"].values.tolist())
     return [ds.attrs["length"]] * ds.sizes["slice"]

@@ -114,7 +114,7 @@ def exact_variable(
 
 
 def unit_attributes(ds: xr.Dataset) -> list[dict[str, Any]]:
-    """Give the attributes of each unit, as they were given.
+    """Return the attributes of each unit, as they were given.
 
     Parameters
     ----------
@@ -135,14 +135,14 @@ def unit_attributes(ds: xr.Dataset) -> list[dict[str, Any]]:
     ... )
     >>> ds.channel.dtype, ds.channel_missing.values
     (dtype('int64'), array([False,  True]))
-    >>> labtree.unit_attributes(ds)
+    >>> labtree.spikes.unit_attributes(ds)
     [{'channel': 3}, {'quality': 'good'}]
     """
     return records(ds, ("unit",))
 
 
 def records(ds: xr.Dataset, dims: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Give the attributes along some dimensions, one dict for each place in C order."""
+    """Return the attributes along some dimensions, one dict for each place in C order."""
     columns = {
         name: coord.variable
         for name, coord in ds.coords.items()
@@ -218,7 +218,7 @@ def masked_column(values: Array, missing: NDArray[np.bool_]) -> Column:
 
 
 def alike(first: Any, second: Any) -> bool:
-    """Whether two values are the same in type and content; NaN is like NaN."""
+    """Say whether two values are the same in type and content; NaN is like NaN."""
     if not (isinstance(second, type(first)) and isinstance(first, type(second))):
         return False
     if isinstance(first, np.ndarray):

@@ -1,7 +1,6 @@
-"""Verbs on ragged spike trains, none of which loops over spikes.
+"""Select units, slices or time, and with them their spikes; put recordings together.
 
-They take and return the Datasets of :func:`labtree.spike_data`. Units are selected in
-:mod:`labtree.objects.selection`.
+``ds.isel(unit=...)`` alone selects rows and leaves the spikes behind.
 """
 
 import math
@@ -13,30 +12,34 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.objects import rate_data, spike_data
-from labtree.objects.unit_attributes import alike, unit_attributes
+from labtree.objects import rate_data, spike_data, spike_slice_stack
+from labtree.objects.unit_attributes import alike, records, unit_attributes
+from labtree.spikes.trains import require_kind, spike_trains
 from labtree.storage import ragged
 
 __all__ = [
-    "binned_spike_counts",
     "concatenate_time",
     "concatenate_units",
+    "select_slices",
     "select_time",
-    "spike_counts",
-    "trains",
-    "unit_train",
+    "select_units",
+    "slices_of",
 ]
 
 
-def unit_train(ds: xr.Dataset, unit: int) -> NDArray[Any]:
-    """Give the spike times of one unit, read alone.
+def select_units(ds: xr.Dataset, units: Any) -> xr.Dataset:
+    """Select units, and with them their spikes.
 
     Parameters
     ----------
     ds : Dataset
-        With ``spike_times(spike)`` and ``row_size(unit)``.
-    unit : int
-        Position of the unit; negative counts from the end.
+        Of any kind with units; of a pairwise kind both dimensions are selected.
+    units : int, slice, array-like of int or bool
+        Positions in the order wanted, or a mask such as ``ds.channel == 3``.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
@@ -46,40 +49,69 @@ def unit_train(ds: xr.Dataset, unit: int) -> NDArray[Any]:
     Examples
     --------
     >>> import labtree
-    >>> ds = labtree.spike_data([[1.0], [2.0, 3.0]])
-    >>> labtree.unit_train(ds, 1)
-    array([2., 3.])
+    >>> ds = labtree.spike_data(
+    ...     [[1.0], [2.0, 3.0], [4.0]], neuron_attributes={"channel": [3, 4, 3]}
+    ... )
+    >>> labtree.spikes.spike_trains(labtree.spikes.select_units(ds, ds.channel == 3))
+    [array([1.]), array([4.])]
     """
-    n_units = ds.sizes["unit"]
-    if not -n_units <= unit < n_units:
-        raise DataError(f"there is no unit {unit}: the Dataset holds {n_units} units, from 0")
-    _only(ds, "unit_train", spike_data.KIND)
-    rows = ragged.positions_of_rows(ds["row_size"].values, [unit])
-    return np.asarray(ds["spike_times"].isel(spike=rows).values)
+    dims = [dim for dim in ("unit", "unit_i", "unit_j") if dim in ds.sizes]
+    if not dims:
+        raise DataError(
+            f"nothing to select from: dimensions {tuple(ds.sizes)}, expected 'unit'"
+        )
+    positions = _positions(units, ds.sizes[dims[0]], "unit")
+    return ragged.isel(ds, dict.fromkeys(dims, positions))
 
 
-def trains(ds: xr.Dataset) -> list[NDArray[Any]]:
-    """Give the spike times of all units, one array for each, as views.
+def select_slices(ds: xr.Dataset, slices: Any) -> xr.Dataset:
+    """Select slices of a stack, and with them their spikes.
+
+    Parameters
+    ----------
+    ds : Dataset
+        A stack of any kind.
+    slices : int, slice, array-like of int or bool
+        Positions in the order wanted, or a mask such as ``ds.slice_start > 1000``.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        A ValueError, if there is no such slice.
 
     Examples
     --------
     >>> import labtree
-    >>> labtree.trains(labtree.spike_data([[1.0], [2.0, 3.0]]))
-    [array([1.]), array([2., 3.])]
+    >>> parts = [labtree.spike_data([[time]], length=5) for time in (1.0, 2.0, 3.0)]
+    >>> stack = labtree.spike_slice_stack(parts, [(0, 5), (10, 15), (20, 25)])
+    >>> labtree.spikes.select_slices(stack, [2, 0]).spike_times.values
+    array([3., 1.])
     """
-    _only(ds, "trains", spike_data.KIND)
-    return ragged.split_rows(ds["spike_times"].values, ds["row_size"].values)
+    if "slice" not in ds.sizes:
+        raise DataError(
+            f"nothing to select from: dimensions {tuple(ds.sizes)}, expected 'slice'"
+        )
+    positions = _positions(slices, ds.sizes["slice"], "slice")
+    part = ragged.isel(ds, {"slice": positions})
+    metadata = ds.attrs.get("slice_metadata")
+    if metadata is None:
+        return part
+    return part.assign_attrs(slice_metadata=[metadata[at] for at in positions])
 
 
-def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
+def select_time(ds: xr.Dataset, start_ms: float, stop_ms: float) -> xr.Dataset:
     """Cut out a stretch of time; times stay on the clock of the recording.
 
     Parameters
     ----------
     ds : Dataset
         From :func:`labtree.spike_data` or :func:`labtree.rate_data`.
-    start, stop : float
-        In ms. `start` is inside, `stop` is not, so that stretches that follow each other
+    start_ms, stop_ms : float
+        In ms. `start_ms` is inside, `stop_ms` is not, so that stretches that follow each other
         share no spike; but a spike at the very end of a recording belongs to the stretch
         that reaches it.
 
@@ -97,14 +129,15 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
     --------
     >>> import labtree
     >>> ds = labtree.spike_data([[1.0, 5.0], [2.0]], length=10)
-    >>> part = labtree.select_time(ds, 2, 6)
-    >>> labtree.trains(part), part.start_time, part.length
+    >>> part = labtree.spikes.select_time(ds, 2, 6)
+    >>> labtree.spikes.spike_trains(part), part.start_time, part.length
     ([array([5.]), array([2.])], 2.0, 4.0)
     """
-    _only(ds, "select_time", spike_data.KIND, rate_data.KIND)
+    require_kind(ds, "select_time", spike_data.KIND, rate_data.KIND)
+    start, stop = start_ms, stop_ms
     if not start <= stop:
         raise DataError(
-            f"stop must not come before start, found start {start} ms, stop {stop} ms"
+            f"stop_ms must not come before start_ms, found start_ms {start}, stop_ms {stop}"
         )
     if "rate" in ds:
         return ds.isel(time=_inside(ds["time"].values, start, stop, math.inf))
@@ -130,77 +163,16 @@ def select_time(ds: xr.Dataset, start: float, stop: float) -> xr.Dataset:
     )
 
 
-def spike_counts(ds: xr.Dataset) -> xr.DataArray:
-    """Count the spikes of each unit.
-
-    Returns
-    -------
-    DataArray of shape (unit,)
-        With the attributes of the units as coordinates.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> labtree.spike_counts(labtree.spike_data([[1.0], [2.0, 3.0]])).values
-    array([1, 2])
-    """
-    _only(ds, "spike_counts", spike_data.KIND)
-    return ds["row_size"].drop_attrs().rename("spike_count")
-
-
-def binned_spike_counts(ds: xr.Dataset, edges: Any) -> xr.DataArray:
-    """Count the spikes of each unit in bins of time.
-
-    Parameters
-    ----------
-    ds : Dataset
-        From :func:`labtree.spike_data`.
-    edges : array-like of shape (n_bins + 1,)
-        Rising, in ms. A bin holds its left edge and not its right one; only the last bin
-        holds both, as in :func:`numpy.histogram`.
-
-    Returns
-    -------
-    DataArray of shape (unit, time)
-        ``time`` is the left edge of each bin.
-
-    Raises
-    ------
-    DataError
-        A ValueError, if the edges do not rise.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> ds = labtree.spike_data([[1.0, 2.0], [3.0]])
-    >>> labtree.binned_spike_counts(ds, [0, 2, 3]).values
-    array([[1, 1],
-           [0, 1]])
-    """
-    _only(ds, "binned_spike_counts", spike_data.KIND)
-    bounds = np.asarray(edges)
-    if bounds.ndim != 1 or bounds.size < 2 or not (bounds[1:] > bounds[:-1]).all():
-        raise DataError("edges must be at least two rising times in ms")
-    times, n_bins, n_units = ds["spike_times"].values, bounds.size - 1, ds.sizes["unit"]
-    bins = np.searchsorted(bounds, times, side="right") - 1
-    bins[times == bounds[-1]] = n_bins - 1
-    inside = (bins >= 0) & (bins < n_bins)
-    cells = ragged.row_of_sample(ds["row_size"].values)[inside] * n_bins + bins[inside]
-    counts = np.bincount(cells, minlength=n_units * n_bins).reshape(n_units, n_bins)
-    coords = dict(ds["row_size"].coords) | {"time": ("time", bounds[:-1], {"units": "ms"})}
-    return xr.DataArray(counts, coords, ("unit", "time"), name="spike_count")
-
-
-def concatenate_time(datasets: Sequence[xr.Dataset], *, gap: float = 0.0) -> xr.Dataset:
+def concatenate_time(datasets: Sequence[xr.Dataset], *, gap_ms: float = 0.0) -> xr.Dataset:
     """Put recordings of the same units one after the other.
 
     Parameters
     ----------
     datasets : sequence of Dataset
         From :func:`labtree.spike_data`. The first keeps its clock; each next one starts
-        `gap` ms after the end of the one before.
-    gap : float
-        In ms.
+        `gap_ms` after the end of the one before.
+    gap_ms : float
+        Time between the end of one and the start of the next.
 
     Returns
     -------
@@ -219,8 +191,8 @@ def concatenate_time(datasets: Sequence[xr.Dataset], *, gap: float = 0.0) -> xr.
     >>> import labtree
     >>> first = labtree.spike_data([[1.0], []], length=10)
     >>> second = labtree.spike_data([[2.0], [3.0]], length=5)
-    >>> both = labtree.concatenate_time([first, second])
-    >>> labtree.trains(both), both.length
+    >>> both = labtree.spikes.concatenate_time([first, second])
+    >>> labtree.spikes.spike_trains(both), both.length
     ([array([ 1., 12.]), array([13.])], 15.0)
     """
     parts = _parts(datasets, "concatenate_time")
@@ -238,11 +210,11 @@ def concatenate_time(datasets: Sequence[xr.Dataset], *, gap: float = 0.0) -> xr.
     end = parts[0].attrs["start_time"]
     pieces, raw = [], []
     for at, part in enumerate(parts):
-        shift = _whole(end + gap * (at > 0) - part.attrs["start_time"])
+        shift = spike_data.whole_number(end + gap_ms * (at > 0) - part.attrs["start_time"])
         pieces.append((_shifted(part["spike_times"].values, shift), part["row_size"].values))
         if "raw_data" in part:
             raw.append((part["raw_data"].values, _shifted(part["raw_time"].values, shift)))
-        end = end + gap * (at > 0) + part.attrs["length"]
+        end = end + gap_ms * (at > 0) + part.attrs["length"]
     if raw and len(raw) != len(parts):
         raise DataError("raw_data must be in all parts or in none: drop_vars('raw_data') first")
     if len({data.shape[:-1] for data, _ in raw}) > 1:
@@ -293,7 +265,7 @@ def concatenate_units(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     >>> import labtree
     >>> first = labtree.spike_data([[1.0]], length=10)
     >>> second = labtree.spike_data([[2.0], [3.0]], length=10)
-    >>> labtree.trains(labtree.concatenate_units([first, second]))
+    >>> labtree.spikes.spike_trains(labtree.spikes.concatenate_units([first, second]))
     [array([1.]), array([2.]), array([3.])]
     """
     parts = _parts(datasets, "concatenate_units")
@@ -302,7 +274,7 @@ def concatenate_units(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
             if part.attrs[name] != parts[0].attrs[name]:
                 raise DataError(
                     f"part 0 has {name} {parts[0].attrs[name]} ms, part {at} has "
-                    f"{part.attrs[name]} ms: cut both with labtree.select_time(ds, start, stop)"
+                    f"{part.attrs[name]} ms: cut both with labtree.spikes.select_time(...)"
                 )
     raw = [
         (part["raw_data"].values, part["raw_time"].values)
@@ -312,7 +284,7 @@ def concatenate_units(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     if any(not alike(one, raw[0]) for one in raw):
         raise DataError("the parts have different raw_data: drop_vars('raw_data') first")
     joined = spike_data.assemble(
-        *spike_data.flat_trains([train for part in parts for train in trains(part)]),
+        *spike_data.flat_trains([train for part in parts for train in spike_trains(part)]),
         length=parts[0].attrs["length"],
         start_time=parts[0].attrs["start_time"],
         neuron_attributes=[record for part in parts for record in unit_attributes(part)],
@@ -323,13 +295,71 @@ def concatenate_units(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     return joined
 
 
-def _inside(times: NDArray[Any], start: float, stop: float, last: Any) -> NDArray[np.bool_]:
+def slices_of(ds: xr.Dataset) -> list[xr.Dataset]:
+    """Return the slices of a stack, each a Dataset as of :func:`labtree.spike_data`.
+
+    Attributes that are the same in all slices belong to the stack and stay with it.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> part = labtree.spike_data([[1.0], [2.0, 3.0]], length=5)
+    >>> stack = labtree.spike_slice_stack([part, part], [(10, 15), (30, 35)])
+    >>> labtree.spikes.slices_of(stack)[1].equals(part)
+    True
+    """
+    n_slices, n_units = ds["row_size"].shape
+    own = ds.drop_vars(
+        [name for name, coord in ds.coords.items() if coord.dims[:1] == ("unit",)]
+    )
+    attributes = records(own, ("slice", "unit"))
+    spikes = ragged.split_rows(ds["spike_times"].values, ds["row_size"].values.sum(axis=1))
+    metadata = ds.attrs.get("slice_metadata", [None] * n_slices)
+    lengths = spike_slice_stack.slice_lengths(ds)
+    raw: list[Any] = [None] * n_slices
+    if "raw_data" in ds:
+        parts = ragged.split_rows(np.arange(ds.sizes["raw_sample"]), ds["raw_row_size"].values)
+        data, time = ds["raw_data"].values, ds["raw_time"].values
+        raw = [(data[..., part], time[part]) for part in parts]
+    return [
+        spike_data.assemble(
+            spikes[at],
+            ds["row_size"].values[at],
+            length=lengths[at],
+            start_time=ds.attrs["start_time"],
+            neuron_attributes=attributes[at * n_units : (at + 1) * n_units],
+            metadata=metadata[at],
+            raw=raw[at],
+        )
+        for at in range(n_slices)
+    ]
+
+
+def _positions(chosen: Any, size: int, what: str) -> NDArray[Any]:
+    if isinstance(chosen, slice):
+        return np.arange(size)[chosen]
+    given = np.atleast_1d(np.asarray(chosen))
+    if given.dtype == bool:
+        if given.shape != (size,):
+            raise DataError(
+                f"a mask needs one value for each of {size} {what}s, found {given.size}"
+            )
+        return np.flatnonzero(given)
+    if given.size == 0:
+        given = given.astype(np.int64)
+    if given.dtype.kind not in "iu" or given.ndim != 1:
+        raise DataError(f"{what}s must be positions or a mask, found {chosen!r}")
+    outside = given[(given < -size) | (given >= size)]
+    if outside.size:
+        raise DataError(
+            f"there is no {what} {outside[0]}: the Dataset holds {size} {what}s, from 0"
+        )
+    return given
+
+
+def _inside(times: NDArray[Any], start_ms: float, stop_ms: float, last: Any) -> NDArray[np.bool_]:
     before = times <= stop if stop >= last else times < stop
     return np.asarray((times >= start) & before)
-
-
-def _whole(value: float) -> float:
-    return int(value) if float(value).is_integer() else value
 
 
 def _shifted(times: NDArray[Any], shift: float) -> NDArray[Any]:
@@ -345,7 +375,7 @@ def _parts(datasets: Sequence[xr.Dataset], verb: str) -> list[xr.Dataset]:
     if not parts:
         raise DataError(f"{verb} needs at least one Dataset")
     for part in parts:
-        _only(part, verb, spike_data.KIND)
+        require_kind(part, verb, spike_data.KIND)
         spike_data.validate(part)
     return parts
 
@@ -353,9 +383,3 @@ def _parts(datasets: Sequence[xr.Dataset], verb: str) -> list[xr.Dataset]:
 def _metadata(parts: Sequence[xr.Dataset]) -> dict[str, Any]:
     found: list[dict[str, Any]] = [part.attrs.get("metadata", {}) for part in parts]
     return found[0] if all(alike(one, found[0]) for one in found) else {"parts": found}
-
-
-def _only(ds: xr.Dataset, verb: str, *kinds: str) -> None:
-    kind = ds.attrs.get("labtree_kind")
-    if kind not in kinds:
-        raise DataError(f"{verb} takes a Dataset of kind {' or '.join(kinds)}, found {kind!r}")

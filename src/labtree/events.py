@@ -1,0 +1,258 @@
+"""Events, given as times or as a trial table, for windows around them.
+
+Spikes and recordings cut their windows around what :func:`events_from` returns, and note
+with :func:`drop_log_text` which events have none.
+"""
+
+from collections.abc import Collection
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from labtree.errors import DataError, UnknownNameError, unknown_name
+from labtree.storage.missing import column_variables
+
+__all__ = ["Events", "drop_log_text", "events_from"]
+
+Floats = NDArray[np.float64]
+_UNITS = {"s": 1.0, "ms": 1000.0}
+
+
+class Events(NamedTuple):
+    """When events were, until when, what is known of each, and what to call it.
+
+    Parameters
+    ----------
+    times
+        (n,) in the unit that was asked for; not finite where an event has no time.
+    until
+        (n,) in the same unit, where each trial ends; None where all are equally long.
+    coords
+        Coordinates along the dimension of the events: the columns and the index of the
+        table.
+    labels
+        The table's index, or the positions of the times.
+    """
+
+    times: Floats
+    until: Floats | None
+    coords: dict[str, xr.Variable]
+    labels: list[Any]
+
+    def chosen(self, positions: Any) -> dict[str, xr.Variable]:
+        """Return the coordinates of some events."""
+        return {name: variable[positions] for name, variable in self.coords.items()}
+
+
+def events_from(
+    events: Any,
+    *,
+    on: str | None = None,
+    edge: Literal["start", "end"] | None = None,
+    clock: str | None = None,
+    until: Any = None,
+    unit: Literal["s", "ms"],
+    taken: Collection[str] = (),
+    dim: str = "event",
+    name: str = "events",
+) -> Events:
+    """Return events from times or from a trial table.
+
+    Parameters
+    ----------
+    events : array-like of shape (event,), or DataFrame
+        Times in `unit`, or a table with one row for each event.
+    on : str, optional
+        What of a table says when: a column of seconds, or a state of ``df.msw``.
+    edge : {"start", "end"}, optional
+        Which end of the state; by default its start.
+    clock : str, optional
+        The clock of the state's times, see ``df.msw.state_time``; by default "session".
+    until : str, or array-like of shape (event,), optional
+        Where each trial ends: a column of seconds or a state of the table (its start),
+        or times in `unit`.
+    unit : {"s", "ms"}
+        Of the times that are returned.
+    taken : collection of str
+        Names that no column may have, because the result has them.
+    dim : str
+        The dimension of the coordinates.
+    name : str
+        What the caller calls its events, for errors.
+
+    Raises
+    ------
+    DataError
+        A ValueError, if there is no event with a time, a table comes without `on`, or a
+        column has a name that is taken.
+    UnknownNameError
+        A KeyError, if the table has no such column or state.
+    """
+    if not isinstance(events, pd.DataFrame):
+        for option, value in (("on", on), ("edge", edge), ("clock", clock)):
+            if value is not None:
+                raise DataError(
+                    f"{option}= says what to take of a trial table, but {name} is "
+                    f"{type(events).__name__}; give a DataFrame, or leave {option}= out"
+                )
+        times = _times(events, name)
+        ends = None if until is None else _until_times(until, times.size, name)
+        return Events(_not_empty(times, name), ends, {}, list(range(times.size)))
+    if on is None:
+        raise DataError(
+            f"{name} is a table: write on=..., the column of seconds or the state that says "
+            f"when; it has {_known(events)}"
+        )
+    own = {"edge": edge or "start", "clock": clock or "session"}
+    times = _seconds(events, on, own, name, edge is not None or clock is not None)
+    scale = _UNITS[unit]
+    ends = None
+    if until is not None:
+        if isinstance(until, str):
+            ends = _seconds(events, until, own | {"edge": "start"}, "until", False) * scale
+        else:
+            ends = _until_times(until, times.size, name)
+    labels = events.index.tolist()
+    return Events(
+        _not_empty(times * scale, name, f" in {on!r}"),
+        ends,
+        _coordinates(events, {*taken}, dim),
+        labels,
+    )
+
+
+def drop_log_text(labels: list[Any], times: Floats, reasons: list[str]) -> str:
+    """Return a drop log as the text that ``labtree.drop_log`` reads.
+
+    Parameters
+    ----------
+    labels
+        What to call each event that was left out.
+    times
+        When each was.
+    reasons
+        Why.
+    """
+    frame = pd.DataFrame(
+        {
+            "event": pd.Series([_plain(label) for label in labels], dtype=object),
+            "event_time": np.asarray(times, float),
+            "reason": pd.Series(reasons, dtype=object),
+        }
+    )
+    return str(frame.to_json(orient="split", index=False, double_precision=15))
+
+
+def _plain(label: Any) -> Any:
+    return label if isinstance(label, int | float | str) else str(label)
+
+
+def _times(events: Any, name: str) -> Floats:
+    values = events.to_numpy() if hasattr(events, "to_numpy") else events
+    array = np.asanyarray(values)
+    if isinstance(events, pd.Series):
+        return _numbers(events, name)
+    if isinstance(array, np.ma.MaskedArray):
+        array = array.astype(float).filled(np.nan)
+    if array.ndim != 1:
+        raise DataError(f"{name} must be one-dimensional, found shape {array.shape}")
+    if array.size and array.dtype.kind not in "iuf":
+        raise DataError(f"{name} must be numbers, found dtype {array.dtype}")
+    return array.astype(np.float64)
+
+
+def _until_times(until: Any, size: int, name: str) -> Floats:
+    times = _times(until, "until")
+    if times.size != size:
+        raise DataError(f"until has {times.size} times for {size} {name}")
+    return times
+
+
+def _not_empty(times: Floats, name: str, where: str = "") -> Floats:
+    if not np.isfinite(times).any():
+        raise DataError(f"none of {times.size} {name}{where} is a finite time")
+    return times
+
+
+def _states(table: pd.DataFrame) -> list[str]:
+    """Return the names of the states that a trial table carries."""
+    try:
+        return [str(state) for state in dict.fromkeys(table.msw.states()["state"])]
+    except (AttributeError, LookupError, ValueError, TypeError):
+        return []
+
+
+def _known(table: pd.DataFrame) -> str:
+    states = _states(table)
+    columns = f"the columns {', '.join(map(str, table.columns))}"
+    return f"{columns}, and the states {', '.join(states)}" if states else columns
+
+
+def _seconds(
+    table: pd.DataFrame, on: str, own: dict[str, str], name: str, is_state: bool
+) -> Floats:
+    """Return a column of seconds, or the times of a state."""
+    if on in table.columns and not is_state:
+        column = table[on]
+        if isinstance(column, pd.DataFrame):
+            raise DataError(f"the table has several columns {on!r}; rename one")
+        return _numbers(column, on)
+    states = _states(table)
+    if on in states:
+        return np.asarray(table.msw.state_time(on, **own), np.float64)
+    if on in table.columns:
+        raise DataError(
+            f"edge= and clock= are for states, but {on!r} is a column; the states are "
+            f"{', '.join(states) or 'none'}"
+        )
+    raise unknown_name(
+        "column or state", on, [*map(str, table.columns), *states], UnknownNameError
+    )
+
+
+def _numbers(column: pd.Series, name: str) -> Floats:
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        return column.dt.total_seconds().to_numpy(np.float64)
+    if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(
+        column.dtype
+    ):
+        raise DataError(f"{name!r} must hold times as numbers, found dtype {column.dtype}")
+    return column.to_numpy(np.float64, na_value=np.nan)
+
+
+def _coordinates(table: pd.DataFrame, taken: set[str], dim: str) -> dict[str, xr.Variable]:
+    """Return the columns and the index of a table as coordinates along the events."""
+    columns: list[tuple[str, pd.Series]] = []
+    index = table.index
+    for level in range(index.nlevels):
+        label = index.names[level]
+        values = index.get_level_values(level).to_series(index=range(len(index)))
+        columns.append((("index" if label is None else str(label)), values))
+    names = [name for name, _ in columns]
+    for place, label in enumerate(table.columns):
+        column = table.iloc[:, place]
+        name = str(label)
+        if name in names[: index.nlevels] and _alike(column, columns[names.index(name)][1]):
+            continue  # a column that is the index as well
+        names.append(name)
+        columns.append((name, column))
+    coords: dict[str, xr.Variable] = {}
+    for name, column in columns:
+        made = column_variables(name, column, dim)
+        for variable in made:
+            if variable in taken or variable in coords or variable == dim:
+                raise DataError(
+                    f"the table's column {name!r} cannot become a coordinate: the name "
+                    f"{variable!r} is taken; write table.rename(columns={{{name!r}: ...}})"
+                )
+        coords |= made
+    return coords
+
+
+def _alike(first: pd.Series, second: pd.Series) -> bool:
+    return bool(
+        first.reset_index(drop=True).rename(None).equals(second.reset_index(drop=True).rename(None))
+    )
