@@ -40,28 +40,16 @@ from labtree.errors import (
 )
 
 if TYPE_CHECKING:
-    from labtree import mea, msw, recording
+    from labtree import mea, msw, recording, spikes
     from labtree.interop.neo import from_neo, to_neo
     from labtree.interop.nwb import export_nwb
     from labtree.interop.pynapple import from_pynapple, to_pynapple
     from labtree.interop.spikelab import export_spikelab, from_spikelab, import_spikelab
-    from labtree.objects.pairwise import matrix_values, pairwise_matrix, pairwise_stack
+    from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
     from labtree.objects.rate_data import rate_data
     from labtree.objects.rate_slice_stack import rate_slice_stack
-    from labtree.objects.selection import select_slices, select_units
     from labtree.objects.spike_data import spike_data
-    from labtree.objects.spike_events import peri_event_spikes
-    from labtree.objects.spike_slice_stack import slices_of, spike_slice_stack
-    from labtree.objects.spike_trains import (
-        binned_spike_counts,
-        concatenate_time,
-        concatenate_units,
-        select_time,
-        spike_counts,
-        trains,
-        unit_train,
-    )
-    from labtree.objects.unit_attributes import unit_attributes
+    from labtree.objects.spike_slice_stack import spike_slice_stack
     from labtree.opening import open as open
     from labtree.opening import open_session
     from labtree.pipeline.checkpoints import load_session
@@ -90,9 +78,6 @@ _HOMES: dict[str, str] = {
     "active_workspace": "labtree.workspace.active",
     "aligned_windows": "labtree.recording.aligned",
     "batches": "labtree.recording.batches",
-    "binned_spike_counts": "labtree.objects.spike_trains",
-    "concatenate_time": "labtree.objects.spike_trains",
-    "concatenate_units": "labtree.objects.spike_trains",
     "create_session": "labtree.pipeline.sessions",
     "create_workspace": "labtree.workspace.verbs",
     "export_nwb": "labtree.interop.nwb",
@@ -109,7 +94,6 @@ _HOMES: dict[str, str] = {
     "load_item": "labtree.workspace.files",
     "load_session": "labtree.pipeline.checkpoints",
     "load_workspace": "labtree.workspace.files",
-    "matrix_values": "labtree.objects.pairwise",
     "mea": "labtree.mea",
     "msw": "labtree.msw",
     "open": "labtree.opening",
@@ -117,25 +101,17 @@ _HOMES: dict[str, str] = {
     "open_workspace": "labtree.workspace.files",
     "pairwise_matrix": "labtree.objects.pairwise",
     "pairwise_stack": "labtree.objects.pairwise",
-    "peri_event_spikes": "labtree.objects.spike_events",
     "rate_data": "labtree.objects.rate_data",
     "rate_slice_stack": "labtree.objects.rate_slice_stack",
     "recording": "labtree.recording",
-    "select_slices": "labtree.objects.selection",
-    "select_time": "labtree.objects.spike_trains",
-    "select_units": "labtree.objects.selection",
-    "slices_of": "labtree.objects.spike_slice_stack",
-    "spike_counts": "labtree.objects.spike_trains",
     "spike_data": "labtree.objects.spike_data",
     "spike_slice_stack": "labtree.objects.spike_slice_stack",
+    "spikes": "labtree.spikes",
     "split_sessions_by_stream": "labtree.recording.session",
     "step": "labtree.pipeline.steps",
     "target_windows": "labtree.recording.targets",
     "to_neo": "labtree.interop.neo",
     "to_pynapple": "labtree.interop.pynapple",
-    "trains": "labtree.objects.spike_trains",
-    "unit_attributes": "labtree.objects.unit_attributes",
-    "unit_train": "labtree.objects.spike_trains",
     "use_workspace": "labtree.workspace.active",
 }
 
@@ -175,9 +151,6 @@ __all__ = [
     "active_workspace",
     "aligned_windows",
     "batches",
-    "binned_spike_counts",
-    "concatenate_time",
-    "concatenate_units",
     "create_session",
     "create_workspace",
     "export_nwb",
@@ -194,32 +167,23 @@ __all__ = [
     "load_item",
     "load_session",
     "load_workspace",
-    "matrix_values",
     "mea",
     "msw",
     "open_session",
     "open_workspace",
     "pairwise_matrix",
     "pairwise_stack",
-    "peri_event_spikes",
     "rate_data",
     "rate_slice_stack",
     "recording",
-    "select_slices",
-    "select_time",
-    "select_units",
-    "slices_of",
-    "spike_counts",
     "spike_data",
     "spike_slice_stack",
+    "spikes",
     "split_sessions_by_stream",
     "step",
     "target_windows",
     "to_neo",
     "to_pynapple",
-    "trains",
-    "unit_attributes",
-    "unit_train",
     "use_workspace",
 ]
 

@@ -13,7 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, UnknownNameError, unknown_name
-from labtree.storage.missing import column_variables
+from labtree.objects.unit_attributes import ABSENT, MASK, exact_variable, masked_column
+from labtree.objects.unit_attributes import column as gather_column
 
 __all__ = ["Events", "drop_log_text", "events_from"]
 
@@ -252,7 +253,46 @@ def _coordinates(table: pd.DataFrame, taken: set[str], dim: str) -> dict[str, xr
     return coords
 
 
+def column_variables(name: str, column: pd.Series, dim: str) -> dict[str, xr.Variable]:
+    """Return a column as a coordinate, and which of its values are missing.
+
+    Numbers, bools, dates and times keep their dtype; categories become their labels,
+    with the attributes ``categories`` and ``ordered``. Where values are missing, a filler
+    stands in their place, and ``<name>_missing``, named in ``ancillary_variables``, says
+    where. NaN among plain floats is a value.
+    """
+    attrs: dict[str, Any] = {}
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        attrs = {"categories": dtype.categories.tolist(), "ordered": bool(dtype.ordered)}
+        column = column.astype(dtype.categories.dtype if not column.hasnans else object)
+    elif isinstance(dtype, pd.DatetimeTZDtype):
+        attrs = {"time_zone": str(dtype.tz)}
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    if isinstance(column.dtype, np.dtype) and column.dtype != object:
+        return {name: xr.Variable(dim, column.to_numpy(), attrs)}
+    missing = column.isna().to_numpy(bool)
+    if isinstance(column.dtype, pd.api.extensions.ExtensionDtype) and hasattr(
+        column.dtype, "numpy_dtype"
+    ):
+        plain = column.dtype.numpy_dtype
+        made = masked_column(column.to_numpy(plain, na_value=np.zeros((), plain)[()]), missing)
+    else:
+        values = column.astype(object).tolist()
+        pairs = zip(values, missing.tolist(), strict=True)
+        made = gather_column([ABSENT if gone else value for value, gone in pairs])
+    if made.missing is None:
+        return {name: exact_variable((dim,), made.values, attrs)}
+    attrs[MASK] = f"{name}_missing"
+    return {
+        name: exact_variable((dim,), made.values, attrs),
+        f"{name}_missing": xr.Variable(dim, made.missing),
+    }
+
+
 def _alike(first: pd.Series, second: pd.Series) -> bool:
     return bool(
-        first.reset_index(drop=True).rename(None).equals(second.reset_index(drop=True).rename(None))
+        first.reset_index(drop=True)
+        .rename(None)
+        .equals(second.reset_index(drop=True).rename(None))
     )

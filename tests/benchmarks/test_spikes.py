@@ -95,7 +95,7 @@ def verbs(repeats, n_units, n_spikes):
         f"a stretch of time of {what}",
         *timed(
             repeats,
-            lambda: labtree.select_time(ds, 2e4, 4e4),
+            lambda: labtree.spikes.select_time(ds, 2e4, 4e4),
             lambda: [train[(train >= 2e4) & (train < 4e4)] for train in trains],
         ),
     )
@@ -103,7 +103,7 @@ def verbs(repeats, n_units, n_spikes):
         f"every second of {what}",
         *timed(
             repeats,
-            lambda: labtree.select_units(ds, units),
+            lambda: labtree.spikes.select_units(ds, units),
             lambda: [trains[unit].copy() for unit in units],
         ),
     )
@@ -111,7 +111,7 @@ def verbs(repeats, n_units, n_spikes):
         f"counts in 100 bins of {what}",
         *timed(
             repeats,
-            lambda: labtree.binned_spike_counts(ds, edges),
+            lambda: labtree.spikes.binned_counts(ds, 1000),
             lambda: np.stack([np.histogram(train, edges)[0] for train in trains]),
         ),
     )
@@ -119,7 +119,7 @@ def verbs(repeats, n_units, n_spikes):
         f"two recordings of {what}, one after the other",
         *timed(
             repeats,
-            lambda: labtree.concatenate_time([ds, ds]),
+            lambda: labtree.spikes.concatenate_time([ds, ds]),
             lambda: [np.concatenate([train, train + 1e5]) for train in trains],
         ),
     )
@@ -161,7 +161,7 @@ def test_a_train_of_many_units_reads_its_own_spikes(tmp_path):
     tree.ws.save(tmp_path / "a")
     opened = labtree.open_workspace(tmp_path / "a")
     lazy = opened["n/k"].to_dataset()
-    assert labtree.unit_train(lazy, 7).size == lazy.row_size.values[7]
+    assert labtree.spikes.unit_train(lazy, 7).size == lazy.row_size.values[7]
     assert not lazy.variables["spike_times"]._in_memory
     opened.ws.close()
 

@@ -37,7 +37,7 @@ def test_a_block_round_trips(neo, dtype):
     assert isinstance(block, neo.Block)
     assert [str(train.dimensionality) for train in block.segments[0].spiketrains] == ["ms"] * 2
     back = labtree.from_neo(block)
-    assert_same(labtree.unit_attributes(back), labtree.unit_attributes(ds))
+    assert_same(labtree.spikes.unit_attributes(back), labtree.spikes.unit_attributes(ds))
     assert back.identical(ds)
     assert back.spike_times.dtype == np.dtype(dtype)
 
@@ -46,16 +46,18 @@ def test_a_default_length_that_rounds(neo):
     random = np.random.default_rng(0)
     for start, spike in np.sort(random.random((200, 2)), axis=1):
         ds = labtree.spike_data([[spike]], start_time=start)
-        assert labtree.trains(labtree.from_neo(labtree.to_neo(ds)))[0].tolist() == [spike]
+        assert labtree.spikes.spike_trains(labtree.from_neo(labtree.to_neo(ds)))[
+            0
+        ].tolist() == [spike]
 
 
 def test_spike_trains_in_other_units(neo):
     train = neo.SpikeTrain([1.0, 2.0], units="s", t_start=0.5, t_stop=3.0, channel=7)
     for obj in (train, [train]):
         ds = labtree.from_neo(obj)
-        assert labtree.trains(ds)[0].tolist() == [1000, 2000]
+        assert labtree.spikes.spike_trains(ds)[0].tolist() == [1000, 2000]
         assert (ds.attrs["start_time"], ds.attrs["length"]) == (500, 2500)
-        assert labtree.unit_attributes(ds) == [{"channel": 7}]
+        assert labtree.spikes.unit_attributes(ds) == [{"channel": 7}]
 
 
 def test_trains_that_start_and_stop_differently(neo):

@@ -79,7 +79,7 @@ def test_spikes_rates_and_metadata_come_back(pynwb, tmp_path):
         assert (file.session_start_time - START).total_seconds() == -0.005
         assert file.subject.subject_id == "m1"
         units = file.units
-        for unit, train in enumerate(labtree.trains(SPIKES)):
+        for unit, train in enumerate(labtree.spikes.spike_trains(SPIKES)):
             assert units["spike_times"][unit] * 1000 - 5 == pytest.approx(train)
             assert units["obs_intervals"][unit].tolist() == [[0, 0.05]]
         assert units["channel"][:].tolist() == [1, 2, 3]

@@ -236,7 +236,7 @@ ATTRIBUTE_LOSSES = [
 
 
 def values_of(path):
-    back = labtree.unit_attributes(labtree.import_spikelab(path).ws.get("n", "k"))
+    back = labtree.spikes.unit_attributes(labtree.import_spikelab(path).ws.get("n", "k"))
     return [record.get("x") for record in back]
 
 
@@ -286,7 +286,9 @@ def test_attributes_may_have_the_names_of_other_kinds_variables(kind, tmp_path):
     }
     path = labtree.export_spikelab(workspace(k=make[kind]()), tmp_path / "theirs")
     back = labtree.import_spikelab(path).ws.get("n", "k")
-    assert labtree.unit_attributes(back) == [dict(sorted(each.items())) for each in attributes]
+    assert labtree.spikes.unit_attributes(back) == [
+        dict(sorted(each.items())) for each in attributes
+    ]
 
 
 DICT_CHANGES = [
@@ -455,4 +457,4 @@ def test_what_spikelab_saves_comes_in_as_its_objects_do(tmp_path):
     for key in theirs.list_keys("n"):
         assert_same(from_file.ws.get("n", key), from_object.ws.get("n", key))
         assert from_file.ws.get_info("n", key) == from_object.ws.get_info("n", key)
-    assert_same(labtree.unit_attributes(from_file.ws.get("n", "spikes")), attributes)
+    assert_same(labtree.spikes.unit_attributes(from_file.ws.get("n", "spikes")), attributes)

@@ -59,7 +59,10 @@ def test_a_file_becomes_a_workspace_that_can_be_saved(path, tmp_path):
             "created_at": files.CREATED + 1,
             "note": "ünïcode",
         }
-        assert labtree.trains(workspace.ws.get("rec", "spikes"))[0].tolist() == [1, 2]
+        assert labtree.spikes.spike_trains(workspace.ws.get("rec", "spikes"))[0].tolist() == [
+            1,
+            2,
+        ]
 
 
 @pytest.mark.parametrize("form", [str, lambda p: p, lambda p: p.with_suffix("")])
@@ -125,7 +128,7 @@ def test_an_invalid_dataset_is_not_stored():
     tree = labtree.create_workspace()
     ds = spikes.synthetic_spike_data(4)
     tree.ws.store("n", "k", ds)
-    with pytest.raises(ValueError, match=r"write labtree\.select_units"):
+    with pytest.raises(ValueError, match=r"write labtree\.spikes\.select_units"):
         tree.ws.store("n", "k", ds.isel(unit=[0]))
     assert_same(tree.ws.get("n", "k"), ds)
 
@@ -137,10 +140,15 @@ def test_units_are_selected_without_reading_the_others(tmp_path):
     tree.ws.save(tmp_path / "saved")
     opened = labtree.open_workspace(tmp_path / "saved")
     lazy = opened["n/k"].to_dataset()
-    part = labtree.select_units(lazy, [4])
+    part = labtree.spikes.select_units(lazy, [4])
     assert not lazy.variables["spike_times"]._in_memory
-    assert labtree.trains(part)[0].tolist() == labtree.unit_train(ds, 4).tolist()
-    assert labtree.unit_train(lazy, 4).tolist() == labtree.unit_train(ds, 4).tolist()
+    assert (
+        labtree.spikes.spike_trains(part)[0].tolist()
+        == labtree.spikes.unit_train(ds, 4).tolist()
+    )
+    assert (
+        labtree.spikes.unit_train(lazy, 4).tolist() == labtree.spikes.unit_train(ds, 4).tolist()
+    )
     assert not lazy.variables["spike_times"]._in_memory
     opened.ws.close()
 
@@ -177,7 +185,7 @@ def kept(obj, folder):
 def test_attributes_of_units_are_kept(values, tmp_path):
     attributes = [{"x": value} for value in values]
     back = kept(labtree.spike_data([[1.0], [2.0]], neuron_attributes=attributes), tmp_path)
-    assert_same(labtree.unit_attributes(back), attributes)
+    assert_same(labtree.spikes.unit_attributes(back), attributes)
 
 
 def test_datasets_in_dicts_are_kept(tmp_path):
@@ -190,7 +198,7 @@ def test_complex_matrices_are_kept(tmp_path):
 
 def test_masks_are_kept(tmp_path):
     masked = np.ma.masked_equal([[1, 2], [2, 1]], 2)
-    back = labtree.matrix_values(kept(labtree.pairwise_matrix(masked), tmp_path))
+    back = labtree.spikes.matrix_values(kept(labtree.pairwise_matrix(masked), tmp_path))
     assert back.mask.tolist() == masked.mask.tolist()
 
 

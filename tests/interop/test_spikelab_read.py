@@ -164,7 +164,9 @@ def test_the_kind_of_the_first_attribute_does_not_change_the_others(
     with files.spikelab_file(path) as file:
         group = files.spike_data(file, "n/k", [[1], [2]], length=5.0)
         files.attribute(group, "x", values, scalar_kind=kind)
-    assert_same([record["x"] for record in labtree.unit_attributes(only(path))], expected)
+    assert_same(
+        [record["x"] for record in labtree.spikes.unit_attributes(only(path))], expected
+    )
 
 
 def test_rates_and_slices(path):
@@ -214,10 +216,12 @@ def test_spike_slices_in_the_order_of_their_numbers(path):
             files.attribute(part, "x", [float(n)])
         files.attribute(group, "id", [7.0], scalar_kind="int")
     ds = only(path)
-    slices = labtree.slices_of(ds)
-    assert [labtree.trains(one)[0].tolist() for one in slices] == [[n / 10] for n in range(12)]
+    slices = labtree.spikes.slices_of(ds)
+    assert [labtree.spikes.spike_trains(one)[0].tolist() for one in slices] == [
+        [n / 10] for n in range(12)
+    ]
     assert [one.attrs["metadata"]["n"] for one in slices] == list(range(12))
-    assert [labtree.unit_attributes(one)[0]["x"] for one in slices] == list(range(12))
+    assert [labtree.spikes.unit_attributes(one)[0]["x"] for one in slices] == list(range(12))
     assert ds.id.values.tolist() == [7]
 
 
@@ -419,7 +423,7 @@ def test_one_bad_part_is_listed_and_the_rest_of_the_item_comes_in(path):
         files.item(file, "n/d/bad", "Unheard")
     objects, problems = read(path)
     ds = objects["n", "k"]
-    assert labtree.unit_attributes(ds) == [{"good": 1.0}, {"good": 2.0}]
+    assert labtree.spikes.unit_attributes(ds) == [{"good": 1.0}, {"good": 2.0}]
     assert ds.attrs["metadata"] == {"__metadata__": "{broken"}
     assert list(objects["n", "d"]) == ["good"]
     assert [problem.partition(":")[0] for problem in problems] == [

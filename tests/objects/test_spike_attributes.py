@@ -41,7 +41,7 @@ def with_attributes(attributes, n_units=None):
 
 @given(st.lists(st.dictionaries(names, values, max_size=4), max_size=5))
 def test_attributes_come_back_as_they_were(attributes):
-    back = labtree.unit_attributes(with_attributes(attributes))
+    back = labtree.spikes.unit_attributes(with_attributes(attributes))
     assert all(alike(one, other) for one, other in zip(back, attributes, strict=True))
 
 
@@ -51,7 +51,7 @@ def test_attributes_follow_their_units(attributes, data):
     units = data.draw(
         st.lists(st.integers(0, len(attributes) - 1), max_size=5) if attributes else st.just([])
     )
-    back = labtree.unit_attributes(labtree.select_units(ds, units))
+    back = labtree.spikes.unit_attributes(labtree.spikes.select_units(ds, units))
     assert all(alike(one, attributes[at]) for one, at in zip(back, units, strict=True))
 
 
@@ -82,7 +82,7 @@ def test_each_type_has_its_dtype(given_values, dtype):
     ds = with_attributes([{"x": value} for value in given_values])
     assert ds.x.dtype == np.dtype(dtype)
     assert "x_missing" not in ds.coords
-    back = [record["x"] for record in labtree.unit_attributes(ds)]
+    back = [record["x"] for record in labtree.spikes.unit_attributes(ds)]
     assert all(np.array_equal(a, b, equal_nan=isinstance(b, float)) for a, b in
                zip(back, given_values, strict=True))  # fmt: skip
 
@@ -104,14 +104,14 @@ def test_a_missing_value_is_marked_and_keeps_the_dtype(value, filler):
     assert ds.x.attrs["ancillary_variables"] == "x_missing"
     assert ds.x.values[1] == filler
     assert ds.x.dtype == with_attributes([{"x": value}]).x.dtype
-    assert labtree.unit_attributes(ds) == [{"x": value}, {}, {}]
+    assert labtree.spikes.unit_attributes(ds) == [{"x": value}, {}, {}]
 
 
 @pytest.mark.parametrize("value", [math.nan, np.datetime64(1, "s"), 1j])
 def test_a_missing_number_is_not_a_number(value):
     ds = with_attributes([{"x": value}, {}])
     assert np.isnat(ds.x.values[1]) if ds.x.dtype.kind == "M" else np.isnan(ds.x.values[1])
-    assert [len(record) for record in labtree.unit_attributes(ds)] == [1, 0]
+    assert [len(record) for record in labtree.spikes.unit_attributes(ds)] == [1, 0]
 
 
 def test_arrays_for_some_units():
@@ -119,7 +119,7 @@ def test_arrays_for_some_units():
     ds = with_attributes([{"template": template}, {}, {"template": template + 1}])
     assert ds.template.dims == ("unit", "template_1", "template_2")
     assert ds.template.dtype == np.int16
-    back = labtree.unit_attributes(ds)
+    back = labtree.spikes.unit_attributes(ds)
     assert_same(back[0], {"template": template})
     assert back[1] == {}
     assert_same(back[2], {"template": template + 1})
@@ -128,7 +128,7 @@ def test_arrays_for_some_units():
 def test_an_array_of_nan_is_not_a_missing_array():
     ds = with_attributes([{"x": np.full(2, np.nan)}, {"x": np.ones(2)}])
     assert "x_missing" not in ds.coords
-    assert np.isnan(labtree.unit_attributes(ds)[0]["x"]).all()
+    assert np.isnan(labtree.spikes.unit_attributes(ds)[0]["x"]).all()
 
 
 def test_columns_instead_of_one_dict_a_unit():
@@ -142,7 +142,7 @@ def test_columns_instead_of_one_dict_a_unit():
         2,
     )
     assert ds.channel.dtype == np.uint16
-    records = labtree.unit_attributes(ds)
+    records = labtree.spikes.unit_attributes(ds)
     assert records[0]["name"] == "a"
     assert records[0]["depth"] == 10.0
     assert records[0]["position"].tolist() == [1, 2]
@@ -162,7 +162,7 @@ def test_a_table_with_a_row_for_each_unit():
     ds = with_attributes(table, 2)
     assert ds.channel.dtype == np.int64
     assert ds.good.dtype == bool
-    assert labtree.unit_attributes(ds) == [
+    assert labtree.spikes.unit_attributes(ds) == [
         {"channel": 3, "depth": 10.0, "name": "a", "good": True},
         {"good": False},
     ]
@@ -191,7 +191,9 @@ def test_names_that_the_dataset_needs_itself():
     assert ds.unit_.item() == 1
     assert ds.spike_times_.attrs["labtree_name"] == "spike_times"
     assert ds.a_b.item() == 4
-    assert labtree.unit_attributes(ds) == [{"unit": 1, "spike_times": 2, "a/b": 3, "a_b": 4}]
+    assert labtree.spikes.unit_attributes(ds) == [
+        {"unit": 1, "spike_times": 2, "a/b": 3, "a_b": 4}
+    ]
 
 
 def test_attributes_given_by_a_generator():

@@ -21,7 +21,9 @@ trains_strategy = st.lists(st.lists(finite, max_size=6), max_size=6)
 def test_trains_come_back_sorted(trains):
     start = min((time for train in trains for time in train), default=0.0)
     ds = labtree.spike_data(trains, start_time=start)
-    assert [train.tolist() for train in labtree.trains(ds)] == [sorted(t) for t in trains]
+    assert [train.tolist() for train in labtree.spikes.spike_trains(ds)] == [
+        sorted(t) for t in trains
+    ]
     assert ds.row_size.values.tolist() == [len(train) for train in trains]
     assert ds.row_size.attrs["sample_dimension"] == "spike"
     labtree.objects.spike_data.validate(ds)
@@ -39,7 +41,7 @@ def test_a_default_length_always_holds_its_spikes(trains, start):
 def test_both_ends_belong_to_the_recording(length, start):
     ends = [start, start + length]
     ds = labtree.spike_data([ends], start_time=start, length=length)
-    assert labtree.trains(ds)[0].tolist() == ends
+    assert labtree.spikes.spike_trains(ds)[0].tolist() == ends
     for outside in (math.nextafter(start, -math.inf), start + length * 1.001 + 1):
         with pytest.raises(ValueError, match="unit 0 has a spike at"):
             labtree.spike_data([[outside]], start_time=start, length=length)
@@ -60,7 +62,7 @@ def test_what_is_not_finite_is_refused(sizes, data):
 def test_the_dtype_of_the_trains_is_kept(dtype):
     ds = labtree.spike_data([np.array([3, 1], dtype), np.array([], dtype)])
     assert ds.spike_times.dtype == np.dtype(dtype)
-    assert labtree.trains(ds)[0].tolist() == [1, 3]
+    assert labtree.spikes.spike_trains(ds)[0].tolist() == [1, 3]
     assert ds.attrs["length"] == 3
 
 
@@ -78,7 +80,7 @@ def test_dtypes_that_do_not_agree_must_lose_nothing():
 
 def test_large_whole_times_stay_exact():
     ds = labtree.spike_data([[2**53 + 1]])
-    assert labtree.trains(ds)[0].tolist() == [2**53 + 1]
+    assert labtree.spikes.spike_trains(ds)[0].tolist() == [2**53 + 1]
     assert ds.attrs["length"] == 2**53 + 1
     with pytest.raises(ValueError, match="after the end of the recording"):
         labtree.spike_data([[2**53 + 1]], length=2**53)
@@ -89,7 +91,7 @@ def test_no_train_and_silent_units():
     assert nothing.sizes["unit"] == nothing.sizes["spike"] == 0
     assert nothing.attrs["length"] == 0
     padded = labtree.spike_data([[1.0]], n_units=3)
-    assert [train.tolist() for train in labtree.trains(padded)] == [[1.0], [], []]
+    assert [train.tolist() for train in labtree.spikes.spike_trains(padded)] == [[1.0], [], []]
 
 
 def test_the_input_is_not_touched():
@@ -186,12 +188,12 @@ def test_wrong_trains_are_said(train, words):
 def test_validate_says_which_verb_was_wrong():
     ds = synthetic_spike_data(4)
     with pytest.raises(
-        ValueError, match=r"instead of ds.isel\(unit=...\) write labtree.select"
+        ValueError, match=r"instead of ds.isel\(unit=...\) write labtree.spikes.select"
     ):
         room.validate(ds.isel(unit=[0, 2]))
     with pytest.raises(ValueError, match="counts"):
         room.validate(ds.isel(spike=slice(3)))
-    room.validate(labtree.select_units(ds, [0, 2]))
+    room.validate(labtree.spikes.select_units(ds, [0, 2]))
 
 
 @pytest.mark.parametrize(
@@ -232,6 +234,8 @@ def test_summary_has_the_keys_of_spikelab():
 def test_building_again_changes_nothing(trains):
     start = min((time for train in trains for time in train), default=0.0)
     ds = labtree.spike_data(trains, start_time=start)
-    again = labtree.spike_data(labtree.trains(ds), start_time=start, length=ds.attrs["length"])
+    again = labtree.spike_data(
+        labtree.spikes.spike_trains(ds), start_time=start, length=ds.attrs["length"]
+    )
     assert again.identical(ds)
     assert isinstance(again, xr.Dataset)

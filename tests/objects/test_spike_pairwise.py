@@ -20,7 +20,7 @@ def test_matrices_are_kept_to_the_bit(n_units, dtype, data):
     ds = labtree.pairwise_matrix(matrix)
     assert ds.matrix.dims == ("unit_i", "unit_j")
     assert ds.matrix.dtype == matrix.dtype
-    assert labtree.matrix_values(ds).tobytes() == matrix.tobytes()
+    assert labtree.spikes.matrix_values(ds).tobytes() == matrix.tobytes()
     assert room.summary(ds) == {"shape": [n_units, n_units]}
 
 
@@ -30,7 +30,7 @@ def test_stacks_are_kept_to_the_bit(n_units, n_slices, dtype, data):
     windows = data.draw(st.sampled_from([None, [(at, at + 1) for at in range(n_slices)]]))
     ds = labtree.pairwise_stack(stack, times=windows)
     assert ds.matrix.dims == ("unit_i", "unit_j", "slice")
-    assert labtree.matrix_values(ds).tobytes() == stack.tobytes()
+    assert labtree.spikes.matrix_values(ds).tobytes() == stack.tobytes()
     assert ("slice_start" in ds.coords) == (windows is not None)
     room.validate_stack(ds)
 
@@ -40,7 +40,7 @@ def test_masks_are_kept(values, mask, fill_value):
     masked = np.ma.MaskedArray(values, mask, fill_value=fill_value)
     ds = labtree.pairwise_matrix(masked)
     assert ds.matrix_mask.dtype == bool
-    back = labtree.matrix_values(ds)
+    back = labtree.spikes.matrix_values(ds)
     assert back.data.tobytes() == values.tobytes()
     assert np.array_equal(back.mask, mask)
     assert np.array_equal(back.fill_value, masked.fill_value)

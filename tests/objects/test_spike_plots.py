@@ -81,13 +81,12 @@ def test_the_rate_of_spike_slices_is_counted():
     for unit in (None, 4, -1):
         axes = plot(ds, unit=unit)
         line = axes.get_lines()[0]
-        slices = labtree.slices_of(ds)
+        slices = labtree.spikes.slices_of(ds)
         edges = np.linspace(-50, 150, 51)
         counts = [
-            np.histogram(np.concatenate([labtree.trains(one)[unit]] if unit is not None
-                                        else labtree.trains(one)), edges)[0]
-            for one in slices
-        ]  # fmt: skip
+            np.histogram(np.concatenate(trains if unit is None else [trains[unit]]), edges)[0]
+            for trains in map(labtree.spikes.spike_trains, slices)
+        ]
         n_units = 5 if unit is None else 1
         expected = np.mean(counts, axis=0) / n_units / 0.004
         assert line.get_ydata() == pytest.approx(expected)

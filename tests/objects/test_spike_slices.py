@@ -26,7 +26,7 @@ def test_slices_come_back(n_slices, n_units, data):
     windows = [(100 * at, 100 * at + 30) for at in range(n_slices)]
     ds = labtree.spike_slice_stack(slices, windows)
     assert ds.row_size.shape == (n_slices, n_units)
-    for one, other in zip(labtree.slices_of(ds), slices, strict=True):
+    for one, other in zip(labtree.spikes.slices_of(ds), slices, strict=True):
         assert_same(one, other)
     assert room.summary(ds) == {"N_slices": n_slices, "N_units": n_units, "length_ms": 30.0}
     assert list(zip(ds.slice_start.values, ds.slice_end.values, strict=True)) == windows
@@ -47,7 +47,7 @@ def test_attributes_of_the_stack_lie_along_the_units():
         [part()] * 2, WINDOWS, neuron_attributes=[{"id": 1}, {"id": 2}]
     )
     assert ds.id.dims == ("unit",)
-    assert labtree.unit_attributes(ds) == [{"id": 1}, {"id": 2}]
+    assert labtree.spikes.unit_attributes(ds) == [{"id": 1}, {"id": 2}]
 
 
 def test_attributes_that_all_slices_share_lie_along_the_units():
@@ -64,8 +64,8 @@ def test_attributes_that_differ_lie_along_slices_and_units():
     ds = labtree.spike_slice_stack(
         [part(one) for one in attributes], WINDOWS, neuron_attributes=[{"x": "a"}, {"x": "b"}]
     )
-    assert labtree.unit_attributes(ds) == [{"x": "a"}, {"x": "b"}]
-    back = [labtree.unit_attributes(one) for one in labtree.slices_of(ds)]
+    assert labtree.spikes.unit_attributes(ds) == [{"x": "a"}, {"x": "b"}]
+    back = [labtree.spikes.unit_attributes(one) for one in labtree.spikes.slices_of(ds)]
     assert_same(back, attributes)
 
 
@@ -75,7 +75,7 @@ def test_lengths_and_dtypes_of_slices():
     ds = labtree.spike_slice_stack([short, long], WINDOWS)
     assert ds.spike_times.dtype == np.int32
     assert room.summary(ds)["length_ms"] == [4.0, 6.0]
-    assert [one.attrs["length"] for one in labtree.slices_of(ds)] == [4, 6]
+    assert [one.attrs["length"] for one in labtree.spikes.slices_of(ds)] == [4, 6]
 
 
 def test_raw_data_of_slices():
@@ -85,9 +85,9 @@ def test_raw_data_of_slices():
     ]
     ds = labtree.spike_slice_stack(slices, WINDOWS)
     assert ds.raw_row_size.values.tolist() == [3, 1]
-    for one, other in zip(labtree.slices_of(ds), slices, strict=True):
+    for one, other in zip(labtree.spikes.slices_of(ds), slices, strict=True):
         assert_same(one, other)
-    chosen = labtree.slices_of(labtree.select_units(ds, [1]))
+    chosen = labtree.spikes.slices_of(labtree.spikes.select_units(ds, [1]))
     assert chosen[0].raw_data.shape == (2, 3)
 
 
@@ -127,7 +127,7 @@ def test_validate_finds_damage():
     room.validate(ds)
     length = ("slice", [200.0, 200.0, 1.0, 200.0])
     for damaged, words in [
-        (ds.isel(unit=[0]), r"write labtree.select_units"),
+        (ds.isel(unit=[0]), r"write labtree.spikes.select_units"),
         (ds.isel(slice=[0]), "counts"),
         (ds.assign(length=length), "slice 2: unit .* after the end of the recording"),
         (ds.assign_attrs(length=1), "slice 0: unit .* after the end of the recording"),
@@ -143,9 +143,9 @@ def test_validate_finds_damage():
 def test_select_slices_in_any_order(chosen):
     stack = synthetic_spike_slice_stack(3, 4)
     stack = stack.assign_attrs(slice_metadata=[{"at": at} for at in range(4)])
-    whole = labtree.slices_of(stack)
-    part = labtree.select_slices(stack, chosen)
-    found = labtree.slices_of(part)
+    whole = labtree.spikes.slices_of(stack)
+    part = labtree.spikes.select_slices(stack, chosen)
+    found = labtree.spikes.slices_of(part)
     assert len(found) == len(chosen)
     for one, at in zip(found, chosen, strict=True):
         assert_same(one, whole[at])
@@ -156,18 +156,18 @@ def test_select_slices_in_any_order(chosen):
 
 def test_select_slices_of_other_kinds_and_by_mask():
     rates = synthetic_rate_slice_stack(2, 3, 4)
-    part = labtree.select_slices(rates, rates.slice_start > 6)
+    part = labtree.spikes.select_slices(rates, rates.slice_start > 6)
     assert np.array_equal(part.rate, rates.rate[:, :, 2:])
-    assert labtree.select_slices(rates, 1).sizes["slice"] == 1
+    assert labtree.spikes.select_slices(rates, 1).sizes["slice"] == 1
     with pytest.raises(ValueError, match="there is no slice 4: the Dataset holds 4 slices"):
-        labtree.select_slices(rates, [4])
+        labtree.spikes.select_slices(rates, [4])
     with pytest.raises(ValueError, match="expected 'slice'"):
-        labtree.select_slices(part.isel(slice=0), [0])
+        labtree.spikes.select_slices(part.isel(slice=0), [0])
 
 
 def test_metadata_of_slices_must_match_them():
     stack = labtree.spike_slice_stack([part(metadata={"a": 1})] * 2, WINDOWS)
-    with pytest.raises(ValueError, match=r"write labtree.select_slices\(ds, ...\)"):
+    with pytest.raises(ValueError, match=r"write labtree.spikes.select_slices\(ds, ...\)"):
         room.validate(stack.assign_attrs(slice_metadata=[{}]))
 
 

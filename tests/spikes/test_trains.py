@@ -22,28 +22,28 @@ trains_strategy = st.lists(st.lists(times, max_size=6).map(sorted), min_size=1, 
 
 
 def lists(ds):
-    return [train.tolist() for train in labtree.trains(ds)]
+    return [train.tolist() for train in labtree.spikes.spike_trains(ds)]
 
 
 @given(trains_strategy)
 def test_unit_train(trains):
     ds = labtree.spike_data(trains)
     for unit in range(-len(trains), len(trains)):
-        assert labtree.unit_train(ds, unit).tolist() == trains[unit]
+        assert labtree.spikes.unit_train(ds, unit).tolist() == trains[unit]
     for outside in (len(trains), -len(trains) - 1):
         with pytest.raises(ValueError, match=f"there is no unit {outside}"):
-            labtree.unit_train(ds, outside)
+            labtree.spikes.unit_train(ds, outside)
 
 
 @given(trains_strategy, st.data())
 def test_select_units_in_any_order(trains, data):
     ds = labtree.spike_data(trains, length=100)
     units = data.draw(st.lists(st.integers(-len(trains), len(trains) - 1), max_size=6))
-    part = labtree.select_units(ds, units)
+    part = labtree.spikes.select_units(ds, units)
     room.validate(part)
     assert lists(part) == [trains[unit] for unit in units]
     mask = data.draw(st.lists(st.booleans(), min_size=len(trains), max_size=len(trains)))
-    masked = labtree.select_units(ds, np.array(mask))
+    masked = labtree.spikes.select_units(ds, np.array(mask))
     assert lists(masked) == [t for t, keep in zip(trains, mask, strict=True) if keep]
 
 
@@ -56,9 +56,9 @@ def test_select_units_takes_what_numpy_takes():
         np.array(expected),
         (ds.channel.isin([1, 2])) & (ds.row_size >= 0),
     ):
-        part = labtree.select_units(ds, units)
+        part = labtree.spikes.select_units(ds, units)
         assert lists(part)[0] == lists(ds)[2]
-    one = labtree.select_units(ds, 3)
+    one = labtree.spikes.select_units(ds, 3)
     assert one.sizes["unit"] == 1
     assert lists(one) == [lists(ds)[3]]
     assert one.channel.values.tolist() == [1]
@@ -77,35 +77,37 @@ def test_select_units_takes_what_numpy_takes():
 )
 def test_select_units_says_what_is_wrong(units, words):
     with pytest.raises(ValueError, match=words):
-        labtree.select_units(synthetic_spike_data(6), units)
+        labtree.spikes.select_units(synthetic_spike_data(6), units)
 
 
 def test_select_units_of_the_other_kinds():
     from labtree.objects.spike_kinds import KINDS
 
     units = [3, 0]
-    rates = labtree.select_units(synthetic_rate_data(5), units)
+    rates = labtree.spikes.select_units(synthetic_rate_data(5), units)
     assert np.array_equal(rates.rate, synthetic_rate_data(5).rate[units])
-    stack = labtree.select_units(synthetic_rate_slice_stack(5), units)
+    stack = labtree.spikes.select_units(synthetic_rate_slice_stack(5), units)
     assert stack.rate.shape == (2, 50, 10)
     slices = synthetic_spike_slice_stack(5, 4)
-    part = labtree.select_units(slices, units)
-    whole = [lists(one) for one in labtree.slices_of(slices)]
-    assert [lists(one) for one in labtree.slices_of(part)] == [[w[3], w[0]] for w in whole]
-    matrix = labtree.select_units(synthetic_pairwise_matrix(5), units)
+    part = labtree.spikes.select_units(slices, units)
+    whole = [lists(one) for one in labtree.spikes.slices_of(slices)]
+    assert [lists(one) for one in labtree.spikes.slices_of(part)] == [
+        [w[3], w[0]] for w in whole
+    ]
+    matrix = labtree.spikes.select_units(synthetic_pairwise_matrix(5), units)
     assert matrix.matrix.shape == (2, 2)
     assert matrix.label_j.values.tolist() == ["u3", "u0"]
     for ds in (rates, stack, part, matrix):
         KINDS[ds.attrs["labtree_kind"]].validate(ds)
     with pytest.raises(ValueError, match="expected 'unit'"):
-        labtree.select_units(matrix.drop_dims(["unit_i", "unit_j"]), [0])
+        labtree.spikes.select_units(matrix.drop_dims(["unit_i", "unit_j"]), [0])
 
 
 @given(trains_strategy, st.integers(0, 100), st.integers(0, 100))
 def test_select_time(trains, first, second):
     start, stop = sorted((first, second))
     ds = labtree.spike_data(trains, length=100)
-    part = labtree.select_time(ds, start, stop)
+    part = labtree.spikes.select_time(ds, start, stop)
     room.validate(part)
     expected = [
         [t for t in train if start <= t and (t < stop or stop == 100 == t)] for train in trains
@@ -118,8 +120,8 @@ def test_select_time(trains, first, second):
 def test_stretches_that_follow_each_other_lose_and_double_nothing(trains, cuts):
     ds = labtree.spike_data(trains, length=100)
     edges = [0, *cuts, 100]
-    parts = [labtree.select_time(ds, start, stop) for start, stop in pairwise(edges)]
-    assert labtree.concatenate_time(parts).identical(
+    parts = [labtree.spikes.select_time(ds, start, stop) for start, stop in pairwise(edges)]
+    assert labtree.spikes.concatenate_time(parts).identical(
         labtree.spike_data(trains, length=100, start_time=0)
     )
 
@@ -128,52 +130,33 @@ def test_select_time_takes_raw_data_along():
     ds = labtree.spike_data(
         [[1.0, 9.0]], length=10, raw_data=np.arange(10)[np.newaxis], raw_time=1.0
     )
-    part = labtree.select_time(ds, 4, 8)
+    part = labtree.spikes.select_time(ds, 4, 8)
     assert part.raw_time.values.tolist() == [4, 5, 6, 7]
     assert part.raw_data.values.tolist() == [[4, 5, 6, 7]]
 
 
 def test_select_time_of_rates():
     ds = labtree.rate_data([[1, 2, 3, 4]], [0, 10, 20, 30])
-    assert labtree.select_time(ds, 10, 30).rate.values.tolist() == [[2, 3]]
-    assert labtree.select_time(ds, 10, 31).rate.values.tolist() == [[2, 3, 4]]
-    assert labtree.select_time(labtree.rate_data(np.empty((1, 0)), []), 0, 1).sizes["time"] == 0
+    assert labtree.spikes.select_time(ds, 10, 30).rate.values.tolist() == [[2, 3]]
+    assert labtree.spikes.select_time(ds, 10, 31).rate.values.tolist() == [[2, 3, 4]]
+    assert (
+        labtree.spikes.select_time(labtree.rate_data(np.empty((1, 0)), []), 0, 1).sizes["time"]
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
     ("start", "stop", "words"),
     [
-        (5, 4, "stop must not come before start, found start 5 ms, stop 4 ms"),
-        (float("nan"), 4, "stop must not come before start"),
+        (5, 4, "stop_ms must not come before start_ms, found start_ms 5, stop_ms 4"),
+        (float("nan"), 4, "stop_ms must not come before start_ms"),
         (-1, 4, "from -1 to 4 ms is not inside the recording, from 0.0 to 1000.0 ms"),
         (0, 1001, "is not inside the recording"),
     ],
 )
 def test_select_time_says_what_is_wrong(start, stop, words):
     with pytest.raises(ValueError, match=words):
-        labtree.select_time(synthetic_spike_data(3), start, stop)
-
-
-@given(trains_strategy)
-def test_spike_counts(trains):
-    ds = labtree.spike_data(trains, neuron_attributes={"x": list(range(len(trains)))})
-    counts = labtree.spike_counts(ds)
-    assert counts.values.tolist() == [len(train) for train in trains]
-    assert counts.x.values.tolist() == list(range(len(trains)))
-
-
-@given(trains_strategy, st.lists(times, min_size=2, max_size=6, unique=True).map(sorted))
-def test_binned_spike_counts_as_numpy_does_one_by_one(trains, edges):
-    counts = labtree.binned_spike_counts(labtree.spike_data(trains), edges)
-    assert counts.dims == ("unit", "time")
-    expected = [np.histogram(train, edges)[0].tolist() for train in trains]
-    assert counts.values.tolist() == expected
-
-
-@pytest.mark.parametrize("edges", [[1], [], [1, 1], [2, 1], [[1, 2]]])
-def test_edges_must_rise(edges):
-    with pytest.raises(ValueError, match="at least two rising times"):
-        labtree.binned_spike_counts(synthetic_spike_data(2), edges)
+        labtree.spikes.select_time(synthetic_spike_data(3), start, stop)
 
 
 @settings(max_examples=50)
@@ -185,8 +168,8 @@ def test_concatenate_time(n_units, data):
     parts = data.draw(st.lists(units, min_size=1, max_size=4))
     gap = data.draw(st.sampled_from([0.0, 7.0]))
     start = data.draw(st.sampled_from([0.0, -20.0]))
-    joined = labtree.concatenate_time(
-        [labtree.spike_data(part, length=200, start_time=start) for part in parts], gap=gap
+    joined = labtree.spikes.concatenate_time(
+        [labtree.spike_data(part, length=200, start_time=start) for part in parts], gap_ms=gap
     )
     expected = [
         [
@@ -203,12 +186,12 @@ def test_concatenate_time(n_units, data):
 
 def test_concatenate_time_keeps_whole_numbers_whole():
     part = labtree.spike_data([np.array([1, 2], "i4")], length=5)
-    joined = labtree.concatenate_time([part, part])
+    joined = labtree.spikes.concatenate_time([part, part])
     assert joined.spike_times.dtype.kind == "i"
     assert lists(joined) == [[1, 2, 6, 7]]
     single = labtree.spike_data([np.array([0.1], "f4")], length=5)
-    assert labtree.concatenate_time([single, single]).spike_times.dtype == np.float64
-    assert labtree.concatenate_time([single]).spike_times.dtype == np.float32
+    assert labtree.spikes.concatenate_time([single, single]).spike_times.dtype == np.float64
+    assert labtree.spikes.concatenate_time([single]).spike_times.dtype == np.float32
 
 
 def test_concatenate_time_with_raw_data_and_metadata():
@@ -217,41 +200,41 @@ def test_concatenate_time_with_raw_data_and_metadata():
             [[1.0]], length=5, raw_data=[[1, 2]], raw_time=[0.0, 1.0], **more
         )
 
-    joined = labtree.concatenate_time([part(metadata={"a": 1}), part(metadata={"a": 2})])
+    joined = labtree.spikes.concatenate_time([part(metadata={"a": 1}), part(metadata={"a": 2})])
     assert joined.raw_time.values.tolist() == [0, 1, 5, 6]
     assert joined.raw_data.values.tolist() == [[1, 2, 1, 2]]
     assert joined.attrs["metadata"] == {"parts": [{"a": 1}, {"a": 2}]}
-    same = labtree.concatenate_time([part(metadata={"a": 1}), part(metadata={"a": 1})])
+    same = labtree.spikes.concatenate_time([part(metadata={"a": 1}), part(metadata={"a": 1})])
     assert same.attrs["metadata"] == {"a": 1}
     with pytest.raises(ValueError, match="in all parts or in none"):
-        labtree.concatenate_time([part(), labtree.spike_data([[1.0]], length=5)])
+        labtree.spikes.concatenate_time([part(), labtree.spike_data([[1.0]], length=5)])
     other = labtree.spike_data([[1.0]], length=5, raw_data=[[1], [2]], raw_time=[0.0])
     with pytest.raises(ValueError, match="different channels"):
-        labtree.concatenate_time([part(), other])
+        labtree.spikes.concatenate_time([part(), other])
 
 
 def test_concatenate_time_needs_the_same_units():
     with pytest.raises(ValueError, match="part 0 has 2 units, part 1 has 3"):
-        labtree.concatenate_time([synthetic_spike_data(2), synthetic_spike_data(3)])
+        labtree.spikes.concatenate_time([synthetic_spike_data(2), synthetic_spike_data(3)])
     one, two = (
         labtree.spike_data([[1.0]], neuron_attributes=[{"channel": channel}])
         for channel in (1, 2)
     )
     with pytest.raises(ValueError, match="attributes of the units of part 0 and part 1 differ"):
-        labtree.concatenate_time([one, two])
+        labtree.spikes.concatenate_time([one, two])
     with pytest.raises(ValueError, match="at least one Dataset"):
-        labtree.concatenate_time([])
+        labtree.spikes.concatenate_time([])
 
 
 @given(trains_strategy, trains_strategy)
 def test_concatenate_units(first, second):
     one = labtree.spike_data(first, length=100, neuron_attributes=[{"a": 1}] * len(first))
     two = labtree.spike_data(second, length=100, neuron_attributes=[{"b": "x"}] * len(second))
-    joined = labtree.concatenate_units([one, two])
+    joined = labtree.spikes.concatenate_units([one, two])
     assert lists(joined) == first + second
-    assert labtree.unit_attributes(joined) == [{"a": 1}] * len(first) + [{"b": "x"}] * len(
-        second
-    )
+    assert labtree.spikes.unit_attributes(joined) == [{"a": 1}] * len(first) + [
+        {"b": "x"}
+    ] * len(second)
 
 
 def test_concatenate_units_says_what_differs():
@@ -259,28 +242,46 @@ def test_concatenate_units_says_what_differs():
     with pytest.raises(
         ValueError, match=r"part 0 has length 10.0 ms, part 1 has 5.0 ms: cut both"
     ):
-        labtree.concatenate_units([one, labtree.spike_data([[1.0]], length=5)])
+        labtree.spikes.concatenate_units([one, labtree.spike_data([[1.0]], length=5)])
     with pytest.raises(ValueError, match="start_time"):
-        labtree.concatenate_units([one, labtree.spike_data([[1.0]], length=10, start_time=1)])
+        labtree.spikes.concatenate_units(
+            [one, labtree.spike_data([[1.0]], length=10, start_time=1)]
+        )
     raw = [
         labtree.spike_data([[1.0]], length=10, raw_data=[[value]], raw_time=[0.0])
         for value in (1, 2)
     ]
     with pytest.raises(ValueError, match="different raw_data"):
-        labtree.concatenate_units(raw)
-    assert labtree.concatenate_units([raw[0], one, raw[0]]).raw_data.values.tolist() == [[1]]
+        labtree.spikes.concatenate_units(raw)
+    assert labtree.spikes.concatenate_units([raw[0], one, raw[0]]).raw_data.values.tolist() == [
+        [1]
+    ]
 
 
 @pytest.mark.parametrize(
     "verb",
     [
-        lambda ds: labtree.trains(ds),
-        lambda ds: labtree.unit_train(ds, 0),
-        lambda ds: labtree.spike_counts(ds),
-        lambda ds: labtree.binned_spike_counts(ds, [0, 1]),
-        lambda ds: labtree.select_time(ds, 0, 1),
-        lambda ds: labtree.concatenate_time([ds]),
-        lambda ds: labtree.concatenate_units([ds]),
+        lambda ds: labtree.spikes.firing_rates(ds),
+        lambda ds: labtree.spikes.binned_counts(ds, 1),
+        lambda ds: labtree.spikes.smoothed_rates(ds, 1, 1),
+        lambda ds: labtree.spikes.population_rate(ds, 1),
+        lambda ds: labtree.spikes.isi_statistics(ds),
+        lambda ds: labtree.spikes.bursts(ds),
+        lambda ds: labtree.spikes.sttc(ds),
+        lambda ds: labtree.spikes.correlograms(ds),
+        lambda ds: labtree.spikes.peri_event(ds, [1], 0, 1),
+        lambda ds: labtree.spikes.peri_event_counts(ds, [1], 0, 1, 1),
+        lambda ds: labtree.spikes.psth(ds, [1], 0, 1, 1),
+        lambda ds: labtree.spikes.latencies(ds, [1], 1),
+        lambda ds: labtree.spikes.surrogates(ds, "shift", seed=0),
+        lambda ds: labtree.spikes.curate(ds),
+        lambda ds: labtree.spikes.to_session_units(ds, 1),
+        lambda ds: labtree.spikes.spike_trains(ds),
+        lambda ds: labtree.spikes.unit_train(ds, 0),
+        lambda ds: labtree.spikes.spike_counts(ds),
+        lambda ds: labtree.spikes.select_time(ds, 0, 1),
+        lambda ds: labtree.spikes.concatenate_time([ds]),
+        lambda ds: labtree.spikes.concatenate_units([ds]),
     ],
 )
 def test_verbs_say_which_kind_they_take(verb):

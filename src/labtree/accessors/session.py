@@ -141,12 +141,12 @@ class SessionAccessor(PipelineSessionMethods):
     ) -> Any:
         """Return (event, channel, time) around times; of "units" their spikes, a stack.
 
-        See `labtree.recording.label_trials.peri_event` and `labtree.peri_event_spikes`.
+        See `labtree.recording.label_trials.peri_event` and `labtree.spikes.peri_event`.
         """
         if name == "units" and "units" in self._tree.children:
-            from labtree.pipeline.spikes import spikes_around
+            from labtree.spikes.sessions import session_peri_event
 
-            return spikes_around(self._tree, times, pre_s, post_s, **options)
+            return session_peri_event(self._tree, times, pre_s, post_s, **options)
         from labtree.recording.label_trials import peri_event
         from labtree.recording.session_streams import stream_of_session
 

@@ -8,9 +8,9 @@ import xarray as xr
 
 from labtree.errors import DataError, LossWarning
 from labtree.objects import spike_data
-from labtree.objects.spike_trains import trains
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.optional import require
+from labtree.spikes.trains import spike_trains
 
 __all__ = ["from_neo", "to_neo"]
 
@@ -45,7 +45,7 @@ def to_neo(ds: xr.Dataset) -> Any:
     if "metadata" in ds.attrs:
         _annotate(block, {"metadata": ds.attrs["metadata"]}, "metadata")
     for unit, (train, attributes) in enumerate(
-        zip(trains(ds), unit_attributes(ds), strict=True)
+        zip(spike_trains(ds), unit_attributes(ds), strict=True)
     ):
         # The end may round below the last spike that it was made of.
         last = max(stop, train[-1].item()) if train.size else stop

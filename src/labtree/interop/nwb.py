@@ -20,9 +20,9 @@ import xarray as xr
 
 from labtree.errors import DataError, LossWarning
 from labtree.objects import rate_data, spike_data
-from labtree.objects.spike_trains import trains
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.optional import require
+from labtree.spikes.trains import spike_trains
 from labtree.storage.atomic import replace_file
 
 __all__ = ["export_nwb"]
@@ -179,7 +179,7 @@ def _fill(units: Any, ds: xr.Dataset, zero: float, where: str) -> None:
         units.add_column(name=column, description=f"Attribute {column!r} of the units")
     observed = (ds.attrs["start_time"] - zero) / _MS
     interval = [[observed, observed + ds.attrs["length"] / _MS]]
-    for unit, train in enumerate(trains(ds)):
+    for unit, train in enumerate(spike_trains(ds)):
         seconds = (train - np.float64(zero)) / _MS
         units.add_unit(
             id=unit,

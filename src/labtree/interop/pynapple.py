@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError, LossWarning
 from labtree.objects import rate_data, spike_data
-from labtree.objects.spike_trains import trains
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.optional import require
+from labtree.spikes.trains import spike_trains
 
 __all__ = ["from_pynapple", "to_pynapple"]
 
@@ -74,7 +74,7 @@ def to_pynapple(ds: xr.Dataset) -> Any:
     return nap.TsGroup(
         {
             unit: nap.Ts(t=train.astype(float), time_units="ms", time_support=support)
-            for unit, train in enumerate(trains(ds))
+            for unit, train in enumerate(spike_trains(ds))
         },
         time_support=support,
         metadata=metadata,

@@ -52,7 +52,7 @@ def slice_coords(times: Any, n_slices: int) -> dict[str, xr.Variable]:
 
 
 def check_slice_times(ds: xr.Dataset, n_slices: int, *, equal: bool) -> None:
-    """Raise DataError unless there is one window a slice, forward, and if so equally long."""
+    """Raise DataError unless there is one window a slice, forward; equally long if `equal`."""
     if "slice_start" not in ds.coords or "slice_end" not in ds.coords:
         raise DataError("a slice stack needs the coordinates 'slice_start' and 'slice_end'")
     start, end = ds["slice_start"].values, ds["slice_end"].values
@@ -97,7 +97,8 @@ def require_ragged(ds: xr.Dataset) -> None:
     if wrong:
         raise DataError(
             f"{wrong[0]}. Rows and spikes must be selected together: instead of "
-            "ds.isel(unit=...) write labtree.spikes.select_units(ds, ...), of slices labtree.spikes.select_slices"
+            "ds.isel(unit=...) write labtree.spikes.select_units(ds, ...), and of slices "
+            "labtree.spikes.select_slices(ds, ...)"
         )
 
 

@@ -189,7 +189,8 @@ def _validate(ds: xr.Dataset, kind: str) -> None:
     if matrix.sizes["unit_i"] != matrix.sizes["unit_j"]:
         raise DataError(
             f"a {kind} must be square, found {matrix.sizes['unit_i']} by "
-            f"{matrix.sizes['unit_j']}. Select both dimensions: labtree.spikes.select_units(ds, ...)"
+            f"{matrix.sizes['unit_j']}. Select both dimensions: "
+            "labtree.spikes.select_units(ds, ...)"
         )
     if matrix.dtype.kind not in "biufc":
         raise DataError(f"a {kind} must hold numbers, found dtype {matrix.dtype}")

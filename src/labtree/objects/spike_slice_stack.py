@@ -115,8 +115,6 @@ def spike_slice_stack(
     return ds
 
 
-
-
 def validate(ds: xr.Dataset) -> None:
     """Raise DataError unless this is a whole and consistent stack of spike slices."""
     require_variables(

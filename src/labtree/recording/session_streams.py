@@ -312,10 +312,12 @@ def drop_log(windows: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     -------
     DataFrame
         One row per window, label or session left out: session, start_time (s, NaN where
-        there is none), class_index (-1 where there is none), reason.
+        there is none), class_index (-1 where there is none), reason; of the verbs of
+        `labtree.spikes` one per event: event, event_time (ms), reason.
     """
     if "drop_log" not in windows.attrs:
         raise SessionError('these windows have no drop log: attrs["drop_log"] is missing')
     content = json.loads(windows.attrs["drop_log"])
     frame = pd.DataFrame(content["data"], columns=content["columns"])
-    return frame.astype({"start_time": float, "class_index": int})
+    dtypes = {"start_time": float, "event_time": float, "class_index": int}
+    return frame.astype({name: dtypes[name] for name in frame if name in dtypes})

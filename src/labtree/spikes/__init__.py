@@ -25,6 +25,7 @@ from labtree.spikes.selection import (
     select_units,
     slices_of,
 )
+from labtree.spikes.sessions import from_session, to_session_units
 from labtree.spikes.surrogates import surrogates
 from labtree.spikes.trains import from_times, spike_trains, unit_train
 
@@ -36,6 +37,7 @@ __all__ = [
     "correlograms",
     "curate",
     "firing_rates",
+    "from_session",
     "from_times",
     "isi_statistics",
     "latencies",
@@ -53,6 +55,7 @@ __all__ = [
     "spike_trains",
     "sttc",
     "surrogates",
+    "to_session_units",
     "unit_attributes",
     "unit_train",
 ]

@@ -82,9 +82,7 @@ def sttc(ds: xr.Dataset, delta_ms: float = 20.0) -> xr.Dataset:
     tiled = np.empty(n_units)
     start = float(ds.attrs["start_time"])
     stop = start + float(ds.attrs["length"])
-    trains = ragged.split_rows(
-        np.asarray(ds["spike_times"].values, np.float64), row_size
-    )
+    trains = ragged.split_rows(np.asarray(ds["spike_times"].values, np.float64), row_size)
     for unit, train in enumerate(_shown(trains, "spike time tiling")):
         near[:, unit] = _near_counts(merged, train, delta)
         tiled[unit] = _tiled_share(train, delta, start, stop)
@@ -133,9 +131,7 @@ def _tiled_share(train: Floats, delta: float, start: float, stop: float) -> floa
     return float(min(1.0, ((high - low).sum() - overlap.sum()) / (stop - start)))
 
 
-def correlograms(
-    ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0
-) -> xr.DataArray:
+def correlograms(ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0) -> xr.DataArray:
     """Count the time differences between the spikes of every pair of units.
 
     Parameters

@@ -299,7 +299,7 @@ def smoothed_rates(ds: xr.Dataset, step_ms: float, sigma_ms: float) -> xr.Datase
     >>> import labtree
     >>> ds = labtree.spike_data([[500.0]], length=1000)
     >>> rates = labtree.spikes.smoothed_rates(ds, step_ms=10, sigma_ms=50)
-    >>> float(rates.rate.sum("time") * 0.01)
+    >>> round(float(rates.rate.sum() * 0.01), 6)
     1.0
     """
     require_kind(ds, "smoothed_rates", spike_data.KIND)
@@ -319,7 +319,7 @@ def smoothed_rates(ds: xr.Dataset, step_ms: float, sigma_ms: float) -> xr.Datase
 
 
 def _kernel(sigma_ms: float, step_ms: float) -> Floats:
-    for name, value in (("sigma_ms", sigma_ms), ("step_ms", step_ms)):
+    for name, value in (("sigma_ms", sigma_ms), ("width", step_ms)):
         if not (np.isfinite(value) and value > 0):
             raise DataError(f"{name} must be a positive number of ms, found {value!r}")
     return gaussian(float(sigma_ms) / float(step_ms))

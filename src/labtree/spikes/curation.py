@@ -76,9 +76,7 @@ def curate(
     if min_spikes is not None:
         fails(
             ~(counts >= min_spikes),
-            lambda unit: (
-                f"{counts[unit]} spike{'' if counts[unit] == 1 else 's'}, fewer than {min_spikes}"
-            ),
+            lambda unit: f"{_spikes(counts[unit])}, fewer than {min_spikes}",
         )
     if min_rate_hz is not None:
         fails(
@@ -118,3 +116,7 @@ def curate(
         }
     )
     return select_units(ds, log["kept"].to_numpy()), log
+
+
+def _spikes(count: int) -> str:
+    return "1 spike" if count == 1 else f"{count} spikes"

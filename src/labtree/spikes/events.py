@@ -3,7 +3,6 @@
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -224,9 +223,7 @@ def peri_event_counts(
     if found.until is not None:
         lengths = windows.before + windows.after
         # Up to rounding, as whole_bins has it.
-        filled = [
-            int(np.floor(round(length / bin_ms, 9))) for length in lengths.tolist()
-        ]
+        filled = [int(np.floor(round(length / bin_ms, 9))) for length in lengths.tolist()]
         short = np.arange(n_bins) >= np.array(filled)[:, None]
         counts = np.where(short[:, None, :], np.nan, counts)
         coords["length"] = ("event", lengths, {"units": "ms"})

@@ -75,7 +75,10 @@ def isi_statistics(ds: xr.Dataset, refractory_ms: float = 1.5) -> xr.Dataset:
     columns: dict[str, tuple[Any, dict[str, Any]]] = {
         "n_intervals": (number, {"long_name": "number of intervals"}),
         "mean_ms": (average, ms | {"long_name": "mean interval"}),
-        "median_ms": (_medians(intervals, units, number), ms | {"long_name": "median interval"}),
+        "median_ms": (
+            _medians(intervals, units, number),
+            ms | {"long_name": "median interval"},
+        ),
         "cv": (cv, {"long_name": "coefficient of variation"}),
         "cv2": (mean(2 * np.abs(change), pairs, n_pairs), {"long_name": "CV2"}),
         "lv": (mean(3 * change**2, pairs, n_pairs), {"long_name": "local variation"}),

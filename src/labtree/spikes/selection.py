@@ -357,7 +357,7 @@ def _positions(chosen: Any, size: int, what: str) -> NDArray[Any]:
     return given
 
 
-def _inside(times: NDArray[Any], start_ms: float, stop_ms: float, last: Any) -> NDArray[np.bool_]:
+def _inside(times: NDArray[Any], start: float, stop: float, last: Any) -> NDArray[np.bool_]:
     before = times <= stop if stop >= last else times < stop
     return np.asarray((times >= start) & before)
 

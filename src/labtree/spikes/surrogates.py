@@ -91,9 +91,7 @@ def surrogates(
     if window_ms is not None:
         attrs["window_ms"] = float(window_ms)
     raw = [name for name in ("raw_data", "raw_time") if name in ds.variables]
-    made = ds.drop_vars(raw).assign(
-        spike_times=ds["spike_times"].variable.copy(data=times)
-    )
+    made = ds.drop_vars(raw).assign(spike_times=ds["spike_times"].variable.copy(data=times))
     made.attrs["surrogate"] = attrs
     spike_data.validate(made)
     return made

@@ -27,6 +27,7 @@ from labtree.objects import (
 )
 from labtree.objects.spike_kinds import KINDS
 from labtree.objects.unit_attributes import MASK, REAL_NAME, alike
+from labtree.spikes.selection import slices_of
 from labtree.storage.atomic import replace_file, temporary_path
 
 __all__ = ["export_spikelab"]
@@ -243,7 +244,7 @@ class _Writer:
         group["times"] = self._windows(where, ds)
         self._attributes(group, where, spike_slice_stack.KIND, ds)
         stack = group.create_group("spike_stack")
-        for at, part in enumerate(spike_slice_stack.slices_of(ds)):
+        for at, part in enumerate(slices_of(ds)):
             self._spike_data(stack.create_group(str(at)), f"{where}, slice {at}", part)
 
     def _rate_unit(self, where: str, ds: xr.Dataset) -> None:
