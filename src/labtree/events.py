@@ -153,7 +153,7 @@ def _plain(label: Any) -> Any:
 
 def _times(events: Any, name: str) -> Floats:
     values = events.to_numpy() if hasattr(events, "to_numpy") else events
-    array = np.asanyarray(values)
+    array: Any = np.asanyarray(values)
     if isinstance(events, pd.Series):
         return _numbers(events, name)
     if isinstance(array, np.ma.MaskedArray):
@@ -162,7 +162,7 @@ def _times(events: Any, name: str) -> Floats:
         raise DataError(f"{name} must be one-dimensional, found shape {array.shape}")
     if array.size and array.dtype.kind not in "iuf":
         raise DataError(f"{name} must be numbers, found dtype {array.dtype}")
-    return array.astype(np.float64)
+    return np.asarray(array, np.float64)
 
 
 def _until_times(until: Any, size: int, name: str) -> Floats:
@@ -221,7 +221,7 @@ def _numbers(column: pd.Series, name: str) -> Floats:
         column.dtype
     ):
         raise DataError(f"{name!r} must hold times as numbers, found dtype {column.dtype}")
-    return column.to_numpy(np.float64, na_value=np.nan)
+    return np.asarray(column.to_numpy(np.float64, na_value=np.nan))
 
 
 def _coordinates(table: pd.DataFrame, taken: set[str], dim: str) -> dict[str, xr.Variable]:
@@ -230,7 +230,7 @@ def _coordinates(table: pd.DataFrame, taken: set[str], dim: str) -> dict[str, xr
     index = table.index
     for level in range(index.nlevels):
         label = index.names[level]
-        values = index.get_level_values(level).to_series(index=range(len(index)))
+        values = pd.Series(index.get_level_values(level))
         columns.append((("index" if label is None else str(label)), values))
     names = [name for name, _ in columns]
     for place, label in enumerate(table.columns):

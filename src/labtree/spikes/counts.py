@@ -195,6 +195,11 @@ def bin_centres(edges: Floats, long_name: str = "centre of the bin") -> xr.Varia
     return xr.Variable("time", (edges[:-1] + edges[1:]) / 2, attrs)
 
 
+def bin_edges(first: float, n_bins: int, width: float) -> Floats:
+    """Return the edges of bins of equal width."""
+    return np.asarray(first + np.arange(n_bins + 1) * float(width), np.float64)
+
+
 def _edges(
     ds: xr.Dataset, name: str, width: float, start: float | None, stop: float | None
 ) -> Floats:
@@ -202,7 +207,7 @@ def _edges(
     last = float(ds.attrs["start_time"] + ds.attrs["length"] if stop is None else stop)
     if not last > first:
         raise DataError(f"the stretch from {first} to {last} ms is empty")
-    return first + np.arange(whole_bins(name, last - first, width) + 1) * float(width)
+    return bin_edges(first, whole_bins(name, last - first, width), width)
 
 
 def _bins_and_units(ds: xr.Dataset, edges: Floats) -> tuple[Ints, Ints]:

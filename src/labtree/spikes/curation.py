@@ -76,7 +76,7 @@ def curate(
     if min_spikes is not None:
         fails(
             ~(counts >= min_spikes),
-            lambda unit: f"{_spikes(counts[unit])}, fewer than {min_spikes}",
+            lambda unit: f"{_spikes(int(counts[unit]))}, fewer than {min_spikes}",
         )
     if min_rate_hz is not None:
         fails(

@@ -10,7 +10,7 @@ from labtree.errors import DataError
 from labtree.events import Events, drop_log_text, events_from
 from labtree.objects import spike_data, spike_slice_stack
 from labtree.objects.layout import slice_coords
-from labtree.spikes.counts import bin_centres, bin_numbers, count_cells
+from labtree.spikes.counts import bin_centres, bin_edges, bin_numbers, count_cells
 from labtree.spikes.trains import first_after, require_kind, unit_coords, whole_bins
 from labtree.storage import ragged
 
@@ -202,7 +202,7 @@ def peri_event_counts(
     )
     windows = _windows(ds, found, pre_ms, post_ms)
     longest = windows.before + float(windows.after.max())
-    edges = -windows.before + np.arange(whole_bins("bin_ms", longest, bin_ms) + 1) * bin_ms
+    edges = bin_edges(-windows.before, whole_bins("bin_ms", longest, bin_ms), bin_ms)
     starts, sizes = _ranges(ds, windows)
     n_events, n_units, n_bins = windows.kept.size, ds.sizes["unit"], edges.size - 1
     rows = sizes.ravel()

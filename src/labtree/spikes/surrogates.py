@@ -1,6 +1,6 @@
 """Surrogate spike trains: what a statistic would be if spikes did not go together."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -87,7 +87,10 @@ def surrogates(
         times = ragged.sort_rows(np.clip(times, start, stop), row_size)
     else:
         times = _shuffled(times, units, row_size, random)
-    attrs = {"method": method, "seed": seed if isinstance(seed, int) else "generator"}
+    attrs: dict[str, Any] = {
+        "method": method,
+        "seed": seed if isinstance(seed, int) else "generator",
+    }
     if window_ms is not None:
         attrs["window_ms"] = float(window_ms)
     raw = [name for name in ("raw_data", "raw_time") if name in ds.variables]
