@@ -2,6 +2,8 @@
 
 import builtins
 import errno
+import importlib.util
+import inspect
 import subprocess
 import sys
 
@@ -10,52 +12,98 @@ import pytest
 import labtree
 
 CONTRACT = [
-    "create_workspace",
-    "open_workspace",
-    "load_workspace",
-    "load_item",
-    "use_workspace",
     "active_workspace",
-    "WorkspaceManager",
-    "get_workspace_manager",
-    "spike_data",
-    "rate_data",
-    "rate_slice_stack",
-    "spike_slice_stack",
-    "pairwise_matrix",
-    "pairwise_stack",
-    "import_spikelab",
-    "export_spikelab",
-    "from_spikelab",
-    "Recorder",
-    "StreamInfo",
-    "LabelEvent",
-    "open_session",
-    "iter_labeled_windows",
-    "labeled_windows",
-    "iter_aligned_windows",
     "aligned_windows",
-    "create_session",
-    "load_session",
-    "step",
-    "SaveState",
-    "LabtreeError",
-    "SessionError",
+    "batches",
     "CheckpointError",
     "ConfigurationError",
-    "WorkspaceError",
+    "create_session",
+    "create_workspace",
+    "delete_shared",
+    "drop_log",
+    "export_nwb",
+    "export_spikelab",
     "FormatError",
+    "from_mne_raw",
+    "from_neo",
+    "from_pynapple",
+    "from_spikelab",
+    "get_workspace_manager",
+    "import_spikelab",
+    "import_xdf",
+    "iter_aligned_windows",
+    "iter_labeled_windows",
+    "iter_target_windows",
+    "labeled_windows",
+    "LabelEvent",
+    "LabtreeError",
+    "load_item",
+    "load_session",
+    "load_workspace",
     "mea",
     "msw",
     "open",
+    "open_session",
+    "open_shared",
+    "open_workspace",
+    "pairwise_matrix",
+    "pairwise_stack",
+    "rate_data",
+    "rate_slice_stack",
+    "Recorder",
+    "recording",
+    "recover",
+    "register_kind",
+    "SaveState",
+    "SessionError",
+    "spike_data",
+    "spike_slice_stack",
+    "spikes",
+    "split_sessions_by_stream",
+    "step",
+    "store_shared",
+    "StreamInfo",
+    "target_windows",
+    "testing",
+    "to_mne_epochs",
+    "to_mne_raw",
+    "to_neo",
+    "to_pynapple",
+    "torch_dataset",
+    "use_workspace",
+    "WorkspaceError",
+    "WorkspaceManager",
 ]
+PACKAGES = [labtree, labtree.recording, labtree.spikes, labtree.mea, labtree.msw]
 
 
 def test_every_name_of_the_contract_is_there():
-    assert [name for name in CONTRACT if not hasattr(labtree, name)] == []
-    assert set(labtree.__all__) <= set(dir(labtree))
-    for name in labtree.__all__:
-        assert getattr(labtree, name) is not None
+    assert [name for name in CONTRACT if name not in dir(labtree)] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_a_package_shows_its_public_names_and_they_are_there(package):
+    names = dir(package)
+    assert set(package.__all__) == set(names) - {"open"}
+    for name in names:
+        value = getattr(package, name)
+        assert value is not None
+        # Importing a module of that name would put the module in the name's place.
+        if not inspect.ismodule(value) and package is not labtree.spikes:
+            assert importlib.util.find_spec(f"{package.__name__}.{name}") is None
+        if inspect.ismodule(value):
+            assert value.__name__ == f"labtree.{name}"
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__name__ == name
+
+
+def test_two_public_names_are_not_one_word_for_two_things():
+    found = {}
+    for package in PACKAGES:
+        for name in dir(package):
+            found.setdefault(name, set()).add(getattr(package, name))
+    # Murine Shift Work sessions are another thing than a pipeline's.
+    assert {name for name, values in found.items() if len(values) > 1} <= {"load_session"}
 
 
 def test_a_star_import_does_not_hide_open():

@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError
-from labtree.recording.batches import iter_in_blocks
 from labtree.recording.session_streams import (
     DropLog,
     Policy,
@@ -17,6 +16,7 @@ from labtree.recording.session_streams import (
     streams_for_windows,
 )
 from labtree.recording.timeline import Timeline
+from labtree.recording.window_batches import iter_in_blocks
 from labtree.recording.windows import WindowIndex, unbroken_mask, window_and_hop, window_array
 
 __all__ = [

@@ -8,7 +8,6 @@ import xarray as xr
 
 from labtree.errors import SessionError
 from labtree.recording.aligned import whole_index, window_starts
-from labtree.recording.batches import iter_in_blocks
 from labtree.recording.session_streams import (
     Policy,
     Sessions,
@@ -17,6 +16,7 @@ from labtree.recording.session_streams import (
     streams_for_windows,
 )
 from labtree.recording.timeline import Timeline
+from labtree.recording.window_batches import iter_in_blocks
 from labtree.recording.windows import window_array
 
 __all__ = ["PHASES", "iter_target_windows", "target_windows"]

@@ -18,7 +18,6 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from labtree.errors import FormatError, SessionError
-from labtree.recording.batches import iter_in_blocks
 from labtree.recording.chunks import as_lazy, positions
 from labtree.recording.session import class_name
 from labtree.recording.session_streams import (
@@ -33,6 +32,7 @@ from labtree.recording.session_streams import (
     streams_for_windows,
     warn,
 )
+from labtree.recording.window_batches import iter_in_blocks
 
 __all__ = [
     "WindowIndex",

@@ -59,3 +59,7 @@ __all__ = [
     "unit_attributes",
     "unit_train",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,50 @@
+"""Murine Shift Work: names, formats, codec, models, trial tables."""
+
+from labtree.msw.alignment import (
+    Alignment as Alignment,
+    decode_barcodes as decode_barcodes,
+    fit_clock as fit_clock,
+)
+from labtree.msw.measures import (
+    align_trials as align_trials,
+)
+from labtree.msw.models import (
+    MswSession as MswSession,
+    ValidationResult as ValidationResult,
+)
+from labtree.msw.names import (
+    generate_session_paths as generate_session_paths,
+    identify_namespace_version as identify_namespace_version,
+    make_acquisition_basename as make_acquisition_basename,
+    make_container_name as make_container_name,
+    make_file_name as make_file_name,
+    make_subject as make_subject,
+    parse_acquisition_basename as parse_acquisition_basename,
+    parse_container_name as parse_container_name,
+    parse_file_name as parse_file_name,
+    parse_session_basename as parse_session_basename,
+    parse_subject as parse_subject,
+)
+from labtree.msw.sessions import (
+    AcquisitionInfo as AcquisitionInfo,
+    ContainerReport as ContainerReport,
+    SessionList as SessionList,
+    enumerate_acquisitions as enumerate_acquisitions,
+    load_acquisition as load_acquisition,
+    load_session as load_session,
+    load_subject as load_subject,
+    validate_container as validate_container,
+    validate_session as validate_session,
+)
+from labtree.msw.trees import (
+    trials_from_xarray as trials_from_xarray,
+)
+from labtree.msw.trial_file import (
+    TrialWriter as TrialWriter,
+    load_trial_data as load_trial_data,
+    save_trial_data as save_trial_data,
+)
+from labtree.msw.trial_table import (
+    concat_trials as concat_trials,
+    trials_to_frame as trials_to_frame,
+)
