@@ -157,7 +157,7 @@ def _times(events: Any, name: str) -> Floats:
     if isinstance(events, pd.Series):
         return _numbers(events, name)
     if isinstance(array, np.ma.MaskedArray):
-        array = array.astype(float).filled(np.nan)
+        array = np.ma.filled(array.astype(float), np.nan)
     if array.ndim != 1:
         raise DataError(f"{name} must be one-dimensional, found shape {array.shape}")
     if array.size and array.dtype.kind not in "iuf":
@@ -216,7 +216,7 @@ def _seconds(
 
 def _numbers(column: pd.Series, name: str) -> Floats:
     if pd.api.types.is_timedelta64_dtype(column.dtype):
-        return column.dt.total_seconds().to_numpy(np.float64)
+        return np.asarray(column.dt.total_seconds(), np.float64)
     if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(
         column.dtype
     ):
@@ -276,7 +276,8 @@ def column_variables(name: str, column: pd.Series, dim: str) -> dict[str, xr.Var
         column.dtype, "numpy_dtype"
     ):
         plain = column.dtype.numpy_dtype
-        made = masked_column(column.to_numpy(plain, na_value=np.zeros((), plain)[()]), missing)
+        filled: Any = column.array
+        made = masked_column(filled.to_numpy(plain, na_value=plain.type(0)), missing)
     else:
         values = column.astype(object).tolist()
         pairs = zip(values, missing.tolist(), strict=True)
