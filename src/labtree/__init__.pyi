@@ -1,6 +1,7 @@
 """The public names of labtree: the one list of them."""
 
 from labtree import (
+    clocks as clocks,
     errors as errors,
     mea as mea,
     msw as msw,
