@@ -112,7 +112,7 @@ def test_kill_during_saves_and_stores(tmp_path, sort):
 
 def test_two_files_in_one_folder_do_not_remove_each_others_work(tmp_path):
     """The litter of a dead process is removed; what a living one writes is not."""
-    from labtree.storage.atomic import temporary_path
+    from labtree.storage.files import temporary_path
 
     dead = os.fork()
     if dead == 0:

@@ -23,7 +23,7 @@ from labtree.objects import rate_data, spike_data
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.optional import require
 from labtree.spikes.trains import spike_trains
-from labtree.storage.atomic import replace_file
+from labtree.storage.files import replace_file
 
 __all__ = ["export_nwb"]
 

@@ -17,10 +17,10 @@ __all__ = ["Output"]
 
 
 class Output:
-    """A new file that must not exist; after a failure all of HDF5's writes go nowhere."""
+    """A new, empty file; after a failure all of HDF5's writes go nowhere."""
 
     def __init__(self, path: Path):
-        self._file = path.open("xb+", buffering=0)
+        self._file = path.open("rb+", buffering=0)
         self._lock = threading.Lock()
         self._position = 0
         self._failure: BaseException | None = None

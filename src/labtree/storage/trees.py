@@ -12,9 +12,10 @@ import xarray as xr
 
 from labtree.errors import FormatError, LabtreeError, MissingFileError
 from labtree.storage import exact
-from labtree.storage.atomic import folder_lock, replace_file, temporary_path
 from labtree.storage.blobs import Blob, checked_blob, plain_dtype
 from labtree.storage.catalogue import Catalogue, read_catalogue
+from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.locks import folder_lock
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource, identity

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from labtree.errors import WorkspaceError
 from labtree.optional import require
-from labtree.storage.atomic import folder_lock, replace_file, sync_folder, temporary_path
+from labtree.storage.files import replace_file, sync_folder, temporary_path
+from labtree.storage.locks import folder_lock
 
 __all__ = [
     "MARKER",

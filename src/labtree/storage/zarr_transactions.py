@@ -11,7 +11,7 @@ from typing import Any
 
 from labtree.errors import WorkspaceError
 from labtree.optional import require
-from labtree.storage.atomic import folder_lock
+from labtree.storage.locks import folder_lock
 
 __all__ = ["SessionPlace", "children", "open_repository", "transact"]
 

@@ -13,8 +13,9 @@ import xarray as xr
 
 from labtree.errors import FormatError, MissingFileError, WorkspaceError
 from labtree.storage.arrays import load_variables
-from labtree.storage.atomic import folder_lock, replace_file, temporary_path
 from labtree.storage.catalogue import Catalogue, read_catalogue
+from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.locks import folder_lock
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.trees import (

@@ -28,7 +28,7 @@ from labtree.objects import (
 from labtree.objects.spike_kinds import KINDS
 from labtree.objects.unit_attributes import MASK, REAL_NAME, alike
 from labtree.spikes.selection import slices_of
-from labtree.storage.atomic import replace_file, temporary_path
+from labtree.storage.files import replace_file, temporary_path
 
 __all__ = ["export_spikelab"]
 

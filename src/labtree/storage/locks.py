@@ -1,0 +1,138 @@
+"""Locks between processes; they end with the process that holds them."""
+
+import contextlib
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from labtree.errors import BusyFileError, FormatError, MissingFileError
+
+__all__ = ["folder_lock", "hold_file_lock", "is_locked", "release_file_lock", "try_lock"]
+
+_ATTEMPTS = 20
+_PAUSE_S = 0.01
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int, *, shared: bool, wait: bool) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(descriptor: int, *, shared: bool, wait: bool) -> None:
+        mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, mode | (0 if wait else fcntl.LOCK_NB))
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file until it is closed; return False if another holds its lock.
+
+    On a file system without locks (some network mounts) nothing is locked.
+    """
+    try:
+        _lock(descriptor, shared=shared, wait=False)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Wait for, and hold, the lock of a folder, so that one process replaces files in it."""
+    if sys.platform == "win32":  # has no lock on a folder
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # A file system without locks (some network mounts) still saves, unguarded.
+        with contextlib.suppress(OSError):
+            _lock(descriptor, shared=False, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def hold_file_lock(path: Path) -> IO[bytes]:
+    """Hold the lock at `path` until :func:`release_file_lock`, or until this process ends.
+
+    The file is made if it is not there. Its content is neither read nor changed.
+
+    Raises
+    ------
+    BusyFileError
+        If another holds it.
+    FormatError
+        If `path` is a link or anything else than a file.
+    MissingFileError
+        If its folder does not exist.
+    """
+    for attempt in range(_ATTEMPTS):
+        descriptor = _open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            if try_lock(descriptor) and _is_at(descriptor, path):
+                # Absolute, so that another working folder does not hide it at the end.
+                name = os.path.abspath(path)  # noqa: PTH100, which does not follow links
+                return open(name, "rb+", buffering=0, opener=lambda *_: descriptor)  # noqa: B023
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Someone only looks whether it is held, or removed the file just now.
+        os.close(descriptor)
+        if attempt < _ATTEMPTS - 1:
+            time.sleep(_PAUSE_S)
+    raise BusyFileError(f"{path} is held by another process")
+
+
+def release_file_lock(file: IO[bytes]) -> None:
+    """Release a lock that :func:`hold_file_lock` gave, and remove its file."""
+    if os.name == "nt":  # cannot remove an open file
+        file.close()
+    # Removed while it is held: who waits for it sees that, and makes a new one.
+    with contextlib.suppress(OSError):
+        os.unlink(file.name)  # noqa: PTH108
+    file.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether some process holds the lock at `path` now."""
+    try:
+        descriptor = _open(path, os.O_RDONLY)
+    except (OSError, FormatError):
+        return False
+    try:
+        return not try_lock(descriptor, shared=True)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a file that is no link, and not wait for a pipe's other end."""
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):
+        flags |= getattr(os, name, 0)
+    try:
+        if path.is_symlink():
+            raise FormatError(f"{path} is a link; a lock is a file. Remove the link")
+        descriptor = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: there is no folder {path.parent}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FormatError(f"{path} is not a file; a lock is one. Remove it")
+    return descriptor
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is still the one at `path`."""
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(descriptor), there)
