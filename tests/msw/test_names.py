@@ -249,13 +249,13 @@ def test_paths_by_the_page() -> None:
 
 def test_paths_of_today() -> None:
     paths = generate_session_paths(
-        "m01", "gonogo", "/data", names="current", session_type="training", datetime_str=DT
+        "m01", "gonogo", "/data", layout="2026", session_type="training", datetime_str=DT
     )
     assert paths["session_folder"] == Path(
         "/data", "m01", f"m01__{DT}__training", f"m01__{DT}__msw__gonogo__v1"
     )
     # Only the type msw has its task in the name.
-    paths = generate_session_paths("m01", "t", "/d", names="current", acq_type="pxi")
+    paths = generate_session_paths("m01", "t", "/d", layout="2026", acq_type="pxi")
     assert paths["session_basename"].endswith("__pxi__v1")
 
 
@@ -266,24 +266,24 @@ def test_now_has_microseconds() -> None:
     assert parse_datetime(paths["datetime_str"]) == (paths["datetime"], "v1")
 
 
-@pytest.mark.parametrize("names", ["page", "current"])
+@pytest.mark.parametrize("layout", ["2025", "2026"])
 @pytest.mark.parametrize("task", ["_test_gonogo", "_test__gonogo"])
-def test_test_tasks_go_to_the_test_subject(names: str, task: str) -> None:
-    paths = generate_session_paths("m01", task, "x", names=names)  # type: ignore[arg-type]
+def test_test_tasks_go_to_the_test_subject(layout: str, task: str) -> None:
+    paths = generate_session_paths("m01", task, "x", layout=layout)  # type: ignore[arg-type]
     assert paths["subject"] == "_test_subject"
     parsed = parse_session_basename(paths["session_basename"])
     assert parsed["subject"] == "_test_subject"
-    assert parsed["task"] == (task if names == "page" else "msw")
+    assert parsed["task"] == (task if layout == "2025" else "msw")
 
 
 def test_linked_to_a_container() -> None:
     paths = generate_session_paths(
-        "m01", "t", "x", names="current", linked_to=f"m01__{OLD}", datetime_str=DT
+        "m01", "t", "x", layout="2026", linked_to=f"m01__{OLD}", datetime_str=DT
     )
     assert paths["session_folder"].parent.name == f"m01__{OLD}"
     for bad in (f"m02__{OLD}", "../m01", f"m01__{OLD}/..", "a"):
         with pytest.raises(FormatError):
-            generate_session_paths("m01", "t", "x", names="current", linked_to=bad)
+            generate_session_paths("m01", "t", "x", layout="2026", linked_to=bad)
 
 
 HOSTILE = [
@@ -315,7 +315,7 @@ def test_what_could_leave_or_not_parse_back_is_refused(bad: object) -> None:
             continue
         if change in ("linked_to", "datetime_str") and bad is None:
             continue
-        call = {"subject": "m01", "task": "t", "basepath": "/data", "names": "current"}
+        call = {"subject": "m01", "task": "t", "basepath": "/data", "layout": "2026"}
         call[change] = bad  # type: ignore[assignment]
         with pytest.raises(FormatError):
             generate_session_paths(**call)  # type: ignore[arg-type]
@@ -334,28 +334,28 @@ def test_other_refusals() -> None:
                 "m",
                 "t",
                 "x",
-                names="current",
+                layout="2026",
                 acq_version=version,  # type: ignore[arg-type]
             )
     with pytest.raises(FormatError, match="write '20260514_143022_000000'"):
         generate_session_paths("m", "t", "x", datetime_str=OLD)
-    with pytest.raises(FormatError, match="names='current'"):
+    with pytest.raises(FormatError, match="layout='2026'"):
         generate_session_paths("m", "t", "x", acq_type="pxi")
-    with pytest.raises(FormatError, match="'page' or 'current'"):
-        generate_session_paths("m", "t", "x", names="old")  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match="'2025' or '2026'"):
+        generate_session_paths("m", "t", "x", layout="old")  # type: ignore[arg-type]
     with pytest.raises(FormatError):
-        generate_session_paths("session", "t", "x", names="current", session_type="session_t")
+        generate_session_paths("session", "t", "x", layout="2026", session_type="session_t")
 
 
 @given(st.text(max_size=12) | tokens, st.text(max_size=12) | tokens, stamps)
 def test_generated_paths_stay_below_and_parse_back(subject: str, task: str, stamp: str) -> None:
-    for names in ("page", "current"):
+    for layout in ("2025", "2026"):
         try:
             paths = generate_session_paths(
                 subject,
                 task,
                 "/data",
-                names=names,  # type: ignore[arg-type]
+                layout=layout,  # type: ignore[arg-type]
                 datetime_str=stamp,
             )
         except FormatError:

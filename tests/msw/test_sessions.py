@@ -35,7 +35,7 @@ PAGE = f"m01__{DT}__gonogo"
 def test_every_era_gives_the_same_trials(tmp_path: Path, era: Any) -> None:
     trials = make_trials(40)
     session = load_session(write_session(tmp_path, era, trials=trials))
-    formats = {"page": "session_yaml", "current": "session_yaml"}
+    formats = dict.fromkeys(("page", "current", "subprotocols"), "session_yaml")
     assert session.artifact_format == formats.get(era, era)
     assert session.n_trials == 40
     assert session.is_complete
@@ -73,14 +73,16 @@ def test_legacy_settings_are_read_not_run(tmp_path: Path) -> None:
 
 
 def test_manifest_subprotocols(tmp_path: Path) -> None:
-    session = load_session(write_session(tmp_path, "manifest", trials=make_trials(30)))
+    session = load_session(write_session(tmp_path, "subprotocols", trials=make_trials(30)))
     assert session.df["subprotocol"].value_counts().to_dict() == {
         "baseline": 15,
         "stimulation": 15,
     }
     assert session.df["trial"].tolist() == list(range(30))
     assert [entry["name"] for entry in session.subprotocols] == ["baseline", "stimulation"]
-    assert session.metadata == {"source": "legacy_matlab"}
+    brought_in = load_session(write_session(tmp_path / "old", "manifest"))
+    assert brought_in.metadata == {"source": "legacy_matlab"}
+    assert brought_in.subprotocols == []
     nested = load_session(session.session_dir, nested=True)
     assert nested.df["subprotocol"].tolist() == session.df["subprotocol"].tolist()
 
@@ -484,7 +486,8 @@ def test_a_log_that_disagrees_restores_nothing(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.warns(DamageWarning, match="1 of 20 trials cannot be read"):
         assert load_session(folder).n_trials == 19
-    assert any("20 finished trials" in text for text in validate_session(folder).issues)
+    issues = validate_session(folder).issues
+    assert any("20 trials that ended, its trial file 19" in text for text in issues)
 
 
 @pytest.mark.parametrize("clock", ["trial", "session"])
@@ -551,7 +554,7 @@ def test_fields_and_dict(tmp_path: Path) -> None:
     assert session.n_trials == len(session.df) == 100
     assert session.to_dict()["df"] is session.df
     assert session.to_dict()["subject"] == "m01"
-    assert session.acquisition_dir == session.session_dir
+    assert session.acquisition_dir is None
     with pytest.raises(ValueError, match="artifact_format"):
         session.artifact_format = "other"  # type: ignore[assignment]
     with pytest.raises(ValueError, match="expected a DataFrame or None, found a list"):
@@ -618,6 +621,8 @@ def test_failures_are_told_and_cost_nothing_else(tmp_path: Path, workers: int) -
         path.write_bytes(b"\x00broken")
     odd = base / "m01" / "odd name"
     shutil.copytree(next((base / "m02").glob("*/*sequence")), odd)
+    for path in odd.iterdir():
+        path.rename(odd / ("notes.msw." + path.name.partition(".msw.")[2]))
     with pytest.warns(DamageWarning, match="1 of 7 sessions not loaded") as caught:
         sessions = load_subject(base / "m01", workers=workers)
     assert str(broken) in str(caught[0].message)
@@ -700,18 +705,31 @@ def test_containers(tmp_path: Path) -> None:
         enumerate_acquisitions(container / "x")
 
 
-def test_validation_tells_what_disagrees(tmp_path: Path) -> None:
+def test_validation_names_what_is_missing_and_what_disagrees(tmp_path: Path) -> None:
     folder = write_session(tmp_path, subject="m01")
     other = folder.with_name(folder.name.replace("m01", "m99"))
     folder.rename(other)
+    settings = next(other.glob("*.yaml"))
+    settings.write_text(settings.read_text().replace("subject: m01", "subject: m02"))
     result = validate_session(other)
     assert result.passed
-    assert any("says subject 'm99', the settings 'm01'" in text for text in result.warnings)
+    assert any("subject 'm01', the settings 'm02'" in text for text in result.warnings)
+    assert any(f"its files are named {folder.name!r}" in text for text in result.warnings)
     assert "trials: 100" in str(result)
-    next(other.glob("*.yaml")).unlink()
-    assert "trials, but settings are missing" in validate_session(other).issues
+    text = settings.read_text()
+    settings.write_text(text[: text.index("task_settings")])
+    (issue,) = validate_session(other).issues
+    assert "settings.task missing; expected the section task_settings" in issue
+    settings.unlink()
+    issues = validate_session(other).issues
+    assert ["settings.task" in issues[0], "settings.process" in issues[1]] == [True, True]
     next(other.glob("*.jsonl")).unlink()
-    assert not validate_session(other).passed
+    issues = validate_session(other).issues
+    assert any("restored from the log" in issue for issue in issues)
+    next(other.glob("*.csv")).unlink()
+    settings.write_text(text)
+    (issue,) = validate_session(other).issues
+    assert "trials missing; expected a *.msw.df.jsonl file" in issue
 
 
 # --- nested -----------------------------------------------------------------------------

@@ -286,9 +286,9 @@ class MswAccessor:
 
     def validate(self) -> list[str]:
         """Tell what is odd about the trials: their order, their times, their barcodes."""
-        from labtree.msw.measures import check_trials
+        from labtree.msw.measures import check_times, check_trials
 
-        return check_trials(self._frame)
+        return check_times(self._frame) + check_trials(self._frame)
 
     def to_xarray(self) -> "xr.Dataset":
         """Give the trials as a Dataset that netCDF and zarr can keep.

@@ -1,52 +1,111 @@
-"""The state machine's own log (``.msw.csv``), from which a damaged trial can be restored.
+"""The state machine's own log (``.msw.csv``), from which lost trials are restored.
 
-Semicolons between ``TYPE;PC-TIME;BPOD-INITIAL-TIME;BPOD-FINAL-TIME;MSG;+INFO``; a trial's
-rows end with ``END-TRIAL``.
+Rows are ``TYPE;PC-TIME;BPOD-INITIAL-TIME;BPOD-FINAL-TIME;MSG;+INFO``. A ``TRIAL`` row opens
+a trial, and all rows up to the next one belong to it: its ``EVENT`` rows as they happen,
+``END-TRIAL``, an ``INFO`` row ``TRIAL-BPOD-TIME`` with its start and end on the session's
+clock, and only then its ``STATE`` rows, one for each visit and one of NaN for each state
+that was not visited. States and events count from the trial's start.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from labtree.msw.trial_table import END, EVENTS, RESTORED, START, STATES
+import numpy as np
 
-__all__ = ["count_logged_trials", "read_log", "recover_from_log"]
+from labtree.msw.trial_table import END, EVENTS, RESTORED, START, STATES, FloatArray, is_time
+
+__all__ = ["Completed", "SessionLog", "complete_from_log", "count_ended_trials", "read_log"]
 
 # The state machine's clock ticks every 100 microseconds, and the trial file is rounded.
 _SAME_S = 2e-4
+_BPOD_START = "Bpod start timestamp"
 Trial = dict[str, Any]
 
 
-def read_log(path: Path) -> list[Trial]:
-    """Give the finished trials of a log: states, events, start and end where logged."""
+class SessionLog(NamedTuple):
+    """What a log holds.
+
+    Attributes
+    ----------
+    trials : list of dict
+        Those that are whole: start, end, states and events.
+    n_cut : int
+        Trials that ended, but whose times or states the log lacks: it was cut there.
+    """
+
+    trials: list[Trial]
+    n_cut: int
+
+
+class Completed(NamedTuple):
+    """Trials of a trial file with those that only the log has.
+
+    Attributes
+    ----------
+    trials : list of dict
+        In order; restored ones have ``restored_from_log``.
+    n_restored : int
+        How many were restored.
+    problem : str
+        Why nothing could be restored; "" if there was nothing to restore, or it was.
+    """
+
+    trials: list[Trial]
+    n_restored: int
+    problem: str
+
+
+def count_ended_trials(path: Path) -> int:
+    """Count the trials that a log says have ended, whole or not."""
+    data = path.read_bytes()
+    return data.count(b"\nEND-TRIAL;") + data.startswith(b"END-TRIAL;")
+
+
+def read_log(path: Path) -> SessionLog:
+    """Read the trials of a log."""
+    text = path.read_bytes().decode("utf-8", errors="replace")
     trials: list[Trial] = []
-    trial = _empty()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    ended: list[bool] = []
+    is_closed = False
+    for line in text.split("\n"):
         fields = [field.strip() for field in line.split(";")] + [""] * 6
         kind, _, initial, final, message, more = fields[:6]
-        if kind == "STATE" and message:
-            trial[STATES].setdefault(message, []).append((_number(initial), _number(final)))
+        if kind == "TRIAL":
+            trials.append({STATES: {}, EVENTS: {}})
+            ended.append(False)
+        elif kind == "INFO" and message == "SESSION-ENDED":
+            is_closed = True
+        elif not trials:
+            continue
+        elif kind == "END-TRIAL":
+            ended[-1] = True
+        elif kind == "INFO" and message == "TRIAL-BPOD-TIME":
+            trials[-1][START], trials[-1][END] = _number(initial), _number(final)
+        elif kind == "STATE" and message:
+            trials[-1][STATES].setdefault(message, []).append(
+                (_number(initial), _number(final))
+            )
         elif kind == "EVENT" and more:
-            trial[EVENTS].setdefault(more, []).append(_number(initial))
-        elif kind in ("TRIAL", "END-TRIAL"):
-            if initial:
-                trial[START] = _number(initial)
-            if kind == "END-TRIAL":
-                if final:
-                    trial[END] = _number(final)
-                trials.append(trial)
-                trial = _empty()
-    return trials
+            trials[-1][EVENTS].setdefault(more, []).append(_number(initial))
+    trials = [trial for trial, has_ended in zip(trials, ended, strict=True) if has_ended]
+    whole = [
+        trial
+        for trial in trials
+        if np.isfinite(trial.get(START, np.nan)) and np.isfinite(trial.get(END, np.nan))
+    ]
+    if whole and whole[-1] is trials[-1] and not is_closed and _lacks_states(whole, text):
+        whole.pop()
+    return SessionLog(whole, len(trials) - len(whole))
 
 
-def count_logged_trials(path: Path) -> int:
-    """Count the finished trials of a log."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return sum(line.startswith("END-TRIAL") for line in text.splitlines())
-
-
-def _empty() -> Trial:
-    return {STATES: {}, EVENTS: {}}
+def _lacks_states(trials: list[Trial], text: str) -> bool:
+    """Return whether the last trial of a log that was not closed has too few STATE rows."""
+    if not text.endswith("\n"):
+        return True
+    last = trials[-1][STATES].keys()
+    others = [trial[STATES].keys() for trial in trials[:-1]]
+    return not last or (last not in others and any(last < other for other in others))
 
 
 def _number(text: str) -> float:
@@ -56,96 +115,114 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def recover_from_log(
-    path: Path,
-) -> Callable[[int, Callable[[int], Trial | None]], Trial | None]:
-    """Give the function that restores a trial by its place, reading the log when first asked.
+def complete_from_log(trials: list[Trial], logged: list[Trial]) -> Completed:
+    """Return the trials of a file with those that only its log has.
 
-    A trial is restored only if the log agrees with the trial file on the nearest trial
-    that both have; its times are then in the file's own clock.
+    Trials are matched by their start, which both have. Nothing is restored from a log
+    that contradicts the file: its trials must be there, with the same visits, apart from
+    one in ten that may be damaged. Restored times are on the clock that the file uses.
     """
-    logged: list[Trial] = []
-    asked: list[bool] = []
+    matches, n_wrong = _match(trials, logged)
+    votes = {"trial": 0, "session": 0}
+    for trial, match in zip(trials, matches, strict=True):
+        clock = None if match is None else _clock(trial, logged[match])
+        if clock == "":
+            n_wrong += 1
+        elif clock in votes:
+            votes[clock] += 1
+    if n_wrong * 10 > len(trials):
+        return Completed(trials, 0, f"{n_wrong} of its {len(trials)} trials differ")
+    if trials and not any(match is not None for match in matches):
+        return Completed(trials, 0, "they have no trial in common")
+    is_absolute = votes["session"] > votes["trial"]
+    bpod_start = next((trial[_BPOD_START] for trial in trials if _BPOD_START in trial), None)
 
-    def recover(place: int, trial_at: Callable[[int], Trial | None]) -> Trial | None:
-        if not asked:
-            asked.append(True)
-            try:
-                logged.extend(read_log(path))
-            except OSError:
-                return None
-        if place >= len(logged):
-            return None
-        for distance in range(1, 20):
-            for near in (place - distance, place + distance):
-                known = trial_at(near)
-                # A trial that starts with the session cannot tell the two clocks apart.
-                if known is not None and near < len(logged) and _starts_late(known):
-                    return _in_clock_of(logged[place], logged[near], known)
-        return None
+    def restored(place: int) -> Trial:
+        trial = logged[place]
+        shift = trial[START] if is_absolute else 0.0
+        head = {} if bpod_start is None else {_BPOD_START: bpod_start}
+        return {
+            **head,
+            START: trial[START],
+            END: trial[END],
+            STATES: {
+                name: [(a + shift, b + shift) for a, b in visits]
+                for name, visits in trial[STATES].items()
+            },
+            EVENTS: {name: [t + shift for t in times] for name, times in trial[EVENTS].items()},
+            RESTORED: True,
+        }
 
-    return recover
-
-
-def _starts_late(trial: Trial) -> bool:
-    begin = trial.get(START)
-    return isinstance(begin, float) and begin > 0.01
-
-
-def _in_clock_of(trial: Trial, twin: Trial, known: Trial) -> Trial | None:
-    """Give a logged trial in the file's clock, as its neighbour `known` and its `twin` tell."""
-    shift = _shift(twin, known)
-    begin = float(known[START])
-    if shift is None:
-        return None
-    restored: Trial = {}
-    if abs(twin.get(START, float("nan")) - begin) <= 1e-3:
-        restored = {name: trial[name] for name in (START, END) if name in trial}
-    if abs(shift) <= _SAME_S:
-        shift = 0.0
-    elif START in trial and abs(abs(shift) - begin) <= _SAME_S:
-        # One counts from the session's start and the other from the trial's.
-        shift = trial[START] if shift > 0 else -trial[START]
-    else:
-        return None
-    restored[STATES] = {
-        name: [(round(a - shift, 4), round(b - shift, 4)) for a, b in visits]
-        for name, visits in trial[STATES].items()
-    }
-    restored[EVENTS] = {
-        name: [round(time - shift, 4) for time in times]
-        for name, times in trial[EVENTS].items()
-    }
-    restored[RESTORED] = True
-    return restored
+    completed: list[Trial] = []
+    following = 0
+    last = max((i for i, match in enumerate(matches) if match is not None), default=-1)
+    for i, (trial, match) in enumerate(zip(trials, matches, strict=True)):
+        # Trials behind the last common one came after the log had ended.
+        until = match if match is not None else len(logged) if i > last else following
+        completed += [restored(place) for place in range(following, until)]
+        completed.append(trial)
+        following = max(until + (match is not None), following)
+    completed += [restored(place) for place in range(following, len(logged))]
+    return Completed(completed, len(completed) - len(trials), "")
 
 
-def _shift(twin: Trial, known: Trial) -> float | None:
-    """Give how much later the log says that the same visits happened, if all agree."""
-    states = known.get(STATES)
+def _match(trials: list[Trial], logged: list[Trial]) -> tuple[list[int | None], int]:
+    """Return the place in the log of each trial, rising, and how many should have one."""
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, trial in enumerate(logged):
+        places[round(trial[START] * 1e4)].append(place)
+    end = max((trial[START] for trial in logged), default=-np.inf)
+    matches: list[int | None] = []
+    n_wrong = following = 0
+    for trial in trials:
+        start = trial.get(START)
+        found = None
+        if isinstance(start, float) and np.isfinite(start):
+            tick = round(start * 1e4)
+            near = (p for t in (tick, tick - 1, tick + 1) for p in places.get(t, ()))
+            found = next((place for place in near if place >= following), None)
+            n_wrong += found is None and start <= end
+        else:
+            n_wrong += 1
+        matches.append(found)
+        if found is not None:
+            following = found + 1
+    return matches, n_wrong
+
+
+def _clock(trial: Trial, twin: Trial) -> str | None:
+    """Return what a trial's states count from, by its twin in the log.
+
+    "trial" or "session"; None where that cannot be told; "" where the two differ.
+    """
+    states = trial.get(STATES)
     if not isinstance(states, dict):
         return None
-    shifts: list[float] = []
+    ours, logged = [], []
     for name, visits in states.items():
-        if not isinstance(visits, list):
-            continue
-        logged = [visit for visit in twin[STATES].get(name, []) if visit[0] == visit[0]]
-        visits = [
-            visit
-            for visit in visits
-            if isinstance(visit, list | tuple)
-            and len(visit) == 2
-            and all(isinstance(t, int | float) for t in visit)
-            and visit[0] == visit[0]
-        ]
-        if len(logged) != len(visits):
-            return None
-        shifts += [
-            a - b
-            for one, two in zip(logged, visits, strict=True)
-            for a, b in zip(one, two, strict=True)
-        ]
-    shifts = [shift for shift in shifts if shift == shift]
-    if not shifts or max(shifts) - min(shifts) > _SAME_S:
+        known = _finite(visits)
+        other = _finite(twin[STATES].get(name, []))
+        if len(known) != len(other):
+            return ""
+        ours.append(known)
+        logged.append(other)
+    shifts = np.concatenate([np.empty(0), *ours]) - np.concatenate([np.empty(0), *logged])
+    from_trial = bool((np.abs(shifts) <= _SAME_S).all())
+    from_session = bool((np.abs(shifts - twin[START]) <= _SAME_S).all())
+    if from_trial and from_session:
         return None
-    return shifts[0]
+    return "trial" if from_trial else "session" if from_session else ""
+
+
+def _finite(visits: Any) -> FloatArray:
+    """Return the times of the visits that took place, flat."""
+    pairs = visits if isinstance(visits, list) else []
+    times = [
+        time
+        for pair in pairs
+        if isinstance(pair, list | tuple) and len(pair) == 2
+        for time in pair
+        if is_time(time) and time is not None
+    ]
+    found = np.array(times, np.float64)
+    return found[np.isfinite(found)]

@@ -23,6 +23,7 @@ from labtree.msw.trial_table import ATTRIBUTE, END, START
 __all__ = [
     "align_trials",
     "blocks",
+    "check_times",
     "check_trials",
     "outcome",
     "pokes",
@@ -322,8 +323,33 @@ def align_trials(
     )
 
 
+# A state machine counts from a session's start, and no session lasts four months.
+_LONGEST_S = 1e7
+
+
+def check_times(frame: pd.DataFrame) -> list[str]:
+    """Return which times cannot be those of a session, such as 1.8e19 s or infinity."""
+    found: list[str] = []
+    parts = {name: pd.Series(_numbers(frame, name)) for name in (START, END) if name in frame}
+    if ATTRIBUTE in frame.attrs:
+        tables, _ = tables_of(frame)
+        for what, ragged in (("state", tables.states), ("event", tables.events)):
+            for code, name in enumerate(ragged.names):
+                parts[f"{what} {name!r}"] = pd.Series(
+                    ragged.values[ragged.codes == code].ravel()
+                )
+    for name, times in parts.items():
+        absurd = times[times.abs() > _LONGEST_S]
+        if len(absurd):
+            found.append(
+                f"{len(absurd)} times of {name} are more than {_LONGEST_S:.0e} s from the "
+                f"session's start, such as {absurd.iloc[0]:g} s"
+            )
+    return found
+
+
 def check_trials(frame: pd.DataFrame) -> list[str]:
-    """Tell what is odd about trials: see ``df.msw.validate``."""
+    """Return what is odd about trials: see ``df.msw.validate``."""
     found: list[str] = []
 
     def tell(bad: Any, what: str) -> None:

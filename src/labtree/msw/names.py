@@ -3,11 +3,11 @@
 The hierarchy is subject > container (session) > acquisition > file. Names of every
 era are read:
 
-- page: container ``session__{datetime}__session_{task}``, acquisition
+- 2025: container ``session__{datetime}__session_{task}``, acquisition
   ``{subject}__{datetime}__{task}``
 - early: container ``{subject}__{datetime}__session_{task}``, acquisition
   ``{subject}__{datetime}__{task}``
-- current: container ``{subject}__{datetime}[__{session_type}]``, acquisition
+- 2026: container ``{subject}__{datetime}[__{session_type}]``, acquisition
   ``{subject}__{datetime}__{acq_type}[__{task}][__v{N}]``
 
 Files are ``{acquisition}.msw.{artifact}``. A datetime has microseconds
@@ -87,13 +87,15 @@ def _refuse(name: object, why: str, expected: str) -> FormatError:
     return FormatError(f"{name!r}: {why}; expected {expected}")
 
 
-def parse_datetime(text: str) -> tuple[datetime, str]:
+def parse_datetime(text: str, name: str | None = None) -> tuple[datetime, str]:
     """Read a name's datetime and tell its precision.
 
     Parameters
     ----------
     text : str
         ``YYYYmmdd_HHMMSS_ffffff`` or ``YYYYmmdd_HHMMSS``, in ASCII digits.
+    name : str, optional
+        The whole name that it is a part of, for the error.
 
     Returns
     -------
@@ -120,8 +122,13 @@ def parse_datetime(text: str) -> tuple[datetime, str]:
     )
     try:
         return datetime.strptime(text, layout), precision
-    except ValueError as error:
-        raise _refuse(text, f"no such moment ({error})", expected) from None
+    except ValueError:
+        raise _refuse(
+            text if name is None else name,
+            f"no such moment as {text[:4]}-{text[4:6]}-{text[6:8]} "
+            f"{text[9:11]}:{text[11:13]}:{text[13:15]}",
+            expected,
+        ) from None
 
 
 def parse_acquisition_basename(name: str) -> AcquisitionName:
@@ -162,7 +169,7 @@ def parse_acquisition_basename(name: str) -> AcquisitionName:
     place = next((i for i, part in enumerate(parts) if re.fullmatch(_DATETIME, part)), None)
     if place is None:
         raise _refuse(name, "no datetime between double underscores", expected)
-    moment, precision = parse_datetime(parts[place])
+    moment, precision = parse_datetime(parts[place], name)
     subject, tail = "__".join(parts[:place]), parts[place + 1 :]
     if not subject:
         raise _refuse(name, "no subject before the datetime", expected)
@@ -314,7 +321,7 @@ def parse_container_name(name: str) -> ContainerName:
             "session__{datetime}__session_{task} or {subject}__{datetime}[__{session_type}]",
         )
     subject, datetime_str, session_type = match[1], match[2], match[3] or ""
-    moment, precision = parse_datetime(datetime_str)
+    moment, precision = parse_datetime(datetime_str, name)
     task = None
     if session_type.startswith("session_") and session_type != "session_":
         task, session_type = session_type.removeprefix("session_"), ""
@@ -537,7 +544,7 @@ def generate_session_paths(
     task: str,
     basepath: str | Path,
     *,
-    names: Literal["page", "current"] = "page",
+    layout: Literal["2025", "2026"] = "2025",
     acq_type: str = "msw",
     acq_version: int | None = None,
     session_type: str = "",
@@ -554,13 +561,13 @@ def generate_session_paths(
         with ``_test`` goes to `default_subject`.
     basepath : path
         The folder that holds the subjects' folders.
-    names : {"page", "current"}
-        "page": ``session__{dt}__session_{task}/{subject}__{dt}__{task}``.
-        "current": ``{subject}__{dt}[__{session_type}]`` for the container and
+    layout : {"2025", "2026"}
+        "2025": ``session__{dt}__session_{task}/{subject}__{dt}__{task}``.
+        "2026": ``{subject}__{dt}[__{session_type}]`` for the container and
         ``{subject}__{dt}__{acq_type}__{task}__v{N}`` for the acquisition,
         where only type "msw" has its task in the name, and not a ``_test`` task.
     acq_type, acq_version, session_type
-        For "current" names only; the version is 1 unless given.
+        For the layout of 2026 only; the version is 1 unless given.
     linked_to : str, optional
         An existing container of this subject, to put the acquisition into.
     datetime_str : str, optional
@@ -588,12 +595,12 @@ def generate_session_paths(
     >>> paths["session_basename"]
     'm01__20260514_143022_123456__gonogo'
     """
-    if names not in ("page", "current"):
-        raise FormatError(f"names={names!r} is not known; expected 'page' or 'current'")
-    if names == "page" and (acq_type != "msw" or acq_version is not None or session_type):
+    if layout not in ("2025", "2026"):
+        raise FormatError(f"layout={layout!r} is not known; expected '2025' or '2026'")
+    if layout == "2025" and (acq_type != "msw" or acq_version is not None or session_type):
         raise FormatError(
-            "acq_type, acq_version and session_type have no place in the page's names; "
-            "add names='current'"
+            "acq_type, acq_version and session_type have no place in the names of 2025; "
+            "add layout='2026'"
         )
     if acq_type not in ACQUISITION_TYPES:
         raise FormatError(f"acq_type {acq_type!r} is not one of {', '.join(ACQUISITION_TYPES)}")
@@ -612,7 +619,7 @@ def generate_session_paths(
             f"datetime_str {datetime_str!r} has no microseconds; write '{datetime_str}_000000'"
         )
 
-    if names == "page":
+    if layout == "2025":
         acquisition = make_acquisition_basename(
             subject, datetime_str, task, is_legacy_acquisition=True
         )

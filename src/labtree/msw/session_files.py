@@ -1,15 +1,15 @@
-"""A session's folder, of any of the four formats, into settings, trials and notes."""
+"""A session's folder, of any of the four formats, into settings, trials and messages."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
 from labtree.errors import FormatError, MissingFileError
-from labtree.msw.log import read_log, recover_from_log
+from labtree.msw.log import count_ended_trials, read_log
 from labtree.msw.models import ArtifactFormat
 from labtree.msw.names import parse_acquisition_basename
 from labtree.msw.pickles import read_frame_pickle
@@ -24,21 +24,56 @@ from labtree.msw.trial_table import (
     trials_to_frame,
 )
 
-__all__ = ["Contents", "detect_format", "is_session_folder", "read_folder"]
+__all__ = [
+    "Listing",
+    "SessionFiles",
+    "acquisition_folders",
+    "detect_format",
+    "is_session_folder",
+    "list_folder",
+    "read_folder",
+    "read_settings",
+    "session_basename",
+]
 
 SESSION_YAML_VERSION = 2
 _MANIFESTS = ("session_manifest.yaml", "acquisition_manifest.yaml")
 _HOSTS = ("host_session", "host_acquisition", "parent_acquisition")
 _JSONL = (".msw.df.jsonl", ".msw.jsonl", ".df.jsonl")
 _PICKLES = (".msw.df.pkl", ".df.pkl", ".pkl")
+_LOGS = (".msw.csv", "switching.csv")
 T = TypeVar("T")
 
 
 @dataclass
-class Contents:
-    """What a folder holds; `notes` tell what was lost, `source_files` what was read."""
+class SessionFiles:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    artifact_format : str
+        Which of the four.
+    basename : str
+        What the names of its files begin with.
+    frame : pandas.DataFrame or None
+        The trials.
+    task, process, stage, ephys : dict or None
+        Settings.
+    subprotocols : list of dict or None
+        Of the acquisition's manifest.
+    metadata, manifest : dict or None
+        Merged metadata; the manifest that was read last.
+    damage, remarks : list of str
+        What was lost, and what is odd but cost nothing.
+    failures : list of str
+        Files that could not be read at all; also in `damage`, once all is read.
+    logged : dict of str to (int, int)
+        Of each log that belongs to a trial file: how many trials it says have ended, and
+        how many the table has of that file.
+    """
 
     artifact_format: ArtifactFormat
+    basename: str
     frame: pd.DataFrame | None = None
     task: dict[str, Any] | None = None
     process: dict[str, Any] | None = None
@@ -47,14 +82,32 @@ class Contents:
     subprotocols: list[dict[str, Any]] | None = None
     metadata: dict[str, Any] | None = None
     manifest: dict[str, Any] | None = None
-    notes: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    logged: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def _names(folder: Path) -> list[str]:
-    """List a folder's files; whatever else is called like one, a pipe say, is none."""
+class Listing(NamedTuple):
+    """A folder's regular files by name, and its links that lead to nothing."""
+
+    names: list[str]
+    dangling: list[str]
+
+
+def list_folder(folder: Path) -> Listing:
+    """List a folder; hidden files, such as the "._" twins of macOS, and pipes are skipped."""
+    names: list[str] = []
+    dangling: list[str] = []
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_file())
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_file():
+                names.append(entry.name)
+            elif entry.is_symlink() and not Path(entry.path).exists():
+                dangling.append(entry.name)
+    return Listing(sorted(names), sorted(dangling))
 
 
 def _ending(names: list[str], *endings: str) -> list[str]:
@@ -62,7 +115,7 @@ def _ending(names: list[str], *endings: str) -> list[str]:
 
 
 def detect_format(names: list[str]) -> ArtifactFormat | None:
-    """Tell the format of a folder from the names in it; None if it is no session.
+    """Return the format of a folder from the names in it; None if it is no session.
 
     Examples
     --------
@@ -77,11 +130,25 @@ def detect_format(names: list[str]) -> ArtifactFormat | None:
         return "separate_json"
     if _ending(names, *_JSONL):
         return "session_yaml"
-    if _ending(names, "task_settings.py", ".msw.settings.task.json", ".msw.csv"):
+    if _ending(names, "task_settings.py", ".msw.settings.task.json", "switching.pkl", *_LOGS):
         return "legacy"
     if any(".msw." in name or _parses(name) for name in _ending(names, ".pkl")):
         return "legacy"
     return None
+
+
+def session_basename(folder: Path, names: list[str]) -> str:
+    """Return the name of a session, from the names of its files.
+
+    It stands before ``.msw.`` in the name of its ``.msw.session.yaml``, or else in the
+    shortest of all names, those that parse first; only without such a file is it the
+    folder's.
+    """
+    marked = _ending(names, ".msw.session.yaml") or [name for name in names if ".msw." in name]
+    found = {name.partition(".msw.")[0] for name in marked}
+    return min(
+        found, key=lambda name: (not _parses(name), len(name), name), default=folder.name
+    )
 
 
 def _parses(name: str) -> bool:
@@ -93,25 +160,23 @@ def _parses(name: str) -> bool:
 
 
 def is_session_folder(folder: Path) -> bool:
-    """Tell whether a folder holds a session's files, not only acquisitions' folders."""
-    names = _names(folder)
-    return detect_format(names) is not None and not (
-        detect_format(names) == "manifest" and acquisition_folders(folder)
-    )
+    """Return whether a folder holds a session's files, not only acquisitions' folders."""
+    found = detect_format(list_folder(folder).names)
+    return found is not None and not (found == "manifest" and acquisition_folders(folder))
 
 
 def acquisition_folders(folder: Path) -> list[Path]:
-    """Give the folders in a container that are acquisitions, by name or by content."""
+    """Return the folders in a container that are acquisitions, by name or by content."""
     return [
         path
         for path in sorted(folder.iterdir())
         if path.is_dir()
         and not path.name.startswith(".")
-        and (_parses(path.name) or detect_format(_names(path)) is not None)
+        and (_parses(path.name) or detect_format(list_folder(path).names) is not None)
     ]
 
 
-def read_folder(folder: Path, *, nested: bool = False) -> Contents:
+def read_folder(folder: Path, *, nested: bool = False) -> SessionFiles:
     """Read everything in a session's folder; damage costs only what is damaged.
 
     Raises
@@ -121,82 +186,110 @@ def read_folder(folder: Path, *, nested: bool = False) -> Contents:
     FormatError
         It holds no session, or nothing of it can be read.
     """
+    files, listing = _opened(folder)
+    _read_settings(files, folder, listing.names)
+    _read_manifests(files, folder, listing.names)
+    _read_trials(files, folder, listing.names, nested)
+    if files.failures:
+        read = (files.frame, files.task, files.process, files.manifest)
+        if all(part is None for part in read):
+            raise FormatError("\n".join(files.failures))
+        files.damage = files.failures + files.damage
+    return files
+
+
+def read_settings(folder: Path) -> SessionFiles:
+    """Do as `read_folder`, for the settings alone.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        As there.
+    """
+    files, listing = _opened(folder)
+    _read_settings(files, folder, listing.names)
+    return files
+
+
+def _opened(folder: Path) -> tuple[SessionFiles, Listing]:
     if not folder.is_dir():
         found = "a file, not a folder" if folder.exists() else "no such folder"
         raise MissingFileError(f"{folder}: {found}; expected a session's folder")
-    names = _names(folder)
+    listing = list_folder(folder)
+    names = listing.names
     artifact_format = detect_format(names)
     # A manifest alone may be a session's or a container's.
     unsure = artifact_format in (None, "manifest")
     inside = acquisition_folders(folder) if unsure else []
-    if artifact_format is None or inside:
-        if inside:
-            raise FormatError(
-                f"{folder}: a container of {len(inside)} acquisitions, not a session; write "
-                f"load_acquisition({str(folder)!r}), or load_session of {inside[0].name!r}"
-            )
+    if inside:
+        raise FormatError(
+            f"{folder}: a container of {len(inside)} acquisitions, not a session; write "
+            f"load_acquisition({str(folder)!r}), or load_session of {inside[0].name!r}"
+        )
+    linked = [name for name in listing.dangling if detect_format([name]) is not None]
+    absent = (
+        f"{folder}: {', '.join(linked)}: links to files that are not here; fetch them (with "
+        "git annex or datalad get, for example)"
+    )
+    if artifact_format is None:
+        if linked:
+            raise FormatError(absent)
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise FormatError(
             f"{folder}: no session; expected files such as *.msw.session.yaml, *.msw.jsonl, "
             f"*.msw.settings.process.json or *task_settings.py, found {shown or 'nothing'}"
         )
-    contents = Contents(artifact_format)
-    _read_settings(contents, folder, names)
-    _read_manifests(contents, folder, names)
-    _read_trials(contents, folder, names, nested)
-    if contents.failures:
-        read = (contents.frame, contents.task, contents.process, contents.manifest)
-        if all(part is None for part in read):
-            raise FormatError("\n".join(contents.failures))
-        contents.notes = contents.failures + contents.notes
-    return contents
+    files = SessionFiles(artifact_format, session_basename(folder, names))
+    if linked:
+        files.damage.append(absent)
+    return files, listing
 
 
-def _attempt(contents: Contents, read: Callable[[Path], T], path: Path) -> T | None:
+def _attempt(files: SessionFiles, read: Callable[[Path], T], path: Path) -> T | None:
     """Read one file; a file that cannot be read must not cost the others."""
     try:
         return read(path)
     except (FormatError, OSError) as error:
-        contents.failures.append(str(error))
+        files.failures.append(str(error))
         return None
 
 
-def _one(contents: Contents, folder: Path, found: list[str]) -> Path | None:
-    """Give the one file meant: named as its folder, or the first; and tell of the others."""
+def _one(files: SessionFiles, folder: Path, found: list[str]) -> Path | None:
+    """Return the one file meant: named as the session, or the first; and note the others."""
     if not found:
         return None
-    own = [name for name in found if name.startswith(folder.name)]
+    own = [name for name in found if name.startswith(files.basename)]
     chosen = (own or found)[0]
     if len(found) > 1:
         others = ", ".join(name for name in found if name != chosen)
-        contents.notes.append(f"{folder}: read {chosen}, and not {others}")
+        files.damage.append(f"{folder}: read {chosen}, and not {others}")
     return folder / chosen
 
 
 # --- settings --------------------------------------------------------------------------
 
 
-def _read_settings(contents: Contents, folder: Path, names: list[str]) -> None:
-    path = _one(contents, folder, _ending(names, ".msw.session.yaml"))
+def _read_settings(files: SessionFiles, folder: Path, names: list[str]) -> None:
+    path = _one(files, folder, _ending(names, ".msw.session.yaml"))
     if path is not None:
-        read = _attempt(contents, read_yaml, path)
+        read = _attempt(files, read_yaml, path)
         if read is not None:
-            contents.notes += read[1]
-            _take_session_yaml(contents, path, read[0])
-    if contents.artifact_format != "session_yaml":
-        _read_json_settings(contents, folder, names)
-    if contents.artifact_format == "legacy" and contents.task is None:
-        path = _one(contents, folder, _ending(names, "task_settings.py"))
-        literals = None if path is None else _attempt(contents, read_python_literals, path)
+            files.damage += read[1]
+            _take_session_yaml(files, path, read[0])
+    if files.artifact_format != "session_yaml":
+        _read_json_settings(files, folder, names)
+    if files.artifact_format == "legacy" and files.task is None:
+        path = _one(files, folder, _ending(names, "task_settings.py"))
+        literals = None if path is None else _attempt(files, read_python_literals, path)
         if literals is not None:
-            contents.task, notes = literals
-            contents.notes += notes
+            files.task, notes = literals
+            files.damage += notes
 
 
-def _take_session_yaml(contents: Contents, path: Path, content: dict[str, Any]) -> None:
+def _take_session_yaml(files: SessionFiles, path: Path, content: dict[str, Any]) -> None:
     version = content.get("msw_format_version")
     if str(version) != str(SESSION_YAML_VERSION):
-        contents.failures.append(
+        files.failures.append(
             f"{path}: says format version {version!r}, and this reader knows "
             f"{SESSION_YAML_VERSION}; its settings are not read"
         )
@@ -208,15 +301,15 @@ def _take_session_yaml(contents: Contents, path: Path, content: dict[str, Any]) 
         if isinstance(value, dict):
             found[name] = value
         elif value is not None:
-            contents.notes.append(
+            files.damage.append(
                 f"{path}: section {name!r} is a {type(value).__name__}, not a mapping; left out"
             )
-    contents.process, contents.task = found.get("process"), found.get("task_settings")
-    contents.stage, contents.metadata = found.get("stage"), found.get("metadata")
+    files.process, files.task = found.get("process"), found.get("task_settings")
+    files.stage, files.metadata = found.get("stage"), found.get("metadata")
     # An empty block of a host stands for none.
     host = next((found[name] for name in _HOSTS if found.get(name)), None)
     if host is not None:
-        contents.ephys = {
+        files.ephys = {
             "session_name"
             if key == "acquisition_name" and "session_name" not in host
             else key: v
@@ -224,81 +317,98 @@ def _take_session_yaml(contents: Contents, path: Path, content: dict[str, Any]) 
         }
 
 
-def _read_json_settings(contents: Contents, folder: Path, names: list[str]) -> None:
+def _read_json_settings(files: SessionFiles, folder: Path, names: list[str]) -> None:
     others: dict[str, Any] = {}
     for name in names:
         _, marked, kind = name.rpartition(".msw.settings")
         if not marked or not (kind == "" or kind.endswith(".json")):
             continue
         kind = kind.removesuffix(".json").removeprefix(".") if kind else "task"
-        read = _attempt(contents, read_json, folder / name)
+        read = _attempt(files, read_json, folder / name)
         if read is None:
             continue
         # Older files: ".msw.settings.json" is the process's, ".msw.settings" the task's.
         kind = kind or "process"
         if kind in ("task", "process", "stage", "ephys"):
-            if getattr(contents, kind) is None or name.endswith(f"{kind}.json"):
-                setattr(contents, kind, read)
+            if getattr(files, kind) is None or name.endswith(f"{kind}.json"):
+                setattr(files, kind, read)
         else:
             others[kind] = read
     if others:
-        contents.metadata = {"settings": others} | (contents.metadata or {})
+        files.metadata = {"settings": others} | (files.metadata or {})
 
 
-def _read_manifests(contents: Contents, folder: Path, names: list[str]) -> None:
+def _read_manifests(files: SessionFiles, folder: Path, names: list[str]) -> None:
     merged: dict[str, Any] = {}
     for name in _MANIFESTS:
-        read = _attempt(contents, read_yaml, folder / name) if name in names else None
+        read = _attempt(files, read_yaml, folder / name) if name in names else None
         if read is None:
             continue
         manifest, notes = read
-        contents.notes += notes
+        files.damage += notes
         version = manifest.get("msw_manifest_version", 1)
         if version != 1:
-            contents.failures.append(
+            files.failures.append(
                 f"{folder / name}: says manifest version {version!r}, and this reader knows 1; "
                 "it is not read"
             )
             continue
-        contents.manifest = manifest
+        files.manifest = manifest
         if isinstance(manifest.get("metadata"), dict):
             merged |= manifest["metadata"]
         entries = manifest.get("subprotocols")
         if entries is None:
             continue
         if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
-            contents.subprotocols = entries
+            files.subprotocols = entries
         else:
-            contents.notes.append(
+            files.damage.append(
                 f"{folder / name}: subprotocols are no list of mappings; left out"
             )
     if merged:
-        contents.metadata = merged | (contents.metadata or {})
+        files.metadata = merged | (files.metadata or {})
 
 
 # --- trials ----------------------------------------------------------------------------
 
 
-def _read_trials(contents: Contents, folder: Path, names: list[str], nested: bool) -> None:
-    log = _ending(names, ".msw.csv")
-
+def _read_trials(files: SessionFiles, folder: Path, names: list[str], nested: bool) -> None:
     def read(path: Path) -> pd.DataFrame:
+        log = _log_of(path)
+        log = log if log is not None and log.name in names else None
         if path.suffix == ".pkl":
-            return _frame_of_pickle(path, nested)
-        recover = recover_from_log(folder / log[0]) if len(log) == 1 else None
-        frame, notes = read_trial_frame(path, nested=nested, recover=recover)
-        contents.notes.extend(notes)
+            frame = _frame_of_pickle(path, nested)
+        else:
+            frame, findings = read_trial_frame(path, nested=nested, log=log)
+            files.damage += findings.damage
+            files.remarks += findings.remarks
+        if log is not None:
+            files.logged[log.name] = (count_ended_trials(log), len(frame))
         return frame
 
+    def read_or_restore(path: Path | None, log: Path | None) -> pd.DataFrame | None:
+        frame = None if path is None else _attempt(files, read, path)
+        if (frame is None or not len(frame)) and log is not None and log.name in names:
+            frame = _attempt(files, lambda path: _frame_of_log(files, path, nested), log)
+        return frame if frame is not None and len(frame) else None
+
     frames: dict[str, pd.DataFrame] = {}
-    for number, entry in enumerate(contents.subprotocols or []):
+    used: list[Path | None] = []
+    for number, entry in enumerate(files.subprotocols or []):
         name = str(entry.get("name", number))
-        path = _inside(contents, folder, name, entry.get("file"))
-        frame = None if path is None else _attempt(contents, read, path)
-        if frame is not None and len(frame):
+        path = _inside(files, folder, name, entry.get("file"))
+        used.append(None if path is None else _log_of(path))
+        frame = None
+        if path is not None:
+            if not path.is_file():
+                files.damage.append(
+                    f"{folder}: subprotocol {name!r}: file {entry['file']!r} is missing"
+                )
+            frame = read_or_restore(path if path.is_file() else None, used[-1])
+        if frame is not None:
             frames[name if name not in frames else f"{name} ({number})"] = frame
     if frames:
-        contents.frame = (
+        files.frame = (
             pd.concat(
                 [frame.assign(subprotocol=name) for name, frame in frames.items()],
                 ignore_index=True,
@@ -306,50 +416,68 @@ def _read_trials(contents: Contents, folder: Path, names: list[str], nested: boo
             if nested
             else concat_trials(frames, column="subprotocol")
         )
-        return
-    path = _one(contents, folder, _preferred(names, _JSONL) or _preferred(names, _PICKLES))
-    frame = None if path is None else _attempt(contents, read, path)
-    if (frame is None or not len(frame)) and len(log) == 1:
-        frame = _attempt(
-            contents, lambda path: _frame_of_log(contents, path, nested), folder / log[0]
+    else:
+        found = list(dict.fromkeys(_ending(names, *_JSONL) or _ending(names, *_PICKLES)))
+        path = _one(files, folder, found)
+        log = None if path is None else _log_of(path)
+        if path is None:
+            log = _one(files, folder, _ending(names, *_LOGS))
+        used.append(log)
+        files.frame = read_or_restore(path, log)
+    for name in _ending(names, *_LOGS):
+        if folder / name not in used:
+            _note_unused_log(files, folder / name)
+
+
+def _log_of(path: Path) -> Path | None:
+    """Return the path that the log of a trial file has: they begin alike."""
+    for ending in (*_JSONL, *_PICKLES):
+        if path.name.endswith(ending):
+            return path.with_name(path.name.removesuffix(ending) + ".msw.csv")
+    return None
+
+
+def _note_unused_log(files: SessionFiles, path: Path) -> None:
+    log = _attempt(files, read_log, path)
+    if log is not None and log.trials:
+        files.damage.append(
+            f"{path}: a log of {len(log.trials)} trials that belongs to no trial file here; "
+            "they are not read"
         )
-    contents.frame = frame if frame is not None and len(frame) else None
 
 
-def _frame_of_log(contents: Contents, path: Path, nested: bool) -> pd.DataFrame | None:
-    """Give what the log has of all trials, where there is no trial file to be read."""
-    trials = [trial | {RESTORED: True} for trial in read_log(path)]
+def _frame_of_log(files: SessionFiles, path: Path, nested: bool) -> pd.DataFrame | None:
+    """Return what the log has of all trials, where there is no trial file to be read."""
+    trials = [trial | {RESTORED: True} for trial in read_log(path).trials]
     if not trials:
         return None
-    contents.notes.append(
+    files.damage.append(
         f"{path}: {len(trials)} trials restored from the log, for want of a trial file; it "
         "has states, events, starts and ends, and no more"
     )
+    files.logged[path.name] = (count_ended_trials(path), len(trials))
     return nested_frame(trials) if nested else trials_to_frame(trials)
 
 
-def _preferred(names: list[str], endings: tuple[str, ...]) -> list[str]:
-    found = _ending(names, *endings)
-    return list(dict.fromkeys(found))
-
-
-def _inside(contents: Contents, folder: Path, name: str, file: object) -> Path | None:
-    """Give the path of a manifest's file, if it is a trial file within the session."""
-    told = f"{folder}: subprotocol {name!r}: file {file!r}"
+def _inside(files: SessionFiles, folder: Path, name: str, file: object) -> Path | None:
+    """Return the path of a manifest's file, if it is a trial file within the session."""
+    entry = f"{folder}: subprotocol {name!r}: file {file!r}"
     if not isinstance(file, str) or not file or "\0" in file:
-        contents.notes.append(f"{told} is no path; its trials are not read")
+        files.damage.append(f"{entry} is no path; its trials are not read")
         return None
     parts = {*PurePosixPath(file).parts, *PureWindowsPath(file).parts}
     leaves = ".." in parts or PurePosixPath(file).is_absolute() or PureWindowsPath(file).anchor
     path = folder / file
-    if leaves or not path.resolve().is_relative_to(folder.resolve()):
-        contents.notes.append(f"{told} leaves the session's folder; it is not read")
+    resolved = path.resolve()
+    # Where git-annex keeps the content of a file that is in the folder by name.
+    is_inside = resolved.is_relative_to(folder.resolve()) or (
+        path.is_symlink() and "/.git/annex/objects/" in resolved.as_posix()
+    )
+    if leaves or not is_inside:
+        files.damage.append(f"{entry} leaves the session's folder; it is not read")
         return None
     if path.suffix not in (".jsonl", ".pkl"):
-        contents.notes.append(f"{told} is neither .jsonl nor .pkl; it is not read")
-        return None
-    if not path.is_file():
-        contents.notes.append(f"{told} is missing")
+        files.damage.append(f"{entry} is neither .jsonl nor .pkl; it is not read")
         return None
     return path
 

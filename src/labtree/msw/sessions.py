@@ -12,23 +12,37 @@ import pandas as pd
 from tqdm import tqdm
 
 from labtree.errors import FormatError, LabtreeError, MissingFileError
-from labtree.msw.damage import warn_of_damage
-from labtree.msw.log import count_logged_trials
-from labtree.msw.measures import check_trials
+from labtree.msw.measures import check_times, check_trials
 from labtree.msw.models import MswSession, ValidationResult, table_of
-from labtree.msw.names import (
-    identify_namespace_version,
-    parse_acquisition_basename,
-    parse_container_name,
-)
+from labtree.msw.names import parse_acquisition_basename, parse_container_name
 from labtree.msw.session_files import (
-    Contents,
+    SessionFiles,
     acquisition_folders,
+    detect_format,
     is_session_folder,
+    list_folder,
     read_folder,
+    read_settings,
+    session_basename,
 )
 from labtree.msw.settings import read_yaml
+from labtree.msw.trial_file import warn_of_damage
 from labtree.msw.trial_table import concat_trials
+
+__all__ = [
+    "AcquisitionInfo",
+    "ContainerReport",
+    "SessionList",
+    "enumerate_acquisitions",
+    "load_acquisition",
+    "load_session",
+    "load_subject",
+    "validate_container",
+    "validate_session",
+]
+
+Kind = Literal["session", "camera", "recording"]
+_DEPTH = 4
 
 # --- containers ----------------------------------------------------------------------------
 
@@ -53,7 +67,7 @@ class AcquisitionInfo:
 
     basename: str
     acq_type: str
-    kind: Literal["session", "camera", "recording"]
+    kind: Kind
     on_disk: bool
     in_manifest: bool
     status: str | None
@@ -98,7 +112,7 @@ def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
 
 
 def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
-    """Do as `enumerate_acquisitions`, and give what is to be told instead of telling it."""
+    """Do as `enumerate_acquisitions`, and return its warnings instead of giving them."""
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder")
     statuses, notes = _manifest_entries(folder)
@@ -110,21 +124,22 @@ def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
             acq_type, when = parts["acq_type"], parts["datetime_str"]
         except FormatError:
             acq_type, when = "", ""
-        kind: Literal["session", "camera", "recording"] = "session"
-        if acq_type.startswith("video_"):
-            kind = "camera"
-        elif acq_type in ("pxi", "photo"):
-            kind = "recording"
         info = AcquisitionInfo(
             basename,
             acq_type,
-            kind,
+            _kind(acq_type),
             basename in on_disk,
             basename in statuses,
             statuses.get(basename),
         )
         found.append((when, basename, info))
     return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
+
+
+def _kind(acq_type: str) -> Kind:
+    if acq_type.startswith("video_"):
+        return "camera"
+    return "recording" if acq_type in ("pxi", "photo") else "session"
 
 
 def _manifest_entries(folder: Path) -> tuple[dict[str, str | None], list[str]]:
@@ -169,9 +184,6 @@ def validate_container(container: str | Path) -> ContainerReport:
 
 
 # --- loading -------------------------------------------------------------------------------
-
-
-_DEPTH = 4
 
 
 class SessionList(list[MswSession]):
@@ -223,9 +235,10 @@ def load_session(
     session_dir : path
         The folder with the session's files.
     acquisition_name, acquisition_dir
-        What to note as such, instead of the folder's own name and place.
+        What to note as the container's name and folder; None if the session is looked at
+        alone.
     nested : bool
-        Give the trials as older tools do, every state and event a column of lists.
+        Return the trials as older tools do, every state and event a column of lists.
 
     Returns
     -------
@@ -249,66 +262,86 @@ def load_session(
     return session
 
 
-def _load(folder: Path, nested: bool = False) -> tuple[MswSession, list[str]]:
-    contents = read_folder(folder, nested=nested)
-    return _to_session(folder, contents), contents.notes
+def _load(
+    folder: Path, nested: bool = False, container: Path | None = None
+) -> tuple[MswSession, list[str]]:
+    files = read_folder(folder, nested=nested)
+    return _to_session(folder, files, container), files.damage + files.remarks
 
 
-def _to_session(folder: Path, contents: Contents) -> MswSession:
-    process = contents.process or {}
-
-    def said(key: str) -> str:
-        value = process.get(key)
-        return value if isinstance(value, str) else ""
-
-    names: dict[str, Any] = {}
-    for candidate in (said("session_basename"), folder.name):
-        try:
-            names = dict(parse_acquisition_basename(candidate))
-            break
-        except FormatError:
-            continue
-    container: dict[str, Any] = {}
+def _to_session(folder: Path, files: SessionFiles, container: Path | None = None) -> MswSession:
+    identity = _identity(files.basename)
+    task = identity["task"]
+    if identity["datetime_str"] and not task:
+        task = setting_of_task(files.process) or identity["acq_type"]
+    session_type = ""
     with contextlib.suppress(FormatError):
-        container = dict(parse_container_name(folder.absolute().parent.name))
-    basename = said("session_basename") or folder.name
-    session_type = said("session_type") or container.get("session_type") or ""
-    metadata = contents.metadata or {}
+        session_type = parse_container_name(folder.absolute().parent.name)["session_type"]
+    metadata = files.metadata or {}
     from_matlab = str(metadata.get("source", "")).startswith("legacy_matlab")
-    is_legacy = contents.artifact_format == "legacy"
-    is_complete = contents.frame is not None and (
-        from_matlab
-        or (contents.task is not None and (contents.process is not None or is_legacy))
+    is_legacy = files.artifact_format == "legacy"
+    is_complete = files.frame is not None and (
+        from_matlab or (files.task is not None and (files.process is not None or is_legacy))
     )
+    version = (files.process or {}).get("msw_version")
     oldest = "legacy" if is_legacy else "< 1.0.0"
     return MswSession(
         session_dir=folder,
-        basename=basename,
-        subject=said("subject") or names.get("subject") or container.get("subject") or "",
-        datetime_str=names.get("datetime_str")
-        or said("datetime")
-        or container.get("datetime_str")
-        or "",
-        task=said("task") or names.get("task") or container.get("task") or "",
-        acq_type=said("acq_type") or names.get("acq_type") or "",
-        # Old containers put the task where a session's type would be.
-        session_type="" if session_type.startswith("session_") else session_type,
-        namespace_version=identify_namespace_version(basename, process, contents.manifest)[0],
-        artifact_format=contents.artifact_format,
-        msw_version=said("msw_version") or oldest,
-        df=contents.frame,
-        n_trials=0 if contents.frame is None else len(contents.frame),
-        settings_task=contents.task,
-        settings_process=contents.process,
-        settings_stage=contents.stage,
-        settings_ephys=contents.ephys,
-        subprotocols=contents.subprotocols,
-        metadata=contents.metadata,
+        basename=files.basename,
+        subject=identity["subject"],
+        datetime_str=identity["datetime_str"],
+        task=task,
+        acq_type=identity["acq_type"],
+        session_type=session_type,
+        namespace_version=identity["namespace_version"] or None,
+        artifact_format=files.artifact_format,
+        msw_version=version if isinstance(version, str) and version else oldest,
+        df=files.frame,
+        n_trials=0 if files.frame is None else len(files.frame),
+        settings_task=files.task,
+        settings_process=files.process,
+        settings_stage=files.stage,
+        settings_ephys=files.ephys,
+        subprotocols=files.subprotocols,
+        metadata=files.metadata,
         is_complete=is_complete,
-        is_ephys=contents.ephys is not None,
-        acquisition_name=folder.name if names else None,
-        acquisition_dir=folder if names else None,
+        is_ephys=files.ephys is not None,
+        acquisition_name=None if container is None else container.name,
+        acquisition_dir=container,
     )
+
+
+def _identity(basename: str) -> dict[str, str]:
+    """Return who, when and what by a session's name; "" for all of it if that says nothing."""
+    keys = ("subject", "datetime_str", "acq_type", "namespace_version")
+    try:
+        parts = parse_acquisition_basename(basename)
+    except FormatError:
+        return dict.fromkeys((*keys, "task"), "")
+    return {key: str(dict(parts)[key]) for key in keys} | {"task": parts["task"] or ""}
+
+
+def setting_of_task(process: dict[str, Any] | None) -> str:
+    """Return the task that a session's settings state; "" for none."""
+    stated = process or {}
+    paths = stated.get("session_paths")
+    places = [stated.get("task"), stated.get("task_name")]
+    if isinstance(paths, dict):
+        places.append(paths.get("task"))
+    return next((value for value in places if isinstance(value, str) and value), "")
+
+
+def _container_of(folder: Path, top: Path) -> Path | None:
+    """Return the container that a session lies in, if it lies in one below `top`."""
+    parent = folder.parent
+    if folder == top or parent == top:
+        return None
+    if (parent / "session_manifest.yaml").is_file():
+        return parent
+    with contextlib.suppress(FormatError):
+        parse_container_name(parent.name)
+        return parent
+    return None
 
 
 def load_acquisition(
@@ -345,8 +378,8 @@ def load_acquisition(
     folder = _existing(Path(container))
     wanted = _Filter(subject, task, since, until)
     if is_session_folder(folder):
-        return _load_all([folder], {}, wanted, workers)
-    listed, told = list_acquisitions(folder)
+        return _load_all({folder: None}, {}, wanted, workers, [])
+    listed, messages = list_acquisitions(folder)
     failed: dict[Path, Exception] = {
         folder / item.basename: MissingFileError(
             f"{folder / item.basename}: the manifest names it, and it is not there"
@@ -354,12 +387,14 @@ def load_acquisition(
         for item in listed
         if item.in_manifest and not item.on_disk and item.kind == "session"
     }
-    found = [
-        folder / item.basename for item in listed if item.on_disk and item.kind == "session"
-    ]
+    found: dict[Path, Path | None] = {
+        folder / item.basename: folder
+        for item in listed
+        if item.on_disk and item.kind == "session"
+    }
     if not found and not failed:
         raise FormatError(f"{folder}: no session in it; expected a container's folder")
-    return _load_all(found, failed, wanted, workers, told)
+    return _load_all(found, failed, wanted, workers, messages)
 
 
 def load_subject(
@@ -378,7 +413,8 @@ def load_subject(
     folder : path
         A folder of sessions or containers, or of subjects' folders.
     subject, task : str, optional
-        Only those whose name says so; nothing else is opened.
+        Only those whose name says so; nothing else is opened. Where a name has no task,
+        the settings are asked.
     since, until : str, datetime.date or datetime.datetime, optional
         Only those from then on, or until then, inclusive: a day, "2026-05-14", or a moment,
         "2026-05-14T14:30". In the rig's local time, as the names are.
@@ -388,9 +424,9 @@ def load_subject(
     Returns
     -------
     SessionList
-        By time; ``.failed`` tells what could not be loaded, or not be judged by its name
-        when there are filters, and a `DamageWarning` tells it too. ``.trials()`` puts all
-        trials into one table.
+        By time. ``.failed`` and a `DamageWarning` name what could not be loaded, or not be
+        judged by the filters, and folders with a session's name in which nothing can be
+        read. ``.trials()`` puts all trials into one table.
 
     Raises
     ------
@@ -400,12 +436,15 @@ def load_subject(
         It holds no session.
     """
     top = _existing(Path(folder))
-    found = _find_sessions(top, _DEPTH, set())
-    if not found:
+    found, unreadable = _find_sessions(top, _DEPTH, set())
+    if not found and not unreadable:
         raise FormatError(
             f"{top}: no session in it, {_DEPTH} folders deep; expected a subject's folder"
         )
-    return _load_all(found, {}, _Filter(subject, task, since, until), workers)
+    wanted = _Filter(subject, task, since, until)
+    failed = {path: error for path, error in unreadable.items() if wanted.may_take(path)}
+    containers = {path: _container_of(path, top) for path in found}
+    return _load_all(containers, failed, wanted, workers, [])
 
 
 def _existing(folder: Path) -> Path:
@@ -415,22 +454,46 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _find_sessions(folder: Path, depth: int, seen: set[Path]) -> list[Path]:
+def _find_sessions(
+    folder: Path, depth: int, seen: set[Path]
+) -> tuple[list[Path], dict[Path, Exception]]:
+    """Return the sessions' folders, and those that seem to be one and cannot be read."""
     # Links may lead back up, or to the same session twice.
     real = folder.resolve()
     if real in seen:
-        return []
+        return [], {}
     seen.add(real)
     if is_session_folder(folder):
-        return [folder]
-    if depth == 0:
-        return []
+        return [folder], {}
+    found: list[Path] = []
+    unreadable: dict[Path, Exception] = {}
     inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    return [found for path in inside for found in _find_sessions(path, depth - 1, seen)]
+    for path in inside if depth else []:
+        sessions, others = _find_sessions(path, depth - 1, seen)
+        found += sessions
+        unreadable |= others
+    if not found and not unreadable and _seems_a_session(folder):
+        try:
+            read_folder(folder)
+        except LabtreeError as error:
+            unreadable[folder] = error
+    return found, unreadable
+
+
+def _seems_a_session(folder: Path) -> bool:
+    if acquisition_folders(folder):
+        return False
+    if detect_format(list_folder(folder).dangling) is not None:
+        return True
+    try:
+        parts = parse_acquisition_basename(folder.name)
+    except FormatError:
+        return False
+    return _kind(parts["acq_type"]) == "session"
 
 
 class _Filter:
-    """Judges a session by its folder's name, without opening it."""
+    """Judges a session by the names of its files, without opening them."""
 
     def __init__(
         self,
@@ -445,28 +508,33 @@ class _Filter:
         self.is_open = subject is task is since is until is None
 
     def takes(self, folder: Path) -> bool:
-        """Tell whether a session is asked for.
+        """Return whether a session is asked for.
 
         Raises
         ------
         FormatError
-            The name does not tell.
+            Its name does not say.
         """
         if self.is_open:
             return True
-        parts = parse_acquisition_basename(folder.name)
-        task = parts["task"]
-        if self.task is not None and task is None:
-            try:
-                task = parse_container_name(folder.parent.name)["task"]
-            except FormatError:
-                task = None
-        return (
+        parts = parse_acquisition_basename(session_basename(folder, list_folder(folder).names))
+        if not (
             self.subject in (None, parts["subject"])
-            and self.task in (None, task)
             and (self.since is None or parts["datetime"] >= self.since)
             and (self.until is None or parts["datetime"] <= self.until)
-        )
+        ):
+            return False
+        if self.task is None or parts["task"] is not None:
+            return self.task in (None, parts["task"])
+        stated = setting_of_task(read_settings(folder).process)
+        return self.task == (stated or parts["acq_type"])
+
+    def may_take(self, folder: Path) -> bool:
+        """Return whether a folder may be asked for, of which nothing but the name is known."""
+        try:
+            return self.takes(folder)
+        except LabtreeError:
+            return True
 
 
 def _moment(value: str | date, default: time) -> datetime:
@@ -485,12 +553,15 @@ def _moment(value: str | date, default: time) -> datetime:
 
 
 def _load_all(
-    folders: list[Path],
+    folders: dict[Path, Path | None],
     failed: dict[Path, Exception],
     wanted: _Filter,
     workers: int,
-    told: list[str] | None = None,
+    messages: list[str],
 ) -> SessionList:
+    """Load sessions, each with its container, and collect what fails."""
+    if workers < 1:
+        raise FormatError(f"workers={workers}; expected 1 or more")
     chosen: list[Path] = []
     for folder in folders:
         try:
@@ -498,22 +569,20 @@ def _load_all(
                 chosen.append(folder)
         except FormatError as error:
             failed[folder] = FormatError(f"{folder}: the filters cannot judge it ({error})")
-    if workers < 1:
-        raise FormatError(f"workers={workers}; expected 1 or more")
     loaded: dict[Path, MswSession] = {}
     notes: dict[Path, list[str]] = {}
 
     def load(folder: Path) -> None:
         try:
-            loaded[folder], notes[folder] = _load(folder)
+            loaded[folder], notes[folder] = _load(folder, container=folders[folder])
         except (LabtreeError, OSError) as error:
             failed[folder] = error
 
     _run(load, chosen, workers)
-    told = (told or []) + [note for folder in chosen for note in notes.get(folder, [])]
+    messages = messages + [note for folder in chosen for note in notes.get(folder, [])]
     if failed:
         lines = [f"  {error}" for error in failed.values()]
-        told.append(
+        messages.append(
             f"{len(failed)} of {len({*folders, *failed})} sessions not loaded:\n"
             + "\n".join(lines)
         )
@@ -521,7 +590,7 @@ def _load_all(
         (loaded[folder] for folder in chosen if folder in loaded),
         key=lambda session: (session.datetime_str, session.basename),
     )
-    warn_of_damage(told, stacklevel=3)
+    warn_of_damage(messages, stacklevel=3)
     return SessionList(sessions, failed)
 
 
@@ -548,7 +617,7 @@ def _run(load: Callable[[Path], None], folders: list[Path], workers: int) -> Non
 
 
 def validate_session(session_dir: str | Path) -> ValidationResult:
-    """Check a session's folder: whether everything is there, readable, and of one mind.
+    """Check a session's folder: whether everything is there, readable and consistent.
 
     Parameters
     ----------
@@ -562,11 +631,8 @@ def validate_session(session_dir: str | Path) -> ValidationResult:
         an issue, not an exception; `print` shows the result.
     """
     folder = Path(session_dir)
-    issues: list[str] = []
-    odd: list[str] = []
-    info: dict[str, Any] = {}
     try:
-        contents = read_folder(folder)
+        files = read_folder(folder)
     except (LabtreeError, OSError) as error:
         return ValidationResult(
             session_dir=folder,
@@ -576,38 +642,68 @@ def validate_session(session_dir: str | Path) -> ValidationResult:
             warnings=[],
             info={},
         )
-    issues += contents.notes
-    session = _to_session(folder, contents)
-    info["format"] = session.artifact_format
-    info["subject"], info["task"] = session.subject, session.task
-    info["trials"] = session.n_trials
-    if session.df is None:
-        issues.append("no trials")
-    elif not session.is_complete:
-        issues.append("trials, but settings are missing")
-    try:
-        parts = parse_acquisition_basename(folder.name)
-    except FormatError as error:
-        odd.append(str(error))
-    else:
-        said = {"subject": session.subject, "datetime_str": session.datetime_str}
-        for key, value in said.items():
-            named = dict(parts)[key]
-            if value != named:
-                odd.append(f"the folder's name says {key} {named!r}, the settings {value!r}")
-    for path in sorted(folder.glob("*.msw.csv")):
-        info["logged trials"] = logged = count_logged_trials(path)
-        if session.df is not None and logged != session.n_trials:
-            issues.append(
-                f"{path.name} has {logged} finished trials, the trial file {session.n_trials}"
-            )
+    session = _to_session(folder, files)
+    issues = files.damage + _missing_parts(session)
+    warnings = list(files.remarks)
+    info: dict[str, Any] = {
+        "format": session.artifact_format,
+        "subject": session.subject,
+        "task": session.task,
+        "trials": session.n_trials,
+    }
+    if not session.datetime_str:
+        warnings.append(
+            f"{folder}: {session.basename!r}, which its files are named by, is no session's "
+            "name; subject, task and moment are unknown"
+        )
+    elif folder.name != session.basename:
+        warnings.append(f"{folder}: its files are named {session.basename!r}")
+    process = session.settings_process or {}
+    stated = {"subject": process.get("subject"), "task": setting_of_task(process)}
+    for key, value in stated.items():
+        named = getattr(session, key)
+        if value and named and value != named:
+            warnings.append(f"the files' names say {key} {named!r}, the settings {value!r}")
+    for name, (n_ended, n_read) in files.logged.items():
+        info[f"trials in {name}"] = n_ended
+        if n_ended != n_read:
+            issues.append(f"{name} has {n_ended} trials that ended, its trial file {n_read}")
     if session.df is not None:
-        odd += check_trials(session.df)
+        issues += check_times(session.df)
+        warnings += check_trials(session.df)
     return ValidationResult(
         session_dir=folder,
         msw_version=session.msw_version,
         passed=not issues,
         issues=issues,
-        warnings=odd,
+        warnings=warnings,
         info=info,
     )
+
+
+def _missing_parts(session: MswSession) -> list[str]:
+    """Name the required parts that a session lacks."""
+    needs = {
+        "trials": session.df is not None,
+        "settings.task": session.settings_task is not None,
+        "settings.process": session.settings_process is not None,
+    }
+    sources = {
+        "trials": "a *.msw.df.jsonl file with trials",
+        "settings.task": {
+            "session_yaml": "the section task_settings of *.msw.session.yaml",
+            "legacy": "*task_settings.py",
+        }.get(session.artifact_format, "*.msw.settings.task.json"),
+        "settings.process": {
+            "session_yaml": "the section process of *.msw.session.yaml",
+        }.get(session.artifact_format, "*.msw.settings.process.json"),
+    }
+    if session.df is not None and session.is_complete:
+        return []
+    if session.artifact_format == "legacy":
+        needs["settings.process"] = True
+    return [
+        f"{session.session_dir}: {part} missing; expected {sources[part]}"
+        for part, is_there in needs.items()
+        if not is_there
+    ]

@@ -8,19 +8,22 @@ rounded to four decimals, ``NaN`` and ``Infinity`` as literals, ASCII only, ``",
 import contextlib
 import json
 import os
+import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
-from labtree.errors import FormatError, SessionError, TrialDataError
-from labtree.msw.damage import warn_of_damage
+from labtree.errors import DamageWarning, FormatError, SessionError, TrialDataError
+from labtree.msw.log import complete_from_log, count_ended_trials, read_log
 from labtree.msw.trial_table import (
     NAN_PLACEHOLDER,
     FrameBuilder,
@@ -28,11 +31,27 @@ from labtree.msw.trial_table import (
     nested_frame,
     without_garbage_collection,
 )
+from labtree.optional import require
 
 FORMAT_VERSION = "1.0.0"
 _VERSION_KEY = "_msw_version"
 _TUPLE_KEY = "__tuple__"
 Trial = dict[str, Any]
+
+
+@dataclass
+class Findings:
+    """What reading met: `damage` cost something, `remarks` did not."""
+
+    damage: list[str]
+    remarks: list[str]
+
+
+def warn_of_damage(messages: Iterable[str], stacklevel: int = 2) -> None:
+    """Give one warning with all the messages; none if there are none."""
+    messages = list(messages)
+    if messages:
+        warnings.warn("\n".join(messages), DamageWarning, stacklevel=stacklevel + 1)
 
 
 # --- writing ---------------------------------------------------------------------------
@@ -42,19 +61,28 @@ class _RefusedError(Exception):
     """Why a value cannot be kept; where it stands is found afterwards."""
 
 
-_ATOMS = frozenset({str, int, bool, type(None)})
+_ATOMS = frozenset({int, bool, type(None)})
+# Two that meet are written as two escapes, which every JSON reader joins to one character.
+_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def _plain(value: Any, decimals: int | None) -> Any:
-    """Give `value` as JSON holds it, or refuse what would come back as something else."""
+    """Return `value` as JSON holds it, or refuse what would come back as something else."""
     kind = type(value)
     if kind is float:
         return value if decimals is None else round(value, decimals)
     if kind in _ATOMS:
         return value
+    if isinstance(value, str):
+        if not value.isascii():
+            _refuse_surrogates(value)
+        return str(value)
     if isinstance(value, dict):
         if not set(map(type, value)) <= {str}:
             _refuse_keys(value)
+        if not "".join(value).isascii():
+            for key in value:
+                _refuse_surrogates(key)
         if len(value) == 1 and _TUPLE_KEY in value:
             raise _RefusedError(
                 f"a dict with the one key {_TUPLE_KEY!r} would come back as a tuple; rename it"
@@ -67,26 +95,57 @@ def _plain(value: Any, decimals: int | None) -> Any:
     if isinstance(value, np.ma.MaskedArray):
         raise _RefusedError("a masked array would lose what is masked; write .filled(np.nan)")
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biufU" or (value.dtype.kind == "f" and value.itemsize > 8):
-            raise _RefusedError(
-                f"an array of dtype {value.dtype} would come back as something else; expected "
-                "bool, integers, floats or strings"
-            )
-        if value.dtype.kind == "f" and decimals is not None:
-            value = value.round(decimals)
-        return value.tolist()
-    if isinstance(value, float | np.floating):
+        return _plain_array(value, decimals)
+    if isinstance(value, np.float64):
+        return float(_rounded(np.asarray(value), decimals))
+    if isinstance(value, float | np.floating) and (float(value) == value or value != value):
         return _plain(float(value), decimals)
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, int | np.integer):
         return int(value)
-    if isinstance(value, str):
-        return str(value)
     raise _RefusedError(
         f"a {kind.__module__}.{kind.__qualname__} cannot be kept; expected None, bool, int, "
         "float, str, list, tuple, dict, or numpy arrays and scalars of these"
     )
+
+
+def _plain_array(value: np.ndarray[Any, Any], decimals: int | None) -> Any:
+    kind = value.dtype.kind
+    if kind not in "biufU" or (kind == "f" and value.itemsize > 8):
+        raise _RefusedError(
+            f"an array of dtype {value.dtype} would come back as something else; expected "
+            "bool, integers, floats or strings"
+        )
+    if kind == "f":
+        value = _rounded(value, decimals)
+    if kind == "U":
+        for text in value.ravel().tolist():
+            _refuse_surrogates(text)
+    return value.tolist()
+
+
+def _rounded(value: np.ndarray[Any, Any], decimals: int | None) -> np.ndarray[Any, Any]:
+    """Round as numpy does, which scales first: what becomes infinite by that is refused."""
+    if decimals is None:
+        return value
+    with np.errstate(over="ignore"):
+        rounded = value.round(decimals)
+    if not np.array_equal(np.isfinite(value), np.isfinite(rounded)):
+        largest = np.abs(value[np.isfinite(value)]).max()
+        raise _RefusedError(
+            f"{largest} becomes infinite when numpy rounds {value.dtype} to {decimals} "
+            "decimals; write decimals=None"
+        )
+    return rounded
+
+
+def _refuse_surrogates(text: str) -> None:
+    if _SURROGATES.search(text):
+        raise _RefusedError(
+            f"{text!r} has two lone surrogates side by side, which come back as one other "
+            "character; remove one"
+        )
 
 
 def _refuse_keys(value: dict[Any, Any]) -> None:
@@ -172,7 +231,8 @@ def save_trial_data(
     trials : iterable of dict
         What `encode_trial` takes.
     path : path
-        Replaced if it exists, and only once the new file is safe on disk.
+        Replaced if it exists, and only once the new file is safe on disk. Folders that
+        are missing are made.
     decimals : int or None
         Round floats to so many decimals, as the rigs do; None keeps them exact.
 
@@ -195,6 +255,7 @@ def save_trial_data(
             "save_trial_data(trials, path), with a list of dicts"
         )
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -260,55 +321,78 @@ def decode_line(line: bytes) -> Trial:
     return trial
 
 
-def read_lines(path: Path) -> tuple[list[bytes], list[int], list[str]]:
-    """Read the lines of a trial file that hold trials.
+class TrialLines(NamedTuple):
+    """The lines of a trial file.
 
-    Parameters
+    Attributes
     ----------
-    path : path
-        A trial file, with or without a header.
-
-    Returns
-    -------
     lines : list of bytes
-        Without the header and blank lines.
+        Those that should be trials: no header, no blank line.
     numbers : list of int
-        The number of each line in the file, from 1.
-    notes : list of str
-        What is to be told: a header of a version that is newer but compatible.
+        The number of each in the file, from 1.
+    remarks : list of str
+        What is odd and cost nothing.
+    """
+
+    lines: list[bytes]
+    numbers: list[int]
+    remarks: list[str]
+
+
+def read_lines(path: Path) -> TrialLines:
+    """Read the lines of a trial file, with or without a header.
 
     Raises
     ------
     FormatError
-        The header tells a version that cannot be read.
+        A header states a version that cannot be read.
     """
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    # What a crash leaves of a line that was allocated and never written.
-    data = data.rstrip(b"\0")
+    remarks: list[str] = []
+    # What a crash leaves of a block that was allocated and never written.
+    n_nul = len(data) - len(data.rstrip(b"\0"))
+    if n_nul:
+        data = data[:-n_nul]
+        remarks.append(f"{path}: ends in {n_nul} NUL bytes, as a crash leaves them; ignored")
     lines = data.split(b"\n")
-    notes: list[str] = []
-    start = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
-    if start < len(lines) and _VERSION_KEY.encode() in lines[start][:64]:
-        try:
-            header = decode_line(lines[start])
-        except ValueError:
-            header = {}
-        if header.keys() == {_VERSION_KEY}:
-            _check_version(header[_VERSION_KEY], path, notes)
-            start += 1
-    kept = [i for i in range(start, len(lines)) if lines[i] and not lines[i].isspace()]
-    return [lines[i] for i in kept], [i + 1 for i in kept], notes
+    headers: list[int] = []
+    n_keys = data.count(_VERSION_KEY.encode())
+    for i, line in enumerate(lines):
+        if not n_keys:
+            break
+        n_keys -= line.count(_VERSION_KEY.encode())
+        if _is_header(line, path, remarks):
+            headers.append(i)
+    kept = [i for i, line in enumerate(lines) if line and not line.isspace()]
+    inside = [i + 1 for i in headers if kept and i > kept[0]]
+    if inside:
+        shown = _some([str(number) for number in inside])
+        remarks.append(f"{path}: a header again on line {shown}, so files were joined here")
+    if headers:
+        kept = [i for i in kept if i not in set(headers)]
+    return TrialLines([lines[i] for i in kept], [i + 1 for i in kept], remarks)
 
 
-def _check_version(version: object, path: Path, notes: list[str]) -> None:
-    if version == FORMAT_VERSION:
-        return
-    told = (
-        f"{path}: the header says version {version!r}, and this reader knows {FORMAT_VERSION!r}"
-    )
-    if not isinstance(version, str) or version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise FormatError(f"{told}; it would have to guess what the trials mean")
-    notes.append(f"{told}; read as {FORMAT_VERSION}")
+def _is_header(line: bytes, path: Path, remarks: list[str]) -> bool:
+    if _VERSION_KEY.encode() not in line[:64]:
+        return False
+    try:
+        header = decode_line(line)
+    except ValueError:
+        return False
+    if header.keys() != {_VERSION_KEY}:
+        return False
+    version = header[_VERSION_KEY]
+    if version != FORMAT_VERSION:
+        stated = (
+            f"{path}: the header says version {version!r}, and this reader knows "
+            f"{FORMAT_VERSION!r}"
+        )
+        major = FORMAT_VERSION.split(".")[0]
+        if not isinstance(version, str) or version.split(".")[0] != major:
+            raise FormatError(f"{stated}; it would have to guess what the trials mean")
+        remarks.append(f"{stated}; read as {FORMAT_VERSION}")
+    return True
 
 
 def load_trial_data(path: str | Path) -> list[Trial]:
@@ -335,16 +419,10 @@ def load_trial_data(path: str | Path) -> list[Trial]:
     labtree.msw.trials_to_frame : The table of these trials.
     """
     path = Path(path)
-    lines, numbers, notes = read_lines(path)
-    trials: list[Trial] = []
-    lost: list[str] = []
+    content = read_lines(path)
     with without_garbage_collection():
-        for line, number in zip(lines, numbers, strict=True):
-            try:
-                trials.append(decode_line(line))
-            except ValueError as error:
-                lost.append(f"line {number}: {error}")
-    warn_of_damage(notes + describe_lost(path, lost, len(trials)))
+        trials, lost = _decode(content, 0, len(content.lines))
+    warn_of_damage(content.remarks + describe_lost(path, lost, len(trials)))
     return trials
 
 
@@ -373,12 +451,11 @@ def describe_lost(path: Path, lost: list[str], n_read: int) -> list[str]:
 # Enough for the parser to run freely, few enough for its objects to stay in the cache.
 _CHUNK = 256
 _PLACEHOLDER = repr(NAN_PLACEHOLDER).encode()
-Recover = Callable[[int, Callable[[int], dict[str, Any] | None]], dict[str, Any] | None]
 
 
 def read_trial_frame(
-    path: Path, *, nested: bool = False, recover: Recover | None = None
-) -> tuple[pd.DataFrame, list[str]]:
+    path: Path, *, nested: bool = False, log: Path | None = None
+) -> tuple[pd.DataFrame, Findings]:
     """Read a trial file into a table.
 
     Parameters
@@ -386,79 +463,105 @@ def read_trial_frame(
     path : path
         A trial file.
     nested : bool
-        Give the nested layout of `nested_frame`.
-    recover : callable, optional
-        Asked for each line that cannot be read, with its place among the trials and a
-        function that gives the trial at another place; gives the trial, or None.
+        Return the nested layout of `nested_frame`.
+    log : path, optional
+        The state machine's log of these trials. Those that it has and the file lacks, or
+        has on a damaged line, are restored from it.
 
     Returns
     -------
     frame : pandas.DataFrame
-        As `labtree.msw.trials_to_frame` gives it.
-    notes : list of str
-        What was lost or restored.
+        As `labtree.msw.trials_to_frame` returns it.
+    findings : Findings
+        What was lost, restored, or odd.
 
     Raises
     ------
     FormatError
         Nothing can be read.
     """
-    lines, numbers, notes = read_lines(path)
+    content = read_lines(path)
+    findings = Findings([], content.remarks)
     with without_garbage_collection():
-        if nested:
-            trials, lost, restored = _decode(lines, numbers, 0, lines, recover)
-            frame, seen = nested_frame(trials), len(trials)
-        else:
+        builder = FrameBuilder()
+        lost: list[str] = []
+        if not nested:
             try:
-                builder, lost, restored = _build(lines, numbers, recover, quick=True)
+                builder, lost = _build(content, fast=True)
                 frame = builder.finish()
             except NeedsExactParserError:
-                builder, lost, restored = _build(lines, numbers, recover, quick=False)
+                builder, lost = _build(content, fast=False)
                 frame = builder.finish()
-            seen = builder.n_trials
-            notes += [f"{path}: {note}" for note in builder.notes]
-    if restored:
-        notes.append(
-            f"{path}: {len(restored)} trials restored from the log ({_some(restored)})"
+        n_ended = 0 if log is None else count_ended_trials(log)
+        n_read = len(content.lines) - len(lost)
+        if nested or (n_ended and (lost or n_ended > n_read)):
+            trials, lost = _decode(content, 0, len(content.lines))
+            n_read = len(trials)
+            if log is not None and trials and (lost or n_ended > n_read):
+                trials = _complete(path, trials, log, lost, findings)
+            if nested:
+                return nested_frame(trials), _lost(path, lost, n_read, findings)
+            builder = FrameBuilder()
+            builder.add(trials)
+            frame = builder.finish()
+        findings.damage += [f"{path}: {note}" for note in builder.notes]
+    return frame, _lost(path, lost, n_read, findings)
+
+
+def _complete(
+    path: Path, trials: list[Trial], log: Path, lost: list[str], findings: Findings
+) -> list[Trial]:
+    """Restore trials from the log, note it, and take them off those that were lost."""
+    logged = read_log(log)
+    completed = complete_from_log(trials, logged.trials)
+    if completed.problem:
+        findings.damage.append(
+            f"{path}: its log {log.name} has {len(logged.trials)} trials, and nothing is "
+            f"restored from them: {completed.problem}"
         )
-    return frame, notes + describe_lost(path, lost, seen)
+    if completed.n_restored:
+        why = _some(lost) or "the trial file does not have them"
+        findings.damage.append(
+            f"{path}: {completed.n_restored} trials restored from the log {log.name} ({why})"
+        )
+        del lost[: completed.n_restored]
+    if logged.n_cut:
+        findings.damage.append(
+            f"{log}: the times or states of {logged.n_cut} trials that ended are missing; they "
+            "cannot be restored from it"
+        )
+    return completed.trials
+
+
+def _lost(path: Path, lost: list[str], n_read: int, findings: Findings) -> Findings:
+    findings.damage += describe_lost(path, lost, n_read)
+    return findings
 
 
 def _some(items: list[str]) -> str:
     return "; ".join(items[:5]) + ("; ..." if len(items) > 5 else "")
 
 
-def _build(
-    lines: list[bytes], numbers: list[int], recover: Recover | None, *, quick: bool
-) -> tuple[FrameBuilder, list[str], list[str]]:
+def _build(content: TrialLines, *, fast: bool) -> tuple[FrameBuilder, list[str]]:
     builder = FrameBuilder()
     lost: list[str] = []
-    restored: list[str] = []
-    bounds = [*range(0, len(lines), _CHUNK), len(lines)]
+    bounds = [*range(0, len(content.lines), _CHUNK), len(content.lines)]
     for start, stop in pairwise(bounds):
-        chunk = lines[start:stop]
-        if quick and _add_fast(builder, chunk):
+        if fast and _add_fast(builder, content.lines[start:stop]):
             continue
-        trials, *told = _decode(chunk, numbers, start, lines, recover)
-        lost += told[0]
-        restored += told[1]
+        trials, bad = _decode(content, start, stop)
+        lost += bad
         builder.add(trials)
-    return builder, lost, restored
+    return builder, lost
 
 
 def _add_fast(builder: FrameBuilder, chunk: list[bytes]) -> bool:
     """Parse a chunk with orjson, if that gives what the exact parser would.
 
-    A number stands for each NaN, which orjson does not know; that as many come out as
-    numbers tells that none stood within a string.
+    A number stands for each NaN, which orjson does not know. If as many come out as
+    numbers, none stood within a string.
     """
-    try:
-        import orjson
-    except ImportError:
-        raise ImportError(
-            'reading trial files needs orjson: pip install "labtree[msw]"'
-        ) from None
-
+    orjson = require("orjson", purpose="reading trial files", extra="msw")
     lines = [line.replace(b"NaN", _PLACEHOLDER) for line in chunk]
     longer = sum(map(len, lines)) - sum(map(len, chunk))
     try:
@@ -471,31 +574,16 @@ def _add_fast(builder: FrameBuilder, chunk: list[bytes]) -> bool:
     return True
 
 
-def _decode(
-    chunk: list[bytes],
-    numbers: list[int],
-    start: int,
-    lines: list[bytes],
-    recover: Recover | None,
-) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    def trial_at(place: int) -> dict[str, Any] | None:
-        try:
-            return decode_line(lines[place]) if 0 <= place < len(lines) else None
-        except ValueError:
-            return None
-
-    trials: list[dict[str, Any]] = []
+def _decode(content: TrialLines, start: int, stop: int) -> tuple[list[Trial], list[str]]:
+    """Return the trials of some lines, and what is wrong with the others."""
+    trials: list[Trial] = []
     lost: list[str] = []
-    restored: list[str] = []
-    for place, line in enumerate(chunk, start):
+    for place in range(start, stop):
         try:
-            trials.append(decode_line(line))
+            trials.append(decode_line(content.lines[place]))
         except ValueError as error:
-            trial = recover(place, trial_at) if recover else None
-            (lost if trial is None else restored).append(f"line {numbers[place]}: {error}")
-            if trial is not None:
-                trials.append(trial)
-    return trials, lost, restored
+            lost.append(f"line {content.numbers[place]}: {error}")
+    return trials, lost
 
 
 # --- one trial at a time -------------------------------------------------------------------
@@ -511,7 +599,7 @@ class TrialWriter:
     Parameters
     ----------
     path : path
-        The file; its folder must exist.
+        The file. Folders that are missing are made.
     decimals : int or None
         Round floats to so many decimals, as the rigs do; None keeps them exact.
 
@@ -531,7 +619,9 @@ class TrialWriter:
         self.decimals = decimals
         self._lock = threading.Lock()
         is_new = not self.path.exists()
-        if not is_new:
+        if is_new:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        else:
             read_lines(self.path)  # A version that cannot be read must not be continued.
         self._file: int | None = os.open(
             self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666

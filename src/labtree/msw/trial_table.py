@@ -235,16 +235,14 @@ def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
             visits = [visits]
         if width == 2:
             visits = [_untupled(visit) for visit in visits]
-            if len(visits) == 2 and all(_is_time(visit) for visit in visits):
+            if len(visits) == 2 and all(is_time(visit) for visit in visits):
                 visits = [visits]
             if not all(
-                isinstance(visit, list | tuple)
-                and len(visit) == 2
-                and all(map(_is_time, visit))
+                isinstance(visit, list | tuple) and len(visit) == 2 and all(map(is_time, visit))
                 for visit in visits
             ):
                 return None
-        elif not all(map(_is_time, visits)):
+        elif not all(map(is_time, visits)):
             return None
         regular[str(name)] = list(visits)
     return regular
@@ -260,7 +258,8 @@ def _untupled(value: Any) -> Any:
     return value
 
 
-def _is_time(value: Any) -> bool:
+def is_time(value: Any) -> bool:
+    """Return whether a value can be a time: a number of 64 bits, or None for none."""
     if isinstance(value, int) and not isinstance(value, bool):
         return abs(value) < 2**63
     return value is None or isinstance(value, float)

@@ -20,10 +20,14 @@ from labtree.msw.trial_file import encode_header, encode_trial
 
 __all__ = ["ERAS", "make_trials", "make_ttl_edges", "write_log", "write_session"]
 
-Era = Literal["page", "current", "separate_json", "legacy", "manifest"]
-ERAS: tuple[Era, ...] = ("page", "current", "separate_json", "legacy", "manifest")
+Era = Literal["page", "current", "subprotocols", "separate_json", "legacy", "manifest"]
+ERAS: tuple[Era, ...] = (
+    "page", "current", "subprotocols", "separate_json", "legacy", "manifest",
+)  # fmt: skip
 Trial = dict[str, Any]
 _NAN = float("nan")
+# The session's clock runs already when the first trial starts.
+_FIRST_START_S = 1.25
 
 
 def make_trials(
@@ -64,7 +68,7 @@ def make_trials(
     make = (
         _switching(random, learning) if task == "probabilistic_switching" else _sequence(random)
     )
-    began, trials = 0.0, []
+    began, trials = _FIRST_START_S, []
     for index in range(n_trials):
         if barcode_every and index % barcode_every == 0:
             info, states, events = _barcode(start + timedelta(seconds=began))
@@ -76,7 +80,7 @@ def make_trials(
         shift = began if clock == "session" else 0.0
         trials.append(
             {
-                "Bpod start timestamp": 1.25,
+                "Bpod start timestamp": _FIRST_START_S,
                 START: round(began, 6),
                 "Trial end timestamp": round(began + length, 6),
                 "States timestamps": {
@@ -277,35 +281,72 @@ def barcode_levels(value: int) -> list[int]:
     return [1, 0, 1, *(value >> bit & 1 for bit in range(BARCODE_BITS)), 0, 1, 0]
 
 
-def write_log(trials: list[Trial], path: Path) -> None:
-    """Write the state machine's own log (``.msw.csv``) of trials."""
+def write_log(trials: list[Trial], path: Path, *, closed: bool = True) -> None:
+    """Write the state machine's own log (``.msw.csv``) of trials, as the rigs do.
+
+    Parameters
+    ----------
+    trials : list of dict
+        What `make_trials` returns.
+    path : path
+        The file.
+    closed : bool
+        End it as a session that was stopped in order does.
+    """
+    began = datetime(2026, 5, 14, 14, 30, 22)
     rows = [f"{key};{value}" for key, value in _LOG_HEAD.items()]
     rows.append("TYPE;PC-TIME;BPOD-INITIAL-TIME;BPOD-FINAL-TIME;MSG;+INFO")
-    clock = datetime(2026, 5, 14, 14, 30, 22)
-    for number, trial in enumerate(trials):
-        pc = (clock + timedelta(seconds=trial[START])).isoformat(" ")
-        rows.append(f"TRIAL;{pc};{trial[START]};;{number};")
-        for name, visits in trial["States timestamps"].items():
-            rows += [
-                f"STATE;{pc};{a};{b};{name};{b - a}"
-                if a == a
-                else f"STATE;{pc};nan;nan;{name};nan"
-                for a, b in visits
-            ]
-        for code, (name, times) in enumerate(trial["Events timestamps"].items()):
-            rows += [f"EVENT;{pc};{time};;{code};{name}" for time in times]
-        rows.append(f"END-TRIAL;{pc};{trial[START]};{trial['Trial end timestamp']};{number};")
+    rows += [f"INFO;{began};;;{message}" for message in _LOG_ABOUT]
+    for trial in trials:
+        start, end = trial[START], trial["Trial end timestamp"]
+        pc = (began + timedelta(seconds=start)).isoformat(" ")
+        visits = [
+            (a, b, name) for name, pairs in trial["States timestamps"].items() for a, b in pairs
+        ]
+        visited = sorted(visit for visit in visits if visit[0] == visit[0])
+        # Times in a log count from the trial's start, whatever the trial file does.
+        first = visited[0][0] if visited else 0.0
+        shift = start if abs(first - start) < abs(first) else 0.0
+        happened = [
+            (t - shift, f"EVENT;{pc};{_text(t - shift)};;{code};{name}")
+            for code, (name, times) in enumerate(trial["Events timestamps"].items())
+            for t in times
+        ]
+        happened += [
+            (a - shift, f"TRANSITION;{pc};{_text(a - shift)};;state entered;")
+            for a, _, _ in visited[1:]
+        ]
+        rows.append(f"TRIAL;{pc};;;New trial;")
+        rows += [row for _, row in sorted(happened)]
+        rows.append(f"END-TRIAL;{pc};;;The trial ended;")
+        rows.append(f"INFO;{pc};{start};{end};TRIAL-BPOD-TIME;{_text(end - start)}")
+        rows += [
+            f"STATE;{pc};{_text(a - shift)};{_text(b - shift)};{name};{_text(b - a)}"
+            for a, b, name in visits
+        ]
+    if closed:
+        rows.append(f"INFO;{began};;;SESSION-ENDED;{began}")
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
+def _text(seconds: float) -> str:
+    return str(round(seconds, 6))
+
+
 _LOG_HEAD = {
-    "__PROTOCOL": "made up",
-    "__BOARD": "made up",
-    "__BOARD_SERIAL": "0",
-    "__CREATOR": "labtree",
-    "__NET": "0",
-    "__VERSION": "0",
+    "__UUID4__": "00000000-0000-4000-8000-000000000000",
+    "__CREATED-ON__": "2026-05-14 14:30:22",
+    "__DEF-URL__": "made up",
+    "__DEF-TEXT__": "made up",
+    "__SOFTWARE__": "PyBpod API v1.8.2",
+    "__HAS-HEADER__": "True",
 }
+_LOG_ABOUT = [
+    "PROTOCOL-NAME;made up", "CREATOR-NAME;made up", "PROJECT-NAME;made up",
+    "EXPERIMENT-NAME;made up", "BOARD-NAME;made up", "SETUP-NAME;rig1",
+    "BPOD-GUI-VERSION;1", "SUBJECT-NAME;made up", "BPOD-NET-PORT;0", "BPOD-SERIAL-PORT;COM3",
+    "BPOD-FIRMWARE-VERSION;22", "SESSION-STARTED;2026-05-14 14:30:22",
+]  # fmt: skip
 
 
 def write_session(
@@ -325,7 +366,9 @@ def write_session(
     base : path
         The folder of the subjects.
     era : str
-        One of `ERAS`.
+        One of `ERAS`: "page" (layout of 2025), "current" (layout of 2026),
+        "subprotocols" (the same, with two parts and a manifest), "separate_json", "legacy"
+        (a pickle), and "manifest" (brought in from an older system).
     trials : list of dict, optional
         What `make_trials` gives; a hundred of the default task unless given.
     subject, task, datetime_str
@@ -351,7 +394,7 @@ def write_session(
         container = make_container_name(subject, datetime_str)
     folder = Path(base, subject, container, name)
     folder.mkdir(parents=True)
-    process = {
+    process: dict[str, Any] = {
         "msw_version": "1.14.1",
         "git_commit": "0" * 40,
         "task": task,
@@ -381,43 +424,69 @@ def write_session(
         target.write_bytes(text if isinstance(text, bytes) else text.encode())
 
     lines = encode_header() + b"".join(map(encode_trial, trials))
-    if era in ("page", "current"):
+    if era in ("page", "current", "subprotocols"):
         put(
             "session.yaml",
             _to_yaml({"msw_format_version": 2, "process": process, "task_settings": settings}),
         )
+    if era in ("page", "current", "separate_json", "manifest"):
         put("jsonl" if era == "page" else "df.jsonl", lines)
-    elif era == "separate_json":
-        put("settings.process.json", json.dumps(process | {"msw_version": "1.3.0"}))
+    if era == "separate_json":
+        paths = {
+            "basepath": "D:/data",
+            "datetime": datetime_str,
+            "session_basename": name,
+            "session_basename_behav": name,
+            "session_file_path": f"D:/data/{subject}/{container}/{name}/{name}",
+            "session_folder": f"D:/data/{subject}/{container}/{name}",
+            "subject": subject,
+            "task": task,
+        }
+        process = {
+            "debug": False,
+            "input_kwargs": {"printout": "<NoJSON:<class 'function'>>"},
+            "msw_version": "1.3.0",
+            "out_path": "D:/data",
+            "serial_port": "COM3",
+            "serial_port_accessible": True,
+            "session_paths": paths,
+            "subject": subject,
+            "task_in": task,
+            "task_name": task,
+        }
+        put("settings.process.json", json.dumps(process))
         put(
             "settings.task.json",
             json.dumps(settings | {"CALLBACK": "<NoJSON:<class 'function'>>"}),
         )
-        put("df.jsonl", lines)
     elif era == "legacy":
         literals = "\n".join(f"{key} = {value!r}" for key, value in settings.items())
         (folder / f"{name}_task_settings.py").write_text(
             f"PROBABILITIES = [(10, 80), (80, 10)]\n{literals}\n"
         )
         pd.DataFrame(trials).to_pickle(folder / f"{name}.msw.df.pkl")
-    else:
+    elif era in ("subprotocols", "manifest"):
         half = len(trials) // 2
         parts = {"baseline": trials[:half], "stimulation": trials[half:]}
         entries = []
-        for part, rows in parts.items():
-            file = f"{name}.{part}.jsonl"
+        for part, rows in parts.items() if era == "subprotocols" else ():
+            file = make_file_name(f"{name}_{part}", "df.jsonl")
             (folder / file).write_bytes(encode_header() + b"".join(map(encode_trial, rows)))
-            entries.append({"name": part, "file": file, "status": "complete"})
-        manifest = {
+            if with_log:
+                write_log(rows, folder / make_file_name(f"{name}_{part}", "csv"))
+            barcodes = {"barcode_start": None, "barcode_end": None}
+            entries.append({"name": part, "file": file, **barcodes, "status": "complete"})
+        manifest: dict[str, Any] = {
             "msw_manifest_version": 1,
             "msw_namespace_version": "4.3",
             "type": "acquisition",
             "acquisition_name": name,
             "subprotocols": entries,
-            "metadata": {"source": "legacy_matlab"},
         }
+        if era == "manifest":
+            manifest["metadata"] = {"source": "legacy_matlab"}
         (folder / "acquisition_manifest.yaml").write_text(_to_yaml(manifest))
-    if with_log:
+    if with_log and era != "subprotocols":
         write_log(trials, folder / make_file_name(name, "csv"))
     return folder
 
