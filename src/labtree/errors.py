@@ -27,6 +27,7 @@ __all__ = [
     "RecordingWarning",
     "RecordingWriteError",
     "SessionError",
+    "SessionExistsError",
     "TrialDataError",
     "TrialTableError",
     "UnknownNameError",
@@ -108,6 +109,10 @@ class MissingFileError(LabtreeError, FileNotFoundError):
 
 class AlreadyExistsError(LabtreeError, FileExistsError):
     """Something stands already where a file, folder or stream would go."""
+
+
+class SessionExistsError(SessionError, AlreadyExistsError):
+    """A file stands where a session was to be saved without overwriting."""
 
 
 class BusyFileError(LabtreeError, BlockingIOError):

@@ -3,7 +3,8 @@
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,13 @@ from typing import Any, TypeVar
 import h5py
 import xarray as xr
 
-from labtree.errors import AlreadyExistsError, CheckpointError, FormatError, MissingFileError
+from labtree.errors import (
+    BusyFileError,
+    FormatError,
+    LabtreeError,
+    MissingFileError,
+    SessionExistsError,
+)
 from labtree.pipeline.sessions import (
     CONTENT_KEY,
     FORMAT,
@@ -21,8 +28,10 @@ from labtree.pipeline.sessions import (
     content_hash,
     session_path,
 )
+from labtree.pipeline.step_records import holds_lazy_arrays
+from labtree.storage import close_tree, open_tree, save_tree
 
-__all__ = ["checkpoint", "load_session", "open_session_file", "save"]
+__all__ = ["checkpoint", "find_session_file", "load_saved_session", "open_session_file", "save"]
 
 T = TypeVar("T")
 RETRY_PAUSES_S = (0.1, 0.3, 0.6)
@@ -31,21 +40,21 @@ if os.name == "nt":  # Windows refuses files that are open elsewhere with these
     _BUSY |= {errno.EACCES, errno.EPERM}
 
 
-def _busy(error: OSError) -> bool:
+def _is_busy(error: OSError) -> bool:
     text = str(error).lower()
     return error.errno in _BUSY or "unable to lock" in text or "resource temporarily" in text
 
 
-def _patiently(action: Callable[[], T], path: Path, doing: str) -> T:
+def retry_while_busy(action: Callable[[], T], path: Path, doing: str) -> T:
     """Try again while another program holds the file, then give up with a clear error."""
     for pause in (*RETRY_PAUSES_S, None):
         try:
             return action()
         except OSError as error:
-            if not _busy(error):
+            if not _is_busy(error):
                 raise
             if pause is None:
-                raise CheckpointError(
+                raise BusyFileError(
                     f"{path}: cannot {doing} it, another program holds it ({error}); nothing "
                     "was changed. Close it there, or save elsewhere: "
                     "session.session.save('other.h5')"
@@ -54,24 +63,53 @@ def _patiently(action: Callable[[], T], path: Path, doing: str) -> T:
     raise AssertionError("unreachable")
 
 
-def _h5(path: str | Path) -> Path:
+def with_suffix_h5(path: str | Path) -> Path:
+    """Return a path that ends in ``.h5``, or as it is where it ends like HDF5 already."""
     path = Path(path)
     known = path.suffix.lower() in (".h5", ".hdf5", ".nc")
     return path if known else path.with_name(path.name + ".h5")
 
 
+@contextmanager
+def damage_as_format_error(path: Path) -> Iterator[None]:
+    """Give what h5py and the decoding raise in a damaged file as a FormatError of that file."""
+    try:
+        yield
+    except (LabtreeError, MemoryError):
+        raise
+    except Exception as error:
+        raise FormatError(
+            f"{path} is damaged or cut short ({type(error).__name__}: {error}); restore it from "
+            "a copy"
+        ) from error
+
+
 def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
     """Write the session with the hash of its content, and return that."""
-    from labtree.storage import save_tree
-
     check_session(session)
     content = content_hash(session)
     path.parent.mkdir(parents=True, exist_ok=True)
     tree = session.copy()
     kept = {k: v for k, v in session.attrs.items() if k not in (SAVED_KEY, CONTENT_KEY)}
-    tree.attrs = {**kept, CONTENT_KEY: content, **attrs}
-    _patiently(lambda: save_tree(tree, path), path, "write")
+    # arrays that are read only now have a hash of where they come from, not of their values
+    known = "" if holds_lazy_arrays(session) else content
+    tree.attrs = {**kept, CONTENT_KEY: known, **attrs}
+    retry_while_busy(lambda: save_tree(tree, path), path, "write")
     return content
+
+
+def _check_target(session: xr.DataTree, path: Path, overwrite: bool, call: str) -> None:
+    imported = session.attrs.get("imported", {})
+    if imported.get("path") and path.exists() and path.resolve() == Path(imported["path"]):
+        raise SessionExistsError(
+            f"{path} is the {imported['format']} file that the session was imported from and "
+            f"is not replaced. Save elsewhere: session.session.save('other.h5')"
+        )
+    if not overwrite and path.exists():
+        raise SessionExistsError(
+            f"{path} exists; call session.session.{call}overwrite=True) to replace it, or "
+            "session.session.save('other.h5')"
+        )
 
 
 def save(
@@ -94,24 +132,14 @@ def save(
 
     Raises
     ------
-    SessionError
-        (also a FileExistsError) if the file exists and may not be replaced.
-    CheckpointError
+    SessionExistsError
+        If the file exists and may not be replaced.
+    BusyFileError
         If another program holds the file.
     """
-    path = _h5(output_path) if output_path is not None else session_path(check_session(session))
-    origin = session.attrs.get("imported", {}).get("path")
-    if origin and path.exists() and path.resolve() == Path(origin):
-        raise AlreadyExistsError(
-            f"{path} is the {session.attrs['imported']['format']} file that the session was "
-            "imported from and is not replaced. Save elsewhere: "
-            "session.session.save('other.h5')"
-        )
-    if not overwrite and path.exists():
-        raise AlreadyExistsError(
-            f"{path} exists; call session.session.save(overwrite=True) to replace it, or "
-            "session.session.save('other.h5')"
-        )
+    check_session(session)
+    path = with_suffix_h5(output_path) if output_path is not None else session_path(session)
+    _check_target(session, path, overwrite, "save(")
     saved_at = datetime.now(UTC).isoformat()
     content = _write(session, path, saved_at=saved_at)
     session.attrs["saved_at"] = saved_at
@@ -119,26 +147,40 @@ def save(
     return path
 
 
-def checkpoint(session: xr.DataTree, path: str | Path) -> Path:
-    """Write the session to a file without changing its state or its own file."""
-    target = _h5(path)
+def checkpoint(session: xr.DataTree, path: str | Path, overwrite: bool = True) -> Path:
+    """Write the session to a file without changing its state or its own file.
+
+    Parameters
+    ----------
+    session : DataTree
+    path : path
+        Folders are made.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    SessionExistsError
+        If the file exists and may not be replaced.
+    BusyFileError
+        If another program holds the file.
+    """
+    target = with_suffix_h5(path)
+    _check_target(check_session(session), target, overwrite, f"checkpoint({str(path)!r}, ")
     _write(session, target, checkpoint_at=datetime.now(UTC).isoformat())
     return target
 
 
-def open_session_file(path: str | Path) -> xr.DataTree:
-    """Open a saved session or checkpoint without reading its arrays.
+def find_session_file(path: str | Path) -> Path:
+    """Return the file that a path names, with or without ``.h5``.
 
     Raises
     ------
-    CheckpointError
-        (also a FileNotFoundError) if there is no file.
+    MissingFileError
     FormatError
-        If the file is not a pipeline session, or of an unknown version.
+        If it is not an HDF5 file.
     """
-    from labtree.storage import close_tree, open_tree
-
-    found = Path(path) if Path(path).is_file() else _h5(path)
+    found = Path(path) if Path(path).is_file() else with_suffix_h5(path)
     if not found.is_file():
         raise MissingFileError(f"{found}: there is no such file; no session to load")
     if not h5py.is_hdf5(found):
@@ -146,51 +188,66 @@ def open_session_file(path: str | Path) -> xr.DataTree:
             f"{found} is not an HDF5 file; expected a session that session.session.save() or "
             ".checkpoint(path) wrote"
         )
-    tree = _patiently(lambda: open_tree(found), found, "open")
-    kind, version = tree.attrs.get("labtree_format"), tree.attrs.get("labtree_format_version")
-    if kind != FORMAT or version != FORMAT_VERSION:
-        close_tree(tree)
-        if kind != FORMAT:
-            raise FormatError(f"{found} is not a pipeline session; found format {kind!r}")
-        raise FormatError(
-            f"{found} is a pipeline session of version {version!r}; this labtree reads version "
-            f"{FORMAT_VERSION}. Update labtree"
-        )
-    # arrays that are still in the file count as what they are, not by their content
-    tree.attrs[SAVED_KEY] = {"path": str(found.resolve()), "content": content_hash(tree)}
-    return tree
+    return found
 
 
-def load_session(path: str | Path) -> xr.DataTree:
-    """Load a session or checkpoint into memory, ready to go on where it stopped.
-
-    Completed steps, warnings, features, metadata and every type come back as they
-    were. The session is SAVED: its file holds what is in memory. hdmea's saved
-    sessions and checkpoints are imported.
-
-    Parameters
-    ----------
-    path : path
-        With or without ``.h5``.
+def open_session_file(path: str | Path) -> xr.DataTree:
+    """Open a saved session or checkpoint without reading its arrays.
 
     Raises
     ------
-    CheckpointError
-        (also a FileNotFoundError) if there is no file; if another program holds it.
+    MissingFileError
+        If there is no file.
+    BusyFileError
+        If another program holds it.
     FormatError
-        If the file is not a pipeline session, or of an unknown version.
+        If the file is not a session that labtree saved, is damaged, or of an unknown version.
     """
-    from labtree.interop.hdmea import import_hdmea, is_hdmea
-    from labtree.storage import close_tree
-
-    found = Path(path) if Path(path).is_file() else _h5(path)
-    if found.is_file() and h5py.is_hdf5(found) and is_hdmea(found):
-        return import_hdmea(found)
-    lazy = open_session_file(found)
+    found = find_session_file(path)
+    with damage_as_format_error(found):
+        tree = retry_while_busy(lambda: open_tree(found), found, "open")
     try:
-        session = lazy.load().copy()
+        _check_format(tree, found)
+        with damage_as_format_error(found):
+            # arrays that are still in the file count as what they are, not by their content
+            content = content_hash(tree)
+    except BaseException:
+        close_tree(tree)
+        raise
+    tree.attrs[SAVED_KEY] = {"path": str(found.resolve()), "content": content}
+    return tree
+
+
+def _check_format(tree: xr.DataTree, path: Path) -> None:
+    kind, version = tree.attrs.get("labtree_format"), tree.attrs.get("labtree_format_version")
+    if kind != FORMAT:
+        raise FormatError(
+            f"{path} is not a session that labtree saved; found format {kind!r}. Where another "
+            "program wrote it, as hdmea does, import it and save it first: "
+            f"labtree.load_session({str(path)!r}).session.save('other.h5')"
+        )
+    if version != FORMAT_VERSION:
+        raise FormatError(
+            f"{path} is a pipeline session of version {version!r}; this labtree reads version "
+            f"{FORMAT_VERSION}. Update labtree"
+        )
+
+
+def load_saved_session(path: str | Path) -> xr.DataTree:
+    """Load a session or checkpoint that labtree saved into memory.
+
+    Raises
+    ------
+    MissingFileError, BusyFileError, FormatError
+        As :func:`open_session_file`.
+    """
+    lazy = open_session_file(path)
+    found = Path(lazy.attrs[SAVED_KEY]["path"])
+    try:
+        with damage_as_format_error(found):
+            session = lazy.load().copy()
     finally:
         close_tree(lazy)
-    content = session.attrs.pop(CONTENT_KEY, "")
-    session.attrs[SAVED_KEY] = {"path": str(found.resolve()), "content": content}
+    content = session.attrs.pop(CONTENT_KEY, "") or content_hash(session)
+    session.attrs[SAVED_KEY] = {"path": str(found), "content": content}
     return session

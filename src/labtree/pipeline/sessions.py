@@ -6,19 +6,24 @@ copy and every file.
 """
 
 import enum
+import copy
 import platform
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from labtree._version import __version__
-from labtree.errors import ConfigurationError, SessionError
-from labtree.pipeline.fingerprint import digest, fingerprint_items
+from labtree.errors import ConfigurationError, InvalidNameError, SessionError
+from labtree.pipeline.step_records import digest, fingerprint_items, holds_lazy_arrays
+from labtree.storage import exact
+from labtree.storage.arrays import memory_array
+from labtree.storage.names import check_name, decode_name, encode_name
 
 __all__ = [
     "CONTENT_KEY",
@@ -29,6 +34,7 @@ __all__ = [
     "SaveState",
     "add_metadata",
     "add_stimulus",
+    "add_warning",
     "completed_steps",
     "content_hash",
     "create_session",
@@ -38,9 +44,10 @@ __all__ = [
     "save_state",
     "session_path",
     "session_warnings",
+    "session_name",
     "source_files",
     "unit_count",
-    "warn",
+    "units_of",
 ]
 
 FORMAT = "labtree-pipeline-session"
@@ -164,25 +171,66 @@ def check_session(tree: Any) -> xr.DataTree:
     return tree
 
 
-def completed_steps(session: xr.DataTree) -> set[str]:
+class ReadOnlyList(list[str]):
+    """A list that refuses changes, which would not reach the session."""
+
+    def _refuse(self, *args: object, **kwargs: object) -> Any:
+        raise SessionError(
+            "this list is a copy, and a change of it would be lost; write "
+            "session.session.add_warning(text)"
+        )
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+
+def completed_steps(session: xr.DataTree) -> frozenset[str]:
     """Return the names of the steps that are done."""
-    return set(session.attrs.get("completed_steps", ()))
+    return frozenset(session.attrs.get("completed_steps", ()))
 
 
 def session_warnings(session: xr.DataTree) -> list[str]:
-    """Return what the steps had to remark."""
-    return list(session.attrs.get("warnings", ()))
+    """Return the warnings that steps and users left in the session."""
+    return ReadOnlyList(session.attrs.get("warnings", ()))
 
 
-def warn(session: xr.DataTree, text: str) -> None:
-    """Note a remark in the session, once."""
+def add_warning(session: xr.DataTree, text: str) -> None:
+    """Keep a warning in the session, each text once.
+
+    Examples
+    --------
+    >>> session = create_session("rec1")
+    >>> add_warning(session, "the light was off")
+    >>> session_warnings(session)
+    ['the light was off']
+    """
+    if not isinstance(text, str) or not text:
+        raise SessionError(f"a warning must be a non-empty string, got {text!r}")
     if text not in session.attrs.get("warnings", ()):
         session.attrs["warnings"] = [*session.attrs.get("warnings", ()), text]
 
 
-def source_files(session: xr.DataTree) -> dict[str, Path]:
-    """Return the files that the session was made from."""
-    return {name: Path(path) for name, path in session.attrs.get("source_files", {}).items()}
+def source_files(session: xr.DataTree) -> Mapping[str, Path]:
+    """Return the files that the session was made from, by name; read-only."""
+    files = session.attrs.get("source_files", {})
+    return MappingProxyType({name: Path(path) for name, path in files.items()})
+
+
+def units_of(session: xr.DataTree) -> xr.Dataset:
+    """Return the Dataset of units.
+
+    Raises
+    ------
+    SessionError
+        If the session has no units yet.
+    """
+    if "units" not in session.children:
+        raise SessionError(
+            f"session {session.attrs.get('dataset_id')!r} has no units yet; load them with "
+            "labtree.mea.load_recording(session=session, ...) or add them with "
+            "session.session.add_units({...})"
+        )
+    return session.children["units"].to_dataset(inherit=False)
 
 
 def unit_count(session: xr.DataTree) -> int:
@@ -202,39 +250,101 @@ def mark_step_complete(session: xr.DataTree, name: str) -> None:
         session.attrs["completed_steps"] = [*done, name]
 
 
-def _node(session: xr.DataTree, path: str) -> xr.DataTree:
-    """Return the node at a path, made if it is not there."""
-    node = session
-    for name in path.split("/"):
-        if name not in node.children:
-            node[name] = xr.DataTree()
-        node = node.children[name]
-    return node
+def session_name(name: object, what: str) -> str:
+    """Return the name of the group or variable that holds a name, such as ``a%2Fb``.
+
+    Raises
+    ------
+    InvalidNameError
+        If it is empty, too long for a file, or holds what no file keeps.
+    """
+    text = check_name(name, what)
+    encoded = encode_name(text)
+    if decode_name(encoded) != text:
+        raise InvalidNameError(f"{what} {text[:40]!r}... is too long for a file")
+    return encoded
 
 
-def _first_dim(name: str) -> str:
-    """Return the name of an array's first dimension."""
-    if name in ("frame_timestamps", "frame_time", "default"):
-        return "frame"
-    rate, _, channel = name.rpartition("_ch")  # light reference: raw_ch1, 10hz_ch1, ...
-    if rate and channel.isdigit():
-        return "sample" if rate == "raw" else f"sample_{rate}"
-    return f"{name}_dim0"
+def _group(session: xr.DataTree, name: str) -> xr.DataTree:
+    """Return the group of a name below a node, made if it is not there."""
+    if name not in session.children:
+        session[name] = xr.DataTree()
+    return session.children[name]
+
+
+def own_copy(values: Mapping[Any, Any], what: str) -> dict[str, Any]:
+    """Return values that the caller cannot change afterwards and that a file keeps.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If a file cannot keep one of them exactly; the message names it.
+    """
+    memo: dict[int, Any] = {}  # what is shared stays shared
+    return {
+        check_name(name, what): _own(value, f"{what}[{name!r}]", memo)
+        for name, value in values.items()
+    }
+
+
+def _own(value: Any, where: str, memo: dict[int, Any]) -> Any:
+    if isinstance(value, xr.Dataset):
+        made = value.copy()
+        for name, variable in made.variables.items():
+            _check_variable(variable, f"{where}[{name!r}]")
+            if isinstance(variable._data, np.ndarray):
+                variable.data = variable._data.copy()
+        check_value(dict(made.attrs), f"{where}.attrs")
+        made.attrs = copy.deepcopy(made.attrs)
+        return made
+    if isinstance(value, xr.DataArray):
+        dataset = _own(value.to_dataset(name="data"), where, memo)
+        return dataset["data"].rename(value.name)
+    check_value(value, where)
+    return copy.deepcopy(value, memo)
+
+
+def check_value(value: Any, where: str) -> None:
+    """Refuse a value that a file cannot keep exactly, naming the part.
+
+    Raises
+    ------
+    UnsupportedTypeError
+    """
+    exact.encode(value, where, sink=_check_part)
+
+
+def _check_part(value: Any, where: str) -> str:
+    """Refuse what has no exact form; arrays have one, and are not written out for this."""
+    if type(value) is not np.ndarray:
+        raise exact.refusal(value, where)
+    if value.dtype.hasobject:
+        exact.encode(value, where)
+    return where
+
+
+def _check_variable(variable: xr.Variable, where: str) -> None:
+    data = variable._data
+    if isinstance(data, np.ndarray):
+        if data.dtype.hasobject:
+            memory_array(data, where)  # encodes each object
+    elif not hasattr(data, "array") and not type(data).__module__.startswith("dask."):
+        raise exact.refusal(data, where)
+    check_value(dict(variable.attrs), f"{where}.attrs")
 
 
 def _put(node: xr.DataTree, name: str, value: Any) -> None:
-    """Put arrays into variables and everything else into attributes of a node."""
+    """Put an array into a variable and everything else into an attribute of a node."""
     dataset = node.to_dataset(inherit=False)
-    dataset = dataset.drop_vars(name, errors="ignore")
+    variable = session_name(name, "name")
+    dataset = dataset.drop_vars(variable, errors="ignore")
     dataset.attrs.pop(name, None)
     if isinstance(value, xr.DataArray):
-        dataset[name] = value
+        dataset[variable] = value.drop_vars(set(value.coords) - set(value.dims))
     elif isinstance(value, np.ndarray) and value.ndim and not value.dtype.hasobject:
-        first = _first_dim(name)
-        dims = (first, *(f"{name}_dim{axis}" for axis in range(1, value.ndim)))
-        if dataset.sizes.get(first, len(value)) != len(value):
-            dims = (f"{name}_dim0", *dims[1:])
-        dataset[name] = (dims, value)
+        dataset[variable] = (
+            tuple(f"{variable}_dim{axis}" for axis in range(value.ndim)), value
+        )  # fmt: skip
     else:
         dataset.attrs[name] = value
     node.dataset = dataset
@@ -243,6 +353,19 @@ def _put(node: xr.DataTree, name: str, value: Any) -> None:
 def add_metadata(session: xr.DataTree, metadata: Mapping[str, Any]) -> None:
     """Add to the session's metadata: arrays as variables, the rest as attributes.
 
+    The values are copied.
+
+    Parameters
+    ----------
+    session : DataTree
+    metadata : mapping of name to value
+        Any name; a DataArray keeps its dimensions.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If a file cannot keep a value exactly; nothing is added then.
+
     Examples
     --------
     >>> session = create_session("rec1")
@@ -250,13 +373,24 @@ def add_metadata(session: xr.DataTree, metadata: Mapping[str, Any]) -> None:
     >>> session["metadata"].attrs["acquisition_rate"]
     20000.0
     """
-    node = _node(session, "metadata")
-    for name, value in metadata.items():
-        _put(node, str(name), value)
+    for name, value in own_copy(metadata, "metadata").items():
+        _put(_group(session, "metadata"), name, value)
 
 
 def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
     """Add to the session's stimulus; a mapping becomes (or joins) a group of that name.
+
+    The values are copied.
+
+    Parameters
+    ----------
+    session : DataTree
+    stimulus : mapping of name to array, value, Dataset, or mapping of them
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If a file cannot keep a value exactly; nothing is added then.
 
     Examples
     --------
@@ -265,16 +399,23 @@ def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
     >>> session["stimulus/frame_times"]["default"].values
     array([10, 20])
     """
-    node = _node(session, "stimulus")
-    for name, value in stimulus.items():
+    groups = {
+        name: own_copy(value, f"stimulus[{name!r}]")
+        for name, value in stimulus.items()
+        if isinstance(value, Mapping) and not isinstance(value, xr.Dataset)
+    }
+    rest = {name: value for name, value in stimulus.items() if name not in groups}
+    owned = own_copy(rest, "stimulus")
+    node = _group(session, "stimulus")
+    for name, members in groups.items():
+        child = _group(node, session_name(name, "stimulus"))
+        for key, member in members.items():
+            _put(child, key, member)
+    for name, value in owned.items():
         if isinstance(value, xr.Dataset):
-            session[f"stimulus/{name}"] = xr.DataTree(value)
-        elif isinstance(value, Mapping):
-            child = _node(session, f"stimulus/{name}")
-            for key, member in value.items():
-                _put(child, str(key), member)
+            node[session_name(name, "stimulus")] = xr.DataTree(value)
         else:
-            _put(node, str(name), value)
+            _put(node, name, value)
 
 
 def content_hash(session: xr.DataTree) -> str:

@@ -8,42 +8,45 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, MissingFileError
-from labtree.pipeline.fingerprint import digest, fingerprint_items, fingerprint_value, nodes_of
-from labtree.pipeline.records import (
-    code_hash,
-    file_states,
-    forget_steps,
-    is_done,
-    plain_value,
-    stale_records,
-)
+from labtree.pipeline.checkpoints import load_saved_session, save, with_suffix_h5
 from labtree.pipeline.sessions import (
     UNSAVED,
+    add_warning,
     check_session,
     completed_steps,
     mark_step_complete,
     session_path,
     versions,
 )
+from labtree.pipeline.step_records import (
+    code_hash,
+    digest,
+    file_states,
+    fingerprint_items,
+    fingerprint_value,
+    hash_nodes,
+    is_done,
+    plain_value,
+    stale_records,
+)
 
-__all__ = ["StepResult", "step"]
+
+__all__ = ["StepResult", "fill_in", "step"]
 
 # Bookkeeping of the root that is not data: no step reads it.
 BOOKKEEPING = (
     *UNSAVED, "completed_steps", "warnings", "steps", "versions", "created_at", "output_dir",
     "source_files", "labtree_format", "labtree_format_version",
 )  # fmt: skip
-# Steps that come with labtree, which errors can say how to run.
-_OWN = (
-    "load_recording", "load_recording_with_eimage_sta", "add_section_time",
-    "section_spike_times", "compute_sta", "extract_features",
-)  # fmt: skip
+_MODULES: dict[str, str] = {}  # of each step: the module that an error names
+
+Arguments = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class StepResult:
         Whether the step was done already, with the same parameters and inputs.
     duration_s : float
     warnings : tuple of str
-        What this run remarked.
+        The warnings that this run left in the session.
     """
 
     name: str
@@ -69,7 +72,24 @@ class StepResult:
     warnings: tuple[str, ...] = ()
 
 
-def _protected(session: xr.DataTree) -> tuple[xr.DataTree, dict[int, Any]]:
+class _Step(NamedTuple):
+    """A body and what :func:`step` was told about it."""
+
+    body: Callable[..., Any]
+    requires: tuple[str, ...]
+    starts: Callable[[Arguments], xr.DataTree] | None
+    depends: Callable[[Arguments], Mapping[str, Any]] | None
+    fills: Callable[[Arguments], Mapping[str, Any]] | None
+
+    @property
+    def name(self) -> str:
+        return self.body.__name__
+
+
+# ---- the copy that a body works on
+
+
+def _read_only_copy(session: xr.DataTree) -> tuple[xr.DataTree, dict[int, Any]]:
     """Return a copy whose arrays cannot be written in place, and the originals by id.
 
     A step works on this copy. If it fails the session is as it was, with no array
@@ -93,7 +113,7 @@ def _protected(session: xr.DataTree) -> tuple[xr.DataTree, dict[int, Any]]:
     return xr.DataTree.from_dict(nodes, name=session.name), originals
 
 
-def _released(tree: xr.DataTree, originals: Mapping[int, Any]) -> None:
+def _restore_arrays(tree: xr.DataTree, originals: Mapping[int, Any]) -> None:
     """Put the original, writable arrays back where the step left them alone."""
     for node in tree.subtree:
         dataset = node.to_dataset(inherit=False)
@@ -114,7 +134,7 @@ def _released(tree: xr.DataTree, originals: Mapping[int, Any]) -> None:
             node.dataset = dataset
 
 
-def _written(tree: xr.DataTree, originals: Mapping[int, Any]) -> set[str]:
+def _assigned(tree: xr.DataTree, originals: Mapping[int, Any]) -> set[str]:
     """Return the variables that a step assigned, be their values the same or not."""
     return {
         f"{node.relative_to(tree) if node is not tree else '.'}:{name}"
@@ -124,7 +144,7 @@ def _written(tree: xr.DataTree, originals: Mapping[int, Any]) -> set[str]:
     }
 
 
-def _graft(target: xr.DataTree, source: xr.DataTree) -> None:
+def _replace_tree(target: xr.DataTree, source: xr.DataTree) -> None:
     """Make one tree equal to another, keeping the nodes that both have."""
     target.dataset = source.to_dataset(inherit=False)
     for name in set(target.children) - set(source.children):
@@ -132,22 +152,33 @@ def _graft(target: xr.DataTree, source: xr.DataTree) -> None:
     new = {}
     for name, child in source.children.items():
         if name in target.children:
-            _graft(target.children[name], child)
+            _replace_tree(target.children[name], child)
         else:
             new[name] = child.copy()
     if new:
         target.children = {**target.children, **new}
 
 
-def _require(session: xr.DataTree, name: str, requires: tuple[str, ...]) -> None:
+# ---- running a body
+
+
+def _how_to_run(name: str) -> str:
+    module = _MODULES.get(name, "")
+    if module.startswith("labtree."):
+        package = ".".join(module.split(".")[:2])
+        return f"{package}.{name}(session=session, ...)"
+    return f"{name}(session=session)"
+
+
+def declare_steps(module: str, names: Iterable[str]) -> None:
+    """Say in which module steps are found, so that errors can name the line to write."""
+    _MODULES.update(dict.fromkeys(names, module))
+
+
+def _check_prerequisites(session: xr.DataTree, name: str, requires: tuple[str, ...]) -> None:
     missing = [one for one in requires if one not in completed_steps(session)]
     if missing:
-        lines = "\n".join(
-            f"    labtree.mea.{one}(session=session, ...)"
-            if one in _OWN
-            else f"    {one}(session=session)"
-            for one in missing
-        )
+        lines = "\n".join(f"    {_how_to_run(one)}" for one in missing)
         done = ", ".join(sorted(completed_steps(session))) or "none"
         raise ConfigurationError(
             f"{name} needs {', '.join(missing)} first, on session "
@@ -155,97 +186,132 @@ def _require(session: xr.DataTree, name: str, requires: tuple[str, ...]) -> None
         )
 
 
-def _run(
-    session: xr.DataTree,
-    body: Callable[..., Any],
-    arguments: Mapping[str, Any],
-    requires: tuple[str, ...],
-    depends: Mapping[str, Any],
-    force: bool,
-) -> bool:
+def _describe_call(step: _Step, arguments: Arguments) -> dict[str, Any]:
+    """Return what a record says of a call, with the key that equal calls share."""
+    parameters = {k: v for k, v in arguments.items() if k != "output_dir"}
+    call = {
+        "name": step.name,
+        "parameters": plain_value(parameters),
+        "files": file_states(arguments),
+        "code": code_hash(step.body),
+        "depends": plain_value(step.depends(arguments) if step.depends else {}),
+    }
+    # where a file stands is no parameter; its name, size and time are in `files`
+    values = {k: v for k, v in call["parameters"].items() if k not in call["files"]}
+    compared = {**call, "parameters": values}
+    return {**call, "key": digest({k: fingerprint_value(v) for k, v in compared.items()})}
+
+
+def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bool:
     """Run a body on a session, all or nothing; return False if there was nothing to do."""
-    name = body.__name__
-    _require(session, name, requires)
+    _check_prerequisites(session, step.name, step.requires)
+    arguments = fill_in(step, given)
+    call = _describe_call(step, arguments)
     memo: dict[int, str] = {}
     before = fingerprint_items(session, ignore_root=BOOKKEEPING, memo=memo)
     records = session.attrs.get("steps", [])
-    own = {
-        "name": name,
-        "parameters": plain_value({k: v for k, v in arguments.items() if k != "output_dir"}),
-        "files": file_states(arguments),
-        "code": code_hash(body),
-        "depends": plain_value(depends),
-    }
-    # where a file stands is no parameter; its name, size and time are in `files`
-    compared = {**own, "parameters": {
-        k: v for k, v in own["parameters"].items() if k not in own["files"]
-    }}  # fmt: skip
-    key = digest({k: fingerprint_value(v) for k, v in compared.items()})
-    for position, record in enumerate(records):
-        if (
-            record["key"] == key
-            and not force
-            and is_done(record, records[position + 1 :], before)
-        ):
-            return False
+    if not force and any(
+        record["key"] == call["key"] and is_done(record, records[position + 1 :], before)
+        for position, record in enumerate(records)
+    ):
+        return False
 
-    work, originals = _protected(session)
+    work, originals = _read_only_copy(session)
     started = time.perf_counter()
-    result = body(work, **arguments)
-    if result is None:
-        result = work
-    check_session(result)
-    duration = time.perf_counter() - started
+    result = step.body(work, **arguments)
+    result = check_session(work if result is None else result)
+    call["duration_s"] = time.perf_counter() - started
 
-    for view, data in originals.values():
+    for view, data in originals.values():  # what cannot have changed is not summed again
         memo[id(view)] = memo[id(data)]
     after = fingerprint_items(result, ignore_root=BOOKKEEPING, memo=memo)
-    written = _written(result, originals)
+    assigned = _assigned(result, originals)
     outputs = {
         item: after.get(item, "")
         for item in {*before, *after}
-        if before.get(item) != after.get(item) or item in written
+        if before.get(item) != after.get(item) or item in assigned
     }
-    _released(result, originals)
+    _restore_arrays(result, originals)
+    _keep_record(result, call, before, after, outputs)
+    mark_step_complete(result, step.name)
+    _replace_tree(session, result)
+    return True
 
-    records = list(result.attrs.get("steps", ()))
+
+def _keep_record(
+    session: xr.DataTree,
+    call: dict[str, Any],
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    outputs: dict[str, str],
+) -> None:
+    """Put the record of a run in its place among the records of the session.
+
+    It takes the place of an earlier run of the step, so that the records after it stay
+    those of later steps; those of them that rest on what has changed are dropped.
+    """
+    name = call["name"]
+    records = list(session.attrs.get("steps", ()))
     replaced = [
         record
         for record in records
         if record["name"] == name
-        and (record["key"] == key or set(record["outputs"]) & set(outputs))
+        and (record["key"] == call["key"] or set(record["outputs"]) & set(outputs))
     ]
     position = records.index(replaced[0]) if replaced else len(records)
+    earlier = [record for record in records[:position] if record not in replaced]
     later = [record for record in records[position:] if record not in replaced]
     # what came out just as before is still this step's own
     outputs |= {i: after[i] for record in replaced for i in record["outputs"] if i in after}
     if replaced:
         stale = stale_records(later, name, after)
         later = [record for record in later if record not in stale]
-        forget_steps(result, stale, [*records[:position], *later], name)
-    inputs = nodes_of(before, {*outputs, *(i for record in later for i in record["outputs"])})
+        _forget_steps(session, stale, [*earlier, *later], name)
+    inputs = hash_nodes(before, {*outputs, *(i for record in later for i in record["outputs"])})
     record = {
-        **own,
-        "key": key,
-        "hash": digest({"key": key, **inputs}),
+        **call,
+        "hash": digest({"key": call["key"], **inputs}),
         "inputs": inputs,
         "outputs": outputs,
         "versions": versions(),
-        "duration_s": duration,
         "finished_at": datetime.now(UTC).isoformat(),
     }
-    before_it = [one for one in records[:position] if one not in replaced]
-    result.attrs["steps"] = [*before_it, record, *later]
-    mark_step_complete(result, name)
-    _graft(session, result)
-    return True
+    session.attrs["steps"] = [*earlier, record, *later]
+
+
+def _forget_steps(
+    session: xr.DataTree,
+    stale: list[dict[str, Any]],
+    kept: list[dict[str, Any]],
+    name: str,
+) -> None:
+    """Take steps off the list of what is done; their results stay."""
+    names = {record["name"] for record in stale} - {record["name"] for record in kept}
+    for one in sorted(names):
+        add_warning(
+            session, f"{one} is out of date, because {name} ran again after it; run it again"
+        )
+    done = session.attrs.get("completed_steps", [])
+    session.attrs["completed_steps"] = [one for one in done if one not in names]
+
+
+def fill_in(step: Any, arguments: Arguments) -> dict[str, Any]:
+    """Return a step's parameters with those that it finds elsewhere, such as a lab's folders.
+
+    `step` is a function made with :func:`step`.
+    """
+    fills = getattr(step, "fills", None)
+    return {**arguments, **(fills(arguments) if fills else {})}
+
+
 
 
 def step(
     *,
     requires: Iterable[str] = (),
-    starts: Callable[[Mapping[str, Any]], xr.DataTree] | None = None,
-    depends: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    starts: Callable[[Arguments], xr.DataTree] | None = None,
+    depends: Callable[[Arguments], Mapping[str, Any]] | None = None,
+    fills: Callable[[Arguments], Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a pipeline step of a function whose first argument is the session.
 
@@ -266,10 +332,14 @@ def step(
         none is given.
     depends : callable, optional
         From the parameters, further values that the result depends on.
+    fills : callable, optional
+        From the parameters, those that were not given and are found elsewhere. They are
+        recorded like the others.
 
     Examples
     --------
     >>> import numpy as np
+    >>> import xarray as xr
     >>> import labtree
     >>> @labtree.step()
     ... def count_spikes(session, at_least=0):
@@ -278,8 +348,8 @@ def step(
     >>> session = labtree.create_session("rec1")
     >>> session.session.add_units({"unit_001": {"spike_times": np.array([5, 9])}})
     >>> session = count_spikes(session=session)
-    >>> session.session.completed_steps
-    {'count_spikes'}
+    >>> sorted(session.session.completed_steps)
+    ['count_spikes']
     """
     needed = (requires,) if isinstance(requires, str) else tuple(requires)
 
@@ -289,7 +359,8 @@ def step(
             raise ConfigurationError(
                 f"step {body.__name__} takes no argument; its first one is the session"
             )
-        first = next(iter(signature.parameters))
+        made = _Step(body, needed, starts, depends, fills)
+        _MODULES.setdefault(body.__name__, body.__module__)
 
         @functools.wraps(body)
         def run(
@@ -301,69 +372,71 @@ def step(
         ) -> Any:
             if args and isinstance(args[0], xr.DataTree) and session is None:
                 session, args = args[0], args[1:]
-            bound = signature.bind(None, *args, **parameters)
-            bound.apply_defaults()
-            arguments = dict(bound.arguments)
-            del arguments[first]
-            for kind in signature.parameters.values():
-                if kind.kind is inspect.Parameter.VAR_KEYWORD:
-                    arguments.update(arguments.pop(kind.name))
             if session is not None and hdf5_path is not None:
                 raise ConfigurationError("give session= or hdf5_path=, not both")
-            further = depends(arguments) if depends is not None else {}
-            if session is not None:
-                _run(check_session(session), body, arguments, needed, further, force)
-                return session
-            return _on_file(body, arguments, needed, further, force, hdf5_path, starts)
+            arguments = _bind(signature, args, parameters)
+            if session is None:
+                return _run_on_file(made, arguments, force, hdf5_path)
+            _run(check_session(session), made, arguments, force)
+            return session
 
-        own = list(signature.parameters.values())[1:]
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        extra = [
-            inspect.Parameter(name, keyword, default=default)
-            for name, default in (("session", None), ("hdf5_path", None), ("force", False))
-        ]
-        tail = [p for p in own if p.kind is inspect.Parameter.VAR_KEYWORD]
-        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[p for p in own if p not in tail] + extra + tail
-        )
+        run.__signature__ = _signature_of_step(signature)  # type: ignore[attr-defined]
+        run.fills = fills  # type: ignore[attr-defined]
         return run
 
     return decorate
 
 
-def _on_file(
-    body: Callable[..., Any],
-    arguments: Mapping[str, Any],
-    requires: tuple[str, ...],
-    depends: Mapping[str, Any],
-    force: bool,
-    hdf5_path: str | Path | None,
-    starts: Callable[[Mapping[str, Any]], xr.DataTree] | None,
+def _bind(
+    signature: inspect.Signature, args: tuple[Any, ...], parameters: Arguments
+) -> dict[str, Any]:
+    """Return a body's arguments by name, with defaults, without the session."""
+    bound = signature.bind(None, *args, **parameters)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    del arguments[next(iter(signature.parameters))]
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(parameter.name))
+    return arguments
+
+
+def _signature_of_step(signature: inspect.Signature) -> inspect.Signature:
+    """Return a body's signature with session, hdf5_path and force in place of its first."""
+    own = list(signature.parameters.values())[1:]
+    tail = [p for p in own if p.kind is inspect.Parameter.VAR_KEYWORD]
+    extra = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in (("session", None), ("hdf5_path", None), ("force", False))
+    ]
+    return signature.replace(parameters=[p for p in own if p not in tail] + extra + tail)
+
+
+def _run_on_file(
+    step: _Step, arguments: Arguments, force: bool, hdf5_path: str | Path | None
 ) -> StepResult:
     """Run a step on a saved session; the file changes only when the step has succeeded."""
-    from labtree.pipeline.checkpoints import _h5, load_session, save
-
-    if hdf5_path is None and starts is None:
+    if hdf5_path is None and step.starts is None:
         raise ConfigurationError(
-            f"{body.__name__} needs a session: {body.__name__}(session=session) or "
-            f"{body.__name__}(hdf5_path='artifacts/rec1.h5')"
+            f"{step.name} needs a session: {step.name}(session=session) or "
+            f"{step.name}(hdf5_path='artifacts/rec1.h5')"
         )
-    path = _h5(hdf5_path) if hdf5_path is not None else None
+    path = with_suffix_h5(hdf5_path) if hdf5_path is not None else None
     if path is not None and path.is_file():
-        session = load_session(path)
-    elif starts is None:
-        raise MissingFileError(f"{path}: there is no such session to run {body.__name__} on")
+        session = load_saved_session(path)
+    elif step.starts is None:
+        raise MissingFileError(f"{path}: there is no such session to run {step.name} on")
     else:
-        session = starts(arguments)
+        session = step.starts(arguments)
         if path is None:
             path = session_path(session)
             if path.is_file():
-                session = load_session(path)
+                session = load_saved_session(path)
     assert path is not None
-    seen = set(session.attrs.get("warnings", ()))
+    known = set(session.attrs.get("warnings", ()))
     started = time.perf_counter()
-    ran = _run(session, body, arguments, requires, depends, force)
+    ran = _run(session, step, arguments, force)
     if ran:
         save(session, path)
-    new = tuple(one for one in session.attrs.get("warnings", ()) if one not in seen)
-    return StepResult(body.__name__, path, not ran, time.perf_counter() - started, new)
+    new = tuple(one for one in session.attrs.get("warnings", ()) if one not in known)
+    return StepResult(step.name, path, not ran, time.perf_counter() - started, new)

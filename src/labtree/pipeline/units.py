@@ -1,8 +1,9 @@
-"""Units of a session: one Dataset for all of them, spikes as one ragged array.
+"""Units and features of a session: whole arrays for all units.
 
 ``session["units"]`` has the dimensions ``unit`` and ``spike``: ``row_size(unit)`` counts
 the spikes of each unit, ``spike_times(spike)`` holds their sample numbers, unit after
-unit (CF contiguous ragged array).
+unit (CF contiguous ragged array). ``session["features/<name>"]`` is one Dataset along
+``unit`` for each feature.
 """
 
 from collections.abc import Mapping
@@ -12,62 +13,28 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
-from labtree.pipeline.rows import decode_rows, encode_rows
+from labtree.objects.spike_data import spike_data
+from labtree.objects.spike_events import peri_event_spikes
+from labtree.pipeline.per_unit import MASK, UNSTACKED, decode_rows, encode_rows, unit_index
+from labtree.pipeline.sections import add_trials, put_sections
+from labtree.pipeline.sessions import own_copy, session_name, units_of
+from labtree.storage import ragged
+from labtree.storage.names import decode_name
 
 __all__ = [
+    "add_feature",
     "add_units",
-    "decode_units",
     "encode_units",
-    "spike_offsets",
-    "spike_trains",
-    "unit_index",
+    "feature",
+    "feature_nodes",
+    "put_feature",
+    "session_spike_data",
+    "spikes_around",
     "unit_spikes",
-    "units_of",
 ]
 
 Array = np.ndarray[Any, Any]
-
-
-def units_of(session: xr.DataTree) -> xr.Dataset:
-    """Return the Dataset of units.
-
-    Raises
-    ------
-    SessionError
-        If the session has no units yet.
-    """
-    if "units" not in session.children:
-        raise SessionError(
-            f"session {session.attrs.get('dataset_id')!r} has no units yet; load them with "
-            "labtree.mea.load_recording(session=session, ...) or add them with "
-            "session.session.add_units({...})"
-        )
-    return session.children["units"].to_dataset(inherit=False)
-
-
-def unit_index(units: xr.Dataset, unit_id: str) -> int:
-    """Return the row of a unit.
-
-    Raises
-    ------
-    SessionError
-        (also a KeyError) if there is no such unit; the message lists those there are.
-    """
-    index = units.get_index("unit")
-    if unit_id not in index:
-        raise unknown_name("unit", unit_id, index)
-    return int(np.flatnonzero(units["unit"].values == unit_id)[0])
-
-
-def spike_offsets(units: xr.Dataset) -> Array:
-    """Return where each unit's spikes start, int64 (n_units + 1)."""
-    return np.concatenate([[0], np.cumsum(units["row_size"].values)]).astype(np.int64)
-
-
-def spike_trains(units: xr.Dataset) -> dict[str, Array]:
-    """Return every unit's spike times in samples, as views of the flat array."""
-    trains = np.split(units["spike_times"].values, spike_offsets(units)[1:-1])
-    return {str(unit): train for unit, train in zip(units["unit"].values, trains, strict=True)}
+SECTIONED = "spike_times_sectioned"
 
 
 def unit_spikes(session: xr.DataTree, unit_id: str) -> xr.DataArray:
@@ -82,7 +49,7 @@ def unit_spikes(session: xr.DataTree, unit_id: str) -> xr.DataArray:
     array([5, 9])
     """
     units = units_of(session)
-    row, offsets = unit_index(units, unit_id), spike_offsets(units)
+    row, offsets = unit_index(units, unit_id), ragged.row_offsets(units["row_size"].values)
     part = units["spike_times"].isel(spike=slice(int(offsets[row]), int(offsets[row + 1])))
     return part.assign_coords(unit=unit_id)
 
@@ -108,13 +75,15 @@ def _train(unit: str, values: Any) -> Array:
 
 
 def encode_units(
-    rows: Mapping[str, Mapping[str, Any]], like: xr.Dataset | None = None
+    rows: Mapping[str, Mapping[str, Any]],
+    like: xr.Dataset | None = None,
+    dims: Mapping[str, tuple[str, ...]] | None = None,
 ) -> xr.Dataset:
     """Return the Dataset of units from a dictionary per unit.
 
     ``spike_times`` becomes the ragged array; other arrays that are as long as the
     unit's spike train in every unit, while the trains differ in length, lie along
-    ``spike`` too. The rest goes as :func:`labtree.pipeline.rows.encode_rows` says.
+    ``spike`` too. The rest goes as :func:`labtree.pipeline.per_unit.encode_rows` says.
 
     Raises
     ------
@@ -146,7 +115,7 @@ def encode_units(
         unit: {k: v for k, v in row.items() if k != "spike_times" and k not in along}
         for unit, row in rows.items()
     }
-    dataset = encode_rows(rest, like)
+    dataset = encode_rows(rest, like, dims)
     flat = np.concatenate(list(trains.values())) if trains else np.zeros(0, np.int64)
     dataset["row_size"] = ("unit", counts, {"sample_dimension": "spike"})
     dataset["spike_times"] = ("spike", flat, {"units": "sample"})
@@ -158,25 +127,42 @@ def encode_units(
     return dataset
 
 
-def decode_units(units: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return a dictionary per unit; the inverse of :func:`encode_units`."""
-    return decode_rows(units)
+def _arrays_and_copies(values: Mapping[Any, Any], what: str) -> dict[str, Any]:
+    """Return values of a unit as they can be kept; arrays are copied when they are stacked."""
+    plain = {str(k): v.values if isinstance(v, xr.DataArray) else v for k, v in values.items()}
+    arrays = {
+        k: v for k, v in plain.items() if type(v) is np.ndarray and not v.dtype.hasobject
+    }
+    others = own_copy({k: v for k, v in plain.items() if k not in arrays}, what)
+    return {name: arrays.get(name, others.get(name)) for name in plain}
 
 
-def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> None:
+def add_units(
+    session: xr.DataTree,
+    units: Mapping[str, Mapping[str, Any]],
+    dims: Mapping[str, tuple[str, ...]] | None = None,
+) -> None:
     """Add units, or replace values of units that are there, from dictionaries.
+
+    The values are copied. An exception leaves the session as it was.
 
     Parameters
     ----------
     session : DataTree
     units : mapping of unit id to mapping
-        ``spike_times`` in samples, any other arrays and scalars, and ``features``
-        (name to ``{"data": ..., "metadata": ...}``).
+        ``spike_times`` in samples, any other arrays and scalars, ``features`` (name to
+        ``{"data": ..., "metadata": ...}``), and ``spike_times_sectioned`` (movie to
+        ``{"full_spike_times": ..., "trials_spike_times": {0: ..., 1: ...}}``), which
+        becomes index ranges in ``sections``.
+    dims : mapping of name to names of dimensions, optional
+        Of arrays of each unit; by default they are named after the array.
 
     Raises
     ------
     SessionError
-        As :func:`encode_units`; the session is then as it was.
+        As :func:`encode_units`; if trials are no slices of the spikes.
+    UnsupportedTypeError
+        If a file cannot keep a value exactly; the message names it.
 
     Examples
     --------
@@ -186,30 +172,27 @@ def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> N
     >>> session["units"].sel(unit="unit_001")["row"].item()
     3
     """
-    from labtree.pipeline.features import add_feature
-
     for unit in units:
         if not isinstance(unit, str) or not unit:
             raise SessionError(f"a unit's id must be a non-empty string, got {unit!r}")
     old = units_of(session) if "units" in session.children else None
-    rows = decode_units(old) if old is not None else {}
+    rows = decode_rows(old) if old is not None else {}
+    trials: dict[str, dict[str, Any]] = {}
     for unit, values in units.items():
-        plain = {str(k): v for k, v in values.items() if k != "features"}
-        rows[unit] = {**rows.get(unit, {}), **plain}
-    # encoded first, so that an error leaves the session alone
-    encoded = encode_units(rows, old)
-    if old is not None and "sections" in session.children:
-        before, after = spike_trains(old), spike_trains(encoded)
-        moved = [unit for unit in before if not np.array_equal(before[unit], after[unit])]
-        if moved:
-            raise SessionError(
-                f"the spikes of {', '.join(moved[:5])} are divided into trials already, which "
-                "would be wrong for other spikes. First: del session['sections']"
-            )
+        kept = {k: v for k, v in values.items() if k not in ("features", SECTIONED)}
+        rows[unit] = {**rows.get(unit, {}), **_arrays_and_copies(kept, f"units[{unit!r}]")}
+        for movie, sectioned in values.get(SECTIONED, {}).items():
+            trials.setdefault(movie, {})[unit] = sectioned
+    # made first, so that an error leaves the session alone
+    encoded = encode_units(rows, old, dims)
+    sections = add_trials(session, encoded, trials)
     given = {unit: dict(values.get("features", {})) for unit, values in units.items()}
     touched = {name for features in given.values() for name in features}
-    nodes = session.children["features"].children if "features" in session.children else {}
-    kept = {name: nodes[name].to_dataset().copy(deep=True) for name in touched & set(nodes)}
+    before = {
+        name: node.to_dataset(inherit=False).copy(deep=True)
+        for name, node in feature_nodes(session).items()
+        if name in touched
+    }
     session["units"] = xr.DataTree(encoded)
     try:
         for unit, features in given.items():
@@ -219,8 +202,10 @@ def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> N
                 notes = feature.get("metadata") if whole else None
                 add_feature(session, unit, name, data, notes)
     except BaseException:
-        _restore(session, old, touched, kept)
+        _restore(session, old, touched, before)
         raise
+    for movie, made in sections.items():
+        put_sections(session, movie, made)
 
 
 def _restore(
@@ -234,12 +219,190 @@ def _restore(
         del session["units"]
     else:
         session["units"] = xr.DataTree(units)
-    if "features" in session.children:
-        node = session.children["features"]
-        for name in touched & set(node.children):
-            if name in features:
-                node.children[name].dataset = features[name]
+    for name, node in feature_nodes(session).items():
+        if name in features:
+            node.dataset = features[name]
+        elif name in touched:
+            node.orphan()
+    if "features" in session.children and not session.children["features"].children:
+        del session["features"]
+
+
+def feature_nodes(session: xr.DataTree) -> dict[str, xr.DataTree]:
+    """Return the nodes of features by name."""
+    nodes = session.children["features"].children if "features" in session.children else {}
+    return {decode_name(str(name)): node for name, node in nodes.items()}
+
+
+def put_feature(
+    session: xr.DataTree, name: str, data: xr.DataArray | xr.Dataset, **attrs: Any
+) -> None:
+    """Put a whole feature, an array or Dataset along ``unit``, into the session."""
+    node = f"features/{session_name(name, 'feature')}"
+    dataset = data.to_dataset(name=session_name(name, "feature")) if isinstance(data, xr.DataArray) else data
+    if "unit" not in dataset.dims:
+        raise SessionError(
+            f"feature {name!r} has the dimensions {tuple(dataset.dims)}, without 'unit'; "
+            "return an array over unit"
+        )
+    session[node] = xr.DataTree(dataset.assign_attrs(attrs))
+
+
+def _replace_in_place(
+    dataset: xr.Dataset, row: int, values: Mapping[str, Any]
+) -> xr.Dataset | None:
+    """Write one unit's arrays into whole arrays that fit them; None if they do not fit."""
+    masks = {variable.attrs.get(MASK) for variable in dataset.variables.values()}
+    if set(dataset.data_vars) - masks != set(values):
+        return None
+    for name, value in values.items():
+        variable = dataset.variables[name]
+        if not (
+            isinstance(value, np.ndarray)
+            and isinstance(variable._data, np.ndarray)
+            and variable.dims[0] == "unit"
+            and variable.shape[1:] == value.shape
+            and variable.dtype == value.dtype
+        ):
+            return None
+    done = dataset.copy()
+    for name, value in values.items():
+        array = done.variables[name].values
+        if not array.flags.writeable:  # inside a step the session's arrays are protected
+            array = array.copy()
+            done.variables[name].data = array
+        array[row] = value
+        missing = f"{name}_missing"
+        if missing in done.variables:
+            mask = done.variables[missing].values.copy()
+            mask[row] = False
+            if mask.any():
+                done.variables[missing].data = mask
             else:
-                del node[name]
-        if not node.children:
-            del session["features"]
+                done = done.drop_vars(missing)
+    return done
+
+
+def add_feature(
+    session: xr.DataTree,
+    unit_id: str,
+    name: str,
+    data: Any,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Add one unit's feature; it lands in the array that all units share.
+
+    Parameters
+    ----------
+    session : DataTree
+    unit_id, name : str
+    data : array, scalar or mapping of them
+    metadata : mapping, optional
+        Kept as it is, per unit, in the attribute ``metadata`` of the feature.
+
+    Raises
+    ------
+    SessionError
+        If the data cannot be one array together with the other units'.
+    UnknownNameError
+        If the unit is unknown.
+    UnsupportedTypeError
+        If a file cannot keep a value exactly; the message names it.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> session = labtree.create_session("rec1")
+    >>> session.session.add_units({"unit_001": {"spike_times": np.array([5, 9])}})
+    >>> add_feature(session, "unit_001", "burst", {"index": 0.5}, {"version": "1"})
+    >>> session["features/burst"].sel(unit="unit_001")["index"].item()
+    0.5
+    """
+    units = units_of(session)
+    row = unit_index(units, unit_id)
+    encoded = session_name(name, "feature")
+    where = f"feature {name!r} of unit {unit_id!r}"
+    values = _arrays_and_copies(data if isinstance(data, Mapping) else {name: data}, where)
+    notes = dict(own_copy(metadata or {}, f"metadata of {where}"))
+    node = feature_nodes(session).get(name)
+    old = node.to_dataset(inherit=False) if node is not None else None
+    ids = [str(unit) for unit in units["unit"].values]
+    done = None
+    if old is not None and list(old["unit"].values) == ids:
+        arrays = {session_name(key, "value"): value for key, value in values.items()}
+        done = _replace_in_place(old, row, arrays)
+    if done is None:
+        known = decode_rows(old) if old is not None else {}
+        rows = {unit: known.get(unit, {}) for unit in ids}
+        rows[unit_id] = values
+        # the units of `units` lead; no values are dropped if the feature knows more
+        done = encode_rows({**rows, **{u: r for u, r in known.items() if u not in rows}}, old)
+    every = dict(old.attrs.get("metadata", {})) if old is not None else {}
+    done.attrs = {**done.attrs, "metadata": {**every, unit_id: notes}}
+    if node is None:
+        session[f"features/{encoded}"] = xr.DataTree(done)
+    else:
+        node.dataset = done
+
+
+def feature(session: xr.DataTree, unit_id: str, name: str) -> dict[str, Any]:
+    """Return one unit's feature as ``{"data": ..., "metadata": ...}``."""
+    nodes = feature_nodes(session)
+    if name not in nodes:
+        raise unknown_name("feature", name, nodes)
+    dataset = nodes[name].to_dataset(inherit=False)
+    row = unit_index(dataset, unit_id)
+    values = decode_rows(dataset.isel(unit=[row]) if not _ragged(dataset) else dataset)[unit_id]
+    data = values[name] if set(values) == {name} else values
+    metadata = dataset.attrs.get("metadata")
+    if isinstance(metadata, Mapping) and unit_id in metadata:
+        return {"data": data, "metadata": dict(metadata[unit_id])}
+    plain = {k: v for k, v in dataset.attrs.items() if k not in ("metadata", UNSTACKED)}
+    return {"data": data, "metadata": plain}
+
+
+def _ragged(dataset: xr.Dataset) -> bool:
+    return UNSTACKED in dataset.attrs or any(
+        "sample_dimension" in variable.attrs for variable in dataset.variables.values()
+    )
+
+
+def session_spike_data(session: xr.DataTree) -> xr.Dataset:
+    """Return the units of a session as the kind ``spike_data``, times in ms.
+
+    Parameters
+    ----------
+    session
+        With units whose spike times are samples, and the rate in its metadata.
+
+    Raises
+    ------
+    SessionError
+        If there are no units, or no ``acquisition_rate``.
+    """
+    units = units_of(session)
+    node = session.children.get("metadata")
+    rate = None if node is None else node.attrs.get("acquisition_rate")
+    if rate is None:
+        raise SessionError(
+            "the session's spikes are in samples and its metadata have no acquisition_rate; "
+            'write session.session.add_metadata({"acquisition_rate": 20_000.0})'
+        )
+    trains = [
+        np.asarray(train) * 1000.0 / float(rate) for train in spike_trains(units).values()
+    ]
+    attributes = {
+        str(name): coord.values
+        for name, coord in units.coords.items()
+        if coord.dims == ("unit",) and name != "unit"
+    }
+    attributes["unit_id"] = units["unit"].values
+    return spike_data(trains, neuron_attributes=attributes)
+
+
+def spikes_around(session: xr.DataTree, times: Any, pre_s: float, post_s: float) -> xr.Dataset:
+    """Return the spikes of all units around events, as :func:`labtree.peri_event_spikes` does.
+
+    Times are in s from the session's first sample.
+    """
+    return peri_event_spikes(session_spike_data(session), times, pre_s, post_s)

@@ -1,8 +1,8 @@
 """Per-unit dictionaries to and from whole arrays along ``unit``.
 
 The arrays are the session's own form; the dictionaries are how people think of one
-unit. A value that some units lack is marked by a boolean ``<name>_missing(unit)``, so
-no dtype changes and a real NaN stays one.
+unit. A value that some units lack is marked by a boolean ``<name>_missing(unit)``, named
+in the attribute ``ancillary_variables``, so no dtype changes and a real NaN stays one.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,29 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import SessionError
+from labtree.errors import SessionError, unknown_name
+from labtree.pipeline.sessions import session_name
+from labtree.storage.names import decode_name
 
-__all__ = ["decode_rows", "encode_rows"]
+__all__ = ["MASK", "UNSTACKED", "decode_rows", "encode_rows", "unit_index"]
 
-# Dimensions of arrays that every pipeline knows; others are named after their variable.
-KNOWN_DIMS = {"waveform": ("waveform_sample",), "firing_rate_10hz": ("time_10hz",)}
-OTHER = "by_unit"  # attribute for what is neither a scalar nor an array
+UNSTACKED = "by_unit"  # attribute for what is neither a scalar nor an array
+MASK = "ancillary_variables"
 _ABSENT = object()
+
+
+def unit_index(units: xr.Dataset, unit_id: str) -> int:
+    """Return the row of a unit.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such unit; the message lists those there are.
+    """
+    index = units.get_index("unit")
+    if unit_id not in index:
+        raise unknown_name("unit", unit_id, index)
+    return int(np.flatnonzero(units["unit"].values == unit_id)[0])
 
 
 def _common_dtype(name: str, arrays: list[np.ndarray[Any, Any]]) -> np.dtype[Any]:
@@ -68,8 +83,6 @@ def _stack(
         for row, array in zip(np.flatnonzero(~missing), present, strict=True):
             out[row] = array
         if dims is None or len(dims) != len(shape):
-            dims = KNOWN_DIMS.get(name, ())
-        if len(dims) != len(shape):
             dims = tuple(f"{name}_dim{axis}" for axis in range(len(shape)))
         return {name: xr.Variable(("unit", *dims), out)}, missing
     if any(len(shape) != 1 for shape in shapes):
@@ -96,7 +109,9 @@ def _check_names(names: Mapping[str, None]) -> None:
 
 
 def encode_rows(
-    rows: Mapping[str, Mapping[str, Any]], like: xr.Dataset | None = None
+    rows: Mapping[str, Mapping[str, Any]],
+    like: xr.Dataset | None = None,
+    dims: Mapping[str, tuple[str, ...]] | None = None,
 ) -> xr.Dataset:
     """Return one Dataset along ``unit`` from a dictionary per unit.
 
@@ -109,6 +124,8 @@ def encode_rows(
     rows : mapping of unit id to mapping of name to value
     like : Dataset, optional
         Names of dimensions, attributes and coordinates are taken over from here.
+    dims : mapping of name to names of dimensions, optional
+        For arrays that `like` lacks; without it, they are named after their variable.
 
     Raises
     ------
@@ -140,17 +157,22 @@ def encode_rows(
                 if row.get(name, _ABSENT) is not _ABSENT
             }
             continue
-        known = like.variables.get(name) if like is not None else None
-        made, missing = _stack(name, values, known.dims[1:] if known is not None else None)  # type: ignore[arg-type]
-        if missing.any():
-            made[f"{name}_missing"] = xr.Variable(("unit",), missing)
+        variable = session_name(name, "value of a unit")
+        known = like.variables.get(variable) if like is not None else None
+        own_dims = (dims or {}).get(name)
         if known is not None:
-            made[name].attrs.update(known.attrs)
+            own_dims = tuple(str(dim) for dim in known.dims[1:])
+        made, missing = _stack(variable, values, own_dims)
+        if known is not None:
+            made[variable].attrs.update({k: v for k, v in known.attrs.items() if k != MASK})
+        if missing.any():
+            made[f"{variable}_missing"] = xr.Variable(("unit",), missing)
+            made[variable].attrs[MASK] = f"{variable}_missing"
         variables.update(made)
     attrs = dict(like.attrs) if like is not None else {}
-    attrs.pop(OTHER, None)
+    attrs.pop(UNSTACKED, None)
     if other:
-        attrs[OTHER] = other
+        attrs[UNSTACKED] = other
     variables["unit"] = xr.Variable(("unit",), np.array(list(rows), dtype=str))
     try:
         dataset = xr.Dataset(variables, attrs=attrs)
@@ -187,12 +209,10 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
         for name, variable in dataset.variables.items()
         if "sample_dimension" in variable.attrs
     }
+    masks = {variable.attrs.get(MASK) for variable in dataset.variables.values()}
     for name, variable in dataset.variables.items():
         text = str(name)
-        masked = text.removesuffix("_missing") in dataset.variables and text.endswith(
-            "_missing"
-        )
-        if text == "unit" or text in ragged.values() or masked:
+        if text == "unit" or text in ragged.values() or text in masks:
             continue
         if variable.dims and str(variable.dims[0]) in ragged:
             counts = dataset.variables[ragged[str(variable.dims[0])]].values
@@ -201,12 +221,12 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
             values = variable.values
         else:
             continue
-        absent = dataset.variables.get(f"{text}_missing")
+        absent = dataset.variables.get(variable.attrs.get(MASK))
         missing = absent.values if absent is not None else np.zeros(len(units), bool)
-        for unit, value, gone in zip(units, values, missing, strict=True):
-            if not gone:
-                rows[unit][text] = value
-    for name, by_unit in dataset.attrs.get(OTHER, {}).items():
+        for unit, value, is_missing in zip(units, values, missing, strict=True):
+            if not is_missing:
+                rows[unit][decode_name(text)] = value
+    for name, by_unit in dataset.attrs.get(UNSTACKED, {}).items():
         for unit, value in by_unit.items():
             rows[unit][name] = value
     return rows

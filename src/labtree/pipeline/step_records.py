@@ -1,0 +1,281 @@
+"""Records of steps: what a step was run with, and whether that still holds.
+
+Whether anything has changed is told by fingerprints: every variable and every attribute
+of every node is an item with a checksum of its content. The checksums (that of the
+files over the bytes, with type, shape and dimensions) serve to notice changes, not to
+resist an adversary.
+"""
+
+import ast
+import datetime
+import hashlib
+import inspect
+import itertools
+import pickle
+import secrets
+import textwrap
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.storage.arrays import StoredArray, stored_array
+from labtree.storage.blobs import checksum
+from labtree.storage.sources import BytesSource
+
+__all__ = [
+    "code_hash",
+    "digest",
+    "file_states",
+    "fingerprint_items",
+    "fingerprint_value",
+    "hash_nodes",
+    "holds_lazy_arrays",
+    "is_done",
+    "plain_value",
+    "stale_records",
+]
+
+Array = np.ndarray[Any, Any]
+_EXACT_REPR = (
+    str, bytes, bool, int, float, complex, PurePath, datetime.date, datetime.timedelta,
+)  # fmt: skip
+_serial = itertools.count()
+_TOKENS: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def digest(items: Mapping[str, str]) -> str:
+    """Return one short hash of many items."""
+    text = "\n".join(f"{key}\t{items[key]}" for key in sorted(items))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _array(data: Array) -> str:
+    if data.dtype.hasobject:
+        text = "\n".join(fingerprint_value(one) for one in data.ravel().tolist())
+        code = checksum(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8))
+    else:
+        code = checksum(data) if data.nbytes else 0
+    return f"{data.dtype.descr if data.dtype.names else data.dtype.str}{data.shape}{code:08x}"
+
+
+def fingerprint_value(value: Any) -> str:
+    """Return a text that differs whenever the value or its type differs.
+
+    Examples
+    --------
+    >>> fingerprint_value(1) == fingerprint_value(1.0)
+    False
+    >>> fingerprint_value({"a": 1, "b": [2]}) == fingerprint_value({"b": [2], "a": 1})
+    True
+    """
+    if isinstance(value, Mapping):
+        parts = sorted(
+            f"{fingerprint_value(k)}={fingerprint_value(v)}" for k, v in value.items()
+        )
+        return "{" + ",".join(parts) + "}"
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__ + "[" + ",".join(map(fingerprint_value, value)) + "]"
+    if isinstance(value, (set, frozenset)):
+        return "set[" + ",".join(sorted(map(fingerprint_value, value))) + "]"
+    if isinstance(value, (np.ndarray, np.generic)):
+        return type(value).__name__ + _array(np.asarray(value))
+    if isinstance(value, (xr.Dataset, xr.DataArray)):
+        dataset = value.to_dataset(name="data") if isinstance(value, xr.DataArray) else value
+        return digest(fingerprint_items(xr.DataTree(dataset)))
+    if value is None or isinstance(value, _EXACT_REPR):
+        return f"{type(value).__name__}:{value!r}"
+    try:  # a repr may leave things out, as a long DataFrame's does
+        stored = pickle.dumps(value, protocol=4)
+    except Exception:  # what cannot be compared counts as new each time
+        stored = secrets.token_bytes(16)
+    return f"{type(value).__name__}:{hashlib.sha256(stored).hexdigest()[:32]}"
+
+
+def _token(source: Any) -> str:
+    """Return a text that stands for one object and no other as long as Python runs."""
+    if isinstance(source, StoredArray):
+        blobs = [(blob.place[0].name, blob.place[1], blob.crc, blob.name) for blob in source.blobs]
+        return fingerprint_value(blobs)
+    try:
+        return _TOKENS.setdefault(source, f"{next(_serial)}")
+    except TypeError:  # neither hashable nor weakly referable
+        return f"id {id(source)}"
+
+
+def _lazy(data: Any) -> str:
+    """Return a text for the object that a lazy array reads and the part of it; reads nothing."""
+    selections = []
+    while hasattr(data, "array"):  # xarray's wrappers, each with its own selection
+        key = getattr(getattr(data, "key", None), "tuple", ())
+        selections.append([_bounds(part) for part in key])
+        data = data.array
+    if isinstance(data, np.ndarray):
+        source = _array(data)
+    else:  # dask names an array by what it computes
+        source = data.name if hasattr(data, "__dask_graph__") else _token(data)
+    return f"{source}{fingerprint_value(selections)}"
+
+
+def _bounds(part: Any) -> Any:
+    return (part.start, part.stop, part.step) if isinstance(part, slice) else part
+
+
+def _is_lazy(variable: xr.Variable) -> bool:
+    """Return whether a variable's values are still to be read or computed."""
+    if isinstance(variable, xr.IndexVariable) or isinstance(variable._data, np.ndarray):
+        return False
+    stored = stored_array(variable)
+    return stored is None or not all(
+        isinstance(blob.place[0], BytesSource) for blob in stored.blobs
+    )
+
+
+def holds_lazy_arrays(tree: xr.DataTree) -> bool:
+    """Return whether any values of a tree are still to be read or computed."""
+    return any(
+        _is_lazy(variable)
+        for node in tree.subtree
+        for variable in node.to_dataset(inherit=False).variables.values()
+    )
+
+
+def _variable(variable: xr.Variable, memo: dict[int, str]) -> str:
+    attributes = fingerprint_value(variable.attrs) if variable.attrs else ""
+    if _is_lazy(variable):
+        content = f"lazy {variable.dtype.str}{variable.shape}{_lazy(variable._data)}"
+    elif isinstance(variable._data, np.ndarray):
+        known = memo.get(id(variable._data))
+        content = memo[id(variable._data)] = known or _array(variable._data)
+    else:
+        content = _array(np.asarray(variable.values))
+    return f"{variable.dims}{content}{attributes}"
+
+
+def fingerprint_items(
+    tree: xr.DataTree,
+    *,
+    ignore_root: Iterable[str] = (),
+    memo: dict[int, str] | None = None,
+) -> dict[str, str]:
+    """Return a checksum for every variable (``node:name``) and attribute (``node@name``).
+
+    An array that is not in memory counts by what it reads: two arrays of one shape in
+    different files differ, and nothing is read.
+
+    Parameters
+    ----------
+    tree : DataTree
+    ignore_root : iterable of str
+        Attributes of the root that do not count.
+    memo : dict of int to str, optional
+        Checksums by ``id`` of arrays that are known not to have changed; filled in.
+    """
+    ignored = set(ignore_root)
+    memo = {} if memo is None else memo
+    items: dict[str, str] = {}
+    for node in tree.subtree:
+        path = node.relative_to(tree) if node is not tree else "."
+        dataset = node.to_dataset(inherit=False)
+        items[path] = "node"
+        for name, variable in dataset.variables.items():
+            items[f"{path}:{name}"] = _variable(variable, memo)
+        for name, value in dataset.attrs.items():
+            if node is not tree or name not in ignored:
+                items[f"{path}@{name}"] = digest({"": fingerprint_value(value)})
+    return items
+
+
+def _node_of(item: str) -> str:
+    cut = min((i for i in (item.find(":"), item.find("@")) if i >= 0), default=len(item))
+    return item[:cut]
+
+
+def hash_nodes(items: Mapping[str, str], ignored: Iterable[str] = ()) -> dict[str, str]:
+    """Return one hash per node over its items, without the ignored ones."""
+    skip = set(ignored)
+    grouped: dict[str, dict[str, str]] = {}
+    for item, value in items.items():
+        if item not in skip:
+            grouped.setdefault(_node_of(item), {})[item] = value
+    return {node: digest(members) for node, members in grouped.items()}
+
+
+def plain_value(value: Any) -> Any:
+    """Return a parameter as values that a file can hold and a person can read."""
+    if isinstance(value, (str, bool, int, float, type(None))):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(member) for member in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain_value(member) for member in value), key=repr)
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return fingerprint_value(value)
+
+
+def _stat(path: Path) -> str:
+    info = path.stat()
+    return f"{path.name} {info.st_size} {info.st_mtime_ns}"
+
+
+def file_states(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return name, size and time of change of the files that parameters point at."""
+    found = {}
+    for name, value in parameters.items():
+        if isinstance(value, (str, Path)) and name.endswith(("_path", "_dir")):
+            path = Path(value)
+            if path.is_dir() and name != "output_dir":
+                members = sorted(member for member in path.iterdir() if member.is_file())
+                found[name] = digest({member.name: _stat(member) for member in members})
+            elif path.is_file():
+                found[name] = _stat(path)
+    return found
+
+
+def code_hash(body: Callable[..., Any]) -> str:
+    """Return a hash of a function's source without its docstring; comments do not count."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(body)))
+        function = tree.body[0]
+    except Exception:  # no source, or not Python's: inspect raises whatever it meets there
+        return ""
+    if isinstance(function, ast.FunctionDef):
+        function.decorator_list = []
+        if ast.get_docstring(function) is not None:
+            function.body = function.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+
+
+def is_done(
+    record: Mapping[str, Any], later: Iterable[Mapping[str, Any]], items: Mapping[str, str]
+) -> bool:
+    """Return whether a step's outputs are there and its inputs are what they were."""
+    outputs = record["outputs"]
+    if any(items.get(item, "") != value for item, value in outputs.items()):
+        return False
+    ignored = set(outputs)
+    for other in later:
+        ignored |= set(other["outputs"])
+    now = hash_nodes(items, ignored)
+    return all(now.get(node) == value for node, value in record["inputs"].items())
+
+
+def stale_records(
+    later: list[dict[str, Any]], name: str, items: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return the records of steps that rest on what has just been made anew."""
+    return [
+        record
+        for position, record in enumerate(later)
+        if record["name"] != name and not is_done(record, later[position + 1 :], items)
+    ]
