@@ -31,6 +31,7 @@ from labtree.errors import (
     RecordingWarning as RecordingWarning,
     RecordingWriteError as RecordingWriteError,
     SessionError as SessionError,
+    SessionExistsError as SessionExistsError,
     TrialDataError as TrialDataError,
     TrialTableError as TrialTableError,
     UnknownNameError as UnknownNameError,
@@ -82,11 +83,9 @@ from labtree.objects.spike_slice_stack import (
     spike_slice_stack as spike_slice_stack,
 )
 from labtree.opening import (
+    load_session as load_session,
     open as open,
     open_session as open_session,
-)
-from labtree.pipeline.checkpoints import (
-    load_session as load_session,
 )
 from labtree.pipeline.sessions import (
     SaveState as SaveState,

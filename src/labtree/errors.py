@@ -111,7 +111,7 @@ class AlreadyExistsError(LabtreeError, FileExistsError):
     """Something stands already where a file, folder or stream would go."""
 
 
-class SessionExistsError(SessionError, AlreadyExistsError):
+class SessionExistsError(CheckpointError, AlreadyExistsError):
     """A file stands where a session was to be saved without overwriting."""
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from labtree.errors import FormatError, MissingFileError
 
-__all__ = ["FORMATS", "Format", "open", "open_session", "recognise"]
+__all__ = ["FORMATS", "Format", "load_session", "open", "open_session", "recognise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +241,34 @@ def open(path: str | Path) -> xr.DataTree:
 
         return open_workspace(path)
     return recognise(path).opens(find(path))
+
+
+def load_session(path: str | Path) -> xr.DataTree:
+    """Load a pipeline session or checkpoint into memory, ready to go on where it stopped.
+
+    Completed steps, warnings, features, metadata and every type come back as they
+    were. The session is SAVED: its file holds what is in memory. Sessions, checkpoints
+    and files of immediate mode that hdmea saved are imported, and not saved yet.
+
+    Parameters
+    ----------
+    path
+        With or without ``.h5``.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no file.
+    BusyFileError
+        If another program holds it.
+    FormatError
+        If the file is not a pipeline session, is damaged, or of an unknown version.
+    """
+    from labtree.interop.hdmea import import_hdmea, is_hdmea
+    from labtree.pipeline.checkpoints import find_session_file, load_saved_session
+
+    found = find_session_file(path)
+    return import_hdmea(found) if is_hdmea(found) else load_saved_session(found)
 
 
 def open_session(

@@ -21,7 +21,7 @@ import xarray as xr
 
 import labtree
 from labtree.mea.electrical_image import electrical_images, high_pass
-from labtree.mea.frif import frame_interval_rates
+from labtree.mea.features import frame_interval_rates
 from labtree.mea.sta_kernel import spike_triggered_average
 
 
@@ -60,7 +60,7 @@ def make_session(n_units, n_spikes, n_intervals, folder, n_movies=8, n_trials=5)
         }
     )  # fmt: skip
     units = session["units"].to_dataset()
-    from labtree.mea.trials import spike_ranges
+    from labtree.pipeline.sections import spike_ranges
 
     for movie in range(n_movies):
         begin = (movie * n_trials + np.arange(n_trials)) * n_samples // (n_movies * n_trials)

@@ -9,8 +9,8 @@ import pytest
 import labtree
 from labtree import FormatError, SaveState, SessionError
 from labtree.interop.hdmea import import_hdmea, is_hdmea
-from labtree.pipeline.fingerprint import fingerprint_items
 from labtree.pipeline.sessions import UNSAVED
+from labtree.pipeline.step_records import fingerprint_items
 
 RATE = 20_000.0
 FRAMES = (1667 + np.rint(np.arange(2000) * RATE / 60)).astype(np.uint64)
@@ -201,7 +201,9 @@ def test_checkpoints_and_immediate_files(tmp_path):
     session = import_hdmea(write_session(tmp_path / "c.h5", checkpoint="after_all"))
     assert session.attrs["imported"]["checkpoint_name"] == "after_all"
     immediate = import_hdmea(write_immediate(tmp_path / "i.h5"))
-    assert immediate.session.completed_steps == {"load_recording", "extract_features"}
+    assert immediate.session.completed_steps == {
+        "load_recording", "compute_sta", "extract_features"
+    }  # fmt: skip
     assert immediate["metadata"].attrs["acquisition_rate"] == RATE
     assert immediate["stimulus/frame_times"]["default"].size == 2000
     assert immediate["units"]["spike_count"].values.tolist() == [

@@ -8,7 +8,7 @@ import labtree
 from labtree import ConfigurationError
 from labtree.mea import registry
 from labtree.mea.adapters import ArrayAdapter
-from labtree.mea.frif import frame_interval_rates
+from labtree.mea.features import frame_interval_rates
 
 
 @pytest.fixture(autouse=True)

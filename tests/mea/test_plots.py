@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import labtree
+from labtree.mea.electrical_image import electrical_images
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -92,13 +93,16 @@ def test_missing_packages_say_what_for_and_how(monkeypatch, sectioned):
     import sys
 
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r'plotting needs matplotlib.*"labtree\[plot\]"'):
+    match = r'matplotlib is needed for plotting.*"labtree\[plot\]"'
+    with pytest.raises(labtree.MissingDependencyError, match=match):
         labtree.mea.plot_raster(sectioned, "step_small")
-    from labtree.mea.extras import need
-
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(ImportError, match=r'images needs numba.*"labtree\[mea\]"'):
-        need("numba", "electrical images")
+    match = r'numba is needed for electrical images.*"labtree\[mea\]"'
+    with pytest.raises(labtree.MissingDependencyError, match=match):
+        electrical_images(
+            lambda start, stop: np.zeros((stop - start, 2, 2)), 9, np.array([4]), np.array([1]),
+            pre=1, post=1, sos=None, chunk_frames=9,
+        )  # fmt: skip
 
 
 def test_the_names_of_labtree_mea():

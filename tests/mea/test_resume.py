@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import labtree
-from labtree.pipeline.fingerprint import fingerprint_items
+from labtree.pipeline.step_records import fingerprint_items
 from labtree.pipeline.steps import BOOKKEEPING
 
 

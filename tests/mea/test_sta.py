@@ -172,7 +172,7 @@ def test_a_window_longer_than_the_movie_has_no_valid_spike():
 
 def brute_force_counts(truth, unit, movie):
     """Spikes of all trials of all presentations, by frame of the movie."""
-    from .test_sections import brute_force_trials
+    from .test_movies import brute_force_trials
 
     counts = np.zeros(len(truth.movies[movie]), int)
     total = 0

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import labtree
-from labtree import AlreadyExistsError, CheckpointError, FormatError, SaveState
+from labtree import BusyFileError, FormatError, SaveState, SessionError
 from labtree.pipeline import checkpoints
-from labtree.pipeline.fingerprint import fingerprint_items
 from labtree.pipeline.sessions import UNSAVED
+from labtree.pipeline.step_records import fingerprint_items
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def session(tmp_path):
         }
     )
     made.session.mark_step_complete("load_recording")
-    made.attrs["warnings"].append("look at unit_001")
+    made.session.add_warning("look at unit_001")
     return made
 
 
@@ -101,7 +101,7 @@ def test_overwriting_only_when_wanted(session):
     path = session.session.save()
     content = path.read_bytes()
     session.session.add_metadata({"more": 1})
-    with pytest.raises(AlreadyExistsError, match=r"exists; call session.session.save"):
+    with pytest.raises(SessionError, match=r"exists; call session.session.save"):
         session.session.save(overwrite=False)
     with pytest.raises(FileExistsError):
         session.session.save(path, overwrite=False)
@@ -133,7 +133,9 @@ def test_missing_foreign_and_damaged_files(session, tmp_path):
     with pytest.raises(FormatError, match="not an HDF5 file"):
         labtree.load_session(junk)
     xr.Dataset({"a": ("x", [1])}).to_netcdf(tmp_path / "foreign.h5", engine="h5netcdf")
-    with pytest.raises(FormatError, match="is not a pipeline session; found format None"):
+    with pytest.raises(
+        FormatError, match="is not a session that labtree saved; found format None"
+    ):
         labtree.load_session(tmp_path / "foreign.h5")
     path = session.session.save()
     session.attrs["labtree_format_version"] = 99
@@ -177,9 +179,10 @@ def test_a_busy_file_is_tried_again_and_then_named(session, monkeypatch, tmp_pat
     path = session.session.save()
     content = path.read_bytes()
     monkeypatch.setattr(checkpoints, "RETRY_PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr("labtree.storage.save_tree", busy)
-    with pytest.raises(CheckpointError, match="another program holds it"):
+    monkeypatch.setattr(checkpoints, "save_tree", busy)
+    with pytest.raises(BusyFileError, match="another program holds it") as caught:
         session.session.save()
+    assert isinstance(caught.value, OSError)
     assert len(tries) == 3
     assert path.read_bytes() == content
 
@@ -188,7 +191,7 @@ def test_a_busy_file_is_tried_again_and_then_named(session, monkeypatch, tmp_pat
         if len(tries) < 5:
             raise OSError("unable to lock file, errno = 11")
 
-    monkeypatch.setattr("labtree.storage.save_tree", free_at_last)
+    monkeypatch.setattr(checkpoints, "save_tree", free_at_last)
     session.session.save(tmp_path / "x.h5")
     assert len(tries) == 5
 
@@ -200,7 +203,7 @@ def test_other_errors_are_not_tried_again(session, monkeypatch):
         tries.append(path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("labtree.storage.save_tree", full)
+    monkeypatch.setattr(checkpoints, "save_tree", full)
     with pytest.raises(OSError, match="No space left"):
         session.session.save()
     assert len(tries) == 1

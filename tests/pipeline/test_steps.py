@@ -8,7 +8,7 @@ import xarray as xr
 
 import labtree
 from labtree import ConfigurationError, SessionError
-from labtree.pipeline.records import code_hash
+from labtree.pipeline.step_records import code_hash
 
 
 def burst_statistics(session, max_interval_ms=10.0):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+import labtree.mea  # noqa: F401, declares its steps and the dimensions of its arrays
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -19,7 +21,7 @@ class PipelineSessionMethods:
         self._tree = tree
 
     @property
-    def completed_steps(self) -> set[str]:
+    def completed_steps(self) -> frozenset[str]:
         """Names of the steps that are done."""
         from labtree.pipeline.sessions import completed_steps
 
@@ -27,14 +29,33 @@ class PipelineSessionMethods:
 
     @property
     def warnings(self) -> list[str]:
-        """What the steps had to remark."""
+        """Warnings that steps and users left in the session; read-only."""
         from labtree.pipeline.sessions import session_warnings
 
         return session_warnings(self._tree)
 
+    def add_warning(self, text: str) -> None:
+        """Keep a warning in the session, each text once.
+
+        Parameters
+        ----------
+        text : str
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_warning("the light was off")
+        >>> tree.session.warnings
+        ['the light was off']
+        """
+        from labtree.pipeline.sessions import add_warning
+
+        add_warning(self._tree, text)
+
     @property
-    def source_files(self) -> dict[str, Path]:
-        """Files that the session was made from."""
+    def source_files(self) -> Mapping[str, Path]:
+        """Files that the session was made from, by name; read-only."""
         from labtree.pipeline.sessions import source_files
 
         return source_files(self._tree)
@@ -99,13 +120,13 @@ class PipelineSessionMethods:
         self, unit_id: str, name: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
         """Add one unit's feature."""
-        from labtree.pipeline.features import add_feature
+        from labtree.pipeline.units import add_feature
 
         add_feature(self._tree, unit_id, name, data, metadata)
 
     def feature(self, unit_id: str, name: str) -> dict[str, Any]:
         """Return one unit's feature, its data and metadata."""
-        from labtree.pipeline.features import feature
+        from labtree.pipeline.units import feature
 
         return feature(self._tree, unit_id, name)
 
@@ -117,7 +138,7 @@ class PipelineSessionMethods:
 
     def full_spike_times(self, unit_id: str, movie_name: str) -> "np.ndarray[Any, Any]":
         """Return one unit's spikes in all trials of a movie, each once."""
-        from labtree.mea.trials import full_spike_times
+        from labtree.pipeline.sections import full_spike_times
 
         return full_spike_times(self._tree, unit_id, movie_name)
 
@@ -125,7 +146,7 @@ class PipelineSessionMethods:
         self, unit_id: str, movie_name: str
     ) -> "dict[int, np.ndarray[Any, Any]]":
         """Return one unit's spikes trial by trial of a movie."""
-        from labtree.mea.trials import trials_spike_times
+        from labtree.pipeline.sections import trials_spike_times
 
         return trials_spike_times(self._tree, unit_id, movie_name)
 
@@ -141,8 +162,28 @@ class PipelineSessionMethods:
 
         return save(self._tree, output_path, overwrite)
 
-    def checkpoint(self, path: str | Path) -> Path:
-        """Write the session to a file and leave its state as it is."""
+    def checkpoint(self, path: str | Path, overwrite: bool = True) -> Path:
+        """Write the session to a file and leave its state as it is.
+
+        Parameters
+        ----------
+        path : path
+            With or without ``.h5``. Folders are made.
+        overwrite : bool
+            Whether an existing file may be replaced.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        SessionError
+            (also a FileExistsError) if the file exists and may not be replaced.
+        BusyFileError
+            If another program holds the file.
+        """
         from labtree.pipeline.checkpoints import checkpoint
 
-        return checkpoint(self._tree, path)
+        return checkpoint(self._tree, path, overwrite)

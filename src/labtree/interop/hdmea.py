@@ -10,15 +10,16 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import FormatError, SessionError, UnknownNameError
-from labtree.mea.trials import spike_ranges
+from labtree.pipeline.sections import index_trials, put_sections
 from labtree.pipeline.sessions import (
     add_metadata,
     add_stimulus,
+    add_warning,
     create_session,
     mark_step_complete,
-    warn,
+    units_of,
 )
-from labtree.pipeline.units import add_units, decode_units, units_of
+from labtree.pipeline.units import add_units
 
 __all__ = ["import_hdmea", "is_hdmea"]
 
@@ -111,58 +112,11 @@ def _section_table(spans: Mapping[str, Array], frames: Array) -> xr.Dataset:
     return table.set_coords(["movie", "presentation"])
 
 
-def _sections(
-    movie: str, stored: Mapping[str, Mapping[str, Any]], units: xr.Dataset
-) -> xr.Dataset | None:
-    """Return one movie's trials as index ranges; None if the stored spikes differ from them."""
-    rows = decode_units(units)
-    first = next(iter(stored.values()))
-    bounds = first.get("trials_start_end")
-    notes = dict(first.get("_attrs", {}))
-    if bounds is None or set(stored) != set(rows):
-        return None
-    bounds = np.atleast_2d(bounds).astype(np.int64)
-    pad = [int(notes.get("pre_samples", 0)), int(notes.get("post_samples", 0))]
-    start, stop = spike_ranges(
-        units["spike_times"].values,
-        units["row_size"].values,
-        np.maximum(bounds[:, 0] - pad[0], 0),
-        bounds[:, 1] + pad[1],
-    )
-    flat = units["spike_times"].values
-    for index, unit in enumerate(rows):
-        trials = stored[unit].get("trials_spike_times", {})
-        same = (
-            np.array_equal(stored[unit].get("trials_start_end", ()), bounds)
-            and set(trials) == {str(n) for n in range(len(bounds))}
-            and all(
-                np.array_equal(flat[start[index, n] : stop[index, n]], trials[str(n)])
-                for n in range(len(bounds))
-            )
-        )
-        whole = [flat[a:b] for a, b in zip(start[index], stop[index], strict=True)]
-        if not same or not np.array_equal(
-            np.unique(np.concatenate(whole)), stored[unit].get("full_spike_times", ())
-        ):
-            return None
-    dims = ("unit", "presentation", "trial")
-    offsets = np.concatenate([[0], np.cumsum(units["row_size"].values)])[:-1]
-    return xr.Dataset(
-        {
-            "start": (dims, start[:, None]),
-            "stop": (dims, stop[:, None]),
-            "trial_start": (dims[1:], bounds[None, :, 0], {"units": "sample"}),
-            "trial_end": (dims[1:], bounds[None, :, 1], {"units": "sample"}),
-            "first_spike": ("unit", offsets),
-            "n_spikes": ("unit", units["row_size"].values),
-        },
-        coords={
-            "unit": units["unit"].values,
-            "presentation": [0],
-            "trial": np.arange(len(bounds)),
-        },
-        attrs={"movie_name": movie, **notes},
-    )
+def _trials(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one unit's trials with their notes, which immediate files keep as attributes."""
+    names = ("n_trials", "pad_margin", "pre_samples", "post_samples", "trial_repeats")
+    notes = {name: stored[name] for name in names if name in stored}
+    return {**stored, "_attrs": {**stored.get("_attrs", {}), **notes}}
 
 
 def _steps(stored: Mapping[str, Any], units: Mapping[str, Any]) -> list[str]:
@@ -172,15 +126,19 @@ def _steps(stored: Mapping[str, Any], units: Mapping[str, Any]) -> list[str]:
     if listed is not None:
         steps = [listed] if isinstance(listed, str) else list(listed)
     else:  # an immediate file keeps no list
-        features = {name for unit in units.values() for name in unit.get("features", {})}
         section_time = stored.get("stimulus", {}).get("section_time")
         sectioned = any("spike_times_sectioned" in unit for unit in units.values())
         shown = {
             "load_recording": bool(stored.get("stage1_completed")),
             "add_section_time": bool(section_time),
             "section_spike_times": sectioned,
-            "compute_sta": any(name.startswith("sta") for name in features),
-            "extract_features": bool(stored.get("features_extracted")),
+            "compute_sta": any(
+                name.startswith("sta") or (isinstance(feature, Mapping) and "sta" in feature)
+                for unit in units.values()
+                for name, feature in unit.get("features", {}).items()
+            ),
+            "add_cmtr_unit_info": any("unit_meta" in unit for unit in units.values()),
+            "extract_features": stored.get("features_extracted") not in (None, "", "[]"),
         }
         steps = [name for name, done in shown.items() if done]
     if "load_recording_with_eimage_sta" in steps and "load_recording" not in steps:
@@ -230,7 +188,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
         **{k: v for k, v in info.items() if k != "completed_steps"},
     }
     for text in [remarks] if isinstance(remarks, str) else remarks:
-        warn(session, str(text))
+        add_warning(session, str(text))
     sources = stored.get("source_files", {})
     if isinstance(sources, str):
         sources = json.loads(sources)
@@ -247,7 +205,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
     for step in _steps(stored, units):
         mark_step_complete(session, step)
     if any("frif" in unit.get("features", {}) for unit in units.values()):
-        warn(
+        add_warning(
             session,
             "frif was computed by hdmea, which mixes microseconds with samples; compute it "
             "anew: labtree.mea.extract_features(['frif'], session=session, force=True)",
@@ -256,7 +214,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
         "add_cmtr_unit_info" not in session.attrs["completed_steps"]
         and "row" in session["units"]
     ):
-        warn(
+        add_warning(
             session,
             "row, col and global_id come from hdmea's load_recording, which takes them from "
             "the wrong dataset; load the recording anew for the units' positions",
@@ -280,11 +238,11 @@ def _import_stimulus(
     if spans:
         if frames is None:
             add_stimulus(session, {"section_time": spans})
-            warn(session, "no frame timestamps; section times were imported as they are")
+            add_warning(session, "no frame timestamps; section times were imported as they are")
             return
         table = _section_table(spans, np.asarray(frames).astype(np.int64))
         session["stimulus/section_time"] = xr.DataTree(table)
-        warn(
+        add_warning(
             session,
             f"hdmea does not store the margins of sections; {PRE_MARGIN} and {POST_MARGIN} "
             "frames are assumed",
@@ -304,14 +262,18 @@ def _import_units(session: xr.DataTree, units: Mapping[str, Any], path: Path) ->
         add_units(session, plain)
         made = units_of(session)
         for movie, stored in sectioned.items():
-            sections = _sections(movie, stored, made)
-            if sections is not None:
-                session[f"sections/{movie}"] = xr.DataTree(sections)
-                continue
-            name = f"spike_times_sectioned/{movie}"
-            add_units(session, {u: {name: _integer_keys(data)} for u, data in stored.items()})
-            warn(session, f"sectioned spikes of {movie!r} are not slices of the units' spikes; "
-                          "they were kept as they are")  # fmt: skip
+            trials = {unit: _trials(section) for unit, section in stored.items()}
+            try:
+                put_sections(session, movie, index_trials(movie, trials, made))
+            except (SessionError, UnknownNameError) as error:
+                name = f"spike_times_sectioned/{movie}"
+                kept = {unit: {name: _integer_keys(data)} for unit, data in stored.items()}
+                add_units(session, kept)
+                add_warning(
+                    session,
+                    f"sectioned spikes of {movie!r} are not slices of the units' spikes; they "
+                    f"were kept as they are ({error})",
+                )
         add_units(
             session,
             {

@@ -7,10 +7,11 @@ import numpy as np
 import xarray as xr
 
 from labtree.mea.registry import register_feature
-from labtree.mea.trials import full_spike_times, movie_sections, trials_spike_times
-from labtree.pipeline.features import feature
-from labtree.pipeline.rows import encode_rows
-from labtree.pipeline.units import decode_units, units_of
+from labtree.pipeline.per_unit import decode_rows, encode_rows
+from labtree.pipeline.sections import full_spike_times, sectioned_movies, trials_spike_times
+from labtree.pipeline.sessions import units_of
+from labtree.pipeline.units import feature, feature_nodes
+from labtree.storage.names import decode_name
 
 __all__ = ["ArrayAdapter", "DictAdapter", "register_extractor", "unit_data"]
 
@@ -115,17 +116,20 @@ class DictAdapter(Mapping[str, Any]):
 
 
 def _sections(session: xr.DataTree, unit_id: str) -> dict[str, Any]:
-    nodes = session.children["sections"].children if "sections" in session.children else {}
     made = {}
-    for movie in nodes:
-        sections = movie_sections(session, str(movie))
-        bounds = [sections[name].values.ravel() for name in ("trial_start", "trial_end")]
-        trials = trials_spike_times(session, unit_id, str(movie))
-        made[str(movie)] = {
-            "full_spike_times": full_spike_times(session, unit_id, str(movie)),
+    for movie, node in sectioned_movies(session).items():
+        if unit_id not in node.dataset["unit"].values:
+            continue
+        trials = trials_spike_times(session, unit_id, movie)
+        made[movie] = {
+            "full_spike_times": full_spike_times(session, unit_id, movie),
             "trials_spike_times": {str(n): train for n, train in trials.items()},
-            "trials_start_end": np.stack(bounds, axis=1),
         }
+        if "trial_start" in node.dataset:
+            bounds = [
+                node.dataset[name].values.ravel() for name in ("trial_start", "trial_end")
+            ]
+            made[movie]["trials_start_end"] = np.stack(bounds, axis=1)
     return made
 
 
@@ -135,27 +139,31 @@ def unit_data(session: xr.DataTree) -> dict[str, dict[str, Any]]:
     Spike times are samples; ``col`` and ``global_id`` stand beside ``column`` and
     ``sensor_id``.
     """
-    rows = decode_units(units_of(session))
-    names = (
-        list(session.children["features"].children) if "features" in session.children else []
-    )
+    rows = decode_rows(units_of(session))
+    features = {
+        name: node.dataset["unit"].values for name, node in feature_nodes(session).items()
+    }
     for unit, row in rows.items():
         for old, new in (("col", "column"), ("global_id", "sensor_id")):
             if new in row:
                 row.setdefault(old, row[new])
         row["spike_times_sectioned"] = _sections(session, unit)
         row["features"] = {
-            str(name): feature(session, unit, str(name))
-            for name in names
-            if unit in session.children["features"].children[name].dataset["unit"].values
+            name: feature(session, unit, name)
+            for name, units in features.items()
+            if unit in units
         }
     return rows
 
 
 def _tree_data(node: xr.DataTree) -> dict[str, Any]:
-    own: dict[str, Any] = {str(name): array for name, array in node.dataset.data_vars.items()}
+    own: dict[str, Any] = {
+        decode_name(str(name)): array for name, array in node.dataset.data_vars.items()
+    }
     own |= {str(name): value for name, value in node.attrs.items()}
-    return own | {str(name): _tree_data(child) for name, child in node.children.items()}
+    return own | {
+        decode_name(str(name)): _tree_data(child) for name, child in node.children.items()
+    }
 
 
 def register_extractor(

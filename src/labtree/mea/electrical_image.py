@@ -8,13 +8,13 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, FormatError, unknown_name
-from labtree.mea.extras import need
 from labtree.mea.mcs_files import open_mea, sensor_data
 from labtree.mea.recording import load, source_paths, start_session
-from labtree.pipeline.features import put_feature
-from labtree.pipeline.sessions import mark_step_complete
+from labtree.optional import require
+from labtree.pipeline.sessions import mark_step_complete, units_of
 from labtree.pipeline.steps import step
-from labtree.pipeline.units import spike_offsets, units_of
+from labtree.pipeline.units import put_feature
+from labtree.storage import ragged
 
 __all__ = ["electrical_images", "high_pass", "load_recording_with_eimage_sta"]
 
@@ -35,13 +35,13 @@ def high_pass(cutoff_hz: float, order: int, rate: float) -> Array:
         )
     if not (isinstance(order, int) and 1 <= order <= 8):
         raise ConfigurationError(f"filter_order must be a whole number, 1 to 8, got {order!r}")
-    signal = need("scipy.signal", "the high-pass filter")
+    signal = require("scipy.signal", purpose="the high-pass filter", extra="mea")
     return np.asarray(signal.butter(order, cutoff_hz, "high", fs=rate, output="sos"))
 
 
 def _settling(sos: Array) -> int:
     """Return the samples after which the filter has forgotten its start, to 1e-8."""
-    signal = need("scipy.signal", "the high-pass filter")
+    signal = require("scipy.signal", purpose="the high-pass filter", extra="mea")
     _, poles, _ = signal.sos2zpk(sos)
     slowest = float(np.abs(poles[poles != 0]).max(initial=0.5))
     return int(np.ceil(np.log(1e-8) / np.log(slowest)))
@@ -88,7 +88,7 @@ def electrical_images(
         Counts; NaN for a unit none of whose windows lies in the recording.
     n_used : int64 array (unit,)
     """
-    need("numba", "electrical images")
+    require("numba", purpose="electrical images", extra="mea")
     from tqdm import tqdm
 
     from labtree.mea.electrical_image_kernel import accumulate
@@ -101,7 +101,7 @@ def electrical_images(
     if sos is None:
         sections, zi, edge, overlap = np.zeros((0, 6)), np.zeros((0, 2)), 0, 0
     else:
-        signal = need("scipy.signal", "the high-pass filter")
+        signal = require("scipy.signal", purpose="the high-pass filter", extra="mea")
         sections, zi = np.ascontiguousarray(sos, np.float64), signal.sosfilt_zi(sos)
         # the extension that scipy.signal.sosfiltfilt uses by default
         zeros = min((sections[:, 2] == 0).sum(), (sections[:, 5] == 0).sum())
@@ -224,7 +224,7 @@ def load_recording_with_eimage_sta(
     load(session, paths, None, with_matrices=load_unit_meta)
     units = units_of(session)
     rows = _selected(units, unit_ids)
-    offsets = spike_offsets(units)
+    offsets = ragged.row_offsets(units["row_size"].values)
     with open_mea(paths["cmcr_path"]) as source:
         sensors = sensor_data(source)
         ratio = sensors.rate / float(session["metadata"].attrs["acquisition_rate"])

@@ -7,10 +7,11 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import unknown_name
-from labtree.mea.extras import need
 from labtree.mea.recording import to_physical
-from labtree.mea.trials import checked_sections
-from labtree.pipeline.units import unit_index, units_of
+from labtree.optional import require
+from labtree.pipeline.per_unit import unit_index
+from labtree.pipeline.sections import checked_sections
+from labtree.pipeline.sessions import units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ def _figure(**kwargs: Any) -> "tuple[Figure, Any]":
 
 
 def _pyplot() -> Any:
-    return need("matplotlib.pyplot", "plotting", "plot")
+    return require("matplotlib.pyplot", purpose="plotting", extra="plot")
 
 
 def plot_raster(

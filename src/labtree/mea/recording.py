@@ -18,7 +18,7 @@ from labtree.mea.mcs_files import (
     recording_duration_us,
 )
 from labtree.mea.mcs_units import SortedUnit, read_units
-from labtree.pipeline.sessions import add_metadata, create_session, warn
+from labtree.pipeline.sessions import add_metadata, add_warning, create_session
 from labtree.pipeline.steps import step
 
 __all__ = ["firing_rates", "load_recording", "samples_from_us", "to_physical"]
@@ -311,15 +311,19 @@ def load(
         for source in (cmtr, cmcr):
             system.update(attributes(source.file) if source is not None else {})
     if remark:
-        warn(session, remark)
+        add_warning(session, remark)
     if duration_us is None and analog is not None:
         duration_us = round(analog.counts.shape[1] / rate * 1e6)
     if units is not None:
         if duration_us is None:
-            warn(session, f"{label}: no recording duration; rates end 1 s after the last spike")
+            add_warning(
+                session, f"{label}: no recording duration; rates end 1 s after the last spike"
+            )
         for unit in units:
             if unit.sensor_id != (unit.column - 1) * 65 + unit.row:
-                warn(session, f"{label}: {unit.name}: SensorID does not fit its Row and Column")
+                add_warning(
+                    session, f"{label}: {unit.name}: SensorID does not fit its Row and Column"
+                )
         session["units"] = xr.DataTree(units_dataset(units, rate, duration_us))
     metadata: dict[str, Any] = {
         "dataset_id": session.attrs["dataset_id"],
@@ -336,7 +340,7 @@ def load(
         session["stimulus/frame_times"] = xr.DataTree(frame_times)
         metadata |= {"frame_timestamps": frames, "frame_time": frames / rate}
         if not len(frames):
-            warn(session, f"{label}: no frames found in the sync channel")
+            add_warning(session, f"{label}: no frames found in the sync channel")
     add_metadata(session, metadata)
 
 

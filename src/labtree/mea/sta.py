@@ -7,13 +7,12 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, FormatError, unknown_name
-from labtree.mea.sections import frame_times, section_table
+from labtree.mea.playlists import frame_times, section_table
 from labtree.mea.sta_kernel import spike_triggered_average
-from labtree.mea.trials import checked_sections
-from labtree.pipeline.features import put_feature
-from labtree.pipeline.sessions import warn
+from labtree.pipeline.sections import checked_sections
+from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
-from labtree.pipeline.units import units_of
+from labtree.pipeline.units import put_feature
 
 __all__ = ["compute_sta", "open_movie", "spikes_per_frame"]
 
@@ -154,7 +153,7 @@ def compute_sta(
                 f"{name}.npy has {len(movie)} frames, but the movie was shown for {lengths[0]} "
                 "display frames; the array must hold one frame per display frame"
             )
-        warn(
+        add_warning(
             session, f"{name}.npy has {len(movie)} frames, the movie was shown for {lengths[0]}"
         )
     units, sections = units_of(session), checked_sections(session, name)

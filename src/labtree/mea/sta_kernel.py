@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from labtree.errors import ConfigurationError
-from labtree.mea.extras import need
+from labtree.optional import require
 
 __all__ = ["lagged_sums", "spike_triggered_average", "valid_counts"]
 
@@ -62,7 +62,7 @@ def _block(n_lags: int, n_frames: int) -> tuple[int, int]:
 
 def _fourier_counts(counts: Array, n_lags: int, n_frames: int) -> Array:
     """Return the conjugate transform of blocks of counts, (frequency, unit, block)."""
-    fft = need("scipy.fft", "spike-triggered averages")
+    fft = require("scipy.fft", purpose="spike-triggered averages", extra="mea")
     length, hop = _block(n_lags, n_frames)
     n_blocks = max(-(-counts.shape[1] // hop), 1)
     blocks = np.zeros((len(counts), n_blocks, length))
@@ -74,7 +74,7 @@ def _fourier_counts(counts: Array, n_lags: int, n_frames: int) -> Array:
 
 def _fourier_movie(pixels: Array, n_lags: int, n_blocks: int) -> Array:
     """Return the transform of overlapping blocks of frames, (frequency, block, pixel)."""
-    fft = need("scipy.fft", "spike-triggered averages")
+    fft = require("scipy.fft", purpose="spike-triggered averages", extra="mea")
     length, hop = _block(n_lags, len(pixels))
     blocks = np.zeros((n_blocks, length, pixels.shape[1]))
     for index in range(n_blocks):
@@ -85,7 +85,7 @@ def _fourier_movie(pixels: Array, n_lags: int, n_blocks: int) -> Array:
 
 def _back(product: Array, n_lags: int, length: int) -> Array:
     """Return the first lags of the inverse transform, (unit, lag, pixel)."""
-    fft = need("scipy.fft", "spike-triggered averages")
+    fft = require("scipy.fft", purpose="spike-triggered averages", extra="mea")
     n_frequencies, n_units, n_pixels = product.shape
     flat = product.reshape(n_frequencies, -1)
     whole = fft.irfft(flat, n=length, axis=0)[:n_lags]
@@ -128,7 +128,7 @@ def _prepare(counts: Array, n_lags: int, n_frames: int, sparse: bool | None) -> 
     if sparse is None:
         sparse = _prefers_sparse(counts, n_lags, n_frames)
     if sparse:
-        matrices = need("scipy.sparse", "spike-triggered averages")
+        matrices = require("scipy.sparse", purpose="spike-triggered averages", extra="mea")
         return matrices.csr_matrix(counts.astype(np.float64))
     return _fourier_counts(counts, n_lags, n_frames)
 
@@ -294,7 +294,7 @@ def _by_blocks(
     movie: Any, counts: Array, cover_range: tuple[int, int], **options: Any
 ) -> tuple[Array, Array, Array | None]:
     """Return the same of a dask array; pixels need nothing of each other, so they are split."""
-    dask = need("dask", "a movie in a dask array", "dask")
+    dask = require("dask", purpose="a movie in a dask array", extra="dask")
     pixels = movie.reshape(len(movie), -1).rechunk({0: -1, 1: "auto"})
     shared = dask.delayed(counts)  # sent once, not with every block
     average = dask.delayed(spike_triggered_average, nout=3)

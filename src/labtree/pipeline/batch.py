@@ -25,7 +25,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import ConfigurationError
-from labtree.pipeline.checkpoints import load_session, save
+from labtree.pipeline.checkpoints import load_saved_session, save
 from labtree.pipeline.sessions import create_session, session_path
 
 __all__ = ["read_recordings", "run_batch"]
@@ -117,7 +117,7 @@ def _prepare(row: Mapping[str, Any], output_dir: Path) -> xr.DataTree:
     paths = {name: row[name] for name in _PATHS if name in row}
     session = create_session(str(row["dataset_id"]), output_dir=output_dir, **paths)
     saved = session_path(session)
-    return load_session(saved) if saved.is_file() else session
+    return load_saved_session(saved) if saved.is_file() else session
 
 
 def _one(

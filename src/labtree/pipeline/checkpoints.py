@@ -79,8 +79,8 @@ def damage_as_format_error(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise FormatError(
-            f"{path} is damaged or cut short ({type(error).__name__}: {error}); restore it from "
-            "a copy"
+            f"{path} is damaged or cut short ({type(error).__name__}: {error}); restore it "
+            "from a copy"
         ) from error
 
 

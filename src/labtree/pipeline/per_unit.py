@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
+from labtree.pipeline import dimensions
 from labtree.pipeline.sessions import session_name
 from labtree.storage.names import decode_name
 
@@ -68,7 +69,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _stack(
-    name: str, values: list[Any], dims: tuple[str, ...] | None
+    name: str, variable: str, values: list[Any], dims: tuple[str, ...] | None
 ) -> tuple[dict[str, xr.Variable], np.ndarray[Any, Any]]:
     """Return the variables for one name and which units lack it."""
     present = [np.asarray(v) for v in values if v is not _ABSENT]
@@ -83,8 +84,8 @@ def _stack(
         for row, array in zip(np.flatnonzero(~missing), present, strict=True):
             out[row] = array
         if dims is None or len(dims) != len(shape):
-            dims = tuple(f"{name}_dim{axis}" for axis in range(len(shape)))
-        return {name: xr.Variable(("unit", *dims), out)}, missing
+            dims = dimensions(name, variable, len(shape))
+        return {variable: xr.Variable(("unit", *dims), out)}, missing
     if any(len(shape) != 1 for shape in shapes):
         found = ", ".join(sorted(map(str, shapes)))
         raise SessionError(
@@ -92,11 +93,10 @@ def _stack(
             "dimension must agree"
         )
     counts = np.array([0 if v is _ABSENT else len(v) for v in values], np.int64)
+    element = f"{variable}_element"
     return {
-        name: xr.Variable((f"{name}_element",), np.concatenate(present).astype(dtype)),
-        f"{name}_row_size": xr.Variable(
-            ("unit",), counts, {"sample_dimension": f"{name}_element"}
-        ),
+        variable: xr.Variable((element,), np.concatenate(present).astype(dtype)),
+        f"{variable}_row_size": xr.Variable(("unit",), counts, {"sample_dimension": element}),
     }, missing
 
 
@@ -109,9 +109,7 @@ def _check_names(names: Mapping[str, None]) -> None:
 
 
 def encode_rows(
-    rows: Mapping[str, Mapping[str, Any]],
-    like: xr.Dataset | None = None,
-    dims: Mapping[str, tuple[str, ...]] | None = None,
+    rows: Mapping[str, Mapping[str, Any]], like: xr.Dataset | None = None
 ) -> xr.Dataset:
     """Return one Dataset along ``unit`` from a dictionary per unit.
 
@@ -124,8 +122,6 @@ def encode_rows(
     rows : mapping of unit id to mapping of name to value
     like : Dataset, optional
         Names of dimensions, attributes and coordinates are taken over from here.
-    dims : mapping of name to names of dimensions, optional
-        For arrays that `like` lacks; without it, they are named after their variable.
 
     Raises
     ------
@@ -159,10 +155,8 @@ def encode_rows(
             continue
         variable = session_name(name, "value of a unit")
         known = like.variables.get(variable) if like is not None else None
-        own_dims = (dims or {}).get(name)
-        if known is not None:
-            own_dims = tuple(str(dim) for dim in known.dims[1:])
-        made, missing = _stack(variable, values, own_dims)
+        dims = None if known is None else tuple(str(dim) for dim in known.dims[1:])
+        made, missing = _stack(name, variable, values, dims)
         if known is not None:
             made[variable].attrs.update({k: v for k, v in known.attrs.items() if k != MASK})
         if missing.any():

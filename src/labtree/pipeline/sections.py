@@ -99,7 +99,7 @@ def put_sections(session: xr.DataTree, movie_name: str, sections: xr.Dataset) ->
 
 def _fit(sections: xr.Dataset, units: xr.Dataset) -> bool:
     """Return whether the units of sections have the spikes for which they were made."""
-    rows = units.get_index("unit").get_indexer(sections["unit"].values)
+    rows = units.get_index("unit").get_indexer(sections.get_index("unit"))
     if (rows < 0).any():
         return False
     row_size = units["row_size"].values
@@ -184,7 +184,9 @@ def index_trials(
     notes = dict(first.get("_attrs", {}))
     offsets = ragged.row_offsets(units["row_size"].values)
     flat = units["spike_times"].values
-    rows, starts, stops = [], [], []
+    rows: list[int] = []
+    starts: list[Array] = []
+    stops: list[Array] = []
     for unit, given in trials.items():
         row = unit_index(units, unit)
         spikes = flat[offsets[row] : offsets[row + 1]]
@@ -301,7 +303,8 @@ def add_trials(
                 [old, sections], "unit", data_vars="minimal", coords="minimal",
                 compat="equals", join="exact", combine_attrs="override",
             )  # fmt: skip
-            order = np.argsort(units.get_index("unit").get_indexer(sections["unit"].values))
+            rows = units.get_index("unit").get_indexer(sections.get_index("unit"))
+            order = np.argsort(rows)
             sections = sections.isel(unit=order)
         made[movie] = sections
     return made
@@ -328,7 +331,7 @@ def shift_sections(sections: xr.Dataset, before: xr.Dataset, after: xr.Dataset) 
             f"the spikes of {', '.join(moved[:5])} are divided into trials already, which "
             "would be wrong for other spikes. First: del session['sections']"
         )
-    rows = after.get_index("unit").get_indexer(ids)
+    rows = after.get_index("unit").get_indexer(sections.get_index("unit"))
     first = ragged.row_offsets(after["row_size"].values)[rows]
     by = first - sections["first_spike"].values
     if not by.any():

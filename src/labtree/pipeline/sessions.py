@@ -5,8 +5,8 @@ steps and their records, warnings, source files, versions), so that it survives 
 copy and every file.
 """
 
-import enum
 import copy
+import enum
 import platform
 import sys
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ import xarray as xr
 
 from labtree._version import __version__
 from labtree.errors import ConfigurationError, InvalidNameError, SessionError
-from labtree.pipeline.step_records import digest, fingerprint_items, holds_lazy_arrays
+from labtree.pipeline import dimensions
+from labtree.pipeline.step_records import digest, fingerprint_items
 from labtree.storage import exact
 from labtree.storage.arrays import memory_array
 from labtree.storage.names import check_name, decode_name, encode_name
@@ -42,9 +43,9 @@ __all__ = [
     "mark_step_complete",
     "memory_estimate_gb",
     "save_state",
+    "session_name",
     "session_path",
     "session_warnings",
-    "session_name",
     "source_files",
     "unit_count",
     "units_of",
@@ -342,9 +343,10 @@ def _put(node: xr.DataTree, name: str, value: Any) -> None:
     if isinstance(value, xr.DataArray):
         dataset[variable] = value.drop_vars(set(value.coords) - set(value.dims))
     elif isinstance(value, np.ndarray) and value.ndim and not value.dtype.hasobject:
-        dataset[variable] = (
-            tuple(f"{variable}_dim{axis}" for axis in range(value.ndim)), value
-        )  # fmt: skip
+        dims = dimensions(name, variable, value.ndim)
+        if any(dataset.sizes.get(d, n) != n for d, n in zip(dims, value.shape, strict=True)):
+            dims = tuple(f"{variable}_dim{axis}" for axis in range(value.ndim))
+        dataset[variable] = (dims, value)
     else:
         dataset.attrs[name] = value
     node.dataset = dataset

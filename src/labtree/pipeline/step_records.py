@@ -98,8 +98,9 @@ def fingerprint_value(value: Any) -> str:
 def _token(source: Any) -> str:
     """Return a text that stands for one object and no other as long as Python runs."""
     if isinstance(source, StoredArray):
-        blobs = [(blob.place[0].name, blob.place[1], blob.crc, blob.name) for blob in source.blobs]
-        return fingerprint_value(blobs)
+        return fingerprint_value(
+            [(blob.place[0].name, blob.place[1], blob.crc, blob.name) for blob in source.blobs]
+        )
     try:
         return _TOKENS.setdefault(source, f"{next(_serial)}")
     except TypeError:  # neither hashable nor weakly referable
@@ -107,7 +108,7 @@ def _token(source: Any) -> str:
 
 
 def _lazy(data: Any) -> str:
-    """Return a text for the object that a lazy array reads and the part of it; reads nothing."""
+    """Return a text for what a lazy array reads and which part of it; reads nothing."""
     selections = []
     while hasattr(data, "array"):  # xarray's wrappers, each with its own selection
         key = getattr(getattr(data, "key", None), "tuple", ())

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, MissingFileError
+from labtree.pipeline import declare_steps, module_of_step
 from labtree.pipeline.checkpoints import load_saved_session, save, with_suffix_h5
 from labtree.pipeline.sessions import (
     UNSAVED,
@@ -36,7 +37,6 @@ from labtree.pipeline.step_records import (
     stale_records,
 )
 
-
 __all__ = ["StepResult", "fill_in", "step"]
 
 # Bookkeeping of the root that is not data: no step reads it.
@@ -44,7 +44,6 @@ BOOKKEEPING = (
     *UNSAVED, "completed_steps", "warnings", "steps", "versions", "created_at", "output_dir",
     "source_files", "labtree_format", "labtree_format_version",
 )  # fmt: skip
-_MODULES: dict[str, str] = {}  # of each step: the module that an error names
 
 Arguments = Mapping[str, Any]
 
@@ -163,16 +162,10 @@ def _replace_tree(target: xr.DataTree, source: xr.DataTree) -> None:
 
 
 def _how_to_run(name: str) -> str:
-    module = _MODULES.get(name, "")
+    module = module_of_step(name)
     if module.startswith("labtree."):
-        package = ".".join(module.split(".")[:2])
-        return f"{package}.{name}(session=session, ...)"
+        return f"{module}.{name}(session=session, ...)"
     return f"{name}(session=session)"
-
-
-def declare_steps(module: str, names: Iterable[str]) -> None:
-    """Say in which module steps are found, so that errors can name the line to write."""
-    _MODULES.update(dict.fromkeys(names, module))
 
 
 def _check_prerequisites(session: xr.DataTree, name: str, requires: tuple[str, ...]) -> None:
@@ -304,8 +297,6 @@ def fill_in(step: Any, arguments: Arguments) -> dict[str, Any]:
     return {**arguments, **(fills(arguments) if fills else {})}
 
 
-
-
 def step(
     *,
     requires: Iterable[str] = (),
@@ -360,7 +351,8 @@ def step(
                 f"step {body.__name__} takes no argument; its first one is the session"
             )
         made = _Step(body, needed, starts, depends, fills)
-        _MODULES.setdefault(body.__name__, body.__module__)
+        if not module_of_step(body.__name__):
+            declare_steps(body.__module__, [body.__name__])
 
         @functools.wraps(body)
         def run(

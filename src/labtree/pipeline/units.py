@@ -13,8 +13,6 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
-from labtree.objects.spike_data import spike_data
-from labtree.objects.spike_events import peri_event_spikes
 from labtree.pipeline.per_unit import MASK, UNSTACKED, decode_rows, encode_rows, unit_index
 from labtree.pipeline.sections import add_trials, put_sections
 from labtree.pipeline.sessions import own_copy, session_name, units_of
@@ -28,8 +26,6 @@ __all__ = [
     "feature",
     "feature_nodes",
     "put_feature",
-    "session_spike_data",
-    "spikes_around",
     "unit_spikes",
 ]
 
@@ -75,9 +71,7 @@ def _train(unit: str, values: Any) -> Array:
 
 
 def encode_units(
-    rows: Mapping[str, Mapping[str, Any]],
-    like: xr.Dataset | None = None,
-    dims: Mapping[str, tuple[str, ...]] | None = None,
+    rows: Mapping[str, Mapping[str, Any]], like: xr.Dataset | None = None
 ) -> xr.Dataset:
     """Return the Dataset of units from a dictionary per unit.
 
@@ -115,7 +109,7 @@ def encode_units(
         unit: {k: v for k, v in row.items() if k != "spike_times" and k not in along}
         for unit, row in rows.items()
     }
-    dataset = encode_rows(rest, like, dims)
+    dataset = encode_rows(rest, like)
     flat = np.concatenate(list(trains.values())) if trains else np.zeros(0, np.int64)
     dataset["row_size"] = ("unit", counts, {"sample_dimension": "spike"})
     dataset["spike_times"] = ("spike", flat, {"units": "sample"})
@@ -130,18 +124,12 @@ def encode_units(
 def _arrays_and_copies(values: Mapping[Any, Any], what: str) -> dict[str, Any]:
     """Return values of a unit as they can be kept; arrays are copied when they are stacked."""
     plain = {str(k): v.values if isinstance(v, xr.DataArray) else v for k, v in values.items()}
-    arrays = {
-        k: v for k, v in plain.items() if type(v) is np.ndarray and not v.dtype.hasobject
-    }
+    arrays = {k: v for k, v in plain.items() if type(v) is np.ndarray and not v.dtype.hasobject}
     others = own_copy({k: v for k, v in plain.items() if k not in arrays}, what)
     return {name: arrays.get(name, others.get(name)) for name in plain}
 
 
-def add_units(
-    session: xr.DataTree,
-    units: Mapping[str, Mapping[str, Any]],
-    dims: Mapping[str, tuple[str, ...]] | None = None,
-) -> None:
+def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> None:
     """Add units, or replace values of units that are there, from dictionaries.
 
     The values are copied. An exception leaves the session as it was.
@@ -154,8 +142,6 @@ def add_units(
         ``{"data": ..., "metadata": ...}``), and ``spike_times_sectioned`` (movie to
         ``{"full_spike_times": ..., "trials_spike_times": {0: ..., 1: ...}}``), which
         becomes index ranges in ``sections``.
-    dims : mapping of name to names of dimensions, optional
-        Of arrays of each unit; by default they are named after the array.
 
     Raises
     ------
@@ -184,7 +170,7 @@ def add_units(
         for movie, sectioned in values.get(SECTIONED, {}).items():
             trials.setdefault(movie, {})[unit] = sectioned
     # made first, so that an error leaves the session alone
-    encoded = encode_units(rows, old, dims)
+    encoded = encode_units(rows, old)
     sections = add_trials(session, encoded, trials)
     given = {unit: dict(values.get("features", {})) for unit, values in units.items()}
     touched = {name for features in given.values() for name in features}
@@ -239,13 +225,14 @@ def put_feature(
 ) -> None:
     """Put a whole feature, an array or Dataset along ``unit``, into the session."""
     node = f"features/{session_name(name, 'feature')}"
-    dataset = data.to_dataset(name=session_name(name, "feature")) if isinstance(data, xr.DataArray) else data
-    if "unit" not in dataset.dims:
+    if isinstance(data, xr.DataArray):
+        data = data.to_dataset(name=session_name(name, "feature"))
+    if "unit" not in data.dims:
         raise SessionError(
-            f"feature {name!r} has the dimensions {tuple(dataset.dims)}, without 'unit'; "
+            f"feature {name!r} has the dimensions {tuple(data.dims)}, without 'unit'; "
             "return an array over unit"
         )
-    session[node] = xr.DataTree(dataset.assign_attrs(attrs))
+    session[node] = xr.DataTree(data.assign_attrs(attrs))
 
 
 def _replace_in_place(
@@ -365,44 +352,3 @@ def _ragged(dataset: xr.Dataset) -> bool:
     return UNSTACKED in dataset.attrs or any(
         "sample_dimension" in variable.attrs for variable in dataset.variables.values()
     )
-
-
-def session_spike_data(session: xr.DataTree) -> xr.Dataset:
-    """Return the units of a session as the kind ``spike_data``, times in ms.
-
-    Parameters
-    ----------
-    session
-        With units whose spike times are samples, and the rate in its metadata.
-
-    Raises
-    ------
-    SessionError
-        If there are no units, or no ``acquisition_rate``.
-    """
-    units = units_of(session)
-    node = session.children.get("metadata")
-    rate = None if node is None else node.attrs.get("acquisition_rate")
-    if rate is None:
-        raise SessionError(
-            "the session's spikes are in samples and its metadata have no acquisition_rate; "
-            'write session.session.add_metadata({"acquisition_rate": 20_000.0})'
-        )
-    trains = [
-        np.asarray(train) * 1000.0 / float(rate) for train in spike_trains(units).values()
-    ]
-    attributes = {
-        str(name): coord.values
-        for name, coord in units.coords.items()
-        if coord.dims == ("unit",) and name != "unit"
-    }
-    attributes["unit_id"] = units["unit"].values
-    return spike_data(trains, neuron_attributes=attributes)
-
-
-def spikes_around(session: xr.DataTree, times: Any, pre_s: float, post_s: float) -> xr.Dataset:
-    """Return the spikes of all units around events, as :func:`labtree.peri_event_spikes` does.
-
-    Times are in s from the session's first sample.
-    """
-    return peri_event_spikes(session_spike_data(session), times, pre_s, post_s)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from labtree.errors import ConfigurationError, unknown_name
 from labtree.mea.light import mean_template
-from labtree.pipeline.sessions import add_metadata, warn
+from labtree.pipeline.sessions import add_metadata, add_warning
 from labtree.pipeline.steps import step
 
 __all__ = ["add_section_time", "playlist_sections", "read_movie_lengths", "read_playlist"]
@@ -258,7 +258,9 @@ def add_section_time(
     cut = sections["end_frame"] < wanted
     if cut.any():
         names = ", ".join(sections["movie"][cut].tolist())
-        warn(session, f"the margin after {names} reaches past the recording and is cut there")
+        add_warning(
+            session, f"the margin after {names} reaches past the recording and is cut there"
+        )
     table = xr.Dataset(
         {name: ("section", values) for name, values in sections.items()},
         attrs={

@@ -1,4 +1,4 @@
-"""Spikes by movie, presentation and trial: ranges of indices into the spikes."""
+"""The step that finds the spikes of each trial of a movie, from the trials' frames."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,55 +9,15 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, unknown_name
-from labtree.mea.sections import frame_times, section_table
-from labtree.pipeline.sessions import warn
+from labtree.mea.playlists import frame_times, section_table
+from labtree.pipeline.sections import put_sections, spike_ranges
+from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
-from labtree.pipeline.units import spike_offsets, unit_index, units_of
+from labtree.storage import ragged
 
-__all__ = [
-    "checked_sections", "full_spike_times", "read_section_config", "section_spike_times",
-    "spike_ranges", "trial_frames", "trials_spike_times",
-]  # fmt: skip
+__all__ = ["read_section_config", "section_spike_times", "trial_frames"]
 
 Array = np.ndarray[Any, Any]
-
-
-def spike_ranges(
-    spike_times: Array, row_size: Array, starts: Array, stops: Array
-) -> tuple[Array, Array]:
-    """Return which spikes of each unit lie in each of many spans, as index ranges.
-
-    One binary search finds all of them: units are told apart by an offset on the times.
-
-    Parameters
-    ----------
-    spike_times : int array (spike,)
-        All units' spikes, sorted within each unit, unit after unit.
-    row_size : int array (unit,)
-        Spikes per unit.
-    starts, stops : int array (span,)
-        A spike at ``starts`` is in, one at ``stops`` is not.
-
-    Returns
-    -------
-    first, last : int64 arrays (unit, span)
-        ``spike_times[first:last]`` are the spikes of that unit in that span.
-
-    Examples
-    --------
-    >>> first, last = spike_ranges(
-    ...     np.array([1, 5, 9, 2, 5]), np.array([3, 2]), np.array([5]), np.array([9]))
-    >>> first.ravel(), last.ravel()
-    (array([1, 4]), array([2, 5]))
-    """
-    low = min(int(spike_times.min(initial=0)), 0)
-    width = int(max(spike_times.max(initial=0), stops.max(initial=0))) - low + 2
-    unit = np.arange(len(row_size), dtype=np.int64) * width - low
-    keys = spike_times + np.repeat(unit, row_size)
-    bounds = np.stack([starts, np.maximum(starts, stops)]).astype(np.int64)
-    bounds = np.clip(bounds, low, low + width - 1)
-    found = np.searchsorted(keys, unit[:, None, None] + bounds[None], side="left")
-    return found[:, 0].astype(np.int64), found[:, 1].astype(np.int64)
 
 
 def read_section_config(movie_name: str, config_dir: str | Path) -> dict[str, int]:
@@ -120,7 +80,7 @@ def _movie_sections(
             f"has {len(frames)} frames; check {movie}.json"
         )
     if (last > table["end_frame"].values[:, None]).any():
-        warn(
+        add_warning(
             session, f"movie {movie!r}: trials reach past the movie's section; see {movie}.json"
         )
     begin, end = frames[first], frames[last]
@@ -142,7 +102,7 @@ def _movie_sections(
             "trial_start": (dims[1:], begin, {"units": "sample"}),
             "trial_end": (dims[1:], end, {"units": "sample"}),
             # the indices hold as long as each unit's spikes begin here and are that many
-            "first_spike": ("unit", spike_offsets(units)[:-1]),
+            "first_spike": ("unit", ragged.row_offsets(units["row_size"].values)[:-1]),
             "n_spikes": ("unit", units["row_size"].values),
         },
         coords={
@@ -214,66 +174,5 @@ def section_spike_times(
     configs = {movie: read_section_config(movie, config_dir) for movie in movies}
     for movie, config in configs.items():
         made = _movie_sections(session, movie, config, frames, pad)
-        session[f"sections/{movie}"] = xr.DataTree(made)
+        put_sections(session, movie, made)
     return session
-
-
-def movie_sections(session: xr.DataTree, movie_name: str) -> xr.Dataset:
-    """Return the sections of one movie.
-
-    Raises
-    ------
-    SessionError
-        (also a KeyError) if the movie has none; the message lists those that have.
-    """
-    nodes = session.children["sections"].children if "sections" in session.children else {}
-    if movie_name not in nodes:
-        raise unknown_name("sectioned movie", movie_name, nodes)
-    return nodes[movie_name].to_dataset(inherit=False)
-
-
-def checked_sections(session: xr.DataTree, movie_name: str) -> xr.Dataset:
-    """Return the sections of one movie, for exactly the session's units and spikes.
-
-    Raises
-    ------
-    ConfigurationError
-        If the units have changed since they were sectioned.
-    """
-    sections, units = movie_sections(session, movie_name), units_of(session)
-    same = (
-        np.array_equal(sections["unit"].values, units["unit"].values)
-        and np.array_equal(sections["first_spike"].values, spike_offsets(units)[:-1])
-        and np.array_equal(sections["n_spikes"].values, units["row_size"].values)
-    )
-    if not same:
-        raise ConfigurationError(
-            f"the units have changed since movie {movie_name!r} was sectioned; run "
-            "labtree.mea.section_spike_times(session=session, ...) again"
-        )
-    return sections
-
-
-def _unit_ranges(
-    session: xr.DataTree, unit_id: str, movie_name: str
-) -> tuple[Array, Array, Array]:
-    sections, units = checked_sections(session, movie_name), units_of(session)
-    row = unit_index(sections, unit_id)
-    start, stop = (sections[name].values[row].ravel() for name in ("start", "stop"))
-    return units["spike_times"].values, start, stop
-
-
-def trials_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> dict[int, Array]:
-    """Return one unit's spikes trial by trial, in samples of the recording.
-
-    Trials are numbered from 0 through all presentations. The arrays are views.
-    """
-    spikes, start, stop = _unit_ranges(session, unit_id, movie_name)
-    return {n: spikes[a:b] for n, (a, b) in enumerate(zip(start, stop, strict=True))}
-
-
-def full_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> Array:
-    """Return one unit's spike times in all trials of a movie, sorted, each once."""
-    spikes, start, stop = _unit_ranges(session, unit_id, movie_name)
-    parts = [spikes[a:b] for a, b in zip(start, stop, strict=True)]
-    return np.unique(np.concatenate(parts)) if parts else spikes[:0]

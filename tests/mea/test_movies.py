@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree import ConfigurationError, SessionError
-from labtree.mea import sections, trials
+from labtree.mea import movie_trials, playlists
 from labtree.mea.light import mean_template
+from labtree.pipeline.sections import checked_sections, spike_ranges
 from labtree.testing.mea import write_recording
 
 
@@ -90,7 +91,7 @@ def test_playlist_sections_against_a_walk_through_the_show(
     for movie in movies * repeats:
         shown += [None] * pad + [movie] * lengths[movie] + [None] * (pad + 1)
     n_frames = len(shown) + extra
-    found = sections.playlist_sections(
+    found = playlists.playlist_sections(
         movies, lengths, n_frames, repeats=repeats, pad_frame=pad,
         pre_margin_frame_num=pre, post_margin_frame_num=post,
     )  # fmt: skip
@@ -110,21 +111,21 @@ def test_playlist_sections_against_a_walk_through_the_show(
 
 def test_a_movie_without_a_length_is_an_error_that_names_it():
     with pytest.raises(ConfigurationError, match=r"lacks 'b'.*It has: 'a'"):
-        sections.playlist_sections(["b", "a"], {"a": 5}, 1000)
+        playlists.playlist_sections(["b", "a"], {"a": 5}, 1000)
 
 
 def test_a_movie_past_the_recording_is_an_error_that_names_it():
     lengths = {"a": 50, "b": 60}
     with pytest.raises(ConfigurationError, match=r"'b' \(presentation 0\).*recording has 150"):
-        sections.playlist_sections(["a", "b"], lengths, 150, pad_frame=20)
-    sections.playlist_sections(["a", "b"], lengths, 172, pad_frame=20)
+        playlists.playlist_sections(["a", "b"], lengths, 150, pad_frame=20)
+    playlists.playlist_sections(["a", "b"], lengths, 172, pad_frame=20)
     with pytest.raises(ConfigurationError, match=r"'b' \(presentation 0\)"):
-        sections.playlist_sections(["a", "b"], lengths, 171, pad_frame=20)
+        playlists.playlist_sections(["a", "b"], lengths, 171, pad_frame=20)
 
 
 def test_negative_margins_are_refused():
     with pytest.raises(ConfigurationError, match="0 or more"):
-        sections.playlist_sections(["a"], {"a": 5}, 100, pre_margin_frame_num=-1)
+        playlists.playlist_sections(["a"], {"a": 5}, 100, pre_margin_frame_num=-1)
 
 
 def test_a_margin_past_the_recording_is_cut_and_remarked(recording, loaded, arguments):
@@ -146,36 +147,36 @@ def test_playlists_are_literals_and_never_run(tmp_path):
     hostile = "[__import__('os').mkdir('" + str(tmp_path / "ran") + "')]"
     path = write_csv(tmp_path / "p.csv", f'playlist_name,movie_names\nx,"{hostile}"\n')
     with pytest.raises(ConfigurationError, match="must be a list of names"):
-        sections.read_playlist(path, "x")
+        playlists.read_playlist(path, "x")
     assert not (tmp_path / "ran").exists()
     for wrong in ("", "[]", "['a', 3]", "'a'", "[1", "['']", "(" * 500):
         path = write_csv(tmp_path / "p.csv", f'playlist_name,movie_names\nx,"{wrong}"\n')
         with pytest.raises(ConfigurationError, match="must be a list of names"):
-            sections.read_playlist(path, "x")
+            playlists.read_playlist(path, "x")
 
 
 def test_playlist_names_lose_their_extension_at_the_first_dot(tmp_path):
     path = write_csv(
         tmp_path / "p.csv", "playlist_name, movie_names\nx,\"['a.b.mp4', 'dir/c.mov', 'd']\"\n"
     )
-    assert sections.read_playlist(path, "x") == ["a", "c", "d"]
+    assert playlists.read_playlist(path, "x") == ["a", "c", "d"]
 
 
 def test_unknown_playlists_and_broken_tables_say_what_they_found(tmp_path):
     path = write_csv(tmp_path / "p.csv", "playlist_name,movie_names\nx,\"['a']\"\n")
     with pytest.raises(ConfigurationError, match="no playlist 'y'; there are: 'x'"):
-        sections.read_playlist(path, "y")
+        playlists.read_playlist(path, "y")
     with pytest.raises(ConfigurationError, match="no such file"):
-        sections.read_playlist(tmp_path / "none.csv", "y")
+        playlists.read_playlist(tmp_path / "none.csv", "y")
     with pytest.raises(ConfigurationError, match="no column movie_name, movie_length"):
-        sections.read_movie_lengths(path)
+        playlists.read_movie_lengths(path)
     for text in ("x", "1.5", "-3", "0", "", "nan", "inf"):
         path = write_csv(tmp_path / "l.csv", f"movie_name,movie_length\na,{text}\n")
         with pytest.raises(ConfigurationError, match="must be a number of frames"):
-            sections.read_movie_lengths(path)
+            playlists.read_movie_lengths(path)
     path = write_csv(tmp_path / "l.csv", "movie_name,movie_length\na,5\na.mp4,6\n")
     with pytest.raises(ConfigurationError, match="two different lengths"):
-        sections.read_movie_lengths(path)
+        playlists.read_movie_lengths(path)
 
 
 def test_a_failed_step_leaves_the_session_as_it_was(loaded, arguments, tmp_path):
@@ -240,7 +241,7 @@ def test_spike_ranges_against_a_loop(trains, spans):
     trains = [sorted(train) for train in trains]
     flat = np.array([t for train in trains for t in train], np.int64)
     starts, stops = (np.array(side, np.int64) for side in zip(*spans, strict=True))
-    first, last = trials.spike_ranges(flat, np.array([len(t) for t in trains]), starts, stops)
+    first, last = spike_ranges(flat, np.array([len(t) for t in trains]), starts, stops)
     for unit, train in enumerate(trains):
         for index, (low, high) in enumerate(spans):
             found = flat[first[unit, index] : last[unit, index]].tolist()
@@ -249,7 +250,7 @@ def test_spike_ranges_against_a_loop(trains, spans):
 
 def test_ranges_of_no_spikes():
     empty = np.zeros(0, np.int64)
-    first, last = trials.spike_ranges(empty, np.array([0, 0]), np.array([0]), np.array([9]))
+    first, last = spike_ranges(empty, np.array([0, 0]), np.array([0]), np.array([9]))
     assert first.tolist() == last.tolist() == [[0], [0]]
 
 
@@ -310,10 +311,10 @@ def test_wrong_trial_tables_name_the_value(tmp_path, kwargs):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"section_kwargs": {**good, **kwargs}}))
     with pytest.raises(ConfigurationError, match=next(iter(kwargs))):
-        trials.read_section_config("a", tmp_path)
+        movie_trials.read_section_config("a", tmp_path)
     path.write_text("{")
     with pytest.raises(ConfigurationError, match="section_kwargs"):
-        trials.read_section_config("a", tmp_path)
+        movie_trials.read_section_config("a", tmp_path)
 
 
 def test_a_trial_past_the_recording_is_an_error(recording, loaded, arguments, tmp_path):
@@ -333,9 +334,16 @@ def test_a_trial_past_the_recording_is_an_error(recording, loaded, arguments, tm
 def test_changed_spikes_do_not_go_with_old_sections(sectioned):
     with pytest.raises(SessionError, match="divided into trials already"):
         sectioned.session.add_units({"unit_001": {"spike_times": np.array([1, 2])}})
+    before = sectioned.session.trials_spike_times("unit_001", "step_small")
     sectioned.session.add_units({"unit_999": {"spike_times": np.array([1, 2])}})
+    after = sectioned.session.trials_spike_times("unit_001", "step_small")
+    assert {n: t.tolist() for n, t in after.items()} == {
+        n: t.tolist() for n, t in before.items()
+    }
+    with pytest.raises(KeyError, match="no unit 'unit_999'; there are: 'unit_001'"):
+        sectioned.session.trials_spike_times("unit_999", "step_small")
     with pytest.raises(ConfigurationError, match="units have changed"):
-        sectioned.session.trials_spike_times("unit_001", "step_small")
+        checked_sections(sectioned, "step_small")
 
 
 def test_movies_at_both_ends_of_a_recording(tmp_path):

@@ -1,0 +1,157 @@
+"""The step ``extract_features``, and the feature that comes with labtree: FRIF."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import ConfigurationError
+from labtree.mea.playlists import frame_times
+from labtree.mea.registry import Feature, register_feature, registered_features
+from labtree.pipeline.sessions import completed_steps, units_of
+from labtree.pipeline.step_records import code_hash
+from labtree.pipeline.steps import step
+from labtree.pipeline.units import put_feature
+
+__all__ = ["extract_features", "frame_interval_rates", "frif", "list_features"]
+
+Array = np.ndarray[Any, Any]
+
+
+def frame_interval_rates(
+    spike_times: Array, row_size: Array, frames: Array, rate: float
+) -> Array:
+    """Return each unit's spikes per second in each interval between two frames.
+
+    Parameters
+    ----------
+    spike_times : int array (spike,)
+        Samples, sorted within each unit, unit after unit.
+    row_size : int array (unit,)
+    frames : int array (frame,)
+        Samples, strictly increasing; the same clock as the spikes'.
+    rate : float
+        Hz.
+
+    Returns
+    -------
+    array of float32 (unit, frame - 1)
+        Hz. A spike at a frame's own sample belongs to the interval that it begins.
+
+    Examples
+    --------
+    >>> spikes, frames = np.array([10, 19, 20]), np.array([10, 20, 40])
+    >>> frame_interval_rates(spikes, np.array([3]), frames, 100.0)
+    array([[20.,  5.]], dtype=float32)
+    """
+    n_intervals = max(len(frames) - 1, 0)
+    out = np.zeros((len(row_size), n_intervals), np.float32)
+    if not n_intervals:
+        return out
+    per_spike = (rate / np.diff(frames)).astype(np.float64)
+    ends = np.cumsum(row_size)
+    for row, (end, count) in enumerate(zip(ends, row_size, strict=True)):
+        train = spike_times[end - count : end]
+        if len(train) * 8 < n_intervals:  # few spikes: find the interval of each
+            interval = np.searchsorted(frames, train, side="right") - 1
+            interval = interval[(interval >= 0) & (interval < n_intervals)]
+            counts = np.bincount(interval, minlength=n_intervals)
+        else:  # many spikes: find each frame among them
+            counts = np.diff(np.searchsorted(train, frames, side="left"))
+        out[row] = counts * per_spike
+    return out
+
+
+@register_feature("frif", version="2.0.0", requires=["load_recording"])
+def frif(session: xr.DataTree) -> xr.DataArray:
+    """Return the firing rate in each frame interval, Hz, along (unit, frame_interval).
+
+    The coordinate ``frame_interval`` is the time at which each interval begins, in s.
+    """
+    units, frames = units_of(session), frame_times(session)
+    rate = float(session["metadata"].attrs["acquisition_rate"])
+    if len(frames) < 2:
+        raise ConfigurationError("frif needs at least two frames")
+    rates = frame_interval_rates(
+        units["spike_times"].values, units["row_size"].values, frames, rate
+    )
+    return xr.DataArray(
+        rates,
+        dims=("unit", "frame_interval"),
+        coords={
+            "unit": units["unit"].values,
+            "frame_interval": ("frame_interval", frames[:-1] / rate, {"units": "s"}),
+        },
+        attrs={"units": "Hz"},
+    )
+
+
+def list_features() -> list[str]:
+    """Return the names that :func:`extract_features` knows."""
+    return sorted(registered_features())
+
+
+def _wanted(features: Iterable[str] | str) -> list[Feature]:
+    known = registered_features()
+    names = [features] if isinstance(features, str) else list(features)
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        raise ConfigurationError(
+            f"no feature {', '.join(map(repr, wrong))}; there are: "
+            f"{', '.join(list_features())}. Add one with @labtree.mea.register_feature(name)"
+        )
+    return [known[name] for name in names]
+
+
+def _versions(parameters: Mapping[str, Any]) -> dict[str, str]:
+    wanted = _wanted(parameters["features"])
+    return {one.name: f"{one.version} {code_hash(one.function)}" for one in wanted}
+
+
+@step(depends=_versions)
+def extract_features(
+    session: xr.DataTree,
+    features: Iterable[str] | str,
+    config_overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> xr.DataTree:
+    """Compute registered features for all units.
+
+    Fills ``features/<name>`` for each. All of them come in, or none.
+
+    Parameters
+    ----------
+    session : DataTree
+    features : iterable of str
+        See :func:`list_features`; ``"frif"`` is there from the start.
+    config_overrides : mapping of feature name to mapping, optional
+        Keyword arguments for the features' functions.
+
+    Raises
+    ------
+    ConfigurationError
+        If a feature is unknown, or if a step that it needs has not run.
+    """
+    overrides = dict(config_overrides or {})
+    wanted = _wanted(features)
+    strange = set(overrides) - {feature.name for feature in wanted}
+    if strange:
+        raise ConfigurationError(
+            f"config_overrides for {', '.join(sorted(strange))}, which is not asked for"
+        )
+    units_of(session)
+    for feature in wanted:
+        missing = [one for one in feature.requires if one not in completed_steps(session)]
+        if missing:
+            raise ConfigurationError(
+                f"feature {feature.name!r} needs {', '.join(missing)} first; run "
+                + " and ".join(f"labtree.mea.{one}(session=session, ...)" for one in missing)
+            )
+        data = feature.function(session, **overrides.get(feature.name, {}))
+        if not isinstance(data, (xr.DataArray, xr.Dataset)):
+            raise ConfigurationError(
+                f"feature {feature.name!r} returned {type(data).__name__}; expected a "
+                "DataArray or Dataset along 'unit'"
+            )
+        put_feature(session, feature.name, data, extractor_version=feature.version)
+    return session
