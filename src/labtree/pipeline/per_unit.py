@@ -13,8 +13,7 @@ import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
-from labtree.pipeline.sessions import session_name
-from labtree.storage.names import decode_name
+from labtree.pipeline.sessions import real_name, stored_name
 
 __all__ = ["MASK", "UNSTACKED", "decode_rows", "encode_rows", "unit_index"]
 
@@ -153,12 +152,13 @@ def encode_rows(
                 if row.get(name, _ABSENT) is not _ABSENT
             }
             continue
-        variable = session_name(name, "value of a unit")
+        variable, name_attrs = stored_name(name, "value of a unit")
         known = like.variables.get(variable) if like is not None else None
         dims = None if known is None else tuple(str(dim) for dim in known.dims[1:])
         made, missing = _stack(name, variable, values, dims)
         if known is not None:
             made[variable].attrs.update({k: v for k, v in known.attrs.items() if k != MASK})
+        made[variable].attrs.update(name_attrs)
         if missing.any():
             made[f"{variable}_missing"] = xr.Variable(("unit",), missing)
             made[variable].attrs[MASK] = f"{variable}_missing"
@@ -219,7 +219,7 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
         missing = absent.values if absent is not None else np.zeros(len(units), bool)
         for unit, value, is_missing in zip(units, values, missing, strict=True):
             if not is_missing:
-                rows[unit][decode_name(text)] = value
+                rows[unit][real_name(text, variable.attrs)] = value
     for name, by_unit in dataset.attrs.get(UNSTACKED, {}).items():
         for unit, value in by_unit.items():
             rows[unit][name] = value

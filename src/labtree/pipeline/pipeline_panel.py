@@ -14,7 +14,7 @@ from labtree.display import (
     truncate,
     variables_section,
 )
-from labtree.pipeline.sessions import unit_count
+from labtree.pipeline.sessions import named_children, unit_count
 
 __all__ = ["pipeline_panel"]
 
@@ -22,7 +22,7 @@ _CALLS = (
     ".add_units({...})", ".add_feature(unit, name, data, metadata)", ".add_metadata({...})",
     ".add_stimulus({...})", ".spikes(unit)", ".feature(unit, name)",
     ".trials_spike_times(unit, movie)", ".full_spike_times(unit, movie)",
-    ".mark_step_complete(name)", ".save()", ".checkpoint(path)",
+    ".mark_step_complete(name)", ".add_warning(text)", ".save()", ".checkpoint(path)",
 )  # fmt: skip
 
 
@@ -46,10 +46,9 @@ def pipeline_panel(session: xr.DataTree) -> Panel:
     ]
     sections += _section("steps done", steps, ("name", "text"))
     for name, title in (("features", "features"), ("sections", "movies")):
-        below = session.children[name].children.items() if name in session.children else ()
         rows = [
             (child, ", ".join(map(truncate, list(node.variables)[:SHOWN])), _nbytes(node))
-            for child, node in below
+            for child, node in named_children(session, name).items()
         ]
         sections += _section(title, rows, ("name", "text", "muted"), is_open=False)
     warnings = [(text,) for text in attrs.get("warnings", ())]

@@ -13,9 +13,9 @@ import xarray as xr
 
 from labtree.errors import ConfigurationError, SessionError, unknown_name
 from labtree.pipeline.per_unit import unit_index
-from labtree.pipeline.sessions import session_name, units_of
+from labtree.pipeline.sessions import child_group, named_children, put_node, units_of
 from labtree.storage import ragged
-from labtree.storage.names import decode_name
+from labtree.storage.names import encode_name
 
 __all__ = [
     "add_trials",
@@ -74,8 +74,7 @@ def spike_ranges(
 
 def sectioned_movies(session: xr.DataTree) -> dict[str, xr.DataTree]:
     """Return the nodes of sections by the movies' names."""
-    nodes = session.children["sections"].children if "sections" in session.children else {}
-    return {decode_name(str(name)): node for name, node in nodes.items()}
+    return named_children(session, "sections")
 
 
 def movie_sections(session: xr.DataTree, movie_name: str) -> xr.Dataset:
@@ -94,7 +93,7 @@ def movie_sections(session: xr.DataTree, movie_name: str) -> xr.Dataset:
 
 def put_sections(session: xr.DataTree, movie_name: str, sections: xr.Dataset) -> None:
     """Put the sections of one movie into the session, in place of earlier ones."""
-    session[f"sections/{session_name(movie_name, 'movie')}"] = xr.DataTree(sections)
+    put_node(child_group(session, "sections"), movie_name, "movie", sections)
 
 
 def _fit(sections: xr.Dataset, units: xr.Dataset) -> bool:
@@ -297,7 +296,7 @@ def add_trials(
             ):
                 raise SessionError(
                     f"movie {movie!r} has other trials already; first: "
-                    f"del session['sections/{session_name(movie, 'movie')}']"
+                    f"del session['sections/{encode_name(movie)}']"
                 )
             sections = xr.concat(
                 [old, sections], "unit", data_vars="minimal", coords="minimal",

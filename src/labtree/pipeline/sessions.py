@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from labtree._version import __version__
-from labtree.errors import ConfigurationError, InvalidNameError, SessionError
+from labtree.errors import ConfigurationError, SessionError
 from labtree.pipeline import dimensions
 from labtree.pipeline.step_records import digest, fingerprint_items
 from labtree.storage import exact
@@ -43,10 +43,10 @@ __all__ = [
     "mark_step_complete",
     "memory_estimate_gb",
     "save_state",
-    "session_name",
     "session_path",
     "session_warnings",
     "source_files",
+    "stored_name",
     "unit_count",
     "units_of",
 ]
@@ -54,6 +54,7 @@ __all__ = [
 FORMAT = "labtree-pipeline-session"
 FORMAT_VERSION = 1
 SAVED_KEY = "labtree_saved"  # where the session was saved, and the hash of its content
+REAL_NAME = "labtree_name"  # of a node whose name had to be cut
 CONTENT_KEY = "labtree_content"  # that hash, in the file
 # Of the root, what changes by saving and is no content.
 UNSAVED = (SAVED_KEY, CONTENT_KEY, "saved_at", "checkpoint_at")
@@ -251,25 +252,51 @@ def mark_step_complete(session: xr.DataTree, name: str) -> None:
         session.attrs["completed_steps"] = [*done, name]
 
 
-def session_name(name: object, what: str) -> str:
-    """Return the name of the group or variable that holds a name, such as ``a%2Fb``.
+def stored_name(name: object, what: str) -> tuple[str, dict[str, str]]:
+    """Return the name of the group or variable that holds a name, and attributes for it.
+
+    ``a/b`` becomes ``a%2Fb``; of a name that is too long for a file the attribute
+    ``labtree_name`` keeps the whole.
 
     Raises
     ------
     InvalidNameError
-        If it is empty, too long for a file, or holds what no file keeps.
+        If it is empty, or holds what no file keeps.
     """
     text = check_name(name, what)
     encoded = encode_name(text)
-    if decode_name(encoded) != text:
-        raise InvalidNameError(f"{what} {text[:40]!r}... is too long for a file")
-    return encoded
+    return encoded, {} if decode_name(encoded) == text else {REAL_NAME: text}
 
 
-def _group(session: xr.DataTree, name: str) -> xr.DataTree:
+def real_name(stored: object, attrs: Mapping[Any, Any]) -> str:
+    """Return the name that :func:`stored_name` was given."""
+    return str(attrs.get(REAL_NAME, decode_name(str(stored))))
+
+
+def put_node(parent: xr.DataTree, name: object, what: str, dataset: xr.Dataset) -> None:
+    """Put a Dataset into the child of any name, in place of what is there.
+
+    Raises
+    ------
+    InvalidNameError
+        If the name is empty or holds what no file keeps.
+    """
+    encoded, attrs = stored_name(name, what)
+    parent[encoded] = xr.DataTree(dataset.assign_attrs(attrs))
+
+
+def named_children(session: xr.DataTree, group: str) -> dict[str, xr.DataTree]:
+    """Return the nodes of a group of the session by their real names."""
+    nodes = session.children[group].children if group in session.children else {}
+    return {real_name(stored, node.attrs): node for stored, node in nodes.items()}
+
+
+def child_group(
+    session: xr.DataTree, name: str, attrs: Mapping[str, str] | None = None
+) -> xr.DataTree:
     """Return the group of a name below a node, made if it is not there."""
     if name not in session.children:
-        session[name] = xr.DataTree()
+        session[name] = xr.DataTree(xr.Dataset(attrs=attrs))
     return session.children[name]
 
 
@@ -337,7 +364,7 @@ def _check_variable(variable: xr.Variable, where: str) -> None:
 def _put(node: xr.DataTree, name: str, value: Any) -> None:
     """Put an array into a variable and everything else into an attribute of a node."""
     dataset = node.to_dataset(inherit=False)
-    variable = session_name(name, "name")
+    variable, attrs = stored_name(name, "name")
     dataset = dataset.drop_vars(variable, errors="ignore")
     dataset.attrs.pop(name, None)
     if isinstance(value, xr.DataArray):
@@ -349,6 +376,9 @@ def _put(node: xr.DataTree, name: str, value: Any) -> None:
         dataset[variable] = (dims, value)
     else:
         dataset.attrs[name] = value
+        attrs = {}
+    if attrs:
+        dataset[variable].attrs.update(attrs)
     node.dataset = dataset
 
 
@@ -376,7 +406,7 @@ def add_metadata(session: xr.DataTree, metadata: Mapping[str, Any]) -> None:
     20000.0
     """
     for name, value in own_copy(metadata, "metadata").items():
-        _put(_group(session, "metadata"), name, value)
+        _put(child_group(session, "metadata"), name, value)
 
 
 def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
@@ -408,14 +438,14 @@ def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
     }
     rest = {name: value for name, value in stimulus.items() if name not in groups}
     owned = own_copy(rest, "stimulus")
-    node = _group(session, "stimulus")
+    node = child_group(session, "stimulus")
     for name, members in groups.items():
-        child = _group(node, session_name(name, "stimulus"))
+        child = child_group(node, *stored_name(name, "stimulus"))
         for key, member in members.items():
             _put(child, key, member)
     for name, value in owned.items():
         if isinstance(value, xr.Dataset):
-            node[session_name(name, "stimulus")] = xr.DataTree(value)
+            put_node(node, name, "stimulus", value)
         else:
             _put(node, name, value)
 

@@ -15,9 +15,15 @@ import xarray as xr
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline.per_unit import MASK, UNSTACKED, decode_rows, encode_rows, unit_index
 from labtree.pipeline.sections import add_trials, put_sections
-from labtree.pipeline.sessions import own_copy, session_name, units_of
+from labtree.pipeline.sessions import (
+    child_group,
+    named_children,
+    own_copy,
+    put_node,
+    stored_name,
+    units_of,
+)
 from labtree.storage import ragged
-from labtree.storage.names import decode_name
 
 __all__ = [
     "add_feature",
@@ -216,23 +222,22 @@ def _restore(
 
 def feature_nodes(session: xr.DataTree) -> dict[str, xr.DataTree]:
     """Return the nodes of features by name."""
-    nodes = session.children["features"].children if "features" in session.children else {}
-    return {decode_name(str(name)): node for name, node in nodes.items()}
+    return named_children(session, "features")
 
 
 def put_feature(
     session: xr.DataTree, name: str, data: xr.DataArray | xr.Dataset, **attrs: Any
 ) -> None:
     """Put a whole feature, an array or Dataset along ``unit``, into the session."""
-    node = f"features/{session_name(name, 'feature')}"
     if isinstance(data, xr.DataArray):
-        data = data.to_dataset(name=session_name(name, "feature"))
+        stored, attrs_of_name = stored_name(name, "feature")
+        data = data.assign_attrs(attrs_of_name).to_dataset(name=stored)
     if "unit" not in data.dims:
         raise SessionError(
             f"feature {name!r} has the dimensions {tuple(data.dims)}, without 'unit'; "
             "return an array over unit"
         )
-    session[node] = xr.DataTree(data.assign_attrs(attrs))
+    put_node(child_group(session, "features"), name, "feature", data.assign_attrs(attrs))
 
 
 def _replace_in_place(
@@ -307,7 +312,6 @@ def add_feature(
     """
     units = units_of(session)
     row = unit_index(units, unit_id)
-    encoded = session_name(name, "feature")
     where = f"feature {name!r} of unit {unit_id!r}"
     values = _arrays_and_copies(data if isinstance(data, Mapping) else {name: data}, where)
     notes = dict(own_copy(metadata or {}, f"metadata of {where}"))
@@ -316,7 +320,7 @@ def add_feature(
     ids = [str(unit) for unit in units["unit"].values]
     done = None
     if old is not None and list(old["unit"].values) == ids:
-        arrays = {session_name(key, "value"): value for key, value in values.items()}
+        arrays = {stored_name(key, "value")[0]: value for key, value in values.items()}
         done = _replace_in_place(old, row, arrays)
     if done is None:
         known = decode_rows(old) if old is not None else {}
@@ -327,7 +331,7 @@ def add_feature(
     every = dict(old.attrs.get("metadata", {})) if old is not None else {}
     done.attrs = {**done.attrs, "metadata": {**every, unit_id: notes}}
     if node is None:
-        session[f"features/{encoded}"] = xr.DataTree(done)
+        put_node(child_group(session, "features"), name, "feature", done)
     else:
         node.dataset = done
 
