@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 import labtree
@@ -167,3 +168,41 @@ def test_importing_labtree_imports_nothing_heavy():
     heavy = {"zarr", "h5py", "h5netcdf", "pydantic", "scipy", "numba", "matplotlib", "dask"}
     assert heavy.isdisjoint(run.stdout.split())
     assert "labtree" in run.stdout.split()
+
+
+def test_typed_functions_give_the_accessors():
+    tree = labtree.create_workspace("pilot")
+    frame = pd.DataFrame({"choice": [0, 1]})
+    frame.ws.store("rec1", "trials", into=tree)
+    labtree.ws(frame["choice"]).store("rec1", "choice", into=tree, note="a column")
+    assert labtree.ws(tree)["rec1", "trials"].equals(frame)
+    assert labtree.ws(tree)["rec1", "choice"].equals(frame["choice"])
+    assert labtree.ws(frame.to_xarray()).kind == "dataset"
+    assert labtree.session(labtree.create_session("rec1")).unit_count == 0
+    assert "1 row, " in repr(frame.head(1).ws)
+    assert "choice" in frame.ws._repr_html_()
+
+
+def test_type_checkers_know_the_accessors(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import labtree\n"
+        "tree = labtree.create_workspace()\n"
+        "labtree.ws(tree).stoer('a')\n"
+        "labtree.ws(tree.to_dataset()).plot()\n"
+        "labtree.session(tree).windows('emg', 200)\n"
+        "labtree.msw.load_sessions('x')\n"
+    )
+    found, _, _ = api.run(["--no-incremental", "--cache-dir", str(tmp_path), str(script)])
+    assert '"TreeWorkspaceAccessor" has no attribute "stoer"' in found
+    assert 'Missing positional argument "hop_ms" in call to "windows"' in found
+    assert 'Module has no attribute "load_sessions"' in found
+    assert len([line for line in found.splitlines() if " error: " in line]) == 3
+
+
+def test_items_of_a_workspace_complete_in_brackets():
+    tree = labtree.create_workspace()
+    tree.ws.store("rec1", "rates", 1)
+    tree.ws.store("rec2", "a/b", 2)
+    assert tree.ws._ipython_key_completions_() == [("rec1", "rates"), ("rec2", "a/b")]

@@ -12,6 +12,12 @@ from labtree import (
 from labtree._version import (
     __version__ as __version__,
 )
+from labtree.accessors.session import (
+    session as session,
+)
+from labtree.accessors.workspace import (
+    ws as ws,
+)
 from labtree.errors import (
     AlreadyExistsError as AlreadyExistsError,
     BusyFileError as BusyFileError,

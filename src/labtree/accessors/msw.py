@@ -1,4 +1,4 @@
-"""``df.msw``: the trials of a Murine Shift Work session."""
+"""``.msw`` on DataFrames: the trials of a Murine Shift Work session."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -49,37 +49,64 @@ class MswAccessor:
         return barcode_trials(self._frame)
 
     def states(self, clock: Clock = "trial") -> pd.DataFrame:
-        """Give every visit to a state, one a row.
+        """Return every visit to a state, one a row.
 
         Parameters
         ----------
         clock : {"trial", "session", "ephys"}
-            What times count from: the trial's start, the session's, or the ephys
-            recording's (after `align`). Whatever the file itself counts from.
+            What times count from: the trial's start, the session's, or that of the ephys
+            recording (after :meth:`align`), whatever the file itself counts from.
 
         Returns
         -------
-        pandas.DataFrame
+        DataFrame
             ``trial``, ``state`` (categorical), ``visit`` (0 for a state's first in the trial),
             ``start`` and ``end`` (s); in the order of the rows, then of time.
+
+        Raises
+        ------
+        TrialTableError
+            (a ValueError) The table has no states, or no alignment to the ephys clock.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.states().columns.tolist()
+        ['trial', 'state', 'visit', 'start', 'end']
         """
         from labtree.msw.access import state_table
 
         return state_table(self._frame, clock)
 
     def events(self, clock: Clock = "trial") -> pd.DataFrame:
-        """Give every event, one a row.
+        """Return every event, one a row.
 
         Parameters
         ----------
         clock : {"trial", "session", "ephys"}
-            As in `states`.
+            What times count from: the trial's start, the session's, or that of the ephys
+            recording (after :meth:`align`), whatever the file itself counts from.
 
         Returns
         -------
-        pandas.DataFrame
+        DataFrame
             ``trial``, ``event`` (categorical), ``occurrence`` (0 for an event's first in the
             trial) and ``time`` (s); in the order of the rows, then of time.
+
+        Raises
+        ------
+        TrialTableError
+            (a ValueError) The table has no events, or no alignment to the ephys clock.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.events().columns.tolist()
+        ['trial', 'event', 'occurrence', 'time']
         """
         from labtree.msw.access import event_table
 
@@ -92,7 +119,7 @@ class MswAccessor:
         clock: Clock = "trial",
         visit: int = 0,
     ) -> pd.Series:
-        """Give when a state began or ended in each trial.
+        """Return when a state began or ended in each trial.
 
         Parameters
         ----------
@@ -101,89 +128,202 @@ class MswAccessor:
         edge : {"start", "end"}
             Its beginning or its end.
         clock : {"trial", "session", "ephys"}
-            As in `states`; "session" times are what ``tree.session.peri_event`` takes.
+            What times count from: the trial's start, the session's, or that of the ephys
+            recording (after :meth:`align`), whatever the file itself counts from.
         visit : int
             Which visit, if there are several: 0 is the first, -1 the last.
 
         Returns
         -------
-        pandas.Series
-            Seconds; NaN where the trial has no such visit.
+        Series
+            Seconds, by the table's index; NaN where the trial has no such visit.
 
         Raises
         ------
-        KeyError
-            No trial of the session has a state of that name; the message lists them.
+        UnknownNameError
+            (a KeyError) No trial of the session has a state of that name; the message lists
+            those that there are.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.state_time("side_ready").round(2).head(3).tolist()
+        [nan, 0.57, 0.22]
         """
         from labtree.msw.access import state_time
 
         return state_time(self._frame, name, edge, clock, visit)
 
     def visited(self, name: str) -> pd.Series:
-        """Tell in which trials a state was visited (bool)."""
+        """Return in which trials a state was visited.
+
+        Parameters
+        ----------
+        name : str
+            The state.
+
+        Returns
+        -------
+        Series of bool
+            By the table's index.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) No trial of the session has a state of that name.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> int(df.msw.visited("side_ready").sum())
+        38
+        """
         from labtree.msw.access import visited
 
         return visited(self._frame, name)
 
     def latency(self, a: str, b: str) -> pd.Series:
-        """Give the time from the start of state `a` to the next start of state `b`.
+        """Return the time from one state to the next in each trial.
 
-        From the first visit to `a`, to the first visit to `b` that begins then or later,
-        in seconds; NaN where either lacks.
+        Parameters
+        ----------
+        a, b : str
+            The states: from the start of the first visit to `a` to the start of the first
+            visit to `b` that begins then or later.
+
+        Returns
+        -------
+        Series
+            Seconds, by the table's index; NaN where either is missing.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) No trial of the session has a state of that name.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.latency("center_ready", "side_ready").round(2).head(3).tolist()
+        [nan, 0.57, 0.21]
         """
         from labtree.msw.access import latency
 
         return latency(self._frame, a, b)
 
     def reaction_time(self) -> pd.Series:
-        """Give the reaction times: how long ``side_ready`` lasted, where a choice was made.
+        """Return how long ``side_ready`` lasted where a choice was made.
 
-        Seconds; NaN where ``choice`` is missing (a timeout, or no task). If a trial visits
-        ``side_ready`` several times, the last visit counts: it ended with the choice.
+        Returns
+        -------
+        Series
+            Seconds, by the table's index; NaN where ``choice`` is missing (a timeout, or no
+            task). Of several visits in a trial the last counts: it ended with the choice.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) The table has no ``choice``.
+        TrialTableError
+            (a ValueError) The table has no states.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.reaction_time().round(2).head(3).tolist()
+        [nan, nan, 0.33]
         """
         from labtree.msw.measures import reaction_time
 
         return reaction_time(self._frame)
 
     def outcome(self) -> pd.Series:
-        """Name each trial's outcome.
+        """Return the outcome of each trial.
 
-        The column ``outcome`` where there is one (correct, incorrect, no_response); else
-        "rewarded", "unrewarded", or "no_response" where ``choice`` is missing. Missing in
-        rows that are no task.
+        Returns
+        -------
+        Series of str
+            The column ``outcome`` where there is one (correct, incorrect, no_response); else
+            "rewarded", "unrewarded", or "no_response" where ``choice`` is missing. Missing in
+            rows that are no task.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.outcome().value_counts().to_dict()
+        {'rewarded': 20, 'unrewarded': 17, 'no_response': 1}
         """
         from labtree.msw.measures import outcome
 
         return outcome(self._frame)
 
     def blocks(self) -> pd.DataFrame:
-        """Give the blocks, one a row: runs of task trials with one ``block_number``.
+        """Return the blocks, one a row: runs of task trials with one ``block_number``.
 
         Returns
         -------
-        pandas.DataFrame
+        DataFrame
             ``block_number`` and the block's type, as in the trials; ``first_trial`` and
             ``last_trial`` (values of ``trial``), ``n_trials``, ``n_choices``,
             ``right_fraction`` (of the choices) and ``rewarded_fraction`` (of the trials).
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) The table has no ``block_number``.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.blocks()["n_trials"].tolist()
+        [28, 10]
         """
         from labtree.msw.measures import blocks
 
         return blocks(self._frame)
 
     def win_stay_lose_shift(self) -> pd.Series:
-        """Give how often wins are repeated and losses are left.
+        """Return how often wins are repeated and losses are left.
 
-        Over pairs of successive task trials in both of which a choice was made:
-        ``win_stay``, the fraction of rewarded first trials whose choice was made again, and
-        ``lose_shift``, the fraction of unrewarded ones whose choice was not; with
-        ``n_wins`` and ``n_losses``, the pairs that each rests on.
+        Returns
+        -------
+        Series
+            Over pairs of successive task trials that both have a choice: ``win_stay``, the
+            fraction of rewarded first trials whose choice was made again; ``lose_shift``, the
+            fraction of unrewarded ones whose choice was not; ``n_wins`` and ``n_losses``, how
+            many pairs each rests on.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) The table has no ``choice`` or ``rewarded``.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.win_stay_lose_shift().index.tolist()
+        ['win_stay', 'lose_shift', 'n_wins', 'n_losses']
         """
         from labtree.msw.measures import win_stay_lose_shift
 
         return win_stay_lose_shift(self._frame)
 
     def switch_curve(self, before: int = 10, after: int = 20) -> pd.DataFrame:
-        """Give how the choices follow a switch of the better side.
+        """Return how the choices follow a switch of the better side.
 
         Parameters
         ----------
@@ -192,46 +332,135 @@ class MswAccessor:
 
         Returns
         -------
-        pandas.DataFrame
+        DataFrame
             By ``from_switch`` (0 is the first trial of the new block):
             ``new_side_fraction``, of the choices, and ``n``, how many. The better side is
             the larger of ``block_type_values`` [left, right]. Trials count only within the
             blocks next to the switch.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) The table has no ``choice``, or no blocks.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.switch_curve(before=2, after=3).index.tolist()
+        [-2, -1, 0, 1, 2]
         """
         from labtree.msw.measures import switch_curve
 
         return switch_curve(self._frame, before, after)
 
     def rolling(self, field: str, n: int) -> pd.Series:
-        """Give the mean of a column over the last `n` trials that have a value.
+        """Return the mean of a column over the last trials that have a value.
 
-        NaN until there are `n`, and in the rows without a value, which are passed over.
+        Parameters
+        ----------
+        field : str
+            The column, numbers or booleans.
+        n : int
+            How many trials the mean goes over.
+
+        Returns
+        -------
+        Series
+            By the table's index; NaN until there are `n` values, and in rows without a value,
+            which do not count.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) The table has no such column.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.rolling("rewarded", 5).round(2).tail(2).tolist()
+        [0.6, 0.6]
         """
         from labtree.msw.measures import rolling
 
         return rolling(self._frame, field, n)
 
     def pokes(self, clock: Clock = "trial") -> pd.DataFrame:
-        """Give the pokes: ``trial``, ``port``, ``start`` and ``end`` (s).
+        """Return the pokes, one a row.
 
-        From the events ``Port<n>In`` and ``Port<n>Out``; ``end`` is NaN where the trial has
-        no exit before the next entry.
+        Parameters
+        ----------
+        clock : {"trial", "session", "ephys"}
+            What times count from: the trial's start, the session's, or that of the ephys
+            recording (after :meth:`align`), whatever the file itself counts from.
+
+        Returns
+        -------
+        DataFrame
+            ``trial``, ``port``, ``start`` and ``end`` (s), from the events ``Port<n>In`` and
+            ``Port<n>Out``; ``end`` is NaN where the trial has no exit before the next entry.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.pokes().columns.tolist()
+        ['trial', 'port', 'start', 'end']
         """
         from labtree.msw.measures import pokes
 
         return pokes(self._frame, clock)
 
     def transitions(self) -> pd.DataFrame:
-        """Give the steps between ports that ``transition_times`` tells.
+        """Return the steps between ports that the column ``transition_times`` holds.
 
-        ``trial``, ``from``, ``to`` and ``dt`` (s), a row a step.
+        Returns
+        -------
+        DataFrame
+            ``trial``, ``from``, ``to`` and ``dt`` (s), one step a row.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) The table has no ``transition_times``.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40, task="sequence"))
+        >>> df.msw.transitions().columns.tolist()
+        ['trial', 'from', 'to', 'dt']
         """
         from labtree.msw.measures import transitions
 
         return transitions(self._frame)
 
     def wall_time(self) -> pd.Series:
-        """Give when each trial began, in UTC, by the session's barcodes."""
+        """Return when each trial began, in UTC, by the session's barcodes.
+
+        Returns
+        -------
+        Series of datetime64
+            By the table's index.
+
+        Raises
+        ------
+        TrialTableError
+            (a ValueError) The session has no barcodes.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> str(df.msw.wall_time().dtype)
+        'datetime64[ns, UTC]'
+        """
         from labtree.msw.measures import wall_time
 
         return wall_time(self._frame)
@@ -244,29 +473,43 @@ class MswAccessor:
         timestamp_column: str | None = None,
         max_residual_s: float = 0.005,
     ) -> pd.DataFrame:
-        """Put the trials on an ephys clock by the barcodes on one of its lines.
+        """Return the trials on the clock of an ephys recording, by their barcodes.
 
         Parameters
         ----------
-        events : pandas.DataFrame
-            Edges: ``line``, ``state`` (above 0: HIGH), ``timestamp`` or ``timestamps`` (s).
+        events : DataFrame
+            Edges: ``line``, ``state`` (above 0: high), ``timestamp`` or ``timestamps`` (s).
         line : int or str, optional
             Which line the barcodes are on; needed if there are edges on several.
         timestamp_column : str, optional
             The name of the times' column, if it is another.
         max_residual_s : float
-            A barcode further from the clock than this is not used.
+            A barcode that is further from the clock than this, in s, is not used.
 
         Returns
         -------
-        pandas.DataFrame
+        DataFrame
             The table with ``trial_start_ephys``, ``barcode_ephys_time``,
             ``barcode_residual`` (s), ``alignment_slope``, ``alignment_intercept`` and
             ``n_barcodes_matched``; ``clock="ephys"`` then works.
 
+        Raises
+        ------
+        TrialTableError
+            (a ValueError) Too few barcodes match.
+
         See Also
         --------
         labtree.msw.align_trials : The same, with every anchor of the clock.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials, make_ttl_edges
+        >>> trials = make_trials(200)
+        >>> aligned = trials_to_frame(trials).msw.align(make_ttl_edges(trials), line=4)
+        >>> int(aligned["n_barcodes_matched"].iloc[0])
+        10
         """
         from labtree.msw.measures import align_trials
 
@@ -279,26 +522,63 @@ class MswAccessor:
         )[0]
 
     def summary(self) -> pd.Series:
-        """Give the session in a few numbers: rows, choices, outcomes, blocks, times."""
+        """Return the session in a few numbers.
+
+        Returns
+        -------
+        Series
+            Rows, choices, outcomes, blocks, times.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.summary().index[:3].tolist()
+        ['n_rows', 'n_task', 'n_barcodes']
+        """
         from labtree.msw.measures import summary
 
         return summary(self._frame)
 
     def validate(self) -> list[str]:
-        """Tell what is odd about the trials: their order, their times, their barcodes."""
+        """Return what is odd about the trials: their order, their times, their barcodes.
+
+        Returns
+        -------
+        list of str
+            One sentence for each; empty where nothing is odd.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.validate()
+        []
+        """
         from labtree.msw.measures import check_times, check_trials
 
         return check_times(self._frame) + check_trials(self._frame)
 
     def to_xarray(self) -> "xr.Dataset":
-        """Give the trials as a Dataset that netCDF and zarr can keep.
+        """Return the trials as a Dataset that netCDF and zarr can keep.
 
-        Every column is a variable along ``trial`` of a plain numpy dtype: nullable
-        integers are float64 with NaN, nullable booleans int8 with ``flag_meanings``
-        "missing false true", strings with holes "" and a ``<name>_missing`` variable, lists
-        two-dimensional or JSON text. States and events are CF contiguous ragged arrays
-        (``state_start(state_visit)``, ``state_row_size(trial)`` and so on).
-        `labtree.msw.trials_from_xarray` gives the table back.
+        Returns
+        -------
+        Dataset
+            Every column is a variable along ``trial`` of a plain numpy dtype; states and
+            events are CF contiguous ragged arrays (``state_start(state_visit)``,
+            ``state_row_size(trial)`` and so on). `labtree.msw.trials_from_xarray` makes the
+            table again.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.to_xarray().sizes["trial"]
+        40
         """
         from labtree.msw.trees import trials_to_xarray
 
@@ -317,12 +597,24 @@ class MswAccessor:
             Choices, outcomes, rolling performance and block edges; the states, trial by
             trial; or the choices around block switches.
         ax : matplotlib.axes.Axes, optional
-            Where to draw; a new figure unless given.
+            Where to draw; a new figure by default.
 
         Returns
         -------
         matplotlib.axes.Axes
-            What was drawn on.
+
+        Raises
+        ------
+        MissingDependencyError
+            (an ImportError) matplotlib is not installed.
+
+        Examples
+        --------
+        >>> from labtree.msw import trials_to_frame
+        >>> from labtree.testing.msw import make_trials
+        >>> df = trials_to_frame(make_trials(40))
+        >>> df.msw.plot("states").get_ylabel()
+        'task trial'
         """
         from labtree.msw.plots import plot_trials
 

@@ -1,38 +1,56 @@
-"""The doors ``tree.ws`` and ``ds.ws``."""
+"""``.ws`` on trees, Datasets, DataArrays, DataFrames and Series."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
+import pandas as pd
 import xarray as xr
 
-__all__ = ["ObjectWorkspaceAccessor", "TreeWorkspaceAccessor"]
+if TYPE_CHECKING:
+    from labtree.display import Panel
+
+__all__ = [
+    "FrameWorkspaceAccessor",
+    "ObjectWorkspaceAccessor",
+    "TreeWorkspaceAccessor",
+    "ws",
+]
 
 
 @xr.register_datatree_accessor("ws")
 class TreeWorkspaceAccessor:
-    """The workspace that a DataTree is: its items, their notes, its file."""
+    """The workspace that a DataTree is: its items, their notes, its file.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> tree = labtree.create_workspace("pilot")
+    >>> tree.ws.store("rec1", "threshold", 0.5, note="by eye")
+    >>> tree.ws["rec1", "threshold"]
+    0.5
+    """
 
     def __init__(self, tree: xr.DataTree):
         self._tree = tree
 
     @property
     def workspace_id(self) -> str | None:
-        """The UUID4 of the workspace; None for a tree that is none yet."""
+        """The UUID4 of the workspace; None for a tree that is no workspace yet."""
         return self._tree.root.attrs.get("labtree_workspace_id")
 
     @property
     def name(self) -> str | None:
-        """The name that people gave it."""
+        """The name that was given to :func:`labtree.create_workspace`, or None."""
         return self._tree.root.attrs.get("labtree_name")
 
     @property
     def created_at(self) -> float | None:
-        """When it was made, in POSIX seconds."""
+        """When the workspace was made, in POSIX seconds."""
         return self._tree.root.attrs.get("labtree_created_at")
 
     @property
     def path(self) -> Any:
-        """The file, folder or URL that it was opened from or saved to."""
+        """The file, folder or URL that it was opened from or saved to last, or None."""
         from labtree.workspace.state import state_of
 
         return state_of(self._tree.root).where
@@ -45,49 +63,179 @@ class TreeWorkspaceAccessor:
         return state_of(self._tree.root).is_lazy
 
     def store(self, namespace: str, key: str, obj: Any, note: str | None = None) -> None:
-        """Store a copy of an object; see :func:`labtree.workspace.verbs.store_item`."""
+        """Store a copy of an object under a namespace and a key.
+
+        Parameters
+        ----------
+        namespace, key : str
+            Any text but the empty one; they are made where they do not exist. An item
+            of that name is replaced, with its note and time.
+        obj : object
+            An xarray Dataset or DataArray, a pandas DataFrame or Series, a numpy array, a
+            dict, list or tuple of these, a number, a string, or an object of a kind that
+            :func:`labtree.register_kind` knows.
+        note : str, optional
+            A sentence for people.
+
+        Raises
+        ------
+        UnsupportedTypeError
+            (a TypeError) A part of the object cannot be kept exactly; the message has its
+            path. The workspace is unchanged.
+        InvalidNameError
+            (a ValueError) A name is empty, or holds NUL or a lone surrogate.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_workspace("pilot")
+        >>> tree.ws.store("rec1", "rates", np.zeros((2, 3)), note="Hz, one row per unit")
+        >>> tree.ws.list_keys("rec1")
+        ['rates']
+        """
         from labtree.workspace import verbs
 
         verbs.store_item(self._tree, namespace, key, obj, note=note)
 
     def get(self, namespace: str, key: str) -> Any:
-        """Return a copy of what was stored, in memory; None where there is nothing."""
+        """Return a copy of what was stored, in memory, or None.
+
+        Parameters
+        ----------
+        namespace, key : str
+            Where it was stored.
+
+        Returns
+        -------
+        object
+            Of the type that was stored; None where there is no such item. Write
+            ``tree.ws[namespace, key]`` for an error instead.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.get("rec1", "rates") is None
+        True
+        """
         from labtree.workspace import verbs
 
         return verbs.get(self._tree, namespace, key)
 
     def __getitem__(self, place: tuple[str, str]) -> Any:
-        """Return a copy of what was stored; KeyError where there is nothing."""
+        """Return a copy of what was stored at ``[namespace, key]``.
+
+        Raises
+        ------
+        ItemNotFoundError
+            (a KeyError) There is no such item; the message lists those that there are.
+        """
         from labtree.workspace import verbs
 
         return verbs.require(self._tree, *verbs.check_place(place))
 
     def __contains__(self, place: object) -> bool:
-        """Say whether there is an item at (namespace, key)."""
+        """Return whether there is an item at (namespace, key)."""
         from labtree.workspace import verbs
 
         return self.get_info(*verbs.check_place(place)) is not None
 
+    def _ipython_key_completions_(self) -> list[tuple[str, str]]:
+        """Return what completes ``tree.ws[``: the namespaces, then their keys."""
+        return [(space, key) for space, keys in self.list_keys().items() for key in keys]
+
     def get_info(self, namespace: str, key: str) -> dict[str, Any] | None:
-        """Return type, shape, time and note of an item as JSON values, or None."""
+        """Return type, shape, time and note of an item; no data are read.
+
+        Parameters
+        ----------
+        namespace, key : str
+            Where it was stored.
+
+        Returns
+        -------
+        dict or None
+            JSON values: ``type``, ``created_at`` (POSIX seconds), ``note`` and what its
+            kind says, such as ``shape`` and ``dtype``; None where there is no such item.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "rates", np.zeros((2, 3)))
+        >>> tree.ws.get_info("rec1", "rates")["shape"]
+        [2, 3]
+        """
         from labtree.workspace import verbs
 
         return verbs.get_info(self._tree, namespace, key)
 
     def describe(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return what :meth:`get_info` says of every item, by namespace and key."""
+        """Return what :meth:`get_info` says of every item; no data are read.
+
+        Returns
+        -------
+        dict of dict of dict
+            By namespace and key.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "threshold", 0.5)
+        >>> tree.ws.describe()["rec1"]["threshold"]["type"]
+        'float'
+        """
         from labtree.workspace import verbs
 
         return verbs.describe(self._tree)
 
-    def list_keys(self, namespace: str | None = None) -> Any:
-        """Return the keys of a namespace, or of all of them as a dict of lists."""
+    @overload
+    def list_keys(self, namespace: str) -> list[str]: ...
+    @overload
+    def list_keys(self, namespace: None = None) -> dict[str, list[str]]: ...
+    def list_keys(self, namespace: str | None = None) -> list[str] | dict[str, list[str]]:
+        """Return the keys, in the order in which they were stored.
+
+        Parameters
+        ----------
+        namespace : str, optional
+            The namespace; all of them by default.
+
+        Returns
+        -------
+        list of str, or dict of list of str
+            The keys of the namespace (empty where there is no such namespace), or those
+            of all namespaces by their names.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "threshold", 0.5)
+        >>> tree.ws.list_keys()
+        {'rec1': ['threshold']}
+        """
         from labtree.workspace import verbs
 
-        return verbs.list_keys(self._tree, namespace)
+        keys: list[str] | dict[str, list[str]] = verbs.list_keys(self._tree, namespace)
+        return keys
 
     def list_namespaces(self) -> list[str]:
-        """Return the namespaces."""
+        """Return the namespaces, in the order in which they were made.
+
+        Returns
+        -------
+        list of str
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "threshold", 0.5)
+        >>> tree.ws.list_namespaces()
+        ['rec1']
+        """
         from labtree.workspace import verbs
 
         return verbs.list_namespaces(self._tree)
@@ -95,63 +243,199 @@ class TreeWorkspaceAccessor:
     def rename(
         self, namespace: str, old_key: str, new_key: str, overwrite: bool = False
     ) -> bool:
-        """Give an item another key; see :func:`labtree.workspace.verbs.rename`."""
+        """Give an item another key in its namespace; its data are not touched.
+
+        Parameters
+        ----------
+        namespace, old_key : str
+            Where the item is.
+        new_key : str
+            Its new key.
+        overwrite : bool
+            Whether an item at the new key is replaced.
+
+        Returns
+        -------
+        bool
+            False where there is no such item, or where the new key is taken and
+            `overwrite` is False (with a warning).
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "threshold", 0.5)
+        >>> tree.ws.rename("rec1", "threshold", "cutoff")
+        True
+        """
         from labtree.workspace import verbs
 
         return verbs.rename(self._tree, namespace, old_key, new_key, overwrite)
 
     def add_note(self, namespace: str, key: str, note: str) -> bool:
-        """Put a note to an item in the place of an older one; False without an item."""
+        """Give an item a note; an older note is replaced.
+
+        Parameters
+        ----------
+        namespace, key : str
+            Where the item is.
+        note : str
+            A sentence for people.
+
+        Returns
+        -------
+        bool
+            False where there is no such item.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "threshold", 0.5)
+        >>> tree.ws.add_note("rec1", "threshold", "by eye")
+        True
+        """
         from labtree.workspace import verbs
 
         return verbs.add_note(self._tree, namespace, key, note)
 
     def delete(self, namespace: str, key: str | None = None) -> bool:
-        """Delete an item, or a namespace; False where there is none."""
+        """Delete an item, or a namespace with all its items.
+
+        Parameters
+        ----------
+        namespace : str
+            The namespace; it is removed with its last item.
+        key : str, optional
+            The item; the whole namespace by default.
+
+        Returns
+        -------
+        bool
+            False where there is no such item or namespace.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "threshold", 0.5)
+        >>> tree.ws.delete("rec1", "threshold")
+        True
+        """
         from labtree.workspace import verbs
 
         return verbs.delete(self._tree, namespace, key)
 
     def merge_from(self, other: xr.DataTree, overwrite: bool = False) -> dict[str, Any]:
-        """Take another workspace's items, all or nothing."""
+        """Take over another workspace's items: all of them, or none if one fails.
+
+        Parameters
+        ----------
+        other : DataTree
+            The other workspace; it is not changed.
+        overwrite : bool
+            Whether items that are here already are replaced; they are skipped otherwise.
+
+        Returns
+        -------
+        dict
+            ``merged`` and ``skipped``, how many items; ``skipped_keys``, a list of
+            (namespace, key).
+
+        Examples
+        --------
+        >>> import labtree
+        >>> day1, day2 = labtree.create_workspace(), labtree.create_workspace()
+        >>> day2.ws.store("rec2", "threshold", 0.5)
+        >>> day1.ws.merge_from(day2)["merged"]
+        1
+        """
         from labtree.workspace.merging import merge_workspace
 
         return merge_workspace(self._tree, other, overwrite)
 
     def save(self, path: str | Path | None = None) -> Path:
-        """Write ``name.h5`` and ``name.json``, or a zarr store at ``name.zarr`` or a URL."""
+        """Write the workspace to a file, all or nothing.
+
+        Parameters
+        ----------
+        path : path, optional
+            ``name.h5``, or ``name`` for the same (beside it goes ``name.json``, an index
+            for people and scripts); ``name.zarr`` or a URL for a zarr store. By default
+            where the workspace was opened from or saved to last.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        WorkspaceError
+            (a ValueError) No path is known, or another file stands there that is not
+            this workspace's; the message has the line to write.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace("pilot")
+        >>> tree.ws.save("pilot").name
+        'pilot.h5'
+        """
         from labtree.workspace.files import save_workspace
 
         return save_workspace(self._tree, path)
 
     def close(self) -> None:
-        """Release the files; what was not loaded cannot be read any more."""
+        """Release the files; what was not loaded cannot be read any more.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace(lazy=True)
+        >>> tree.ws.close()
+        """
         self._tree.root.close()
 
     @staticmethod
     def comparison_namespace(*namespaces: str) -> str:
-        """Return the conventional namespace of results that compare recordings."""
+        """Return the conventional namespace of results that compare recordings.
+
+        Parameters
+        ----------
+        *namespaces : str
+            The namespaces that are compared.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import labtree
+        >>> labtree.create_workspace().ws.comparison_namespace("rec1", "rec2")
+        'C_rec1_rec2'
+        """
         from labtree.workspace import verbs
 
         return verbs.comparison_namespace(*namespaces)
 
-    def __repr__(self) -> str:
+    def _panel(self) -> "Panel":
         from labtree.workspace.workspace_panel import workspace_panel
 
-        return workspace_panel(self._tree).text()
+        return workspace_panel(self._tree)
+
+    def __repr__(self) -> str:
+        return self._panel().text()
 
     def _repr_html_(self) -> str:
-        from labtree.workspace.workspace_panel import workspace_panel
-
-        return workspace_panel(self._tree).html()
+        return self._panel().html()
 
 
-@xr.register_dataset_accessor("ws")
-@xr.register_dataarray_accessor("ws")
-class ObjectWorkspaceAccessor:
-    """One object: what kind it is, what can be done with it, and storing it."""
+class _Storable:
+    """An object that can be stored in a workspace."""
 
-    def __init__(self, obj: xr.Dataset | xr.DataArray):
+    def __init__(self, obj: Any):
         self._obj = obj
 
     def store(
@@ -162,42 +446,194 @@ class ObjectWorkspaceAccessor:
         into: xr.DataTree | None = None,
         note: str | None = None,
     ) -> None:
-        """Store a copy in the active workspace, or in the one that is given."""
+        """Store a copy in the active workspace, or in one that is given.
+
+        Parameters
+        ----------
+        namespace, key : str
+            Any text but the empty one; an item of that name is replaced.
+        into : DataTree, optional
+            The workspace; by default that of :func:`labtree.use_workspace`.
+        note : str, optional
+            A sentence for people.
+
+        Raises
+        ------
+        WorkspaceError
+            (a ValueError) No workspace is active and none is given; the message has the
+            lines to write.
+        UnsupportedTypeError
+            (a TypeError) A part of the object cannot be kept exactly.
+
+        Examples
+        --------
+        >>> import labtree, xarray as xr
+        >>> tree = labtree.create_workspace()
+        >>> xr.Dataset({"lfp": ("time", [0.1, 0.2])}).ws.store("rec1", "lfp", into=tree)
+        >>> tree.ws.list_keys("rec1")
+        ['lfp']
+        """
         from labtree.workspace import active, verbs
 
         verbs.store_item(active.target_workspace(into), namespace, key, self._obj, note=note)
 
+    def _panel(self) -> "Panel":
+        from labtree.workspace.workspace_panel import object_panel
+
+        return object_panel(self._obj)
+
+    def __repr__(self) -> str:
+        return self._panel().text()
+
+    def _repr_html_(self) -> str:
+        return self._panel().html()
+
+
+@xr.register_dataset_accessor("ws")
+@xr.register_dataarray_accessor("ws")
+class ObjectWorkspaceAccessor(_Storable):
+    """One Dataset or DataArray: its kind, its summary, its plot, and storing it.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> labtree.spike_data([[1.0, 3.0], [2.0]], length=10).ws.kind
+    'spike_data'
+    """
+
     @property
     def kind(self) -> str:
-        """What it is: "dataset", "dataarray", "spike_data" and so on."""
+        """What it is: ``"dataset"``, ``"dataarray"``, ``"spike_data"`` and so on."""
         from labtree.objects import inspection
 
         return inspection.kind(self._obj)
 
     def summary(self) -> dict[str, Any]:
-        """Return what a list of items shows of it, JSON values; reads no data."""
+        """Return what a list of items shows of the object; no data are read.
+
+        Returns
+        -------
+        dict
+            JSON values, such as ``shape`` and ``dtype``.
+
+        Examples
+        --------
+        >>> import xarray as xr, labtree
+        >>> xr.DataArray([1.0, 2.0], dims="time").ws.summary()
+        {'dims': ['time'], 'shape': [2], 'dtype': 'float64'}
+        """
         from labtree.objects import inspection
 
         return inspection.summary(self._obj)
 
     def validate(self) -> None:
-        """Raise an error that says what is wrong with it, for its kind."""
+        """Check that the object holds together as its kind requires.
+
+        Raises
+        ------
+        DataError
+            (a ValueError) It does not; the message says what was found and expected.
+        UnsupportedTypeError
+            (a TypeError) A part of it cannot be kept exactly.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> labtree.spike_data([[1.0, 3.0], [2.0]], length=10).ws.validate()
+        """
         from labtree.objects import inspection
 
         inspection.validate(self._obj)
 
-    def plot(self, **options: Any) -> Any:
-        """Draw it as its kind is drawn; returns the matplotlib Axes."""
+    def plot(
+        self,
+        *,
+        ax: Any = None,
+        unit: int | None = None,
+        slice: int | None = None,
+        **style: Any,
+    ) -> Any:
+        """Draw the object in the way of its kind.
+
+        Spike trains are drawn as a raster, rates as a heatmap, stacks as the average over
+        slices, pairwise matrices as an image; anything else as xarray draws it.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        unit : int, optional
+            Of stacks of spikes or rates: position of the unit; the average by default.
+        slice : int, optional
+            Of stacks of pairwise matrices: position of the slice; the average by default.
+        **style
+            For the matplotlib function that draws, such as ``color``, ``cmap``, ``vmax``.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        DataError
+            (a ValueError) A Dataset of no kind holds no array that can be drawn, or several.
+        MissingDependencyError
+            (an ImportError) matplotlib is not installed.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> ax = labtree.spike_data([[1.0, 3.0], [2.0]], length=10).ws.plot(color="k")
+        >>> ax.get_xlabel()
+        'Time (ms)'
+        """
         from labtree.objects import inspection
 
-        return inspection.plot(self._obj, **options)
+        chosen = {"ax": ax, "unit": unit, "slice": slice}
+        style |= {name: value for name, value in chosen.items() if value is not None}
+        return inspection.plot(self._obj, **style)
 
-    def __repr__(self) -> str:
-        from labtree.workspace.workspace_panel import object_panel
 
-        return object_panel(self._obj).text()
+@pd.api.extensions.register_dataframe_accessor("ws")
+@pd.api.extensions.register_series_accessor("ws")
+class FrameWorkspaceAccessor(_Storable):
+    """Storing one DataFrame or Series in a workspace.
 
-    def _repr_html_(self) -> str:
-        from labtree.workspace.workspace_panel import object_panel
+    Examples
+    --------
+    >>> import labtree, pandas as pd
+    >>> tree = labtree.create_workspace()
+    >>> pd.DataFrame({"choice": [0, 1]}).ws.store("rec1", "trials", into=tree)
+    """
 
-        return object_panel(self._obj).html()
+
+@overload
+def ws(obj: xr.DataTree) -> TreeWorkspaceAccessor: ...
+@overload
+def ws(obj: xr.Dataset | xr.DataArray) -> ObjectWorkspaceAccessor: ...
+@overload
+def ws(obj: pd.DataFrame | pd.Series) -> FrameWorkspaceAccessor: ...
+def ws(
+    obj: xr.DataTree | xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series,
+) -> TreeWorkspaceAccessor | ObjectWorkspaceAccessor | FrameWorkspaceAccessor:
+    """Return ``obj.ws``, with its type known to editors and type checkers.
+
+    Parameters
+    ----------
+    obj : DataTree, Dataset, DataArray, DataFrame or Series
+        The object.
+
+    Returns
+    -------
+    accessor
+        The same as ``obj.ws``.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> tree = labtree.create_workspace()
+    >>> labtree.ws(tree).store("rec1", "threshold", 0.5)
+    """
+    accessor: Any = obj.ws
+    found: TreeWorkspaceAccessor | ObjectWorkspaceAccessor | FrameWorkspaceAccessor = accessor
+    return found

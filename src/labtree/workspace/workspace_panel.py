@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
 from labtree.display import (
@@ -63,8 +64,17 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
     return Panel(title, ", ".join(about), sections, _CALLS, "namespace")
 
 
-def object_panel(obj: xr.Dataset | xr.DataArray) -> Panel:
+def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> Panel:
     """Return what an object is, and what can be done with it."""
+    if isinstance(obj, pd.DataFrame | pd.Series):
+        table = obj.to_frame() if isinstance(obj, pd.Series) else obj
+        columns = list(table.dtypes.items())
+        nbytes = format_bytes(table.memory_usage(deep=False).sum())
+        about = f"{plural(len(table), 'row')}, {nbytes}"
+        section = Section("columns", columns, ("name", "muted"), str(len(columns)))
+        return Panel(
+            f"labtree {type(obj).__name__.lower()}", about, [section], _OBJECT_CALLS[:1]
+        )
     rows = list(inspection.summary(obj).items())
     title = f"labtree {truncate(inspection.kind(obj), 80)}"
     facts = Section("", rows, ("", "text"))

@@ -1,0 +1,146 @@
+"""Every public function and accessor method says what Shift-Tab should show."""
+
+import inspect
+
+import pytest
+
+import labtree
+from labtree.accessors import msw, session, workspace
+
+ACCESSORS = [
+    workspace.TreeWorkspaceAccessor,
+    workspace.ObjectWorkspaceAccessor,
+    workspace.FrameWorkspaceAccessor,
+    session.SessionAccessor,
+    session.StreamAccessor,
+    msw.MswAccessor,
+]
+
+# Sections of these are still to be written.
+UNFINISHED = {
+    "SessionAccessor.add_feature",
+    "SessionAccessor.add_metadata",
+    "SessionAccessor.add_stimulus",
+    "SessionAccessor.add_units",
+    "SessionAccessor.checkpoint",
+    "SessionAccessor.feature",
+    "SessionAccessor.full_spike_times",
+    "SessionAccessor.mark_step_complete",
+    "SessionAccessor.save",
+    "SessionAccessor.spikes",
+    "SessionAccessor.trials_spike_times",
+    "labtree.active_workspace",
+    "labtree.aligned_windows",
+    "labtree.batches",
+    "labtree.create_session",
+    "labtree.delete_shared",
+    "labtree.drop_log",
+    "labtree.export_nwb",
+    "labtree.export_spikelab",
+    "labtree.from_mne_raw",
+    "labtree.from_neo",
+    "labtree.from_pynapple",
+    "labtree.import_spikelab",
+    "labtree.import_xdf",
+    "labtree.iter_aligned_windows",
+    "labtree.iter_labeled_windows",
+    "labtree.iter_target_windows",
+    "labtree.load_item",
+    "labtree.load_session",
+    "labtree.load_workspace",
+    "labtree.mea.add_section_time",
+    "labtree.mea.compute_sta",
+    "labtree.mea.extract_features",
+    "labtree.mea.full_spike_times",
+    "labtree.mea.list_features",
+    "labtree.mea.load_recording",
+    "labtree.mea.load_recording_with_eimage_sta",
+    "labtree.mea.plot_electrical_image",
+    "labtree.mea.plot_raster",
+    "labtree.mea.plot_sta",
+    "labtree.mea.register_feature",
+    "labtree.mea.run_batch",
+    "labtree.mea.section_spike_times",
+    "labtree.mea.to_physical",
+    "labtree.mea.trials_spike_times",
+    "labtree.msw.align_trials",
+    "labtree.msw.enumerate_acquisitions",
+    "labtree.msw.fit_clock",
+    "labtree.msw.load_acquisition",
+    "labtree.msw.load_session",
+    "labtree.msw.load_subject",
+    "labtree.msw.load_trial_data",
+    "labtree.msw.make_file_name",
+    "labtree.msw.make_subject",
+    "labtree.msw.parse_subject",
+    "labtree.msw.validate_container",
+    "labtree.msw.validate_session",
+    "labtree.open_session",
+    "labtree.open_shared",
+    "labtree.recording.open_recording",
+    "labtree.register_kind",
+    "labtree.spikes.matrix_values",
+    "labtree.spikes.slices_of",
+    "labtree.split_sessions_by_stream",
+    "labtree.step",
+    "labtree.store_shared",
+    "labtree.target_windows",
+    "labtree.to_mne_epochs",
+    "labtree.to_mne_raw",
+    "labtree.to_neo",
+    "labtree.to_pynapple",
+    "labtree.torch_dataset",
+}
+
+
+def public_methods(cls):
+    for name in dir(cls):
+        value = inspect.getattr_static(cls, name)
+        if not name.startswith("_"):
+            value = value.__func__ if isinstance(value, staticmethod) else value
+            yield pytest.param(value, id=f"{cls.__name__}.{name}")
+
+
+def public_functions():
+    seen = set()
+    for package in (labtree, labtree.recording, labtree.spikes, labtree.mea, labtree.msw):
+        for name in dir(package):
+            value = getattr(package, name)
+            if inspect.isfunction(value) and value not in seen:
+                seen.add(value)
+                yield pytest.param(value, id=f"{package.__name__}.{name}")
+
+
+def missing_sections(function):
+    text, signature = inspect.getdoc(function) or "", inspect.signature(function)
+    wanted = ["Examples"]
+    if [name for name in signature.parameters if name not in ("self", "cls")]:
+        wanted.append("Parameters")
+    if signature.return_annotation not in (None, "None", inspect.Signature.empty):
+        wanted.append("Returns")
+    text = text.replace("\nYields\n------\n", "\nReturns\n-------\n")
+    return [name for name in wanted if f"\n{name}\n{'-' * len(name)}\n" not in text]
+
+
+@pytest.mark.parametrize("method", [m for cls in ACCESSORS for m in public_methods(cls)])
+def test_accessor_members_are_documented(method, request):
+    text = inspect.getdoc(getattr(method, "fget", method))
+    assert text
+    assert text.split("\n")[0].endswith((".", ":"))
+    if not isinstance(method, property) and request.node.callspec.id not in UNFINISHED:
+        assert missing_sections(method) == []
+
+
+@pytest.mark.parametrize("function", [*public_functions()])
+def test_public_functions_are_documented(function, request):
+    assert missing_sections(function) == [] or request.node.callspec.id in UNFINISHED
+
+
+@pytest.mark.parametrize("method", [m for cls in ACCESSORS for m in public_methods(cls)])
+def test_options_of_accessors_are_in_their_signatures(method):
+    if isinstance(method, property):
+        return
+    parameters = inspect.signature(method).parameters.values()
+    hidden = {each.name for each in parameters if each.kind is each.VAR_KEYWORD}
+    # The style of a plot is matplotlib's.
+    assert hidden <= ({"style"} if method.__name__ == "plot" else set())
