@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labtree.errors import DamageWarning, FormatError, TrialDataError
+from labtree.errors import BusyFileError, DamageWarning, FormatError, TrialDataError
 from labtree.msw import TrialWriter, load_trial_data, save_trial_data, trials_to_frame
 from labtree.msw.trial_file import encode_trial, read_trial_frame
 from labtree.msw.trial_table import NAN_PLACEHOLDER
@@ -422,7 +422,7 @@ def test_the_writer_refuses_and_goes_on(tmp_path: Path) -> None:
 def test_two_writers_of_one_file(tmp_path: Path) -> None:
     with (
         TrialWriter(tmp_path / "a.jsonl"),
-        pytest.raises(ValueError, match="another writer"),
+        pytest.raises(BusyFileError, match="another writer"),
     ):
         TrialWriter(tmp_path / "a.jsonl")
     TrialWriter(tmp_path / "a.jsonl").close()

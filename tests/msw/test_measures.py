@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labtree
-from labtree.errors import TrialTableError, UnknownNameError
-from labtree.msw import align_trials, concat_trials, decode_barcodes, fit_clock, trials_to_frame
+from labtree import clocks
+from labtree.errors import DataError, RecordingWarning, TrialTableError, UnknownNameError
+from labtree.msw import align_trials, concat_trials, decode_barcodes, trials_to_frame
 from labtree.msw.alignment import barcode_durations
 from labtree.testing.msw import barcode_levels, make_trials, make_ttl_edges
 
@@ -467,7 +468,7 @@ def test_wall_time() -> None:
         told = trials[i]["info"]["barcode_wall_time"]
         assert abs(wall[i].timestamp() - told) < 2e-3
     assert str(wall.dt.tz) == "UTC"
-    with pytest.raises(ValueError, match="no barcode tells"):
+    with pytest.raises(ValueError, match="has no barcode, which would state the wall time"):
         df.msw.task.msw.wall_time()
 
 
@@ -553,7 +554,7 @@ def test_alignment_of_a_session() -> None:
     slope, intercept = 1.00002, 12.5
     edges = make_ttl_edges(trials, slope=slope, intercept=intercept, jitter_s=1e-4)
     aligned, clock = align_trials(df, edges, line=4)
-    assert clock.anchors["used"].sum() == len(clock.anchors) == 40
+    assert clock.attrs["n_used"] == clock.sizes["anchor"] == 40
     starts = df["Trial start timestamp"] * slope + intercept
     np.testing.assert_allclose(aligned["trial_start_ephys"], starts, atol=2e-4)
     np.testing.assert_allclose(
@@ -561,42 +562,75 @@ def test_alignment_of_a_session() -> None:
         df.msw.state_time("final", clock="session") * slope + intercept,
         atol=2e-4,
     )
-    assert 2e-5 < clock.rms_s < 3e-4
+    assert 2e-5 < clock.attrs["rms_s"] < 3e-4
     assert aligned["barcode_residual"].notna().sum() == 40
     np.testing.assert_allclose(
-        aligned["barcode_residual"].dropna(), clock.anchors["residual_s"], atol=1e-12
+        aligned["barcode_residual"].dropna(), clock["residual_s"], atol=1e-12
     )
     assert (aligned["n_barcodes_matched"] == 40).all()
-    np.testing.assert_allclose(clock.to_session(clock.to_ephys(7.0)), 7.0)
+    assert (aligned["alignment_slope"] == aligned["alignment_slope"][0]).all()
+    np.testing.assert_allclose(
+        clocks.convert(clock, df["Trial start timestamp"]), aligned["trial_start_ephys"]
+    )
     assert df.msw.align(edges, line=4).equals(aligned)
     states = aligned.msw.states("ephys")
     session = df.msw.states("session")
     np.testing.assert_allclose(states["start"], session["start"] * slope + intercept, atol=2e-4)
 
 
+def barcode_starts(edges: pd.DataFrame) -> np.ndarray[Any, Any]:
+    """Return the number of the barcode that each edge belongs to."""
+    return np.cumsum(np.diff(edges["timestamp"], prepend=-99) > 1.5)
+
+
 @pytest.mark.parametrize("wrong", [1, 5, 15])
 def test_wrong_anchors_do_not_move_the_clock(wrong: int) -> None:
+    trials = make_trials(400, barcode_every=10)
+    edges = make_ttl_edges(trials, slope=1.00002, intercept=12.5)
     random = np.random.default_rng(3)
-    time = np.sort(random.uniform(0, 3600, 40))
-    value = random.choice(2**37, 40, replace=False)
-    ephys = time * 1.00002 + 12.5
-    ephys[random.choice(40, wrong, replace=False)] += random.uniform(5, 60, wrong)
-    clock = fit_clock(
-        pd.DataFrame({"time": time, "value": value}),
-        pd.DataFrame({"time": ephys, "value": value}).sample(frac=1, random_state=1),
-    )
-    assert abs(clock.slope - 1.00002) < 1e-9
-    assert abs(clock.intercept - 12.5) < 1e-5
-    assert (~clock.anchors["used"]).sum() == wrong
-    assert (clock.anchors["residual_s"].abs() > 1).sum() == wrong
+    late = dict.fromkeys(range(1, 41), 0.0)
+    late |= {int(n): random.uniform(5, 15) for n in random.choice(40, wrong, replace=False) + 1}
+    number = pd.Series(barcode_starts(edges))
+    moved = edges.assign(timestamp=edges["timestamp"] + number.map(late).to_numpy())
+    aligned, clock = align_trials(trials_to_frame(trials), moved)
+    np.testing.assert_allclose(aligned["alignment_slope"], 1.00002, atol=1e-8)
+    np.testing.assert_allclose(aligned["alignment_intercept"], 12.5, atol=1e-5)
+    assert (clock["segment_of_anchor"] == -1).sum() == wrong
+    assert aligned["barcode_residual"].notna().sum() == 40 - wrong
+    assert (aligned["n_barcodes_matched"] == 40 - wrong).all()
+
+
+def test_a_clock_that_jumps_is_followed_and_told() -> None:
+    trials = make_trials(400, barcode_every=10)
+    df = trials_to_frame(trials)
+    edges = make_ttl_edges(trials, slope=1.00002, intercept=12.5)
+    later = barcode_starts(edges) > 24
+    moved = edges.assign(timestamp=edges["timestamp"] + 7.0 * later)
+    with pytest.warns(RecordingWarning, match="the clock jumps") as caught:
+        aligned, clock = align_trials(df, moved)
+    assert any("they become NaN" in str(warning.message) for warning in caught)
+    assert clock.attrs["n_jumps"] == 1
+    row = np.arange(400)
+    # The last barcode before the pause is that of row 230, the first after it of row 240.
+    unknown = (row > 230) & (row < 240)
+    wanted = df["Trial start timestamp"] * 1.00002 + 12.5 + 7.0 * (row >= 240)
+    found = aligned["trial_start_ephys"].to_numpy()
+    assert np.isnan(found).tolist() == unknown.tolist()
+    np.testing.assert_allclose(found[~unknown], wanted[~unknown], atol=1e-5)
+    ends = aligned.msw.state_time("final", "end", clock="ephys").to_numpy()
+    ours = df.msw.state_time("final", "end", clock="session") * 1.00002 + 12.5
+    known = ~unknown & ours.notna().to_numpy()
+    np.testing.assert_allclose(ends[known], (ours + 7.0 * (row >= 240))[known], atol=1e-5)
 
 
 def test_a_value_that_was_seen_twice() -> None:
-    session = pd.DataFrame({"time": [0.0, 10.0, 20.0, 30.0], "value": [1, 2, 2, 3]})
-    ephys = pd.DataFrame({"time": [5.0, 15.0, 25.0, 35.0], "value": [1, 2, 2, 3]})
-    clock = fit_clock(session, ephys)
-    assert abs(clock.slope - 1) < 1e-12
-    assert clock.anchors["used"].sum() == 4
+    trials = make_trials(40, barcode_every=10)
+    for trial in trials[20:31:10]:
+        trial["info"]["barcode_value"] = 77
+    aligned, clock = align_trials(trials_to_frame(trials), make_ttl_edges(trials))
+    np.testing.assert_allclose(aligned["alignment_slope"], 1.00002, atol=1e-9)
+    assert aligned["barcode_residual"].notna().sum() == 4
+    assert clock.sizes["anchor"] == 6
 
 
 def test_alignment_errors() -> None:
@@ -611,12 +645,17 @@ def test_alignment_errors() -> None:
         align_trials(df, edges.drop(columns="line"), line=4)
     with pytest.raises(TrialTableError, match="sent no barcode"):
         align_trials(df.msw.task, edges, line=4)
-    with pytest.raises(TrialTableError, match="is it the right line"):
+    with pytest.raises(DataError, match="it the right line"):
         align_trials(df, edges.iloc[:3], line=4)
+    many = make_trials(400, barcode_every=10)
+    edges_of_many = make_ttl_edges(many)
     random = np.random.default_rng(0)
-    scattered = pd.DataFrame({"time": random.uniform(0, 1e4, 30), "value": range(30)})
-    with pytest.raises(TrialTableError, match="expected more than half"):
-        fit_clock(scattered, scattered.assign(time=random.uniform(0, 1e4, 30)))
+    late = pd.Series(barcode_starts(edges_of_many)).map(
+        dict(enumerate(random.uniform(0, 1e4, 41)))
+    )
+    scattered = edges_of_many.assign(timestamp=edges_of_many["timestamp"] + late.to_numpy())
+    with pytest.raises(DataError, match="half"):
+        align_trials(trials_to_frame(many), scattered)
     two = pd.concat([edges, edges.assign(line=7)])
     with pytest.raises(TrialTableError, match="there are edges on: 4, 7"):
         align_trials(df, two)

@@ -511,7 +511,7 @@ class MswAccessor:
         >>> int(aligned["n_barcodes_matched"].iloc[0])
         10
         """
-        from labtree.msw.measures import align_trials
+        from labtree.msw.alignment import align_trials
 
         return align_trials(
             self._frame,

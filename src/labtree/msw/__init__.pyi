@@ -1,12 +1,8 @@
 """Murine Shift Work: names, formats, codec, models, trial tables."""
 
 from labtree.msw.alignment import (
-    Alignment as Alignment,
-    decode_barcodes as decode_barcodes,
-    fit_clock as fit_clock,
-)
-from labtree.msw.measures import (
     align_trials as align_trials,
+    decode_barcodes as decode_barcodes,
 )
 from labtree.msw.models import (
     MswSession as MswSession,

@@ -37,7 +37,7 @@ Clock = Literal["trial", "session", "ephys"]
 
 
 def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
-    """Give the states and events that a table carries, and the trial of each row.
+    """Return the states and events that a table carries, and the trial of each row.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
 
 
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Give a column.
+    """Return a column.
 
     Raises
     ------
@@ -83,26 +83,26 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def is_of_type(frame: pd.DataFrame, kind: str) -> BoolArray:
-    """Tell which rows have this ``trial_type``; a table without it is all task."""
+    """Return which rows have this ``trial_type``; a table without it is all task."""
     if "trial_type" not in frame:
         return np.full(len(frame), kind == "task")
     return (frame["trial_type"] == kind).fillna(False).to_numpy(bool)
 
 
 def task_trials(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give the rows in which the task ran; all, in a table without ``trial_type``."""
+    """Return the rows in which the task ran; all, in a table without ``trial_type``."""
     return frame[is_of_type(frame, "task")]
 
 
 def barcode_trials(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give the rows that sent a barcode."""
+    """Return the rows that sent a barcode."""
     return frame[is_of_type(frame, "barcode")]
 
 
 def _shift(
     frame: pd.DataFrame, tables: TrialTables, trials: IntArray, clock: Clock
 ) -> tuple[FloatArray, float | FloatArray, float | FloatArray]:
-    """Give what to add to each row's times, and then the ephys clock's slope and intercept."""
+    """Return what to add to the times of each row, and the slope and intercept of ephys."""
     if clock not in ("trial", "session", "ephys"):
         raise TrialTableError(f"clock={clock!r}; expected 'trial', 'session' or 'ephys'")
     absolute = tables.absolute[trials]
@@ -161,19 +161,19 @@ def _count_before(keys: IntArray) -> IntArray:
 
 
 def state_table(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
-    """Give the visits to states: see ``df.msw.states``."""
+    """Return the visits to states: see ``df.msw.states``."""
     table, times = _long(frame, clock, "state")
     return table.assign(start=times[:, 0], end=times[:, 1])
 
 
 def event_table(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
-    """Give the events: see ``df.msw.events``."""
+    """Return the events: see ``df.msw.events``."""
     table, times = _long(frame, clock, "event")
     return table.assign(time=times[:, 0])
 
 
 def _visits(ragged: Ragged, code: int) -> tuple[IntArray, FloatArray, IntArray]:
-    """Give the visits to one state: of which trial, when, and the number of visits a trial."""
+    """Return the visits to one state: their trials, their times, and the number in each trial."""
     there = np.flatnonzero(ragged.codes == code)
     trial_of_item = np.repeat(np.arange(len(ragged.row_size)), ragged.row_size)
     trials = trial_of_item[there]
@@ -187,7 +187,7 @@ def state_time(
     clock: Clock = "trial",
     visit: int = 0,
 ) -> pd.Series:
-    """Give when a state began or ended: see ``df.msw.state_time``."""
+    """Return when a state began or ended: see ``df.msw.state_time``."""
     if edge not in ("start", "end"):
         raise TrialTableError(f"edge={edge!r}; expected 'start' or 'end'")
     tables, rows = tables_of(frame)
@@ -201,14 +201,14 @@ def state_time(
 
 
 def visited(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Tell which trials visited a state: see ``df.msw.visited``."""
+    """Return which trials visited a state: see ``df.msw.visited``."""
     tables, rows = tables_of(frame)
     _, _, n_visits = _visits(tables.states, tables.states.code(name, "state"))
     return pd.Series(n_visits[rows] > 0, frame.index, name=name)
 
 
 def latency(frame: pd.DataFrame, first: str, then: str) -> pd.Series:
-    """Give the time from one state to another: see ``df.msw.latency``."""
+    """Return the time from one state to another: see ``df.msw.latency``."""
     tables, rows = tables_of(frame)
     states = tables.states
     begin = np.full(len(states.row_size), np.nan)

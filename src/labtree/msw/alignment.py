@@ -5,23 +5,25 @@ significant first (HIGH is 1), then LOW, HIGH, LOW of 10 ms each. Its value is t
 time in whole milliseconds modulo 2 to the 37th.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import warnings
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import xarray as xr
 
-from labtree.errors import TrialTableError
+from labtree import clocks
+from labtree.errors import RecordingWarning, TrialTableError
+from labtree.msw.access import barcode_trials, column_of, is_of_type, state_time
+from labtree.msw.trial_table import START
 
 __all__ = [
     "BARCODE_BITS",
     "BIT_S",
     "PULSE_S",
-    "Alignment",
+    "align_trials",
     "barcode_durations",
     "decode_barcodes",
-    "fit_clock",
 ]
 
 BARCODE_BITS = 37
@@ -33,7 +35,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def barcode_durations(value: int) -> list[float]:
-    """Give the durations, in s, of the 43 states that send a barcode."""
+    """Return the durations, in s, of the 43 states that send a barcode."""
     if not 0 <= value < 2**BARCODE_BITS:
         raise TrialTableError(f"a barcode has {BARCODE_BITS} bits, and {value} does not fit")
     return [PULSE_S] * 3 + [BIT_S] * BARCODE_BITS + [PULSE_S] * 3
@@ -109,129 +111,116 @@ def decode_barcodes(
     )
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """A straight line between two clocks, and what it rests on.
-
-    Attributes
-    ----------
-    slope, intercept : float
-        ``ephys = slope * session + intercept``, in seconds.
-    anchors : pandas.DataFrame
-        A row a matched barcode: ``value``, ``session_time``, ``ephys_time``,
-        ``residual_s`` (ephys minus the line) and ``used``.
-    """
-
-    slope: float
-    intercept: float
-    anchors: pd.DataFrame
-
-    @property
-    def rms_s(self) -> float:
-        """Root mean square of the residuals of the anchors that were used, s."""
-        used = self.anchors["residual_s"].to_numpy()[self.anchors["used"].to_numpy()]
-        return float(np.sqrt(np.mean(used**2)))
-
-    def to_ephys(self, session_time: Any) -> Any:
-        """Give ephys times, s, for session times, s."""
-        return session_time * self.slope + self.intercept
-
-    def to_session(self, ephys_time: Any) -> Any:
-        """Give session times, s, for ephys times, s."""
-        return (ephys_time - self.intercept) / self.slope
-
-
-def fit_clock(
-    session: pd.DataFrame,
-    ephys: pd.DataFrame,
+def align_trials(
+    frame: pd.DataFrame,
+    events: pd.DataFrame,
     *,
+    line: int | str | None = None,
+    timestamp_column: str | None = None,
     max_residual_s: float = 0.005,
-    max_drift: float = 1e-3,
-) -> Alignment:
-    """Match barcodes by value and fit a line that wrong anchors do not move.
+) -> tuple[pd.DataFrame, xr.Dataset]:
+    """Put trials on an ephys clock by the barcodes on one of its lines.
 
     Parameters
     ----------
-    session, ephys : pandas.DataFrame
-        Columns ``time`` (s) and ``value``, a row a barcode, in each clock.
+    frame : pandas.DataFrame
+        A session's trials.
+    events : pandas.DataFrame
+        The edges that the ephys system recorded: ``line``, ``state`` (above 0: HIGH), and
+        ``timestamp`` or ``timestamps`` in s.
+    line : int or str, optional
+        Which line the barcodes are on; needed if there are edges on several.
+    timestamp_column : str, optional
+        The name of the times' column, if it is another.
     max_residual_s : float
-        An anchor that lies further from the line is not used.
-    max_drift : float
-        How far the slope may be from 1.
+        A barcode further from the clock is not used.
 
     Returns
     -------
-    Alignment
-        Least squares through the anchors on which the most agree; every anchor's
-        residual is told, used or not.
-
-    Notes
-    -----
-    The line to start from goes through the two anchors that the most others agree
-    with; it holds as long as more than half of the anchors are right.
+    frame : pandas.DataFrame
+        With ``trial_start_ephys`` (s); ``barcode_ephys_time`` and ``barcode_residual`` (s, NaN
+        where no barcode was matched); ``alignment_slope`` and ``alignment_intercept``, the
+        line that the trial's start lies on (the same in each row, unless the clock bends
+        or jumps); and ``n_barcodes_matched``. ``clock="ephys"`` is then known.
+    clock : xarray.Dataset
+        As `labtree.clocks.fit` returns it, from the session (a) to the ephys system (b), with
+        every anchor and its residual. `labtree.clocks.convert` takes it, and a workspace
+        stores it.
 
     Raises
     ------
     TrialTableError
-        Fewer than two anchors, or no line that more than half of them agree on.
+        No barcodes, or no such line.
+    DataError
+        No clock that more than half of the anchors share.
     """
-    pairs = session.merge(ephys, on="value", suffixes=("_session", "_ephys"))
-    # A value that was seen twice gives every pairing; only those on the line are used.
-    x = pairs["time_session"].to_numpy(np.float64)
-    y = pairs["time_ephys"].to_numpy(np.float64)
-    n_values = int(pairs["value"].nunique())
-    told = (
-        f"{len(session)} barcodes in the session, {len(ephys)} on the line, "
-        f"{n_values} values in common"
-    )
-    if n_values < 2:
-        raise TrialTableError(f"{told}; a clock needs two (is it the right line?)")
-    slope, intercept, inside = _consensus(x, y, max_residual_s, max_drift)
-    n_agreeing = int(pairs["value"][inside].nunique())
-    if n_agreeing < 2 or n_agreeing * 2 <= n_values:
+    if timestamp_column is None:
+        timestamp_column = "timestamps" if "timestamps" in events else "timestamp"
+    for name in ("line", "state", timestamp_column):
+        column_of(events, name)
+    lines = pd.unique(events["line"])
+    if line is None and len(lines) == 1:
+        line = lines[0]
+    edges = events[events["line"] == line]
+    if not len(edges):
+        known = ", ".join(map(str, lines)) or "none"
         raise TrialTableError(
-            f"{told}, of which only {n_agreeing} lie within {max_residual_s} s of one clock; "
-            "expected more than half"
+            f"no edges on line {line!r}; write line=, there are edges on: {known}"
         )
-    for _ in range(5):
-        middle = x[inside].mean()
-        slope, height = np.polyfit(x[inside] - middle, y[inside], 1)
-        intercept = height - slope * middle
-        closer = np.abs(y - slope * x - intercept) <= max_residual_s
-        if closer.sum() < 2 or (closer == inside).all():
-            break
-        inside = closer
-    anchors = pd.DataFrame(
+    codes = barcode_trials(frame)
+    if not len(codes):
+        raise TrialTableError("these trials sent no barcode (no row has trial_type 'barcode')")
+    sent = pd.DataFrame(
         {
-            "value": pairs["value"].to_numpy(),
-            "session_time": x,
-            "ephys_time": y,
-            "residual_s": y - slope * x - intercept,
-            "used": inside,
+            "row": np.flatnonzero(is_of_type(frame, "barcode")),
+            "time": state_time(codes, "barcode_start", clock="session").to_numpy(),
+            "value": column_of(codes, "barcode_value").to_numpy(np.float64, na_value=np.nan),
         }
+    ).dropna()
+    sent = sent.astype({"value": np.int64})
+    seen = decode_barcodes(
+        edges[timestamp_column].to_numpy(np.float64), edges["state"].to_numpy()
     )
-    return Alignment(float(slope), float(intercept), anchors)
+    pairs = clocks.match_pulses(
+        sent["time"], seen["time"], values_a=sent["value"], values_b=seen["value"]
+    )
+    clock = clocks.fit(pairs, max_residual_s=max_residual_s)
+    used = clock["segment_of_anchor"].to_numpy() >= 0
+    anchors = pd.DataFrame(
+        {name: clock[name].to_numpy()[used] for name in ("time_a", "time_b", "residual_s")}
+    ).drop_duplicates("time_a")
+    matched = sent.merge(anchors, left_on="time", right_on="time_a")
+    ephys, residual = np.full((2, len(frame)), np.nan)
+    ephys[matched["row"]] = matched["time_b"]
+    residual[matched["row"]] = matched["residual_s"]
+    starts = column_of(frame, START).to_numpy(np.float64, na_value=np.nan)
+    slope, intercept = _lines(clock, starts)
+    aligned = frame.assign(
+        trial_start_ephys=starts * slope + intercept,
+        barcode_ephys_time=ephys,
+        barcode_residual=residual,
+        alignment_slope=slope,
+        alignment_intercept=intercept,
+        n_barcodes_matched=len(anchors),
+    )
+    return aligned, clock
 
 
-def _consensus(
-    x: FloatArray, y: FloatArray, max_residual_s: float, max_drift: float
-) -> tuple[float, float, npt.NDArray[np.bool_]]:
-    """Give the line through two points that has the most points near it."""
-    i, j = np.triu_indices(len(x), 1)
-    if len(i) > 20_000:
-        # Enough pairs to meet many right ones; the same ones at every call.
-        chosen = np.random.default_rng(0).choice(len(i), 20_000, replace=False)
-        i, j = i[chosen], j[chosen]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = (y[j] - y[i]) / (x[j] - x[i])
-    near = np.abs(slopes - 1) <= max_drift
-    i, slopes = i[near], slopes[near]
-    best, counted = (1.0, 0.0, np.zeros(len(x), bool)), (0, 0.0)
-    for first, slope in zip(i, slopes, strict=True):
-        intercept = y[first] - slope * x[first]
-        residuals = np.abs(y - slope * x - intercept)
-        inside = residuals <= max_residual_s
-        score = (int(inside.sum()), -float(residuals[inside].sum()))
-        if score > counted:
-            best, counted = (float(slope), float(intercept), inside), score
-    return best
+def _lines(clock: xr.Dataset, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the line of the clock that each time lies on; NaN where the clock jumps."""
+    with warnings.catch_warnings():
+        # The times themselves warn of what lies in a jump.
+        warnings.simplefilter("ignore", RecordingWarning)
+        after = clocks.convert(clock, starts + 1.0)
+        before = clocks.convert(clock, starts - 1.0)
+    here = np.asarray(clocks.convert(clock, starts))
+    n_segments = clock.sizes["segment"]
+    if n_segments == 1:
+        slope = np.full(len(starts), float(clock["rate"][0]))
+    else:
+        slope = np.where(np.isnan(after), here - before, after - here)
+    intercept = here - slope * starts
+    if n_segments == 1:
+        line = clock.isel(segment=0)
+        intercept[:] = float(line["b_ref"] - line["rate"] * line["a_ref"])
+    return slope, intercept

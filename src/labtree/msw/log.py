@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labtree.msw.trial_table import END, EVENTS, RESTORED, START, STATES, FloatArray, is_time
+from labtree.storage.files import read_file
 
 __all__ = ["Completed", "SessionLog", "complete_from_log", "count_ended_trials", "read_log"]
 
 # The state machine's clock ticks every 100 microseconds, and the trial file is rounded.
 _SAME_S = 2e-4
+_MAX_BYTES = 2**32
 _BPOD_START = "Bpod start timestamp"
 Trial = dict[str, Any]
 
@@ -58,13 +60,13 @@ class Completed(NamedTuple):
 
 def count_ended_trials(path: Path) -> int:
     """Count the trials that a log says have ended, whole or not."""
-    data = path.read_bytes()
+    data = read_file(path, _MAX_BYTES)
     return data.count(b"\nEND-TRIAL;") + data.startswith(b"END-TRIAL;")
 
 
 def read_log(path: Path) -> SessionLog:
     """Read the trials of a log."""
-    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = read_file(path, _MAX_BYTES).decode("utf-8", errors="replace")
     trials: list[Trial] = []
     ended: list[bool] = []
     is_closed = False
@@ -193,7 +195,7 @@ def _match(trials: list[Trial], logged: list[Trial]) -> tuple[list[int | None], 
 def _clock(trial: Trial, twin: Trial) -> str | None:
     """Return what a trial's states count from, by its twin in the log.
 
-    "trial" or "session"; None where that cannot be told; "" where the two differ.
+    "trial" or "session"; None where both fit; "" where the two differ.
     """
     states = trial.get(STATES)
     if not isinstance(states, dict):

@@ -17,11 +17,10 @@ from labtree.msw.access import (
     tables_of,
     task_trials,
 )
-from labtree.msw.alignment import BARCODE_BITS, Alignment, decode_barcodes, fit_clock
+from labtree.msw.alignment import BARCODE_BITS
 from labtree.msw.trial_table import ATTRIBUTE, END, START
 
 __all__ = [
-    "align_trials",
     "blocks",
     "check_times",
     "check_trials",
@@ -38,12 +37,12 @@ __all__ = [
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> Any:
-    """Give a column as float64, NaN where it has a hole."""
+    """Return a column as float64, NaN where it has a hole."""
     return column_of(frame, name).to_numpy(np.float64, na_value=np.nan)
 
 
 def reaction_time(frame: pd.DataFrame) -> pd.Series:
-    """Give the reaction times: see ``df.msw.reaction_time``."""
+    """Return the reaction times: see ``df.msw.reaction_time``."""
     begin = state_time(frame, "side_ready", "start", visit=-1)
     end = state_time(frame, "side_ready", "end", visit=-1)
     times = (end - begin).where(~np.isnan(_numbers(frame, "choice")))
@@ -65,7 +64,7 @@ def outcome(frame: pd.DataFrame) -> pd.Series:
 
 
 def blocks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give one row a block: see ``df.msw.blocks``."""
+    """Return one row a block: see ``df.msw.blocks``."""
     task = task_trials(frame)
     number = column_of(task, "block_number")
     run = (number != number.shift()).fillna(True)
@@ -103,7 +102,7 @@ def blocks(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def win_stay_lose_shift(frame: pd.DataFrame) -> pd.Series:
-    """Give what follows wins and losses: see ``df.msw.win_stay_lose_shift``."""
+    """Return what follows wins and losses: see ``df.msw.win_stay_lose_shift``."""
     task = task_trials(frame)
     chose, paid = _numbers(task, "choice"), _numbers(task, "rewarded")
     pair = ~np.isnan(chose[:-1]) & ~np.isnan(chose[1:]) & ~np.isnan(paid[:-1])
@@ -123,7 +122,7 @@ def win_stay_lose_shift(frame: pd.DataFrame) -> pd.Series:
 
 
 def rolling(frame: pd.DataFrame, field: str, n: int) -> pd.Series:
-    """Give a running mean over trials: see ``df.msw.rolling``."""
+    """Return a running mean over trials: see ``df.msw.rolling``."""
     if n < 1:
         raise TrialTableError(f"n={n}; expected 1 trial or more")
     column = column_of(frame, field)
@@ -137,7 +136,7 @@ def rolling(frame: pd.DataFrame, field: str, n: int) -> pd.Series:
 
 
 def switch_curve(frame: pd.DataFrame, before: int = 10, after: int = 20) -> pd.DataFrame:
-    """Give the choices around block switches: see ``df.msw.switch_curve``."""
+    """Return the choices around block switches: see ``df.msw.switch_curve``."""
     task = task_trials(frame)
     chose = _numbers(task, "choice")
     values = column_of(task, "block_type_values").tolist()
@@ -172,7 +171,7 @@ def switch_curve(frame: pd.DataFrame, before: int = 10, after: int = 20) -> pd.D
 
 
 def pokes(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
-    """Give the pokes into ports: see ``df.msw.pokes``."""
+    """Return the pokes into ports: see ``df.msw.pokes``."""
     events = event_table(frame, clock)
     parts = events["event"].astype(str).str.extract(r"^Port(\d+)(In|Out)$")
     events = events.assign(port=parts[0], way=parts[1]).dropna(subset=["port"])
@@ -185,7 +184,7 @@ def pokes(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
 
 
 def transitions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give the steps of sequences: see ``df.msw.transitions``."""
+    """Return the steps of sequences: see ``df.msw.transitions``."""
     steps = column_of(frame, "transition_times")
     trials = frame["trial"] if "trial" in frame else pd.Series(range(len(frame)), frame.index)
     rows = [
@@ -198,7 +197,7 @@ def transitions(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(frame: pd.DataFrame) -> pd.Series:
-    """Give a session in a few numbers: see ``df.msw.summary``."""
+    """Return a session in a few numbers: see ``df.msw.summary``."""
     task = task_trials(frame)
     found: dict[str, Any] = {
         "n_rows": len(frame),
@@ -228,99 +227,14 @@ def summary(frame: pd.DataFrame) -> pd.Series:
 
 
 def wall_time(frame: pd.DataFrame) -> pd.Series:
-    """Give when trials began, as a date and time: see ``df.msw.wall_time``."""
+    """Return when trials began, as a date and time: see ``df.msw.wall_time``."""
     codes = barcode_trials(frame)
     if not len(codes):
-        raise TrialTableError("no barcode tells the wall time of this table")
+        raise TrialTableError("this table has no barcode, which would state the wall time")
     sent = _numbers(codes, "barcode_wall_time")
     offset = np.nanmedian(sent - state_time(codes, "barcode_start", clock="session").to_numpy())
     seconds = offset + _numbers(frame, START)
     return pd.Series(pd.to_datetime(seconds, unit="s", utc=True), frame.index, name="wall_time")
-
-
-def align_trials(
-    frame: pd.DataFrame,
-    events: pd.DataFrame,
-    *,
-    line: int | str | None = None,
-    timestamp_column: str | None = None,
-    max_residual_s: float = 0.005,
-) -> tuple[pd.DataFrame, Alignment]:
-    """Put trials on an ephys clock by the barcodes on one of its lines.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        A session's trials.
-    events : pandas.DataFrame
-        The edges that the ephys system recorded: ``line``, ``state`` (above 0: HIGH), and
-        ``timestamp`` or ``timestamps`` in s.
-    line : int or str, optional
-        Which line the barcodes are on; needed if there are edges on several.
-    timestamp_column : str, optional
-        The name of the times' column, if it is another.
-    max_residual_s : float
-        A barcode further from the clock is not used.
-
-    Returns
-    -------
-    frame : pandas.DataFrame
-        With ``trial_start_ephys`` (s); ``barcode_ephys_time`` and ``barcode_residual`` (s, NaN
-        where no barcode was matched); and ``alignment_slope``, ``alignment_intercept`` and
-        ``n_barcodes_matched``, the same in each row. ``clock="ephys"`` is then known.
-    alignment : Alignment
-        The clock, with every anchor and its residual.
-
-    Raises
-    ------
-    TrialTableError
-        No barcodes, no such line, or no clock that more than half of the anchors share.
-    """
-    if timestamp_column is None:
-        timestamp_column = "timestamps" if "timestamps" in events else "timestamp"
-    for name in ("line", "state", timestamp_column):
-        column_of(events, name)
-    lines = pd.unique(events["line"])
-    if line is None and len(lines) == 1:
-        line = lines[0]
-    edges = events[events["line"] == line]
-    if not len(edges):
-        known = ", ".join(map(str, lines)) or "none"
-        raise TrialTableError(
-            f"no edges on line {line!r}; write line=, there are edges on: {known}"
-        )
-    codes = barcode_trials(frame)
-    if not len(codes):
-        raise TrialTableError("these trials sent no barcode (no row has trial_type 'barcode')")
-    sent = pd.DataFrame(
-        {
-            "row": np.flatnonzero(is_of_type(frame, "barcode")),
-            "time": state_time(codes, "barcode_start", clock="session").to_numpy(),
-            "value": column_of(codes, "barcode_value").to_numpy(np.float64, na_value=np.nan),
-        }
-    ).dropna()
-    sent = sent.astype({"value": np.int64})
-    seen = decode_barcodes(
-        edges[timestamp_column].to_numpy(np.float64), edges["state"].to_numpy()
-    )
-    alignment = fit_clock(sent[["time", "value"]], seen, max_residual_s=max_residual_s)
-    anchors = alignment.anchors
-    used = anchors[anchors["used"]].drop_duplicates("session_time")
-    matched = sent.merge(used, left_on=["time", "value"], right_on=["session_time", "value"])
-    ephys, residual = np.full((2, len(frame)), np.nan)
-    ephys[matched["row"]] = matched["ephys_time"]
-    residual[matched["row"]] = matched["residual_s"]
-    return (
-        frame.assign(
-            trial_start_ephys=alignment.to_ephys(_numbers(frame, START)),
-            barcode_ephys_time=ephys,
-            barcode_residual=residual,
-            alignment_slope=alignment.slope,
-            alignment_intercept=alignment.intercept,
-            n_barcodes_matched=len(used),
-        ),
-        alignment,
-    )
 
 
 # A state machine counts from a session's start, and no session lasts four months.

@@ -23,7 +23,7 @@ _TUPLE, _ITEMS = "__tuple__", "__items__"
 
 
 def _to_json(value: Any) -> Any:
-    """Give settings as JSON holds them: tuples and keys that are no strings are marked."""
+    """Return settings as JSON holds them: tuples and keys that are no strings are marked."""
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value) and not value.keys() & {_TUPLE, _ITEMS}:
             return {key: _to_json(item) for key, item in value.items()}
@@ -77,17 +77,22 @@ class MswSession(BaseModel):
     session_dir : pathlib.Path
         The folder it was read from.
     basename, subject, datetime_str, task : str
-        From the settings, or else from the names; "" where neither tells.
+        What the names of the session's files say, whatever its folder is called; "" where
+        they do not parse. A name without a task gets that of the settings, or else its
+        type.
     acq_type, session_type : str
-        "" where not told.
+        What is recorded, by the names ("msw" where they have no type), and the type in
+        the name of the folder above; "" for none.
     namespace_version : str or None
-        See `labtree.msw.identify_namespace_version`.
+        The precision of the name's moment: "v1" (microseconds) or "legacy" (seconds);
+        None if the name does not parse. See also
+        `labtree.msw.identify_namespace_version`.
     artifact_format : str
         "session_yaml", "separate_json", "legacy" or "manifest".
     msw_version : str
-        What recorded it; "legacy" or "< 1.0.0" where that is not told.
+        What recorded it; "legacy" or "< 1.0.0" where the settings do not say.
     df : pandas.DataFrame or None
-        One row a trial, as `labtree.msw.trials_to_frame` gives it; None if there are none.
+        One row a trial, as `labtree.msw.trials_to_frame` returns it; None if there are none.
     n_trials : int
         Rows of the trial file, barcodes and other rows included.
     settings_task, settings_process, settings_stage, settings_ephys : dict or None
@@ -101,9 +106,9 @@ class MswSession(BaseModel):
     is_ephys : bool
         It belongs to an ephys recording.
     acquisition_name : str or None
-        The acquisition's name.
+        The name of the container that the session lies in, where it was loaded from one.
     acquisition_dir : pathlib.Path or None
-        The acquisition's folder.
+        The container's folder.
     """
 
     model_config = ConfigDict(
@@ -136,7 +141,7 @@ class MswSession(BaseModel):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MswSession):
             return NotImplemented
-        # repr tells NaN from null, and is the same for the same NaN.
+        # repr shows NaN and null as different, and the same NaN as equal.
         if repr(self) != repr(other):
             return False
         if self.df is None or other.df is None:
@@ -150,16 +155,16 @@ class MswSession(BaseModel):
         return None if name is None else str(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the fields as a dict, the trials included."""
+        """Return the fields as a dict, the trials included."""
         return self.model_dump() | {"df": self.df}
 
     def to_tree(self, recording: xr.DataTree | None = None) -> xr.DataTree:
-        """Give the session as a tree for workspaces and files.
+        """Return the session as a tree for workspaces and files.
 
         Parameters
         ----------
         recording : xarray.DataTree, optional
-            A session's tree with ``streams`` (and whatever else it has), to go along.
+            A session's tree with ``streams`` and whatever else it has.
 
         Returns
         -------
@@ -178,7 +183,7 @@ class MswSession(BaseModel):
 
     @classmethod
     def from_tree(cls, tree: xr.DataTree) -> Self:
-        """Give the session that `to_tree` wrote, its trials included.
+        """Return the session that `to_tree` wrote, its trials included.
 
         Raises
         ------
@@ -214,7 +219,7 @@ class ValidationResult(BaseModel):
     issues : list of str
         What is missing or damaged.
     warnings : list of str
-        What is odd, and may be as it should.
+        What may be right, and should be looked at.
     info : dict
         Counts and names, for people.
     """
@@ -235,7 +240,7 @@ class ValidationResult(BaseModel):
 
 
 def table_of(session: MswSession) -> pd.DataFrame:
-    """Give a session's trials.
+    """Return a session's trials.
 
     Raises
     ------

@@ -468,7 +468,7 @@ def identify_namespace_version(
     process: dict[str, object] | None = None,
     manifest: dict[str, object] | None = None,
 ) -> tuple[str, str]:
-    """Tell which version of the namespace a session follows, and from where that is known.
+    """Return which version of the namespace a session follows, and from where that is known.
 
     Parameters
     ----------
@@ -552,7 +552,7 @@ def generate_session_paths(
     linked_to: str | None = None,
     datetime_str: str | None = None,
 ) -> SessionPaths:
-    """Give the names and paths of a new session; nothing is created on disk.
+    """Return the names and paths of a new session; nothing is created on disk.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from labtree.errors import FormatError, UnsafePickleError
+from labtree.storage.files import read_file
 
 __all__ = ["read_frame_pickle"]
 
@@ -51,6 +52,7 @@ _KNOWN = {
     "_codecs": ["encode"],
 }
 _MAX_DEPTH = 60
+_MAX_BYTES = 2**32
 
 
 class _Node:
@@ -110,7 +112,7 @@ def read_frame_pickle(path: Path) -> pd.DataFrame:
     FormatError
         Not a pickle, damaged, or a DataFrame with a kind of column that is not known.
     """
-    data = path.read_bytes()
+    data = read_file(path, _MAX_BYTES)
     try:
         _refuse_large_memo(data)
         content = _Reader(io.BytesIO(data)).load()
@@ -185,7 +187,7 @@ class _Builder:
         raise ValueError(f"expected an index, found {_describe(node)}")
 
     def array(self, node: Any) -> Any:
-        """Give the array that a node describes."""
+        """Return the array that a node describes."""
         name = node.name if isinstance(node, _Node) else ""
         if name == "_frombuffer":
             buffer, dtype, shape, order = node.args
@@ -226,7 +228,7 @@ class _Builder:
         return dtype.newbyteorder(node.state[1]) if node.state else dtype
 
     def bytes(self, node: Any) -> bytes:
-        """Give the bytes that a node describes."""
+        """Return the bytes that a node describes."""
         if isinstance(node, bytes | bytearray):
             return bytes(node)
         if isinstance(node, pickle.PickleBuffer):
@@ -264,7 +266,7 @@ class _Builder:
         return cells
 
     def value(self, item: Any, depth: int) -> Any:
-        """Give the plain value of a cell."""
+        """Return the plain value of a cell."""
         self.budget -= 1
         if self.budget < 0 or depth > _MAX_DEPTH:
             raise ValueError("unfolds to far more than the file holds, or too deeply")

@@ -64,7 +64,7 @@ class SessionFiles:
     metadata, manifest : dict or None
         Merged metadata; the manifest that was read last.
     damage, remarks : list of str
-        What was lost, and what is odd but cost nothing.
+        What was lost, and what is unusual and cost nothing.
     failures : list of str
         Files that could not be read at all; also in `damage`, once all is read.
     logged : dict of str to (int, int)

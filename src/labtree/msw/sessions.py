@@ -204,7 +204,7 @@ class SessionList(list[MswSession]):
         self.failed = failed or {}
 
     def trials(self) -> pd.DataFrame:
-        """Give all trials in one table, with a column ``session``.
+        """Return all trials in one table, with a column ``session``.
 
         Raises
         ------
@@ -243,7 +243,7 @@ def load_session(
     Returns
     -------
     MswSession
-        What could be read. A `DamageWarning` tells what could not, and what was
+        What could be read. A `DamageWarning` names what could not, and what was
         restored from the log.
 
     Raises
@@ -365,7 +365,7 @@ def load_acquisition(
     Returns
     -------
     SessionList
-        By time; ``.failed`` tells what could not be loaded, and a `DamageWarning` too.
+        By time. ``.failed`` and a `DamageWarning` name what could not be loaded.
         Cameras' folders are left out.
 
     Raises

@@ -8,12 +8,14 @@ from typing import Any
 
 from labtree.errors import FormatError
 from labtree.optional import require
+from labtree.storage.files import read_file
 
 __all__ = ["read_json", "read_python_literals", "read_yaml"]
 
 # A file whose parts repeat each other may unfold to far more than its own size.
 _MAX_NODES = 2_000_000
 _MAX_DEPTH = 100
+_MAX_BYTES = 64 * 2**20
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -239,7 +241,7 @@ def read_python_literals(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path, _MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not text in UTF-8 ({error})") from None
 

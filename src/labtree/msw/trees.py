@@ -3,9 +3,9 @@
 In ``trials``, every column is a variable along ``trial``, of a plain numpy dtype:
 
 - a nullable integer is float64 with NaN in the holes (beyond 2**53, where a float is no
-  longer exact: int64, and ``<name>_missing`` tells the holes);
+  longer exact: int64, and ``<name>_missing`` marks the holes);
 - a nullable boolean is int8 with ``flag_values`` -1, 0, 1 (missing, false, true);
-- a string with holes is "" there, and ``<name>_missing`` tells the holes;
+- a string with holes is "" there, and ``<name>_missing`` marks the holes;
 - equally long lists of numbers are two-dimensional, with a row of NaN where there is
   none; other cells are JSON text.
 
@@ -43,7 +43,7 @@ _RAGGED = {"state": ("state_visit", ("start", "end")), "event": ("event_item", (
 
 
 def trials_to_xarray(frame: pd.DataFrame) -> xr.Dataset:
-    """Give a trial table as a Dataset: see ``df.msw.to_xarray``."""
+    """Return a trial table as a Dataset: see ``df.msw.to_xarray``."""
     if "trial" not in frame and ATTRIBUTE not in frame.attrs:
         frame = trials_to_frame(trials_from_nested(frame))
     tables, trials = tables_of(frame)
@@ -116,7 +116,7 @@ def _to_variables(key: str, column: pd.Series) -> dict[str, Any]:
 
 
 def _rectangle(cells: list[Any]) -> Any:
-    """Give lists of as many numbers as one array, with rows of NaN where there is none."""
+    """Return lists of as many numbers as one array, with rows of NaN where there is none."""
     lists = [cell for cell in cells if cell is not None]
     if not lists or not all(type(cell) is list and cell for cell in lists):
         return None
@@ -159,7 +159,7 @@ def _ragged_variables(what: str, ragged: Ragged, trials: Any) -> dict[str, Any]:
 
 
 def trials_from_xarray(dataset: xr.Dataset) -> pd.DataFrame:
-    """Give back the trial table that ``df.msw.to_xarray()`` made into a Dataset.
+    """Return the trial table that ``df.msw.to_xarray()`` made into a Dataset.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def trials_from_xarray(dataset: xr.Dataset) -> pd.DataFrame:
 
 
 def _by_trial(ragged: Ragged, trials: Any) -> Ragged:
-    """Give the items of rows, in any order, to the trials that the rows are of."""
+    """Return the items of rows, in any order, to the trials that the rows are of."""
     if ragged.row_size.sum() != len(ragged.codes) or (ragged.row_size < 0).any():
         raise TrialTableError("the ragged arrays are not as long as their row sizes say")
     numbers, rows = np.unique(trials, return_index=True)
@@ -265,7 +265,7 @@ def _to_column(dataset: xr.Dataset, key: str, n_trials: int) -> Any:
 
 
 def session_to_tree(session: MswSession, recording: xr.DataTree | None = None) -> xr.DataTree:
-    """Give a session as a tree: see `MswSession.to_tree`."""
+    """Return a session as a tree: see `MswSession.to_tree`."""
     groups: dict[str, xr.Dataset] = {}
     attrs: dict[str, Any] = {}
     if recording is not None:

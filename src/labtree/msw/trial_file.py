@@ -1,15 +1,13 @@
-"""The trial file: one JSON object a line, below a header line that tells the version.
+"""The trial file: one JSON object a line, below a header line with the version.
 
 Written as the rigs write it, byte for byte: tuples as ``{"__tuple__": [...]}``, floats
 rounded to four decimals, ``NaN`` and ``Infinity`` as literals, ASCII only, ``", "`` and
 ``": "`` between the parts.
 """
 
-import contextlib
 import json
 import os
 import re
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
@@ -22,7 +20,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from labtree.errors import DamageWarning, FormatError, SessionError, TrialDataError
+from labtree.errors import (
+    BusyFileError,
+    DamageWarning,
+    FormatError,
+    SessionError,
+    TrialDataError,
+)
 from labtree.msw.log import complete_from_log, count_ended_trials, read_log
 from labtree.msw.trial_table import (
     NAN_PLACEHOLDER,
@@ -32,8 +36,11 @@ from labtree.msw.trial_table import (
     without_garbage_collection,
 )
 from labtree.optional import require
+from labtree.storage.files import read_file, replace_file, sync_folder, temporary_path
+from labtree.storage.locks import try_lock
 
 FORMAT_VERSION = "1.0.0"
+_MAX_BYTES = 2**34
 _VERSION_KEY = "_msw_version"
 _TUPLE_KEY = "__tuple__"
 Trial = dict[str, Any]
@@ -48,7 +55,7 @@ class Findings:
 
 
 def warn_of_damage(messages: Iterable[str], stacklevel: int = 2) -> None:
-    """Give one warning with all the messages; none if there are none."""
+    """Warn once, with all the messages; not at all if there are none."""
     messages = list(messages)
     if messages:
         warnings.warn("\n".join(messages), DamageWarning, stacklevel=stacklevel + 1)
@@ -158,7 +165,7 @@ def _refuse_keys(value: dict[Any, Any]) -> None:
 
 
 def _find_refused(value: Any, decimals: int | None) -> str:
-    """Give the path to the part of `value` that is refused."""
+    """Return the path to the part of `value` that is refused."""
     parts: Any = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list | tuple):
         parts = enumerate(value)
@@ -171,14 +178,14 @@ def _find_refused(value: Any, decimals: int | None) -> str:
 
 
 def encode_header() -> bytes:
-    """Give the first line of a trial file."""
+    """Return the first line of a trial file."""
     return b'{"%s": "%s"}\n' % (_VERSION_KEY.encode(), FORMAT_VERSION.encode())
 
 
 def encode_trial(
     trial: Mapping[str, Any], decimals: int | None = 4, where: str = "trial"
 ) -> bytes:
-    r"""Give one trial as its line, newline included.
+    r"""Return one trial as its line, newline included.
 
     Parameters
     ----------
@@ -243,8 +250,7 @@ def save_trial_data(
 
     Examples
     --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
+    >>>     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_trial_data([{"info": {"choice": 1}}], folder + "/example.msw.df.jsonl")
     ...     load_trial_data(folder + "/example.msw.df.jsonl")
     [{'info': {'choice': 1}}]
@@ -255,41 +261,21 @@ def save_trial_data(
             "save_trial_data(trials, path), with a list of dicts"
         )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    make_folders(path.parent)
+    with temporary_path(path) as temporary:
+        with temporary.open("wb") as file:
             file.write(encode_header())
             for number, trial in enumerate(trials):
                 file.write(encode_trial(trial, decimals, f"{path.name}: trial {number}"))
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a data file is as readable as any new file.
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    sync_folder(path.parent)
+        replace_file(temporary, path)
 
 
-def _umask() -> int:
-    # The only way to read the mask is to set it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new name in a folder durable, where the platform lets a folder be opened."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it, so that they outlive a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync_folder(path.parent)
 
 
 # --- reading ---------------------------------------------------------------------------
@@ -305,7 +291,7 @@ _decoder = json.JSONDecoder(object_hook=_tuple_hook)
 
 
 def decode_line(line: bytes) -> Trial:
-    """Give the trial of one line: tuples as tuples, NaN as nan, null as None.
+    """Return the trial of one line: tuples as tuples, NaN as nan, null as None.
 
     Raises
     ------
@@ -331,7 +317,7 @@ class TrialLines(NamedTuple):
     numbers : list of int
         The number of each in the file, from 1.
     remarks : list of str
-        What is odd and cost nothing.
+        What is unusual and cost nothing.
     """
 
     lines: list[bytes]
@@ -347,7 +333,7 @@ def read_lines(path: Path) -> TrialLines:
     FormatError
         A header states a version that cannot be read.
     """
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    data = read_file(path, _MAX_BYTES).removeprefix(b"\xef\xbb\xbf")
     remarks: list[str] = []
     # What a crash leaves of a block that was allocated and never written.
     n_nul = len(data) - len(data.rstrip(b"\0"))
@@ -412,7 +398,7 @@ def load_trial_data(path: str | Path) -> list[Trial]:
     Raises
     ------
     FormatError
-        No line can be read, or the header tells a version that cannot be read.
+        No line can be read, or the header states a version that cannot be read.
 
     See Also
     --------
@@ -427,7 +413,7 @@ def load_trial_data(path: str | Path) -> list[Trial]:
 
 
 def describe_lost(path: Path, lost: list[str], n_read: int) -> list[str]:
-    """Tell which lines of a file were lost.
+    """Return which lines of a file were lost.
 
     Raises
     ------
@@ -473,7 +459,7 @@ def read_trial_frame(
     frame : pandas.DataFrame
         As `labtree.msw.trials_to_frame` returns it.
     findings : Findings
-        What was lost, restored, or odd.
+        What was lost, restored or unusual.
 
     Raises
     ------
@@ -556,7 +542,7 @@ def _build(content: TrialLines, *, fast: bool) -> tuple[FrameBuilder, list[str]]
 
 
 def _add_fast(builder: FrameBuilder, chunk: list[bytes]) -> bool:
-    """Parse a chunk with orjson, if that gives what the exact parser would.
+    """Parse a chunk with orjson, if that returns what the exact parser would.
 
     A number stands for each NaN, which orjson does not know. If as many come out as
     numbers, none stood within a string.
@@ -605,8 +591,7 @@ class TrialWriter:
 
     Examples
     --------
-    >>> import tempfile
-    >>> from labtree.msw import load_trial_data
+    >>>     >>> from labtree.msw import load_trial_data
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with TrialWriter(folder + "/example.msw.df.jsonl") as writer:
     ...         writer.append({"info": {"choice": 1}})
@@ -618,16 +603,16 @@ class TrialWriter:
         self.path = Path(path)
         self.decimals = decimals
         self._lock = threading.Lock()
-        is_new = not self.path.exists()
-        if is_new:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        else:
+        if self.path.exists():
             read_lines(self.path)  # A version that cannot be read must not be continued.
-        self._file: int | None = os.open(
-            self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
-        )
+        else:
+            make_folders(self.path.parent)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        self._file: int | None = os.open(self.path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            self._claim()
+            # A failed append cuts off what it wrote, which must not be another's line.
+            if not try_lock(self._file):
+                raise BusyFileError(f"{self.path}: another writer has this file open")
             size = os.fstat(self._file).st_size
             if size == 0:
                 self._write(encode_header())
@@ -635,8 +620,7 @@ class TrialWriter:
                 os.lseek(self._file, size - 1, os.SEEK_SET)
                 if os.read(self._file, 1) != b"\n":
                     self._write(b"\n")
-            if is_new:
-                sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         except BaseException:
             self.close()
             raise
@@ -657,19 +641,6 @@ class TrialWriter:
         line = encode_trial(trial, self.decimals, f"{self.path.name}: this trial")
         with self._lock:
             self._write(line)
-
-    def _claim(self) -> None:
-        """Refuse a second writer, whose lines a failed append here could cut off."""
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such lock.
-            return
-        try:
-            fcntl.flock(self._file or 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SessionError(f"{self.path}: another writer has this file open") from None
-        except OSError:
-            return  # Some network disks have no locks.
 
     def _write(self, data: bytes) -> None:
         if self._file is None:

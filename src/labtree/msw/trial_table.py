@@ -55,7 +55,7 @@ class Ragged:
     row_size: IntArray
 
     def code(self, name: str, what: str) -> int:
-        """Give the code of a name.
+        """Return the code of a name.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class RaggedBuilder:
     n_placeholders: int = 0
 
     def add(self, cells: Sequence[Any], *, exact: bool) -> list[int]:
-        """Add a chunk; give the positions of the cells that make no sense (kept empty).
+        """Add a chunk; return the positions of the cells that make no sense (kept empty).
 
         Unless `exact`, `NAN_PLACEHOLDER` stands for NaN.
         """
@@ -211,7 +211,7 @@ class RaggedBuilder:
         return np.array([self.names[name] for name in names], np.int32)
 
     def finish(self) -> Ragged:
-        """Give all that was added."""
+        """Return all that was added."""
         return Ragged(
             tuple(self.names),
             np.concatenate([np.empty(0, np.int32), *self.codes]),
@@ -221,7 +221,7 @@ class RaggedBuilder:
 
 
 def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
-    """Give one trial's cell in the shape that most have, or None if it makes no sense."""
+    """Return one trial's cell in the shape that most have, or None if it makes no sense."""
     if _is_hole(cell):
         return {}
     if not isinstance(cell, dict):
@@ -276,7 +276,7 @@ _EVENT = re.compile(
 
 
 def nested_frame(trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Give trials with every state and event a column of lists.
+    """Return trials with every state and event a column of lists.
 
     The columns of ``info``, ``States timestamps``, ``Events timestamps`` and ``analysis``
     take the place of these fields, in that order, after the others. A name that is taken
@@ -294,12 +294,12 @@ def nested_frame(trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def trials_from_nested(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Give the trials that a table of nested cells holds.
+    """Return the trials that a table of nested cells holds.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        With the columns of `NESTED_FIELDS`, or as `nested_frame` gives it: a column
+        With the columns of `NESTED_FIELDS`, or as `nested_frame` returns it: a column
         whose cells are lists of pairs of floats is a state's, and one with the name of an
         event is an event's.
     """
@@ -352,16 +352,16 @@ Fields = dict[tuple[str, str], list[Any]]
 
 
 class NeedsExactParserError(ValueError):
-    """The quick parser cannot tell what was written; read the lines again exactly."""
+    """The fast parser cannot tell what was written; read the lines again exactly."""
 
 
 def trials_to_frame(trials: Iterable[dict[str, Any]], *, nested: bool = False) -> pd.DataFrame:
-    """Give the table of trials.
+    """Return the table of trials.
 
     Parameters
     ----------
     trials : iterable of dict
-        As `load_trial_data` gives them.
+        As `load_trial_data` returns them.
     nested : bool
         Give the layout of older tools instead: ``info``, ``States timestamps``,
         ``Events timestamps`` and ``analysis`` spread over columns, whose cells for states
@@ -410,7 +410,7 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 class FrameBuilder:
-    """Collects trials, a chunk at a time, and gives their table."""
+    """Collects trials, a chunk at a time, and returns their table."""
 
     def __init__(self) -> None:
         self.n_trials = 0
@@ -428,17 +428,17 @@ class FrameBuilder:
         Parameters
         ----------
         trials : list of dict
-            As the exact parser gives them or, if not `exact`, as the quick one does:
+            As the exact parser returns them or, if not `exact`, as the fast one does:
             tuples are dicts, and `NAN_PLACEHOLDER` stands for NaN.
         exact : bool
             Which of these they are.
         n_nan : int
-            How many NaN the quick parser replaced.
+            How many NaN the fast parser replaced.
 
         Raises
         ------
         NeedsExactParserError
-            The quick parser may have rounded a large integer, or have replaced letters
+            The fast parser may have rounded a large integer, or have replaced letters
             within a string. What was added is then of no use.
         """
         fields: Fields = {}
@@ -447,12 +447,12 @@ class FrameBuilder:
             cells = [trial.get(group) for trial in trials]
             if not set(map(type, cells)) <= {dict, type(None)}:
                 holes = (NAN_PLACEHOLDER,) if not exact else ()
-                odd = [
+                others = [
                     None if isinstance(c, dict) or _is_nan(c) or c in holes else c
                     for c in cells
                 ]
-                if any(cell is not None for cell in odd):
-                    fields["", group] = odd
+                if any(cell is not None for cell in others):
+                    fields["", group] = others
                 cells = [cell if isinstance(cell, dict) else None for cell in cells]
             _add_fields(fields, group, [cell or {} for cell in cells])
         n_placeholders = -self._states.n_placeholders - self._events.n_placeholders
@@ -481,12 +481,12 @@ class FrameBuilder:
             values.extend([None] * (self.n_trials - len(values)))
 
     def finish(self) -> pd.DataFrame:
-        """Give the table of all trials added.
+        """Return the table of all trials added.
 
         Raises
         ------
         NeedsExactParserError
-            The quick parser may have rounded a large integer.
+            The fast parser may have rounded a large integer.
         """
         columns: dict[str, Any] = {"trial": np.arange(self.n_trials)}
         for wanted in ("", "info", "analysis"):
@@ -526,7 +526,7 @@ def _add_fields(
 
 
 def _make_exact(fields: Fields) -> int:
-    """Give in place what the exact parser would have, and count the NaN."""
+    """Return in place what the exact parser would have, and count the NaN."""
     import orjson
 
     nested: Fields = {}
@@ -557,7 +557,7 @@ def _make_exact(fields: Fields) -> int:
 
 
 def _revive(value: Any, restored: list[float]) -> Any:
-    """Give a value as the exact parser does, and note each NaN that comes back."""
+    """Return a value as the exact parser does, and note each NaN that comes back."""
     if isinstance(value, float):
         if value != NAN_PLACEHOLDER:
             return value
@@ -577,7 +577,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def _to_column(values: list[Any]) -> Any:
-    """Give the array whose dtype says what the values are."""
+    """Return the array whose dtype says what the values are."""
     kinds = set(map(type, values))
     if kinds == {bool}:
         return np.array(values)
@@ -629,7 +629,7 @@ def _refuse_rounded(column: Any) -> None:
 
 
 def _has_absolute_states(begin: Any, states: Ragged) -> BoolArray:
-    """Tell whether a file's state times count from the session's start, not the trial's.
+    """Return whether a file's state times count from the session's start, not the trial's.
 
     A trial's first state begins with the trial, so its time is about 0 or about the
     trial's own start; the majority of the trials decides for the whole file.
@@ -654,14 +654,14 @@ def _has_absolute_states(begin: Any, states: Ragged) -> BoolArray:
 def concat_trials(
     frames: Mapping[str, pd.DataFrame], *, column: str = "session"
 ) -> pd.DataFrame:
-    """Put trial tables under each other; states and events come along.
+    """Put trial tables under each other, with their states and events.
 
     Parameters
     ----------
     frames : mapping of str to pandas.DataFrame
         Trial tables by the name of their session.
     column : str
-        The column that tells the name.
+        The column for the name.
 
     Returns
     -------
@@ -709,7 +709,7 @@ def concat_trials(
 
 
 def _with_common_columns(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
-    """Give every part every column, of one dtype."""
+    """Return every part every column, of one dtype."""
     names = dict.fromkeys(str(name) for part in parts for name in part)
     columns: list[dict[str, Any]] = [{} for _ in parts]
     for name in names:

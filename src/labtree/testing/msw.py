@@ -40,7 +40,7 @@ def make_trials(
     start: datetime = datetime(2026, 5, 14, 14, 30, 22, 123456),
     seed: int = 0,
 ) -> list[Trial]:
-    """Give made-up trials, as `labtree.msw.load_trial_data` would.
+    """Return made-up trials, as `labtree.msw.load_trial_data` would.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def make_ttl_edges(
     jitter_s: float = 0.0,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Give the edges that an ephys system would record on the barcode line.
+    """Return the edges that an ephys system would record on the barcode line.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def make_ttl_edges(
 
 
 def barcode_levels(value: int) -> list[int]:
-    """Give the line's level in each of the 43 states of a barcode."""
+    """Return the line's level in each of the 43 states of a barcode."""
     return [1, 0, 1, *(value >> bit & 1 for bit in range(BARCODE_BITS)), 0, 1, 0]
 
 
