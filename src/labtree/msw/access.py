@@ -173,7 +173,7 @@ def event_table(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
 
 
 def _visits(ragged: Ragged, code: int) -> tuple[IntArray, FloatArray, IntArray]:
-    """Return the visits to one state: their trials, their times, and the number in each trial."""
+    """Return the visits to one state: trials, times, and the number in each trial."""
     there = np.flatnonzero(ragged.codes == code)
     trial_of_item = np.repeat(np.arange(len(ragged.row_size)), ragged.row_size)
     trials = trial_of_item[there]
