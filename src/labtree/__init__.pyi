@@ -56,10 +56,17 @@ from labtree.interop.neo import (
 )
 from labtree.interop.nwb import (
     export_nwb as export_nwb,
+    import_nwb as import_nwb,
+)
+from labtree.interop.phy import (
+    import_phy as import_phy,
 )
 from labtree.interop.pynapple import (
     from_pynapple as from_pynapple,
     to_pynapple as to_pynapple,
+)
+from labtree.interop.spikeinterface import (
+    from_spikeinterface as from_spikeinterface,
 )
 from labtree.interop.spikelab import (
     export_spikelab as export_spikelab,

@@ -1,5 +1,6 @@
 """Opening whatever it is, by its content."""
 
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,12 @@ from typing import Any, Literal
 import h5py
 import xarray as xr
 
-from labtree.errors import FormatError, MissingFileError
+from labtree.errors import (
+    FormatError,
+    LossWarning,
+    MissingDependencyError,
+    MissingFileError,
+)
 
 __all__ = ["FORMATS", "Format", "load_session", "open", "open_session", "recognise"]
 
@@ -46,6 +52,28 @@ def _spikelab(path: Path) -> xr.DataTree:
     from labtree.interop.spikelab import import_spikelab
 
     return import_spikelab(path)
+
+
+def _nwb(path: Path) -> xr.DataTree:
+    from labtree.interop.nwb import import_nwb
+
+    try:
+        return import_nwb(path)
+    except MissingDependencyError as error:
+        if path.is_dir():
+            raise
+        warnings.warn(
+            f"{path} is an NWB file and opens as the plain tree that is in it: {error}",
+            LossWarning,
+            stacklevel=3,
+        )
+        return _tree(path)
+
+
+def _phy(path: Path) -> xr.DataTree:
+    from labtree.interop.phy import import_phy
+
+    return import_phy(path)
 
 
 def _recording(path: Path) -> xr.DataTree:
@@ -94,6 +122,8 @@ FORMATS: dict[str, Format] = {
     for each in (
         Format("workspace", "a labtree workspace", _workspace),
         Format("spikelab", "a workspace of SpikeLab", _spikelab),
+        Format("nwb", "an NWB file", _nwb),
+        Format("phy", "a folder of Kilosort or Phy", _phy),
         Format("recording", "a recording of labtree or MyoGestic", _recording, True),
         Format("pipeline", "a pipeline session", _pipeline, True),
         Format("hdmea", "a session of hdmea", _hdmea, True),
@@ -138,8 +168,12 @@ def _folder(path: Path) -> str:
     if _is_recording(path):
         return "recording"
     if (path / "zarr.json").is_file():
-        return _zarr_folder(path)
+        return "nwb" if _is_nwb(path) else _zarr_folder(path)
     names = {entry.name for entry in path.iterdir()}
+    if ".zattrs" in names and _is_nwb(path):
+        return "nwb"
+    if "spike_times.npy" in names and names & {"spike_clusters.npy", "spike_templates.npy"}:
+        return "phy"
     if any(_is_msw(name) for name in names):
         return "msw"
     if not names:
@@ -154,6 +188,12 @@ def _zarr_folder(path: Path) -> str:
             return "workspace" if "labtree_workspace_id" in tree.attrs else "zarr"
     except FormatError:
         return "a zarr store of another program; open it with xarray.open_zarr"
+
+
+def _is_nwb(path: Path) -> bool:
+    from labtree.interop.nwb.read import is_nwb
+
+    return is_nwb(path)
 
 
 def _is_recording(path: Path) -> bool:
@@ -198,6 +238,7 @@ def _by_content(file: h5py.File) -> str:
         "spikelab": "__workspace_id__" in attrs,
         "pipeline": "labtree_format" in attrs,
         "hdmea": bool(attrs & {"hdmea_version", "hdmea_pipeline_version", "stage1_completed"}),
+        "nwb": "nwb_version" in attrs,
         "mcs": "Spike Sorter" in file or "LB.RecordingDuration" in attrs,
     }
     return next((name for name, is_there in signs.items() if is_there), "tree")
@@ -210,8 +251,9 @@ def open(path: str | Path) -> xr.DataTree:
     ----------
     path
         A workspace (a file, a ``.zarr`` folder, a URL of one), a SpikeLab file, a
-        recording's folder or zip, a pipeline or hdmea session, a CMCR or CMTR file, a
-        Murine Shift Work session folder, or any netCDF-4 file.
+        recording's folder or zip, an NWB file, a folder of Kilosort or Phy, a pipeline or
+        hdmea session, a CMCR or CMTR file, a Murine Shift Work session folder, or any
+        netCDF-4 file.
 
     Returns
     -------

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
-from labtree.interop.nwb.arrays import ClockArray, as_lazy, lazy_or_array
+from labtree.interop.lazy_arrays import ClockArray, as_lazy, lazy_or_array
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
@@ -266,7 +266,7 @@ class _Reader:
         own = self.name
         self._own_tables()
         if file.units is not None:
-            self._add("/units", own, "units", self._units, file.units)
+            self._add_units("/units", own, file.units)
         if file.electrodes is not None:
             where = "/general/extracellular_ephys/electrodes"
             self._add(where, own, "electrodes", table_frame, file.electrodes)
@@ -321,7 +321,7 @@ class _Reader:
         if "TimeSeries" in kinds:
             self._add(where, namespace, obj.name, lambda each: _series(each, where), obj)
         elif "Units" in kinds:
-            self._add(where, namespace, obj.name, self._units, obj)
+            self._add_units(where, namespace, obj)
         elif "DynamicTable" in kinds:
             self._add(where, namespace, obj.name, table_item, obj)
         elif "ScratchData" in kinds or "Image" in kinds:
@@ -333,17 +333,18 @@ class _Reader:
             for child in inner:
                 self._container(f"{where}/{child.name}", namespace, child)
 
+    def _add_units(self, where: str, namespace: str, table: Any) -> None:
+        self._add(where, namespace, table.name, self._units, table)
+        if {"waveforms", "spike_times"} <= set(table.colnames):
+            key = f"{table.name}_waveforms"
+            self._add(f"{where}/waveforms", namespace, key, _waveforms, table)
+
     def _units(self, table: Any) -> xr.Dataset | pd.DataFrame:
         if "spike_times" not in table.colnames:
             return table_frame(table)
         dataset, problem = _spike_data(table)
         if problem:
             self.problems.append(f"units {table.name!r}: {problem}")
-        if "waveforms" in table.colnames:
-            self._add(
-                f"/{table.name}/waveforms", self.name, f"{table.name}_waveforms",
-                _waveforms, table,
-            )  # fmt: skip
         return dataset
 
     def _own_tables(self) -> None:
@@ -354,6 +355,7 @@ class _Reader:
         if table is None or "nwb_path" not in getattr(table, "colnames", ()):
             return
         where = "/processing/ecephys/"
+        row: Any
         for row in table_frame(table).itertuples():
             self.places[str(row.nwb_path)] = Place(
                 str(row.item_namespace), str(row.item_key), str(row.kind),
@@ -371,9 +373,7 @@ class _Reader:
 def table_item(table: Any) -> pd.DataFrame | xr.Dataset:
     """Return a table as a DataFrame; as a Dataset over ``row`` if a column has dimensions."""
     wide = [
-        each
-        for each in table.columns
-        if not hasattr(each, "target") and np.ndim(getattr(each, "data", None)) > 1
+        each for each in table.columns if not hasattr(each, "target") and np.ndim(each.data) > 1
     ]
     if not wide:
         return table_frame(table)
@@ -479,9 +479,8 @@ def _spike_data(table: Any) -> tuple[xr.Dataset, str | None]:
     for name in attributes:
         if name in dataset.coords:
             dataset[name].attrs["description"] = str(table[name].description)
-    ids = np.asarray(table.id.data[:])
-    if not np.array_equal(ids, np.arange(ids.size)):
-        dataset = dataset.assign_coords(unit=ids)
+    if "unit_id" not in attributes:
+        dataset = dataset.assign_coords(unit_id=("unit", np.asarray(table.id.data[:])))
     if table.resolution is not None and np.isfinite(table.resolution):
         dataset.attrs["resolution_s"] = float(table.resolution)
     if "obs_intervals" in table.colnames and ends.size:
@@ -563,7 +562,7 @@ def _series(series: Any, where: str) -> xr.Dataset:
     absent = data is None or (len(shape) == 3 and shape[0] == 0 and len(series.fields) > 0)
     variables: dict[str, Any] = {}
     coords: dict[str, xr.Variable] = {}
-    attrs = {"neurodata_type": type(series).__name__, "nwb_path": where}
+    attrs: dict[str, Any] = {"neurodata_type": type(series).__name__, "nwb_path": where}
     if not absent:
         more = _DIMENSIONS.get(kind, ("channel",))
         dims = [*more[: len(shape) - 1]]
@@ -588,16 +587,14 @@ def _series(series: Any, where: str) -> xr.Dataset:
         attrs["starting_time"] = start
     elif series.rate is not None:
         attrs["fs"] = float(series.rate)
-    coords |= (
-        _along_channels(series, dict(zip(("time", *dims), shape, strict=True)))
-        if (not absent)
-        else {}
-    )
+    if not absent:
+        coords |= _along_channels(series, dict(zip(("time", *dims), shape, strict=True)))
     if getattr(series, "control", None) is not None and not absent:
         coords["control"] = xr.Variable("time", np.asarray(series.control[:]))
         attrs["control_description"] = [_plain(x) for x in series.control_description]
     for name, value in series.fields.items():
-        if name not in _PLACED and (plain := _plain(value)) is not None:
+        plain = None if name in _PLACED else _plain(value)
+        if plain is not None and plain not in ("no comments", "no description"):
             attrs[name] = plain
     return xr.Dataset(variables, xr.Coordinates(coords, indexes={}), attrs)
 

@@ -1,4 +1,4 @@
-"""Arrays of an NWB file that are read when they are indexed."""
+"""Arrays of other programs' files that are read when they are indexed."""
 
 import threading
 from typing import Any
@@ -11,7 +11,7 @@ from xarray.core import indexing
 
 from labtree.errors import ClosedError, FormatError
 
-__all__ = ["ClockArray", "FileArray", "as_lazy", "lazy_or_array"]
+__all__ = ["ClockArray", "FileArray", "MappedArray", "as_lazy", "lazy_or_array"]
 
 _LAZY_BYTES = 2**20
 _OPEN: dict[str, h5py.File] = {}
@@ -59,6 +59,29 @@ class FileArray(BackendArray):
         return FileArray, (self.source,)
 
 
+class MappedArray(BackendArray):
+    """An array of numbers that is mapped from a file."""
+
+    def __init__(self, array: "np.memmap[Any, Any]"):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        return np.array(self.array[key])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MappedArray":
+        return self  # files cannot be copied, and nothing in here changes
+
+    def __reduce__(self) -> Any:
+        array = self.array
+        order = "C" if array.flags.c_contiguous else "F"
+        return _mapped, (array.filename, array.dtype, array.offset, array.shape, order)
+
+
 class ClockArray(BackendArray):
     """Times of samples at a constant rate, computed when they are indexed."""
 
@@ -89,6 +112,10 @@ def as_lazy(array: BackendArray) -> Any:
 
 def lazy_or_array(source: Any) -> Any:
     """Return numbers of a file lazily, all else and what is small as an array in memory."""
+    if isinstance(source, np.memmap):
+        if source.nbytes > _LAZY_BYTES:
+            return as_lazy(MappedArray(source))
+        return np.array(source)
     dtype = getattr(source, "dtype", None)
     if (
         isinstance(dtype, np.dtype)
@@ -103,6 +130,11 @@ def lazy_or_array(source: Any) -> Any:
             values.shape
         )
     return values
+
+
+def _mapped(path: Any, dtype: Any, offset: int, shape: Any, order: Any) -> MappedArray:
+    array: Any = np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order=order)
+    return MappedArray(array)
 
 
 def _text(value: Any) -> Any:

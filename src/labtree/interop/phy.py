@@ -1,0 +1,374 @@
+"""Read the folder that Kilosort writes and Phy curates.
+
+Of ``params.py`` only plain assignments of numbers and texts are read; nothing in it runs.
+Arrays of Python objects, which would be pickles, are not read.
+"""
+
+import ast
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
+from labtree.interop.lazy_arrays import ClockArray, as_lazy, lazy_or_array
+from labtree.spikes.trains import from_times
+from labtree.workspace.verbs import create_workspace, store_item
+
+__all__ = ["import_phy"]
+
+_MOST_TEXT = 16 * 2**20
+_MS = 1000.0
+# What a folder has besides the spikes, and what is not known without it.
+_USUAL = {
+    "amplitudes.npy": "amplitudes of the spikes",
+    "templates.npy": "templates",
+    "channel_map.npy": "numbers of the channels in the recording",
+    "channel_positions.npy": "positions of the channels",
+}
+
+
+def import_phy(
+    folder: str | os.PathLike[str], *, sample_rate_hz: float | None = None
+) -> xr.DataTree:
+    """Read a folder of Kilosort or Phy into a workspace.
+
+    Parameters
+    ----------
+    folder : path-like
+        With ``spike_times.npy``, ``spike_clusters.npy`` or ``spike_templates.npy``, and
+        ``params.py``.
+    sample_rate_hz : float, optional
+        Of the recording; by default what ``params.py`` says. It is parsed, never run.
+
+    Returns
+    -------
+    DataTree
+        A workspace. The namespace that is called like the folder holds ``units``, a
+        ``spike_data`` in ms with the clusters as units: ``unit_id``, every column of the
+        tables ``cluster_*.tsv``, and ``amplitude(spike)`` and ``template(spike)``. A
+        cluster that a table names stays, silent, without a spike. ``templates`` is
+        a Dataset over (template, sample, channel), read when it is indexed; ``channels``
+        a DataFrame with the channel's number in the recording, x and y in um and shank;
+        ``params`` a dict. Where the recording lies in the same folder, ``recording`` is
+        its Dataset ``data(time, channel)`` with ``time`` in s, read when it is indexed.
+
+    Raises
+    ------
+    MissingFileError
+        A FileNotFoundError, if there is no such folder, or the times or clusters of the
+        spikes are missing, or the rate is not known.
+    FormatError
+        A ValueError, if one of these is damaged.
+
+    Warns
+    -----
+    LossWarning
+        If other parts are missing or damaged; the list stays in
+        ``tree.attrs["phy_problems"]``.
+
+    Examples
+    --------
+    >>> import labtree, tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     place = Path(folder)
+    ...     np.save(place / "spike_times.npy", np.array([300, 600, 900]))
+    ...     np.save(place / "spike_clusters.npy", np.array([4, 2, 4]))
+    ...     _ = (place / "params.py").write_text("sample_rate = 30000.")
+    ...     with warnings.catch_warnings():
+    ...         warnings.simplefilter("ignore", labtree.LossWarning)
+    ...         tree = labtree.import_phy(place)
+    ...     units = tree.ws[place.name, "units"]
+    >>> units.unit_id.values, labtree.spikes.spike_trains(units)
+    (array([2, 4]), [array([20.]), array([10., 30.])])
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise MissingFileError(f"there is no folder {place}")
+    reader = _Reader(place)
+    items = reader.items(sample_rate_hz)
+    name = place.resolve().name
+    tree = create_workspace(name)
+    for key, obj in items.items():
+        store_item(tree, name, key, obj)
+    if reader.problems:
+        tree.attrs["phy_problems"] = reader.problems
+        listed = "\n".join(reader.problems)
+        warnings.warn(f"{place}: not all is there:\n{listed}", LossWarning, stacklevel=2)
+    return tree
+
+
+class _Reader:
+    """Reads one folder; what is missing or damaged is listed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[str] = []
+
+    def items(self, sample_rate_hz: float | None) -> dict[str, Any]:
+        for name, what in _USUAL.items():
+            if not (self.folder / name).is_file():
+                self.problems.append(f"{name} is missing: the {what} are not known")
+        params = self.params()
+        rate = self.rate(params, sample_rate_hz)
+        recording = self.recording(params, rate)
+        items: dict[str, Any] = {"units": self.units(rate, recording)}
+        templates, channels = self.templates(), self.channels()
+        if templates is not None:
+            items["templates"] = templates
+        if channels is not None:
+            items["channels"] = channels
+        if recording is not None:
+            items["recording"] = recording
+        if params:
+            items["params"] = params
+        return items
+
+    def array(self, name: str, *, required: bool = False) -> Any:
+        """Return an array of the folder, mapped into memory; None if it is not there."""
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, MemoryError, SyntaxError, KeyError) as error:
+            if required:
+                raise FormatError(f"{path} cannot be read: {error}") from error
+            self.problems.append(f"{name} cannot be read: {error}")
+            return None
+
+    def per_spike(self, name: str, count: int) -> NDArray[Any] | None:
+        """Return one value for each spike."""
+        found = self.array(name)
+        if found is None:
+            return None
+        if found.size != count or found.shape[0] != count:
+            self.problems.append(
+                f"{name} has the shape {found.shape} for {count} spikes: left out"
+            )
+            return None
+        return np.array(found).reshape(count)
+
+    def params(self) -> dict[str, Any]:
+        """Return the assignments of params.py; it is parsed, never run."""
+        path = self.folder / "params.py"
+        if not path.is_file():
+            self.problems.append("params.py is missing: the rate of the samples is not known")
+            return {}
+        try:
+            if path.stat().st_size > _MOST_TEXT:
+                raise ValueError("it is larger than 16 MiB")
+            body = ast.parse(path.read_bytes()).body
+        except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+            self.problems.append(f"params.py cannot be read: {error}")
+            return {}
+        found: dict[str, Any] = {}
+        for line in body:
+            if not isinstance(line, ast.Assign) or not isinstance(line.targets[0], ast.Name):
+                continue
+            name = line.targets[0].id
+            try:
+                found[name] = ast.literal_eval(line.value)
+            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+                self.problems.append(
+                    f"params.py: {name} = {ast.unparse(line.value)[:60]} is no plain value "
+                    "and is not read"
+                )
+        return found
+
+    def rate(self, params: dict[str, Any], given: float | None) -> float:
+        rate = params.get("sample_rate") if given is None else given
+        if rate is None:
+            raise MissingFileError(
+                f"{self.folder}: params.py does not say the rate of the samples: write "
+                "import_phy(folder, sample_rate_hz=30000)"
+            )
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+            raise DataError(f"{self.folder}: the rate of the samples is {rate!r} Hz")
+        return float(rate)
+
+    def units(self, rate: float, recording: xr.Dataset | None) -> xr.Dataset:
+        samples = self.array("spike_times.npy", required=True)
+        if samples is None:
+            raise MissingFileError(f"{self.folder}: spike_times.npy is missing")
+        name = "spike_clusters.npy"
+        clusters = self.array(name, required=True)
+        if clusters is None:
+            name = "spike_templates.npy"
+            clusters = self.array(name, required=True)
+        if clusters is None:
+            raise MissingFileError(
+                f"{self.folder}: spike_clusters.npy and spike_templates.npy are missing"
+            )
+        for what, found in (("spike_times.npy", samples), (name, clusters)):
+            if found.dtype.kind not in "iu" and not (
+                found.dtype.kind == "f" and np.array_equal(found, np.trunc(found))
+            ):
+                raise FormatError(
+                    f"{self.folder / what} holds {found.dtype}, expected whole numbers"
+                )
+        samples, clusters = np.array(samples).ravel(), np.array(clusters).ravel()
+        if samples.size != clusters.size:
+            raise FormatError(
+                f"{self.folder}: spike_times.npy has {samples.size} spikes, {name} "
+                f"{clusters.size}"
+            )
+        clusters = clusters.astype(np.int64)
+        times = samples.astype(np.float64) / (rate / _MS)
+        tables = self.tables()
+        ids = np.unique(np.concatenate([clusters, np.array(list(tables.index), np.int64)]))
+        attributes = {
+            _attribute_name(column): [
+                None if gap else value
+                for value, gap in zip(
+                    tables[column].reindex(ids).tolist(),
+                    tables[column].reindex(ids).isna().tolist(),
+                    strict=True,
+                )
+            ]
+            for column in tables.columns
+        }
+        length = None
+        if recording is not None:
+            length = recording.sizes["time"] / rate * _MS
+        if times.size and (length is None or length < times.max()):
+            length = float(times.max())
+        try:
+            units = from_times(
+                times, clusters, unit_ids=ids.tolist(), length_ms=length,
+                start_ms=min(0.0, float(times.min(initial=0.0))),
+                neuron_attributes=attributes,
+            )  # fmt: skip
+        except DataError as error:
+            raise FormatError(f"{self.folder}: {error}") from error
+        units = units.assign_attrs(sample_rate_hz=rate)
+        order = np.lexsort((times, clusters))
+        for source, target in (
+            ("amplitudes.npy", "amplitude"),
+            ("spike_templates.npy", "template"),
+        ):
+            values = self.per_spike(source, samples.size)
+            if values is not None:
+                units[target] = ("spike", values[order])
+        positions = self.array("spike_positions.npy")
+        if positions is not None and positions.shape == (samples.size, 2):
+            places = np.array(positions)[order]
+            attrs = {"units": "um"}
+            units["position"] = (("spike", "position_axis"), places, attrs)
+        return units
+
+    def tables(self) -> pd.DataFrame:
+        """Return what the tables of clusters say, one row for each cluster."""
+        paths = sorted(
+            path
+            for path in self.folder.iterdir()
+            if path.name.startswith("cluster_") and path.suffix in (".tsv", ".csv")
+        )
+        # What Phy gathers in cluster_info is older than the tables of single columns.
+        paths.sort(key=lambda path: path.stem != "cluster_info")
+        columns: dict[str, pd.Series] = {}
+        for path in paths:
+            try:
+                table = _table(path)
+            except (OSError, ValueError) as error:
+                self.problems.append(f"{path.name} cannot be read: {error}")
+                continue
+            for name in table.columns:
+                columns[str(name)] = table[name]
+        if not {"group", "KSLabel"} & set(columns):
+            self.problems.append(
+                "cluster_group.tsv is missing: which clusters are good is not known"
+            )
+        return pd.DataFrame(columns)
+
+    def templates(self) -> xr.Dataset | None:
+        found = self.array("templates.npy")
+        if found is None:
+            return None
+        if found.ndim != 3:
+            self.problems.append(f"templates.npy has the shape {found.shape}: left out")
+            return None
+        dims = ("template", "sample", "channel")
+        dataset = xr.Dataset({"templates": xr.Variable(dims, lazy_or_array(found))})
+        channels = self.array("templates_ind.npy")
+        if channels is None:
+            channels = self.array("template_ind.npy")
+        # A dense array has one row of channels for all templates.
+        if channels is not None and channels.shape == (found.shape[0], found.shape[2]):
+            dataset["channel_index"] = (("template", "channel"), np.array(channels))
+        return dataset
+
+    def channels(self) -> pd.DataFrame | None:
+        columns: dict[str, Any] = {}
+        number, places = self.array("channel_map.npy"), self.array("channel_positions.npy")
+        shanks = self.array("channel_shanks.npy")
+        if number is not None:
+            columns["channel"] = np.array(number).ravel()
+        if places is not None and places.ndim == 2 and places.shape[1] >= 2:
+            columns["x"], columns["y"] = np.array(places[:, 0]), np.array(places[:, 1])
+        if shanks is not None:
+            columns["shank"] = np.array(shanks).ravel()
+        lengths = {len(values) for values in columns.values()}
+        if len(lengths) > 1:
+            self.problems.append(
+                "channel_map.npy, channel_positions.npy and channel_shanks.npy have "
+                f"{sorted(lengths)} channels: left out"
+            )
+            return None
+        return pd.DataFrame(columns) if columns else None
+
+    def recording(self, params: dict[str, Any], rate: float) -> xr.Dataset | None:
+        """Return the raw recording, if it lies in the folder."""
+        given = params.get("dat_path")
+        names = given if isinstance(given, list | tuple) else [given]
+        if len(names) != 1 or not isinstance(names[0], str):
+            return None
+        root = self.folder.resolve()
+        path = (root / names[0]).resolve()
+        if not path.is_relative_to(root) or not path.is_file():
+            return None
+        count, offset = params.get("n_channels_dat"), params.get("offset", 0)
+        try:
+            dtype = np.dtype(params.get("dtype", "int16"))
+            if dtype.kind not in "iuf" or not isinstance(count, int) or count < 1:
+                raise ValueError(f"dtype {dtype}, n_channels_dat {count}")
+            rows = (path.stat().st_size - int(offset)) // (count * dtype.itemsize)
+            shape = (max(rows, 0), count)
+            data: Any = np.memmap(path, dtype, mode="r", offset=int(offset), shape=shape)
+        except (OSError, ValueError, TypeError) as error:
+            self.problems.append(f"{names[0]} cannot be read: {error}")
+            return None
+        clock = as_lazy(ClockArray(0.0, rate, shape[0]))
+        time = xr.Variable("time", clock, {"units": "s"})
+        coords = xr.Coordinates({"time": time}, indexes={})
+        variable = xr.Variable(("time", "channel"), lazy_or_array(data))
+        return xr.Dataset({"data": variable}, coords, {"fs": rate})
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Return a table of clusters by their ids."""
+    if not path.is_file() or path.stat().st_size > _MOST_TEXT:
+        raise ValueError("it is no regular file of at most 16 MiB")
+    separator = "\t" if path.suffix == ".tsv" else ","
+    table = pd.read_csv(path, sep=separator, keep_default_na=False, na_values=["", "nan"])
+    ids = next((name for name in ("cluster_id", "id") if name in table.columns), None)
+    if ids is None:
+        raise ValueError(f"no column cluster_id, found {_listed(table.columns)}")
+    if table[ids].dtype.kind not in "iu" or table[ids].duplicated().any():
+        raise ValueError(f"the column {ids} must hold each cluster once")
+    return table.set_index(ids)
+
+
+def _attribute_name(column: Any) -> str:
+    return "unit_id_" if column == "unit_id" else str(column)
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(map(str, list(names)[:10]))
