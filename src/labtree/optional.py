@@ -8,7 +8,7 @@ from labtree.errors import MissingDependencyError
 __all__ = ["require"]
 
 
-def require(module: str, *, purpose: str, extra: str) -> Any:
+def require(module: str, *, purpose: str, extra: str | None = None) -> Any:
     """Import a module of an optional library, or say how to get it.
 
     Parameters
@@ -17,8 +17,17 @@ def require(module: str, *, purpose: str, extra: str) -> Any:
         Dotted name, such as ``"matplotlib.pyplot"``.
     purpose : str
         What it is needed for, to stand after "needed for".
-    extra : str
-        The extra of labtree that installs it.
+    extra : str, optional
+        The extra of labtree that installs it; without one, pip installs the library.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    MissingDependencyError
+        (an ImportError) The library is not installed.
 
     Examples
     --------
@@ -34,7 +43,7 @@ def require(module: str, *, purpose: str, extra: str) -> Any:
         # A library that is there but lacks one of its own parts should say so itself.
         if error.name is None or error.name.partition(".")[0] != library:
             raise
+        wanted = library if extra is None else f'"labtree[{extra}]"'
         raise MissingDependencyError(
-            f"{library} is needed for {purpose}. "
-            f'Install it with: pip install "labtree[{extra}]"'
+            f"{library} is needed for {purpose}. Install it with: pip install {wanted}"
         ) from error

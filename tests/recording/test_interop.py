@@ -320,7 +320,7 @@ def test_every_public_name_is_there_after_one_import():
 import labtree
 for name in labtree.recording.__all__:
     assert getattr(labtree.recording, name).__doc__, name
-for name in labtree._HOMES:
+for name in dir(labtree):
     getattr(labtree, name)
 print(labtree.recording.recover.__name__)
 """

@@ -662,7 +662,7 @@ def test_torch_dataset_says_what_it_needs(peer, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "torch", None)
     windows = labtree.labeled_windows(recorded(peer).write(), "emg", 200, 50)
-    with pytest.raises(ImportError, match="torch_dataset needs torch: pip install torch"):
+    with pytest.raises(ImportError, match=r"needed for torch_dataset\. .*: pip install torch"):
         torch_dataset(windows)
 
 

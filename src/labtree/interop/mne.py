@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import SessionError
+from labtree.optional import require
 from labtree.recording.session import class_name, stream_dataset
 from labtree.recording.timeline import Timeline
 
@@ -18,11 +19,7 @@ _IN_VOLTS = ("eeg", "emg", "ecg", "eog", "seeg", "ecog", "dbs", "bio")
 
 
 def _mne() -> Any:
-    try:
-        import mne
-    except ImportError as error:
-        raise ImportError('MNE objects need MNE-Python: pip install "labtree[mne]"') from error
-    return mne
+    return require("mne", purpose="MNE's objects", extra="mne")
 
 
 def _scale(array: xr.DataArray, ch_types: str) -> float:

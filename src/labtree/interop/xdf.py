@@ -15,6 +15,7 @@ from labtree.errors import (
     SessionError,
     UnknownNameError,
 )
+from labtree.optional import require
 from labtree.recording.session import labels_to_dataset, stream_dataset
 
 __all__ = ["import_xdf"]
@@ -79,8 +80,8 @@ def import_xdf(
 
     Raises
     ------
-    ImportError
-        If pyxdf is not installed.
+    MissingDependencyError
+        (an ImportError) If pyxdf is not installed.
     FormatError
         If pyxdf cannot read the file.
 
@@ -89,10 +90,7 @@ def import_xdf(
     RecordingWarning
         If a stream's channel names are missing or not all different, they are left out.
     """
-    try:
-        import pyxdf
-    except ImportError as error:
-        raise ImportError('XDF files need pyxdf: pip install "labtree[xdf]"') from error
+    pyxdf = require("pyxdf", purpose="XDF files", extra="xdf")
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"{path}: expected an XDF file, found none")

@@ -8,6 +8,7 @@ import pandas as pd
 from labtree.errors import TrialTableError
 from labtree.msw.access import column_of, state_table, task_trials
 from labtree.msw.measures import blocks, outcome, rolling, switch_curve
+from labtree.optional import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,10 +28,8 @@ _COLORS = {
 def _axes(ax: "Axes | None") -> "Axes":
     if ax is not None:
         return ax
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise ImportError('plots need matplotlib: pip install "labtree[plot]"') from None
+    plt = require("matplotlib.pyplot", purpose="df.msw.plot()", extra="plot")
+    made: Axes
     _, made = plt.subplots(figsize=(9, 3.5), layout="constrained")
     return made
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from labtree.optional import require
 from labtree.recording.session import labels_frame, stream, streams
 
 __all__ = ["plot_session"]
@@ -64,14 +65,10 @@ def plot_session(
 
     Raises
     ------
-    ImportError
-        If matplotlib is not installed.
+    MissingDependencyError
+        (an ImportError) If matplotlib is not installed.
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError('plotting needs matplotlib: pip install "labtree[plot]"') from error
-
+    plt = require("matplotlib.pyplot", purpose="session.plot()", extra="plot")
     if names is None:
         chosen = {name: ds for name, ds in streams(tree).items() if ds.sizes["time"]}
     else:

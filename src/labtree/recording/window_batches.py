@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError
+from labtree.optional import require
 
 __all__ = ["batches", "iter_in_blocks", "torch_dataset"]
 
@@ -78,13 +79,10 @@ def torch_dataset(windows: xr.DataArray) -> Any:
 
     Raises
     ------
-    ImportError
-        If torch is not installed.
+    MissingDependencyError
+        (an ImportError) If torch is not installed.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError("torch_dataset needs torch: pip install torch") from error
+    torch = require("torch", purpose="torch_dataset")
 
     class Windows(torch.utils.data.Dataset):  # type: ignore[misc, name-defined, unused-ignore]
         def __len__(self) -> int:
