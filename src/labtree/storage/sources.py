@@ -48,7 +48,7 @@ class Source(Protocol):
         ...
 
 
-def _read_into(file: Any, lock: threading.Lock, buffer: memoryview, offset: int) -> int:
+def _read_into(file: Any, lock: Any, buffer: memoryview, offset: int) -> int:
     done = 0
     while done < len(buffer):
         if hasattr(os, "preadv"):
@@ -63,7 +63,7 @@ def _read_into(file: Any, lock: threading.Lock, buffer: memoryview, offset: int)
     return done
 
 
-def write_all(file: Any, lock: threading.Lock, view: memoryview, offset: int) -> None:
+def write_all(file: Any, lock: Any, view: memoryview, offset: int) -> None:
     """Write bytes at an offset of an open file; another thread may write elsewhere."""
     while view:  # a full disk can take a part of it before it says so
         if hasattr(os, "pwrite"):
@@ -82,7 +82,7 @@ class FileSource:
     def __init__(self, path: str | Path, known: tuple[int, int, int, int] | None = None):
         self.name = str(path)
         self.known = known or identity(path)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._file: Any = None
         self._closed = False
 
@@ -153,7 +153,7 @@ class ScratchSource:
         self._file: Any = tempfile.TemporaryFile(  # noqa: SIM115, closed by close()
             prefix="labtree-", dir=folder, buffering=0
         )
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._end = 0
         self._free: list[tuple[int, int]] = []  # offset, size
         self._released: deque[tuple[int, int]] = deque()

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import xarray as xr
 
 from labtree.errors import FormatError, LabtreeError, MissingFileError
 from labtree.storage import exact
+from labtree.storage.attached import attached
 from labtree.storage.blobs import Blob, checked_blob, plain_dtype
 from labtree.storage.catalogue import Catalogue, read_catalogue
 from labtree.storage.files import replace_file, temporary_path
@@ -34,9 +34,6 @@ __all__ = [
     "save_tree",
     "walked_reader",
 ]
-
-_CLOSERS: dict[int, tuple["weakref.ref[xr.DataTree]", "_Closer"]] = {}
-_LOCK = threading.Lock()
 
 
 def save_tree(tree: xr.DataTree, path: str | Path) -> None:
@@ -241,14 +238,9 @@ class _Closer:
 
 def add_source(tree: xr.DataTree, source: Any) -> None:
     """Close a source when the tree is closed; ``with`` and ``tree.close()`` do that."""
-    key = id(tree)
-    with _LOCK:
-        if key not in _CLOSERS or _CLOSERS[key][0]() is not tree:
-            closer = _Closer()
-            _CLOSERS[key] = (weakref.ref(tree), closer)
-            weakref.finalize(tree, _CLOSERS.pop, key, None).atexit = False
-            tree.set_close(closer)
-        _CLOSERS[key][1].held.add(source)
+    closer = attached(tree, _Closer)
+    closer.held.add(source)
+    tree.set_close(closer)
 
 
 def close_tree(tree: xr.DataTree) -> None:

@@ -13,7 +13,7 @@ __all__ = ["active_workspace", "target_workspace", "use_workspace"]
 _IN_BLOCK: ContextVar[tuple[xr.DataTree | None] | None] = ContextVar(
     "labtree_workspace", default=None
 )
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
 
 
 class _Setting:

@@ -7,7 +7,7 @@ import xarray as xr
 
 from labtree.errors import UnsupportedTypeError, WorkspaceError
 from labtree.storage.arrays import load_variables
-from labtree.storage.nodes import attach_children
+from labtree.storage.nodes import attach_children, plan_children, set_together
 from labtree.storage.scratch import put_dataset
 from labtree.workspace.items import (
     find_item,
@@ -83,15 +83,7 @@ def merge_workspace(
             for group in groups
             if node_name(root, real_name(group), "namespace") not in root.children
         ]
-        # Everything is read and copied: only xarray's rules for coordinates can fail now.
-        before = {name: dict(group.children) for name, group in root.children.items()}
-        try:
-            _attach(root, spaces, nodes)
-        except BaseException:
-            root.children = {name: root.children[name] for name in before}
-            for name, children in before.items():
-                root.children[name].children = children
-            raise
+        _attach(root, spaces, nodes)
         if "labtree_workspace_id" not in root.attrs:
             root.attrs.update(identify())
     return {"merged": len(nodes), "skipped": len(skipped), "skipped_keys": skipped}
@@ -119,17 +111,26 @@ def _attach(
     spaces: list[tuple[str, xr.Dataset]],
     nodes: list[tuple[str, str, xr.DataTree]],
 ) -> None:
-    for namespace, dataset in spaces:
-        set_name(dataset.attrs, namespace)
-        name = node_name(root, namespace, "namespace")
-        attach_children(root, {name: xr.DataTree(dataset=dataset)})
+    """Put everything into the tree in one step, after all that could fail."""
     below: dict[str, dict[str, xr.DataTree]] = {}
     for namespace, key, node in nodes:
         name = node_name(root, namespace, "namespace")
-        group = root.children[name]
+        group = root.children.get(name)
         below.setdefault(name, {})[node_name(group, key, "key")] = node
-    for name, children in below.items():
-        attach_children(root.children[name], children)
+    new: dict[str, xr.DataTree] = {}
+    for namespace, dataset in spaces:
+        set_name(dataset.attrs, namespace)
+        name = node_name(root, namespace, "namespace")
+        new[name] = xr.DataTree(dataset=dataset)
+        attach_children(new[name], below.pop(name, {}))
+    changes = [
+        change
+        for name, children in below.items()
+        for change in plan_children(root.children[name], children)
+    ]
+    changes += plan_children(root, new) if new else []
+    if changes:
+        set_together(changes)
 
 
 def _copy(root: xr.DataTree, node: xr.DataTree, path: str) -> xr.DataTree:

@@ -1,18 +1,17 @@
 """What a workspace tree has besides its data: a lock, a path, a scratch file.
 
-Accessors keep no state and attributes go into the file, so this lives in one table by
-the root node, and goes when the root goes.
+It is attached to the root node; see :mod:`labtree.storage.attached`.
 """
 
 import os
 import threading
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from labtree.storage.attached import attached
 from labtree.storage.sources import ScratchSource
 from labtree.storage.trees import add_source
 
@@ -61,26 +60,6 @@ class State:
             return self._scratch
 
 
-_STATES: dict[int, tuple["weakref.ref[xr.DataTree]", State]] = {}
-_LOCK = threading.Lock()
-
-
 def state_of(root: xr.DataTree) -> State:
     """Return the state of a tree's root; a tree that has none gets an empty one."""
-    key = id(root)
-    found = _STATES.get(key)
-    if found is not None and found[0]() is root:
-        return found[1]
-    with _LOCK:
-        found = _STATES.get(key)
-        if found is None or found[0]() is not root:
-            # The number of a tree that is gone may be another tree's by now.
-            found = (weakref.ref(root, lambda gone: _forget(key, gone)), State())
-            _STATES[key] = found
-        return found[1]
-
-
-def _forget(key: int, gone: "weakref.ref[xr.DataTree]") -> None:
-    found = _STATES.get(key)
-    if found is not None and found[0] is gone:
-        del _STATES[key]
+    return attached(root, State)

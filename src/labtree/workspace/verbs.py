@@ -255,10 +255,9 @@ def rename(
             return False
         group = root.children[node_name(root, namespace, "namespace")]
         target = node_name(group, new_key, "key")
-        rename_child(group, node_name(group, old_key, "key"), target)
         attrs = dict(node.attrs)
         set_name(attrs, new_key)
-        group.children[target].attrs = attrs
+        rename_child(group, node_name(group, old_key, "key"), target, attrs)
         return True
 
 
@@ -290,9 +289,10 @@ def delete(tree: xr.DataTree, namespace: str, key: str | None = None) -> bool:
             below = node_name(group, key, "key")
             if below not in group.children:
                 return False
-            detach_child(group, below)
-        if key is None or not group.children:
-            detach_child(root, name)
+            if len(group.children) > 1:
+                detach_child(group, below)
+                return True
+        detach_child(root, name)
         return True
 
 
