@@ -136,6 +136,7 @@ def test_a_scratch_file_that_cannot_grow(tmp_path, limited):
 
 
 def test_what_hdf5_wrote_in_vain_is_told_when_the_file_is_closed(tmp_path, limited):
+    (tmp_path / "f").touch()
     output = Output(tmp_path / "f")
     output.seek(0)
     assert output.write(b"abc") == 3
@@ -152,11 +153,10 @@ def test_what_hdf5_wrote_in_vain_is_told_when_the_file_is_closed(tmp_path, limit
     with pytest.raises(OSError, match="File too large"):
         output.close()
     limited(resource.RLIM_INFINITY)  # before the test's own report is written to a file
-    with pytest.raises(FileExistsError):
-        Output(tmp_path / "f")
 
 
 def test_a_file_that_was_given_up_takes_nothing_more(tmp_path):
+    (tmp_path / "f").touch()
     output = Output(tmp_path / "f")
     output.abandon()
     output.seek(0)

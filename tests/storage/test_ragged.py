@@ -139,3 +139,34 @@ def test_problems_in_words(counts, dim, words):
     )
     (found,) = ragged.problems(ds)
     assert words in found
+
+
+@given(
+    st.lists(st.lists(st.integers(-5, 60), max_size=6), max_size=5),
+    st.lists(st.tuples(st.integers(-5, 60), st.integers(-5, 60)), max_size=6),
+)
+def test_ranges_of_spikes_are_those_of_a_loop(rows, spans):
+    rows = [sorted(row) for row in rows]
+    samples = np.array([value for row in rows for value in row], np.int64)
+    starts = np.array([start for start, _ in spans], np.int64)
+    stops = np.array([stop for _, stop in spans], np.int64)
+    first, last = ragged.spike_ranges(samples, [len(row) for row in rows], starts, stops)
+    assert first.shape == last.shape == (len(rows), len(spans))
+    for i, row in enumerate(rows):
+        for k, (start, stop) in enumerate(spans):
+            expected = [value for value in row if start <= value < stop]
+            assert samples[first[i, k] : last[i, k]].tolist() == expected
+
+
+def test_rows_are_gathered_with_the_place_of_each_sample():
+    samples = np.array([10, 11, 20, 30, 31, 32])
+    wanted, places = ragged.gather([2, 1, 0, 3], [3, 2, 0, 3])
+    assert wanted.tolist() == [0, 0, 0, 2, 2, 3, 3, 3]
+    assert samples[places].tolist() == [30, 31, 32, 10, 11, 30, 31, 32]
+
+
+def test_parts_are_put_after_one_another():
+    parts = [(np.ones((2, 3)), [2, 0]), (np.zeros((1, 3)), [1])]
+    samples, row_size = ragged.concatenate(parts)
+    assert samples.tolist() == [[1] * 3, [1] * 3, [0] * 3]
+    assert row_size.tolist() == [2, 0, 1]

@@ -121,3 +121,14 @@ def test_the_room_is_imported_without_hypothesis():
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)}
     )
+
+
+def test_padding_of_long_doubles_is_no_value():
+    value = np.array([1 / np.longdouble(3)])
+    other = value.copy()
+    if value.dtype.itemsize == 16 and np.finfo(np.longdouble).nmant == 63:
+        other.view(np.uint8)[10:] ^= 0xFF
+    assert_same(other, value)
+    other.view(np.uint8)[0] ^= 1
+    with pytest.raises(AssertionError):
+        assert_same(other, value)

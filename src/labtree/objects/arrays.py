@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from xarray.core.variable import Variable
 
-from labtree.storage import exact
+from labtree.storage import json_values
 from labtree.storage.arrays import memory_array
 
 __all__ = ["array_summary", "array_to_dataset", "dataset_to_array", "exact_variable"]
@@ -47,13 +47,13 @@ def array_to_dataset(array: np.ndarray, path: str = "obj") -> xr.Dataset:
         If it is of another subclass, or holds objects that cannot be kept exactly.
     """
     if type(array) not in (np.ndarray, np.ma.MaskedArray):
-        raise exact.refusal(array, path)
+        raise json_values.unsupported(array, path)
     dims = tuple(f"dim_{axis}" for axis in range(array.ndim))
     if not isinstance(array, np.ma.MaskedArray):
         return xr.Dataset({"data": exact_variable(dims, array, path)})
     data: np.ndarray = array.data
     if type(data) is not np.ndarray:
-        raise exact.refusal(data, path)
+        raise json_values.unsupported(data, path)
     variables = {"data": exact_variable(dims, data, path)}
     if array.mask is not np.ma.nomask:
         variables["mask"] = exact_variable(dims, np.asarray(array.mask), path)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from labtree.errors import UnsupportedTypeError
-from labtree.storage import exact
+from labtree.storage import dtypes, json_values
 
 __all__ = ["Pieces", "decode_column", "decode_index", "encode_column", "encode_index"]
 
@@ -73,7 +73,7 @@ def encode_column(values: Any, name: str, pieces: Pieces, path: str) -> Meta:
         piece = pieces.put(name, texts)
         return {"type": "string", "piece": piece, "storage": dtype.storage, "na": na}
     if isinstance(dtype, pd.DatetimeTZDtype):
-        zone = exact.encode_timezone(dtype.tz)
+        zone = dtypes.encode_timezone(dtype.tz)
         counts = values.tz_convert("UTC").tz_localize(None)
         piece = pieces.put(name, np.asarray(counts, f"M8[{dtype.unit}]"))
         return {"type": "zoned", "piece": piece, "zone": zone}
@@ -114,7 +114,7 @@ def decode_column(meta: Meta, pieces: dict[str, np.ndarray]) -> Any:
     if kind == "string":
         return pd.array(piece, dtype=_string_dtype(meta["storage"], meta["na"]))
     if kind == "zoned":
-        zone = exact.decode_timezone(meta["zone"])
+        zone = dtypes.decode_timezone(meta["zone"])
         return pd.DatetimeIndex(piece).tz_localize("UTC").tz_convert(zone).array
     if kind == "period":
         period: Any = pd.api.types.pandas_dtype(meta["dtype"])
@@ -147,9 +147,9 @@ def encode_index(index: pd.Index, name: str, pieces: Pieces, path: str) -> Meta:
             pieces.put(f"{name}_code_{i}", np.asarray(code))
             for i, code in enumerate(index.codes)
         ]
-        names = exact.encode(list(index.names), f"{path}.names")
+        names = json_values.encode(list(index.names), f"{path}.names")
         return {"index": "multi", "levels": levels, "codes": codes, "names": names}
-    names = exact.encode(index.name, f"{path}.name")
+    names = json_values.encode(index.name, f"{path}.name")
     if isinstance(index, pd.RangeIndex):
         span = [index.start, index.stop, index.step]
         return {"index": "range", "range": span, "name": names}
@@ -166,9 +166,9 @@ def decode_index(meta: Meta, pieces: dict[str, np.ndarray]) -> pd.Index:
     if meta["index"] == "multi":
         levels: Any = [decode_index(level, pieces) for level in meta["levels"]]
         codes: Any = [pieces[code] for code in meta["codes"]]
-        names = exact.decode(meta["names"])
+        names = json_values.decode(meta["names"])
         return pd.MultiIndex(levels, codes, names=names, verify_integrity=False)
-    name = exact.decode(meta["name"])
+    name = json_values.decode(meta["name"])
     if meta["index"] == "range":
         start, stop, step = meta["range"]
         return pd.RangeIndex(start, stop, step, name=name)

@@ -15,7 +15,7 @@ from labtree.objects.columns import (
     encode_column,
     encode_index,
 )
-from labtree.storage import exact
+from labtree.storage import json_values
 from labtree.storage.names import encode_name
 
 __all__ = [
@@ -45,7 +45,9 @@ def frame_to_dataset(frame: pd.DataFrame, path: str = "obj") -> xr.Dataset:
         If a part cannot be kept exactly, with its path.
     """
     if type(frame) is not pd.DataFrame:
-        raise exact.refusal(frame, path, f"a subclass of DataFrame, {type(frame).__name__},")
+        raise json_values.unsupported(
+            frame, path, f"a subclass of DataFrame, {type(frame).__name__},"
+        )
     pieces = Pieces()
     columns = [
         encode_column(
@@ -57,7 +59,7 @@ def frame_to_dataset(frame: pd.DataFrame, path: str = "obj") -> xr.Dataset:
         "columns": columns,
         "labels": encode_index(frame.columns, "columns", pieces, f"{path}.columns"),
         "index": encode_index(frame.index, "index", pieces, f"{path}.index"),
-        "attrs": exact.encode(dict(frame.attrs), f"{path}.attrs"),
+        "attrs": json_values.encode(dict(frame.attrs), f"{path}.attrs"),
         "duplicates": frame.flags.allows_duplicate_labels,
         "shape": list(frame.shape),
         "names": [str(label) for label in frame.columns],
@@ -68,13 +70,15 @@ def frame_to_dataset(frame: pd.DataFrame, path: str = "obj") -> xr.Dataset:
 def series_to_dataset(series: pd.Series, path: str = "obj") -> xr.Dataset:
     """Return a Series as a dataset, as :func:`frame_to_dataset` does a DataFrame."""
     if type(series) is not pd.Series:
-        raise exact.refusal(series, path, f"a subclass of Series, {type(series).__name__},")
+        raise json_values.unsupported(
+            series, path, f"a subclass of Series, {type(series).__name__},"
+        )
     pieces = Pieces()
     about = {
         "values": encode_column(series.array, "values", pieces, path),
-        "name": exact.encode(series.name, f"{path}.name"),
+        "name": json_values.encode(series.name, f"{path}.name"),
         "index": encode_index(series.index, "index", pieces, f"{path}.index"),
-        "attrs": exact.encode(dict(series.attrs), f"{path}.attrs"),
+        "attrs": json_values.encode(dict(series.attrs), f"{path}.attrs"),
         "duplicates": series.flags.allows_duplicate_labels,
         "shape": [len(series)],
         "dtype": str(series.dtype),
@@ -117,7 +121,7 @@ def dataset_to_frame(dataset: xr.Dataset) -> pd.DataFrame:
     }
     frame = pd.DataFrame(columns, index=index, copy=False)
     frame.columns = labels
-    frame.attrs = exact.decode(about["attrs"])
+    frame.attrs = json_values.decode(about["attrs"])
     return frame if about["duplicates"] else frame.set_flags(allows_duplicate_labels=False)
 
 
@@ -126,8 +130,8 @@ def dataset_to_series(dataset: xr.Dataset) -> pd.Series:
     about, pieces = json.loads(dataset.attrs["labtree_frame"]), _pieces(dataset)
     index = decode_index(about["index"], pieces)
     series = _series(decode_column(about["values"], pieces), index)
-    series.name = exact.decode(about["name"])
-    series.attrs = exact.decode(about["attrs"])
+    series.name = json_values.decode(about["name"])
+    series.attrs = json_values.decode(about["attrs"])
     return series if about["duplicates"] else series.set_flags(allows_duplicate_labels=False)
 
 

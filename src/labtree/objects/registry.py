@@ -14,7 +14,7 @@ import xarray as xr
 
 from labtree.errors import FormatError, LabtreeError
 from labtree.objects import arrays, datasets, frames, spike_kinds, trials, values
-from labtree.storage import exact
+from labtree.storage import json_values
 from labtree.storage.arrays import load_variables
 from labtree.storage.records import check_dataset
 
@@ -121,7 +121,7 @@ def encode(obj: Any, path: str = "obj") -> tuple[str, xr.Dataset]:
     if isinstance(obj, (xr.DataTree, pd.Index)) or (
         name == "value" and isinstance(obj, tuple(_TYPES))
     ):
-        raise exact.refusal(obj, path)
+        raise json_values.unsupported(obj, path)
     kind = kind_named(name)
     dataset = kind.to_dataset(obj, path)
     dataset.attrs[KIND] = name
@@ -132,7 +132,7 @@ def _encode_part(obj: Any, path: str) -> tuple[str, xr.Dataset]:
     """Encode an object inside a nested value, if it is a kind of its own."""
     if type(obj) in _TYPES or isinstance(obj, xr.Dataset):
         return encode(obj, path)
-    raise exact.refusal(obj, path)
+    raise json_values.unsupported(obj, path)
 
 
 def decode(name: str | None, dataset: xr.Dataset) -> Any:

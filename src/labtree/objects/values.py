@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.objects.arrays import array_to_dataset, dataset_to_array
-from labtree.storage import exact
+from labtree.storage import json_values
 from labtree.storage.names import encode_name
 
 __all__ = ["dataset_to_value", "value_summary", "value_to_dataset"]
@@ -28,7 +28,7 @@ def value_to_dataset(value: Any, path: str, encode: _Encode) -> xr.Dataset:
     Parameters
     ----------
     value
-        Of the types that :func:`labtree.storage.exact.encode` keeps.
+        Of the types that :func:`labtree.storage.json_values.encode` keeps.
     path
         How to name it in an error.
     encode
@@ -49,7 +49,7 @@ def value_to_dataset(value: Any, path: str, encode: _Encode) -> xr.Dataset:
             parts[name] = encode(part, where)
         return name
 
-    structure = json.dumps(exact.encode(value, path, put), separators=(",", ":"))
+    structure = json.dumps(json_values.encode(value, path, put), separators=(",", ":"))
     dataset = _joined({name: part for name, (_, part) in parts.items()})
     dataset.attrs = {"labtree_structure": structure}
     if parts:
@@ -102,7 +102,7 @@ def dataset_to_value(dataset: xr.Dataset, decode: _Decode) -> Any:
             else decode(about["kind"], part)
         )
 
-    return exact.decode(json.loads(dataset.attrs["labtree_structure"]), get)
+    return json_values.decode(json.loads(dataset.attrs["labtree_structure"]), get)
 
 
 def value_summary(dataset: xr.Dataset) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def value_summary(dataset: xr.Dataset) -> dict[str, Any]:
             return (
                 {"length": len(content)}
                 if tag in _SIZED
-                else {"value": str(exact.decode(structure))[:60]}
+                else {"value": str(json_values.decode(structure))[:60]}
             )
         return {"keys": list(structure)}
     if isinstance(structure, list):

@@ -4,19 +4,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from xarray.backends import BackendArray
-from xarray.core import indexing
-from xarray.core.variable import Variable
 
 from labtree.errors import FormatError
-from labtree.storage import codecs, exact
+from labtree.storage import codecs, dtypes
+from labtree.storage._xarray import CopyOnWriteArray, LazilyIndexedArray, Variable, data_of
 from labtree.storage.blobs import Blob
+from labtree.storage.lazy import LazyArray, as_lazy
 from labtree.storage.sources import BytesSource
 
 __all__ = ["StoredArray", "lazy", "load_variables", "memory_array", "stored_array"]
 
 
-class StoredArray(BackendArray):
+class StoredArray(LazyArray):
     """An array in a file or scratch file, decoded when it is indexed.
 
     Parameters
@@ -42,7 +41,7 @@ class StoredArray(BackendArray):
             texts = spec["dtype"] == "StringDType"
             self.dtype = np.dtypes.StringDType() if texts else np.dtype(object)
         else:
-            self.dtype = exact.dtype_from_json(spec["dtype"])
+            self.dtype = dtypes.dtype_from_json(spec["dtype"])
         if codecs.extra_dimension(spec, self.shape) is not None:
             self.shape = self.shape[:-1]
 
@@ -51,7 +50,7 @@ class StoredArray(BackendArray):
         """Whether it lies as plain bytes, which can be copied without decoding them."""
         return all(type(blob) is Blob for blob in self.blobs)
 
-    def read(self) -> np.ndarray:
+    def read_whole(self) -> np.ndarray:
         """Return the whole array, checked."""
         return self._decode([blob.read() for blob in self.blobs])
 
@@ -61,16 +60,10 @@ class StoredArray(BackendArray):
         except Exception as error:  # what is said of damaged texts can be anything
             raise FormatError(f"{self.blobs[0].name} cannot be decoded: {error}") from error
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        if isinstance(key, (indexing.BasicIndexer, indexing.OuterIndexer)):
-            return self._select(key.tuple)  # the adapter fails on empty slices backwards
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._select
-        )
-
-    def _select(self, key: tuple[Any, ...]) -> Any:
+    def read(self, key: tuple[Any, ...]) -> Any:
+        """Return the part that `key` selects."""
         if len(self.blobs) > 1:  # texts end to end: only all their lengths tell where one is
-            whole = self.read()
+            whole = self.read_whole()
             for axis, part in reversed(list(enumerate(key))):
                 whole = whole[(*(slice(None),) * axis, part, ...)]
             return whole
@@ -81,16 +74,15 @@ class StoredArray(BackendArray):
 
 def lazy(array: StoredArray) -> Any:
     """Return `array` as the data of a Variable: read when indexed, copied when written to."""
-    wrapped: Any = indexing.LazilyIndexedArray(array)
-    return indexing.CopyOnWriteArray(wrapped)
+    return CopyOnWriteArray(as_lazy(array))
 
 
 def stored_array(variable: Variable) -> StoredArray | None:
     """Return the stored array that a variable still is, whole and unchanged, or None."""
-    data = variable._data
-    if isinstance(data, indexing.CopyOnWriteArray):
+    data = data_of(variable)
+    if isinstance(data, CopyOnWriteArray):
         data = data.array
-    if not isinstance(data, indexing.LazilyIndexedArray):
+    if not isinstance(data, LazilyIndexedArray):
         return None
     if any(part != slice(None) for part in data.key.tuple if isinstance(part, slice)):
         return None
@@ -119,4 +111,4 @@ def load_variables(variables: Iterable[Variable]) -> None:
         if stored is None or stored.dtype.kind in "biufcUSV":
             variable.load()
         elif not all(isinstance(blob.place[0], BytesSource) for blob in stored.blobs):
-            variable.data = memory_array(stored.read(), stored.blobs[0].name)
+            variable.data = memory_array(stored.read_whole(), stored.blobs[0].name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from h5py import h5, h5a, h5p, h5s, h5t
 
-from labtree.storage import codecs, exact
+from labtree.storage import codecs, json_values
 from labtree.storage.names import is_legal
 
 __all__ = ["EXACT", "RESERVED", "read_attributes", "write_attributes", "write_native"]
@@ -125,7 +125,7 @@ def write_attributes(
     owner
         The open h5py object id.
     attrs
-        Attributes of any kind that :func:`labtree.storage.exact.encode` keeps.
+        Attributes of any kind that :func:`labtree.storage.json_values.encode` keeps.
     path
         How to name the object in an error.
     taken
@@ -143,7 +143,7 @@ def write_attributes(
         else:
             write_native(owner, name, mirror)
     if not complete:
-        write_native(owner, EXACT, exact.dumps(dict(attrs), f"{path}.attrs"))
+        write_native(owner, EXACT, json_values.dumps(dict(attrs), f"{path}.attrs"))
 
 
 def read_attributes(owner: Any, taken: frozenset[str] = frozenset()) -> dict[Any, Any]:
@@ -152,7 +152,7 @@ def read_attributes(owner: Any, taken: frozenset[str] = frozenset()) -> dict[Any
     kept: dict[Any, Any] | None = None
     for name in _names(owner):
         if name == EXACT:
-            kept = exact.loads(read_native(owner, name))
+            kept = json_values.loads(read_native(owner, name))
         elif (name not in RESERVED or name == "_FillValue") and name not in taken:
             value = read_native(owner, name)
             if value is not None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from labtree.errors import FormatError
 from labtree.storage.codecs import plain
+from labtree.storage.lazy import axis_positions
 from labtree.storage.sources import BytesSource, FileSource, Source, as_bytes
 
 __all__ = ["Blob", "checked_blob", "checksum", "plain_dtype"]
@@ -95,7 +96,7 @@ class Blob:
         """Return the part that `key` (an int, slice or 1-d index per axis) selects."""
         if all(isinstance(part, slice) and part == slice(None) for part in key):
             return self.read()
-        axes = [_positions(part, size) for part, size in zip(key, self.shape, strict=True)]
+        axes = [axis_positions(part, size) for part, size in zip(key, self.shape, strict=True)]
         counts = tuple(len(axis) for axis in axes)
         result = np.empty(counts, self.dtype)
         if result.size:
@@ -186,16 +187,6 @@ def _cut_short(source: Source, name: str, found: int, expected: int) -> str:
 
 def _is_int(part: object) -> bool:
     return isinstance(part, (int, np.integer))
-
-
-def _positions(part: int | slice | np.ndarray, size: int) -> range | np.ndarray:
-    if isinstance(part, slice):
-        return range(*part.indices(size))
-    positions = np.atleast_1d(np.asarray(part, np.int64))
-    positions = np.where(positions < 0, positions + size, positions)
-    if positions.size and not 0 <= positions.min() <= positions.max() < size:
-        raise IndexError(f"index {part} is out of bounds for an axis of size {size}")
-    return positions
 
 
 def _bounds(positions: range | np.ndarray) -> tuple[int, int]:

@@ -6,9 +6,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from xarray.core.variable import Variable
 
 from labtree.storage import codecs
+from labtree.storage._xarray import Variable, data_of
 
 __all__ = ["is_dask", "write_blocks"]
 
@@ -16,7 +16,7 @@ __all__ = ["is_dask", "write_blocks"]
 def is_dask(variable: Variable) -> bool:
     """Say whether a variable is computed by dask."""
     # Cheaper than Variable.chunks, which asks whether any array is like dask's.
-    return hasattr(variable._data, "__dask_graph__")
+    return hasattr(data_of(variable), "__dask_graph__")
 
 
 def write_blocks(

@@ -18,7 +18,7 @@ object, ``StringDType``         UTF-8 characters, padded or end to end         t
 =============================== ============================================== =========
 
 Elements of object arrays that are not all str are written as JSON (see
-:mod:`labtree.storage.exact`), one text an element.
+:mod:`labtree.storage.json_values`), one text an element.
 """
 
 import json
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from labtree.errors import FormatError
-from labtree.storage import exact
+from labtree.storage import dtypes, json_values
 
 __all__ = [
     "Spec",
@@ -88,12 +88,14 @@ def encode(array: np.ndarray, path: str = "obj") -> tuple[Spec | None, list[np.n
         return None, [array]
     if dtype.kind == "T":
         if hasattr(dtype, "na_object"):
-            raise exact.refusal(array, path, "a StringDType with a missing value of its own")
+            raise json_values.unsupported(
+                array, path, "a StringDType with a missing value of its own"
+            )
         return _encode_text(array.astype(object), path, "StringDType")
     if dtype.kind == "O":
         return _encode_text(array, path, "O")
     if dtype.hasobject:
-        raise exact.refusal(array, path, f"an array of dtype {dtype}")
+        raise json_values.unsupported(array, path, f"an array of dtype {dtype}")
     if dtype.kind == "U":
         return _encode_unicode(array)
     return _encode_view(array)
@@ -111,7 +113,7 @@ def decode(spec: Spec | None, arrays: list[np.ndarray]) -> np.ndarray:
         return arrays[0]
     codec = spec.get("codec")
     if codec == "view":
-        return _decode_view(arrays[0], exact.dtype_from_json(spec["dtype"]))
+        return _decode_view(arrays[0], dtypes.dtype_from_json(spec["dtype"]))
     if codec == "utf8":
         return _decode_unicode(arrays[0], np.dtype(spec["dtype"]))
     if codec == "text":
@@ -141,7 +143,7 @@ def check(spec: Spec | None, arrays: list[Any]) -> None:
         raise FormatError(f"unknown codec {codec!r}; known are 'view', 'utf8' and 'text'")
     characters = np.dtype("S1")
     if codec == "view":
-        dtype = exact.dtype_from_json(spec["dtype"])
+        dtype = dtypes.dtype_from_json(spec["dtype"])
         carrier, extra = _carrier(dtype) if dtype.itemsize else (np.dtype(np.uint8), ())
         fits = first.dtype == carrier and first.shape[len(first.shape) - len(extra) :] == extra
         fits = fits and not dtype.hasobject and dtype.subdtype is None
@@ -171,7 +173,7 @@ def view_spec(dtype: np.dtype[Any]) -> tuple[Spec | None, np.dtype[Any], tuple[i
     if plain(dtype):
         return None, dtype, ()
     carrier, sizes = _carrier(dtype)
-    return {"codec": "view", "dtype": exact.dtype_to_json(dtype)}, carrier, sizes
+    return {"codec": "view", "dtype": dtypes.dtype_to_json(dtype)}, carrier, sizes
 
 
 def encode_block(block: np.ndarray) -> np.ndarray:
@@ -193,7 +195,7 @@ def extra_dimension(spec: Spec | None, shape: tuple[int, ...]) -> str | None:
         return None
     if spec["codec"] in ("utf8", "text"):
         return f"labtree_chars_{shape[-1]}"
-    dtype = exact.dtype_from_json(spec["dtype"])
+    dtype = dtypes.dtype_from_json(spec["dtype"])
     if not dtype.itemsize or not _carrier(dtype)[1]:
         return None
     what = {"c": "complex", "S": "chars", "U": "points"}.get(dtype.kind, "bytes")
@@ -206,7 +208,7 @@ def hints(spec: Spec | None) -> dict[str, str]:
         return {}
     if spec["codec"] in ("utf8", "text"):
         return {"_Encoding": "utf-8"} if spec.get("form") != "joined" else {}
-    dtype = exact.dtype_from_json(spec["dtype"])
+    dtype = dtypes.dtype_from_json(spec["dtype"])
     if dtype.kind == "b":
         return {"dtype": "bool"}
     if dtype.kind == "M":
@@ -243,12 +245,12 @@ def _carrier(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
 def _encode_view(array: np.ndarray) -> tuple[Spec, list[np.ndarray]]:
     dtype = array.dtype
     if dtype.itemsize == 0:  # np.dtype("S0") and the like hold nothing but their shape
-        spec = {"codec": "view", "dtype": exact.dtype_to_json(dtype)}
+        spec = {"codec": "view", "dtype": dtypes.dtype_to_json(dtype)}
         return spec, [np.zeros(array.shape, np.uint8)]
     carrier, extra = _carrier(dtype)
     flat = np.ascontiguousarray(array).reshape(-1)
     raw = flat.view(carrier).reshape(array.shape + extra)
-    return {"codec": "view", "dtype": exact.dtype_to_json(dtype)}, [raw]
+    return {"codec": "view", "dtype": dtypes.dtype_to_json(dtype)}, [raw]
 
 
 def _decode_view(raw: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -298,7 +300,7 @@ def _encode_text(array: np.ndarray, path: str, dtype: str) -> tuple[Spec, list[n
         elements, texts = "str", flat
     else:
         elements = "json"
-        texts = [exact.dumps(item, f"{path}.flat[{i}]") for i, item in enumerate(flat)]
+        texts = [json_values.dumps(item, f"{path}.flat[{i}]") for i, item in enumerate(flat)]
     spec = {"codec": "text", "dtype": dtype, "elements": elements}
     try:
         data = [text.encode() for text in texts]
@@ -337,7 +339,7 @@ def _decode_text(spec: Spec, arrays: list[np.ndarray]) -> np.ndarray:
         result[:] = [item.decode(errors="surrogatepass") for item in data]
     else:
         for i, item in enumerate(data):
-            result[i] = exact.decode(json.loads(item))
+            result[i] = json_values.decode(json.loads(item))
     shaped: np.ndarray = result.reshape(shape)
     if spec["dtype"] == "StringDType":
         return shaped.astype(np.dtypes.StringDType())

@@ -21,9 +21,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 __all__ = [
+    "concatenate",
     "concatenate_rows",
     "count_in_rows",
     "count_variables",
+    "gather",
     "isel",
     "positions_of_rows",
     "problems",
@@ -31,6 +33,7 @@ __all__ = [
     "row_offsets",
     "rows_are_sorted",
     "sort_rows",
+    "spike_ranges",
     "split_rows",
 ]
 
@@ -90,6 +93,93 @@ def positions_of_rows(row_size: Any, rows: Any) -> slice | Counts:
     sizes = stops - starts
     out = row_offsets(sizes)
     return np.repeat(starts - out[:-1], sizes) + np.arange(out[-1])
+
+
+def gather(row_size: Any, rows: Any) -> tuple[Counts, slice | Counts]:
+    """Return the samples of some rows, and which of the wanted rows each belongs to.
+
+    Parameters
+    ----------
+    row_size : int array (row,)
+        Samples in each row.
+    rows : int array (wanted,)
+        Rows in any order, repeated or not.
+
+    Returns
+    -------
+    wanted : int64 array (sample,)
+        The position in `rows` that a sample belongs to, rising.
+    samples : slice or int64 array (sample,)
+        Where it lies; see :func:`positions_of_rows`.
+
+    Examples
+    --------
+    >>> gather([2, 1, 3], [2, 1])
+    (array([0, 0, 0, 1]), array([3, 4, 5, 2]))
+    """
+    counts = np.asarray(row_size, dtype=np.int64).ravel()
+    return row_of_sample(counts[np.asarray(rows, np.int64)]), positions_of_rows(counts, rows)
+
+
+def concatenate(parts: Sequence[tuple[Array, Any]]) -> tuple[Array, Counts]:
+    """Put the rows of ragged arrays after one another.
+
+    Parameters
+    ----------
+    parts : sequence of (samples, row_size)
+        At least one; samples may have further axes, of the same length in all.
+
+    Returns
+    -------
+    samples, row_size
+        All rows of the first part, then all rows of the next.
+
+    Examples
+    --------
+    >>> samples, row_size = concatenate([(np.array([1, 2]), [2]), (np.array([3]), [0, 1])])
+    >>> samples.tolist(), row_size.tolist()
+    ([1, 2, 3], [2, 0, 1])
+    """
+    sizes = [np.asarray(row_size, dtype=np.int64).ravel() for _, row_size in parts]
+    return np.concatenate([samples for samples, _ in parts]), np.concatenate(sizes)
+
+
+def spike_ranges(
+    samples: Array, row_size: Any, starts: Any, stops: Any
+) -> tuple[Counts, Counts]:
+    """Return which samples of each row lie in each of many spans, as ranges of indices.
+
+    One binary search finds all of them: rows are told apart by an offset on the values.
+
+    Parameters
+    ----------
+    samples : int array (sample,)
+        Such as spike times, sorted within each row.
+    row_size : int array (row,)
+        Samples in each row.
+    starts, stops : int array (span,)
+        A sample at ``starts`` is in, one at ``stops`` is not.
+
+    Returns
+    -------
+    first, last : int64 arrays (row, span)
+        ``samples[first:last]`` are those of that row in that span.
+
+    Examples
+    --------
+    >>> first, last = spike_ranges(np.array([1, 5, 9, 2, 5]), [3, 2], [5], [9])
+    >>> first.ravel(), last.ravel()
+    (array([1, 4]), array([2, 5]))
+    """
+    counts = np.asarray(row_size, dtype=np.int64).ravel()
+    begin, end = np.asarray(starts, np.int64), np.asarray(stops, np.int64)
+    low = min(int(samples.min(initial=0)), 0)
+    width = int(max(samples.max(initial=0), end.max(initial=0))) - low + 2
+    row = np.arange(len(counts), dtype=np.int64) * width - low
+    keys = samples + np.repeat(row, counts)
+    bounds = np.clip(np.stack([begin, np.maximum(begin, end)]), low, low + width - 1)
+    found = np.searchsorted(keys, row[:, None, None] + bounds[None], side="left")
+    return found[:, 0].astype(np.int64), found[:, 1].astype(np.int64)
 
 
 def split_rows(samples: Array, row_size: Any) -> list[Array]:

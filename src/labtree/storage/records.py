@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from xarray.core.variable import Variable
 from xarray.indexes import PandasIndex
 
 from labtree.errors import FormatError, LabtreeError, UnsupportedTypeError
-from labtree.storage import codecs, exact
+from labtree.storage import codecs, json_values
+from labtree.storage._xarray import Variable
 from labtree.storage.arrays import StoredArray, lazy
 from labtree.storage.blobs import Blob
 from labtree.storage.blocks import is_dask
@@ -49,7 +49,7 @@ def variable_values(variable: Variable, path: str) -> np.ndarray:
         )
     values = variable.data
     if type(values) is not np.ndarray:
-        raise exact.refusal(values, path)
+        raise json_values.unsupported(values, path)
     return values
 
 
@@ -104,7 +104,7 @@ def check_dataset(dataset: xr.Dataset, path: str) -> None:
     TypeError
         For values, attributes, names and indexes that cannot be kept exactly.
     """
-    exact.encode(dict(dataset.attrs), f"{path}.attrs")
+    json_values.encode(dict(dataset.attrs), f"{path}.attrs")
     dataset_layout(dataset, path)
     for name in (*dataset.variables, *dataset.dims):
         if type(name) is not str or not name:
@@ -114,7 +114,7 @@ def check_dataset(dataset: xr.Dataset, path: str) -> None:
     for name, variable in dataset.variables.items():
         where = f"{path}[{name!r}]"
         if variable.attrs:
-            exact.encode(dict(variable.attrs), f"{where}.attrs")
+            json_values.encode(dict(variable.attrs), f"{where}.attrs")
         if not isinstance(variable.dtype, np.dtype):
             variable_values(variable, where)
         elif variable.dtype.hasobject or variable.dtype.kind == "T":
@@ -167,7 +167,7 @@ class DatasetBuilder:
             if len(dims[name]) != len(arrays[name].shape):
                 raise FormatError(f"{'/'.join(path)}/{name}: dimensions and shape disagree")
             if attributes:
-                attrs[name] = exact.decode(attributes)
+                attrs[name] = json_values.decode(attributes)
             place = columns[0][5] if len(columns[0]) > 5 else None
             if place is not None:
                 arrays[name] = _inline(self._values, place, spec, columns[0])
@@ -176,7 +176,7 @@ class DatasetBuilder:
             dataset = self._from_template(arrays, dims)
         else:
             dataset = _with_coordinates(arrays, dims, layout)
-        dataset.attrs = exact.decode(record["attrs"])
+        dataset.attrs = json_values.decode(record["attrs"])
         for name, attributes in attrs.items():
             dataset.variables[name].attrs = attributes
         return dataset
@@ -216,7 +216,7 @@ def _with_coordinates(
     for name, array in arrays.items():
         is_index = dims[name] == (name,) and name not in unindexed
         if is_index or name in levels:
-            values = array.read() if isinstance(array, StoredArray) else array
+            values = array.read_whole() if isinstance(array, StoredArray) else array
             indexed[name] = Variable(dims[name], values)
         else:
             wrapped = lazy(array) if isinstance(array, StoredArray) else array

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.core.variable import Variable
 
 from labtree.storage import codecs
+from labtree.storage._xarray import Variable, data_of
 from labtree.storage.arrays import StoredArray, lazy, stored_array
 from labtree.storage.blobs import Blob, checksum
 from labtree.storage.blocks import is_dask, write_blocks
@@ -37,7 +37,7 @@ def put_dataset(dataset: xr.Dataset, scratch: ScratchSource, path: str) -> xr.Da
         if name not in dataset.xindexes
     }
     data = {name: moved[name] for name in dataset.data_vars}
-    result = dataset.copy(data={name: variable._data for name, variable in data.items()})
+    result = dataset.copy(data={name: data_of(variable) for name, variable in data.items()})
     coords = {name: variable for name, variable in moved.items() if name not in data}
     return result.assign_coords(xr.Coordinates(coords, indexes={})) if coords else result
 

@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from labtree.errors import FormatError, LabtreeError, MissingFileError
-from labtree.storage import exact
+from labtree.storage import dtypes
 from labtree.storage.attached import attached
 from labtree.storage.blobs import Blob, checked_blob, plain_dtype
 from labtree.storage.catalogue import Catalogue, read_catalogue
@@ -179,7 +179,7 @@ def walked_reader(
     def column(path: list[str], column: list[Any]) -> Any:
         name, dtype, shape, offset, crc = column[:5]
         if offset is None:  # the name is the whole path then, as the file has it
-            return NetCDFVariable(other, name, exact.dtype_from_json(dtype), tuple(shape))
+            return NetCDFVariable(other, name, dtypes.dtype_from_json(dtype), tuple(shape))
         kind = plain_dtype(dtype)
         return checked_blob(source, offset, kind, shape, crc, "/".join([*path, name]))
 

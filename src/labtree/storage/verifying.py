@@ -61,7 +61,9 @@ def _read_all(
         where = "/" + "/".join(record["path"])
         for name, _, spec, _, columns in record["variables"]:
             try:
-                StoredArray(spec, [column(record["path"], item) for item in columns]).read()
+                StoredArray(
+                    spec, [column(record["path"], item) for item in columns]
+                ).read_whole()
             except (FormatError, ValueError, OSError, KeyError, TypeError) as error:
                 problems.append(f"{where.rstrip('/')}/{name}: {error}")
         try:

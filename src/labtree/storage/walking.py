@@ -14,7 +14,7 @@ import numpy as np
 from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5r, h5t
 
 from labtree.errors import ClosedError, FormatError
-from labtree.storage import codecs, exact
+from labtree.storage import codecs, dtypes, json_values
 from labtree.storage.attributes import read_attributes, read_native
 from labtree.storage.netcdf import NON_COORDINATE, read_users
 from labtree.storage.sources import identity
@@ -165,7 +165,7 @@ class _Walker:
         ours = listed or words is None
         attrs = read_attributes(group, frozenset({"coordinates"} if ours else ()))
         layout["coords"] = [name for name in layout.get("coords", ()) if name in known]
-        record: dict[str, Any] = {"path": path, "attrs": exact.encode(attrs)}
+        record: dict[str, Any] = {"path": path, "attrs": json_values.encode(attrs)}
         if any(layout.values()):
             record["layout"] = layout
         records = [record | {"variables": variables}]
@@ -200,7 +200,9 @@ class _Walker:
                 dims = dims[:-1]
             attrs = read_attributes(dataset, frozenset(codecs.hints(spec)))
             dims = [names.get(dim, dim) for dim in dims]
-            variables.append([names.get(name, name), dims, spec, exact.encode(attrs), [column]])
+            variables.append(
+                [names.get(name, name), dims, spec, json_values.encode(attrs), [column]]
+            )
             if codecs.companion(spec) is not None:
                 variables[-1][4].append(_TEXTS + name)
         for variable in variables:
@@ -240,7 +242,7 @@ def _has(owner: Any, name: str) -> bool:
 
 
 def _json(owner: Any, name: str) -> Any:
-    return exact.loads(read_native(owner, name)) if _has(owner, name) else None
+    return json_values.loads(read_native(owner, name)) if _has(owner, name) else None
 
 
 def _members(group: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
@@ -281,4 +283,4 @@ def _column(dataset: Any, name: str, path: str) -> list[Any]:
         return [name, "O", shape, None, None]
     if dtype.hasobject:
         raise FormatError(f"{path}: labtree cannot read the HDF5 type {dtype}")
-    return [name, exact.dtype_to_json(dtype), shape, None, None]
+    return [name, dtypes.dtype_to_json(dtype), shape, None, None]

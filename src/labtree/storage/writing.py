@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.core.variable import Variable
 
 from labtree.errors import UnsupportedTypeError
-from labtree.storage import codecs, exact
+from labtree.storage import codecs, json_values
+from labtree.storage._xarray import Variable, data_of
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.attributes import write_attributes, write_native
 from labtree.storage.blobs import Blob, checksum
@@ -142,7 +142,7 @@ def _write_layout(group: Any, record: dict[str, Any], names: dict[str, str]) -> 
     if names:
         layout["groups"] = names
     if layout:
-        write_native(group, "labtree_layout", exact.dumps(layout))
+        write_native(group, "labtree_layout", json_values.dumps(layout))
     coords = layout.get("coords", [])
     readable = [name for name in coords if " " not in name and encode_name(name) == name]
     if readable and "coordinates" not in record["attrs"]:
@@ -160,7 +160,10 @@ def _write_dataset(
     """Write a node's own variables; return its record and the names that it uses."""
     where = "/" + "/".join(path)
     attrs = dict(dataset.attrs)
-    record: dict[str, Any] = {"path": path, "attrs": exact.encode(attrs, f"{where}.attrs")}
+    record: dict[str, Any] = {
+        "path": path,
+        "attrs": json_values.encode(attrs, f"{where}.attrs"),
+    }
     indexes = dataset.xindexes if dataset.coords else {}
     layout = dataset_layout(dataset, where)
     variables = kept_variables(dataset)
@@ -232,7 +235,7 @@ class _NodeWriter:
             columns.append(column)
             self.connections.append((file_name, dims, dataset))
         attributes = (
-            exact.encode(dict(variable.attrs), f"{path}.attrs") if variable.attrs else {}
+            json_values.encode(dict(variable.attrs), f"{path}.attrs") if variable.attrs else {}
         )
         return [name, list(variable.dims), spec, attributes, columns]
 
@@ -263,7 +266,7 @@ class _NodeWriter:
 def _write_codec(dataset: Any, spec: codecs.Spec | None, variable: Variable, path: str) -> None:
     hints: dict[str, str] = {}
     if spec is not None:
-        text = exact.dumps(spec)
+        text = json_values.dumps(spec)
         hints = codecs.hints(spec)
         write_native(dataset, "labtree_codec", text)
         for name, value in hints.items():
@@ -283,7 +286,7 @@ class _Planned:
 def _plain_arrays(
     variable: Variable, path: str
 ) -> tuple[codecs.Spec | None, list[Any], list[int | None], list[Blob] | None]:
-    if not isinstance(variable._data, np.ndarray):
+    if not isinstance(data_of(variable), np.ndarray):
         stored = stored_array(variable)
         if stored is not None and stored.is_plain:
             return _copied(stored)

@@ -148,7 +148,7 @@ def shown_attributes(
     attrs
         As they are.
     encoded
-        What :func:`labtree.storage.exact.encode` made of them.
+        What :func:`labtree.storage.json_values.encode` made of them.
     taken
         Names that the object's own encoding uses.
     """

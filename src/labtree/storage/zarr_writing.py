@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.core.variable import Variable
 
 from labtree.errors import UnsupportedTypeError
-from labtree.storage import codecs, exact
+from labtree.storage import codecs, json_values
+from labtree.storage._xarray import Variable
 from labtree.storage.arrays import stored_array
 from labtree.storage.blocks import is_dask
 from labtree.storage.names import encode_name
@@ -140,7 +140,7 @@ class _Writer:
                 )
         files = file_names([*variables, *node.children])
         attrs = dict(dataset.attrs)
-        encoded = exact.encode(attrs, f"{where}.attrs")
+        encoded = json_values.encode(attrs, f"{where}.attrs")
         layout = dataset_layout(dataset, where)
         indexes = dataset.xindexes if dataset.coords else {}
         record: dict[str, Any] = {"path": path, "attrs": encoded}
@@ -214,7 +214,7 @@ class _Writer:
                 columns[-1][5] = len(self.generation.values)
                 columns[-1].append(zlib.crc32(values))
                 self.generation.values += values
-        attributes = exact.encode(dict(variable.attrs), f"{where}.attrs")
+        attributes = json_values.encode(dict(variable.attrs), f"{where}.attrs")
         return [name, list(variable.dims), spec, attributes if variable.attrs else {}, columns]
 
     def _array(
@@ -242,7 +242,7 @@ class _Writer:
         if extra is not None and not is_shorter:
             dims = (*dims, extra)
         hints = codecs.hints(spec) if data_type != "string" and data_type != "bool" else {}
-        encoded = exact.encode(attrs, f"{where}.attrs")
+        encoded = json_values.encode(attrs, f"{where}.attrs")
         attributes = shown_attributes(attrs, encoded, frozenset(hints)) | hints | shown
         last_chunk = tuple(max(1, size) for size in last)
         metadata = array_metadata(

@@ -11,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from labtree.errors import FormatError, WorkspaceError
-from labtree.storage import exact
+from labtree.storage import json_values
 from labtree.storage.blocks import is_dask
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
@@ -69,7 +69,9 @@ def store_shared(
 
     def write(place: SessionPlace) -> None:
         _ensure(place, "", {_WORKSPACE: {"version": VERSION} | identify()})
-        _ensure(place, folders[0], {_ITEM: [namespace_node, exact.encode(dict(group.attrs))]})
+        _ensure(
+            place, folders[0], {_ITEM: [namespace_node, json_values.encode(dict(group.attrs))]}
+        )
         below = "/".join(folders)
         place.remove(below)
         written = write_generation(alone, place, below, inline=0)
@@ -136,7 +138,7 @@ def open_shared(where: Any) -> xr.DataTree:
             items.sort(key=lambda item: item[1].attrs.get(CREATED, 0.0))
             if items:
                 group = xr.DataTree()
-                group.attrs = exact.decode(attrs)
+                group.attrs = json_values.decode(attrs)
                 groups.append((group_name, group, dict(items)))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, FormatError):

@@ -19,18 +19,14 @@ import numpy as np
 import pandas as pd
 
 from labtree.errors import UnsupportedTypeError
+from labtree.storage.dtypes import (
+    decode_timezone,
+    dtype_from_json,
+    dtype_to_json,
+    encode_timezone,
+)
 
-__all__ = [
-    "decode",
-    "decode_timezone",
-    "dtype_from_json",
-    "dtype_to_json",
-    "dumps",
-    "encode",
-    "encode_timezone",
-    "loads",
-    "refusal",
-]
+__all__ = ["decode", "dumps", "encode", "loads", "unsupported"]
 
 #: Called with each array or unknown object that is met, and its path; gives the name
 #: under which it was put elsewhere.
@@ -55,7 +51,7 @@ _ADVICE = {
 }
 
 
-def refusal(value: object, path: str, reason: str | None = None) -> UnsupportedTypeError:
+def unsupported(value: object, path: str, reason: str | None = None) -> UnsupportedTypeError:
     """Return the error for a value that cannot be kept exactly.
 
     Parameters
@@ -116,7 +112,9 @@ def encode(value: Any, path: str = "obj", sink: Sink | None = None) -> Any:
     try:
         return _encode(value, path, sink)
     except RecursionError:
-        raise refusal(value, path, "nesting this deep, or a value that holds itself") from None
+        raise unsupported(
+            value, path, "nesting this deep, or a value that holds itself"
+        ) from None
 
 
 def _encode(value: Any, path: str, sink: Sink | None) -> Any:
@@ -142,11 +140,11 @@ def _encode(value: Any, path: str, sink: Sink | None) -> Any:
             return {tag: write(value)}
     if isinstance(value, np.generic) and kind.__module__ == "numpy":
         if value.dtype.kind == "O" or value.dtype.hasobject:
-            raise refusal(value, path)
+            raise unsupported(value, path)
         return {"$scalar": [dtype_to_json(value.dtype), _base64(np.asarray(value).tobytes())]}
     if sink is not None:
         return {"$part": sink(value, path)}
-    raise refusal(value, path)
+    raise unsupported(value, path)
 
 
 def decode(value: Any, source: Source | None = None) -> Any:
@@ -195,9 +193,8 @@ def _decode_tagged(tag: str, content: Any, source: Source | None) -> Any:
         dtype, data = content
         scalar, raw = dtype_from_json(dtype), base64.b64decode(data)
         return np.frombuffer(raw, scalar)[0] if scalar.itemsize else scalar.type()
-    for _, name, _, read in _FORMS:
-        if tag == name:
-            return read(content)
+    if tag in _READERS:
+        return _READERS[tag](content)
     raise ValueError(f"unknown value {tag!r}: written by a newer labtree, or damaged")
 
 
@@ -237,52 +234,9 @@ def _encode_array(array: np.ndarray, path: str, sink: Sink | None) -> Any:
     if array.dtype.kind == "T" and not hasattr(array.dtype, "na_object"):
         return {"$texts": [list(array.shape), list(map(_encode_text, array.ravel().tolist()))]}
     if array.dtype.hasobject:
-        raise refusal(array, path, f"an array of dtype {array.dtype}")
+        raise unsupported(array, path, f"an array of dtype {array.dtype}")
     data = _base64(np.ascontiguousarray(array).tobytes())
     return {"$array": [dtype_to_json(array.dtype), list(array.shape), data]}
-
-
-def dtype_to_json(dtype: np.dtype[Any]) -> Any:
-    """Return a numpy dtype as JSON: its string, or the fields of a structured one.
-
-    Examples
-    --------
-    >>> dtype_to_json(np.dtype(">f4"))
-    '>f4'
-    """
-    if dtype.subdtype is not None:
-        base, shape = dtype.subdtype
-        return {"base": dtype_to_json(base), "shape": list(shape)}
-    if dtype.names is None:
-        return dtype.str
-    fields: list[Any] = [dict(dtype.fields or {})[name] for name in dtype.names]
-    return {
-        "names": list(dtype.names),
-        "formats": [dtype_to_json(field[0]) for field in fields],
-        "offsets": [field[1] for field in fields],
-        "titles": [field[2] if len(field) > 2 else None for field in fields],
-        "itemsize": dtype.itemsize,
-        "aligned": bool(dtype.isalignedstruct),
-    }
-
-
-def dtype_from_json(value: Any) -> np.dtype[Any]:
-    """Return the dtype that :func:`dtype_to_json` wrote."""
-    if isinstance(value, str):
-        return np.dtype(value)
-    if "base" in value:
-        return np.dtype((dtype_from_json(value["base"]), tuple(value["shape"])))
-    fields: dict[str, Any] = {
-        "names": value["names"],
-        "formats": [dtype_from_json(item) for item in value["formats"]],
-        "offsets": value["offsets"],
-        "itemsize": value["itemsize"],
-    }
-    if any(title is not None for title in value["titles"]):
-        fields["titles"] = value["titles"]
-    make: Any = np.dtype  # numpy does not type this form
-    structured: np.dtype[Any] = make(fields, align=value["aligned"])
-    return structured
 
 
 def _base64(data: bytes) -> str:
@@ -295,31 +249,6 @@ def _floats(*values: float) -> str:
 
 def _complex(text: str) -> complex:
     return complex(*struct.unpack("<2d", bytes.fromhex(text)))
-
-
-def encode_timezone(zone: dt.tzinfo | None) -> Any:
-    """Return a zone as JSON: None, "UTC", the key of a ZoneInfo, or an offset in seconds."""
-    if zone is None or zone is dt.UTC:
-        return None if zone is None else "UTC"
-    key = getattr(zone, "key", None)
-    if type(zone).__name__ == "ZoneInfo" and key is not None:
-        return key
-    if type(zone) is dt.timezone:
-        return zone.utcoffset(None).total_seconds()
-    raise UnsupportedTypeError(
-        f"cannot keep the time zone {zone!r} exactly; use zoneinfo.ZoneInfo"
-    )
-
-
-def decode_timezone(zone: Any) -> dt.tzinfo | None:
-    """Return the time zone that :func:`encode_timezone` wrote."""
-    if zone is None or zone == "UTC":
-        return None if zone is None else dt.UTC
-    if isinstance(zone, str):
-        from zoneinfo import ZoneInfo
-
-        return ZoneInfo(zone)
-    return dt.timezone(dt.timedelta(seconds=zone))
 
 
 def _encode_datetime(value: dt.datetime | dt.time) -> Any:
@@ -352,19 +281,6 @@ def _is(kind: type[Any]) -> Callable[[Any], bool]:
 
 # How each remaining type is recognised, named, written and read.
 _FORMS: list[tuple[Callable[[Any], bool], str, Callable[[Any], Any], Callable[[Any], Any]]] = [
-    (
-        lambda value: False,  # floats that are not finite are written by _encode_float
-        "$float",
-        lambda value: None,
-        lambda text: struct.unpack("<d", bytes.fromhex(text))[0],
-    ),
-    (
-        lambda value: False,  # texts and integers that JSON would change, by _encode
-        "$text",
-        lambda value: None,
-        lambda text: base64.b64decode(text).decode(errors="surrogatepass"),
-    ),
-    (lambda value: False, "$int", lambda value: None, lambda text: int(text, 16)),
     (_is(complex), "$complex", lambda value: _floats(value.real, value.imag), _complex),
     (_is(bytes), "$bytes", _base64, base64.b64decode),
     (_is(bytearray), "$bytearray", _base64, lambda text: bytearray(base64.b64decode(text))),
@@ -399,3 +315,11 @@ _FORMS: list[tuple[Callable[[Any], bool], str, Callable[[Any], Any], Callable[[A
         lambda content: range(*content),
     ),
 ]
+
+# Values of types that JSON has, which it would change: _encode writes these.
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "$float": lambda text: struct.unpack("<d", bytes.fromhex(text))[0],
+    "$text": lambda text: base64.b64decode(text).decode(errors="surrogatepass"),
+    "$int": lambda text: int(text, 16),
+    **{tag: read for _, tag, _, read in _FORMS},
+}

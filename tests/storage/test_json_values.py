@@ -8,29 +8,29 @@ import pandas as pd
 import pytest
 from hypothesis import given
 
-from labtree.storage import exact
+from labtree.storage import dtypes, json_values
 from support import strategies
 from support.exactness import assert_same
 
 
 @given(strategies.values(with_objects=False))
 def test_values_come_back(value):
-    text = exact.dumps(value)
+    text = json_values.dumps(value)
     assert text.isascii()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert_same(exact.loads(text), value)
+    assert_same(json_values.loads(text), value)
 
 
 @given(strategies.dtypes(objects=False))
 def test_dtypes_come_back(dtype):
-    found = exact.dtype_from_json(json.loads(json.dumps(exact.dtype_to_json(dtype))))
+    found = dtypes.dtype_from_json(json.loads(json.dumps(dtypes.dtype_to_json(dtype))))
     assert found == dtype
     assert found.isalignedstruct == dtype.isalignedstruct
 
 
 def test_titles_and_subarrays_of_dtypes_come_back():
     titled = np.dtype([(("a title", "x"), "f4"), ("y", "i2", (2, 3))])
-    found = exact.dtype_from_json(exact.dtype_to_json(titled))
+    found = dtypes.dtype_from_json(dtypes.dtype_to_json(titled))
     assert found == titled
     assert found.fields["x"][2] == "a title"
 
@@ -55,7 +55,7 @@ def test_what_is_refused_says_where():
         (np.array([(1, None)], [("a", "i4"), ("b", "O")]), "an array of dtype"),
     ]:
         with pytest.raises(TypeError, match=message):
-            exact.dumps(value)
+            json_values.dumps(value)
 
 
 @pytest.mark.parametrize(
@@ -77,5 +77,5 @@ def test_what_is_refused_says_where():
 )
 def test_what_no_value_was_written_as_is_an_error(text):
     with pytest.raises(Exception, match=r".") as caught:
-        exact.loads(text)
+        json_values.loads(text)
     assert not isinstance(caught.value, (MemoryError, SystemError))
