@@ -22,7 +22,7 @@ from labtree._version import __version__
 from labtree.errors import ConfigurationError, SessionError
 from labtree.pipeline import dimensions
 from labtree.pipeline.step_records import digest, fingerprint_items
-from labtree.storage import exact
+from labtree.storage import json_values
 from labtree.storage.arrays import memory_array
 from labtree.storage.names import check_name, decode_name, encode_name
 
@@ -339,15 +339,15 @@ def check_value(value: Any, where: str) -> None:
     ------
     UnsupportedTypeError
     """
-    exact.encode(value, where, sink=_check_part)
+    json_values.encode(value, where, sink=_check_part)
 
 
 def _check_part(value: Any, where: str) -> str:
     """Refuse what has no exact form; arrays have one, and are not written out for this."""
     if type(value) is not np.ndarray:
-        raise exact.refusal(value, where)
+        raise json_values.unsupported(value, where)
     if value.dtype.hasobject:
-        exact.encode(value, where)
+        json_values.encode(value, where)
     return where
 
 
@@ -357,7 +357,7 @@ def _check_variable(variable: xr.Variable, where: str) -> None:
         if data.dtype.hasobject:
             memory_array(data, where)  # encodes each object
     elif not hasattr(data, "array") and not type(data).__module__.startswith("dask."):
-        raise exact.refusal(data, where)
+        raise json_values.unsupported(data, where)
     check_value(dict(variable.attrs), f"{where}.attrs")
 
 
