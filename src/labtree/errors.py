@@ -4,7 +4,9 @@ Every error is a :class:`LabtreeError`, and also the builtin that a user would c
 for it, so that ``except KeyError`` works without knowing labtree.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Self, TypeVar
 
@@ -34,6 +36,7 @@ __all__ = [
     "UnsafePickleError",
     "UnsupportedTypeError",
     "WorkspaceError",
+    "damage_as_format_error",
     "unknown_name",
 ]
 
@@ -150,6 +153,23 @@ class DamageWarning(UserWarning):
 
 class RecordingWarning(UserWarning):
     """Something about a recording that the caller should know and may accept."""
+
+
+@contextmanager
+def damage_as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what libraries raise while they read a damaged file into a FormatError.
+
+    labtree's own errors and MemoryError pass.
+    """
+    try:
+        yield
+    except (LabtreeError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file fails anywhere in what reads it
+        raise FormatError(
+            f"{os.fspath(path)} is damaged or cut short ({type(error).__name__}: {error}); "
+            "restore it from a copy"
+        ) from error
 
 
 Error = TypeVar("Error", bound=LabtreeError)

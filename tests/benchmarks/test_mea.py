@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 import labtree
-from labtree.mea.electrical_image import electrical_images, high_pass
+from labtree.mea.electrical_image import Segment, electrical_images, high_pass
 from labtree.mea.features import frame_interval_rates
 from labtree.mea.sta_kernel import spike_triggered_average
 
@@ -379,7 +379,8 @@ def _image_job(which, path, trains, seconds, chunk_s, queue):
     with h5py.File(path) as file:
         data = file["x"]
         electrical_images(  # compiled before the clock runs
-            lambda a, b: np.zeros((b - a, 2, 2), np.int16), 200, np.array([50]), np.array([1]),
+            [Segment(0, 200, lambda a, b: np.zeros((b - a, 2, 2), np.int16))], np.array([50]),
+            np.array([1]),
             pre=10, post=40, sos=high_pass(100.0, 2, 20_000.0), chunk_frames=200,
         )  # fmt: skip
         before = _peak_mb()
@@ -397,7 +398,7 @@ def _image_job(which, path, trains, seconds, chunk_s, queue):
                 )
         else:
             result, _ = electrical_images(
-                lambda a, b: data[a:b], len(data), np.concatenate(trains),
+                [Segment(0, len(data), lambda a, b: data[a:b])], np.concatenate(trains),
                 np.array([len(t) for t in trains]), pre=10, post=40,
                 sos=high_pass(100.0, 2, 20_000.0), chunk_frames=int(chunk_s * rate),
             )  # fmt: skip
@@ -464,8 +465,9 @@ def test_image_small():
     trains = random_trains(2, 40, 4000)
     sums = naive_image(counts, trains)
     found, used = electrical_images(
-        lambda a, b: counts[a:b], 4000, np.concatenate(trains), np.array([40, 40]), pre=10,
-        post=40, sos=high_pass(100.0, 2, 20_000.0), chunk_frames=900,
+        [Segment(0, 4000, lambda a, b: counts[a:b])], np.concatenate(trains),
+        np.array([40, 40]), pre=10, post=40, sos=high_pass(100.0, 2, 20_000.0),
+        chunk_frames=900,
     )  # fmt: skip
     np.testing.assert_allclose(found[0], sums[0] / used[0], atol=0.01)
 

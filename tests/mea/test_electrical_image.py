@@ -5,7 +5,7 @@ from scipy import signal
 
 import labtree
 from labtree import ConfigurationError, FormatError
-from labtree.mea.electrical_image import electrical_images, high_pass
+from labtree.mea.electrical_image import Segment, electrical_images, high_pass
 
 from .test_recording import copy_of
 
@@ -13,6 +13,11 @@ from .test_recording import copy_of
 def counts_of(recording):
     with h5py.File(recording.cmcr_path) as file:
         return file["Acquisition/Sensor Data/SensorData 1 1"][()]
+
+
+def whole(counts):
+    """The recording as one segment."""
+    return [Segment(0, len(counts), lambda a, b: counts[a:b])]
 
 
 def brute_force(filtered, spikes, pre, post, until, limit):
@@ -62,7 +67,7 @@ def test_other_filters_do_not_depend_on_the_chunks_either(recording, cutoff, ord
     image, used, _ = brute_force(filtered, spikes, 5, 20, len(counts), 10_000)
     for chunk in (700, 20_000):
         found, n_used = electrical_images(
-            lambda a, b: counts[a:b], len(counts), spikes, np.array([len(spikes)]),
+            whole(counts), spikes, np.array([len(spikes)]),
             pre=5, post=20, sos=sos, chunk_frames=chunk,
         )  # fmt: skip
         np.testing.assert_allclose(found[0], image, atol=1e-4 * filtered.std())
@@ -149,7 +154,7 @@ def test_some_units(recording, tmp_path):
 def test_a_unit_without_a_window_is_nan():
     counts = np.random.default_rng(0).integers(-50, 50, (400, 3, 3)).astype(np.int16)
     images, used = electrical_images(
-        lambda a, b: counts[a:b], 400, np.array([5, 200]), np.array([1, 0, 1]),
+        whole(counts), np.array([5, 200]), np.array([1, 0, 1]),
         pre=10, post=40, sos=high_pass(500.0, 2, 20_000.0), chunk_frames=100,
     )  # fmt: skip
     assert used.tolist() == [0, 0, 1]
@@ -164,7 +169,7 @@ def test_counts_of_other_types(dtype):
     filtered = signal.sosfiltfilt(sos, counts.astype(np.float64), axis=0)
     spikes = np.array([100, 500, 1500, 2900])
     images, _ = electrical_images(
-        lambda a, b: counts[a:b], 3000, spikes, np.array([4]), pre=10, post=40, sos=sos,
+        whole(counts), spikes, np.array([4]), pre=10, post=40, sos=sos,
         chunk_frames=900,
     )  # fmt: skip
     image, *_ = brute_force(filtered, spikes, 10, 40, 3000, 100)
@@ -200,7 +205,7 @@ def test_a_recording_shorter_than_the_filter_needs():
     counts = np.zeros((8, 1, 1), np.int16)
     with pytest.raises(ConfigurationError, match="too short for this filter"):
         electrical_images(
-            lambda a, b: counts[a:b], 8, np.array([4]), np.array([1]), pre=1, post=1,
+            whole(counts), np.array([4]), np.array([1]), pre=1, post=1,
             sos=high_pass(100.0, 2, 20_000.0), chunk_frames=8,
         )  # fmt: skip
 

@@ -235,16 +235,45 @@ def test_a_unit_without_a_spike_in_the_movie_is_nan(recording, loaded, arguments
     assert int(row["n_spikes"]) == 0
 
 
-def test_padding_does_not_bring_in_spikes_twice(recording, loaded, arguments):
+@pytest.mark.parametrize(
+    ("cover", "pad_s"),
+    [
+        ((-12, 0), (0.2, 0.2)),
+        ((-20, -8), (0.0, 0.2)),
+        ((2, 6), (0.2, 0.0)),
+        ((-3, 4), (0.2, 0.2)),
+    ],
+)
+def test_a_spike_counts_if_all_its_averaged_frames_lie_in_the_movie(
+    recording, loaded, arguments, cover, pad_s
+):
+    from .test_movies import brute_force_trials
+
     labtree.mea.add_section_time(session=loaded, **arguments)
     labtree.mea.section_spike_times(
-        session=loaded, config_dir=recording.stimuli_dir, pad_margin=(0.2, 0.2)
+        session=loaded, config_dir=recording.stimuli_dir, pad_margin=pad_s
     )
-    labtree.mea.compute_sta((-12, 0), recording.stimuli_dir, session=loaded)
+    labtree.mea.compute_sta(cover, recording.stimuli_dir, session=loaded)
     made = loaded["features/sta_noise_small"]
-    counts, _ = brute_force_counts(recording, "unit_001", "noise_small")
-    _, used = brute_force(recording.movies["noise_small"], counts[None], (-12, 0))
-    assert int(made["n_spikes"].sel(unit="unit_001")) == used[0]
+    movie = recording.movies["noise_small"].astype(float)
+    pad = [round(s * recording.rate) for s in pad_s]
+    outside = 0
+    for unit in recording.spikes:
+        windows, total = [], 0
+        trials = brute_force_trials(recording, unit, "noise_small", pad)
+        for start, trial in zip(recording.movie_starts["noise_small"], trials, strict=True):
+            for spike in trial:  # padding brings in no spike twice
+                frame = int(np.flatnonzero(recording.frames <= spike)[-1]) - start
+                total += 1
+                if frame + cover[0] >= 0 and frame + cover[1] <= len(movie):
+                    windows.append(movie[frame + cover[0] : frame + cover[1]])
+                    outside += not 0 <= frame < len(movie)
+        row = made.sel(unit=unit)
+        np.testing.assert_allclose(row["sta"], np.mean(windows, axis=0), atol=1e-4)
+        assert int(row["n_spikes"]) == len(windows)
+        assert int(row["n_spikes_excluded"]) == total - len(windows)
+    assert (outside > 0) == (cover[1] <= 0 or cover[0] > 0)
+    assert made["lag"].values.tolist() == list(range(*cover))
 
 
 def test_which_movie(recording, sectioned, tmp_path):

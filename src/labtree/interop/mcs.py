@@ -14,11 +14,14 @@ from xarray.core.variable import Variable
 from labtree.errors import FormatError
 from labtree.mea.mcs_files import (
     MeaFile,
+    Sweep,
     attributes,
     find,
+    numbers_in,
     open_mea,
     recording_duration_us,
     sensor_data,
+    sweeps_of,
 )
 from labtree.mea.mcs_units import read_units
 from labtree.storage.arrays import StoredArray, lazy
@@ -71,9 +74,9 @@ def open_mcs(path: str | Path) -> xr.DataTree:
     xarray.DataTree
         Of a CMCR ``analog`` with ``data (channel, sample)`` and ``sensors`` with ``data
         (frame, row, column)``, both counts and lazy, their rate in the attribute
-        ``sampling_rate`` (Hz). Of a CMTR ``units`` with ``spike_times(spike)`` in µs,
-        ``row_size(unit)``, ``sensor_id``, ``row`` and ``column``; only peaks that the
-        spike sorter includes.
+        ``sampling_rate`` (Hz); of several sweeps ``data_1``, ``data_2`` and so on. Of a
+        CMTR ``units`` with ``spike_times(spike)`` in µs, ``row_size(unit)``,
+        ``sensor_id``, ``row`` and ``column``; only peaks that the spike sorter includes.
 
     Raises
     ------
@@ -99,20 +102,20 @@ def open_mcs(path: str | Path) -> xr.DataTree:
 
 def _acquisition(source: MeaFile, path: Path) -> dict[str, xr.Dataset]:
     nodes = {}
-    group = find(source, "Acquisition/Analog Data")
-    names = [] if group is None else sorted(n for n in group if n.startswith("ChannelData"))
-    for name in names[:1]:
-        where = f"Acquisition/Analog Data/{name}"
-        analog = xr.Dataset({"data": _variable(path, where, source, ("channel", "sample"))})
+    folder = "Acquisition/Analog Data"
+    group = find(source, folder)
+    names = [] if group is None else [n for n in group if n.startswith("ChannelData")]
+    if names:
+        sweeps = sweeps_of(source, folder, sorted(names, key=numbers_in), 1, None)
+        analog = xr.Dataset(_sweeps(path, source, sweeps, ("channel", "sample"), 1))
         meta = find(source, "Acquisition/Analog Data/ChannelMeta")
         if meta is not None and len(meta):
             analog.attrs["sampling_rate"] = 1e6 / float(meta[0]["Tick"])
         nodes["/analog"] = analog
     if find(source, "Acquisition/Sensor Data") is not None:
         sensors = sensor_data(source)
-        where = sensors.dataset.name
         dims = ("frame", "row", "column")
-        node = xr.Dataset({"data": _variable(path, where, source, dims)})
+        node = xr.Dataset(_sweeps(path, source, sensors.sweeps, dims, 0))
         node.attrs = {"sampling_rate": sensors.rate, "unit": sensors.unit}
         if sensors.exponent is not None:
             node.attrs["exponent"] = sensors.exponent
@@ -120,6 +123,20 @@ def _acquisition(source: MeaFile, path: Path) -> dict[str, xr.Dataset]:
             node["conversion_factor"] = (("row", "column"), sensors.conversion_factor)
         nodes["/sensors"] = node
     return nodes
+
+
+def _sweeps(
+    path: Path, source: MeaFile, sweeps: list[Sweep], dims: tuple[str, ...], axis: int
+) -> dict[str, Variable]:
+    """Return one variable for each sweep: ``data``, or ``data_1``, ``data_2``, ..."""
+    if len(sweeps) == 1:
+        return {"data": _variable(path, str(sweeps[0].dataset.name), source, dims)}
+    made = {}
+    for number, sweep in enumerate(sweeps, start=1):
+        own = tuple(f"{d}_{number}" if at == axis else d for at, d in enumerate(dims))
+        made[f"data_{number}"] = _variable(path, str(sweep.dataset.name), source, own)
+        made[f"data_{number}"].attrs["first_sample"] = sweep.start
+    return made
 
 
 def _variable(path: Path, name: str, source: MeaFile, dims: tuple[str, ...]) -> Variable:

@@ -1,22 +1,27 @@
 """Electrical images: what each spike looks like on the whole sensor array."""
 
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, FormatError, unknown_name
-from labtree.mea.mcs_files import open_mea, sensor_data
-from labtree.mea.recording import load, source_paths, start_session
+from labtree.mea.electrical_image_kernel import compiled
+from labtree.mea.mcs_files import SensorData, Sweep, open_mea, sensor_data
+from labtree.mea.recording import load, samples_from_us, source_paths, start_session
 from labtree.optional import require
-from labtree.pipeline.sessions import mark_step_complete, units_of
+from labtree.pipeline.sessions import add_warning, mark_step_complete, units_of
 from labtree.pipeline.steps import step
 from labtree.pipeline.units import put_feature
 from labtree.storage import ragged
 
-__all__ = ["electrical_images", "high_pass", "load_recording_with_eimage_sta"]
+__all__ = [
+    "Segment", "electrical_images", "high_pass", "load_recording_with_eimage_sta",
+    "segments_of",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
@@ -47,9 +52,55 @@ def _settling(sos: Array) -> int:
     return int(np.ceil(np.log(1e-8) / np.log(slowest)))
 
 
+class Segment(NamedTuple):
+    """A part of a recording without gaps.
+
+    Attributes
+    ----------
+    start : int
+        Its first frame in the recording.
+    n_frames : int
+    read : callable
+        ``read(start, stop)`` gives counts (frame, row, column), from its own start.
+    """
+
+    start: int
+    n_frames: int
+    read: Callable[[int, int], Array]
+
+
+def segments_of(sensors: SensorData) -> list[Segment]:
+    """Return the parts of a sensor array's data without gaps; sweeps that join are one."""
+    parts: list[list[Sweep]] = []
+    for sweep in sensors.sweeps:
+        joins = parts and parts[-1][-1].start + len(parts[-1][-1].dataset) == sweep.start
+        if joins:
+            parts[-1].append(sweep)
+        else:
+            parts.append([sweep])
+    return [
+        Segment(
+            part[0].start,
+            sum(len(sweep.dataset) for sweep in part),
+            functools.partial(_read_joined, part),
+        )
+        for part in parts
+    ]
+
+
+def _read_joined(sweeps: list[Sweep], start: int, stop: int) -> Array:
+    """Read frames of sweeps that follow each other, counted from the first one's start."""
+    pieces = []
+    for sweep in sweeps:
+        first = sweep.start - sweeps[0].start
+        low, high = max(start - first, 0), min(stop - first, len(sweep.dataset))
+        if low < high or sweep is sweeps[0]:  # of an empty range its shape
+            pieces.append(sweep.dataset[low : max(high, low)])
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
 def electrical_images(
-    read: Callable[[int, int], Array],
-    n_frames: int,
+    segments: list[Segment],
     spikes: Array,
     row_size: Array,
     *,
@@ -67,9 +118,8 @@ def electrical_images(
 
     Parameters
     ----------
-    read : callable
-        ``read(start, stop)`` gives the counts (frame, row, column).
-    n_frames : int
+    segments : list of Segment
+        In order of time. Windows that reach out of one are left out.
     spikes : int array (spike,)
         Frames of the spikes, sorted within each unit, unit after unit.
     row_size : int array (unit,)
@@ -88,16 +138,50 @@ def electrical_images(
         Counts; NaN for a unit none of whose windows lies in the recording.
     n_used : int64 array (unit,)
     """
-    require("numba", purpose="electrical images", extra="mea")
+    n_units, shape = len(row_size), segments[0].read(0, 0).shape[1:]
+    n_sensors = int(np.prod(shape))
+    sums = np.zeros((n_units, pre + post, n_sensors))
+    mean = np.zeros(n_sensors)
+    n_used = np.zeros(n_units, np.int64)
+    n_averaged = 0
+    unit = np.repeat(np.arange(n_units), row_size)
+    for segment in segments:
+        own = spikes - segment.start
+        end = (
+            segment.n_frames if until is None else min(until - segment.start, segment.n_frames)
+        )
+        if end <= 0:
+            continue
+        whole = (own - pre >= 0) & (own + post <= segment.n_frames) & (own < end)
+        n_used += np.bincount(unit[whole], minlength=n_units)
+        n_averaged += end
+        mean += _add_segment(
+            segment, own[whole], unit[whole], sums,
+            pre=pre, post=post, sos=sos, chunk_frames=max(int(chunk_frames), 1), until=end,
+        )  # fmt: skip
+    images = np.empty((n_units, pre + post, n_sensors), np.float32)
+    for row, (total, count) in enumerate(zip(sums, n_used, strict=True)):
+        images[row] = np.nan if count == 0 else total / count - mean / max(n_averaged, 1)
+    return images.reshape(n_units, pre + post, *shape), n_used
+
+
+def _add_segment(
+    segment: Segment,
+    spikes: Array,
+    unit: Array,
+    sums: Array,
+    *,
+    pre: int,
+    post: int,
+    sos: Array | None,
+    chunk_frames: int,
+    until: int,
+) -> Array:
+    """Add the windows of one segment to the sums; return the sum of its unfiltered frames."""
     from tqdm import tqdm
 
-    from labtree.mea.electrical_image_kernel import accumulate
-
-    until = n_frames if until is None else min(until, n_frames)
-    unit = np.repeat(np.arange(len(row_size)), row_size)
-    whole = (spikes - pre >= 0) & (spikes + post <= n_frames) & (spikes < until)
-    spikes, unit = spikes[whole], unit[whole]
-    n_used = np.bincount(unit, minlength=len(row_size)).astype(np.int64)
+    accumulate = compiled()
+    n_units, n_frames = len(sums), segment.n_frames
     if sos is None:
         sections, zi, edge, overlap = np.zeros((0, 6)), np.zeros((0, 2)), 0, 0
     else:
@@ -107,11 +191,8 @@ def electrical_images(
         zeros = min((sections[:, 2] == 0).sum(), (sections[:, 5] == 0).sum())
         edge = 3 * int(2 * len(sections) + 1 - zeros)
         overlap = _settling(sections)
-    shape = read(0, 0).shape[1:]
-    n_sensors = int(np.prod(shape))
-    sums = np.zeros((len(row_size), pre + post, n_sensors))
+    n_sensors = sums.shape[2]
     mean = np.zeros(n_sensors)
-    chunk_frames = max(int(chunk_frames), 1)
     for begin in tqdm(range(0, until, chunk_frames), desc="electrical image", disable=None):
         end = min(begin + chunk_frames, until)
         own = (spikes >= begin) & (spikes < end)
@@ -123,17 +204,12 @@ def electrical_images(
                 f"a recording of {n_frames} frames is too short for this filter, which needs "
                 f"more than {edge}; pass skip_highpass=True"
             )
-        counts = read(start, stop).reshape(stop - start, n_sensors)
+        counts = segment.read(start, stop).reshape(stop - start, n_sensors)
         if sos is None:
             mean += counts[begin - start : end - start].sum(axis=0, dtype=np.float64)
-        offsets = np.concatenate(
-            [[0], np.cumsum(np.bincount(unit[own], minlength=len(row_size)))]
-        )
+        offsets = ragged.row_offsets(np.bincount(unit[own], minlength=n_units))
         accumulate(counts, sections, zi, edge, spikes[own] - pre - start, offsets, sums)
-    images = np.empty((len(row_size), pre + post, n_sensors), np.float32)
-    for row, (total, count) in enumerate(zip(sums, n_used, strict=True)):
-        images[row] = np.nan if count == 0 else total / count - mean / max(until, 1)
-    return images.reshape(len(row_size), pre + post, *shape), n_used
+    return mean
 
 
 def _selected(units: xr.Dataset, unit_ids: Iterable[str | int] | None) -> list[int]:
@@ -167,6 +243,7 @@ def load_recording_with_eimage_sta(
     skip_highpass: bool = False,
     chunk_duration_s: float = 1.0,
     load_unit_meta: bool = True,
+    acquisition_rate: float | None = None,
 ) -> xr.DataTree:
     """Load a recording and the electrical image of each unit's spikes.
 
@@ -196,6 +273,9 @@ def load_recording_with_eimage_sta(
         How much is in memory at a time; the result does not depend on it.
     load_unit_meta : bool
         Whether the sorter's matrices (``roi_sta``, ``unmixing``) are loaded too.
+    acquisition_rate : float, optional
+        As for ``load_recording``. The images are cut on the sensors' own clock, which
+        comes from the file.
 
     Raises
     ------
@@ -221,26 +301,29 @@ def load_recording_with_eimage_sta(
     ):  # fmt: skip
         if not value > 0:
             raise ConfigurationError(f"{name} must be above 0, got {value!r}")
-    load(session, paths, None, with_matrices=load_unit_meta)
+    sorted_units = load(session, paths, acquisition_rate, with_matrices=load_unit_meta)
     units = units_of(session)
     rows = _selected(units, unit_ids)
-    offsets = ragged.row_offsets(units["row_size"].values)
     with open_mea(paths["cmcr_path"]) as source:
         sensors = sensor_data(source)
-        ratio = sensors.rate / float(session["metadata"].attrs["acquisition_rate"])
+        if sensors.other_regions:
+            add_warning(
+                session,
+                f"{paths['cmcr_path'].name}: electrical images are of the first region only; "
+                f"not read: {', '.join(sensors.other_regions)}",
+            )
         until = round(duration_s * sensors.rate)
-        times = units["spike_times"].values
-        if ratio != 1:  # sensors and analog channels at different rates
-            times = np.rint(times * ratio).astype(np.int64)
-        trains = [times[offsets[row] : offsets[row + 1]] for row in rows]
+        # from µs to frames of the sensors at once: the analog channels have another clock
+        trains = [samples_from_us(sorted_units[row].spikes_us, sensors.rate) for row in rows]
         trains = [train[train < until][: int(spike_limit)] for train in trains]
         row_size = np.array([len(train) for train in trains], np.int64)
-        data = sensors.dataset
-        if data.dtype.kind not in "iuf":
-            raise FormatError(f"{paths['cmcr_path']}: sensor data of type {data.dtype}")
+        for sweep in sensors.sweeps:
+            if sweep.dataset.dtype.kind not in "iuf":
+                raise FormatError(
+                    f"{paths['cmcr_path']}: {sweep.name} is of type {sweep.dataset.dtype}"
+                )
         images, n_used = electrical_images(
-            lambda start, stop: data[start:stop],
-            len(data),
+            segments_of(sensors),
             np.concatenate(trains) if trains else np.zeros(0, np.int64),
             row_size,
             pre=pre,

@@ -1,22 +1,42 @@
-"""Compiled loops of the electrical image; imported only when it is computed.
+"""The loops of the electrical image, which numba compiles on first use.
 
 Sensors are taken in tiles that fit one cache line of int16 counts: a tile is filtered
 forwards and backwards into a small buffer, and the windows of all spikes are added up
 from there, so that the filtered recording never exists as a whole.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
-__all__ = ["LANES", "accumulate"]
+from labtree.optional import require
+
+__all__ = ["LANES", "accumulate", "compiled"]
 
 LANES = 32
 Array = np.ndarray[Any, Any]
+prange: Any = range  # numba's, which divides a loop among threads, once compiled
 
 
-@numba.njit(cache=True, inline="always")
+@functools.cache
+def compiled() -> Callable[..., None]:
+    """Return :func:`accumulate`, compiled.
+
+    Raises
+    ------
+    MissingDependencyError
+        If numba is not installed.
+    """
+    global _run_sections, _filter_tile, prange
+    numba = require("numba", purpose="electrical images", extra="mea")
+    prange = numba.prange
+    _run_sections = numba.njit(cache=True, inline="always")(_run_sections)
+    _filter_tile = numba.njit(cache=True)(_filter_tile)
+    return numba.njit(cache=True, parallel=True)(accumulate)  # type: ignore[no-any-return]
+
+
 def _run_sections(sos: Array, state: Array, line: Array) -> None:
     """Pass one sample of each lane through all second-order sections, in place."""
     for section in range(sos.shape[0]):
@@ -30,7 +50,6 @@ def _run_sections(sos: Array, state: Array, line: Array) -> None:
             line[lane] = y
 
 
-@numba.njit(cache=True)
 def _filter_tile(
     counts: Array, first: int, width: int, sos: Array, zi: Array, edge: int, buffer: Array
 ) -> None:
@@ -77,7 +96,6 @@ def _filter_tile(
             buffer[i, lane] = line[lane]
 
 
-@numba.njit(cache=True, parallel=True)
 def accumulate(
     counts: Array,
     sos: Array,
@@ -107,7 +125,7 @@ def accumulate(
     n, n_sensors = counts.shape
     n_window = sums.shape[1]
     n_tiles = (n_sensors + LANES - 1) // LANES
-    for tile in numba.prange(n_tiles):
+    for tile in prange(n_tiles):
         first = tile * LANES
         width = min(LANES, n_sensors - first)
         buffer = np.empty((n + 2 * edge, LANES), np.float32)

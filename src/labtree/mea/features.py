@@ -109,7 +109,7 @@ def _versions(parameters: Mapping[str, Any]) -> dict[str, str]:
     return {one.name: f"{one.version} {code_hash(one.function)}" for one in wanted}
 
 
-@step(depends=_versions)
+@step(requires=["load_recording"], depends=_versions)
 def extract_features(
     session: xr.DataTree,
     features: Iterable[str] | str,
@@ -139,7 +139,6 @@ def extract_features(
         raise ConfigurationError(
             f"config_overrides for {', '.join(sorted(strange))}, which is not asked for"
         )
-    units_of(session)
     for feature in wanted:
         missing = [one for one in feature.requires if one not in completed_steps(session)]
         if missing:

@@ -7,17 +7,18 @@ be far larger than what is stored for it is refused before memory is taken.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, MissingFileError, damage_as_format_error
 
 __all__ = [
-    "AnalogData", "MeaFile", "SensorData", "attribute", "attributes",
-    "open_mea", "read_analog", "recording_duration_us", "sensor_data",
+    "AnalogData", "MeaFile", "SensorData", "Sweep", "attribute", "attributes", "find",
+    "linked_recording", "numbers_in", "open_mea", "read_analog", "record",
+    "recording_duration_us", "sensor_data", "sensor_rate", "sweeps_of",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -40,14 +41,14 @@ def open_mea(path: str | Path) -> Iterator[MeaFile]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFileError
     FormatError
-        If it is not an HDF5 file.
+        If it is not an HDF5 file; also for what h5py raises in the block.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    with ExitStack() as stack:
+        raise MissingFileError(f"{path}: there is no such file")
+    with damage_as_format_error(path), ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r", locking="best-effort"))
         except OSError as error:
@@ -178,82 +179,207 @@ def _rate(source: MeaFile, tick: Any, where: str) -> float:
     return 1e6 / float(tick)
 
 
+def linked_recording(source: MeaFile) -> str | None:
+    """Return the name of the CMCR file that a CMTR file links to; None if it does not."""
+    link = source.file.get("Acquisition", getlink=True)
+    return PureWindowsPath(link.filename).name if isinstance(link, h5py.ExternalLink) else None
+
+
+class Sweep(NamedTuple):
+    """One continuous part of a stream: its dataset, and its first sample in the stream."""
+
+    dataset: h5py.Dataset
+    start: int
+
+    @property
+    def name(self) -> str:
+        """The dataset's own name, such as ``ChannelData 2``."""
+        return str(self.dataset.name).rpartition("/")[2]
+
+
+def sweeps_of(
+    source: MeaFile, folder: str, datasets: list[str], axis: int, tick: float | None
+) -> list[Sweep]:
+    """Return the sweeps of a stream in order of time.
+
+    A sweep begins where its attribute ``From`` (µs) says, counted from the first sweep;
+    without it, where the one before ends.
+
+    Raises
+    ------
+    FormatError
+        If sweeps overlap, or differ in more than their length.
+    """
+    sweeps: list[Sweep] = []
+    origin = 0.0
+    for name in datasets:
+        data = find(source, f"{folder}/{name}")
+        if not isinstance(data, h5py.Dataset):
+            raise FormatError(f"{source.path}: {folder}/{name} is not an array")
+        begins = attribute(data, "From")
+        if not sweeps:
+            origin = float(begins or 0)
+            sweeps.append(Sweep(data, 0))
+            continue
+        last = sweeps[-1]
+        end = last.start + last.dataset.shape[axis]
+        start = end
+        if begins is not None and tick:
+            start = round((float(begins) - origin) / tick)
+            if abs(start - end) <= 1:  # rounding of From
+                start = end
+        shapes = [
+            [n for at, n in enumerate(one.shape) if at != axis] for one in (data, last.dataset)
+        ]
+        if start < end or data.ndim != last.dataset.ndim or shapes[0] != shapes[1]:
+            raise FormatError(
+                f"{source.path}: the sweeps {last.name} {last.dataset.shape} and {name} "
+                f"{data.shape} of {folder} overlap or differ in more than their length"
+            )
+        sweeps.append(Sweep(data, start))
+    return sweeps
+
+
+def numbers_in(name: str) -> tuple[int, ...]:
+    """Return the numbers in a dataset's name, such as region and sweep."""
+    return tuple(int(part) for part in name.split() if part.isdigit())
+
+
 @dataclass(frozen=True)
 class AnalogData:
-    """Analog channels of a CMCR: counts, rate in Hz, and the rows of ChannelMeta."""
+    """Analog channels of a CMCR: counts, rate in Hz, and the rows of ChannelMeta.
+
+    Between sweeps that do not follow each other at once the counts hold the last value;
+    ``gaps`` are the first sample of each gap and the one after it.
+    """
 
     counts: Array
     rate: float | None
     channels: list[dict[str, Any]]
+    gaps: list[tuple[int, int]] = field(default_factory=list)
 
 
 def read_analog(source: MeaFile) -> AnalogData | None:
-    """Read the analog channels, int32 counts (channel, sample); None if there are none.
+    """Read the analog channels of all sweeps, counts (channel, sample); None if there are none.
 
     The rate comes from Tick (µs per sample) of ChannelMeta.
     """
-    group = find(source, "Acquisition/Analog Data")
+    folder = "Acquisition/Analog Data"
+    group = find(source, folder)
     if not isinstance(group, h5py.Group):
         return None
-    names = sorted(name for name in group if name.startswith("ChannelData"))
+    names = sorted((n for n in group if n.startswith("ChannelData")), key=numbers_in)
     if not names:
         return None
-    data = find(source, f"Acquisition/Analog Data/{names[0]}")
-    meta = find(source, "Acquisition/Analog Data/ChannelMeta")
-    if not isinstance(data, h5py.Dataset) or data.ndim != 2:
+    first = find(source, f"{folder}/{names[0]}")
+    if not isinstance(first, h5py.Dataset) or first.ndim != 2:
         raise FormatError(f"{source.path}: {names[0]} is not an array (channel, sample)")
     channels: list[dict[str, Any]] = []
     rate = None
+    meta = find(source, f"{folder}/ChannelMeta")
     if isinstance(meta, h5py.Dataset):
         table = meta[()]
-        channels = [record(table, row) for row in range(len(table))]
-        group_id = attribute(data, "GroupID")
-        own = [
-            c for c in channels if group_id is None or c.get("GroupID", group_id) == group_id
-        ]
-        channels = own or channels
-        ticks = {channel.get("Tick") for channel in channels[: data.shape[0]]}
-        if len(ticks) > 1:
-            raise FormatError(f"{source.path}: analog channels of different Tick {ticks}")
-        rate = _rate(source, ticks.pop(), "Acquisition/Analog Data/ChannelMeta")
-    return AnalogData(data[()], rate, channels)
+        rows = [record(table, row) for row in range(len(table))]
+        for name in names:
+            data = find(source, f"{folder}/{name}")
+            group_id = attribute(
+                data, "GroupID", numbers_in(name)[0] if numbers_in(name) else None
+            )
+            own = [row for row in rows if row.get("GroupID", group_id) == group_id] or rows
+            ticks = {row.get("Tick") for row in own[: data.shape[0]]}  # type: ignore[union-attr]
+            rates = {_rate(source, tick, f"{folder}/ChannelMeta") for tick in ticks}
+            if len(rates | {rate} - {None}) > 1:
+                raise FormatError(
+                    f"{source.path}: analog channels of different Tick, {ticks} in {name}"
+                )
+            rate = rates.pop()
+            channels = channels or own
+    sweeps = sweeps_of(source, folder, names, 1, 1e6 / rate if rate else None)
+    if len(sweeps) == 1:
+        return AnalogData(first[()], rate, channels)
+    length = sweeps[-1].start + sweeps[-1].dataset.shape[1]
+    stored = sum(int(sweep.dataset.size) for sweep in sweeps)
+    claimed = length * first.shape[0]
+    if claimed * first.dtype.itemsize > _MAX_UNSTORED and claimed > 100 * stored:
+        raise FormatError(
+            f"{source.path}: the sweeps of {folder} lie {length} samples apart, but only "
+            f"{stored} are stored; From of {sweeps[-1].name} is wrong"
+        )
+    counts = np.empty((first.shape[0], length), first.dtype)
+    gaps = []
+    end = 0
+    for sweep in sweeps:
+        if sweep.start > end:
+            counts[:, end : sweep.start] = counts[:, end - 1 : end]
+            gaps.append((end, sweep.start))
+        end = sweep.start + sweep.dataset.shape[1]
+        counts[:, sweep.start : end] = sweep.dataset[()]
+    return AnalogData(counts, rate, channels, gaps)
 
 
 @dataclass(frozen=True)
 class SensorData:
-    """Sensor array of a CMCR, not read: the dataset, its rate and its calibration."""
+    """Sensor array of a CMCR, not read: its sweeps, rate and calibration."""
 
-    dataset: h5py.Dataset
+    sweeps: list[Sweep]
     rate: float
     top: int
     left: int
     exponent: int | None
     unit: str
     conversion_factor: Array | None
+    other_regions: list[str]
+
+    @property
+    def n_frames(self) -> int:
+        """Frames from the first one to the last, gaps between sweeps included."""
+        return int(self.sweeps[-1].start + len(self.sweeps[-1].dataset))
+
+
+def _sensor_meta(source: MeaFile) -> list[dict[str, Any]]:
+    meta = find(source, "Acquisition/Sensor Data/SensorMeta")
+    if not isinstance(meta, h5py.Dataset):
+        return []
+    table = np.atleast_1d(meta[()])
+    return [record(table, row) for row in range(len(table))]
+
+
+def sensor_rate(source: MeaFile) -> float | None:
+    """Return the rate of the sensors in Hz, from Tick of SensorMeta; None if there is none."""
+    rows = _sensor_meta(source)
+    if not rows:
+        return None
+    return _rate(source, rows[0].get("Tick"), "Acquisition/Sensor Data/SensorMeta")
 
 
 def sensor_data(source: MeaFile) -> SensorData:
     """Find the first region's sensor data (frame, row, column) and what SensorMeta says.
+
+    Datasets are called ``SensorData <region> <sweep>``.
 
     Raises
     ------
     FormatError
         If there are none, or if they have no rate.
     """
-    group = find(source, "Acquisition/Sensor Data")
+    folder = "Acquisition/Sensor Data"
+    group = find(source, folder)
     names = [n for n in group if n.startswith("SensorData")] if group is not None else []
-    data = find(source, f"Acquisition/Sensor Data/{sorted(names)[0]}") if names else None
-    meta = find(source, "Acquisition/Sensor Data/SensorMeta")
+    names.sort(key=numbers_in)
+    own = [name for name in names if numbers_in(name)[:1] == numbers_in(names[0])[:1]]
+    data = find(source, f"{folder}/{own[0]}") if own else None
     if not isinstance(data, h5py.Dataset) or data.ndim != 3:
-        raise FormatError(
-            f"{source.path}: no Acquisition/Sensor Data/SensorData (frame, row, column)"
-        )
-    if not isinstance(meta, h5py.Dataset) or not len(meta):
-        raise FormatError(f"{source.path}: no Acquisition/Sensor Data/SensorMeta, so no rate")
-    table = meta[()]
+        raise FormatError(f"{source.path}: no {folder}/SensorData (frame, row, column)")
+    rows = _sensor_meta(source)
+    if not rows:
+        raise FormatError(f"{source.path}: no {folder}/SensorMeta, so no rate")
     region = attribute(data, "RegionID")
-    rows = [record(table, row) for row in range(len(table))]
-    info = next((row for row in rows if row.get("RegionID") == region), rows[0])
+    matching = [row for row in rows if row.get("RegionID") == region] or rows[:1]
+    info = matching[0]
+    rates = {_rate(source, row.get("Tick"), f"{folder}/SensorMeta") for row in matching}
+    if len(rates) > 1:
+        raise FormatError(f"{source.path}: sweeps of the sensors of different Tick, {rates} Hz")
+    rate = rates.pop()
     factors = None
     text = info.get("Conversion Factors") or info.get("ConversionFactors")
     if isinstance(text, str) and text.strip():
@@ -265,11 +391,12 @@ def sensor_data(source: MeaFile) -> SensorData:
             )
         factors = factors.reshape(data.shape[1:])
     return SensorData(
-        data,
-        _rate(source, info.get("Tick"), "Acquisition/Sensor Data/SensorMeta"),
+        sweeps_of(source, folder, own, 0, 1e6 / rate),
+        rate,
         int(info.get("RegionTop", 1)),
         int(info.get("RegionLeft", 1)),
         info.get("Exponent"),
         str(info.get("Unit") or "V"),
         factors,
+        [name for name in names if name not in own],
     )

@@ -65,6 +65,8 @@ def _cutouts(peaks: Array) -> Array | None:
     names = sorted((n for n in peaks.dtype.names or () if n.isdigit()), key=int)
     if not names or not peaks.dtype.fields:
         return None
+    if not len(peaks):  # a unit without peaks
+        return np.zeros((0, len(names)))
     kinds = [peaks.dtype.fields[name] for name in names]
     step = kinds[0][0].itemsize
     first = kinds[0][1]

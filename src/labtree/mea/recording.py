@@ -1,6 +1,7 @@
 """Loading a CMOS-MEA recording into a session."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from labtree.mea.mcs_files import (
     AnalogData,
     MeaFile,
     attributes,
+    linked_recording,
     open_mea,
     read_analog,
     recording_duration_us,
+    sensor_rate,
 )
 from labtree.mea.mcs_units import SortedUnit, read_units
 from labtree.pipeline.sessions import add_metadata, add_warning, create_session
@@ -25,6 +28,7 @@ __all__ = ["firing_rates", "load_recording", "samples_from_us", "to_physical"]
 
 Array = np.ndarray[Any, Any]
 BIN_US = 100_000
+SAME_DURATION_US = 10_000  # durations of one recording differ by rounding only
 
 
 def samples_from_us(times_us: Array, rate: float) -> Array:
@@ -104,25 +108,51 @@ def to_physical(counts: xr.DataArray) -> xr.DataArray:
 
 
 def find_rate(
-    analog: AnalogData | None, duration_us: int | None, given: float | None, name: str
+    analog: AnalogData | None,
+    duration_us: int | None,
+    given: float | None,
+    name: str,
+    sensors: float | None = None,
 ) -> tuple[float, str | None]:
     """Return the rate in Hz, and a remark if it rests on less than Tick.
+
+    Parameters
+    ----------
+    analog : AnalogData or None
+    duration_us : int or None
+        Of the recording.
+    given : float or None
+        What the caller says.
+    name : str
+        Of the file, for messages.
+    sensors : float or None
+        Rate of the sensors, which counts where there are no analog channels.
 
     Raises
     ------
     FormatError
         If Tick and the recording's duration contradict each other by more than 1 %.
     ConfigurationError
-        If nothing tells the rate.
+        If the rate is not known, or if `given` contradicts Tick.
     """
     if given is not None and not 0 < given < float("inf"):
         raise ConfigurationError(f"acquisition_rate must be a positive number, got {given!r}")
     estimate = None
     if analog is not None and duration_us:
         estimate = analog.counts.shape[1] / (duration_us / 1e6)
+    if analog is None and sensors is not None:
+        if given is None or abs(sensors / given - 1) <= 1e-6:
+            return sensors, None
+        return given, (  # without analog samples any clock will do for the spikes
+            f"{name}: spike times count samples of {given:g} Hz as asked, but Tick of the "
+            f"sensors says {sensors:g} Hz"
+        )
     rate = analog.rate if analog is not None else None
     if rate is not None and given is not None and abs(rate / given - 1) > 1e-6:
-        raise ConfigurationError(f"{name}: acquisition_rate={given} but Tick says {rate} Hz")
+        raise ConfigurationError(
+            f"{name}: acquisition_rate={given:g} Hz, but Tick says {rate:g} Hz; leave "
+            "acquisition_rate out"
+        )
     rate = rate or given
     if rate is not None:
         off = abs(estimate / rate - 1) if estimate else 0.0
@@ -138,8 +168,8 @@ def find_rate(
         if tick > 0 and abs(1e6 / tick / estimate - 1) < 0.001:
             return 1e6 / tick, f"{name}: no Tick; the rate is estimated from the duration"
     raise ConfigurationError(
-        f"{name}: the acquisition rate is not in the files (no CMCR with ChannelMeta); pass "
-        "acquisition_rate=20000.0"
+        f"{name}: the acquisition rate is not in the files (no CMCR with ChannelMeta or "
+        "SensorMeta); pass acquisition_rate=, the samples per second of the recording"
     )
 
 
@@ -281,12 +311,35 @@ def source_paths(
     return paths
 
 
-def _read_analog_anywhere(cmcr: MeaFile | None, cmtr: MeaFile | None) -> AnalogData | None:
-    for source in (cmcr, cmtr):  # a CMTR links to its CMCR
-        analog = read_analog(source) if source is not None else None
-        if analog is not None:
-            return analog
-    return None
+def check_pair(cmcr: MeaFile, cmtr: MeaFile) -> str | None:
+    """Return a remark if a CMTR names another CMCR and may be of another recording.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are of two recordings: their durations differ, or the CMCR that the CMTR
+        links to stands beside it and is another file.
+    """
+    stated = [recording_duration_us(source) for source in (cmcr, cmtr)]
+    if stated[0] and stated[1] and abs(stated[0] - stated[1]) > SAME_DURATION_US:
+        raise ConfigurationError(
+            f"{cmcr.path.name} and {cmtr.path.name} are of two recordings: "
+            f"LB.RecordingDuration is {stated[0] / 1e6:g} s in one and {stated[1] / 1e6:g} s "
+            "in the other; pass the CMCR from which the CMTR was made"
+        )
+    linked = linked_recording(cmtr)
+    if linked is None or linked.lower() == cmcr.path.name.lower():
+        return None
+    beside = cmtr.path.parent / linked
+    if beside.is_file() and not beside.samefile(cmcr.path):
+        raise ConfigurationError(
+            f"{cmtr.path.name} was made from {linked}, which stands beside it, not from "
+            f"{cmcr.path.name}; pass cmcr_path={str(beside)!r}"
+        )
+    return (
+        f"{cmtr.path.name} was made from {linked}, not from {cmcr.path.name}; check that this "
+        "is the same file under another name"
+    )
 
 
 def load(
@@ -294,24 +347,33 @@ def load(
     paths: Mapping[str, Path],
     given_rate: float | None,
     with_matrices: bool,
-) -> None:
-    """Read the files of a recording into a session."""
-    from contextlib import ExitStack
-
+) -> list[SortedUnit]:
+    """Read the files of a recording into a session, and return its units, times in µs."""
     with ExitStack() as stack:
         files = {name: stack.enter_context(open_mea(path)) for name, path in paths.items()}
         cmcr, cmtr = files.get("cmcr_path"), files.get("cmtr_path")
-        analog = _read_analog_anywhere(cmcr, cmtr)
-        durations = [recording_duration_us(f) for f in (cmcr, cmtr) if f is not None]
-        duration_us = next((d for d in durations if d), None)
+        sources = [source for source in (cmcr, cmtr) if source is not None]
+        # a CMTR links to its CMCR
+        analog = next(filter(None, map(read_analog, sources)), None)
+        sensors = next(filter(None, map(sensor_rate, sources)), None)
+        duration_us = next(filter(None, map(recording_duration_us, sources)), None)
         label = next(iter(paths.values())).name
-        rate, remark = find_rate(analog, duration_us, given_rate, label)
+        rate, remark = find_rate(analog, duration_us, given_rate, label, sensors)
+        remarks = [remark]
+        if cmcr is not None and cmtr is not None:
+            remarks.append(check_pair(cmcr, cmtr))
         units = read_units(cmtr, with_matrices=with_matrices) if cmtr is not None else None
         system = {}
         for source in (cmtr, cmcr):
             system.update(attributes(source.file) if source is not None else {})
-    if remark:
-        add_warning(session, remark)
+    if analog is not None:
+        remarks += [
+            f"{label}: no analog data from {start / rate:g} s to {stop / rate:g} s, between "
+            "two sweeps; the light reference holds its last value there"
+            for start, stop in analog.gaps
+        ]
+    for text in filter(None, remarks):
+        add_warning(session, text)
     if duration_us is None and analog is not None:
         duration_us = round(analog.counts.shape[1] / rate * 1e6)
     if units is not None:
@@ -336,12 +398,15 @@ def load(
     if analog is not None:
         session["stimulus/light_reference"] = xr.DataTree(light_reference(analog, rate))
         frames = frame_timestamps(analog.counts[min(1, len(analog.counts) - 1)])
+        for start, stop in analog.gaps:  # what rises at a gap is no frame
+            frames = frames[(frames < start - 1) | (frames >= stop)]
         frame_times = xr.Dataset({"default": ("frame", frames, {"units": "sample"})})
         session["stimulus/frame_times"] = xr.DataTree(frame_times)
         metadata |= {"frame_timestamps": frames, "frame_time": frames / rate}
         if not len(frames):
             add_warning(session, f"{label}: no frames found in the sync channel")
     add_metadata(session, metadata)
+    return units or []
 
 
 @step(starts=start_session)
@@ -371,13 +436,14 @@ def load_recording(
     output_dir : path
         Where the session is saved if none is given.
     acquisition_rate : float, optional
-        Hz; needed only if no CMCR is at hand. The rate comes from Tick, checked
-        against the recording's duration.
+        Hz; needed only if no CMCR is at hand. The rate comes from Tick of the analog
+        channels, else of the sensors, checked against the recording's duration.
 
     Raises
     ------
     ConfigurationError
-        If there is no file, or if the rate is unknown.
+        If there is no file, if the rate is unknown, or if the CMCR and the CMTR are of
+        two recordings.
     FormatError
         If a file is not what it should be, or contradicts itself.
     """

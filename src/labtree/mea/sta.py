@@ -8,7 +8,7 @@ import xarray as xr
 
 from labtree.errors import ConfigurationError, FormatError, unknown_name
 from labtree.mea.playlists import frame_times, section_table
-from labtree.mea.sta_kernel import spike_triggered_average
+from labtree.mea.sta_kernel import lags_of, spike_triggered_average
 from labtree.pipeline.sections import checked_sections
 from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
@@ -53,8 +53,9 @@ def spikes_per_frame(
     frames: Array,
     movie_start_frame: int,
     n_frames: int,
+    shift: int = 0,
 ) -> tuple[Array, Array]:
-    """Count the spikes of one presentation's trials in each frame of its movie.
+    """Count the spikes of one presentation's trials by the frames of its movie.
 
     Parameters
     ----------
@@ -67,6 +68,10 @@ def spikes_per_frame(
         Display frame in which the movie begins.
     n_frames : int
         Length of the movie.
+    shift : int
+        Frames added to a spike's own: with the first lag of an average, spikes are
+        counted by the first frame that is averaged, which may lie in the movie though
+        their own does not.
 
     Returns
     -------
@@ -80,7 +85,8 @@ def spikes_per_frame(
     np.add.at(edges, last.ravel(), -1)
     inside = np.flatnonzero(np.cumsum(edges[:-1]) > 0)
     unit = np.repeat(np.arange(n_units), row_size)[inside]
-    frame = np.searchsorted(frames, spike_times[inside], side="right") - 1 - movie_start_frame
+    own = np.searchsorted(frames, spike_times[inside], side="right") - 1
+    frame = own - movie_start_frame + shift
     shown = (frame >= 0) & (frame < n_frames)
     flat = np.bincount(unit[shown] * n_frames + frame[shown], minlength=n_units * n_frames)
     return flat.reshape(n_units, n_frames), np.bincount(unit, minlength=n_units)
@@ -159,18 +165,19 @@ def compute_sta(
     units, sections = units_of(session), checked_sections(session, name)
     frames = frame_times(session)
     spikes, row_size = units["spike_times"].values, units["row_size"].values
+    first, last = lags_of(cover_range)
     counts = np.zeros((len(row_size), len(movie)), np.int64)
     total = np.zeros(len(row_size), np.int64)
     for presentation, start_frame in enumerate(table["movie_start_frame"].values):
         part = sections.isel(presentation=presentation)
         shown, inside = spikes_per_frame(
             spikes, row_size, part["start"].values, part["stop"].values, frames,
-            int(start_frame), len(movie),
+            int(start_frame), len(movie), first,
         )  # fmt: skip
         counts += shown
         total += inside
     average, n_spikes, z = spike_triggered_average(
-        movie, counts, cover_range,
+        movie, counts, (0, last - first),
         subtract_mean=subtract_mean, permutations=permutations, seed=seed,
     )  # fmt: skip
     dims = ("unit", "lag", *("y", "x", "channel")[: movie.ndim - 1])
@@ -186,7 +193,7 @@ def compute_sta(
             "unit": units["unit"].values,
             "lag": (
                 "lag",
-                np.arange(int(cover_range[0]), int(cover_range[1])),
+                np.arange(first, last),
                 {"units": "frame"},
             ),
         },
@@ -195,7 +202,7 @@ def compute_sta(
         made["z_score"] = (dims, z)
     put_feature(
         session, f"sta_{name}", made,
-        movie_name=name, cover_range=[int(c) for c in cover_range],
+        movie_name=name, cover_range=[first, last],
         subtract_mean=bool(subtract_mean), permutations=int(permutations), seed=int(seed),
         n_presentations=len(lengths),
     )  # fmt: skip

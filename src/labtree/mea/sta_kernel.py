@@ -27,6 +27,23 @@ TILE_BYTES = 64 * 2**20  # working memory of one tile of its pixels
 SPARSE_S, FOURIER_S = 7e-10, 5e-11
 
 
+def lags_of(cover_range: tuple[int, int]) -> tuple[int, int]:
+    """Return the first lag and the one after the last, in frames.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no lag between them.
+    """
+    first, last = int(cover_range[0]), int(cover_range[1])
+    if not first < last:
+        raise ConfigurationError(
+            f"cover_range must be (first, last) with first < last, in frames, got "
+            f"{cover_range!r}"
+        )
+    return first, last
+
+
 def valid_counts(counts: Array, cover_range: tuple[int, int]) -> Array:
     """Return the counts of spikes whose frames all exist, shifted to the first frame.
 
@@ -39,12 +56,7 @@ def valid_counts(counts: Array, cover_range: tuple[int, int]) -> Array:
     >>> valid_counts(np.array([[1, 2, 3, 4]]), (-2, 0))
     array([[3, 4]])
     """
-    first, last = int(cover_range[0]), int(cover_range[1])
-    if not first < last:
-        raise ConfigurationError(
-            f"cover_range must be (first, last) with first < last, in frames, got "
-            f"{cover_range!r}"
-        )
+    first, last = lags_of(cover_range)
     n_frames = counts.shape[1]
     low, high = max(-first, 0), min(n_frames - last, n_frames - 1)
     lead = max(first, 0)  # frames that no window reaches back to

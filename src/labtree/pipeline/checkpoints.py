@@ -3,8 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +14,9 @@ import xarray as xr
 from labtree.errors import (
     BusyFileError,
     FormatError,
-    LabtreeError,
     MissingFileError,
     SessionExistsError,
+    damage_as_format_error,
 )
 from labtree.pipeline.sessions import (
     CONTENT_KEY,
@@ -68,20 +67,6 @@ def with_suffix_h5(path: str | Path) -> Path:
     path = Path(path)
     known = path.suffix.lower() in (".h5", ".hdf5", ".nc")
     return path if known else path.with_name(path.name + ".h5")
-
-
-@contextmanager
-def damage_as_format_error(path: Path) -> Iterator[None]:
-    """Give what h5py and the decoding raise in a damaged file as a FormatError of that file."""
-    try:
-        yield
-    except (LabtreeError, MemoryError):
-        raise
-    except Exception as error:
-        raise FormatError(
-            f"{path} is damaged or cut short ({type(error).__name__}: {error}); restore it "
-            "from a copy"
-        ) from error
 
 
 def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
