@@ -98,12 +98,15 @@ class Disk:
         seed, count
             Of the random numbers, and how many states.
         without
-            The number of an event that did not happen: a sync that a program forgot.
+            The number of an event that did not happen, a sync that a program forgot; the
+            power is then cut during one of the next calls.
         """
         chance = random.Random(seed)
         events = [event for i, event in enumerate(self.events) if i != without]
         for _ in range(count):
-            yield self._crash(chance, events, chance.randrange(1, len(events)))
+            first, last = (1, len(events)) if without is None else (without, without + 8)
+            after = chance.randrange(first, min(last, len(events)))
+            yield self._crash(chance, events, after)
 
     def _crash(self, chance: random.Random, events: list[_Event], after: int) -> Crash:
         """Cut the power just before event `after`."""
@@ -218,7 +221,8 @@ def _lost(chance: random.Random, versions: list[bytes]) -> bytes:
     for start in range(0, size, _SECTOR):
         version = chance.choice(versions) if chance.random() < rate else versions[0]
         sector = version[start : start + _SECTOR]
-        if chance.random() < 0.05:  # torn: the write stopped in the middle
+        # A disk writes a sector whole; one that is new may hold anything.
+        if start >= len(versions[0]) and chance.random() < 0.05:
             other = chance.choice(versions)[start : start + _SECTOR]
             cut = chance.randrange(_SECTOR)
             sector = sector[:cut] + other[cut:]
