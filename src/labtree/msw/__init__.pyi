@@ -4,6 +4,29 @@ from labtree.msw.alignment import (
     align_trials as align_trials,
     decode_barcodes as decode_barcodes,
 )
+from labtree.msw.cameras import (
+    Camera as Camera,
+    CameraAcquisition as CameraAcquisition,
+    detect_camera_backend as detect_camera_backend,
+    load_camera_acquisition as load_camera_acquisition,
+)
+from labtree.msw.manifests import (
+    MetadataValidator as MetadataValidator,
+    append_acquisition_to_session as append_acquisition_to_session,
+    append_probe_insertion as append_probe_insertion,
+    append_subprotocol as append_subprotocol,
+    finalize_acquisition_in_session as finalize_acquisition_in_session,
+    finalize_subprotocol as finalize_subprotocol,
+    init_acquisition_manifest as init_acquisition_manifest,
+    init_session_manifest as init_session_manifest,
+    init_subject_manifest as init_subject_manifest,
+    read_manifest as read_manifest,
+    read_subject_manifest as read_subject_manifest,
+    set_manifest_metadata as set_manifest_metadata,
+    set_subject_metadata as set_subject_metadata,
+    update_subject_manifest as update_subject_manifest,
+    validate_metadata as validate_metadata,
+)
 from labtree.msw.models import (
     MswSession as MswSession,
     ValidationResult as ValidationResult,

@@ -29,6 +29,7 @@ __all__ = [
     "SessionFiles",
     "acquisition_folders",
     "detect_format",
+    "has_all_files",
     "is_session_folder",
     "list_folder",
     "read_folder",
@@ -137,15 +138,27 @@ def detect_format(names: list[str]) -> ArtifactFormat | None:
     return None
 
 
+def has_all_files(names: list[str]) -> bool:
+    """Return whether a session's trials and settings are there, by the names of its files."""
+    if not _ending(names, *_JSONL, *_PICKLES):
+        return False
+    if _ending(names, ".msw.session.yaml", "task_settings.py"):
+        return True
+    settings = (".msw.settings.process.json", ".msw.settings.task.json")
+    return all(_ending(names, ending) for ending in settings)
+
+
 def session_basename(folder: Path, names: list[str]) -> str:
     """Return the name of a session, from the names of its files.
 
     It stands before ``.msw.`` in the name of its ``.msw.session.yaml``, or else in the
-    shortest of all names, those that parse first; only without such a file is it the
-    folder's.
+    shortest of all names, those that parse first. It is the folder's name without such a
+    file, and where all of them begin with it, as those of subprotocols do.
     """
     marked = _ending(names, ".msw.session.yaml") or [name for name in names if ".msw." in name]
     found = {name.partition(".msw.")[0] for name in marked}
+    if _parses(folder.name) and all(name.startswith(folder.name) for name in found):
+        return folder.name
     return min(
         found, key=lambda name: (not _parses(name), len(name), name), default=folder.name
     )

@@ -12,6 +12,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from labtree.errors import FormatError, LabtreeError, MissingFileError
+from labtree.msw.cameras import load_camera_acquisition
+from labtree.msw.manifests import validate_metadata
 from labtree.msw.measures import check_times, check_trials
 from labtree.msw.models import MswSession, ValidationResult, table_of
 from labtree.msw.names import parse_acquisition_basename, parse_container_name
@@ -19,6 +21,7 @@ from labtree.msw.session_files import (
     SessionFiles,
     acquisition_folders,
     detect_format,
+    has_all_files,
     is_session_folder,
     list_folder,
     read_folder,
@@ -54,7 +57,7 @@ class AcquisitionInfo:
     Attributes
     ----------
     basename : str
-        Its name, which is its folder's.
+        Its name, by its files, or else its folder.
     acq_type : str
         As in its name; "" if that does not parse.
     kind : {"session", "camera", "recording"}
@@ -63,6 +66,13 @@ class AcquisitionInfo:
         Where it was found.
     status : str or None
         As the manifest says: running, complete, aborted.
+    folder : pathlib.Path or None
+        Where it is on disk.
+    backend : str or None
+        Of a camera: "flir" or "rce".
+    is_complete : bool
+        The files that it should have are on disk, by their names: trials and settings, or
+        those of each camera. Other recordings are not looked into.
     """
 
     basename: str
@@ -71,6 +81,9 @@ class AcquisitionInfo:
     on_disk: bool
     in_manifest: bool
     status: str | None
+    folder: Path | None = None
+    backend: Literal["flir", "rce"] | None = None
+    is_complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,14 +129,15 @@ def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder")
     statuses, notes = _manifest_entries(folder)
-    on_disk = {path.name for path in acquisition_folders(folder)}
+    on_disk: dict[str, Path] = {}
+    for path in acquisition_folders(folder):
+        # A folder that was renamed is still the acquisition that its files are named by.
+        name = session_basename(path, list_folder(path).names)
+        on_disk[path.name if name in on_disk or not _parses(name) else name] = path
     found = []
     for basename in {*statuses, *on_disk}:
-        try:
-            parts = parse_acquisition_basename(basename)
-            acq_type, when = parts["acq_type"], parts["datetime_str"]
-        except FormatError:
-            acq_type, when = "", ""
+        identity = _identity(basename)
+        acq_type, there = identity["acq_type"], on_disk.get(basename)
         info = AcquisitionInfo(
             basename,
             acq_type,
@@ -131,9 +145,26 @@ def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
             basename in on_disk,
             basename in statuses,
             statuses.get(basename),
+            there,
+            "rce" if acq_type == "video_rce" else "flir" if acq_type == "video_flir" else None,
+            there is not None and _looks_complete(there, _kind(acq_type)),
         )
-        found.append((when, basename, info))
+        found.append((identity["datetime_str"], basename, info))
     return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
+
+
+def _looks_complete(folder: Path, kind: Kind) -> bool:
+    """Return whether the files that an acquisition should have are there, by their names."""
+    try:
+        if kind == "camera":
+            return load_camera_acquisition(folder).is_complete
+        return kind == "session" and has_all_files(list_folder(folder).names)
+    except (LabtreeError, OSError):
+        return False
+
+
+def _parses(name: str) -> bool:
+    return bool(_identity(name)["datetime_str"])
 
 
 def _kind(acq_type: str) -> Kind:
@@ -388,9 +419,9 @@ def load_acquisition(
         if item.in_manifest and not item.on_disk and item.kind == "session"
     }
     found: dict[Path, Path | None] = {
-        folder / item.basename: folder
+        item.folder: folder
         for item in listed
-        if item.on_disk and item.kind == "session"
+        if item.folder is not None and item.kind == "session"
     }
     if not found and not failed:
         raise FormatError(f"{folder}: no session in it; expected a container's folder")
@@ -668,6 +699,8 @@ def validate_session(session_dir: str | Path) -> ValidationResult:
         info[f"trials in {name}"] = n_ended
         if n_ended != n_read:
             issues.append(f"{name} has {n_ended} trials that ended, its trial file {n_read}")
+    for part, texts in validate_metadata(session.metadata).items():
+        warnings += [f"metadata.{part}: {text}" for text in texts]
     if session.df is not None:
         issues += check_times(session.df)
         warnings += check_trials(session.df)

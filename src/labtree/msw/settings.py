@@ -10,7 +10,7 @@ from labtree.errors import FormatError
 from labtree.optional import require
 from labtree.storage.files import read_file
 
-__all__ = ["read_json", "read_python_literals", "read_yaml"]
+__all__ = ["parse_yaml", "read_json", "read_python_literals", "read_yaml"]
 
 # A file whose parts repeat each other may unfold to far more than its own size.
 _MAX_NODES = 2_000_000
@@ -41,8 +41,18 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
     FormatError
         Not YAML, not a mapping, or far larger inside than outside.
     """
+    return parse_yaml(_text(path), path)
+
+
+def parse_yaml(text: str, path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Do as `read_yaml`, of text; `path` is what errors and notes name.
+
+    Raises
+    ------
+    FormatError
+        As there.
+    """
     yaml = require("yaml", purpose="reading settings in YAML", extra="msw")
-    text = _text(path)
     loader = _loader_class()(text)
     notes: list[str] = []
     try:
