@@ -104,7 +104,7 @@ class Disk:
         chance = random.Random(seed)
         events = [event for i, event in enumerate(self.events) if i != without]
         for _ in range(count):
-            first, last = (1, len(events)) if without is None else (without, without + 8)
+            first, last = (1, len(events)) if without is None else (without, without + 3)
             after = chance.randrange(first, min(last, len(events)))
             yield self._crash(chance, events, after)
 
