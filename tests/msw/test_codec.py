@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import sys
 import threading
+import warnings
 from collections import OrderedDict, namedtuple
 from datetime import datetime
 from decimal import Decimal
@@ -18,9 +20,10 @@ from hypothesis import strategies as st
 
 from labtree.errors import BusyFileError, DamageWarning, FormatError, TrialDataError
 from labtree.msw import TrialWriter, load_trial_data, save_trial_data, trials_to_frame
-from labtree.msw.trial_file import encode_trial, read_trial_frame
+from labtree.msw.trial_file import decode_line, encode_trial, make_folders, read_trial_frame
 from labtree.msw.trial_table import NAN_PLACEHOLDER
 from labtree.testing.msw import make_trials
+from support import power_loss
 
 HEADER = b'{"_msw_version": "1.0.0"}\n'
 NAN = float("nan")
@@ -495,3 +498,190 @@ def test_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
         lines = path.read_bytes().split(b"\n")[1:-1]
         assert len(lines) >= acknowledged
         assert [json.loads(line)["i"] for line in lines] == list(range(len(lines)))
+
+
+# --- values that older writers change ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([1e305]),
+        np.array([1.0, -1.79e308]),
+        np.array([3e38], np.float32),
+        np.array([60000], np.float16),
+        np.float64(1e305),
+    ],
+)
+def test_no_finite_number_becomes_infinite(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(
+        TrialDataError, match=r"trial\['k'\]: .* becomes infinite when numpy rounds"
+    ):
+        encode_trial({"k": value})
+    # Kept exact, there is nothing to overflow; and Python's own rounding does not scale.
+    path = tmp_path / "a.jsonl"
+    save_trial_data([{"k": value}], path, decimals=None)
+    (trial,) = load_trial_data(path)
+    assert np.array_equal(trial["k"], value.astype(np.float64))
+    assert encode_trial({"k": 1e305}) == b'{"k": 1e+305}\n'
+    infinite = np.array([np.inf, -np.inf, np.nan])
+    assert encode_trial({"k": infinite}) == b'{"k": [Infinity, -Infinity, NaN]}\n'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a\ud800\udfffb",
+        {"a\ud800\udfffb": 1},
+        np.array(["a\ud800\udfffb"]),
+        [("\udbff\udc00",)],
+    ],
+)
+def test_surrogates_that_would_meet_are_refused(value: Any) -> None:
+    with pytest.raises(TrialDataError, match="two lone surrogates side by side"):
+        encode_trial({"k": value})
+
+
+def test_extended_floats_are_refused_where_they_would_change() -> None:
+    assert encode_trial({"k": np.longdouble(0.5)}) == b'{"k": 0.5}\n'
+    third = np.longdouble(1) / 3
+    if float(third) != third:
+        with pytest.raises(TrialDataError, match="longdouble cannot be kept"):
+            encode_trial({"k": third}, None)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.recursive(
+        st.text(st.characters(codec=None))
+        | st.floats()
+        | st.integers()
+        | st.booleans()
+        | st.none(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.tuples(inner, inner)
+            | st.dictionaries(st.text(st.characters(codec=None)), inner, max_size=3)
+        ),
+        max_leaves=10,
+    )
+)
+def test_any_value_comes_back_or_is_refused(value: Any) -> None:
+    try:
+        line = encode_trial({"k": value}, None)
+    except TrialDataError:
+        return
+    assert repr(decode_line(line)) == repr({"k": value})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([0, 2, 4]))
+def test_rounding_is_python_s_for_floats_and_numpy_s_for_its_own(
+    number: float, digits: int
+) -> None:
+    def written(value: Any) -> str | None:
+        try:
+            return encode_trial({"k": value}, digits).decode()[6:-2]
+        except TrialDataError:
+            return None
+
+    with np.errstate(over="ignore"):
+        scaled = float(np.float64(number).round(digits))
+    wanted = repr(scaled) if np.isfinite(scaled) else None
+    assert written(number) == repr(round(number, digits))
+    assert written(np.float64(number)) == wanted
+    assert written(np.array([number])) == (None if wanted is None else f"[{wanted}]")
+
+
+# --- power cuts --------------------------------------------------------------------------
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    for name, write_to in (
+        ("saved", lambda path: save_trial_data([{"a": 1}], path)),
+        ("appended", lambda path: TrialWriter(path).close()),
+    ):
+        path = tmp_path / name / "deep" / "x.msw.df.jsonl"
+        write_to(path)
+        assert path.read_bytes().startswith(HEADER)
+
+
+def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.touch()
+    path.chmod(0o640)
+    save_trial_data([{"a": 1}], path)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def read_after(crash: power_loss.Crash, folder: Path) -> list[Any] | None:
+    path = crash.write(folder) / "new" / "a.msw.df.jsonl"
+    if not path.exists():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return [trial["n"] for trial in load_trial_data(path) if "n" in trial]
+        except FormatError:
+            return None
+
+
+def appended(base: Path) -> power_loss.Disk:
+    base.mkdir()
+    with power_loss.record(base) as disk:
+        writer = TrialWriter(base / "new" / "a.msw.df.jsonl")
+        for number in range(6):
+            disk.begin(number)
+            writer.append({"n": number, "notes": "x" * 300})
+            disk.acknowledge(number)
+        writer.close()
+    return disk
+
+
+def saved(base: Path) -> power_loss.Disk:
+    (base / "new").mkdir(parents=True)
+    with power_loss.record(base) as disk:
+        for number in range(3):
+            disk.begin(number)
+            trials = [{"n": n, "notes": "x" * 700} for n in range(number + 1)]
+            save_trial_data(trials, base / "new" / "a.msw.df.jsonl")
+            disk.acknowledge(number)
+    return disk
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="watches a folder through /proc")
+@pytest.mark.parametrize("write_trials", [appended, saved])
+def test_trials_outlive_a_power_cut(tmp_path: Path, write_trials: Any) -> None:
+    disk = write_trials(tmp_path / "watched")
+
+    def is_whole(crash: power_loss.Crash, name: str) -> bool:
+        found = read_after(crash, tmp_path / name) or []
+        known = -1 if crash.acknowledged is None else crash.acknowledged
+        return found in (list(range(known + 1)), list(range(known + 2)))
+
+    for i, crash in enumerate(disk.crashes(0, 200)):
+        assert is_whole(crash, f"a{i}"), crash
+    for missed in disk.syncs:
+        crashes = enumerate(disk.crashes(1, 200, without=missed))
+        lost = [crash for i, crash in crashes if not is_whole(crash, f"{missed}-{i}")]
+        assert lost, disk.events[missed]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="watches a folder through /proc")
+def test_folders_outlive_a_power_cut(tmp_path: Path) -> None:
+    base = tmp_path / "watched"
+    base.mkdir()
+    with power_loss.record(base) as disk:
+        for number in range(3):
+            disk.begin(number)
+            make_folders(base / "subject" / "container" / str(number))
+            disk.acknowledge(number)
+
+    def is_there(crash: power_loss.Crash) -> bool:
+        known = -1 if crash.acknowledged is None else crash.acknowledged
+        return all(f"subject/container/{number}" in crash.files for number in range(known + 1))
+
+    assert all(map(is_there, disk.crashes(0, 200)))
+    for missed in disk.syncs:
+        assert not all(map(is_there, disk.crashes(1, 200, without=missed))), disk.events[missed]

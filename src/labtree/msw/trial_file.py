@@ -615,11 +615,11 @@ class TrialWriter:
                 raise BusyFileError(f"{self.path}: another writer has this file open")
             size = os.fstat(self._file).st_size
             if size == 0:
-                self._write(encode_header())
+                self._write(encode_header(), sync=False)
             else:
                 os.lseek(self._file, size - 1, os.SEEK_SET)
                 if os.read(self._file, 1) != b"\n":
-                    self._write(b"\n")
+                    self._write(b"\n", sync=False)
             sync_folder(self.path.parent)
         except BaseException:
             self.close()
@@ -642,7 +642,7 @@ class TrialWriter:
         with self._lock:
             self._write(line)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, sync: bool = True) -> None:
         if self._file is None:
             raise SessionError(
                 f"{self.path}: this writer is closed; write TrialWriter(path), which continues"
@@ -652,7 +652,8 @@ class TrialWriter:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._file, view) :]
-            os.fsync(self._file)
+            if sync:
+                os.fsync(self._file)
         except BaseException:
             os.ftruncate(self._file, before)
             raise
