@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import labtree
-from labtree.opening import FORMATS, recognise
+from labtree.opening import recognize
 from labtree.storage.zarr_trees import save_zarr_tree
 from labtree.testing.mea import write_recording
 from labtree.testing.msw import ERAS, make_trials, write_session
@@ -24,7 +24,7 @@ def workspace(tmp_path):
 
 def test_a_workspace_with_and_without_suffix(workspace):
     for path in (workspace, workspace.with_suffix(""), str(workspace)):
-        assert recognise(path).name == "workspace"
+        assert recognize(path).name == "workspace"
         with labtree.open(path) as tree:
             assert tree.ws["rec1", "rates"].tolist() == [0, 1, 2]
 
@@ -32,11 +32,11 @@ def test_a_workspace_with_and_without_suffix(workspace):
 def test_a_workspace_in_a_zarr_folder_and_other_zarr_stores(tmp_path, workspace):
     with labtree.open_workspace(workspace) as tree:
         tree.ws.save(tmp_path / "study.zarr")
-    assert recognise(tmp_path / "study.zarr").name == "workspace"
+    assert recognize(tmp_path / "study.zarr").name == "workspace"
     with labtree.open(tmp_path / "study.zarr") as tree:
         assert tree.ws["rec1", "rates"].tolist() == [0, 1, 2]
     save_zarr_tree(xr.DataTree(xr.Dataset({"a": 1})), tmp_path / "tree.zarr")
-    assert recognise(tmp_path / "tree.zarr").name == "zarr"
+    assert recognize(tmp_path / "tree.zarr").name == "zarr"
     with labtree.open(tmp_path / "tree.zarr") as tree:
         assert tree["a"].item() == 1
     xr.Dataset({"a": ("x", [1])}).to_zarr(tmp_path / "other.zarr", consolidated=False)
@@ -46,14 +46,14 @@ def test_a_workspace_in_a_zarr_folder_and_other_zarr_stores(tmp_path, workspace)
 
 def test_a_netcdf_file_of_another_program(tmp_path):
     xr.Dataset({"a": ("x", [1, 2])}).to_netcdf(tmp_path / "plain.nc", engine="h5netcdf")
-    assert recognise(tmp_path / "plain.nc").name == "tree"
+    assert recognize(tmp_path / "plain.nc").name == "tree"
     with labtree.open(tmp_path / "plain.nc") as tree:
         assert tree["a"].values.tolist() == [1, 2]
 
 
 def test_a_recording_as_folder_and_as_zip(tmp_path):
     folder = record_emg(tmp_path)
-    assert recognise(folder).name == "recording"
+    assert recognize(folder).name == "recording"
     with labtree.open(folder) as tree:
         expected = tree["streams/emg/data"].values
     packed = tmp_path / "moved.session.zip"
@@ -61,7 +61,7 @@ def test_a_recording_as_folder_and_as_zip(tmp_path):
         for file in folder.rglob("*"):
             if file.is_file():
                 archive.write(file, file.relative_to(folder).as_posix())
-    assert recognise(packed).name == "recording"
+    assert recognize(packed).name == "recording"
     with labtree.open(packed) as tree:
         assert np.array_equal(tree["streams/emg/data"].values, expected)
         assert labtree.open_session(packed).session.class_names == tree.session.class_names
@@ -70,7 +70,7 @@ def test_a_recording_as_folder_and_as_zip(tmp_path):
 def test_pipeline_sessions_and_the_files_they_come_from(tmp_path):
     recording = write_recording(tmp_path)
     for path, node in ((recording.cmcr_path, "analog"), (recording.cmtr_path, "units")):
-        assert recognise(path).name == "mcs"
+        assert recognize(path).name == "mcs"
         with labtree.open(path) as tree:
             assert node in tree.children
     session = labtree.create_session("s1", output_dir=tmp_path)
@@ -78,7 +78,7 @@ def test_pipeline_sessions_and_the_files_they_come_from(tmp_path):
         recording.cmcr_path, recording.cmtr_path, session=session
     )
     path = session.session.save()
-    assert recognise(path).name == "pipeline"
+    assert recognize(path).name == "pipeline"
     for opener in (labtree.open, labtree.open_session):
         with opener(path) as tree:
             assert tree.session.unit_count == session.session.unit_count
@@ -94,13 +94,13 @@ def test_spikelab_and_hdmea_are_known_by_their_attributes(tmp_path):
     for name, attribute in (("spikelab", "__workspace_id__"), ("hdmea", "hdmea_version")):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file.attrs[attribute] = "x"
-        assert recognise(tmp_path / name).name == name
+        assert recognize(tmp_path / name).name == name
 
 
 def test_a_murine_shift_work_session(tmp_path):
     for era in ERAS:
         folder = write_session(tmp_path / era, era, trials=make_trials(n_trials=5))
-        assert recognise(folder).name == "msw", era
+        assert recognize(folder).name == "msw", era
         assert labtree.open(folder)["trials"].sizes["trial"] == 5
 
 
@@ -122,8 +122,8 @@ def test_strangers_are_named_with_what_they_look_like(tmp_path):
     ):
         with pytest.raises(labtree.FormatError) as error:
             labtree.open(tmp_path / name)
-        assert f"{tmp_path / name} is {words}; labtree opens " in str(error.value)
-        assert all(each.what in str(error.value) for each in FORMATS.values())
+        message = f"{tmp_path / name} is {words}, and no format that labtree opens"
+        assert str(error.value) == f"{message} (labtree --help lists them)"
 
 
 def test_nothing_there_and_damage(tmp_path, workspace):

@@ -4,6 +4,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,16 @@ from labtree.errors import (
     MissingFileError,
 )
 
-__all__ = ["FORMATS", "Format", "load_session", "open", "open_session", "recognise"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "contents",
+    "find",
+    "load_session",
+    "open",
+    "open_session",
+    "recognize",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +37,11 @@ class Format:
     Parameters
     ----------
     name
-        As :func:`recognise` gives it.
+        As :func:`recognize` returns it.
     what
-        For people.
+        The same in words, with its article.
     opens
-        Path to tree.
+        The function that makes a tree of a path.
     is_session
         Whether :func:`open_session` takes it.
     """
@@ -77,7 +87,6 @@ def _phy(path: Path) -> xr.DataTree:
 
 
 def _recording(path: Path) -> xr.DataTree:
-
     return open_session(path)
 
 
@@ -111,6 +120,10 @@ def _tree(path: Path) -> xr.DataTree:
     return open_tree(path)
 
 
+def _session(path: Path) -> xr.DataTree:
+    return _zarr(path) if path.is_dir() else _tree(path)
+
+
 def _zarr(path: Path) -> xr.DataTree:
     from labtree.storage.zarr_trees import open_zarr_tree
 
@@ -129,28 +142,79 @@ FORMATS: dict[str, Format] = {
         Format("hdmea", "a session of hdmea", _hdmea, True),
         Format("mcs", "a CMCR or CMTR file of Multi Channel Systems", _mcs),
         Format("msw", "a Murine Shift Work session", _msw, True),
-        Format("tree", "a netCDF-4 file", _tree),
+        Format("session", "a session saved by labtree", _session, True),
+        Format("tree", "a netCDF-4 or HDF5 file", _tree),
         Format("zarr", "a zarr store that labtree wrote", _zarr),
     )
 }
 
 
-def recognise(path: str | Path) -> Format:
-    """Return the format of a file or folder, by what is in it.
+#: What :func:`contents` calls an HDF5 file that HDF5 refuses; opening it says why.
+DAMAGED = Format("damaged", "a file that is cut short or damaged", _tree)
+# Formats that say nothing of what is in them: other packages are asked before.
+_GENERAL = ("tree", "zarr")
+
+
+def recognize(path: str | Path) -> Format:
+    """Return the format of a file or folder, by its content.
+
+    Formats of other packages, which register an object with ``recognizes(path)`` and
+    ``open(path)`` under the entry point ``labtree.formats``, are asked about what no format
+    of labtree's own describes.
 
     Raises
     ------
-    FileNotFoundError
-        If there is nothing at `path`.
+    MissingFileError
+        (a FileNotFoundError) There is nothing at `path`.
     FormatError
-        If it is none of the formats; the message says what it looks like, and lists them.
+        (a ValueError) It is of none of the formats; the message says what it looks like.
     """
     found = find(path)
     name = _folder(found) if found.is_dir() else _file(found)
+    if name in FORMATS and name not in _GENERAL:
+        return FORMATS[name]
+    for entry in entry_points(group="labtree.formats"):
+        other = entry.load()
+        if other.recognizes(found):
+            return Format(entry.name, f"a file of the format {entry.name}", other.open)
     if name in FORMATS:
         return FORMATS[name]
-    known = "; ".join(each.what for each in FORMATS.values())
-    raise FormatError(f"{found} is {name}; labtree opens {known}")
+    if found.is_dir() and (things := contents(found)):
+        shown = [f"{each.relative_to(found)} ({form.what})" for each, form in things[:5]]
+        more = [f"and {len(things) - 5} more"] if len(things) > 5 else []
+        raise FormatError(
+            f"{found} is a folder; labtree opens what is in it, one by one: "
+            + ", ".join(shown + more)
+        )
+    raise FormatError(
+        f"{found} is {name}, and no format that labtree opens (labtree --help lists them)"
+    )
+
+
+def contents(folder: Path, depth: int = 4) -> list[tuple[Path, Format]]:
+    """Return what a folder and the folders in it hold that labtree opens, by name.
+
+    Hidden files, and the ``.json`` beside a workspace, are passed over; links to folders are
+    not followed.
+    """
+    found: list[tuple[Path, Format]] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        try:
+            name = _folder(path) if path.is_dir() else _file(path)
+        except FormatError:
+            found.append(
+                (path, Format("damaged", "a file that is cut short or damaged", _tree))
+            )
+            continue
+        except OSError:
+            continue
+        if name in FORMATS:
+            found.append((path, FORMATS[name]))
+        elif depth > 1 and path.is_dir() and not path.is_symlink():
+            found += contents(path, depth - 1)
+    return found
 
 
 def find(path: str | Path) -> Path:
@@ -185,7 +249,11 @@ def _folder(path: Path) -> str:
 def _zarr_folder(path: Path) -> str:
     try:
         with _zarr(path) as tree:
-            return "workspace" if "labtree_workspace_id" in tree.attrs else "zarr"
+            if "labtree_workspace_id" in tree.attrs:
+                return "workspace"
+            kept = tree.children["metadata"].attrs if "metadata" in tree.children else {}
+            is_session = "recording_state" in tree.attrs or "msw_session" in kept
+            return "session" if is_session else "zarr"
     except FormatError:
         return "a zarr store of another program; open it with xarray.open_zarr"
 
@@ -208,16 +276,22 @@ def _is_msw(name: str) -> bool:
 
 
 def _file(path: Path) -> str:
+    if not path.is_file():
+        return "neither a file nor a folder"
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return _hdf5(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            is_recording = "meta.json" in archive.namelist()
+            names = (name.replace("\\", "/").rpartition("/")[2] for name in archive.namelist())
+            is_recording = "meta.json" in names
         return "recording" if is_recording else "a zip archive without a recording"
     if not start:
         return "an empty file"
+    workspace = path.with_suffix(".h5")
+    if path.suffix == ".json" and workspace.is_file():
+        return f"the index of {workspace.name}: open that"
     return f"a file that begins with {start!r}"
 
 
@@ -239,9 +313,16 @@ def _by_content(file: h5py.File) -> str:
         "pipeline": "labtree_format" in attrs,
         "hdmea": bool(attrs & {"hdmea_version", "hdmea_pipeline_version", "stage1_completed"}),
         "nwb": "nwb_version" in attrs,
-        "mcs": "Spike Sorter" in file or "LB.RecordingDuration" in attrs,
+        "mcs": "Spike Sorter" in file
+        or ("LB.RecordingDuration" in attrs and "Acquisition" in file),
     }
+    kept = _attributes(file, "metadata")
+    signs["session"] = "recording_state" in attrs or "msw_session" in kept
     return next((name for name, is_there in signs.items() if is_there), "tree")
+
+
+def _attributes(file: h5py.File, group: str) -> set[str]:
+    return set(file[group].attrs) if isinstance(file.get(group), h5py.Group) else set()
 
 
 def open(path: str | Path) -> xr.DataTree:
@@ -282,7 +363,7 @@ def open(path: str | Path) -> xr.DataTree:
         from labtree.workspace.files import open_workspace
 
         return open_workspace(path)
-    return recognise(path).opens(find(path))
+    return recognize(path).opens(find(path))
 
 
 def load_session(path: str | Path) -> xr.DataTree:
@@ -338,7 +419,7 @@ def open_session(
 
     if Path(path).suffix == ".zip" or _is_recording(Path(path)):
         return recordings.open_recording(path, on_missing=on_missing)
-    found = recognise(path)
+    found = recognize(path)
     if not found.is_session:
         raise FormatError(
             f"{path} is {found.what}, no session; open it with labtree.open(path)"

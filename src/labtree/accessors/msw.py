@@ -621,11 +621,11 @@ class MswAccessor:
         return plot_trials(self._frame, kind, ax)
 
     def __repr__(self) -> str:
-        from labtree.msw.trials_panel import trials_panel
+        from labtree.msw.msw_panel import trials_panel
 
         return trials_panel(self._frame).text()
 
     def _repr_html_(self) -> str:
-        from labtree.msw.trials_panel import trials_panel
+        from labtree.msw.msw_panel import trials_panel
 
         return trials_panel(self._frame).html()

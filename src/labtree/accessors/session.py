@@ -30,13 +30,15 @@ class SessionAccessor(PipelineSessionMethods):
     """
 
     def _panels(self) -> "list[Panel]":
+        from labtree.msw.msw_panel import is_msw_session, session_panel
         from labtree.pipeline.pipeline_panel import pipeline_panel
         from labtree.pipeline.sessions import is_session
         from labtree.recording.recording_panel import recording_panel
 
-        is_pipeline = is_session(self._tree)
-        panels = [pipeline_panel(self._tree)] if is_pipeline else []
-        if not is_pipeline or "streams" in self._tree.children:
+        panels = [pipeline_panel(self._tree)] if is_session(self._tree) else []
+        if is_msw_session(self._tree):
+            panels.append(session_panel(self._tree))
+        if not panels or "streams" in self._tree.children:
             panels.append(recording_panel(self._tree))
         return panels
 

@@ -176,7 +176,7 @@ def _open(path: Any, decoding: Mapping[str, Any]) -> xr.DataTree:
     given = {name: value for name, value in decoding.items() if value is not None}
     try:
         if "://" not in path and any(value is not True for value in given.values()):
-            found = opening.recognise(path)
+            found = opening.recognize(path)
             if found.name != "tree":
                 raise DataError(
                     f"{path} is {found.what}, whose values are decoded already: open it "

@@ -20,7 +20,7 @@ from labtree.objects import inspection
 from labtree.workspace.items import describe_item, real_name
 from labtree.workspace.state import state_of
 
-__all__ = ["item_facts", "object_panel", "workspace_panel"]
+__all__ = ["item_cells", "item_facts", "object_panel", "workspace_panel"]
 
 _CALLS = (
     ".store(namespace, key, obj, note=None)", ".get(namespace, key)", "[namespace, key]",
@@ -46,7 +46,7 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
         sections = [
             Section(
                 f"{name}/",
-                [_row(node) if i < SHOWN else () for i, node in enumerate(nodes)],
+                [item_cells(node) if i < SHOWN else () for i, node in enumerate(nodes)],
                 ("name", "note", "fact", "fact", "muted"),
                 plural(len(nodes), "item"),
                 is_open=items <= 2 * SHOWN,
@@ -106,7 +106,8 @@ def item_facts(info: dict[str, Any], sizes: Any = None) -> str:
     )
 
 
-def _row(node: xr.DataTree) -> tuple[str, str, str, str, str]:
+def item_cells(node: xr.DataTree) -> tuple[str, str, str, str, str]:
+    """Return name, note, kind, shape in words, and size of an item."""
     info = describe_item(node)
     # Of spikes, how many units and spikes there are says more than the other facts.
     dims = sorted(node.sizes, key=lambda dim: dim == "spike") if "length_ms" in info else ()
@@ -116,7 +117,8 @@ def _row(node: xr.DataTree) -> tuple[str, str, str, str, str]:
         str(info.get("note", "")),
         str(info["type"]),
         item_facts(info, sizes),
-        format_bytes(_nbytes(node)),
+        # What a dict or a number takes stands in attributes, and is not counted.
+        format_bytes(_nbytes(node)) if _nbytes(node) else "",
     )
 
 

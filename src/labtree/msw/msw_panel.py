@@ -1,18 +1,28 @@
-"""What ``df.msw`` shows of itself: facts of the table, and what can be called."""
+"""What ``df.msw`` and the tree of a session show of themselves: facts only."""
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from labtree.display import SHOWN, Panel, Section, format_bytes, plural
+from labtree.display import (
+    SHOWN,
+    Panel,
+    Section,
+    format_bytes,
+    plural,
+    truncate,
+    variables_section,
+)
 from labtree.msw.access import is_of_type, tables_of
 from labtree.msw.trial_table import ATTRIBUTE, IntArray, Ragged, TrialTables, gather
 
-__all__ = ["trials_panel"]
+__all__ = ["is_msw_session", "session_panel", "trials_panel"]
 
 _TIMES = (
     ".states()", ".events()", ".state_time(name, edge, clock)", ".visited(name)",
     ".latency(a, b)", ".pokes()", ".wall_time()", ".align(events, line=None)",
 )  # fmt: skip
+_FACTS = ("subject", "task", "session_datetime", "session_id", "msw_version")
 _NO_TIMES = "none go with this table (labtree.msw.concat_trials keeps them)"
 
 
@@ -62,6 +72,25 @@ def _calls(frame: pd.DataFrame) -> list[str]:
     if "transition_times" in has:
         calls.append(".transitions()")
     return [*calls, ".task", ".barcodes", ".to_xarray()", '.plot("overview")']
+
+
+def is_msw_session(tree: xr.DataTree) -> bool:
+    """Return whether a tree is what ``MswSession.to_tree`` makes."""
+    return "metadata" in tree.children and "msw_session" in tree.children["metadata"].attrs
+
+
+def session_panel(tree: xr.DataTree) -> Panel:
+    """Return what the tree of a Murine Shift Work session holds."""
+    attrs = tree.children["metadata"].attrs
+    facts = [(name, truncate(attrs[name], 400)) for name in _FACTS if attrs.get(name)]
+    sections = [Section("", facts, ("muted", "text"))]
+    about = "no trials"
+    if "trials" in tree.children:
+        trials = tree.children["trials"].to_dataset(inherit=False)
+        about = plural(trials.sizes.get("trial", 0), "trial")
+        sections.append(variables_section(trials.variables, "trials", about, is_open=False))
+    calls = ["df = labtree.msw.MswSession.from_tree(tree).df", "df.msw"]
+    return Panel("labtree Murine Shift Work session", about, sections, calls)
 
 
 def trials_panel(frame: pd.DataFrame) -> Panel:
