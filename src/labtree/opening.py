@@ -299,7 +299,7 @@ def _hdf5(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             return _by_content(file)
-    except OSError as error:
+    except Exception as error:  # a damaged file fails anywhere in what reads it
         raise FormatError(
             f"{path} cannot be read: {error}; it is cut short or damaged"
         ) from None

@@ -11,6 +11,10 @@ from labtree.mea.features import (
     extract_features as extract_features,
     list_features as list_features,
 )
+from labtree.mea.lab import (
+    lab_paths as lab_paths,
+    use_lab as use_lab,
+)
 from labtree.mea.movie_trials import (
     section_spike_times as section_spike_times,
 )

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, unknown_name
+from labtree.mea.lab import from_lab
 from labtree.mea.playlists import frame_times, section_table
 from labtree.pipeline.sections import put_sections, spike_ranges
 from labtree.pipeline.sessions import add_warning, units_of
@@ -121,7 +122,7 @@ def _movie_sections(
     )
 
 
-@step(requires=["load_recording", "add_section_time"])
+@step(requires=["load_recording", "add_section_time"], fills=from_lab("config_dir"))
 def section_spike_times(
     session: xr.DataTree,
     movie_names: Iterable[str] | str | None = None,
@@ -142,8 +143,9 @@ def section_spike_times(
         All that were shown, if none are given.
     pad_margin : (float, float)
         Seconds added before and after each trial, rounded to samples.
-    config_dir : path
-        Folder of ``{movie}.json``; see :func:`read_section_config`.
+    config_dir : path, optional
+        Folder of ``{movie}.json``; see :func:`read_section_config`. Without it, that of
+        the lab, see :func:`labtree.mea.use_lab`.
 
     Raises
     ------
@@ -152,11 +154,7 @@ def section_spike_times(
     SessionError
         (also a KeyError) if a movie was not shown.
     """
-    if config_dir is None:
-        raise ConfigurationError(
-            "section_spike_times needs config_dir, the folder that holds {movie}.json for each "
-            "movie"
-        )
+    assert config_dir is not None  # filled in
     pad_s = np.asarray(pad_margin, np.float64)
     if pad_s.shape != (2,) or not np.isfinite(pad_s).all() or (pad_s < 0).any():
         raise ConfigurationError(

@@ -1,7 +1,6 @@
 """When each movie of a playlist was shown, from the playlist and the display's frames."""
 
 import ast
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,9 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, unknown_name
+from labtree.mea.lab import from_lab
 from labtree.mea.light import mean_template
+from labtree.pipeline.batch import read_texts
 from labtree.pipeline.sessions import add_metadata, add_warning
 from labtree.pipeline.steps import step
 
@@ -21,16 +22,14 @@ Array = np.ndarray[Any, Any]
 def _rows(path: Path, columns: tuple[str, str]) -> list[dict[str, str]]:
     if not path.is_file():
         raise ConfigurationError(f"{path}: there is no such file")
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle, skipinitialspace=True)
-        found = reader.fieldnames or []
-        lacking = [column for column in columns if column not in found]
-        if lacking:
-            raise ConfigurationError(
-                f"{path}: no column {', '.join(lacking)}; expected {', '.join(columns)}, found "
-                f"{', '.join(found) or 'nothing'}"
-            )
-        return list(reader)
+    found, rows = read_texts(path)
+    lacking = [column for column in columns if column not in found]
+    if lacking:
+        raise ConfigurationError(
+            f"{path}: no column {', '.join(lacking)}; expected {', '.join(columns)}, found "
+            f"{', '.join(found) or 'nothing'}"
+        )
+    return rows
 
 
 def movie_stem(name: str) -> str:
@@ -51,7 +50,7 @@ def read_playlist(path: str | Path, playlist_name: str) -> list[str]:
     """
     path = Path(path)
     rows = {
-        (row["playlist_name"] or "").strip(): row["movie_names"]
+        row["playlist_name"].strip(): row["movie_names"]
         for row in _rows(path, ("playlist_name", "movie_names"))
     }
     if playlist_name not in rows:
@@ -59,7 +58,7 @@ def read_playlist(path: str | Path, playlist_name: str) -> list[str]:
             f"{path}: no playlist {playlist_name!r}; there are: {', '.join(map(repr, rows))}"
         )
     try:
-        names = ast.literal_eval((rows[playlist_name] or "").strip())
+        names = ast.literal_eval(rows[playlist_name].strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         names = None
     if (
@@ -85,10 +84,10 @@ def read_movie_lengths(path: str | Path) -> dict[str, int]:
     path = Path(path)
     lengths: dict[str, int] = {}
     for row in _rows(path, ("movie_name", "movie_length")):
-        name, text = movie_stem(row["movie_name"] or ""), row["movie_length"]
+        name, text = movie_stem(row["movie_name"]), row["movie_length"]
         try:
             length = float(text)
-        except (TypeError, ValueError):
+        except ValueError:
             length = 0.0
         if not (length > 0 and length.is_integer()):
             raise ConfigurationError(
@@ -206,12 +205,14 @@ def section_table(session: xr.DataTree, movie_name: str | None = None) -> xr.Dat
     return table.isel(section=own)
 
 
-@step(requires=["load_recording"])
+@step(
+    requires=["load_recording"], fills=from_lab("playlist_file_path", "movie_length_file_path")
+)
 def add_section_time(
     session: xr.DataTree,
     playlist_name: str,
-    playlist_file_path: str | Path,
-    movie_length_file_path: str | Path,
+    playlist_file_path: str | Path | None = None,
+    movie_length_file_path: str | Path | None = None,
     repeats: int = 1,
     pad_frame: int = 180,
     pre_margin_frame_num: int = 60,
@@ -228,8 +229,9 @@ def add_section_time(
     ----------
     session : DataTree
     playlist_name : str
-    playlist_file_path, movie_length_file_path : path
-        See :func:`read_playlist` and :func:`read_movie_lengths`.
+    playlist_file_path, movie_length_file_path : path, optional
+        See :func:`read_playlist` and :func:`read_movie_lengths`; without them, those of
+        the lab, see :func:`labtree.mea.use_lab`.
     repeats : int
         How often the whole playlist was shown.
     pad_frame, pre_margin_frame_num, post_margin_frame_num : int
@@ -241,6 +243,8 @@ def add_section_time(
         If a file, the playlist or a movie's length is missing, or if a movie runs past
         the recording.
     """
+    assert playlist_file_path is not None  # filled in
+    assert movie_length_file_path is not None
     frames = frame_times(session)
     movies = read_playlist(playlist_file_path, playlist_name)
     sections = playlist_sections(

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, FormatError, unknown_name
+from labtree.mea.lab import from_lab
 from labtree.mea.playlists import frame_times, section_table
 from labtree.mea.sta_kernel import lags_of, spike_triggered_average
 from labtree.pipeline.sections import checked_sections
@@ -108,7 +109,10 @@ def _noise_movie(session: xr.DataTree, movie_name: str | None) -> str:
     return noise[0]
 
 
-@step(requires=["load_recording", "add_section_time", "section_spike_times"])
+@step(
+    requires=["load_recording", "add_section_time", "section_spike_times"],
+    fills=from_lab("stimuli_dir"),
+)
 def compute_sta(
     session: xr.DataTree,
     cover_range: tuple[int, int] = (-60, 0),
@@ -131,8 +135,9 @@ def compute_sta(
     session : DataTree
     cover_range : (int, int)
         Frames relative to the spike's own, the last one excluded.
-    stimuli_dir : path
-        Folder of ``{movie}.npy`` (frame, y, x), one array frame per display frame.
+    stimuli_dir : path, optional
+        Folder of ``{movie}.npy`` (frame, y, x), one array frame per display frame. Without
+        it, that of the lab, see :func:`labtree.mea.use_lab`.
     movie_name : str, optional
         By default the one movie whose name holds "noise".
     subtract_mean : bool
@@ -147,8 +152,7 @@ def compute_sta(
     FormatError
         If the movie is not a numeric array.
     """
-    if stimuli_dir is None:
-        raise ConfigurationError("compute_sta needs stimuli_dir, the folder of {movie}.npy")
+    assert stimuli_dir is not None  # filled in
     name = _noise_movie(session, movie_name)
     movie = open_movie(Path(stimuli_dir) / f"{name}.npy")
     table = section_table(session, name)

@@ -1,7 +1,6 @@
 """Many recordings through the same steps: resumable, past failures, in parallel."""
 
 import ast
-import csv
 import inspect
 import multiprocessing
 import pickle
@@ -27,6 +26,7 @@ import xarray as xr
 from labtree.errors import ConfigurationError
 from labtree.pipeline.checkpoints import load_saved_session, save
 from labtree.pipeline.sessions import create_session, session_path
+from labtree.pipeline.steps import fill_in
 
 __all__ = ["read_recordings", "run_batch"]
 
@@ -40,6 +40,27 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def read_texts(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns and rows of a CSV file as texts; "" where a field is empty.
+
+    Raises
+    ------
+    ConfigurationError
+        If a line has more fields than the first one, or if the file is not text.
+    """
+    try:
+        cells = pd.read_csv(
+            path, header=None, dtype=str, keep_default_na=False, skipinitialspace=True,
+            encoding="utf-8-sig",
+        ).fillna("")  # fmt: skip
+    except pd.errors.EmptyDataError:
+        return [], []
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not a table of texts ({error})") from error
+    names, *rows = [[str(cell).strip() for cell in row] for row in cells.to_numpy().tolist()]
+    return names, [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def read_recordings(
@@ -61,23 +82,18 @@ def read_recordings(
         path = Path(source)
         if not path.is_file():
             raise ConfigurationError(f"{path}: there is no such list of recordings")
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            texts = list(csv.DictReader(handle, skipinitialspace=True))
-        rows = []
-        for number, row in enumerate(texts, start=2):
-            if None in row:
-                raise ConfigurationError(f"{path}, line {number}: more fields than columns")
-            kept = {k.strip(): v.strip() for k, v in row.items() if v is not None and v.strip()}
-            rows.append(
-                {
-                    k: str(path.parent / v)
-                    if k.endswith(("_path", "_dir"))
-                    else v
-                    if k == "dataset_id"
-                    else _literal(v)
-                    for k, v in kept.items()
-                }
-            )
+        rows = [
+            {
+                k: str(path.parent / v)
+                if k.endswith(("_path", "_dir"))
+                else v
+                if k == "dataset_id"
+                else _literal(v)
+                for k, v in row.items()
+                if v
+            }
+            for row in read_texts(path)[1]
+        ]
     elif isinstance(source, pd.DataFrame):
         records = source.to_dict("records")
         rows = [{str(k): v for k, v in r.items() if not pd.isna(v)} for r in records]
@@ -120,7 +136,7 @@ def _prepare(row: Mapping[str, Any], output_dir: Path) -> xr.DataTree:
     return load_saved_session(saved) if saved.is_file() else session
 
 
-def _one(
+def _run_recording(
     row: Mapping[str, Any],
     steps: Sequence[tuple[Step, Mapping[str, Any]]],
     output_dir: Path,
@@ -149,7 +165,7 @@ def _one(
                 ran.append(name)
                 report["status"] = "done"
         report["path"] = str(path)
-    except Exception as error:  # the next recording must not suffer; the report tells
+    except Exception as error:  # the other recordings go on; the report has it
         report["status"] = "failed"
         report["error"] = f"{name}: {type(error).__name__}: {error}"
         report["traceback"] = traceback.format_exc()
@@ -166,10 +182,18 @@ def _steps(steps: Iterable[Any]) -> list[tuple[Step, dict[str, Any]]]:
                 f"{step!r} is not a step; give functions made with @labtree.step, or pairs of "
                 "one and its parameters: (labtree.mea.compute_sta, {'stimuli_dir': 'movies'})"
             )
-        made.append((step, dict(given)))
+        made.append((step, _with_lab(step, given)))
     if not made:
         raise ConfigurationError("run_batch needs at least one step")
     return made
+
+
+def _with_lab(step: Step, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what a step finds elsewhere, as workers in other processes would not find it."""
+    try:
+        return fill_in(step, given)
+    except ConfigurationError:  # a recording's own columns may say it; else the step fails
+        return dict(given)
 
 
 def run_batch(
@@ -240,7 +264,10 @@ def run_batch(
     elif workers > 1:
         found = _in_processes(rows, wanted, folder, force, workers)
     else:
-        found = ((index, _one(row, wanted, folder, force)) for index, row in enumerate(rows))
+        found = (
+            (index, _run_recording(row, wanted, folder, force))
+            for index, row in enumerate(rows)
+        )
     for index, report in found:
         reports[index] = report
         bar.update()
@@ -280,9 +307,9 @@ def _absolute(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **paths}
 
 
-def _one_elsewhere(call: str, *arguments: Any) -> dict[str, Any]:
-    """Do `_one`; ``call`` differs each time, as dask may keep the result of an equal call."""
-    return _one(*arguments)
+def _run_recording_elsewhere(call: str, *arguments: Any) -> dict[str, Any]:
+    """Do `_run_recording`; ``call`` differs each time, as dask keeps results of equal calls."""
+    return _run_recording(*arguments)
 
 
 def _in_executor(
@@ -294,7 +321,7 @@ def _in_executor(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     call = uuid.uuid4().hex
     waiting: dict[Future[dict[str, Any]], int] = {
-        pool.submit(_one_elsewhere, call, row, steps, folder, force): index
+        pool.submit(_run_recording_elsewhere, call, row, steps, folder, force): index
         for index, row in enumerate(rows)
     }
     try:
