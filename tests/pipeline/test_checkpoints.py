@@ -16,6 +16,7 @@ from labtree import BusyFileError, FormatError, SaveState, SessionError
 from labtree.pipeline import checkpoints
 from labtree.pipeline.sessions import UNSAVED
 from labtree.pipeline.step_records import fingerprint_items
+from labtree.storage import files
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_missing_foreign_and_damaged_files(session, tmp_path):
     path = session.session.save()
     session.attrs["labtree_format_version"] = 99
     session.session.save(path)
-    with pytest.raises(FormatError, match="of version 99; this labtree reads version 1"):
+    with pytest.raises(FormatError, match="in format version 99; this labtree reads version 1"):
         labtree.load_session(path)
 
 
@@ -178,9 +179,9 @@ def test_a_busy_file_is_tried_again_and_then_named(session, monkeypatch, tmp_pat
 
     path = session.session.save()
     content = path.read_bytes()
-    monkeypatch.setattr(checkpoints, "RETRY_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(files, "_RETRY_PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(checkpoints, "save_tree", busy)
-    with pytest.raises(BusyFileError, match="another program holds it") as caught:
+    with pytest.raises(BusyFileError, match="another program holds this file") as caught:
         session.session.save()
     assert isinstance(caught.value, OSError)
     assert len(tries) == 3

@@ -9,7 +9,6 @@ from typing import Any
 import h5py
 import numpy as np
 import xarray as xr
-from xarray.core.variable import Variable
 
 from labtree.errors import FormatError
 from labtree.mea.mcs_files import (
@@ -24,35 +23,27 @@ from labtree.mea.mcs_files import (
     sweeps_of,
 )
 from labtree.mea.mcs_units import read_units
-from labtree.storage.arrays import StoredArray, lazy
+from labtree.storage.lazy import LazyArray, as_lazy, positions
 
 __all__ = ["open_mcs"]
 
 
-class _Channels:
-    """A dataset of a recording, opened for each read and closed again."""
-
-    crc = None
+class _DatasetOfRecording(LazyArray):
+    """A dataset of a recording, whose file is opened for each read and closed again."""
 
     def __init__(self, path: Path, name: str, dataset: h5py.Dataset):
-        self.place = (self, 0)
         self.path, self.name = path, name
         self.dtype: np.dtype[Any] = dataset.dtype
         self.shape: tuple[int, ...] = dataset.shape
 
-    def read(self) -> np.ndarray:
-        """Return the whole array."""
-        return self.select((slice(None),) * len(self.shape))
-
-    def select(self, key: tuple[Any, ...]) -> np.ndarray:
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
         """Return the part that `key` (an int, slice or 1-d index per axis) selects."""
         bounds, cuts = [], []
         for part, size in zip(key, self.shape, strict=True):
-            positions = np.arange(size)[part]
-            low = int(np.min(positions, initial=size))
-            high = int(np.max(positions, initial=low - 1)) + 1
-            bounds.append(slice(low, high))
-            cuts.append(positions - low)
+            places = positions(part, size)
+            low = int(places.min(initial=size))
+            bounds.append(slice(low, int(places.max(initial=low - 1)) + 1))
+            cuts.append(places - low if np.ndim(part) or isinstance(part, slice) else 0)
         with open_mea(self.path) as source:
             dataset: Any = find(source, self.name)
             values: np.ndarray = np.asarray(dataset[tuple(bounds)])
@@ -127,7 +118,7 @@ def _acquisition(source: MeaFile, path: Path) -> dict[str, xr.Dataset]:
 
 def _sweeps(
     path: Path, source: MeaFile, sweeps: list[Sweep], dims: tuple[str, ...], axis: int
-) -> dict[str, Variable]:
+) -> dict[str, xr.Variable]:
     """Return one variable for each sweep: ``data``, or ``data_1``, ``data_2``, ..."""
     if len(sweeps) == 1:
         return {"data": _variable(path, str(sweeps[0].dataset.name), source, dims)}
@@ -139,9 +130,9 @@ def _sweeps(
     return made
 
 
-def _variable(path: Path, name: str, source: MeaFile, dims: tuple[str, ...]) -> Variable:
-    blob: Any = _Channels(path, name, find(source, name))
-    return Variable(dims, lazy(StoredArray(None, [blob])), {"units": "counts"})
+def _variable(path: Path, name: str, source: MeaFile, dims: tuple[str, ...]) -> xr.Variable:
+    array = _DatasetOfRecording(path, name, find(source, name))
+    return xr.Variable(dims, as_lazy(array), {"units": "counts"})
 
 
 def _units(source: MeaFile) -> xr.Dataset:

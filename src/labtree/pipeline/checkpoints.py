@@ -1,18 +1,13 @@
 """Saving and resuming sessions; every file is written whole or not at all."""
 
-import errno
-import os
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 import xarray as xr
 
 from labtree.errors import (
-    BusyFileError,
     FormatError,
     MissingFileError,
     SessionExistsError,
@@ -29,44 +24,10 @@ from labtree.pipeline.sessions import (
 )
 from labtree.pipeline.step_records import holds_lazy_arrays
 from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage.files import retry_while_busy, with_suffix_h5
+from labtree.storage.versions import check_version
 
 __all__ = ["checkpoint", "find_session_file", "load_saved_session", "open_session_file", "save"]
-
-T = TypeVar("T")
-RETRY_PAUSES_S = (0.1, 0.3, 0.6)
-_BUSY = {errno.EAGAIN, errno.EBUSY, errno.ETXTBSY}
-if os.name == "nt":  # Windows refuses files that are open elsewhere with these
-    _BUSY |= {errno.EACCES, errno.EPERM}
-
-
-def _is_busy(error: OSError) -> bool:
-    text = str(error).lower()
-    return error.errno in _BUSY or "unable to lock" in text or "resource temporarily" in text
-
-
-def retry_while_busy(action: Callable[[], T], path: Path, doing: str) -> T:
-    """Try again while another program holds the file, then give up with a clear error."""
-    for pause in (*RETRY_PAUSES_S, None):
-        try:
-            return action()
-        except OSError as error:
-            if not _is_busy(error):
-                raise
-            if pause is None:
-                raise BusyFileError(
-                    f"{path}: cannot {doing} it, another program holds it ({error}); nothing "
-                    "was changed. Close it there, or save elsewhere: "
-                    "session.session.save('other.h5')"
-                ) from error
-            time.sleep(pause)
-    raise AssertionError("unreachable")
-
-
-def with_suffix_h5(path: str | Path) -> Path:
-    """Return a path that ends in ``.h5``, or as it is where it ends like HDF5 already."""
-    path = Path(path)
-    known = path.suffix.lower() in (".h5", ".hdf5", ".nc")
-    return path if known else path.with_name(path.name + ".h5")
 
 
 def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
@@ -79,7 +40,7 @@ def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
     # arrays that are read only now have a hash of where they come from, not of their values
     known = "" if holds_lazy_arrays(session) else content
     tree.attrs = {**kept, CONTENT_KEY: known, **attrs}
-    retry_while_busy(lambda: save_tree(tree, path), path, "write")
+    retry_while_busy(lambda: save_tree(tree, path))
     return content
 
 
@@ -190,7 +151,7 @@ def open_session_file(path: str | Path) -> xr.DataTree:
     """
     found = find_session_file(path)
     with damage_as_format_error(found):
-        tree = retry_while_busy(lambda: open_tree(found), found, "open")
+        tree = retry_while_busy(lambda: open_tree(found))
     try:
         _check_format(tree, found)
         with damage_as_format_error(found):
@@ -211,11 +172,7 @@ def _check_format(tree: xr.DataTree, path: Path) -> None:
             "program wrote it, as hdmea does, import it and save it first: "
             f"labtree.load_session({str(path)!r}).session.save('other.h5')"
         )
-    if version != FORMAT_VERSION:
-        raise FormatError(
-            f"{path} is a pipeline session of version {version!r}; this labtree reads version "
-            f"{FORMAT_VERSION}. Update labtree"
-        )
+    check_version(version, FORMAT_VERSION, path)
 
 
 def load_saved_session(path: str | Path) -> xr.DataTree:

@@ -14,11 +14,12 @@ import xarray as xr
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
 from labtree.pipeline.sessions import real_name, stored_name
+from labtree.storage.missing import mark_missing, masks_of
 
-__all__ = ["MASK", "UNSTACKED", "decode_rows", "encode_rows", "unit_index"]
+__all__ = ["MASKS", "UNSTACKED", "decode_rows", "encode_rows", "unit_index"]
 
 UNSTACKED = "by_unit"  # attribute for what is neither a scalar nor an array
-MASK = "ancillary_variables"
+MASKS = "ancillary_variables"
 _ABSENT = object()
 
 
@@ -157,11 +158,14 @@ def encode_rows(
         dims = None if known is None else tuple(str(dim) for dim in known.dims[1:])
         made, missing = _stack(name, variable, values, dims)
         if known is not None:
-            made[variable].attrs.update({k: v for k, v in known.attrs.items() if k != MASK})
+            made[variable].attrs.update({k: v for k, v in known.attrs.items() if k != MASKS})
         made[variable].attrs.update(name_attrs)
         if missing.any():
-            made[f"{variable}_missing"] = xr.Variable(("unit",), missing)
-            made[variable].attrs[MASK] = f"{variable}_missing"
+            counts = (
+                f"{variable}_row_size"  # of a ragged array the counts have a value per unit
+            )
+            whole = counts if counts in made else variable
+            made |= mark_missing(whole, made[whole], missing)
         variables.update(made)
     attrs = dict(like.attrs) if like is not None else {}
     attrs.pop(UNSTACKED, None)
@@ -203,10 +207,10 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
         for name, variable in dataset.variables.items()
         if "sample_dimension" in variable.attrs
     }
-    masks = {variable.attrs.get(MASK) for variable in dataset.variables.values()}
+    masks = masks_of(dataset)
     for name, variable in dataset.variables.items():
         text = str(name)
-        if text == "unit" or text in ragged.values() or text in masks:
+        if text == "unit" or text in ragged.values() or text in masks.values():
             continue
         if variable.dims and str(variable.dims[0]) in ragged:
             counts = dataset.variables[ragged[str(variable.dims[0])]].values
@@ -215,8 +219,10 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
             values = variable.values
         else:
             continue
-        absent = dataset.variables.get(variable.attrs.get(MASK))
-        missing = absent.values if absent is not None else np.zeros(len(units), bool)
+        whole = ragged.get(str(variable.dims[0]), text)
+        missing = np.zeros(len(units), bool)
+        if whole in masks:
+            missing = dataset.variables[masks[whole]].values
         for unit, value, is_missing in zip(units, values, missing, strict=True):
             if not is_missing:
                 rows[unit][real_name(text, variable.attrs)] = value

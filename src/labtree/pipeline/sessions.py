@@ -23,6 +23,7 @@ from labtree.errors import ConfigurationError, SessionError
 from labtree.pipeline import dimensions
 from labtree.pipeline.step_records import digest, fingerprint_items
 from labtree.storage import json_values
+from labtree.storage._xarray import data_of
 from labtree.storage.arrays import memory_array
 from labtree.storage.names import check_name, decode_name, encode_name
 
@@ -320,8 +321,9 @@ def _own(value: Any, where: str, memo: dict[int, Any]) -> Any:
         made = value.copy()
         for name, variable in made.variables.items():
             _check_variable(variable, f"{where}[{name!r}]")
-            if isinstance(variable._data, np.ndarray):
-                variable.data = variable._data.copy()
+            data = data_of(variable)
+            if isinstance(data, np.ndarray):
+                variable.data = data.copy()
         check_value(dict(made.attrs), f"{where}.attrs")
         made.attrs = copy.deepcopy(made.attrs)
         return made
@@ -352,7 +354,7 @@ def _check_part(value: Any, where: str) -> str:
 
 
 def _check_variable(variable: xr.Variable, where: str) -> None:
-    data = variable._data
+    data = data_of(variable)
     if isinstance(data, np.ndarray):
         if data.dtype.hasobject:
             memory_array(data, where)  # encodes each object
@@ -506,6 +508,6 @@ def memory_estimate_gb(session: xr.DataTree) -> float:
             total += _bytes(variable.attrs, seen)
             if isinstance(variable, xr.IndexVariable):
                 total += _bytes(np.asarray(variable.values), seen)
-            elif isinstance(variable._data, np.ndarray):
-                total += _bytes(variable._data, seen)
+            elif isinstance(data_of(variable), np.ndarray):
+                total += _bytes(data_of(variable), seen)
     return total / 2**30

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.blobs import checksum
 from labtree.storage.sources import BytesSource
@@ -127,7 +128,7 @@ def _bounds(part: Any) -> Any:
 
 def _is_lazy(variable: xr.Variable) -> bool:
     """Return whether a variable's values are still to be read or computed."""
-    if isinstance(variable, xr.IndexVariable) or isinstance(variable._data, np.ndarray):
+    if isinstance(variable, xr.IndexVariable) or isinstance(data_of(variable), np.ndarray):
         return False
     stored = stored_array(variable)
     return stored is None or not all(
@@ -147,10 +148,10 @@ def holds_lazy_arrays(tree: xr.DataTree) -> bool:
 def _variable(variable: xr.Variable, memo: dict[int, str]) -> str:
     attributes = fingerprint_value(variable.attrs) if variable.attrs else ""
     if _is_lazy(variable):
-        content = f"lazy {variable.dtype.str}{variable.shape}{_lazy(variable._data)}"
-    elif isinstance(variable._data, np.ndarray):
-        known = memo.get(id(variable._data))
-        content = memo[id(variable._data)] = known or _array(variable._data)
+        content = f"lazy {variable.dtype.str}{variable.shape}{_lazy(data_of(variable))}"
+    elif isinstance(data_of(variable), np.ndarray):
+        data = data_of(variable)
+        content = memo[id(data)] = memo.get(id(data)) or _array(data)
     else:
         content = _array(np.asarray(variable.values))
     return f"{variable.dims}{content}{attributes}"

@@ -15,7 +15,7 @@ import xarray as xr
 
 from labtree.errors import ConfigurationError, MissingFileError
 from labtree.pipeline import declare_steps, module_of_step
-from labtree.pipeline.checkpoints import load_saved_session, save, with_suffix_h5
+from labtree.pipeline.checkpoints import load_saved_session, save
 from labtree.pipeline.sessions import (
     UNSAVED,
     add_warning,
@@ -36,6 +36,8 @@ from labtree.pipeline.step_records import (
     plain_value,
     stale_records,
 )
+from labtree.storage._xarray import data_of
+from labtree.storage.files import with_suffix_h5
 
 __all__ = ["StepResult", "fill_in", "step"]
 
@@ -102,7 +104,7 @@ def _read_only_copy(session: xr.DataTree) -> tuple[xr.DataTree, dict[int, Any]]:
         for variable in dataset.variables.values():
             if isinstance(variable, xr.IndexVariable):
                 continue
-            data = variable._data
+            data = data_of(variable)
             if isinstance(data, np.ndarray):
                 view = data.view()
                 view.flags.writeable = False
@@ -118,16 +120,15 @@ def _restore_arrays(tree: xr.DataTree, originals: Mapping[int, Any]) -> None:
         dataset = node.to_dataset(inherit=False)
         changed = False
         for variable in dataset.variables.values():
-            if isinstance(variable, xr.IndexVariable) or not isinstance(
-                variable._data, np.ndarray
-            ):
+            made = data_of(variable)
+            if isinstance(variable, xr.IndexVariable) or not isinstance(made, np.ndarray):
                 continue
-            view, data = originals.get(id(variable._data), (None, None))
+            view, data = originals.get(id(made), (None, None))
             if view is not None:
                 variable.data = data
                 changed = True
-            elif not variable._data.flags.writeable:
-                variable.data = variable._data.copy()
+            elif not made.flags.writeable:
+                variable.data = made.copy()
                 changed = True
         if changed:
             node.dataset = dataset
@@ -139,7 +140,7 @@ def _assigned(tree: xr.DataTree, originals: Mapping[int, Any]) -> set[str]:
         f"{node.relative_to(tree) if node is not tree else '.'}:{name}"
         for node in tree.subtree
         for name, variable in node.to_dataset(inherit=False).variables.items()
-        if isinstance(variable._data, np.ndarray) and id(variable._data) not in originals
+        if isinstance(data_of(variable), np.ndarray) and id(data_of(variable)) not in originals
     }
 
 

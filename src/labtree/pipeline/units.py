@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
-from labtree.pipeline.per_unit import MASK, UNSTACKED, decode_rows, encode_rows, unit_index
+from labtree.pipeline.per_unit import MASKS, UNSTACKED, decode_rows, encode_rows, unit_index
 from labtree.pipeline.sections import add_trials, put_sections
 from labtree.pipeline.sessions import (
     child_group,
@@ -24,6 +24,8 @@ from labtree.pipeline.sessions import (
     units_of,
 )
 from labtree.storage import ragged
+from labtree.storage._xarray import data_of
+from labtree.storage.missing import masks_of
 
 __all__ = [
     "add_feature",
@@ -244,14 +246,14 @@ def _replace_in_place(
     dataset: xr.Dataset, row: int, values: Mapping[str, Any]
 ) -> xr.Dataset | None:
     """Write one unit's arrays into whole arrays that fit them; None if they do not fit."""
-    masks = {variable.attrs.get(MASK) for variable in dataset.variables.values()}
-    if set(dataset.data_vars) - masks != set(values):
+    masks = masks_of(dataset)
+    if set(dataset.data_vars) - set(masks.values()) != set(values):
         return None
     for name, value in values.items():
         variable = dataset.variables[name]
         if not (
             isinstance(value, np.ndarray)
-            and isinstance(variable._data, np.ndarray)
+            and isinstance(data_of(variable), np.ndarray)
             and variable.dims[0] == "unit"
             and variable.shape[1:] == value.shape
             and variable.dtype == value.dtype
@@ -264,14 +266,14 @@ def _replace_in_place(
             array = array.copy()
             done.variables[name].data = array
         array[row] = value
-        missing = f"{name}_missing"
-        if missing in done.variables:
-            mask = done.variables[missing].values.copy()
-            mask[row] = False
-            if mask.any():
-                done.variables[missing].data = mask
+        if name in masks:
+            missing = done.variables[masks[name]].values.copy()
+            missing[row] = False
+            if missing.any():
+                done.variables[masks[name]].data = missing
             else:
-                done = done.drop_vars(missing)
+                done = done.drop_vars(masks[name])
+                del done.variables[name].attrs[MASKS]
     return done
 
 
