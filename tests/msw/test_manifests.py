@@ -1,5 +1,6 @@
 """Manifests as today's rigs write them, and the validators of their metadata."""
 
+import copy
 import sys
 import threading
 from collections.abc import Iterator
@@ -288,7 +289,9 @@ def test_what_was_written_outlives_a_power_cut(tmp_path: Path) -> None:
     for i, crash in enumerate(disk.crashes(0, 150)):
         assert probes_after(crash, tmp_path / f"after{i}")
     for missed in disk.syncs:
-        crashes = enumerate(disk.crashes(1, 150, without=missed))
+        careless = copy.copy(disk)
+        careless.events = [event for i, event in enumerate(disk.events) if i != missed]
+        crashes = enumerate(careless.crashes(1, 300))
         places = (probes_after(crash, tmp_path / f"{missed}-{i}") for i, crash in crashes)
         assert not all(places), disk.events[missed].kind
 
