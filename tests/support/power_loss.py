@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 __all__ = ["Crash", "Disk", "record"]
 
 _SECTOR = 512
+_ROOT = 0  # the number of the watched folder
 
 
 class _Event(NamedTuple):
@@ -31,7 +32,7 @@ class _Event(NamedTuple):
     kind: str  # "sync", "sync folder", "names", "begin", "acknowledge" or "end"
     target: Any  # the file's number, the folder, or the value
     contents: dict[int, bytes]  # by the number of the file
-    names: dict[str, int]  # path in the folder -> number of the file; folders have 0
+    names: dict[int, dict[str, int]]  # by the number of the folder: name -> number
 
 
 class Crash(NamedTuple):
@@ -90,7 +91,9 @@ class Disk:
         """Note that the program starts to save `value`."""
         self._note("begin", value)
 
-    def crashes(self, seed: int, count: int, *, without: int | None = None) -> Iterator[Crash]:
+    def crashes(
+        self, seed: int, count: int, *, without: int | None = None, within: int = 3
+    ) -> Iterator[Crash]:
         """Yield `count` random states after a power cut.
 
         Parameters
@@ -100,26 +103,28 @@ class Disk:
         without
             The number of an event that did not happen, a sync that a program forgot; the
             power is then cut during one of the next calls.
+        within
+            During how many of them.
         """
         chance = random.Random(seed)
         events = [event for i, event in enumerate(self.events) if i != without]
         for _ in range(count):
-            first, last = (1, len(events)) if without is None else (without, without + 3)
+            first, last = (1, len(events)) if without is None else (without, without + within)
             after = chance.randrange(first, min(last, len(events)))
             yield self._crash(chance, events, after)
 
     def _crash(self, chance: random.Random, events: list[_Event], after: int) -> Crash:
         """Cut the power just before event `after`."""
         versions: dict[int, list[bytes]] = {}  # of each file, the durable one first
-        durable: dict[str, dict[str, int]] = {}  # folder -> names in it
-        pending: dict[str, list[dict[str, int]]] = {}  # later states of its names
+        durable: dict[int, dict[str, int]] = {}  # folder -> names in it
+        pending: dict[int, list[dict[str, int]]] = {}  # later states of its names
         acknowledged = attempted = None
         for i, event in enumerate(events[: after + 1]):
             for number, content in event.contents.items():
                 known = versions.setdefault(number, [b"" if i else content])
                 if known[-1] is not content:
                     known.append(content)
-            for folder, names in _by_folder(event.names).items():
+            for folder, names in event.names.items():
                 if i == 0:
                     durable[folder] = names
                 else:
@@ -131,34 +136,45 @@ class Disk:
             if event.kind == "sync":
                 versions[event.target] = [event.contents[event.target]]
             elif event.kind == "sync folder":
-                durable[event.target] = _by_folder(event.names).get(event.target, {})
+                durable[event.target] = event.names[event.target]
                 pending.pop(event.target, None)
             elif event.kind == "acknowledge":
                 acknowledged, attempted = event.target, None
             elif event.kind == "begin":
                 attempted = event.target
         files: dict[str, bytes | None] = {}
-        for folder in {*durable, *pending}:
+
+        def place(folder: int, prefix: str) -> None:
             states = [durable.get(folder, {}), *pending.get(folder, [])]
             for name, number in chance.choice(states).items():
-                path = f"{folder}/{name}" if folder else name
-                files[path] = _lost(chance, versions[number]) if number else None
+                if number in versions:
+                    files[prefix + name] = _lost(chance, versions[number])
+                elif number not in seen:  # a folder in two places at once: the first
+                    seen.add(number)
+                    files[prefix + name] = None
+                    place(number, f"{prefix}{name}/")
+
+        seen = {_ROOT}
+        place(_ROOT, "")
         return Crash(files, acknowledged, attempted, after)
 
     def _note(self, kind: str, target: Any) -> None:
         with self._lock:
             contents: dict[int, bytes] = {}
-            names: dict[str, int] = {}
+            names: dict[int, dict[str, int]] = {_ROOT: {}}
             seen: dict[int, int] = {}
+            folders: dict[Path, int] = {self.folder: _ROOT}
             for path in sorted(self.folder.rglob("*")):
-                name = path.relative_to(self.folder).as_posix()
                 with contextlib.suppress(FileNotFoundError):
-                    if path.is_dir():
-                        names[name] = 0
-                        continue
-                    content, inode = path.read_bytes(), path.stat().st_ino
+                    status = path.stat()
+                    content = None if stat.S_ISDIR(status.st_mode) else path.read_bytes()
+                    inode = status.st_ino
                     number = seen.get(inode) or self._numbers.get(inode) or self._new()
-                    seen[inode] = names[name] = number
+                    seen[inode] = names[folders[path.parent]][path.name] = number
+                    if content is None:
+                        folders[path] = number
+                        names[number] = {}
+                        continue
                     if self._kept.get(number) != content:
                         self._kept[number] = content
                     contents[number] = self._kept[number]
@@ -186,26 +202,13 @@ class Disk:
         if not self._inside(descriptor):
             return
         status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            folder = Path(f"/proc/self/fd/{descriptor}").readlink()
-            name = folder.relative_to(self.folder).as_posix()
-            self._note("sync folder", "" if name == "." else name)
-        else:
-            self._note("sync", None)
-            number = self._numbers.get(status.st_ino)
-            last = self.events.pop()
-            if number is not None:  # a file without a name is nowhere after a crash
-                self.events.append(last._replace(target=number))
-
-
-def _by_folder(names: dict[str, int]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {"": {}}
-    for path, inode in names.items():
-        folder, _, name = path.rpartition("/")
-        found.setdefault(folder, {})[name] = inode
-        if not inode:
-            found.setdefault(path, {})
-    return found
+        is_folder = stat.S_ISDIR(status.st_mode)
+        self._note("sync folder" if is_folder else "sync", None)
+        last = self.events.pop()
+        is_root = os.path.samestat(status, self.folder.stat())
+        number = _ROOT if is_root else self._numbers.get(status.st_ino)
+        if number is not None:  # a file without a name is nowhere after a crash
+            self.events.append(last._replace(target=number))
 
 
 def _lost(chance: random.Random, versions: list[bytes]) -> bytes:

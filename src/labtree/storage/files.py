@@ -15,12 +15,14 @@ from typing import TypeVar
 from labtree.errors import BusyFileError, FormatError, MissingFileError
 
 __all__ = [
+    "abandoned_paths",
     "open_regular",
     "read_file",
     "replace_file",
     "retry_while_busy",
     "sync_file",
     "sync_folder",
+    "temporary_name",
     "temporary_path",
     "with_suffix_h5",
     "write_file",
@@ -47,7 +49,9 @@ def temporary_path(path: Path) -> Iterator[Path]:
     Only its owner can read it until :func:`replace_file` puts it in place. What a process
     that died left of an earlier write of `path` is removed as well.
     """
-    _remove_abandoned(path)
+    for abandoned in abandoned_paths(path):
+        with contextlib.suppress(OSError):
+            abandoned.unlink()
     temporary = _create(path)
     try:
         yield temporary
@@ -250,9 +254,7 @@ def _check_regular(path: Path, mode: int) -> None:
 
 def _create(path: Path, mode: int = 0o600) -> Path:
     """Make a new, empty file beside `path`, by default readable by its owner only."""
-    kept = _kept_name(path)
-    name = f".{kept}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.labtree-tmp"
-    temporary = path.with_name(name)
+    temporary = temporary_name(path)
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
     os.close(os.open(temporary, flags, mode))
     return temporary
@@ -284,7 +286,15 @@ def _host() -> str:
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40]
 
 
-def _remove_abandoned(path: Path) -> None:
+def temporary_name(path: Path) -> Path:
+    """Return a new name beside `path` that tells whose it is, and which process made it."""
+    name = f".{_kept_name(path)}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.labtree-tmp"
+    return path.with_name(name)
+
+
+def abandoned_paths(path: Path) -> list[Path]:
+    """Return what processes that died left of earlier writes of `path`."""
+    found = []
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         kept = _kept_name(path)
         for entry in entries:
@@ -293,7 +303,8 @@ def _remove_abandoned(path: Path) -> None:
                 continue
             with contextlib.suppress(OSError):
                 if _is_abandoned(match, entry.stat(follow_symlinks=False).st_mtime):
-                    os.unlink(entry.path)  # noqa: PTH108, the entry has no Path
+                    found.append(Path(entry.path))
+    return found
 
 
 def _is_abandoned(match: re.Match[str], modified: float) -> bool:
