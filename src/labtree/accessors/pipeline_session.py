@@ -1,4 +1,4 @@
-"""The half of the door ``tree.session`` that leads to pipelines."""
+"""What ``tree.session`` can do with the session of a pipeline."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PipelineSessionMethods:
-    """What ``tree.session`` can do with a pipeline's session."""
+    """Methods of ``tree.session`` for sessions of a pipeline."""
 
     def __init__(self, tree: xr.DataTree) -> None:
         self._tree = tree
@@ -40,6 +40,7 @@ class PipelineSessionMethods:
         Parameters
         ----------
         text : str
+            A sentence for people.
 
         Examples
         --------
@@ -99,19 +100,81 @@ class PipelineSessionMethods:
         return hdf5_path(self._tree)
 
     def add_units(self, units: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add units from a dictionary per unit."""
+        """Add units, or replace values of units that are there; values are copied.
+
+        Parameters
+        ----------
+        units : mapping of unit id to mapping
+            ``spike_times`` in samples, any other arrays and scalars, ``features`` (name to
+            ``{"data": ..., "metadata": ...}``), and ``spike_times_sectioned`` (movie to
+            ``{"trials_spike_times": {0: ..., 1: ...}}``), kept as index ranges.
+
+        Raises
+        ------
+        SessionError
+            (a ValueError) Spike times are not sorted samples, or trials are no slices of them.
+            The session is unchanged.
+        UnsupportedTypeError
+            (a TypeError) A file cannot keep a value exactly; the message names it.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_units({"unit_001": {"spike_times": np.array([5, 9])}})
+        >>> tree.session.unit_count
+        1
+        """
         from labtree.pipeline.units import add_units
 
         add_units(self._tree, units)
 
     def add_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Add to the metadata."""
+        """Add to the metadata: arrays as variables, the rest as attributes; values are copied.
+
+        Parameters
+        ----------
+        metadata : mapping of name to value
+            Any names; a DataArray keeps its dimensions.
+
+        Raises
+        ------
+        UnsupportedTypeError
+            (a TypeError) A file cannot keep a value exactly; nothing is added.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_metadata({"acquisition_rate": 20000.0})
+        >>> tree["metadata"].attrs["acquisition_rate"]
+        20000.0
+        """
         from labtree.pipeline.sessions import add_metadata
 
         add_metadata(self._tree, metadata)
 
     def add_stimulus(self, stimulus: Mapping[str, Any]) -> None:
-        """Add to the stimulus."""
+        """Add to the stimulus; a mapping becomes, or joins, a group of its name.
+
+        Parameters
+        ----------
+        stimulus : mapping of name to array, value, Dataset, or mapping of them
+            The values are copied.
+
+        Raises
+        ------
+        UnsupportedTypeError
+            (a TypeError) A file cannot keep a value exactly; nothing is added.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_stimulus({"frame_times": {"default": np.array([10, 20])}})
+        >>> tree["stimulus/frame_times"]["default"].values
+        array([10, 20])
+        """
         from labtree.pipeline.sessions import add_stimulus
 
         add_stimulus(self._tree, stimulus)
@@ -119,25 +182,132 @@ class PipelineSessionMethods:
     def add_feature(
         self, unit_id: str, name: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Add one unit's feature."""
+        """Add one unit's feature, into the array that all units share.
+
+        Parameters
+        ----------
+        unit_id : str
+            The unit.
+        name : str
+            The feature.
+        data : array, scalar or mapping of them
+            Its values; a mapping becomes several variables.
+        metadata : mapping, optional
+            What is known of it, kept for each unit.
+
+        Raises
+        ------
+        SessionError
+            (a ValueError) The data cannot be one array together with those of other units.
+        UnknownNameError
+            (a KeyError) There is no such unit.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_units({"unit_001": {"spike_times": np.array([5, 9])}})
+        >>> tree.session.add_feature("unit_001", "burst", {"index": 0.5}, {"version": "1"})
+        >>> tree["features/burst"].sel(unit="unit_001")["index"].item()
+        0.5
+        """
         from labtree.pipeline.units import add_feature
 
         add_feature(self._tree, unit_id, name, data, metadata)
 
     def feature(self, unit_id: str, name: str) -> dict[str, Any]:
-        """Return one unit's feature, its data and metadata."""
+        """Return one unit's feature.
+
+        Parameters
+        ----------
+        unit_id : str
+            The unit.
+        name : str
+            The feature.
+
+        Returns
+        -------
+        dict
+            ``data`` and ``metadata``, as they were added.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) There is no such unit or feature; the message lists those that there are.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_units({"unit_001": {"spike_times": np.array([5, 9])}})
+        >>> tree.session.add_feature("unit_001", "burst", 0.5, {"version": "1"})
+        >>> tree.session.feature("unit_001", "burst")["metadata"]
+        {'version': '1'}
+        """
         from labtree.pipeline.units import feature
 
         return feature(self._tree, unit_id, name)
 
     def spikes(self, unit_id: str) -> xr.DataArray:
-        """Return one unit's spike times in samples."""
+        """Return one unit's spike times.
+
+        Parameters
+        ----------
+        unit_id : str
+            The unit.
+
+        Returns
+        -------
+        DataArray
+            (spike), in samples of the recording.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) There is no such unit.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_units({"unit_001": {"spike_times": np.array([5, 9])}})
+        >>> tree.session.spikes("unit_001").values
+        array([5, 9])
+        """
         from labtree.pipeline.units import unit_spikes
 
         return unit_spikes(self._tree, unit_id)
 
     def full_spike_times(self, unit_id: str, movie_name: str) -> "np.ndarray[Any, Any]":
-        """Return one unit's spikes in all trials of a movie, each once."""
+        """Return one unit's spikes in all trials of a movie, sorted, each once.
+
+        Parameters
+        ----------
+        unit_id : str
+            The unit.
+        movie_name : str
+            The movie.
+
+        Returns
+        -------
+        ndarray
+            Samples of the recording.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) There is no such unit or movie.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> trials = {"trials_spike_times": {0: np.array([5]), 1: np.array([9])}}
+        >>> unit = {"spike_times": np.array([5, 9]), "spike_times_sectioned": {"movie": trials}}
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_units({"unit_001": unit})
+        >>> tree.session.full_spike_times("unit_001", "movie")
+        array([5, 9])
+        """
         from labtree.pipeline.sections import full_spike_times
 
         return full_spike_times(self._tree, unit_id, movie_name)
@@ -145,25 +315,97 @@ class PipelineSessionMethods:
     def trials_spike_times(
         self, unit_id: str, movie_name: str
     ) -> "dict[int, np.ndarray[Any, Any]]":
-        """Return one unit's spikes trial by trial of a movie."""
+        """Return one unit's spikes trial by trial of a movie.
+
+        Parameters
+        ----------
+        unit_id : str
+            The unit.
+        movie_name : str
+            The movie.
+
+        Returns
+        -------
+        dict of int to ndarray
+            Samples of the recording, by the number of the trial, from 0 through all
+            presentations.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) There is no such unit or movie.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> trials = {"trials_spike_times": {0: np.array([5]), 1: np.array([9])}}
+        >>> unit = {"spike_times": np.array([5, 9]), "spike_times_sectioned": {"movie": trials}}
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.add_units({"unit_001": unit})
+        >>> tree.session.trials_spike_times("unit_001", "movie")
+        {0: array([5]), 1: array([9])}
+        """
         from labtree.pipeline.sections import trials_spike_times
 
         return trials_spike_times(self._tree, unit_id, movie_name)
 
     def mark_step_complete(self, name: str) -> None:
-        """Note that a step is done."""
+        """Keep that a step is done.
+
+        Parameters
+        ----------
+        name : str
+            The step.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.mark_step_complete("load_recording")
+        >>> sorted(tree.session.completed_steps)
+        ['load_recording']
+        """
         from labtree.pipeline.sessions import mark_step_complete
 
         mark_step_complete(self._tree, name)
 
     def save(self, output_path: str | Path | None = None, overwrite: bool = True) -> Path:
-        """Save the session whole."""
+        """Save the whole session; it is SAVED then, until something in it changes.
+
+        Parameters
+        ----------
+        output_path : path, optional
+            With or without ``.h5``; by default ``{output_dir}/{dataset_id}.h5``. Folders are
+            made.
+        overwrite : bool
+            Whether an existing file may be replaced. It is replaced in one move, once the new
+            one is complete.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        SessionExistsError
+            (a FileExistsError) The file exists and may not be replaced.
+        BusyFileError
+            (an OSError) Another program holds the file.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.save("rec1").name
+        'rec1.h5'
+        """
         from labtree.pipeline.checkpoints import save
 
         return save(self._tree, output_path, overwrite)
 
     def checkpoint(self, path: str | Path, overwrite: bool = True) -> Path:
-        """Write the session to a file and leave its state as it is.
+        """Write the session to a file, and leave its state as it is.
 
         Parameters
         ----------
@@ -179,10 +421,19 @@ class PipelineSessionMethods:
 
         Raises
         ------
-        SessionError
-            (also a FileExistsError) if the file exists and may not be replaced.
+        SessionExistsError
+            (a FileExistsError) The file exists and may not be replaced.
         BusyFileError
-            If another program holds the file.
+            (an OSError) Another program holds the file.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_session("rec1")
+        >>> tree.session.checkpoint("before").name
+        'before.h5'
+        >>> tree.session.is_saved
+        False
         """
         from labtree.pipeline.checkpoints import checkpoint
 
