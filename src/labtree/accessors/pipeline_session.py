@@ -233,7 +233,7 @@ class PipelineSessionMethods:
         Raises
         ------
         UnknownNameError
-            (a KeyError) There is no such unit or feature; the message lists those that there are.
+            (a KeyError) There is no such unit or feature; the message lists those there are.
 
         Examples
         --------
