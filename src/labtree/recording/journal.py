@@ -2,13 +2,18 @@
 
 A stream's journal is a folder of segments, ``<first row>.journal``. A segment is a
 header (magic, length and CRC-32 of a JSON object with dtype, n_channels and fs) and then
-records: magic, number of rows, first row, CRC-32 of these and of the payload, the time
-stamps (float64), the samples (rows x channels). All numbers are little-endian. A record
-that is cut short or whose CRC is wrong ends the segment.
+records: a header (magic, number of rows, first row, arrival time, CRC-32 of the payload,
+CRC-32 of this header) and the payload, which is the time stamps (float64) and the samples
+(rows x channels). All numbers are little-endian.
+
+A record whose header is whole and whose payload is cut short by the end of the file is an
+append that never returned. Anything else that does not check out is damage: reading goes
+on at the next record whose header is right.
 """
 
 import contextlib
 import json
+import math
 import os
 import struct
 import zlib
@@ -20,11 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labtree.errors import FormatError
-from labtree.recording.files import parse_json, sync_file, sync_folder
+from labtree.recording.files import parse_json, read_regular, sync_file, sync_folder
 
 __all__ = [
     "Block",
     "JournalWriter",
+    "Run",
     "Segment",
     "header_size",
     "parse_records",
@@ -32,36 +38,76 @@ __all__ = [
     "segments",
 ]
 
-_SEGMENT_MAGIC = b"LTJRNL\x00\x01"
+_SEGMENT_MAGIC = b"LTJRNL\x00\x02"
 _SEGMENT_HEADER = struct.Struct("<8sII")
 _RECORD_MAGIC = int.from_bytes(b"LTrc", "little")
-_RECORD_START = struct.Struct("<IIQ")
-_RECORD_HEADER = struct.Struct("<IIQII")
+_RECORD_START = struct.Struct("<IIQdI")
+_RECORD_HEADER = struct.Struct("<IIQdII")
+RECORD_HEADER_BYTES = _RECORD_HEADER.size
 # A segment that has grown beyond this is followed by a new one.
 SEGMENT_BYTES = 32 * 2**20
 # A packet beyond this is written as several records, still as a whole.
 _RECORD_BYTES = 64 * 2**20
+# What no packet may exceed, so that no segment exceeds it by much.
+MOST_PACKET_BYTES = 2**30
+_MOST_SEGMENT_BYTES = MOST_PACKET_BYTES + 2**27
+# Records beyond this are written in two calls rather than copied together.
+_JOINED_BYTES = 2**16
 _RUN = 512
+_KINDS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64")
 
 
 class Block(NamedTuple):
-    """Samples in a row: ``times`` (rows,) float64 s and ``data`` (rows, channels)."""
+    """Samples in a row: ``times`` and ``arrivals`` (rows,) float64 s, ``data`` (rows, channels).
+
+    The arrival of a sample is that of its packet, on the recorder's clock.
+    """
 
     times: np.ndarray
     data: np.ndarray
+    arrivals: np.ndarray
+
+    def behind(self, row: int) -> "Block":
+        """Return the samples from ``row`` on."""
+        return Block(self.times[row:], self.data[row:], self.arrivals[row:])
+
+
+class Run(NamedTuple):
+    """Records of equal length, one after the other, as they lie in the file.
+
+    ``times`` (records, rows), ``data`` (records, rows, channels), ``arrivals`` (records,).
+    """
+
+    times: np.ndarray
+    data: np.ndarray
+    arrivals: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        """Samples in all."""
+        return self.times.size
+
+    def block(self) -> Block:
+        """Return the samples in a row."""
+        records, rows = self.times.shape
+        return Block(
+            self.times.reshape(-1),
+            self.data.reshape(records * rows, -1),
+            np.repeat(self.arrivals, rows),
+        )
 
 
 class Segment(NamedTuple):
-    """What one segment holds, and the bytes behind its last good record.
+    """What one segment holds: (first row, samples) of every stretch, and what is odd.
 
-    ``torn`` says that these are a record cut short: a packet whose `append` never returned.
+    ``torn`` bytes at the end are an append that never returned, ``damage`` is (behind which
+    row, how many bytes) of every place that does not check out.
     """
 
     first_row: int
-    block: Block
-    fs: float
-    bytes_left: int
-    torn: bool
+    stretches: list[tuple[int, Block]]
+    torn: int
+    damage: list[tuple[int, int]]
 
 
 class JournalWriter:
@@ -102,23 +148,33 @@ class JournalWriter:
         self._synced = 0
         self._file: Any = None
         self._start_segment()
+        if durable:
+            sync_folder(folder.parent)
 
     @property
     def rows(self) -> int:
         """Rows in the journal."""
         return self.end[2]
 
-    def append(self, times: np.ndarray, data: np.ndarray) -> None:
+    def append(self, times: np.ndarray, data: np.ndarray, arrival: float) -> None:
         """Write one packet: contiguous little-endian ``times`` and ``data``, checked."""
         if self._file is None or self.end[1] >= SEGMENT_BYTES:
             self._start_segment()
         segment, size, rows = self.end
         if self._file.tell() != size:  # an earlier append was interrupted
             self._back()
+            if self._file is None:
+                self._start_segment()
+                segment, size, rows = self.end
         step = max(1, _RECORD_BYTES // (8 + self.n_channels * self.dtype.itemsize))
-        for first in range(0, len(times), step):
-            part = slice(first, first + step)
-            size += self._write_record(times[part], data[part], rows + first)
+        if len(times) <= step:
+            size += self._write_record(times, data, rows, arrival)
+        else:
+            for first in range(0, len(times), step):
+                part = slice(first, first + step)
+                size += self._write_record(times[part], data[part], rows + first, arrival)
+        if self._durable:
+            self._sync_or_back()
         self.largest = max(self.largest, min(step, len(times)))
         self.end = (segment, size, rows + len(times))
 
@@ -138,7 +194,7 @@ class JournalWriter:
         self._synced = count - 1
 
     def close(self) -> None:
-        """Let go of the file; the journal stays on disk."""
+        """Close the file; the journal stays on disk."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -160,25 +216,37 @@ class JournalWriter:
         head = _SEGMENT_HEADER.pack(_SEGMENT_MAGIC, len(header), zlib.crc32(header)) + header
         self._write(head)
         if self._durable:
+            self._sync_or_back()
             sync_folder(self.folder)
         self.end = (len(self.files) - 1, len(head), rows)
 
-    def _write_record(self, times: np.ndarray, data: np.ndarray, first_row: int) -> int:
-        start = _RECORD_START.pack(_RECORD_MAGIC, len(times), first_row)
+    def _write_record(
+        self, times: np.ndarray, data: np.ndarray, first_row: int, arrival: float
+    ) -> int:
         time_bytes, data_bytes = times.data.cast("B"), data.data.cast("B")
-        crc = zlib.crc32(data_bytes, zlib.crc32(time_bytes, zlib.crc32(start)))
-        record = b"".join((start, struct.pack("<II", crc, 0), time_bytes, data_bytes))
-        self._write(record)
-        return len(record)
+        payload = zlib.crc32(data_bytes, zlib.crc32(time_bytes))
+        start = _RECORD_START.pack(_RECORD_MAGIC, len(times), first_row, arrival, payload)
+        header = start + zlib.crc32(start).to_bytes(4, "little")
+        if len(data_bytes) <= _JOINED_BYTES:
+            self._write(b"".join((header, time_bytes, data_bytes)))
+        else:
+            self._write(header + time_bytes)
+            self._write(data_bytes)
+        return len(header) + len(time_bytes) + len(data_bytes)
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: bytes | memoryview) -> None:
         file = self._file
         try:
             written = file.write(content)
             while written < len(content):  # a full disk takes a part first
                 written += file.write(memoryview(content)[written:])
-            if self._durable:
-                os.fsync(file.fileno())
+        except BaseException:
+            self._back()
+            raise
+
+    def _sync_or_back(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
         except BaseException:
             self._back()
             raise
@@ -206,8 +274,9 @@ def _record_layout(rows: int, dtype: str, n_channels: int) -> np.dtype[Any]:
             ("magic", "<u4"),
             ("rows", "<u4"),
             ("first", "<u8"),
-            ("crc", "<u4"),
-            ("spare", "<u4"),
+            ("arrival", "<f8"),
+            ("payload", "<u4"),
+            ("header", "<u4"),
             ("times", "<f8", (rows,)),
             ("data", dtype, (rows, n_channels)),
         ]
@@ -216,41 +285,48 @@ def _record_layout(rows: int, dtype: str, n_channels: int) -> np.dtype[Any]:
 
 def parse_records(
     buffer: memoryview, dtype: np.dtype[Any], n_channels: int, first_row: int, *, verify: bool
-) -> Iterator[tuple[int, Block]]:
-    """Yield (bytes, samples) for each run of equally long whole records in ``buffer``.
+) -> Iterator[tuple[int, Run]]:
+    """Yield (bytes, records) for each run of equally long whole records in ``buffer``.
 
     Stops at the first record that is not whole, does not carry on from ``first_row``, or,
-    where ``verify`` asks for it, fails its CRC.
+    where ``verify`` asks for it, fails a CRC.
     """
     offset = 0
-    while len(buffer) - offset >= _RECORD_HEADER.size:
-        magic, rows, first, _, _ = _RECORD_HEADER.unpack_from(buffer, offset)
-        size = _RECORD_HEADER.size + rows * (8 + n_channels * dtype.itemsize)
+    while len(buffer) - offset >= RECORD_HEADER_BYTES:
+        magic, rows, first, *_ = _RECORD_HEADER.unpack_from(buffer, offset)
+        size = RECORD_HEADER_BYTES + rows * (8 + n_channels * dtype.itemsize)
         count = min((len(buffer) - offset) // size, _RUN)
         if magic != _RECORD_MAGIC or rows == 0 or first != first_row or count == 0:
             return
-        layout = _record_layout(rows, dtype.str, n_channels)
-        records = np.frombuffer(buffer, layout, count, offset)
+        records = np.frombuffer(buffer, _record_layout(rows, dtype.str, n_channels), count, offset)
         expected = np.uint64(first_row) + np.uint64(rows) * np.arange(count, dtype="u8")
         good = (
             (records["magic"] == _RECORD_MAGIC)
             & (records["rows"] == rows)
             & (records["first"] == expected)
         )
-        if verify:
-            for index in range(count):
-                at = offset + index * size
-                crc = zlib.crc32(buffer[at : at + _RECORD_START.size])
-                crc = zlib.crc32(buffer[at + _RECORD_HEADER.size : at + size], crc)
-                good[index] &= crc == records["crc"][index]
         run = count if good.all() else int(np.argmin(good))
+        if verify:
+            run = _verified(buffer, offset, size, run)
         if run == 0:
             return
-        times = records["times"][:run].reshape(-1)
-        data = records["data"][:run].reshape(-1, n_channels)
-        yield run * size, Block(times, data)
+        yield run * size, Run(
+            records["times"][:run], records["data"][:run], records["arrival"][:run]
+        )
         offset += run * size
         first_row += run * rows
+
+
+def _verified(buffer: memoryview, offset: int, size: int, count: int) -> int:
+    """Return how many of ``count`` records have the right CRCs."""
+    for index in range(count):
+        at = offset + index * size
+        *_, payload, header = _RECORD_HEADER.unpack_from(buffer, at)
+        if zlib.crc32(buffer[at : at + _RECORD_START.size]) != header:
+            return index
+        if zlib.crc32(buffer[at + RECORD_HEADER_BYTES : at + size]) != payload:
+            return index
+    return count
 
 
 def header_size(start: bytes) -> int:
@@ -263,7 +339,7 @@ def segments(folder: Path) -> list[tuple[Path, int]]:
     found = [
         (path, int(path.stem))
         for path in folder.iterdir()
-        if path.suffix == ".journal" and path.stem.isdecimal()
+        if path.suffix == ".journal" and path.stem.isdecimal() and not path.name.startswith("._")
     ]
     return sorted(found, key=lambda segment: segment[1])
 
@@ -276,33 +352,83 @@ def read_segment(path: Path) -> Segment | None:
     FormatError
         If the file is no journal segment, or of a version that is not known here.
     """
-    buffer = memoryview(path.read_bytes())
+    buffer = memoryview(read_regular(path, _MOST_SEGMENT_BYTES))
+    first_row = int(path.stem)
     if len(buffer) < _SEGMENT_HEADER.size:
         return None
     magic, length, crc = _SEGMENT_HEADER.unpack_from(buffer)
     header = bytes(buffer[_SEGMENT_HEADER.size : _SEGMENT_HEADER.size + length])
     if magic[:7] == _SEGMENT_MAGIC[:7] and magic != _SEGMENT_MAGIC:
-        raise FormatError(f"{path}: journal version {magic[7]}, this labtree reads version 1")
+        raise FormatError(
+            f"{path}: journal version {magic[7]}, this labtree reads {_SEGMENT_MAGIC[7]}"
+        )
     if magic == _SEGMENT_MAGIC and len(header) < length:
         return None
     if magic != _SEGMENT_MAGIC or zlib.crc32(header) != crc:
         raise FormatError(f"{path}: not a journal segment; it begins with {bytes(magic)!r}")
-    about = parse_json(header, str(path))
-    dtype, n_channels, fs = np.dtype(about["dtype"]), about["n_channels"], about["fs"]
-    first_row = int(path.stem)
-    position = _SEGMENT_HEADER.size + length
-    times = [np.empty(0)]
-    data = [np.empty((0, n_channels), dtype)]
-    rows = parse_records(buffer[position:], dtype, n_channels, first_row, verify=True)
-    for size, block in rows:
-        position += size
-        times.append(block.times)
-        data.append(block.data)
-    rest = buffer[position:]
-    torn = len(rest) < _RECORD_HEADER.size
-    if not torn:
-        found, count, *_ = _RECORD_HEADER.unpack_from(rest)
-        size = _RECORD_HEADER.size + count * (8 + n_channels * dtype.itemsize)
-        torn = found == _RECORD_MAGIC and size > len(rest)
-    block = Block(np.concatenate(times), np.concatenate(data))
-    return Segment(first_row, block, fs, len(rest), torn)
+    dtype, n_channels = _described(parse_json(header, str(path)), path)
+    position, row = _SEGMENT_HEADER.size + length, first_row
+    stretches: list[tuple[int, Block]] = []
+    damage: list[tuple[int, int]] = []
+    while True:
+        runs = list(parse_records(buffer[position:], dtype, n_channels, row, verify=True))
+        if runs:
+            stretches.append((row, _joined([run.block() for _, run in runs])))
+            position += sum(size for size, _ in runs)
+            row += sum(run.rows for _, run in runs)
+        left = len(buffer) - position
+        if left == 0 or _is_torn(buffer[position:], dtype, n_channels, row):
+            return Segment(first_row, stretches, left, damage)
+        following = _next_record(buffer, position + 1, row)
+        if following is None:
+            return Segment(first_row, stretches, 0, [*damage, (row, left)])
+        damage.append((row, following[0] - position))
+        position, row = following
+
+
+def _described(about: Any, path: Path) -> tuple[np.dtype[Any], int]:
+    """Return dtype and channels that a segment's header declares."""
+    try:
+        dtype, n_channels, fs = np.dtype(about["dtype"]), about["n_channels"], about["fs"]
+        good = dtype.name in _KINDS and type(n_channels) is int and 0 < n_channels < 2**24
+        good &= type(fs) in (int, float) and 0 <= fs < math.inf
+    except (KeyError, TypeError, ValueError):
+        good = False
+    if not good:
+        raise FormatError(
+            f"{path}: expected a journal segment that declares dtype, n_channels and fs, found"
+            f" {about!r}"
+        )
+    return dtype, n_channels
+
+
+def _joined(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    return Block(*(np.concatenate(part) for part in zip(*blocks, strict=True)))
+
+
+def _is_torn(
+    rest: memoryview, dtype: np.dtype[Any], n_channels: int, row: int
+) -> bool:
+    """Return whether the last bytes are the beginning of a record, and no more than that."""
+    if len(rest) < RECORD_HEADER_BYTES:
+        return True
+    magic, rows, first, _, _, crc = _RECORD_HEADER.unpack_from(rest)
+    size = RECORD_HEADER_BYTES + rows * (8 + n_channels * dtype.itemsize)
+    whole = magic == _RECORD_MAGIC and crc == zlib.crc32(rest[: _RECORD_START.size])
+    return whole and first == row and size > len(rest)
+
+
+def _next_record(buffer: memoryview, start: int, row: int) -> tuple[int, int] | None:
+    """Return (position, first row) of the next record header that checks out, or None."""
+    content = bytes(buffer[start : start + _RECORD_BYTES + 2**20])
+    at = content.find(b"LTrc")
+    while at >= 0 and start + at + RECORD_HEADER_BYTES <= len(buffer):
+        _, rows, first, _, _, crc = _RECORD_HEADER.unpack_from(buffer, start + at)
+        head = buffer[start + at : start + at + _RECORD_START.size]
+        # Rows carry on or are lost; no damage makes a row number that no disk could hold.
+        if zlib.crc32(head) == crc and rows > 0 and row <= first < row + 2**40:
+            return start + at, int(first)
+        at = content.find(b"LTrc", at + 1)
+    return None
