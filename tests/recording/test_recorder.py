@@ -63,6 +63,8 @@ def test_folder_name_and_finished_layout(tmp_path):
     assert found == [
         *(f"emg.zarr/c/{i}/0" for i in range(3)),
         "emg.zarr/zarr.json",
+        *(f"emg_arrivals.zarr/c/{i}" for i in range(3)),
+        "emg_arrivals.zarr/zarr.json",
         *(f"emg_timestamps.zarr/c/{i}" for i in range(3)),
         "emg_timestamps.zarr/zarr.json",
         "labels.json",
@@ -71,7 +73,7 @@ def test_folder_name_and_finished_layout(tmp_path):
     ]
 
 
-def test_arrays_are_what_the_peer_writes(recorder):
+def test_arrays_are_what_the_peer_reads(recorder):
     recorder.append("emg", *rows(0, 25))
     recorder.close()
     metadata = json.loads((recorder.path / "emg.zarr" / "zarr.json").read_text())
@@ -85,7 +87,16 @@ def test_arrays_are_what_the_peer_writes(recorder):
     assert metadata["fill_value"] == 0
     assert metadata["codecs"] == [
         {"name": "bytes", "configuration": {"endian": "little"}},
-        {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+        {
+            "name": "blosc",
+            "configuration": {
+                "typesize": 2,
+                "cname": "zstd",
+                "clevel": 1,
+                "shuffle": "bitshuffle",
+                "blocksize": 0,
+            },
+        },
     ]
     times = json.loads((recorder.path / "emg_timestamps.zarr" / "zarr.json").read_text())
     assert times["shape"] == [25]
@@ -388,12 +399,13 @@ def test_a_taken_folder_is_never_recorded_over(tmp_path, monkeypatch):
         (np.array([["a", "b"]]), [0.0], "would lose values"),
         (np.zeros((1, 2), "i2"), ["x"], "timestamps are float64 seconds, found <U1"),
         (np.zeros((1, 2), "i2"), [1j], "timestamps are float64 seconds"),
-        (np.zeros((2, 2), "i2"), [3.0, np.nan], "timestamp 1 is nan, expected finite"),
-        (np.zeros((1, 2), "i2"), [np.nan], "timestamp 0 is nan"),
-        (np.zeros((1, 2), "i2"), [np.inf], "timestamp 0 is inf"),
-        (np.zeros((2, 2), "i2"), [-np.inf, 3], "timestamp 0 is -inf"),
-        (np.zeros((2, 2), "i2"), [3.0, 2.5], "timestamp 1 is 2.5 s, before 3 s"),
-        (np.zeros((1, 2), "i2"), [0.5], "timestamp 0 is 0.5 s, before 1 s"),
+        (np.ma.zeros((1, 2), "i2"), [0.0], "a masked array has no place for its mask"),
+        (np.zeros((1, 2), "i2"), np.ma.zeros(1), "a masked array has no place for its mask"),
+        (
+            np.zeros((1, 2), "i2"),
+            np.array([2**53 + 1]),
+            "timestamps hold 9007199254740993, which float64 would change",
+        ),
     ],
 )
 def test_bad_samples_are_refused_and_nothing_is_written(recorder, data, times, message):
@@ -405,6 +417,55 @@ def test_bad_samples_are_refused_and_nothing_is_written(recorder, data, times, m
     recorder.append("emg", np.ones((1, 2), "i2"), [1.0])
     recorder.close()
     assert read(recorder.path)[1].tolist() == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([3.0, np.nan], "timestamp 1 is nan, expected finite"),
+        ([np.nan], "timestamp 0 is nan"),
+        ([np.inf], "timestamp 0 is inf"),
+        ([-np.inf, 3], "timestamp 0 is -inf"),
+        ([3.0, 2.5], "timestamp 1 is 2.5 s, before 3 s"),
+        ([0.5], 'timestamp 0 is 0.5 s, before 1 s.*on_backward="keep"'),
+    ],
+)
+def test_odd_time_stamps_are_refused_where_that_is_asked_for(tmp_path, times, message):
+    recorder = Recorder(tmp_path, on_backward="raise")
+    recorder.init_stream("emg", info())
+    recorder.append("emg", np.ones((2, 2), "i2"), [0.0, 1.0])
+    with pytest.raises(SessionError, match=message):
+        recorder.append("emg", np.zeros((len(times), 2), "i2"), times)
+    recorder.append("emg", np.ones((1, 2), "i2"), [1.0])
+    recorder.close()
+    assert read(recorder.path)[1].tolist() == [0.0, 1.0, 1.0]
+    assert not (recorder.path / "emg_arrivals.zarr").exists()
+
+
+def test_on_backward_is_checked(tmp_path):
+    with pytest.raises(SessionError, match=r"on_backward is .keep. or .raise., found 'drop'"):
+        Recorder(tmp_path, on_backward="drop")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_integers_are_kept_exactly_or_refused(tmp_path, dtype):
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", StreamInfo(n_channels=1, fs=10, dtype="float64"))
+    exact = np.array([[2**53], [2**60], [0]], dtype)
+    recorder.append("emg", exact, [0.0, 0.1, 0.2])
+    for value in (2**53 + 1, 2**63 - 1):
+        with pytest.raises(SessionError, match=f"samples hold {value}, which float64 would"):
+            recorder.append("emg", np.array([[value]], dtype), [0.3])
+    recorder.close()
+    assert read(recorder.path)[0].astype(object).tolist() == exact.astype(object).tolist()
+
+
+def test_a_packet_beyond_what_a_segment_holds_is_refused(recorder, monkeypatch):
+    from labtree.recording import recorder as module
+
+    monkeypatch.setattr(module, "MOST_PACKET_BYTES", 30)
+    with pytest.raises(SessionError, match="a packet of 40 bytes; append it in parts of at mo"):
+        recorder.append("emg", *rows(0, 10))
 
 
 def test_unknown_stream_lists_the_known(recorder):

@@ -4,7 +4,6 @@ Folders and archives hand out bytes by relative name and hold nothing open betwe
 reads, so a session never locks its file and may be used from many threads and processes.
 """
 
-import contextlib
 import os
 import re
 import shutil
@@ -21,13 +20,16 @@ from tqdm import tqdm
 from labtree.errors import (
     AlreadyExistsError,
     FormatError,
+    LabtreeError,
+    MissingFileError,
     RecordingWarning,
     RecordingWriteError,
     SessionError,
 )
 from labtree.recording.chunks import ArrayReader
-from labtree.recording.files import MOST_JSON_BYTES, parse_json, sync_folder
+from labtree.recording.files import MOST_JSON_BYTES, parse_json
 from labtree.recording.meta import parse_labels, parse_meta
+from labtree.storage.files import open_regular, replace_file, sync_file, temporary_path
 
 __all__ = ["SUFFIX", "FolderStore", "SessionStore", "ZipStore", "pack"]
 
@@ -85,17 +87,21 @@ class FolderStore(_Store):
 
     def read(self, name: str, most: int) -> bytes:
         """Return the content of the file, at most so many bytes; KeyError if there is none."""
+        self._check(name, 0, most)
         try:
-            with open(f"{self._root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
-                self._check(name, os.fstat(file.fileno()).st_size, most)
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            descriptor = open_regular(Path(f"{self._root}/{name}"))
+        except MissingFileError:
             raise KeyError(name) from None
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
+            self._check(name, os.fstat(descriptor).st_size, most)
+            content = file.read()
+        self._check(name, len(content), most)
+        return content
 
     def size(self, name: str) -> int | None:
-        """Return the size of the file, None if there is none."""
+        """Return the size of the file, after following links; None if there is none."""
         try:
-            state = os.stat(f"{self._root}/{name}", follow_symlinks=False)  # noqa: PTH116
+            state = os.stat(f"{self._root}/{name}")  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             return None
         return state.st_size if stat.S_ISREG(state.st_mode) else None
@@ -103,6 +109,9 @@ class FolderStore(_Store):
 
 class ZipStore(_Store):
     """The files of a ``.session.zip``; every entry is checked before it is trusted.
+
+    An archive that was packed by hand may hold everything in one folder, write back slashes,
+    and have entries of the system that packed it; these are passed over.
 
     Raises
     ------
@@ -120,16 +129,16 @@ class ZipStore(_Store):
             raise FormatError(f"{path}: expected a zip archive ({error})") from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         for entry in entries:
-            if entry.is_dir():
+            name = entry.orig_filename.replace("\\", "/")
+            if entry.is_dir() or name.endswith("/") or _is_of_the_system(name):
                 continue
-            name = entry.orig_filename
             parts = PurePosixPath(name).parts
             if (
                 not parts
                 or name != "/".join(parts)
                 or name[0] == "/"
                 or ".." in parts
-                or any(letter in name for letter in "\\:\x00")
+                or any(letter in name for letter in ":\x00")
             ):
                 raise FormatError(f"{path}: entry {name!r} would leave the archive")
             if name in self._entries:
@@ -142,6 +151,13 @@ class ZipStore(_Store):
                     " stored or deflated"
                 )
             self._entries[name] = entry
+        tops = {name.partition("/")[0] for name in self._entries}
+        if "meta.json" not in self._entries and len(tops) == 1:
+            (top,) = tops
+            if all(name.startswith(f"{top}/") for name in self._entries):
+                self._entries = {
+                    name[len(top) + 1 :]: entry for name, entry in self._entries.items()
+                }
         state = path.stat()
         self._state = (state.st_size, state.st_mtime_ns)
 
@@ -187,6 +203,17 @@ SUFFIX = ".session.zip"
 _MOST_BYTES = 2**40  # of one file that was written here
 
 
+def _is_of_the_system(name: str) -> bool:
+    """Return whether an entry is one that file managers add to any archive."""
+    parts = name.split("/")
+    last = parts[-1]
+    return (
+        "__MACOSX" in parts
+        or last.startswith("._")
+        or last.casefold() in (".ds_store", "thumbs.db", "desktop.ini", "icon\r")
+    )
+
+
 def _slug(name: str | None) -> str:
     """Return ``_<name>`` of letters that every file system takes, at most 40 of them."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name or "")
@@ -208,9 +235,8 @@ def pack(folder: Path, name: str | None = None) -> Path:
         is untouched.
     """
     target = folder.with_name(f"{folder.name}{_slug(name)}{SUFFIX}")
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise AlreadyExistsError(f"{target} exists already; move it away first")
-    temporary = target.with_name(f"{target.name}.tmp")
     # What begins with a dot is the rest of something that was interrupted.
     files = sorted(
         path
@@ -218,26 +244,29 @@ def pack(folder: Path, name: str | None = None) -> Path:
         if path.is_file() and not path.relative_to(folder).parts[0].startswith(".")
     )
     names = [path.relative_to(folder).as_posix() for path in files]
+    if links := [name for path, name in zip(files, names, strict=True) if path.is_symlink()]:
+        raise FormatError(
+            f"{folder}: {links[0]} is a symbolic link; put the file in its place, then pack"
+        )
     try:
-        with temporary.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with temporary_path(target) as temporary:
+            with (
+                temporary.open("rb+") as file,
+                zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+            ):
                 for path, entry in zip(
                     tqdm(files, "packing", disable=None), names, strict=True
                 ):
                     archive.write(path, entry)
-            file.flush()
-            os.fsync(file.fileno())
-        _check(temporary, folder, names)
-        if target.exists():
-            raise AlreadyExistsError(f"{target} exists already; move it away first")
-        temporary.replace(target)
-        sync_folder(target.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and not isinstance(error, AlreadyExistsError):
-            raise RecordingWriteError.of(error, f"{target} cannot be written") from error
+            sync_file(temporary)
+            _check(temporary, folder, names)
+            if target.exists():
+                raise AlreadyExistsError(f"{target} exists already; move it away first")
+            replace_file(temporary, target)
+    except LabtreeError:
         raise
+    except OSError as error:
+        raise RecordingWriteError.of(error, f"{target} cannot be written") from error
     try:
         # Renamed first, so that half a folder never looks like a session.
         gone = folder.rename(folder.with_name(f".{folder.name}.packed"))

@@ -1,6 +1,7 @@
-"""Moves samples from a stream's journal into whole zarr chunks, behind the recorder's back."""
+"""Moves samples from a stream's journal into whole zarr chunks, while the recorder goes on."""
 
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,43 +9,63 @@ from typing import Any
 import numpy as np
 
 from labtree.recording.chunks import set_rows, sync_chunk, write_chunk
-from labtree.recording.files import sync_folder
-from labtree.recording.journal import Block, JournalWriter, header_size, parse_records
+from labtree.recording.journal import (
+    RECORD_HEADER_BYTES,
+    Block,
+    JournalWriter,
+    Run,
+    header_size,
+    parse_records,
+)
+from labtree.storage.files import sync_folder
 
-__all__ = ["ChunkFiller", "Compactor"]
+__all__ = ["ChunkFiller", "Compactor", "stream_arrays"]
 
-_READ_BYTES = 2**22
+_READ_BYTES = 2**23
 _UNSYNCED = 64  # chunks
 _SYNCS_AT_ONCE = 8
 
 
+def stream_arrays(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Return the paths of a stream's samples, time stamps and arrival times."""
+    return (
+        folder / f"{name}.zarr",
+        folder / f"{name}_timestamps.zarr",
+        folder / f"{name}_arrivals.zarr",
+    )
+
+
 class ChunkFiller:
-    """Collects samples and writes every chunk that they fill, of data and time stamps.
+    """Collects samples and writes every chunk that they fill.
 
     Parameters
     ----------
-    data_path, times_path
-        The two zarr arrays of a stream.
+    folder, name
+        The recording and its stream. Arrival times are written if they have an array.
     shape
         Rows and channels of a chunk.
     dtype
         Of the samples.
     first_row
-        The row that comes next; the first of a chunk, or behind rows added with `add`.
+        The row that comes next: the first of a chunk.
     """
 
     def __init__(
         self,
-        data_path: Path,
-        times_path: Path,
+        folder: Path,
+        name: str,
         shape: tuple[int, int],
         dtype: np.dtype[Any],
         first_row: int = 0,
     ) -> None:
-        self.data_path = data_path
-        self.times_path = times_path
+        data, times, arrivals = stream_arrays(folder, name)
         self._data = np.zeros(shape, dtype)
         self._times = np.zeros(shape[0])
+        self._arrivals = np.zeros(shape[0])
+        # In this order: an array of samples never counts rows without their time stamps.
+        self._arrays = [(times, self._times), (data, self._data)]
+        if arrivals.is_dir():
+            self._arrays.insert(0, (arrivals, self._arrivals))
         self.rows = first_row
         self.synced = first_row // shape[0]
 
@@ -59,54 +80,98 @@ class ChunkFiller:
         while taken < len(block.times):
             at = self.rows % self.chunk_rows
             count = min(len(block.times) - taken, self.chunk_rows - at)
-            self._times[at : at + count] = block.times[taken : taken + count]
-            self._data[at : at + count] = block.data[taken : taken + count]
-            # The chunk is written before the rows count, so a failure can be tried again.
-            if at + count == self.chunk_rows:
-                self._write(self.rows // self.chunk_rows)
+            part, here = slice(taken, taken + count), slice(at, at + count)
+            self._times[here] = block.times[part]
+            self._data[here] = block.data[part]
+            self._arrivals[here] = block.arrivals[part]
+            self._advance(count)
             taken += count
-            self.rows += count
+
+    def add_run(self, run: Run, skip: int) -> None:
+        """Take in records behind the first ``skip`` samples, many at a time."""
+        length = run.times.shape[1]
+        record, row = divmod(skip, length)
+        while record < len(run.times):
+            at = self.rows % self.chunk_rows
+            count = min(len(run.times) - record, (self.chunk_rows - at) // length)
+            if row == 0 and count:
+                part, here = slice(record, record + count), slice(at, at + count * length)
+                self._times[here].reshape(count, length)[...] = run.times[part]
+                self._data[here].reshape(run.data[part].shape)[...] = run.data[part]
+                self._arrivals[here].reshape(count, length)[...] = run.arrivals[part, None]
+                self._advance(count * length)
+                record += count
+            else:  # a record over the end of the chunk
+                arrivals = np.broadcast_to(run.arrivals[record], length)
+                one = Block(run.times[record], run.data[record], arrivals)
+                self.add(one.behind(row))
+                record, row = record + 1, 0
 
     def finish(self) -> None:
         """Write the last chunk, filled up with zeros, and say how many rows there are."""
         at = self.rows % self.chunk_rows
         if at:
-            self._data[at:] = 0
-            self._times[at:] = 0
+            for _, buffer in self._arrays:
+                buffer[at:] = 0
             self._write(self.rows // self.chunk_rows)
-        self.publish(self.rows, durable=True)
+        self.publish(self.rows)
 
-    def publish(self, rows: int, *, durable: bool = False) -> None:
+    def publish(self, rows: int) -> None:
         """Bring chunks to the disk, then say in the metadata that there are ``rows``."""
         indices = range(self.synced, -(-rows // self.chunk_rows))
+        jobs = [
+            (path, index, buffer.ndim) for index in indices for path, buffer in self._arrays
+        ]
         # A file system brings many files to the disk at once in little more time than one.
         with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
-            list(pool.map(self._sync, indices))
+            list(pool.map(lambda job: sync_chunk(*job), jobs))
         self.synced = rows // self.chunk_rows
-        for path in (self.times_path, self.data_path):
+        for path, _ in self._arrays:
             if rows:
                 sync_folder(path / "c")
-            set_rows(path, rows, durable=durable)
+                sync_folder(path)
+            set_rows(path, rows, durable=True)
 
-    def _sync(self, index: int) -> None:
-        sync_chunk(self.times_path, index, 1)
-        sync_chunk(self.data_path, index, 2)
+    def show(self, rows: int) -> None:
+        """Say in the metadata how many rows other programs can read; the disk may follow."""
+        for path, _ in self._arrays:
+            set_rows(path, rows)
+
+    def _advance(self, count: int) -> None:
+        # The chunk is written before the rows count, so a failure can be tried again.
+        if self.rows % self.chunk_rows + count == self.chunk_rows:
+            self._write(self.rows // self.chunk_rows)
+        self.rows += count
 
     def _write(self, index: int) -> None:
-        write_chunk(self.times_path, index, self._times)
-        write_chunk(self.data_path, index, self._data)
+        for path, buffer in self._arrays:
+            write_chunk(path, index, buffer)
 
 
 class Compactor:
-    """Follows one journal that is being written, and removes what it no longer needs."""
+    """Follows one journal that is being written, and removes what it no longer needs.
 
-    def __init__(self, journal: JournalWriter, filler: ChunkFiller) -> None:
+    Parameters
+    ----------
+    journal, filler
+        Where samples come from, and where they go.
+    shown
+        Called when more rows can be read in the arrays.
+    """
+
+    def __init__(
+        self, journal: JournalWriter, filler: ChunkFiller, shown: Callable[[], None]
+    ) -> None:
+        self.moved_rows = 0
         self._journal = journal
         self._filler = filler
+        self._shown = shown
+        self._shown_rows = 0
         self._segment = 0
         self._position = 0
         self._first_kept = 0
         self._parsed_rows = 0
+        self._buffer = bytearray()
 
     def run(self) -> None:
         """Move everything that the journal holds now; on an error it can be run again."""
@@ -123,44 +188,57 @@ class Compactor:
                 self._release()
             else:
                 break
+        rows = self._whole_rows()
         # Streams that are too slow to fill a segment still reach the disk now and then.
-        if self._filler.rows // self._filler.chunk_rows >= self._filler.synced + _UNSYNCED:
-            self.publish()
+        if rows // self._filler.chunk_rows >= self._filler.synced + _UNSYNCED:
+            self._filler.publish(rows)
+        elif rows > self._shown_rows:
+            self._filler.show(rows)
+        if rows > self._shown_rows:
+            self._shown_rows = rows
+            self._shown()
 
     def publish(self) -> None:
-        """Say in the metadata how many rows stand in whole chunks."""
-        rows = self._filler.rows
-        self._filler.publish(rows - rows % self._filler.chunk_rows)
+        """Bring whole chunks to the disk, and say how many rows stand in them."""
+        self._filler.publish(self._whole_rows())
+
+    def _whole_rows(self) -> int:
+        return self._filler.rows - self._filler.rows % self._filler.chunk_rows
 
     def _move(self, segment: tuple[Path, int], size: int) -> None:
         path, first_row = segment
         journal, filler = self._journal, self._filler
+        record = RECORD_HEADER_BYTES + journal.largest * (
+            8 + journal.n_channels * journal.dtype.itemsize
+        )
+        if len(self._buffer) < max(_READ_BYTES, record):
+            self._buffer = bytearray(max(_READ_BYTES, record))
         with path.open("rb", buffering=0) as file:
             if self._position == 0:
                 self._position = header_size(file.read(16))
                 self._parsed_rows = first_row
             file.seek(self._position)
-            record = 24 + journal.largest * (8 + journal.n_channels * journal.dtype.itemsize)
-            buffer = memoryview(file.read(min(size - self._position, max(_READ_BYTES, record))))
-        for taken, block in parse_records(
+            wanted = memoryview(self._buffer)[: size - self._position]
+            buffer = wanted[: file.readinto(wanted)]
+        for taken, run in parse_records(
             buffer, journal.dtype, journal.n_channels, self._parsed_rows, verify=False
         ):
             # After a failed write a part of this run may have been taken in already.
-            done = filler.rows - self._parsed_rows
-            filler.add(Block(block.times[done:], block.data[done:]))
+            filler.add_run(run, filler.rows - self._parsed_rows)
             self._position += taken
-            self._parsed_rows += len(block.times)
+            self._parsed_rows += run.rows
+            self.moved_rows = self._parsed_rows
 
     def _release(self) -> None:
         """Remove the segments whose samples all stand in whole chunks on the disk."""
-        whole = self._filler.rows - self._filler.rows % self._filler.chunk_rows
+        whole = self._whole_rows()
         files = self._journal.files
         done = self._first_kept
         while done < self._segment and files[done + 1][1] <= whole:
             done += 1
         if done == self._first_kept:
             return
-        self._filler.publish(whole, durable=True)
+        self._filler.publish(whole)
         for path, _ in files[self._first_kept : done]:
             # Windows keeps a file that someone reads; it goes when the recording ends.
             with contextlib.suppress(PermissionError):

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labtree.errors import FormatError
-from labtree.recording.files import parse_json, read_regular, sync_file, sync_folder
+from labtree.recording.files import parse_json
+from labtree.storage.files import read_file, sync_file, sync_folder
 
 __all__ = [
     "Block",
@@ -58,7 +59,7 @@ _KINDS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64")
 
 
 class Block(NamedTuple):
-    """Samples in a row: ``times`` and ``arrivals`` (rows,) float64 s, ``data`` (rows, channels).
+    """Samples in a row: ``times``, ``arrivals`` (rows,) in s and ``data`` (rows, channels).
 
     The arrival of a sample is that of its packet, on the recorder's clock.
     """
@@ -298,7 +299,9 @@ def parse_records(
         count = min((len(buffer) - offset) // size, _RUN)
         if magic != _RECORD_MAGIC or rows == 0 or first != first_row or count == 0:
             return
-        records = np.frombuffer(buffer, _record_layout(rows, dtype.str, n_channels), count, offset)
+        records = np.frombuffer(
+            buffer, _record_layout(rows, dtype.str, n_channels), count, offset
+        )
         expected = np.uint64(first_row) + np.uint64(rows) * np.arange(count, dtype="u8")
         good = (
             (records["magic"] == _RECORD_MAGIC)
@@ -310,8 +313,9 @@ def parse_records(
             run = _verified(buffer, offset, size, run)
         if run == 0:
             return
-        yield run * size, Run(
-            records["times"][:run], records["data"][:run], records["arrival"][:run]
+        yield (
+            run * size,
+            Run(records["times"][:run], records["data"][:run], records["arrival"][:run]),
         )
         offset += run * size
         first_row += run * rows
@@ -339,7 +343,9 @@ def segments(folder: Path) -> list[tuple[Path, int]]:
     found = [
         (path, int(path.stem))
         for path in folder.iterdir()
-        if path.suffix == ".journal" and path.stem.isdecimal() and not path.name.startswith("._")
+        if path.suffix == ".journal"
+        and path.stem.isdecimal()
+        and not path.name.startswith("._")
     ]
     return sorted(found, key=lambda segment: segment[1])
 
@@ -352,7 +358,7 @@ def read_segment(path: Path) -> Segment | None:
     FormatError
         If the file is no journal segment, or of a version that is not known here.
     """
-    buffer = memoryview(read_regular(path, _MOST_SEGMENT_BYTES))
+    buffer = memoryview(read_file(path, _MOST_SEGMENT_BYTES))
     first_row = int(path.stem)
     if len(buffer) < _SEGMENT_HEADER.size:
         return None
@@ -408,16 +414,14 @@ def _joined(blocks: list[Block]) -> Block:
     return Block(*(np.concatenate(part) for part in zip(*blocks, strict=True)))
 
 
-def _is_torn(
-    rest: memoryview, dtype: np.dtype[Any], n_channels: int, row: int
-) -> bool:
+def _is_torn(rest: memoryview, dtype: np.dtype[Any], n_channels: int, row: int) -> bool:
     """Return whether the last bytes are the beginning of a record, and no more than that."""
     if len(rest) < RECORD_HEADER_BYTES:
         return True
     magic, rows, first, _, _, crc = _RECORD_HEADER.unpack_from(rest)
     size = RECORD_HEADER_BYTES + rows * (8 + n_channels * dtype.itemsize)
     whole = magic == _RECORD_MAGIC and crc == zlib.crc32(rest[: _RECORD_START.size])
-    return whole and first == row and size > len(rest)
+    return bool(whole and first == row and size > len(rest))
 
 
 def _next_record(buffer: memoryview, start: int, row: int) -> tuple[int, int] | None:

@@ -14,9 +14,11 @@ __all__ = [
     "clock_offset",
     "exact_json",
     "new_meta",
+    "own_meta",
     "parse_labels",
     "parse_meta",
     "stream_meta",
+    "whole_labels",
 ]
 
 VERSION = 1
@@ -79,14 +81,9 @@ def new_meta(
         "app_name": app_name,
         "created": now.replace(tzinfo=None).isoformat(timespec="seconds"),
         "streams": {},
-        "labtree": {
-            "format": "recording",
-            "version": VERSION,
-            "written_by": f"labtree {__version__}",
-            "state": "recording",
-            "started": now.astimezone(UTC).isoformat(),
-            "clock_to_unix_s": offset,
-        },
+        "labtree": own_meta(
+            "recording", started=now.astimezone(UTC).isoformat(), clock_to_unix_s=offset
+        ),
     }
     if class_names is not None:
         meta["class_names"] = check_class_names(class_names)
@@ -95,6 +92,17 @@ def new_meta(
     if extras is not None:
         meta["extras"] = exact_json(extras, "extras")
     return meta
+
+
+def own_meta(state: str, **facts: Any) -> dict[str, Any]:
+    """Return what labtree adds to meta.json: the format, its version and the state."""
+    return {
+        "format": "recording",
+        "version": VERSION,
+        "written_by": f"labtree {__version__}",
+        "state": state,
+        **facts,
+    }
 
 
 def check_class_names(names: Sequence[str]) -> list[str]:
@@ -198,4 +206,19 @@ def parse_labels(labels: Any, where: str) -> list[tuple[float, int]]:
                 " an integer as class_index"
             )
         found.append((float(timestamp), int(index)))
+    return found
+
+
+def whole_labels(content: bytes) -> list[dict[str, Any]]:
+    """Return the labels that stand whole in a labels.json that was cut or overwritten."""
+    text, at, found = content.decode(errors="replace"), 0, []
+    decoder = json.JSONDecoder()
+    while (at := text.find("{", at)) >= 0:
+        try:
+            label, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            at += 1
+            continue
+        if isinstance(label, dict) and {"timestamp", "class_index"} <= label.keys():
+            found.append(label)
     return found

@@ -15,6 +15,7 @@ __all__ = ["LabelEvent", "StreamInfo", "check_stream_name", "chunk_rows"]
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {
     f"{port}{number}" for port in ("com", "lpt") for number in range(10)
 }
+_MOST_CHUNK_BYTES = 2**24
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
@@ -98,9 +99,15 @@ class LabelEvent(BaseModel):
     class_index: Annotated[int, BeforeValidator(_whole_number), Field(ge=-(2**63), lt=2**63)]
 
 
-def chunk_rows(fs: float) -> int:
-    """Return the samples per zarr chunk: one second, or 1024 for a stream below 1 Hz."""
-    return int(fs) if fs >= 1 else 1024
+def chunk_rows(info: StreamInfo) -> int:
+    """Return the samples per zarr chunk: one second, or less where that is more than 16 MiB.
+
+    Of a stream below 1 Hz it is 1024.
+    """
+    second = int(info.fs) if info.fs >= 1 else 1024
+    return max(
+        1, min(second, _MOST_CHUNK_BYTES // (info.n_channels * np.dtype(info.dtype).itemsize))
+    )
 
 
 def check_stream_name(name: str, taken: tuple[str, ...] = ()) -> None:
@@ -110,8 +117,8 @@ def check_stream_name(name: str, taken: tuple[str, ...] = ()) -> None:
     ------
     SessionError
         If ``name`` is empty, hidden, longer than 100 bytes, holds a character that some
-        file system refuses, ends with ``_timestamps`` (where time stamps are kept), or
-        differs from a ``taken`` name only in case or Unicode form.
+        file system refuses, ends with ``_timestamps`` or ``_arrivals`` (where times are
+        kept), or differs from a ``taken`` name only in case or Unicode form.
     """
     if not isinstance(name, str):
         raise SessionError(f"a stream name is a str, found {name!r}")
@@ -124,8 +131,8 @@ def check_stream_name(name: str, taken: tuple[str, ...] = ()) -> None:
         problem = "is longer than 100 bytes"
     elif any(0xD800 <= ord(letter) <= 0xDFFF for letter in name):
         problem = "has a lone surrogate"
-    elif folded(name).endswith("_timestamps"):
-        problem = "ends with '_timestamps', where the time stamps of a stream are kept"
+    elif ending := [end for end in ("_timestamps", "_arrivals") if folded(name).endswith(end)]:
+        problem = f"ends with {ending[0]!r}, where the times of a stream are kept"
     elif name.split(".")[0].casefold() in _WINDOWS_DEVICES:
         problem = "is a device on Windows"
     elif same := [other for other in taken if folded(other) == folded(name)]:

@@ -8,12 +8,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -26,11 +26,10 @@ from labtree.errors import (
     SessionError,
     UnknownNameError,
 )
-from labtree.recording.chunks import create_array
-from labtree.recording.compaction import ChunkFiller, Compactor
+from labtree.recording.chunks import set_attribute
+from labtree.recording.compaction import ChunkFiller, Compactor, stream_arrays
 from labtree.recording.files import write_json
-from labtree.recording.journal import JournalWriter
-from labtree.recording.lock import lock, release
+from labtree.recording.journal import MOST_PACKET_BYTES, JournalWriter
 from labtree.recording.meta import (
     check_class_names,
     clock_offset,
@@ -39,12 +38,17 @@ from labtree.recording.meta import (
     stream_meta,
 )
 from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
-from labtree.recording.recovery import JOURNAL, LOCK, finish, recover
+from labtree.recording.recovery import JOURNAL, LOCK, create_stream, finish, write_root
+from labtree.storage.files import sync_folder
+from labtree.storage.locks import hold_file_lock, release_file_lock
 
 __all__ = ["Recorder"]
 
+OnBackward = Literal["keep", "raise"]
 # No pause is as long; uptime, Unix time and time since the start are farther apart.
 _CLOCKS_APART_S = 600
+# A journal that is this far ahead of its chunks makes append wait.
+_MOST_BEHIND_BYTES = 2**29
 
 
 class _Background:
@@ -62,7 +66,8 @@ class _Background:
         self._compactors: list[Compactor] = []
         self._journals: list[JournalWriter] = []
         self._wanted: SimpleQueue[Compactor | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name="labtree recorder", daemon=True)
+        self.failing = False
+        self._thread = threading.Thread(target=self._run, name="labtree recorder", daemon=True)
         self._thread.start()
 
     def add(self, journal: JournalWriter, compactor: Compactor | None = None) -> None:
@@ -82,26 +87,30 @@ class _Background:
             self._thread.join()
 
     def _run(self) -> None:
-        due = None if self._sync_every is None else time.monotonic() + self._sync_every
+        every = self._sync_every
+        due = math.inf if every is None else time.monotonic() + every
         while True:
-            try:
-                wait = None if due is None else max(0.0, due - time.monotonic())
+            wait = None if every is None else max(0.0, due - time.monotonic())
+            with contextlib.suppress(Empty):
                 wanted = self._wanted.get(timeout=wait)
-            except Empty:
-                self._sync()
-                due = time.monotonic() + (self._sync_every or 0)
-                continue
-            # A full disk, no memory: the samples stay in the journal, the next chunk or
-            # the end of the recording tries again, and the end says so if it fails.
-            with contextlib.suppress(Exception):
+                self._work(self._compactors if wanted is None else [wanted])
                 if wanted is None:
-                    for compactor in self._compactors:
-                        compactor.run()
-                        compactor.publish()
-                else:
-                    wanted.run()
-            if wanted is None:
-                return
+                    return
+            if every is not None and time.monotonic() >= due:
+                self._sync()
+                due = time.monotonic() + every
+
+    def _work(self, compactors: list[Compactor]) -> None:
+        # A full disk, no memory: the samples stay in the journal, the next chunk or the end
+        # of the recording tries again, and the end says so if it fails.
+        try:
+            for compactor in compactors:
+                compactor.run()
+                if compactors is self._compactors:
+                    compactor.publish()
+            self.failing = False
+        except Exception:
+            self.failing = True
 
     def _sync(self) -> None:
         try:
@@ -120,18 +129,23 @@ class _Stream:
         self.dtype = np.dtype(info.dtype)
         self.journal = journal
         self.compactor = compactor
-        self.chunk_rows = chunk_rows(info.fs)
+        self.chunk_rows = chunk_rows(info)
         self.wake_at = self.chunk_rows
+        row_bytes = 8 + info.n_channels * self.dtype.itemsize
+        self.most_behind = max(4 * self.chunk_rows, _MOST_BEHIND_BYTES // row_bytes)
         self.last_time = -math.inf
+        self.odd: dict[str, int] = {}
+        self.has_waited = False
         self.lock = threading.Lock()
 
 
-class Recorder:
+class Recorder(AbstractContextManager["Recorder"]):
     """Records streams and labels into a folder ``YYYY-mm-dd_HH-MM-SS_<8 hex>``.
 
     `append` returns when the samples are with the operating system, so the death of the
-    process loses none of them; `labtree.recording.recover` finishes what was left. Each
-    stream may be appended to from a thread of its own.
+    process loses none of them; `labtree.recover` finishes what was left. Each stream may be
+    appended to from a thread of its own. Other programs can open the folder with zarr or
+    xarray from its first moment on, and see whole chunks.
 
     Parameters
     ----------
@@ -150,13 +164,19 @@ class Recorder:
         waits for the disk (fsync), samples survive a power cut. A number: the disk is
         waited for every so many seconds, in the background.
     clock
-        The clock of the time stamps, in seconds, for labels without a time stamp and for
-        the offset to wall-clock time. The default is the clock that LSL uses, too.
+        The clock of the time stamps, in seconds, for labels without a time stamp, for the
+        arrival of packets, and for the offset to wall-clock time. The default is the clock
+        that LSL uses, too.
+    on_backward
+        ``"keep"``: time stamps are recorded whatever they do (go backward, start again, are
+        NaN), and beside them when their packet arrived; one warning a stream says so, and
+        ``meta.json`` counts. ``"raise"``: such a packet is refused.
 
     Attributes
     ----------
     path : Path
-        The recording's folder; after `pack_to_zip` the archive.
+        The recording's folder; after `pack_to_zip` the archive. Absolute, so that another
+        working folder does not move it.
 
     Examples
     --------
@@ -166,8 +186,8 @@ class Recorder:
     ...     recorder.init_stream("emg", StreamInfo(n_channels=2, fs=1000, dtype="int16"))
     ...     recorder.append("emg", np.zeros((5, 2), "int16"), np.arange(5) / 1000)
     ...     event = recorder.add_label(1, timestamp=0.002)
-    >>> sorted(path.name for path in recorder.path.iterdir())
-    ['emg.zarr', 'emg_timestamps.zarr', 'labels.json', 'meta.json', 'zarr.json']
+    >>> sorted(path.name for path in recorder.path.glob("*.json"))
+    ['labels.json', 'meta.json', 'zarr.json']
     """
 
     def __init__(
@@ -180,20 +200,25 @@ class Recorder:
         extras: Mapping[str, Any] | None = None,
         sync: str | float = "os",
         clock: Callable[[], float] = time.perf_counter,
+        on_backward: OnBackward = "keep",
     ) -> None:
+        if on_backward not in ("keep", "raise"):
+            raise SessionError(f'on_backward is "keep" or "raise", found {on_backward!r}')
         every = _sync_seconds(sync)
         self._durable = sync == "disk"
+        self._keep = on_backward == "keep"
         self._clock = clock
         self._meta = new_meta(
             exact_json(app_name, "app_name"), class_names, name, extras, clock_offset(clock)
         )
-        self.path = _new_folder(Path(base_path))
+        self.path = _new_folder(Path(base_path).absolute())
         self._folder = self.path
         self._streams: dict[str, _Stream] = {}
         self._meta_lock = threading.RLock()
+        self._root_lock = threading.Lock()
         self._state = "recording"
         self._process = os.getpid()
-        self._held: IO[bytes] | None = lock(self._folder / LOCK)
+        self._held: IO[bytes] | None = hold_file_lock(self._folder / LOCK)
         try:
             write_json(self._folder / "meta.json", self._meta)
             self._labels = JournalWriter(
@@ -204,14 +229,14 @@ class Recorder:
                 durable=self._durable,
             )
             (self._folder / JOURNAL / "streams").mkdir()
+            self._show()
+            for folder in (self._folder / JOURNAL, self._folder, self._folder.parent):
+                sync_folder(folder)
         except OSError as error:
             self._release()
             raise RecordingWriteError.of(error, f"{self.path} cannot be recorded to") from error
         self._background = _Background(every)
         self._background.add(self._labels)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
@@ -253,30 +278,13 @@ class Recorder:
                 ) from error
 
     def _make_stream(self, name: str, info: StreamInfo) -> _Stream:
-        rows = chunk_rows(info.fs)
         dtype = np.dtype(info.dtype).newbyteorder("<")
-        data_path = self._folder / f"{name}.zarr"
-        times_path = self._folder / f"{name}_timestamps.zarr"
+        arrays = stream_arrays(self._folder, name)
         folder = self._folder / JOURNAL / "streams" / name
         try:
-            attributes = {
-                "coordinates": times_path.name,
-                "fs": info.fs,
-                "units": info.units,
-                "channel_names": None
-                if info.channel_names is None
-                else list(info.channel_names),
-            }
-            create_array(
-                data_path,
-                (rows, info.n_channels),
-                np.dtype(info.dtype),
-                (f"{name}_time", f"{name}_channel"),
-                {key: value for key, value in attributes.items() if value is not None},
-            )
-            create_array(
-                times_path, (rows,), np.dtype("float64"), (f"{name}_time",), {"units": "s"}
-            )
+            create_stream(self._folder, name, info, arrivals=self._keep)
+            if names := self._meta.get("class_names"):
+                set_attribute(arrays[0], "class_names", names)
             journal = JournalWriter(
                 folder, dtype, info.n_channels, info.fs, durable=self._durable
             )
@@ -285,14 +293,20 @@ class Recorder:
             write_json(self._folder / "meta.json", meta)
         except BaseException:
             # Not in meta.json, so not a stream: the name is free to be tried again.
-            for path in (data_path, times_path, folder):
+            for path in (*arrays, folder):
                 shutil.rmtree(path, ignore_errors=True)
             raise
         self._meta = meta
-        filler = ChunkFiller(data_path, times_path, (rows, info.n_channels), dtype)
-        compactor = Compactor(journal, filler)
+        self._show()
+        filler = ChunkFiller(self._folder, name, (chunk_rows(info), info.n_channels), dtype)
+        compactor = Compactor(journal, filler, self._show)
         self._background.add(journal, compactor)
         return _Stream(info, journal, compactor)
+
+    def _show(self) -> None:
+        """Let other programs see how far the arrays have come."""
+        with self._root_lock:
+            write_root(self._folder, self._meta)
 
     def append(self, name: str, data: Any, timestamps: Any) -> None:
         """Add samples to a stream; they are safe when this returns.
@@ -304,7 +318,8 @@ class Recorder:
         data
             (n, channels), of the declared dtype or one that fits into it without loss.
         timestamps
-            (n,), in seconds, finite, none before the one that precedes it.
+            (n,), in seconds. They may do anything, unless the recorder was made with
+            ``on_backward="raise"``.
 
         Raises
         ------
@@ -313,6 +328,12 @@ class Recorder:
         RecordingWriteError
             If the operating system refuses them (a full disk); none of them is written,
             and `append` may be tried again.
+
+        Warns
+        -----
+        RecordingWarning
+            Once a stream, if time stamps go backward or are not finite; and once if samples
+            come faster than they can be compressed: `append` then waits, and drops nothing.
         """
         stream = self._streams.get(name)
         if stream is None:
@@ -321,24 +342,47 @@ class Recorder:
                 f"no stream {name!r} in {self.path}; streams: {list(self._streams)}; write"
                 f" recorder.init_stream({name!r}, StreamInfo(...)) first"
             )
+        arrival = self._clock()
         data, times = _as_packet(name, data, timestamps, stream.dtype, stream.n_channels)
         if len(times) == 0:
             self._check_open()
             return
         with stream.lock:
             self._check_open()
-            _check_times(name, times, stream.last_time)
+            if not _is_in_order(times, stream.last_time):
+                if not self._keep:
+                    _refuse_times(name, times, stream.last_time)
+                _note_odd(name, stream, times)
             try:
-                stream.journal.append(times, data)
+                stream.journal.append(times, data, arrival)
             except OSError as error:
                 raise RecordingWriteError.of(
                     error, f"stream {name!r}: {len(times)} samples could not be written"
                 ) from error
-            stream.last_time = float(times[-1])
-            if stream.journal.rows >= stream.wake_at:
-                rows = stream.journal.rows
+            last = times[-1] if times[-1] == times[-1] else _last_finite(times)
+            stream.last_time = float(last) if math.isfinite(last) else stream.last_time
+            rows = stream.journal.rows
+            if rows >= stream.wake_at:
                 stream.wake_at = rows - rows % stream.chunk_rows + stream.chunk_rows
                 self._background.wake(stream.compactor)
+                if rows - stream.compactor.moved_rows > stream.most_behind:
+                    self._wait(name, stream)
+
+    def _wait(self, name: str, stream: _Stream) -> None:
+        """Wait until the chunks have come nearer to the journal, if they can."""
+        if not stream.has_waited:
+            stream.has_waited = True
+            warnings.warn(
+                f"stream {name!r}: samples come faster than they can be compressed and written;"
+                " append waits for the disk from now on, and drops nothing",
+                RecordingWarning,
+                stacklevel=3,
+            )
+        while (
+            stream.journal.rows - stream.compactor.moved_rows > stream.most_behind
+            and not self._background.failing
+        ):
+            time.sleep(0.002)
 
     def add_label(self, class_index: int, timestamp: float | None = None) -> LabelEvent:
         """Say that a class begins; negative ends the one before. Kept when this returns.
@@ -367,7 +411,9 @@ class Recorder:
             self._check_open()
             try:
                 self._labels.append(
-                    np.array([event.timestamp], "<f8"), np.array([[event.class_index]], "<i8")
+                    np.array([event.timestamp], "<f8"),
+                    np.array([[event.class_index]], "<i8"),
+                    self._clock(),
                 )
             except OSError as error:
                 raise RecordingWriteError.of(error, f"{event} could not be written") from error
@@ -416,6 +462,8 @@ class Recorder:
     def close(self) -> None:
         """End the recording and give the folder its finished layout.
 
+        Where it was interrupted or refused, it can be called again.
+
         Raises
         ------
         RecordingWriteError
@@ -424,11 +472,14 @@ class Recorder:
         """
         self._check_process()
         with self._meta_lock:
-            if self._state != "recording":
+            if self._state not in ("recording", "unfinished"):
                 return
-            self._stop()
             try:
-                finish(self._folder)
+                self._stop()
+                if self._held is None:
+                    self._held = hold_file_lock(self._folder / LOCK)
+                if (self._folder / JOURNAL).is_dir():
+                    finish(self._folder, {n: s.odd for n, s in self._streams.items()})
                 self._state = "closed"
             except OSError as error:
                 raise RecordingWriteError.of(
@@ -437,7 +488,8 @@ class Recorder:
                     f" 'labtree recover {self._folder}' when the disk takes writes again",
                 ) from error
             finally:
-                self._release()
+                if self._state != "recording":
+                    self._release()
 
     def pack_to_zip(self) -> Path:
         """End the recording and replace its folder by ``<folder>.session.zip``.
@@ -461,9 +513,6 @@ class Recorder:
             if self._state in ("packed", "discarded"):
                 raise SessionError(f"the recording {self.path} is {self._state} already")
             self.close()
-            if self._state == "unfinished":
-                recover(self._folder)
-                self._state = "closed"
             self.path = pack(self._folder, self._meta.get("name"))
             self._state = "packed"
             return self.path
@@ -505,7 +554,7 @@ class Recorder:
             raise RecordingWriteError.of(error, "the journal cannot be brought to the disk")
 
     def _stop(self) -> None:
-        """Let no append in any more, and move on what can be moved."""
+        """Let no append in any more, and move on what can be moved. May be called again."""
         self._state = "unfinished"
         for stream in self._streams.values():
             with stream.lock:
@@ -516,7 +565,7 @@ class Recorder:
 
     def _release(self) -> None:
         if self._held is not None:
-            release(self._held)
+            release_file_lock(self._held)
             self._held = None
 
 
@@ -554,37 +603,68 @@ def _as_packet(
     Raises
     ------
     SessionError
-        If the shapes do not fit, or a type does not fit into the declared one.
+        If the shapes do not fit, or a value would change on its way into the stream.
     """
+    if isinstance(data, np.ma.MaskedArray) or isinstance(timestamps, np.ma.MaskedArray):
+        raise SessionError(
+            f"stream {name!r}: a masked array has no place for its mask in a recording; write"
+            " data.filled(...) with a value that stands for what is masked"
+        )
     data, times = np.asarray(data), np.asarray(timestamps)
     if data.ndim != 2 or data.shape[1] != n_channels or times.shape != data.shape[:1]:
         raise SessionError(
             f"stream {name!r}: expected data (n, {n_channels}) and timestamps (n,),"
             f" found {data.shape} and {times.shape}"
         )
-    if data.dtype != dtype and not np.can_cast(data.dtype, dtype, "safe"):
-        raise SessionError(
-            f"stream {name!r} holds {dtype}, {data.dtype} would lose values;"
-            f" write data.astype({dtype.name!r}) if that is meant"
-        )
+    if data.dtype != dtype:
+        if not np.can_cast(data.dtype, dtype, "safe"):
+            raise SessionError(
+                f"stream {name!r} holds {dtype}, {data.dtype} would lose values;"
+                f" write data.astype({dtype.name!r}) if that is meant"
+            )
+        _check_integers(name, "samples", data, dtype)
     if times.dtype.kind not in "iuf" or not np.can_cast(times.dtype, np.float64, "safe"):
         raise SessionError(
             f"stream {name!r}: timestamps are float64 seconds, found {times.dtype}"
+        )
+    _check_integers(name, "timestamps", times, np.dtype(np.float64))
+    if data.nbytes > MOST_PACKET_BYTES:
+        raise SessionError(
+            f"stream {name!r}: a packet of {data.nbytes} bytes; append it in parts of at most"
+            f" {MOST_PACKET_BYTES}"
         )
     stored = dtype.newbyteorder("<")
     return np.ascontiguousarray(data, stored), np.ascontiguousarray(times, "<f8")
 
 
-def _check_times(name: str, times: np.ndarray, last: float) -> None:
-    """Refuse time stamps that are not finite, or go backward from ``last`` on."""
+def _check_integers(name: str, what: str, values: np.ndarray, dtype: np.dtype[Any]) -> None:
+    """Refuse integers that a float cannot hold, which numpy calls a safe cast."""
+    if values.dtype.kind not in "iu" or dtype.kind != "f" or values.dtype.itemsize < 8:
+        return
+    changed = values.astype(dtype).astype(object) != values.astype(object)
+    if changed.any():
+        raise SessionError(
+            f"stream {name!r}: {what} hold {values[changed][0]}, which {dtype} would change"
+        )
+
+
+def _is_in_order(times: np.ndarray, last: float) -> bool:
+    """Return whether time stamps are finite and never go backward from ``last`` on."""
     # Not backward anywhere and finite at both ends: finite throughout.
-    if (
+    return bool(
         last <= times[0]
         and -math.inf < times[0]
         and times[-1] < math.inf
-        and bool((times[1:] >= times[:-1]).all())
-    ):
-        return
+        and (times[1:] >= times[:-1]).all()
+    )
+
+
+def _last_finite(times: np.ndarray) -> float:
+    finite = times[np.isfinite(times)]
+    return float(finite[-1]) if len(finite) else math.nan
+
+
+def _refuse_times(name: str, times: np.ndarray, last: float) -> None:
     finite = np.isfinite(times)
     if not finite.all():
         at = int(np.argmin(finite))
@@ -596,5 +676,32 @@ def _check_times(name: str, times: np.ndarray, last: float) -> None:
     before = last if at == 0 else times[at - 1]
     raise SessionError(
         f"stream {name!r}: timestamp {at} is {times[at]:.9g} s, before {before:.9g} s of the"
-        " sample ahead of it; time stamps may repeat but not go backward"
+        ' sample ahead of it; on_backward="keep" records it all the same'
     )
+
+
+def _note_odd(name: str, stream: _Stream, times: np.ndarray) -> None:
+    """Count time stamps that are odd, and warn of the first of a stream."""
+    finite = np.isfinite(times)
+    known = np.concatenate([[stream.last_time], times[finite]])
+    backward = known[1:] < known[:-1]
+    steps = np.zeros(len(times), bool)
+    steps[finite] = backward
+    at = int(np.flatnonzero(steps | ~finite)[0])
+    if not stream.odd:
+        row = stream.journal.rows + at
+        found = (
+            f"goes backward, from {known[:-1][backward][0]:.9g} s"
+            if finite[at]
+            else "is not finite"
+        )
+        stream.odd = {"backward": 0, "not_finite": 0, "first_sample": row}
+        warnings.warn(
+            f"stream {name!r}: time stamp {row} is {times[at]:.9g} s, it {found}; this stream's"
+            " time stamps are recorded as they come, beside the arrival of their packets"
+            " (labtree.dejitter makes a clean clock of them)",
+            RecordingWarning,
+            stacklevel=3,
+        )
+    stream.odd["backward"] += int(backward.sum())
+    stream.odd["not_finite"] += int((~finite).sum())

@@ -1,33 +1,56 @@
 """Finishing a recording: from journals to the layout of a finished session.
 
-The recorder ends every recording through the same door as `recover`, so what a crash
-needs is what every recording uses.
+The recorder ends every recording as `recover` does, so what a crash needs is what every
+recording uses. A journal is trusted before the arrays: a part of it is removed only when
+its samples are on the disk in whole chunks, so everything from its first row on is written
+again, however far the arrays had come. That makes it right after a power cut, and makes it
+the same when it is interrupted and run again.
 """
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from labtree.errors import FormatError, MissingFileError, RecordingWriteError
+from labtree.errors import (
+    BusyFileError,
+    FormatError,
+    LabtreeError,
+    MissingFileError,
+    RecordingWriteError,
+)
 from labtree.recording.archive import FolderStore
-from labtree.recording.chunks import ArrayReader
-from labtree.recording.compaction import ChunkFiller
-from labtree.recording.files import read_json, replace_file, sync_folder, write_json
+from labtree.recording.chunks import ArrayReader, create_array, set_attribute
+from labtree.recording.compaction import ChunkFiller, stream_arrays
+from labtree.recording.files import MOST_JSON_BYTES, parse_json, read_json, write_json
 from labtree.recording.journal import Block, Segment, read_segment, segments
-from labtree.recording.lock import lock, release
-from labtree.recording.meta import parse_meta
+from labtree.recording.meta import (
+    own_meta,
+    parse_labels,
+    parse_meta,
+    stream_meta,
+    whole_labels,
+)
+from labtree.recording.models import StreamInfo, chunk_rows
+from labtree.storage.files import read_file, sync_folder, write_file
+from labtree.storage.locks import hold_file_lock, release_file_lock
 
 __all__ = [
     "JOURNAL",
     "LOCK",
+    "Findings",
     "Unfinished",
+    "create_stream",
     "finish",
+    "odd_time_stamps",
     "read_labels_journal",
     "read_unfinished",
     "recover",
+    "write_root",
 ]
 
 JOURNAL = "journal"
@@ -36,50 +59,120 @@ _DAMAGED = "journal-damaged"
 _DONE = ".journal-done"
 
 
+@dataclass
+class Findings:
+    """What reading a journal met: notes for people, and whether it is damaged."""
+
+    notes: list[str] = field(default_factory=list)
+    damaged: bool = False
+
+
 class Unfinished(NamedTuple):
     """A stream that is part in zarr, part in its journal."""
 
     stored_rows: int
     tail: Block
-    notes: list[str]
-    damaged: bool
+    findings: Findings
 
 
-def _read_segments(folder: Path) -> list[tuple[str, Segment]]:
-    """Return name and content of every segment that was given its header."""
-    found = [(path.name, read_segment(path)) for path, _ in segments(folder)]
-    return [(name, segment) for name, segment in found if segment is not None]
-
-
-def _join(found: list[tuple[str, Segment]], name: str, stored: int, empty: Block) -> Unfinished:
-    """Put together the rows of a journal from row ``stored`` on."""
-    notes: list[str] = []
-    damaged = False
-    blocks, rows = [empty], stored
-    for file, segment in found:
-        end = segment.first_row + len(segment.block.times)
-        if segment.first_row > rows:
-            notes.append(
-                f"{name}: {rows} to {segment.first_row} are lost; what follows them is kept"
-                " in the journal only"
-            )
-            damaged = True
-            break
-        if end > rows:
-            skip = rows - segment.first_row
-            blocks.append(Block(segment.block.times[skip:], segment.block.data[skip:]))
-            rows = end
-        if segment.bytes_left:
-            what = "an append that never returned" if segment.torn else "damage"
-            notes.append(
-                f"{name}: {segment.bytes_left} bytes in {file} behind {end} are {what}"
-            )
-            damaged |= not segment.torn
-    tail = Block(
-        np.concatenate([block.times for block in blocks]),
-        np.concatenate([block.data for block in blocks]),
+def create_stream(folder: Path, name: str, info: StreamInfo, *, arrivals: bool) -> None:
+    """Make the empty arrays of a stream; what stood there is replaced."""
+    rows = chunk_rows(info)
+    data, times, arrived = stream_arrays(folder, name)
+    attributes = {
+        "coordinates": times.name,
+        "fs": info.fs,
+        "units": info.units,
+        "channel_names": None if info.channel_names is None else list(info.channel_names),
+    }
+    create_array(
+        data,
+        (rows, info.n_channels),
+        np.dtype(info.dtype),
+        (f"{name}_time", f"{name}_channel"),
+        {key: value for key, value in attributes.items() if value is not None},
     )
-    return Unfinished(stored, tail, notes, damaged)
+    for path, wanted in ((times, True), (arrived, arrivals)):
+        if wanted:
+            dimensions = (f"{name}_time",)
+            create_array(path, (rows,), np.dtype("float64"), dimensions, {"units": "s"})
+
+
+# --- reading journals ---------------------------------------------------------------------
+
+
+class _Stored:
+    """A stream's rows that stand in its arrays already."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        store = FolderStore(folder)
+        data, times, arrivals = stream_arrays(folder, name)
+        self.data = ArrayReader(store, data.name)
+        self.times = ArrayReader(store, times.name)
+        self.arrivals = ArrayReader(store, arrivals.name) if arrivals.is_dir() else None
+        self.rows = min(self.data.shape[0], self.times.shape[0])
+
+    def read(self, start: int, stop: int) -> Block | None:
+        """Return rows, or None if not all of them are there and whole."""
+        if stop > self.rows:
+            return None
+        arrivals = np.full(stop - start, np.nan)
+        try:
+            if self.arrivals is not None and stop <= self.arrivals.shape[0]:
+                arrivals = self.arrivals.read(start, stop)
+            return Block(self.times.read(start, stop), self.data.read(start, stop), arrivals)
+        except LabtreeError:
+            return None
+
+
+def _read_segments(folder: Path) -> Iterator[tuple[str, Segment]]:
+    """Yield name and content of every segment that was given its header."""
+    for path, _ in segments(folder):
+        segment = read_segment(path)
+        if segment is not None:
+            yield path.name, segment
+
+
+def _blocks(
+    found: Iterable[tuple[str, Segment]],
+    what: str,
+    row: int,
+    stored: _Stored | None,
+    findings: Findings,
+) -> Iterator[Block]:
+    """Yield the samples of a journal from ``row`` on.
+
+    Rows that damage took are filled from the arrays where these have them; else what
+    follows moves up, and a note says so.
+    """
+    for file, segment in found:
+        end = segment.first_row
+        for first, block in segment.stretches:
+            end = first + len(block.times)
+            if first > row:
+                findings.damaged = True
+                kept = None if stored is None else stored.read(row, first)
+                fate = "lost; what follows them is kept and moves up"
+                if kept is not None:
+                    fate = "taken from the chunks"
+                    yield kept
+                findings.notes.append(f"{what} {row} to {first} are {fate}")
+                row = first
+            if end > row:
+                yield block.behind(row - first)
+                row = end
+        for behind, size in segment.damage:
+            findings.damaged = True
+            findings.notes.append(f"{what}: {size} bytes in {file} behind {behind} are damage")
+        if segment.torn:
+            findings.notes.append(
+                f"{what}: {segment.torn} bytes in {file} behind {end} are an append that"
+                " never returned"
+            )
+
+
+def _collect(blocks: Iterable[Block], empty: Block) -> Block:
+    return Block(*(np.concatenate(part) for part in zip(empty, *blocks, strict=True)))
 
 
 def read_unfinished(folder: Path, name: str) -> Unfinished:
@@ -91,53 +184,74 @@ def read_unfinished(folder: Path, name: str) -> Unfinished:
         If the recorder removed a segment meanwhile: read again.
     """
     # The journal first: rows leave it only when zarr's metadata count them already.
-    found = _read_segments(folder / JOURNAL / "streams" / name)
-    store = FolderStore(folder)
-    data, times = (
-        ArrayReader(store, f"{name}.zarr"),
-        ArrayReader(store, f"{name}_timestamps.zarr"),
+    found = list(_read_segments(folder / JOURNAL / "streams" / name))
+    stored, findings = _Stored(folder, name), Findings()
+    empty = Block(
+        np.empty(0), np.empty((0, stored.data.shape[1]), stored.data.dtype), np.empty(0)
     )
-    stored = min(data.shape[0], times.shape[0])
-    empty = Block(np.empty(0), np.empty((0, data.shape[1]), data.dtype))
-    return _join(found, f"stream {name!r}, sample", stored, empty)
+    blocks = _blocks(found, f"stream {name!r}, sample", stored.rows, stored, findings)
+    return Unfinished(stored.rows, _collect(blocks, empty), findings)
 
 
-def read_labels_journal(folder: Path) -> tuple[list[tuple[float, int]], Unfinished]:
+def read_labels_journal(folder: Path) -> tuple[list[tuple[float, int]], Findings]:
     """Return (timestamp, class_index) of every label in the journal, in call order."""
-    empty = Block(np.empty(0), np.empty((0, 1), "<i8"))
-    found = _join(_read_segments(folder / JOURNAL / "labels"), "label", 0, empty)
-    times, indices = found.tail.times.tolist(), found.tail.data[:, 0].tolist()
-    return list(zip(times, indices, strict=True)), found
+    found, findings = _read_segments(folder / JOURNAL / "labels"), Findings()
+    empty = Block(np.empty(0), np.empty((0, 1), "<i8"), np.empty(0))
+    labels = _collect(_blocks(found, "label", 0, None, findings), empty)
+    pairs = zip(labels.times.tolist(), labels.data[:, 0].tolist(), strict=True)
+    return list(pairs), findings
 
 
-def finish(folder: Path) -> list[str]:
+# --- finishing ----------------------------------------------------------------------------
+
+
+def finish(folder: Path, odd: dict[str, dict[str, int]] | None = None) -> list[str]:
     """Give an unfinished recording its finished layout; return what had to be repaired.
 
     Can be interrupted at any moment and run again: the journal goes last, and a damaged
-    one is kept as ``journal-damaged``.
+    one, or one that holds what is not known here, is kept as ``journal-damaged``.
+
+    Parameters
+    ----------
+    folder
+        The recording.
+    odd
+        What is odd about the time stamps of each stream, as `odd_time_stamps` tells it; it
+        is read from the arrays if None.
     """
     meta = parse_meta(read_json(folder / "meta.json"), str(folder / "meta.json"))
-    notes: list[str] = []
-    damaged = False
-    for name in meta["streams"]:
-        found = read_unfinished(folder, name)
-        _store_tail(folder, name, found)
-        notes += found.notes
-        damaged |= found.damaged
-    labels, found = read_labels_journal(folder)
-    notes += found.notes
-    damaged |= found.damaged
+    _refuse_links(folder, meta["streams"])
+    findings = Findings()
+    for name, about in meta["streams"].items():
+        _finish_stream(folder, name, about, meta.get("class_names"), findings)
+    _note_strangers(folder, meta["streams"], findings)
+    try:
+        labels, found = read_labels_journal(folder)
+    except FileNotFoundError:
+        labels, found = [], Findings(["the journal of the labels is missing"], damaged=True)
+    findings.notes += found.notes
+    findings.damaged |= found.damaged
     write_json(
         folder / "labels.json",
         [{"timestamp": time, "class_index": index} for time, index in labels],
     )
-    write_root(folder, meta)
-    meta["labtree"]["state"] = "finished"
+    write_root(folder, meta, durable=True)
+    own = meta["labtree"]
+    own["state"] = "finished"
+    if odd is None:
+        odd = {name: odd_time_stamps(folder, name) for name in meta["streams"]}
+    if odd := {name: facts for name, facts in odd.items() if facts}:
+        own["time_stamps"] = odd
+    notes = findings.notes
     if notes:
-        meta["labtree"]["repairs"] = meta["labtree"].get("repairs", []) + notes
+        own["repairs"] = own.get("repairs", []) + notes
     write_json(folder / "meta.json", meta)
-    kept = folder / _DAMAGED
-    if damaged and not kept.exists():
+    if findings.damaged:
+        kept = next(
+            path
+            for number in range(1, 10**6)
+            if not (path := folder / (_DAMAGED + f"-{number}" * (number > 1))).exists()
+        )
         (folder / JOURNAL).rename(kept)
         notes.append(f"the damaged journal is kept as {kept}")
     else:
@@ -150,33 +264,120 @@ def finish(folder: Path) -> list[str]:
     return notes
 
 
-def _store_tail(folder: Path, name: str, found: Unfinished) -> None:
-    """Write the rows of a journal behind the whole chunks that stand in zarr."""
-    store = FolderStore(folder)
-    data, times = (
-        ArrayReader(store, f"{name}.zarr"),
-        ArrayReader(store, f"{name}_timestamps.zarr"),
-    )
-    stored = found.stored_rows
-    whole = stored - stored % data.chunk_rows
-    filler = ChunkFiller(
-        folder / data.name,
-        folder / times.name,
-        (data.chunk_rows, data.shape[1]),
-        data.dtype,
-        whole,
-    )
-    filler.add(Block(times.read(whole, stored), data.read(whole, stored)))
-    filler.add(found.tail)
+def _refuse_links(folder: Path, names: Iterable[str]) -> None:
+    journal = folder / JOURNAL
+    written = [journal, journal / "labels", journal / "streams"]
+    for name in names:
+        written.append(journal / "streams" / name)
+        for array in stream_arrays(folder, name):
+            written += [array, array / "c"]
+    for path in written:
+        if path.is_symlink():
+            raise FormatError(
+                f"{path} is a symbolic link; a recording is not written through one. Replace"
+                " it by what it leads to, then run recover again"
+            )
+
+
+def _finish_stream(
+    folder: Path,
+    name: str,
+    about: dict[str, Any],
+    class_names: list[str] | None,
+    findings: Findings,
+) -> None:
+    """Write the rows of a journal, from its first on, into the arrays of a stream."""
+    journal = folder / JOURNAL / "streams" / name
+    files = segments(journal) if journal.is_dir() else []
+    if not journal.is_dir():
+        findings.damaged = True
+        findings.notes.append(f"stream {name!r}: its journal is missing, its chunks are kept")
+    first_row = files[0][1] if files else None
+    if first_row == 0:
+        _remake_arrays(folder, name, about, findings)
+    stored = _Stored(folder, name)
+    rows = stored.data.chunk_rows
+    start = (stored.rows // rows if first_row is None else -(-first_row // rows)) * rows
+    if first_row is None and stored.rows % rows:
+        return  # nothing to add to rows that were finished before
+    shape = (rows, stored.data.shape[1])
+    filler = ChunkFiller(folder, name, shape, stored.data.dtype, start)
+    what = f"stream {name!r}, sample"
+    for block in _blocks(
+        _read_segments(journal) if files else (), what, start, stored, findings
+    ):
+        filler.add(block)
     filler.finish()
+    if class_names:
+        set_attribute(stream_arrays(folder, name)[0], "class_names", class_names)
 
 
-def write_root(folder: Path, meta: dict[str, Any]) -> None:
-    """Write the root group, which lets ``xr.open_zarr(folder)`` see every array."""
+def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:
+    """Make arrays anew whose metadata are not whole; all their rows are in the journal."""
+    arrivals = stream_arrays(folder, name)[2].is_dir()
+    try:
+        _Stored(folder, name)
+    except LabtreeError as error:
+        known = {key: about.get(key) for key in StreamInfo.model_fields}
+        info = StreamInfo.model_validate(known)
+        create_stream(folder, name, info, arrivals=arrivals)
+        findings.notes.append(f"stream {name!r}: made anew from its journal ({error})")
+
+
+def _note_strangers(folder: Path, names: Iterable[str], findings: Findings) -> None:
+    """Note whatever stands in a journal and is not known here, so that it is kept."""
+    journal = folder / JOURNAL
+    known = {journal / "labels", journal / "streams"}
+    known |= {journal / "streams" / name for name in names}
+    for path in sorted(journal.rglob("*")):
+        if path in known or path.name.startswith(("._", ".DS_Store")):
+            continue
+        inside = path.parent in known and path.suffix == ".journal"
+        if inside and path.parent != journal / "streams":
+            continue
+        # A stream that the recorder died in the middle of making has taken no sample.
+        unmade = path.parent == journal / "streams" and path.is_dir()
+        if unmade and not any(segment.stretches for _, segment in _read_segments(path)):
+            known.add(path)
+            continue
+        findings.damaged = True
+        findings.notes.append(f"{path.relative_to(folder)} is not of this recording")
+
+
+def odd_time_stamps(folder: Path, name: str) -> dict[str, int]:
+    """Return how many time stamps go backward or are not finite, and where the first is."""
+    times = ArrayReader(FolderStore(folder), stream_arrays(folder, name)[1].name)
+    facts, last = {"backward": 0, "not_finite": 0}, -np.inf
+    first_odd = None
+    step = max(1, 2**20 // times.chunk_rows) * times.chunk_rows
+    for start in range(0, times.shape[0], step):
+        part = times.read(start, min(start + step, times.shape[0]))
+        finite = np.isfinite(part)
+        known = np.maximum.accumulate(np.where(finite, np.arange(len(part)), -1))
+        before = np.concatenate([[last], np.where(known >= 0, part[known], last)[:-1]])
+        backward = finite & (part < before)
+        odd = np.flatnonzero(backward | ~finite)
+        if first_odd is None and len(odd):
+            first_odd = start + int(odd[0])
+        facts["backward"] += int(backward.sum())
+        facts["not_finite"] += int((~finite).sum())
+        if finite.any():
+            last = part[finite][-1]
+    return {} if first_odd is None else {**facts, "first_sample": first_odd}
+
+
+def write_root(folder: Path, meta: dict[str, Any], *, durable: bool = False) -> None:
+    """Write the root group, which lets ``xr.open_zarr(folder)`` see every array.
+
+    Its consolidated metadata give all arrays the same moment's number of rows.
+    """
     arrays = {}
     for name in meta["streams"]:
-        for array in (f"{name}.zarr", f"{name}_timestamps.zarr"):
-            arrays[array] = json.loads((folder / array / "zarr.json").read_bytes())
+        found = [path for path in stream_arrays(folder, name) if path.is_dir()]
+        metadata = [read_json(path / "zarr.json") for path in found]
+        rows = min(part["shape"][0] for part in metadata)
+        for path, part in zip(found, metadata, strict=True):
+            arrays[path.name] = {**part, "shape": [rows, *part["shape"][1:]]}
     group = {
         "zarr_format": 3,
         "node_type": "group",
@@ -190,21 +391,27 @@ def write_root(folder: Path, meta: dict[str, Any]) -> None:
             "metadata": arrays,
         },
     }
-    replace_file(folder / "zarr.json", json.dumps(group, indent=2).encode())
+    content = json.dumps(group, indent=2).encode()
+    write_file(folder / "zarr.json", content, durable=durable)
+
+
+# --- recovering ---------------------------------------------------------------------------
 
 
 def recover(folder: str | Path) -> list[str]:
-    """Finish a recording whose process died, in place.
+    """Finish a recording whose process died, in place, and repair what can be.
 
     Every sample and label that the recorder had acknowledged is brought into the layout of
-    a finished recording. Nothing is removed before its copy is on the disk. A recording
-    that is finished already is left alone. A MyoGestic folder that lost its ``meta.json``
-    gets one from its arrays, with one second per chunk as its rate.
+    a finished recording. Nothing is removed before its copy is on the disk, and nothing
+    that is not understood. A recording that is whole is left alone. A ``meta.json`` that is
+    gone or damaged is made again from the arrays (rates, units, names of channels and
+    classes; those of MyoGestic tell the whole part of the rate only). Of a damaged
+    ``labels.json`` the whole entries count. It may be interrupted and run again.
 
     Parameters
     ----------
     folder
-        The recording's folder.
+        The recording's folder. `labtree.open_session` opens it, before and after.
 
     Returns
     -------
@@ -218,61 +425,147 @@ def recover(folder: str | Path) -> list[str]:
     RecordingWriteError
         If another process still records here, or the disk refuses a write. The folder is
         as good as before.
+    FormatError
+        If a symbolic link stands where something would be written.
 
     Examples
     --------
-    >>> from labtree.recording import recover
+    >>> import labtree
     >>> from labtree.testing.recordings import record_emg
-    >>> recover(record_emg("sessions"))
+    >>> labtree.recover(record_emg("sessions"))
     []
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: expected a recording's folder, found none")
-    if not (folder / "meta.json").exists():
-        return _rebuild_meta(folder)
-    if not (folder / JOURNAL).is_dir():
+    if not _needs_repair(folder):
         shutil.rmtree(folder / _DONE, ignore_errors=True)
         return []
     try:
-        held = lock(folder / LOCK)
-    except BlockingIOError as error:
+        held = hold_file_lock(folder / LOCK)
+    except BusyFileError as error:
         raise RecordingWriteError(
             f"{folder} is still being recorded; close the recorder first"
         ) from error
+    except OSError as error:
+        raise RecordingWriteError.of(error, f"{folder} cannot be written to") from error
     try:
+        notes = _repair_meta(folder)
         # Someone else may have finished it while we waited for the lock.
-        return finish(folder) if (folder / JOURNAL).is_dir() else []
+        if (folder / JOURNAL).is_dir():
+            return notes + finish(folder)
+        return notes + _repair_labels(folder, made_meta=bool(notes))
+    except LabtreeError:
+        raise
     except OSError as error:
         raise RecordingWriteError.of(
             error, f"{folder} cannot be finished, nothing is lost"
         ) from error
     finally:
-        release(held)
+        release_file_lock(held)
 
 
-def _rebuild_meta(folder: Path) -> list[str]:
-    """Write the meta.json of a folder whose recorder died before it wrote any."""
-    store = FolderStore(folder)
-    streams = {}
+def _needs_repair(folder: Path) -> bool:
+    if (folder / JOURNAL).is_dir() or _damaged_json(folder / "meta.json"):
+        return True
+    labels = folder / "labels.json"
+    if not labels.exists():
+        return isinstance(read_json(folder / "meta.json").get("labtree"), dict)
+    return _damaged_json(labels)
+
+
+def _damaged_json(path: Path) -> bool:
+    """Return whether a file is missing or holds no JSON; what JSON says is another matter."""
+    try:
+        parse_json(read_file(path, MOST_JSON_BYTES), str(path))
+    except MissingFileError:
+        return True
+    except FormatError:
+        if not path.is_file():
+            raise
+        return True
+    return False
+
+
+def _set_aside(path: Path) -> str:
+    """Keep a damaged file that still holds something; return what a note says of it."""
+    if not path.exists():
+        return "was missing"
+    content = read_file(path, MOST_JSON_BYTES)
+    if not content.strip(b"\0 \r\n\t"):
+        return "was empty"
+    kept = path.with_name(f"{path.name}.damaged")
+    if not kept.exists():
+        write_file(kept, content)
+    return f"was damaged (kept as {kept.name})"
+
+
+def _repair_meta(folder: Path) -> list[str]:
+    """Write the meta.json of a folder that has none, from its arrays; return notes."""
+    if not _damaged_json(folder / "meta.json"):
+        return []
+    store, streams, class_names = FolderStore(folder), {}, None
     for path in sorted(folder.glob("*_timestamps.zarr")):
         name = path.name.removesuffix("_timestamps.zarr")
-        if (folder / f"{name}.zarr").is_dir():
+        if name.startswith(".") or not (folder / f"{name}.zarr").is_dir():
+            continue
+        try:
             data = ArrayReader(store, f"{name}.zarr")
-            if len(data.shape) != 2:
-                raise FormatError(
-                    f"{data.where}: expected (rows, channels), found {data.shape}"
-                )
-            streams[name] = {
-                "n_channels": data.shape[1],
-                "fs": float(data.chunk_rows),
-                "dtype": data.dtype.name,
-            }
-    if not streams:
+        except FormatError:
+            # Its recorder died in the middle of making it.
+            if (folder / JOURNAL).is_dir():
+                continue
+            raise
+        if len(data.shape) != 2:
+            raise FormatError(f"{data.where}: expected (rows, channels), found {data.shape}")
+        own = data.attributes
+        names = own.get("channel_names")
+        info = StreamInfo(
+            n_channels=data.shape[1],
+            fs=own.get("fs", float(data.chunk_rows)),
+            dtype=data.dtype.name,
+            channel_names=None if names is None else tuple(names),
+            units=own.get("units"),
+        )
+        streams[name] = stream_meta(info)
+        class_names = class_names or own.get("class_names")
+    if not streams and not (folder / JOURNAL).is_dir():
         raise MissingFileError(
             f"{folder}: expected a recording's folder, found neither meta.json nor any"
             " <stream>.zarr with <stream>_timestamps.zarr"
         )
-    note = "meta.json was missing: streams and rates are taken from the arrays; labels are lost"
-    write_json(folder / "meta.json", {"streams": streams, "repairs": [note]})
+    note = f"meta.json {_set_aside(folder / 'meta.json')}; it is made again from the arrays"
+    meta: dict[str, Any] = {"streams": streams}
+    if class_names is not None:
+        meta["class_names"] = class_names
+    journal = (folder / JOURNAL).is_dir()
+    if journal or (folder / "zarr.json").exists():
+        meta["labtree"] = own_meta("recording" if journal else "finished")
+        meta["labtree"]["repairs"] = [note]
+    else:  # of MyoGestic
+        meta["repairs"] = [note]
+    write_json(folder / "meta.json", meta)
     return [note]
+
+
+def _repair_labels(folder: Path, *, made_meta: bool) -> list[str]:
+    """Write the labels.json of a finished folder that has none, or half of one."""
+    path = folder / "labels.json"
+    if not path.exists():
+        own = "labtree" in read_json(folder / "meta.json")
+        notes = ["labels.json was missing: the labels are lost"] if own or made_meta else []
+        labels: list[dict[str, Any]] = []
+    elif _damaged_json(path):
+        labels = whole_labels(read_file(path, MOST_JSON_BYTES))
+        parse_labels(labels, str(path))
+        notes = [f"labels.json {_set_aside(path)}: {len(labels)} whole labels are kept"]
+    else:
+        return []
+    if notes:
+        write_json(path, labels)
+        meta = read_json(folder / "meta.json")
+        own = meta.get("labtree")
+        holder = own if isinstance(own, dict) else meta
+        holder["repairs"] = holder.get("repairs", []) + notes
+        write_json(folder / "meta.json", meta)
+    return notes

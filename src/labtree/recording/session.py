@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,10 +21,10 @@ from labtree.errors import (
 from labtree.recording.archive import SUFFIX, FolderStore, SessionStore, ZipStore
 from labtree.recording.chunks import ArrayReader, Rows, RowsArray, as_lazy
 from labtree.recording.files import MOST_JSON_BYTES, parse_json
-from labtree.recording.lock import is_held
-from labtree.recording.meta import parse_labels, parse_meta
+from labtree.recording.meta import parse_labels, parse_meta, whole_labels
 from labtree.recording.models import StreamInfo
 from labtree.recording.recovery import JOURNAL, LOCK, read_labels_journal, read_unfinished
+from labtree.storage.locks import is_locked
 
 __all__ = [
     "OnMissing",
@@ -93,10 +93,13 @@ def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Da
             break
         except FileNotFoundError as error:
             # The recorder moved samples from the journal while we looked; look again.
-            if isinstance(error, MissingFileError):
+            if not unfinished or not (path / "meta.json").exists():
                 raise
             if attempts == 0:
-                raise FormatError(f"{path}: damaged, {error.filename} is missing") from error
+                raise FormatError(
+                    f"{path}: damaged, {error.filename or error} is missing; run"
+                    f" labtree.recover({str(path)!r})"
+                ) from error
             time.sleep(0.01)
     if notes.damage and on_missing == "raise":
         raise FormatError(f"{path}: " + "; ".join(notes.damage))
@@ -149,26 +152,36 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
     try:
         meta = parse_meta(_json(store, "meta.json"), f"{store.path}/meta.json")
     except KeyError:
-        hint = " (labtree.recording.recover(folder) makes one)" if store.path.is_dir() else ""
         raise MissingFileError(
-            f"{store.path}: expected a session, found no meta.json{hint}"
+            f"{store.path}: expected a session, found no meta.json{_repair_hint(store)}"
         ) from None
+    except FormatError as error:
+        if "expected JSON" not in str(error):
+            raise
+        raise FormatError(f"{error}{_repair_hint(store)}") from error
     own = meta.get("labtree")
-    alive = unfinished and is_held(store.path / LOCK)
+    alive = unfinished and is_locked(store.path / LOCK)
     streams = {}
     for name, about in meta.get("streams", {}).items():
-        arrays = (f"{name}.zarr/zarr.json", f"{name}_timestamps.zarr/zarr.json")
-        if not all(map(store.size, arrays)):
-            notes.damage.append(f"stream {name!r} is left out: its arrays are missing")
+        arrays = (f"{name}.zarr", f"{name}_timestamps.zarr")
+        if absent := [array for array in arrays if not store.size(f"{array}/zarr.json")]:
+            notes.damage.append(
+                f"stream {name!r} is left out: {' and '.join(absent)}"
+                f" {'is' if len(absent) == 1 else 'are'} missing"
+            )
             continue
-        streams[name] = _stream(store, name, about, own is not None, unfinished, alive, notes)
+        facts = own.get("time_stamps", {}) if isinstance(own, dict) else {}
+        odd = facts.get(name, {}) if isinstance(facts, dict) else {}
+        streams[name] = _stream(
+            store, name, about, own is not None, unfinished, alive, notes, odd
+        )
     if unfinished:
         labels, found = read_labels_journal(store.path)
         if not alive:
             (notes.damage if found.damaged else notes.remarks).extend(found.notes)
     else:
         try:
-            labels = parse_labels(_json(store, "labels.json"), f"{store.path}/labels.json")
+            labels = _labels(store, notes)
         except KeyError:
             labels = []
             if own is not None:
@@ -203,6 +216,22 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
     return tree
 
 
+def _repair_hint(store: SessionStore) -> str:
+    if store.path.is_dir():
+        return f"; labtree.recover({str(store.path)!r}) makes one from the arrays"
+    return "; unpack the archive, and labtree.recover(folder) makes one from the arrays"
+
+
+def _labels(store: SessionStore, notes: _Notes) -> list[tuple[float, int]]:
+    content, where = store.read("labels.json", MOST_JSON_BYTES), f"{store.path}/labels.json"
+    try:
+        labels = parse_json(content, where)
+    except FormatError:
+        labels = whole_labels(content)
+        notes.damage.append(f"labels.json is damaged: {len(labels)} whole labels are kept")
+    return parse_labels(labels, where)
+
+
 def _stream(
     store: SessionStore,
     name: str,
@@ -211,13 +240,15 @@ def _stream(
     unfinished: bool,
     alive: bool,
     notes: _Notes,
+    odd: dict[str, int],
 ) -> xr.Dataset:
     tail = None
     if unfinished:
         found = read_unfinished(store.path, name)
         tail = found.tail
         if not alive:
-            (notes.damage if found.damaged else notes.remarks).extend(found.notes)
+            findings = found.findings
+            (notes.damage if findings.damaged else notes.remarks).extend(findings.notes)
     data, times = (
         ArrayReader(store, f"{name}.zarr"),
         ArrayReader(store, f"{name}_timestamps.zarr"),
@@ -249,9 +280,16 @@ def _stream(
         )
         tail = None
     rows = stored + (0 if tail is None else len(tail.times))
+    arrivals = None
+    if store.size(f"{name}_arrivals.zarr/zarr.json"):
+        reader = ArrayReader(store, f"{name}_arrivals.zarr")
+        if len(reader.shape) == 1 and reader.shape[0] >= stored:
+            arrivals = Rows(reader, rows, None if tail is None else tail.arrivals)
     return stream_dataset(
         RowsArray(Rows(data, rows, None if tail is None else tail.data)),
         RowsArray(Rows(times, rows, None if tail is None else tail.times)),
+        None if arrivals is None else RowsArray(arrivals),
+        odd=odd,
         fs=about.get("fs"),
         channel_names=about.get("channel_names"),
         units=about.get("units"),
@@ -290,7 +328,9 @@ def _some(indices: list[int]) -> str:
 def stream_dataset(
     data: Any,
     times: Any,
+    arrivals: Any = None,
     *,
+    odd: Mapping[str, int] | None = None,
     fs: float | None = None,
     channel_names: Iterable[str] | None = None,
     units: str | None = None,
@@ -299,11 +339,18 @@ def stream_dataset(
 ) -> xr.Dataset:
     """Return a stream's Dataset: ``data (time, channel)`` and ``time``, without an index.
 
-    ``data`` and ``times`` are numpy arrays, or lazy ones of this room.
+    ``data`` and ``times`` are numpy arrays, or lazy ones of a recording. ``arrivals`` becomes
+    the variable ``arrival`` (time), ``odd`` attributes that count odd time stamps.
     """
     lazy = isinstance(data, RowsArray)
     time = xr.Variable("time", as_lazy(times) if lazy else times, {"units": "s"})
-    attributes = {"fs": fs, "channel_grids": None if grids is None else json.dumps(grids)}
+    attributes: dict[str, Any] = {
+        "fs": fs,
+        "channel_grids": None if grids is None else json.dumps(grids),
+    }
+    for key in ("backward", "not_finite"):
+        if odd and isinstance(count := odd.get(key), int) and count:
+            attributes[f"{key}_time_stamps"] = count
     dataset = xr.Dataset(
         {
             "data": xr.Variable(
@@ -315,6 +362,10 @@ def stream_dataset(
         coords=xr.Coordinates({"time": time}, indexes={}),
         attrs={key: value for key, value in attributes.items() if value is not None},
     )
+    if arrivals is not None:
+        dataset["arrival"] = xr.Variable(
+            "time", as_lazy(arrivals) if lazy else arrivals, {"units": "s"}
+        )
     if channel_names is None:
         return dataset
     names = list(channel_names)
