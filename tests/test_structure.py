@@ -41,7 +41,6 @@ BARE = {
 PROTOCOLS = {"labtree.mea.adapters", "labtree.recording.archive"}
 UNFINISHED_ERRORS = {
     "labtree.mea.mcs_files",
-    "labtree.recording.lock",
     "labtree.storage.zarr_places",
     "labtree.storage.zarr_transactions",
 }

@@ -108,7 +108,7 @@ def test_a_recording_tells_streams_units_labels_and_age(tmp_path):
     page = tree.session._repr_html_()
     cells = Page(page).text
     for part in (
-        "emg", "8,000 samples × 8 channels", "1000 Hz", "about 8 s", "int16", "uV", "192 kB",
+        "emg", "8,000 samples × 8 channels", "1000 Hz", "about 8 s", "int16", "uV", "256 kB",
         "force", "N", "streams", "labels", "(4)", "classes", "pinch", "timestamp",
     ):  # fmt: skip
         assert part in cells

@@ -316,9 +316,9 @@ def test_a_journal_of_a_newer_version(dead):
     content = bytearray(last_segment(dead).read_bytes())
     content[7] = 9
     last_segment(dead).write_bytes(content)
-    with pytest.raises(labtree.FormatError, match="journal version 9, this labtree reads 2"):
+    with pytest.raises(labtree.FormatError, match="written in format version 9; this labtree reads version 2"):
         labtree.open_session(dead)
-    with pytest.raises(labtree.FormatError, match="journal version 9"):
+    with pytest.raises(labtree.FormatError, match="written in format version 9"):
         recover(dead)
     assert last_segment(dead).read_bytes() == content
 

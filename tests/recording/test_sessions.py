@@ -86,7 +86,7 @@ def test_every_version_opens(peer, version, form):
     ("meta", "message"),
     [
         ({"schema_version": 4}, "schema_version 4, this labtree reads 1 to 3"),
-        ({"labtree": {"version": 2}}, "recording version 2, this labtree reads 1"),
+        ({"labtree": {"version": 2}}, "written in format version 2; this labtree reads version 1"),
         ({"streams": []}, "expected 'streams' to be a JSON object"),
         ({"streams": {"../evil": {}}}, "would leave the session"),
         ({"streams": {"a/b": {}}}, "would leave the session"),
@@ -492,7 +492,7 @@ def test_zip_bomb_takes_no_memory(peer, size, message):
 
 def test_an_entry_that_promises_too_much_is_refused_unread(peer, monkeypatch):
     path = emg_session(peer).zip()
-    monkeypatch.setattr(session_module, "MOST_JSON_BYTES", 100)
+    monkeypatch.setattr(session_module, "MAX_JSON_BYTES", 100)
     with pytest.raises(FormatError, match="would take .* bytes; expected at most 100"):
         labtree.open_session(path)
 

@@ -27,9 +27,9 @@ from labtree.errors import (
     SessionError,
 )
 from labtree.recording.chunks import ArrayReader
-from labtree.recording.files import MOST_JSON_BYTES, parse_json
 from labtree.recording.meta import parse_labels, parse_meta
 from labtree.storage.files import open_regular, replace_file, sync_file, temporary_path
+from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
 
 __all__ = ["SUFFIX", "FolderStore", "SessionStore", "ZipStore", "pack"]
 
@@ -287,10 +287,10 @@ def _check(archive: Path, folder: Path, names: list[str]) -> None:
         if packed.read(name, _MOST_BYTES) != loose.read(name, _MOST_BYTES):
             raise FormatError(f"{archive}: {name} differs from the file in {folder}")
     meta = parse_meta(
-        parse_json(packed.read("meta.json", MOST_JSON_BYTES), "meta.json"), str(folder)
+        parse_json(packed.read("meta.json", MAX_JSON_BYTES), "meta.json"), str(folder)
     )
     parse_labels(
-        parse_json(packed.read("labels.json", MOST_JSON_BYTES), "labels.json"), str(folder)
+        parse_json(packed.read("labels.json", MAX_JSON_BYTES), "labels.json"), str(folder)
     )
     for stream in meta["streams"]:
         data = ArrayReader(packed, f"{stream}.zarr")

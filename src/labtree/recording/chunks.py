@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from labtree.errors import FormatError, MissingFileError
-from labtree.recording.files import MOST_JSON_BYTES, parse_json, read_json
 from labtree.storage.files import sync_file, sync_folder, write_file
+from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json
+from labtree.storage.lazy import LazyArray, positions
 
 if TYPE_CHECKING:
     from labtree.recording.archive import SessionStore
@@ -32,9 +31,7 @@ __all__ = [
     "ArrayReader",
     "Rows",
     "RowsArray",
-    "as_lazy",
     "create_array",
-    "positions",
     "set_attribute",
     "set_rows",
     "sync_chunk",
@@ -180,7 +177,7 @@ class ArrayReader:
         self.name = name
         self.where = f"{store.path}/{name}"
         try:
-            content = store.read(f"{name}/zarr.json", MOST_JSON_BYTES)
+            content = store.read(f"{name}/zarr.json", MAX_JSON_BYTES)
         except KeyError:
             raise FormatError(
                 f"{self.where}: expected a zarr array, found no zarr.json"
@@ -419,7 +416,7 @@ class Rows:
         return (str(path), path.stat().st_mtime_ns, self._reader.name, self.shape)
 
 
-class RowsArray(BackendArray):
+class RowsArray(LazyArray):
     """`Rows` as xarray indexes them, by rows and columns that are read and no others."""
 
     def __init__(self, rows: Rows) -> None:
@@ -427,16 +424,12 @@ class RowsArray(BackendArray):
         self.shape = rows.shape
         self.dtype = rows.dtype
 
-    def __getitem__(self, key: Any) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._get
-        )
-
     def __dask_tokenize__(self) -> object:
         """Return the token of the rows."""
         return self.rows.__dask_tokenize__()
 
-    def _get(self, key: tuple[Any, ...]) -> np.ndarray:
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Return the rows and columns that ``key`` selects."""
         first, rest = key[0], key[1:]
         columns: Any = slice(None)
         squeeze: Callable[[np.ndarray], np.ndarray] = lambda out: out  # noqa: E731
@@ -447,7 +440,8 @@ class RowsArray(BackendArray):
                 squeeze = lambda out: out[..., 0]  # noqa: E731
         n = self.shape[0]
         if isinstance(first, int | np.integer):
-            return squeeze(self.rows.read(int(first), int(first) + 1, columns)[0])
+            row = int(positions(first, n)[0])
+            return squeeze(self.rows.read(row, row + 1, columns)[0])
         if isinstance(first, slice) and first.step in (None, 1):
             start, stop, _ = first.indices(n)
             return squeeze(self.rows.read(start, stop, columns))
@@ -467,15 +461,3 @@ class RowsArray(BackendArray):
             block = self.rows.read(low, int(rows[-1]) + 1, columns)
             out[order[begin:end]] = block[rows - low]
         return out
-
-
-def positions(key: Any, n: int) -> np.ndarray:
-    """Return the positions in 0 to ``n`` that an integer, slice or integer array means."""
-    if isinstance(key, slice):
-        return np.arange(*key.indices(n))
-    return np.atleast_1d(np.asarray(key, np.int64))
-
-
-def as_lazy(array: BackendArray) -> Any:
-    """Return ``array`` as the data of an xarray Variable that reads when indexed."""
-    return indexing.LazilyIndexedArray(array)

@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labtree.errors import FormatError
-from labtree.recording.files import parse_json
 from labtree.storage.files import read_file, sync_file, sync_folder
+from labtree.storage.json_files import parse_json
+from labtree.storage.versions import check_version
 
 __all__ = [
     "Block",
@@ -364,10 +365,8 @@ def read_segment(path: Path) -> Segment | None:
         return None
     magic, length, crc = _SEGMENT_HEADER.unpack_from(buffer)
     header = bytes(buffer[_SEGMENT_HEADER.size : _SEGMENT_HEADER.size + length])
-    if magic[:7] == _SEGMENT_MAGIC[:7] and magic != _SEGMENT_MAGIC:
-        raise FormatError(
-            f"{path}: journal version {magic[7]}, this labtree reads {_SEGMENT_MAGIC[7]}"
-        )
+    if magic[:7] == _SEGMENT_MAGIC[:7]:
+        check_version(magic[7], _SEGMENT_MAGIC[7], path)
     if magic == _SEGMENT_MAGIC and len(header) < length:
         return None
     if magic != _SEGMENT_MAGIC or zlib.crc32(header) != crc:

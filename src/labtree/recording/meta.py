@@ -9,6 +9,7 @@ from typing import Any
 from labtree._version import __version__
 from labtree.errors import FormatError, SessionError
 from labtree.recording.models import StreamInfo
+from labtree.storage.versions import check_version
 
 __all__ = [
     "clock_offset",
@@ -137,11 +138,8 @@ def parse_meta(meta: Any, where: str) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise FormatError(f"{where}: expected a JSON object, found {type(meta).__name__}")
     own = meta.get("labtree")
-    if isinstance(own, dict) and own.get("version") != VERSION:
-        raise FormatError(
-            f"{where}: recording version {own.get('version')!r}, this labtree reads {VERSION};"
-            " install a newer labtree"
-        )
+    if isinstance(own, dict):
+        check_version(own.get("version"), VERSION, where)
     schema = meta.get("schema_version", 1)
     if type(schema) is not int or not 1 <= schema <= _NEWEST_SCHEMA:
         raise FormatError(

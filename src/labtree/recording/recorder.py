@@ -28,7 +28,6 @@ from labtree.errors import (
 )
 from labtree.recording.chunks import set_attribute
 from labtree.recording.compaction import ChunkFiller, Compactor, stream_arrays
-from labtree.recording.files import write_json
 from labtree.recording.journal import MOST_PACKET_BYTES, JournalWriter
 from labtree.recording.meta import (
     check_class_names,
@@ -40,6 +39,7 @@ from labtree.recording.meta import (
 from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
 from labtree.recording.recovery import JOURNAL, LOCK, create_stream, finish, write_root
 from labtree.storage.files import sync_folder
+from labtree.storage.json_files import write_json
 from labtree.storage.locks import hold_file_lock, release_file_lock
 
 __all__ = ["Recorder"]

@@ -26,7 +26,6 @@ from labtree.errors import (
 from labtree.recording.archive import FolderStore
 from labtree.recording.chunks import ArrayReader, create_array, set_attribute
 from labtree.recording.compaction import ChunkFiller, stream_arrays
-from labtree.recording.files import MOST_JSON_BYTES, parse_json, read_json, write_json
 from labtree.recording.journal import Block, Segment, read_segment, segments
 from labtree.recording.meta import (
     own_meta,
@@ -37,6 +36,7 @@ from labtree.recording.meta import (
 )
 from labtree.recording.models import StreamInfo, chunk_rows
 from labtree.storage.files import read_file, sync_folder, write_file
+from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json, write_json
 from labtree.storage.locks import hold_file_lock, release_file_lock
 
 __all__ = [
@@ -477,7 +477,7 @@ def _needs_repair(folder: Path) -> bool:
 def _damaged_json(path: Path) -> bool:
     """Return whether a file is missing or holds no JSON; what JSON says is another matter."""
     try:
-        parse_json(read_file(path, MOST_JSON_BYTES), str(path))
+        parse_json(read_file(path, MAX_JSON_BYTES), str(path))
     except MissingFileError:
         return True
     except FormatError:
@@ -491,7 +491,7 @@ def _set_aside(path: Path) -> str:
     """Keep a damaged file that still holds something; return what a note says of it."""
     if not path.exists():
         return "was missing"
-    content = read_file(path, MOST_JSON_BYTES)
+    content = read_file(path, MAX_JSON_BYTES)
     if not content.strip(b"\0 \r\n\t"):
         return "was empty"
     kept = path.with_name(f"{path.name}.damaged")
@@ -556,7 +556,7 @@ def _repair_labels(folder: Path, *, made_meta: bool) -> list[str]:
         notes = ["labels.json was missing: the labels are lost"] if own or made_meta else []
         labels: list[dict[str, Any]] = []
     elif _damaged_json(path):
-        labels = whole_labels(read_file(path, MOST_JSON_BYTES))
+        labels = whole_labels(read_file(path, MAX_JSON_BYTES))
         parse_labels(labels, str(path))
         notes = [f"labels.json {_set_aside(path)}: {len(labels)} whole labels are kept"]
     else:

@@ -19,11 +19,12 @@ from labtree.errors import (
     UnknownNameError,
 )
 from labtree.recording.archive import SUFFIX, FolderStore, SessionStore, ZipStore
-from labtree.recording.chunks import ArrayReader, Rows, RowsArray, as_lazy
-from labtree.recording.files import MOST_JSON_BYTES, parse_json
+from labtree.recording.chunks import ArrayReader, Rows, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
 from labtree.recording.models import StreamInfo
 from labtree.recording.recovery import JOURNAL, LOCK, read_labels_journal, read_unfinished
+from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
+from labtree.storage.lazy import as_lazy
 from labtree.storage.locks import is_locked
 
 __all__ = [
@@ -145,7 +146,7 @@ def _store(path: Path) -> SessionStore:
 
 
 def _json(store: SessionStore, name: str) -> Any:
-    return parse_json(store.read(name, MOST_JSON_BYTES), f"{store.path}/{name}")
+    return parse_json(store.read(name, MAX_JSON_BYTES), f"{store.path}/{name}")
 
 
 def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
@@ -223,7 +224,7 @@ def _repair_hint(store: SessionStore) -> str:
 
 
 def _labels(store: SessionStore, notes: _Notes) -> list[tuple[float, int]]:
-    content, where = store.read("labels.json", MOST_JSON_BYTES), f"{store.path}/labels.json"
+    content, where = store.read("labels.json", MAX_JSON_BYTES), f"{store.path}/labels.json"
     try:
         labels = parse_json(content, where)
     except FormatError:

@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from labtree.errors import FormatError, SessionError
-from labtree.recording.chunks import as_lazy, positions
 from labtree.recording.session import class_name
 from labtree.recording.session_streams import (
     DropLog,
@@ -33,6 +30,7 @@ from labtree.recording.session_streams import (
     warn,
 )
 from labtree.recording.window_batches import iter_in_blocks
+from labtree.storage.lazy import LazyArray, as_lazy, positions
 
 __all__ = [
     "WindowIndex",
@@ -346,7 +344,7 @@ def class_coordinate(streams: list[StreamOfSession], index: WindowIndex) -> np.n
     return names
 
 
-class WindowArray(BackendArray):
+class WindowArray(LazyArray):
     """(window, channel, time) over streams of (time, channel); reads what is indexed."""
 
     def __init__(
@@ -364,12 +362,8 @@ class WindowArray(BackendArray):
         self.shape = (len(start), streams[0].shape[1], win)
         self.dtype = dtype
 
-    def __getitem__(self, key: Any) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._get
-        )
-
-    def _get(self, key: tuple[Any, ...]) -> np.ndarray:
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Return the windows, channels and samples that ``key`` selects."""
         chosen, channel, time = key
         single = isinstance(chosen, int | np.integer)
         windows = positions(chosen, self.shape[0])
