@@ -267,7 +267,13 @@ def _is_nwb(path: Path) -> bool:
 def _is_recording(path: Path) -> bool:
     from labtree.recording.recovery import JOURNAL
 
-    return any((path / name).exists() for name in ("meta.json", JOURNAL))
+    if any((path / name).exists() for name in ("meta.json", JOURNAL)):
+        return True
+    # One whose meta.json is lost still has its arrays in pairs.
+    return any(
+        path.joinpath(times.name.replace("_timestamps.zarr", ".zarr")).is_dir()
+        for times in path.glob("*_timestamps.zarr")
+    )
 
 
 def _is_msw(name: str) -> bool:

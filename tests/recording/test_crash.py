@@ -316,7 +316,9 @@ def test_a_journal_of_a_newer_version(dead):
     content = bytearray(last_segment(dead).read_bytes())
     content[7] = 9
     last_segment(dead).write_bytes(content)
-    with pytest.raises(labtree.FormatError, match="written in format version 9; this labtree reads version 2"):
+    with pytest.raises(
+        labtree.FormatError, match="written in format version 9; this labtree reads version 2"
+    ):
         labtree.open_session(dead)
     with pytest.raises(labtree.FormatError, match="written in format version 9"):
         recover(dead)

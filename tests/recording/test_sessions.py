@@ -86,7 +86,10 @@ def test_every_version_opens(peer, version, form):
     ("meta", "message"),
     [
         ({"schema_version": 4}, "schema_version 4, this labtree reads 1 to 3"),
-        ({"labtree": {"version": 2}}, "written in format version 2; this labtree reads version 1"),
+        (
+            {"labtree": {"version": 2}},
+            "written in format version 2; this labtree reads version 1",
+        ),
         ({"streams": []}, "expected 'streams' to be a JSON object"),
         ({"streams": {"../evil": {}}}, "would leave the session"),
         ({"streams": {"a/b": {}}}, "would leave the session"),
