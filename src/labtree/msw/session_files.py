@@ -391,12 +391,14 @@ def _read_trials(files: SessionFiles, folder: Path, names: list[str], nested: bo
         log = log if log is not None and log.name in names else None
         if path.suffix == ".pkl":
             frame = _frame_of_pickle(path, nested)
+            n_logged = 0 if log is None else count_ended_trials(log)
         else:
             frame, findings = read_trial_frame(path, nested=nested, log=log)
             files.damage += findings.damage
             files.remarks += findings.remarks
+            n_logged = findings.n_logged
         if log is not None:
-            files.logged[log.name] = (count_ended_trials(log), len(frame))
+            files.logged[log.name] = (n_logged, len(frame))
         return frame
 
     def read_or_restore(path: Path | None, log: Path | None) -> pd.DataFrame | None:

@@ -17,6 +17,8 @@ _MAX_NODES = 2_000_000
 _MAX_DEPTH = 100
 _MAX_BYTES = 64 * 2**20
 _TAG = "tag:yaml.org,2002:"
+_STR, _MERGE = f"{_TAG}str", f"{_TAG}merge"
+_TEXTS = ("str", "value", "merge")
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -58,8 +60,9 @@ def parse_yaml(text: str, path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         _refuse_depth(path, text)
         root = loader.get_single_node()
-        _refuse_bomb(path, root)
-        content = None if root is None else _Constructor(loader, notes).value(root)
+        if "*" in text:
+            _refuse_bomb(path, root)
+        content = None if root is None else _Constructor(path, loader, notes).value(root, 0)
     except FormatError:
         raise
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -139,49 +142,57 @@ def _loader_class() -> Any:
 class _Constructor:
     """Makes plain values of composed nodes; an aliased node is made once and shared."""
 
-    def __init__(self, loader: Any, notes: list[str]) -> None:
+    def __init__(self, path: Path, loader: Any, notes: list[str]) -> None:
+        self.path = path
         self.notes = notes
         self._loader = loader
         self._made: dict[int, Any] = {}
         self._scalars = {
             f"{_TAG}{name}": loader.yaml_constructors[f"{_TAG}{name}"]
-            for name in ("str", "int", "float", "bool", "null")
-        } | {f"{_TAG}{name}": type(loader).construct_scalar for name in ("value", "merge")}
+            for name in ("int", "float", "bool", "null")
+        } | {f"{_TAG}{name}": type(loader).construct_scalar for name in _TEXTS}
 
-    def value(self, node: Any) -> Any:
+    def value(self, node: Any, depth: int) -> Any:
         """Return the value of a node."""
-        if node.tag in self._scalars:
-            return self._scalars[node.tag](self._loader, node)
+        tag = node.tag
+        if tag == _STR and node.id == "scalar":
+            return node.value
+        if tag in self._scalars:
+            return self._scalars[tag](self._loader, node)
+        if depth > _MAX_DEPTH:
+            raise _too_large(self.path)
         if id(node) not in self._made:
-            self._made[id(node)] = self._collection(node)
+            self._made[id(node)] = self._collection(node, depth + 1)
         return self._made[id(node)]
 
-    def _collection(self, node: Any) -> Any:
+    def _collection(self, node: Any, depth: int) -> Any:
         is_pairs = node.id == "mapping"
         if node.tag == f"{_TAG}python/tuple" and node.id == "sequence":
-            return tuple(self.value(item) for item in node.value)
+            return tuple(self.value(item, depth) for item in node.value)
         if node.tag != f"{_TAG}{'map' if is_pairs else 'seq'}":
             tag = node.tag.replace(_TAG, "!!")
             line = node.start_mark.line + 1
             self.notes.append(f"line {line}: tag {tag} not followed")
             if node.id == "scalar":
                 return f"<{tag} {node.value}>" if node.value else f"<{tag}>"
-        return self._mapping(node) if is_pairs else [self.value(item) for item in node.value]
+        if is_pairs:
+            return self._mapping(node, depth)
+        return [self.value(item, depth) for item in node.value]
 
-    def _mapping(self, node: Any) -> dict[Any, Any]:
+    def _mapping(self, node: Any, depth: int) -> dict[Any, Any]:
         merged: dict[Any, Any] = {}
         own: dict[Any, Any] = {}
         for key, value in node.value:
-            if key.tag != f"{_TAG}merge":
-                own[self.value(key)] = self.value(value)
+            if key.tag != _MERGE:
+                own[self.value(key, depth)] = self.value(value, depth)
                 continue
             for source in value.value if value.id == "sequence" else [value]:
                 if source.id != "mapping":
                     line = source.start_mark.line + 1
                     raise ValueError(f"line {line}: only mappings can be merged with '<<'")
-                for name, item in self.value(source).items():
+                for name, item in self.value(source, depth).items():
                     merged.setdefault(name, item)
-        return merged | own
+        return merged | own if merged else own
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -48,10 +48,14 @@ Trial = dict[str, Any]
 
 @dataclass
 class Findings:
-    """What reading met: `damage` cost something, `remarks` did not."""
+    """What reading met: `damage` cost something, `remarks` did not.
+
+    ``n_logged`` is how many trials have ended by the log, 0 without one.
+    """
 
     damage: list[str]
     remarks: list[str]
+    n_logged: int = 0
 
 
 def warn_of_damage(messages: Iterable[str], stacklevel: int = 2) -> None:
@@ -478,7 +482,7 @@ def read_trial_frame(
             except NeedsExactParserError:
                 builder, lost = _build(content, fast=False)
                 frame = builder.finish()
-        n_ended = 0 if log is None else count_ended_trials(log)
+        n_ended = findings.n_logged = 0 if log is None else count_ended_trials(log)
         n_read = len(content.lines) - len(lost)
         if nested or (n_ended and (lost or n_ended > n_read)):
             trials, lost = _decode(content, 0, len(content.lines))
