@@ -193,7 +193,9 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise FormatError(f"{path}: it has {size} bytes; expected at most {max_bytes}")
         content = bytearray()
-        while part := file.read(min(max_bytes + 1 - len(content), 2**30)):
+        # A read of a gigabyte would take the memory for one, however small the file is.
+        part_size = min(max(size + 1, 2**16), 2**30)
+        while part := file.read(min(max_bytes + 1 - len(content), part_size)):
             content += part
             if len(content) > max_bytes:  # it grew, or the file system does not tell its size
                 raise FormatError(f"{path}: it has more than {max_bytes} bytes")
