@@ -191,12 +191,13 @@ def section_table(session: xr.DataTree, movie_name: str | None = None) -> xr.Dat
     SessionError
         (also a KeyError) if the movie was not shown.
     """
-    if "section_time" not in session.children.get("stimulus", xr.DataTree()).children:
+    stimulus = session.children.get("stimulus", xr.DataTree()).children
+    if "section_time" not in stimulus or "movie" not in stimulus["section_time"].variables:
         raise ConfigurationError(
             "no section times yet; run labtree.mea.add_section_time(session=session, "
-            "playlist_name=..., playlist_file_path=..., movie_length_file_path=...)"
+            "playlist_name=...)"
         )
-    table = session.children["stimulus"].children["section_time"].to_dataset(inherit=False)
+    table = stimulus["section_time"].to_dataset(inherit=False)
     if movie_name is None:
         return table
     own = np.flatnonzero(table["movie"].values == movie_name)
