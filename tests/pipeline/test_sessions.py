@@ -1,4 +1,5 @@
 import gc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import labtree
-from labtree import ConfigurationError, InvalidNameError, SaveState, SessionError
+from labtree import (
+    ConfigurationError,
+    InvalidNameError,
+    SaveState,
+    SessionError,
+    UnsupportedTypeError,
+)
 from labtree.pipeline.per_unit import decode_rows, encode_rows
 from labtree.pipeline.sessions import content_hash
 
@@ -262,6 +269,117 @@ def test_metadata_and_stimulus(session):
     assert session["metadata"].sizes["frame"] == 9
 
 
+def add_calls():
+    """Each verb that adds, given a value of any kind at a place that it keeps."""
+    return {
+        "metadata": lambda s, v: s.session.add_metadata({"x": v}),
+        "stimulus": lambda s, v: s.session.add_stimulus({"x": v}),
+        "stimulus group": lambda s, v: s.session.add_stimulus({"g": {"x": v}}),
+        "feature": lambda s, v: s.session.add_feature("unit_001", "f", {"x": v}),
+        "feature metadata": lambda s, v: s.session.add_feature("unit_001", "f", 1.0, {"x": v}),
+        "unit": lambda s, v: s.session.add_units({"unit_001": {"x": v}}),
+        "unit's feature": lambda s, v: s.session.add_units(
+            {"unit_001": {"row": 7, "features": {"f": {"data": 1.0, "metadata": {"x": v}}}}}
+        ),
+    }
+
+
+@pytest.mark.parametrize("verb", add_calls())
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (Path("/a"), "x"),
+        ({"deep": [1, object()]}, r"x.*deep.*\[1\]"),
+        (np.array([object()], object), "x"),
+        (np.ma.masked_array([1, 2], [True, False]), "x"),
+        (len, "x"),
+    ],
+)
+def test_what_no_file_keeps_is_refused_at_once_and_named(session, verb, value, named):
+    before = session.copy(deep=True)
+    with pytest.raises(UnsupportedTypeError, match=named):
+        add_calls()[verb](session, value)
+    assert session.identical(before)
+    session.session.save()
+
+
+def test_datasets_that_no_file_keeps_are_refused_at_once(session):
+    for wrong in (
+        xr.Dataset({"x": ("t", np.array([object()]))}),
+        xr.Dataset({"x": ("t", [1], {"note": object()})}),
+        xr.Dataset(attrs={"note": object()}),
+    ):
+        with pytest.raises(UnsupportedTypeError):
+            session.session.add_stimulus({"g": wrong})
+    assert "stimulus" not in session.children
+
+
+def test_what_is_added_is_a_copy(session):
+    array, nested, listed = np.arange(3), {"x": {"y": 1}}, [1, 2]
+    frame = xr.DataArray(np.arange(3.0), dims="t", attrs={"deep": {"z": 1}})
+    group = xr.Dataset({"v": ("t", np.arange(2))}, attrs={"deep": [1]})
+    session.session.add_metadata({"a": array, "n": nested, "l": listed, "d": frame})
+    session.session.add_stimulus({"g": {"a": array, "n": nested}, "set": group})
+    session.session.add_feature("unit_001", "f", {"a": array, "n": nested}, {"l": listed})
+    session.session.add_units({"unit_001": {"a": array, "n": nested}})
+    before = session.copy(deep=True)
+    array[:] = 99
+    nested["x"]["y"] = 99
+    listed.append(99)
+    frame.values[:] = 99
+    frame.attrs["deep"]["z"] = 99
+    group["v"].values[:] = 99
+    group.attrs["deep"].append(99)
+    assert session.identical(before)
+    assert session["metadata"].attrs["n"] == {"x": {"y": 1}}
+
+
+def test_names_of_any_kind(session):
+    session.session.add_metadata({"a/b": np.arange(3), "c/d": 1, ".": np.arange(2)})
+    session.session.add_stimulus({"e/f": {"g/h": np.arange(3)}, "i/j": np.arange(2)})
+    session.session.add_stimulus({"e/f": {"k": 5}})
+    session.session.add_units({"unit_001": {"l/m": 3, "n/o": np.arange(4)}})
+    session.session.add_feature("unit_001", "p/q", {"r/s": np.arange(3), "t": 1})
+    again = labtree.load_session(session.session.save())
+    for one in (session, again):
+        assert list(one["stimulus"].children) == ["e%2Ff"]
+        assert one["stimulus/e%2Ff"]["g%2Fh"].values.tolist() == [0, 1, 2]
+        assert one["stimulus/e%2Ff"].attrs == {"k": 5}
+        assert one["metadata"]["a%2Fb"].values.tolist() == [0, 1, 2]
+        assert one["metadata"]["%2E"].values.tolist() == [0, 1]
+        assert one["metadata"].attrs == {"c/d": 1}
+        row = decode_rows(one["units"].to_dataset())["unit_001"]
+        assert row["l/m"] == 3
+        assert row["n/o"].tolist() == [0, 1, 2, 3]
+        found = one.session.feature("unit_001", "p/q")["data"]
+        assert found["r/s"].tolist() == [0, 1, 2]
+        assert "p/q" in repr(one.session)
+    for wrong in ("", "a\0b", "\ud800"):
+        with pytest.raises(InvalidNameError):
+            session.session.add_metadata({wrong: 1})
+
+
+def test_warnings_steps_and_files_do_not_swallow_changes(session):
+    session.session.add_warning("light was off")
+    session.session.add_warning("light was off")
+    assert session.session.warnings == ["light was off"]
+    changes = (
+        lambda w: w.append("x"), lambda w: w.extend(["x"]), lambda w: w.clear(),
+        lambda w: w.insert(0, "x"), lambda w: w.__setitem__(0, "x"), lambda w: w.remove("x"),
+    )  # fmt: skip
+    for change in changes:
+        with pytest.raises(SessionError, match=r"write session\.session\.add_warning\(text\)"):
+            change(session.session.warnings)
+    with pytest.raises(AttributeError):
+        session.session.completed_steps.add("mine")
+    with pytest.raises(TypeError):
+        session.session.source_files["cmcr_path"] = "x"
+    for wrong in ("", 3):
+        with pytest.raises(SessionError, match="a warning must be a non-empty string"):
+            session.session.add_warning(wrong)
+    assert labtree.load_session(session.session.save()).session.warnings == ["light was off"]
+
+
 # --- state
 
 
@@ -309,6 +427,52 @@ def test_any_change_makes_it_deferred_again(session, change):
     assert session.session.save_state is SaveState.DEFERRED
     session.session.save()
     assert session.session.is_saved
+
+
+def test_a_lazy_array_of_another_file_is_a_change(session, tmp_path):
+    session.session.add_feature("unit_001", "f", np.full(4, 1.0))
+    session.session.save(tmp_path / "a.h5")
+    session.session.add_feature("unit_001", "f", np.full(4, 2.0))
+    session.session.save(tmp_path / "b.h5")
+    one, other = (labtree.open_session(tmp_path / f"{name}.h5") for name in "ab")
+    assert one.session.is_saved
+    assert one.copy().session.is_saved
+    one["features/f"] = other["features/f"].copy()
+    assert one["features/f"]["f"].values[0].tolist() == [2.0] * 4
+    assert one.session.is_deferred
+    part = labtree.open_session(tmp_path / "a.h5")
+    part["features/f"].dataset = part["features/f"].to_dataset().isel(f_dim0=[1, 0, 3, 2])
+    assert part.session.is_deferred
+    cut = labtree.open_session(tmp_path / "a.h5")
+    cut["features/f"].dataset = (
+        cut["features/f"].to_dataset().isel(f_dim0=slice(None, None, -1))
+    )
+    assert cut.session.is_deferred
+    for tree in (one, other, part, cut):
+        tree.close()
+
+
+def test_lazy_arrays_of_other_libraries_are_told_apart(session, tmp_path):
+    for name in "ab":
+        xr.Dataset({"v": ("t", np.arange(3.0))}).to_netcdf(tmp_path / f"{name}.nc")
+    with (
+        xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf", cache=False) as one,
+        xr.open_dataset(tmp_path / "b.nc", engine="h5netcdf", cache=False) as other,
+    ):
+        session["extra"] = xr.DataTree(one)
+        path = session.session.save()
+        assert session.session.is_saved
+        session["extra"] = xr.DataTree(other)
+        assert session.session.is_deferred
+        session["extra"] = xr.DataTree(one.chunk())
+        session.session.save()
+        assert session.session.is_saved
+        session["extra"] = xr.DataTree((one + 1).chunk())
+        assert session.session.is_deferred
+    loaded = labtree.load_session(path)
+    assert loaded.session.is_saved
+    loaded["extra"]["v"].values[0] = 5
+    assert loaded.session.is_deferred
 
 
 def test_a_lost_file_is_not_saved(session):

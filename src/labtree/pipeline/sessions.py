@@ -324,6 +324,7 @@ def _own(value: Any, where: str, memo: dict[int, Any]) -> Any:
             data = data_of(variable)
             if isinstance(data, np.ndarray):
                 variable.data = data.copy()
+            variable.attrs = copy.deepcopy(variable.attrs)
         check_value(dict(made.attrs), f"{where}.attrs")
         made.attrs = copy.deepcopy(made.attrs)
         return made
