@@ -14,7 +14,7 @@ from labtree.errors import FormatError
 from labtree.mea.mcs_files import (
     MeaFile,
     Sweep,
-    attributes,
+    file_attributes,
     find,
     numbers_in,
     open_mea,
@@ -77,7 +77,7 @@ def open_mcs(path: str | Path) -> xr.DataTree:
     path = Path(path).absolute()
     nodes: dict[str, xr.Dataset] = {}
     with open_mea(path) as source:
-        attrs = attributes(source.file)
+        attrs = file_attributes(source)
         duration = recording_duration_us(source)
         if duration is not None:
             attrs["recording_duration_s"] = duration / 1e6

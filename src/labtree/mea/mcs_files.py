@@ -4,11 +4,12 @@ Links out of a file are followed only inside its folder, and a dataset that clai
 be far larger than what is stored for it is refused before memory is taken.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import h5py
 import numpy as np
@@ -16,12 +17,13 @@ import numpy as np
 from labtree.errors import FormatError, MissingFileError, damage_as_format_error
 
 __all__ = [
-    "AnalogData", "MeaFile", "SensorData", "Sweep", "attribute", "attributes", "find",
-    "linked_recording", "numbers_in", "open_mea", "read_analog", "record",
+    "AnalogData", "MeaFile", "SensorData", "Sweep", "attribute", "file_attributes", "find",
+    "linked_recording", "names_the_file", "numbers_in", "open_mea", "read_analog", "record",
     "recording_duration_us", "sensor_data", "sensor_rate", "sweeps_of",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
+F = TypeVar("F", bound=Callable[..., Any])
 _MAX_LINKS = 16
 _MAX_UNSTORED = 2**30  # bytes that a dataset may claim without storing them
 
@@ -33,6 +35,20 @@ class MeaFile:
     file: h5py.File
     path: Path
     stack: ExitStack = field(repr=False)
+
+
+def names_the_file(function: F) -> F:
+    """Make errors about damage name the file that the function reads, its first argument.
+
+    Of files that are open together only the one that is read knows that it is damaged.
+    """
+
+    @functools.wraps(function)
+    def read(source: MeaFile, *args: Any, **kwargs: Any) -> Any:
+        with damage_as_format_error(source.path):
+            return function(source, *args, **kwargs)
+
+    return cast("F", read)
 
 
 @contextmanager
@@ -58,6 +74,7 @@ def open_mea(path: str | Path) -> Iterator[MeaFile]:
         yield MeaFile(file, path, stack)
 
 
+@names_the_file
 def find(
     source: MeaFile, path: str, start: h5py.Group | None = None
 ) -> h5py.Group | h5py.Dataset | None:
@@ -154,11 +171,13 @@ def attribute(obj: Any, name: str, default: Any = None) -> Any:
     return _text(value)
 
 
-def attributes(obj: Any) -> dict[str, Any]:
-    """Return all attributes as plain values."""
-    return {str(name): attribute(obj, name) for name in obj.attrs}
+@names_the_file
+def file_attributes(source: MeaFile) -> dict[str, Any]:
+    """Return all attributes of a file's root as plain values."""
+    return {str(name): attribute(source.file, name) for name in source.file.attrs}
 
 
+@names_the_file
 def recording_duration_us(source: MeaFile) -> int | None:
     """Return the duration that the file states, in µs (``LB.RecordingDuration``)."""
     value = attribute(source.file, "LB.RecordingDuration")
@@ -179,6 +198,7 @@ def _rate(source: MeaFile, tick: Any, where: str) -> float:
     return 1e6 / float(tick)
 
 
+@names_the_file
 def linked_recording(source: MeaFile) -> str | None:
     """Return the name of the CMCR file that a CMTR file links to; None if it does not."""
     link = source.file.get("Acquisition", getlink=True)
@@ -259,6 +279,7 @@ class AnalogData:
     gaps: list[tuple[int, int]] = field(default_factory=list)
 
 
+@names_the_file
 def read_analog(source: MeaFile) -> AnalogData | None:
     """Read the analog channels of all sweeps, counts (channel, sample); None if there are none.
 
@@ -344,6 +365,7 @@ def _sensor_meta(source: MeaFile) -> list[dict[str, Any]]:
     return [record(table, row) for row in range(len(table))]
 
 
+@names_the_file
 def sensor_rate(source: MeaFile) -> float | None:
     """Return the rate of the sensors in Hz, from Tick of SensorMeta; None if there is none."""
     rows = _sensor_meta(source)
@@ -352,6 +374,7 @@ def sensor_rate(source: MeaFile) -> float | None:
     return _rate(source, rows[0].get("Tick"), "Acquisition/Sensor Data/SensorMeta")
 
 
+@names_the_file
 def sensor_data(source: MeaFile) -> SensorData:
     """Find the first region's sensor data (frame, row, column) and what SensorMeta says.
 

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from labtree.errors import FormatError
-from labtree.mea.mcs_files import MeaFile, attribute, find, record
+from labtree.mea.mcs_files import MeaFile, attribute, find, names_the_file, record
 
 __all__ = ["SortedUnit", "read_units"]
 
@@ -99,6 +99,7 @@ def _position(
     return int(sensor), int(row), int(column)
 
 
+@names_the_file
 def read_units(source: MeaFile, *, with_matrices: bool = False) -> list[SortedUnit]:
     """Read the sorted units of a CMTR, in order of their number, one read per unit.
 

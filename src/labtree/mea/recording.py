@@ -13,7 +13,7 @@ from labtree.mea.light import block_means, frame_timestamps
 from labtree.mea.mcs_files import (
     AnalogData,
     MeaFile,
-    attributes,
+    file_attributes,
     linked_recording,
     open_mea,
     read_analog,
@@ -365,7 +365,7 @@ def load(
         units = read_units(cmtr, with_matrices=with_matrices) if cmtr is not None else None
         system = {}
         for source in (cmtr, cmcr):
-            system.update(attributes(source.file) if source is not None else {})
+            system.update(file_attributes(source) if source is not None else {})
     if analog is not None:
         remarks += [
             f"{label}: no analog data from {start / rate:g} s to {stop / rate:g} s, between "
