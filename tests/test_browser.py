@@ -16,7 +16,7 @@ THEMES["narrow"] = (*THEMES["dark"][:2], 420)
 
 
 def write_page(folder, theme):
-    background, colour, width = THEMES[theme]
+    background, color, width = THEMES[theme]
     scheme = "light" if theme == "light" else "dark"
     cells = "".join(
         f'<h4>{name}</h4><div class="cell">{page}</div>'
@@ -26,7 +26,7 @@ def write_page(folder, theme):
     path.write_text(
         "<!doctype html><html><head><meta charset='utf-8'><title>untouched</title>"
         f"<style>html{{overflow:hidden;color-scheme:{scheme};background:{background};"
-        f"color:{colour};font-family:sans-serif}}.cell{{width:{width}px}}</style></head>"
+        f"color:{color};font-family:sans-serif}}.cell{{width:{width}px}}</style></head>"
         f"<body>{cells}</body></html>",
         encoding="utf-8",
     )

@@ -1,5 +1,6 @@
 """Every Python block of the README and the documentation runs as it stands."""
 
+import inspect
 import re
 import warnings
 from pathlib import Path
@@ -37,3 +38,21 @@ def test_pages_link_to_files_that_are_there():
             r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")
         ):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_reference_has_every_public_name():
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"auto(?:function|class):: labtree\.([A-Za-z_]+)$", text, re.M))
+    modules = {name for name in dir(labtree) if inspect.ismodule(getattr(labtree, name))}
+    errors = {name for name in dir(labtree) if name.endswith(("Error", "Warning"))}
+    assert set(dir(labtree)) - modules - errors - {"__version__"} <= listed
+    for name in ("errors", "mea", "msw", "spikes"):
+        assert f".. automodule:: labtree.{name}\n" in text
+
+
+def test_no_page_speaks_of_a_house():
+    for page in PAGES:
+        words = set(re.findall(r"[a-z]+", page.read_text(encoding="utf-8").lower()))
+        assert not words & {"house", "rooms", "doors", "cellar", "colour", "labelled"}, (
+            page.name
+        )

@@ -391,10 +391,10 @@ def _good_anchors(a: FloatArray, b: FloatArray, close: float, drift: float) -> n
             break
         label[free[inside]] = number
     # An anchor that lies on a line by chance stands alone among its neighbors.
-    labelled = np.flatnonzero(label >= 0)
+    labeled = np.flatnonzero(label >= 0)
     good = label >= 0
-    for at, anchor in enumerate(labelled):
-        around = label[labelled[max(0, at - 3) : at + 4]]
+    for at, anchor in enumerate(labeled):
+        around = label[labeled[max(0, at - 3) : at + 4]]
         good[anchor] = (around == label[anchor]).sum() >= min(3, len(around))
     return good
 

@@ -277,7 +277,7 @@ def main() -> None:
             timed(lambda: peer_one_class(folder)),
             timed(lambda: ours_one_class(folder)),
         )
-        show("labelled windows, one class of ten, s", one_peer, one_ours, "s")
+        show("labeled windows, one class of ten, s", one_peer, one_ours, "s")
         show("the same, peak memory", growth("peer", folder), growth("ours", folder), "MB")
         show(
             "the same, window by window",
@@ -290,7 +290,7 @@ def main() -> None:
             "s",
         )
         show(
-            "labelled windows, all classes",
+            "labeled windows, all classes",
             timed(lambda: len(peer_labeled(folder, 200, 50, None))),
             timed(lambda: consume(labtree.labeled_windows(folder, "emg", 200, 50))),
             "s",
@@ -319,7 +319,7 @@ def main() -> None:
         print(f"open_session, zip: {timed(lambda: labtree.open_session(archive)) * 1e3:.3g} ms")
         zipped = timed(lambda: ours_one_class(archive))
         show(
-            "labelled windows, one class of ten, from a zip",
+            "labeled windows, one class of ten, from a zip",
             one_peer,
             zipped,
             "s",

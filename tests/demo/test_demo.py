@@ -34,9 +34,9 @@ def test_spike_triggered_average_is_that_of_a_loop(tree):
     values = stimulus.values.astype(float)
     windows = []
     for spike in spike_times:
-        centre = round(spike / 0.05)
-        if centre - 300 >= 0 and centre + 100 < values.size:
-            windows.append(values[centre - 300 : centre + 101])
+        center = round(spike / 0.05)
+        if center - 300 >= 0 and center + 100 < values.size:
+            windows.append(values[center - 300 : center + 101])
     sta = tree.ws["grasshopper1", "sta"]
     assert sta.attrs["n_spikes"] == len(windows)
     np.testing.assert_allclose(sta.average, np.mean(windows, axis=0), rtol=1e-12)

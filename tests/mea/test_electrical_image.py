@@ -80,12 +80,12 @@ def test_without_the_filter_the_mean_is_taken_off(recording, tmp_path):
         for s in (5.0, 0.07)
     ]
     counts = counts_of(recording).astype(np.float64)
-    centred = counts - counts.mean(axis=0)
+    centerd = counts - counts.mean(axis=0)
     for unit, spikes in recording.spikes.items():
-        image, *_ = brute_force(centred, spikes, 10, 40, 120 * 20_000, 10_000)
+        image, *_ = brute_force(centerd, spikes, 10, 40, 120 * 20_000, 10_000)
         for node in made:
             np.testing.assert_allclose(
-                node["eimage_sta"].sel(unit=unit), image, atol=1e-4 * centred.std()
+                node["eimage_sta"].sel(unit=unit), image, atol=1e-4 * centerd.std()
             )
 
 

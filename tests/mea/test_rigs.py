@@ -195,7 +195,7 @@ def write_two_clocks(folder, analog_tick, sensor_tick, n=30_000, seed=0):
     """A pair whose sensors and analog channels are sampled at other rates, with h5py alone."""
     rng = np.random.default_rng(seed)
     times = np.sort(rng.choice(np.arange(20_000, n * sensor_tick - 20_000), 150, replace=False))
-    times += (2 * (times % sensor_tick)) == sensor_tick  # halves are of either neighbour
+    times += (2 * (times % sensor_tick)) == sensor_tick  # halves are of either neighbor
     frames = np.rint(times / sensor_tick).astype(int)
     counts = rng.normal(0, 5, (n, 3, 4))
     for frame in frames:

@@ -242,7 +242,7 @@ def test_the_accessor_holds_nothing() -> None:
     assert labtree.msw.trials_to_frame is trials_to_frame
 
 
-# --- behaviour --------------------------------------------------------------------------
+# --- behavior --------------------------------------------------------------------------
 
 
 def test_rows_by_kind() -> None:

@@ -108,7 +108,7 @@ def test_a_copy_is_stored_and_a_copy_is_given():
     assert registry.decode(kind, dataset)["a"].tolist() == [0, 1, 2]
 
 
-class Colour(enum.IntEnum):
+class Color(enum.IntEnum):
     RED = 1
 
 
@@ -118,7 +118,7 @@ LOOP.append(LOOP)
 REFUSED = {
     "obj['a'][1]: cannot keep a set_iterator exactly": {"a": [0, iter({1})]},
     "obj['f']: cannot keep a function exactly; store its result": {"f": _check},
-    f"obj: cannot keep a {__name__}.Colour exactly": Colour.RED,
+    f"obj: cannot keep a {__name__}.Color exactly": Color.RED,
     f"obj[0]: cannot keep a {__name__}.Point exactly": [Point(1, 2)],
     "obj: cannot keep a collections.OrderedDict exactly; use dict(...)": OrderedDict(a=1),
     "obj: cannot keep nesting this deep, or a value that holds itself exactly": LOOP,

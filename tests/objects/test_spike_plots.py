@@ -1,4 +1,4 @@
-"""Plots of every kind: what is drawn, and how it is labelled."""
+"""Plots of every kind: what is drawn, and how it is labeled."""
 
 import sys
 

@@ -40,7 +40,7 @@ def ramp(n, channels=2, dtype="int32"):
 
 
 def brute_force(data, times, fs, labels, window_ms, hop_ms, classes):
-    """MyoGestic's labelled windows, as its rules are written down: one argmin per label."""
+    """MyoGestic's labeled windows, as its rules are written down: one argmin per label."""
     win, hop = int(window_ms * fs / 1000), max(1, int(hop_ms * fs / 1000))
     found = []
     for position, (moment, index) in enumerate(labels):
@@ -689,11 +689,11 @@ def test_a_stream_by_itself():
     whole = dataset.session.windows(100, 50)
     np.testing.assert_array_equal(whole.values[:, 0, 0], np.arange(0, 291, 5) * 2)
     assert set(whole["class_index"].values) == {-1}
-    labelled = dataset.session.windows(
+    labeled = dataset.session.windows(
         100, 50, {1}, labels=tree.session.labels, class_names=["a", "b"]
     )
     xr.testing.assert_equal(
-        labelled.drop_vars("session").compute(),
+        labeled.drop_vars("session").compute(),
         tree.session.windows("emg", 100, 50, {1}).drop_vars("session").compute(),
     )
     with pytest.raises(SessionError, match="give labels=tree"):

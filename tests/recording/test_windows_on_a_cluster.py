@@ -24,7 +24,7 @@ def sessions(tmp_path_factory):
     return [folder, pack(record_emg(base / "two", (2, 1), seed=2))]
 
 
-def test_labelled_windows(sessions, cluster):
+def test_labeled_windows(sessions, cluster):
     serial = labtree.labeled_windows(sessions, "emg", 200, 50).load()
     assert len(set(serial["session"].values)) == 2
     chunked = labtree.labeled_windows(sessions, "emg", 200, 50, chunks={"window": 16})

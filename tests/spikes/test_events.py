@@ -97,8 +97,8 @@ def test_counts_mean_and_error_against_a_loop(trains, events, pre, post, width):
     assert np.array_equal(counts.values, expected)
     assert counts.event.values.tolist() == kept
     assert counts.event_time.values.tolist() == [events[at] for at in kept]
-    centres = [(low + high) / 2 for low, high in pairwise(edges)]
-    assert counts.time.values == pytest.approx(centres)
+    centers = [(low + high) / 2 for low, high in pairwise(edges)]
+    assert counts.time.values == pytest.approx(centers)
     result = labtree.spikes.psth(ds, events, pre, post, width)
     hertz = expected / (width / 1000)
     np.testing.assert_allclose(result.rate, hertz.mean(axis=0))

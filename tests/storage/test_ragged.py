@@ -53,7 +53,7 @@ def test_positions_of_rows_in_any_order(rows, data):
     assert taken == [value for row in order for value in rows[row]]
 
 
-def test_neighbouring_rows_are_read_as_a_slice():
+def test_neighboring_rows_are_read_as_a_slice():
     assert ragged.positions_of_rows([3, 1, 2], [1, 2]) == slice(3, 6)
     assert ragged.positions_of_rows([3, 1, 2], []) == slice(0, 0)
     assert not isinstance(ragged.positions_of_rows([3, 1, 2], [2, 1]), slice)

@@ -153,7 +153,7 @@ def test_load_item_that_is_not_there(path):
         labtree.load_item(path, "rec1", "")
 
 
-def test_load_item_of_one_damaged_neighbour(path):
+def test_load_item_of_one_damaged_neighbor(path):
     data = bytearray(path.read_bytes())
     data[data.find(ARRAY.tobytes()) + 5] ^= 1
     path.write_bytes(data)

@@ -55,7 +55,7 @@ def test_relative_paths(tmp_path, tree, monkeypatch):
     assert labtree.load_workspace(tmp_path / "study").ws.get_info("rec1", "rates")["note"]
 
 
-def test_the_file_of_a_save_goes_before_a_neighbour_without_suffix(tmp_path, tree):
+def test_the_file_of_a_save_goes_before_a_neighbor_without_suffix(tmp_path, tree):
     (tmp_path / "study").write_bytes(b"something else")
     tree.ws.save(tmp_path / "study")
     assert labtree.load_workspace(tmp_path / "study").ws.list_namespaces() == ["rec1"]

@@ -1,1 +1,1 @@
-"""Doors: one thin accessor class a file, whose methods call the rooms."""
+"""The accessors: thin classes, whose methods call the functions of other packages."""

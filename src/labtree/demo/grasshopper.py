@@ -81,7 +81,7 @@ def firing_rate(spike_times: np.ndarray, duration: float) -> tuple[np.ndarray, n
     rate : numpy.ndarray
         Shape (bin,), Hz.
     times : numpy.ndarray
-        Centres of the bins of 1 ms, ms.
+        Centers of the bins of 1 ms, ms.
     """
     edges = np.arange(0.0, duration + _BIN, _BIN)
     counts = np.histogram(spike_times, edges)[0]
@@ -109,9 +109,9 @@ def spike_triggered_average(spike_times: np.ndarray, stimulus: xr.DataArray) -> 
     """
     interval = float(stimulus.attrs["sampling_interval"])
     lags = np.arange(-round(BEFORE / interval), round(AFTER / interval) + 1)
-    centres = np.round(spike_times / interval).astype(np.int64)
-    inside = (centres + lags[0] >= 0) & (centres + lags[-1] < stimulus.size)
-    windows = stimulus.values[centres[inside, None] + lags].astype(np.float64)
+    centers = np.round(spike_times / interval).astype(np.int64)
+    inside = (centers + lags[0] >= 0) & (centers + lags[-1] < stimulus.size)
+    windows = stimulus.values[centers[inside, None] + lags].astype(np.float64)
     count = len(windows)
     return xr.Dataset(
         {

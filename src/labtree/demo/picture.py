@@ -14,8 +14,8 @@ from labtree.workspace.verbs import get
 __all__ = ["draw"]
 
 _WIDTH, _HEIGHT = 960, 560
-_INK, _GREY, _LINE = "#1f2933", "#7b8794", "#d9e2ec"
-_COLOURS = {"grasshopper1": "#2364aa", "grasshopper2": "#c8553d"}
+_INK, _GRAY, _LINE = "#1f2933", "#7b8794", "#d9e2ec"
+_COLORS = {"grasshopper1": "#2364aa", "grasshopper2": "#c8553d"}
 #: The part of the recordings that is shown, in ms.
 _START, _STOP = 1000.0, 1400.0
 
@@ -37,17 +37,17 @@ class _Panel:
         down = self.top + self.height - (y - self.y[0]) / (self.y[1] - self.y[0]) * self.height
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, down, strict=True))
 
-    def line(self, x: np.ndarray, y: np.ndarray, colour: str, width: float = 1.4) -> str:
+    def line(self, x: np.ndarray, y: np.ndarray, color: str, width: float = 1.4) -> str:
         """Return a curve."""
         return (
-            f'<polyline points="{self.points(x, y)}" fill="none" stroke="{colour}" '
+            f'<polyline points="{self.points(x, y)}" fill="none" stroke="{color}" '
             f'stroke-width="{width}" stroke-linejoin="round"/>'
         )
 
-    def area(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> str:
+    def area(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str) -> str:
         """Return what lies between two curves, filled."""
         around = np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
-        return f'<polygon points="{self.points(*around)}" fill="{colour}" fill-opacity="0.25"/>'
+        return f'<polygon points="{self.points(*around)}" fill="{color}" fill-opacity="0.25"/>'
 
     def axes(
         self, x_ticks: list[float], y_ticks: list[float], x_label: str, y_label: str
@@ -57,21 +57,21 @@ class _Panel:
         bottom = self.top + self.height
         for tick in x_ticks:
             at = float(self.points(np.array([tick]), np.array([self.y[0]])).split(",")[0])
-            parts.append(_path(f"M{at:.1f} {bottom}v4", _GREY))
+            parts.append(_path(f"M{at:.1f} {bottom}v4", _GRAY))
             parts.append(_text(at, bottom + 17, f"{tick:g}", "middle"))
         for tick in y_ticks:
             at = float(self.points(np.array([self.x[0]]), np.array([tick])).split(",")[1])
             parts.append(_path(f"M{self.left} {at:.1f}h{self.width}", _LINE))
             parts.append(_text(self.left - 7, at + 4, f"{tick:g}", "end"))
-        parts.append(_path(f"M{self.left} {bottom}h{self.width}", _GREY))
+        parts.append(_path(f"M{self.left} {bottom}h{self.width}", _GRAY))
         parts.append(_text(self.left + self.width / 2, bottom + 34, x_label, "middle"))
         x, y = self.left - 40, self.top + self.height / 2
         turned = f'transform="rotate(-90 {x} {y})"'
         return "".join([*parts, _text(x, y, y_label, "middle", extra=turned)])
 
 
-def _path(steps: str, colour: str, width: float = 1.0) -> str:
-    return f'<path d="{steps}" stroke="{colour}" stroke-width="{width}" fill="none"/>'
+def _path(steps: str, color: str, width: float = 1.0) -> str:
+    return f'<path d="{steps}" stroke="{color}" stroke-width="{width}" fill="none"/>'
 
 
 def _text(
@@ -101,8 +101,8 @@ def draw(tree: xr.DataTree) -> str:
         _text(36, 50, "sound envelope, spikes and firing rate"),
         _text(700, 50, "mean stimulus around a spike"),
     ]
-    for row, name in enumerate(_COLOURS):
-        parts += _row(tree, name, 74 + row * 246, _COLOURS[name])
+    for row, name in enumerate(_COLORS):
+        parts += _row(tree, name, 74 + row * 246, _COLORS[name])
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -110,7 +110,7 @@ def _title(x: float, y: float, text: str) -> str:
     return _text(x, y, text, style='font-size="18" font-weight="bold"')
 
 
-def _row(tree: xr.DataTree, name: str, top: float, colour: str) -> list[str]:
+def _row(tree: xr.DataTree, name: str, top: float, color: str) -> list[str]:
     # A fifth of a millisecond is finer than the picture's pixels.
     stimulus = tree[name]["stimulus"].dataset["data"].sel(time=slice(_START, _STOP))[::4]
     rate = tree[name]["rate"].dataset
@@ -127,16 +127,16 @@ def _row(tree: xr.DataTree, name: str, top: float, colour: str) -> list[str]:
     values = shown["rate"].values[0]
     parts = [
         envelope.axes([], [0, 0.5], "", "amplitude"),
-        envelope.line(stimulus["time"].values, stimulus.values, _GREY, 1.1),
-        _path(ticks, colour, 1.6),
+        envelope.line(stimulus["time"].values, stimulus.values, _GRAY, 1.1),
+        _path(ticks, color, 1.6),
         rates.axes([1000, 1100, 1200, 1300, 1400], [0, 100, 200], "time (ms)", "rate (Hz)"),
-        rates.area(shown["time"].values, np.zeros(values.size), values, colour),
-        rates.line(shown["time"].values, values, colour),
+        rates.area(shown["time"].values, np.zeros(values.size), values, color),
+        rates.line(shown["time"].values, values, color),
     ]
-    return parts + _average(tree[name]["sta"].dataset, name, top, colour)
+    return parts + _average(tree[name]["sta"].dataset, name, top, color)
 
 
-def _average(sta: xr.Dataset, name: str, top: float, colour: str) -> list[str]:
+def _average(sta: xr.Dataset, name: str, top: float, color: str) -> list[str]:
     lag, mean = sta["lag"].values, sta["average"].values
     error = 2 * sta["standard_error"].values
     panel = _Panel(746, top, 180, 174, (float(lag[0]), float(lag[-1])), (0.08, 0.33))
@@ -146,9 +146,9 @@ def _average(sta: xr.Dataset, name: str, top: float, colour: str) -> list[str]:
     count = f"{name}, n = {sta.attrs['n_spikes']}"
     return [
         panel.axes([-15, -10, -5, 0, 5], [0.1, 0.2, 0.3], "lag (ms)", "amplitude"),
-        panel.line(ends, level, _GREY, 1.0),
-        _path(f"M{zero}", _GREY),
-        panel.area(lag, mean - error, mean + error, colour),
-        panel.line(lag, mean, colour, 2.0),
-        _text(panel.left + 6, panel.top + 12, count, style=f'fill="{colour}"'),
+        panel.line(ends, level, _GRAY, 1.0),
+        _path(f"M{zero}", _GRAY),
+        panel.area(lag, mean - error, mean + error, color),
+        panel.line(lag, mean, color, 2.0),
+        _text(panel.left + 6, panel.top + 12, count, style=f'fill="{color}"'),
     ]

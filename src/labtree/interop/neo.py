@@ -84,7 +84,7 @@ def from_neo(obj: Any) -> xr.Dataset:
     Warns
     -----
     LossWarning
-        If there are signals, events, epochs or waveforms that do not come along.
+        If there are signals, events, epochs or waveforms that are left out.
     """
     metadata = None
     if hasattr(obj, "segments"):
@@ -149,4 +149,4 @@ def _annotate(target: Any, values: dict[str, Any], what: str) -> None:
 
 
 def _lost(what: str) -> None:
-    warnings.warn(f"the {what} did not come along", LossWarning, stacklevel=3)
+    warnings.warn(f"left out: the {what}", LossWarning, stacklevel=3)

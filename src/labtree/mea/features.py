@@ -117,7 +117,7 @@ def extract_features(
 ) -> xr.DataTree:
     """Compute registered features for all units.
 
-    Fills ``features/<name>`` for each. All of them come in, or none.
+    Fills ``features/<name>`` for each. All of them are added, or none.
 
     Parameters
     ----------

@@ -334,16 +334,16 @@ def _z_score(
 ) -> Array:
     """Return the average's z-score among averages of rotated counts."""
     index = np.arange(counts.shape[1])
-    centre = np.zeros_like(mean)
+    center = np.zeros_like(mean)
     spread = np.zeros_like(mean)
     for number, turn in enumerate(turns, start=1):  # Welford's running variance
         rotated = np.take_along_axis(counts, (index - turn[:, None]) % len(index), axis=1)
         prepared = _prepare(rotated, n_lags, len(pixels), not dense)
         other = _sums(pixels, prepared, n_lags, movie_blocks) / divisor
-        step = other - centre
-        centre += step / number
-        spread += step * (other - centre)
+        step = other - center
+        center += step / number
+        spread += step * (other - center)
     deviation = np.sqrt(spread / len(turns))
     with np.errstate(divide="ignore", invalid="ignore"):
-        score = (mean - centre) / deviation
+        score = (mean - center) / deviation
     return np.asarray(np.where(deviation > 0, score, np.nan))

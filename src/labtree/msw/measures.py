@@ -1,4 +1,4 @@
-"""Measures of behaviour on trial tables; each is a method of ``df.msw``, documented there."""
+"""Measures of behavior on trial tables; each is a method of ``df.msw``, documented there."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Figures of a session: how it went, what the state machine did, how blocks were learnt."""
+"""Figures of a session: how it went, what the state machine did, how blocks were learned."""
 
 from typing import TYPE_CHECKING, Any, Literal
 

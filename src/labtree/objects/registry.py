@@ -1,4 +1,4 @@
-"""The kinds of objects that can be stored, and where new ones come in.
+"""The kinds of objects that can be stored, and how to add one.
 
 A kind says how an object becomes a dataset and back. The dataset is what stands in the
 tree and in the file; its attribute ``labtree_kind`` names the kind.

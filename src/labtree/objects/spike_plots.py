@@ -227,12 +227,12 @@ def _rows(ax: "Axes", n_rows: int) -> None:
 
 
 def _edges(time: NDArray[Any]) -> NDArray[Any]:
-    centres = time.astype(float)
-    if centres.size == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    middle = (centres[1:] + centres[:-1]) / 2
+    centers = time.astype(float)
+    if centers.size == 1:
+        return np.array([centers[0] - 0.5, centers[0] + 0.5])
+    middle = (centers[1:] + centers[:-1]) / 2
     return np.concatenate(
-        [[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]]
+        [[2 * centers[0] - middle[0]], middle, [2 * centers[-1] - middle[-1]]]
     )
 
 
@@ -256,7 +256,7 @@ def _average(
         time * factor, mean - spread, mean + spread, color=line.get_color(), alpha=0.25, lw=0
     )
     if time[0] < 0 < time[-1]:
-        ax.axvline(0, color="grey", linewidth=0.8, linestyle=":")
+        ax.axvline(0, color="gray", linewidth=0.8, linestyle=":")
     ax.margins(x=0)
     ax.set(xlabel=label.replace("Time", "Time in slice"), ylabel=ylabel)
     ax.set_title(f"{who}, mean ± SD of {values.shape[1]} slices", fontsize="medium")

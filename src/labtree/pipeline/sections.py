@@ -310,7 +310,7 @@ def add_trials(
 
 
 def shift_sections(sections: xr.Dataset, before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
-    """Return sections whose indices fit units among which others have come in.
+    """Return sections whose indices fit units among which others were added.
 
     Raises
     ------

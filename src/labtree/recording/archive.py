@@ -180,7 +180,7 @@ class ZipStore(_Store):
             else:
                 content = b""
         if entry.compress_type == zipfile.ZIP_DEFLATED:
-            # One byte more than promised is enough to know that the promise is broken.
+            # One byte more than declared is enough to know that the size is wrong.
             try:
                 unpack = zlib.decompressobj(-15)
                 content = unpack.decompress(content, entry.file_size + 1)

@@ -416,7 +416,7 @@ def recover(folder: str | Path) -> list[str]:
     Returns
     -------
     list of str
-        What was repaired; empty if nothing was amiss.
+        What was repaired; empty if there was nothing to repair.
 
     Raises
     ------

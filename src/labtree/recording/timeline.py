@@ -5,7 +5,7 @@ The rules, for a stream of declared rate ``fs``:
 - A sample is usable if its time stamp is finite and in order. Where time runs backward,
   either the samples stamped before an earlier one are out, or those stamped after a later
   one, whichever are fewer. What is not usable takes part in nothing.
-- A gap is a step between two neighbouring samples of more than ``gap_s``, one and a half
+- A gap is a step between two neighboring samples of more than ``gap_s``, one and a half
   sample periods unless told otherwise. Samples that share one time stamp (a packet that
   was stamped once) explain a step of their number of periods.
 - A moment belongs to the nearest usable sample, the first one on a tie; a moment in a gap
@@ -79,7 +79,7 @@ class Timeline:
             return np.empty(0, np.int64)
         period = 1 / self.fs
         most = 1.5 * period if self.gap_s is None else self.gap_s
-        # The steps are sums of rounded numbers; a gap is not a matter of their last bit.
+        # The steps are sums of rounded numbers: tolerate rounding in the last bit.
         most += 4 * np.spacing(np.abs(self._sorted[[0, -1]]).max())
         at = np.flatnonzero(steps > most)
         if len(at) and bool((steps == 0).any()):

@@ -148,7 +148,7 @@ def correlograms(ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0) -
     DataArray of shape (unit_i, unit_j, lag)
         How many pairs of spikes have ``t_j - t_i`` in a bin; a bin holds its left edge and
         not its right one, only the last holds both, as in :func:`numpy.histogram`. A spike
-        does not pair with itself. ``lag`` is the centre of a bin in ms. It takes 4 bytes
+        does not pair with itself. ``lag`` is the center of a bin in ms. It takes 4 bytes
         for each pair of units and bin, and time with the number of pairs of spikes in the
         window.
 
@@ -247,6 +247,6 @@ def _both_sides(ds: xr.Dataset) -> dict[str, Any]:
 
 
 def _with_units(matrix: xr.Dataset, ds: xr.Dataset, attrs: dict[str, Any]) -> xr.Dataset:
-    labelled = matrix.assign_coords(_both_sides(ds))
-    labelled["matrix"].attrs |= attrs
-    return labelled
+    labeled = matrix.assign_coords(_both_sides(ds))
+    labeled["matrix"].attrs |= attrs
+    return labeled

@@ -150,7 +150,7 @@ def binned_counts(
     -------
     DataArray of shape (unit, time), or scipy.sparse.csr_array
         Integers. A bin holds its left edge and not its right one; only the last bin holds
-        both, as in :func:`numpy.histogram`. ``time`` is the centre of a bin in ms. The
+        both, as in :func:`numpy.histogram`. ``time`` is the center of a bin in ms. The
         dense array takes 4 bytes for each unit and bin.
 
     Raises
@@ -182,15 +182,15 @@ def binned_counts(
     values = count_cells(units * n_bins + bins, (n_units, n_bins))
     return xr.DataArray(
         values,
-        unit_coords(ds) | {"time": bin_centres(edges)},
+        unit_coords(ds) | {"time": bin_centers(edges)},
         ("unit", "time"),
         name="spike_count",
         attrs={"long_name": "number of spikes", "bin_ms": float(bin_ms)},
     )
 
 
-def bin_centres(edges: Floats, long_name: str = "centre of the bin") -> xr.Variable:
-    """Return the centres of bins as the coordinate ``time`` in ms."""
+def bin_centers(edges: Floats, long_name: str = "center of the bin") -> xr.Variable:
+    """Return the centers of bins as the coordinate ``time`` in ms."""
     attrs = {"units": "ms", "long_name": long_name}
     return xr.Variable("time", (edges[:-1] + edges[1:]) / 2, attrs)
 
@@ -291,7 +291,7 @@ def smoothed_rates(ds: xr.Dataset, step_ms: float, sigma_ms: float) -> xr.Datase
     Returns
     -------
     Dataset
-        Of the kind ``rate_data``: ``rate(unit, time)`` in Hz, ``time`` in ms at the centres
+        Of the kind ``rate_data``: ``rate(unit, time)`` in Hz, ``time`` in ms at the centers
         of the bins. It takes 8 bytes for each unit and bin.
 
     Raises
@@ -313,7 +313,7 @@ def smoothed_rates(ds: xr.Dataset, step_ms: float, sigma_ms: float) -> xr.Datase
     bins, units = _bins_and_units(ds, edges)
     rates = smooth(bins, units, weights, (ds.sizes["unit"], edges.size - 1))
     rates *= 1000 / float(step_ms)
-    time = bin_centres(edges)
+    time = bin_centers(edges)
     smoothed = rate_data.rate_data(rates, time.values).assign_coords(unit_coords(ds))
     smoothed["rate"].attrs |= {
         "long_name": "smoothed firing rate",
@@ -348,7 +348,7 @@ def population_rate(
     Returns
     -------
     DataArray of shape (time,)
-        In Hz per unit; NaN without units. ``time`` is the centre of a bin in ms.
+        In Hz per unit; NaN without units. ``time`` is the center of a bin in ms.
 
     Raises
     ------
@@ -381,5 +381,5 @@ def population_rate(
     n_units = ds.sizes["unit"]
     rates = counts * (1000 / float(bin_ms)) / n_units if n_units else counts * np.nan
     return xr.DataArray(
-        rates, {"time": bin_centres(edges)}, ("time",), name="population_rate", attrs=attrs
+        rates, {"time": bin_centers(edges)}, ("time",), name="population_rate", attrs=attrs
     )

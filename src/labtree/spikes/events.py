@@ -10,7 +10,7 @@ from labtree.errors import DataError
 from labtree.events import Events, drop_log_text, events_from
 from labtree.objects import spike_data, spike_slice_stack
 from labtree.objects.layout import slice_coords
-from labtree.spikes.counts import bin_centres, bin_edges, bin_numbers, count_cells
+from labtree.spikes.counts import bin_centers, bin_edges, bin_numbers, count_cells
 from labtree.spikes.trains import first_after, require_kind, unit_coords, whole_bins
 from labtree.storage import ragged
 
@@ -169,7 +169,7 @@ def peri_event_counts(
     Returns
     -------
     DataArray of shape (event, unit, time)
-        Integers; floats with `until`. ``time`` is the centre of a bin in ms from the event,
+        Integers; floats with `until`. ``time`` is the center of a bin in ms from the event,
         ``event`` the position among the events, ``event_time`` in ms on the recording's
         clock. ``labtree.drop_log`` names the events that were left out, because their
         window leaves the recording.
@@ -216,7 +216,7 @@ def peri_event_counts(
         cells if inside.all() else cells[inside], (n_events, n_units, n_bins)
     )
     coords: dict[str, Any] = {
-        "time": bin_centres(edges, "time from the event"),
+        "time": bin_centers(edges, "time from the event"),
         "event": ("event", windows.kept),
         "event_time": ("event", windows.times, {"units": "ms"}),
     }

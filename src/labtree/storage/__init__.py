@@ -1,4 +1,4 @@
-"""The cellar: files, arrays and catalogues; knows nothing of neuroscience."""
+"""Files, arrays and catalogues; knows nothing of neuroscience."""
 
 from labtree.storage.trees import close_tree, open_tree, save_tree
 

@@ -162,7 +162,7 @@ def checked_blob(
     crc: int | None,
     name: str,
 ) -> Blob:
-    """Return an array of a file, surely inside the file.
+    """Return an array after checking that it lies within the file.
 
     Raises
     ------

@@ -279,7 +279,7 @@ def _is(kind: type[Any]) -> Callable[[Any], bool]:
     return lambda value: type(value) is kind
 
 
-# How each remaining type is recognised, named, written and read.
+# How each remaining type is recognized, named, written and read.
 _FORMS: list[tuple[Callable[[Any], bool], str, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (_is(complex), "$complex", lambda value: _floats(value.real, value.imag), _complex),
     (_is(bytes), "$bytes", _base64, base64.b64decode),

@@ -198,7 +198,7 @@ class NetCDFWriter:
         Raises
         ------
         OSError
-            If something could not be written; the file is good for nothing then.
+            If something could not be written; the file is incomplete and must be removed.
         """
         try:
             self.file.close()
@@ -208,7 +208,7 @@ class NetCDFWriter:
     def abandon(self) -> None:
         """Let go of a file that is not finished, writing nothing more."""
         self._output.abandon()
-        with contextlib.suppress(Exception):  # the error that led here is the one that tells
+        with contextlib.suppress(Exception):  # keep the original error
             self.close()
 
 

@@ -1,6 +1,6 @@
 """A new file that HDF5 puts its structure into, and labtree the arrays.
 
-HDF5 does not get over a write that fails: the file can then not be closed, and the
+HDF5 cannot recover from a failed write: the file can then not be closed, and the
 interpreter may crash when it ends. So HDF5 writes through Python here and is never told
 of a failure; the failure is kept and raised as soon as HDF5 is out of the way.
 """
@@ -72,7 +72,7 @@ class Output:
         if self._failure is None:
             try:
                 write_all(self._file, self._lock, memoryview(data), self._position)
-            except BaseException as error:  # an interrupt must not meet HDF5 either
+            except BaseException as error:  # KeyboardInterrupt must not propagate into HDF5
                 self._failure = error
         self._position += len(data)
         return len(data)

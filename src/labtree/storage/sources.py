@@ -208,7 +208,7 @@ class ScratchSource:
             self._released.append((offset, nbytes))
 
     def _reclaim(self) -> None:
-        """Join what was given back with its free neighbours; cut a free end off."""
+        """Join what was given back with its free neighbors; cut a free end off."""
         while self._released and self.process == os.getpid():
             offset, size = self._released.popleft()
             kept = []

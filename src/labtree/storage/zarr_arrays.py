@@ -125,7 +125,7 @@ class _Object:
         try:
             is_there = len(self._place.read(self._key, nbytes - 1, 1)) == 1
         except FileNotFoundError:
-            return  # who reads it says so
+            return  # the read below reports a missing object
         except OSError:
             is_there = False
         if not is_there:

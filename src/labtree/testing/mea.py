@@ -89,8 +89,8 @@ def _root(file: h5py.File, path: Path, duration_us: int) -> None:
 def _receptive_field(index: int, n_lags: int, size: int) -> Array:
     """Return a Gaussian in space times a biphasic course in time, peak 1."""
     y, x = np.mgrid[:size, :size]
-    centre = (1 + index * 2) % size, (2 + index * 3) % size
-    space = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / 2)
+    center = (1 + index * 2) % size, (2 + index * 3) % size
+    space = np.exp(-((y - center[0]) ** 2 + (x - center[1]) ** 2) / 2)
     before = -np.arange(-n_lags, 0)  # frames before the spike
     time = np.exp(-((before - 3) ** 2) / 2) - 0.5 * np.exp(-((before - 7) ** 2) / 4)
     return np.asarray(time[:, None, None] * space)

@@ -49,8 +49,8 @@ def simulate_emg(
     channel = np.arange(n_channels)
     amplitude = np.empty((len(classes), n_channels))
     for row, index in enumerate(classes):
-        centre = (index * 0.37 % 1) * n_channels
-        away = np.abs((channel - centre + n_channels / 2) % n_channels - n_channels / 2)
+        center = (index * 0.37 % 1) * n_channels
+        away = np.abs((channel - center + n_channels / 2) % n_channels - n_channels / 2)
         amplitude[row] = 5 + (200 * np.exp(-((away / 1.5) ** 2)) if index > 0 else 0)
     signal = noise * np.repeat(amplitude, per_class, axis=0)
     return np.clip(np.round(signal), -32768, 32767).astype(np.int16)

@@ -17,7 +17,7 @@ _LOCK = threading.RLock()
 
 
 class _Setting:
-    """What a call set for all threads; it gives way where the call turns out a block."""
+    """What a call set for all threads; withdrawn when the call is a `with` block."""
 
     def __init__(self, tree: xr.DataTree | None):
         self.tree = tree

@@ -121,7 +121,7 @@ def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
                 try:
                     replace_file(data, target)
                     replace_file(text, listing)
-                finally:  # an interrupt in between must not make this file a stranger's
+                finally:  # record our own file even if interrupted between the two renames
                     if target.exists() and identity(target) == known:
                         state.path, state.known, state.place = target, known, None
                 if written.moves:
