@@ -58,6 +58,10 @@ from labtree.msw.sessions import (
 from labtree.msw.trees import (
     trials_from_xarray as trials_from_xarray,
 )
+from labtree.msw.trial_export import (
+    load_trial_tables as load_trial_tables,
+    save_trial_tables as save_trial_tables,
+)
 from labtree.msw.trial_file import (
     TrialWriter as TrialWriter,
     load_trial_data as load_trial_data,

@@ -1,13 +1,13 @@
 """Settings files, read as data: YAML, JSON, and Python files of literals. Nothing runs."""
 
 import ast
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from labtree.errors import FormatError
 from labtree.optional import require
+from labtree.storage import json_files
 from labtree.storage.files import read_file
 
 __all__ = ["parse_yaml", "read_json", "read_python_literals", "read_yaml"]
@@ -203,11 +203,7 @@ def read_json(path: Path) -> dict[str, Any]:
     FormatError
         Not JSON, or not an object.
     """
-    try:
-        content = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not JSON that can be read ({error})") from None
-    content = _mapping(path, content)
+    content = _mapping(path, json_files.read_json(path))
     _refuse_deep(path, content)
     return content
 
