@@ -6,19 +6,23 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from labtree.errors import ClosedError, FormatError
+from labtree.storage._xarray import (
+    ExplicitIndexer,
+    IndexingSupport,
+    explicit_indexing_adapter,
+)
+from labtree.storage.lazy import LazyArray, as_lazy
 
-__all__ = ["ClockArray", "FileArray", "MappedArray", "as_lazy", "lazy_or_array"]
+__all__ = ["ClockArray", "FileArray", "MappedArray", "lazy_or_array"]
 
 _LAZY_BYTES = 2**20
 _OPEN: dict[str, h5py.File] = {}
 _LOCK = threading.Lock()
 
 
-class FileArray(BackendArray):
+class FileArray(LazyArray):
     """An h5py dataset or zarr array of a file.
 
     Parameters
@@ -32,12 +36,13 @@ class FileArray(BackendArray):
         self.shape = tuple(source.shape)
         self.dtype = np.dtype(source.dtype)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        return explicit_indexing_adapter(
+            key, self.shape, IndexingSupport.OUTER_1VECTOR, self.read
         )
 
-    def _read(self, key: tuple[Any, ...]) -> Any:
+    def read(self, key: tuple[Any, ...]) -> Any:
+        """Return the part that `key` selects, as the library of the file reads it."""
         source = self.source
         if isinstance(source, h5py.Dataset):
             if not source:
@@ -59,18 +64,17 @@ class FileArray(BackendArray):
         return FileArray, (self.source,)
 
 
-class MappedArray(BackendArray):
+class MappedArray(LazyArray):
     """An array of numbers that is mapped from a file."""
 
     def __init__(self, array: "np.memmap[Any, Any]"):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._read
-        )
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self.read)
 
-    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+    def read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """Return a copy of the part that `key` selects."""
         return np.array(self.array[key])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "MappedArray":
@@ -82,7 +86,7 @@ class MappedArray(BackendArray):
         return _mapped, (array.filename, array.dtype, array.offset, array.shape, order)
 
 
-class ClockArray(BackendArray):
+class ClockArray(LazyArray):
     """Times of samples at a constant rate, computed when they are indexed."""
 
     dtype = np.dtype(np.float64)
@@ -91,23 +95,13 @@ class ClockArray(BackendArray):
         self.start, self.rate = start, rate
         self.shape = (count,)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def _read(self, key: tuple[Any, ...]) -> NDArray[np.float64]:
+    def read(self, key: tuple[Any, ...]) -> NDArray[np.float64]:
+        """Return the times in s of the samples that `key` selects."""
         (at,) = key
         if isinstance(at, slice):
             at = np.arange(*at.indices(self.shape[0]))
         # As pynwb computes it, so that both give the same bits.
         return np.asarray(np.asarray(at) / self.rate + self.start)
-
-
-def as_lazy(array: BackendArray) -> Any:
-    """Return `array` as the data of a Variable: read when indexed, copied when written to."""
-    wrapped: Any = indexing.LazilyIndexedArray(array)
-    return indexing.CopyOnWriteArray(wrapped)
 
 
 def lazy_or_array(source: Any) -> Any:

@@ -17,8 +17,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
-from labtree.interop.lazy_arrays import ClockArray, as_lazy, lazy_or_array
+from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
+from labtree.storage.lazy import as_lazy
 from labtree.workspace.verbs import create_workspace, store_item
 
 __all__ = ["import_phy"]

@@ -16,12 +16,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
-from labtree.interop.lazy_arrays import ClockArray, as_lazy, lazy_or_array
+from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
+from labtree.interop.nwb.columns import restored
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
-from labtree.objects.unit_attributes import ABSENT, column
+from labtree.objects.unit_attributes import ABSENT, column, masked_column
 from labtree.optional import require
+from labtree.storage._xarray import data_of
+from labtree.storage.lazy import as_lazy
 from labtree.workspace.verbs import create_workspace, store_item
 
 __all__ = ["import_nwb", "is_nwb"]
@@ -218,6 +221,7 @@ class Place(NamedTuple):
     note: str | None
     created_at: float
     offset_ms: float
+    types: dict[str, Any]
 
 
 class _Reader:
@@ -302,9 +306,11 @@ class _Reader:
             return
         place = self.places.get(where)
         try:
-            obj = read(source)
-            if place is not None:
-                obj = _restored(obj, place, self.metadata.get((place.namespace, place.key)))
+            if place is None:
+                obj = read(source)
+            else:
+                leaves = self.metadata.get((place.namespace, place.key))
+                obj = _own_item(source, where, place, _nested(leaves) if leaves else None)
         except Exception as error:  # a damaged file fails anywhere in hdmf and h5py
             self.problems.append(f"{where}: left out: {error or type(error).__name__}")
             return
@@ -349,17 +355,21 @@ class _Reader:
 
     def _own_tables(self) -> None:
         """Read where labtree's export put what, and what it knew of each item."""
-        module = self.file.processing.get("ecephys") if self.file.processing else None
+        module = self.file.processing.get("labtree") if self.file.processing else None
         found = {} if module is None else module.data_interfaces
         table, metadata = found.get("workspace"), found.get("metadata")
         if table is None or "nwb_path" not in getattr(table, "colnames", ()):
             return
-        where = "/processing/ecephys/"
+        where = "/processing/labtree/"
+        text = (self.file.scratch or {}).get("labtree_types")
+        types = {} if text is None else json.loads(_text_of(text.data))
+        self.skipped.add("/scratch/labtree_types")
         row: Any
         for row in table_frame(table).itertuples():
             self.places[str(row.nwb_path)] = Place(
                 str(row.item_namespace), str(row.item_key), str(row.kind),
                 str(row.note) or None, float(row.stored_at), float(row.clock_offset_ms),
+                types.get(str(row.nwb_path), {}),
             )  # fmt: skip
         self.skipped.add(where + "workspace")
         if metadata is not None:
@@ -461,18 +471,10 @@ def _spike_data(table: Any) -> tuple[xr.Dataset, str | None]:
         if np.any(np.diff(times[start:end]) < 0):
             times[start:end] = np.sort(times[start:end])
     begin, end = _observed(table, times)
-    masks = {name for name in table.colnames if name.endswith("_missing")}
     attributes: dict[str, Any] = {}
     for name in table.colnames:
-        if name in ("spike_times", "obs_intervals", "waveforms"):
-            continue
-        values = _column(table[name])
-        if name.removesuffix("_missing") in table.colnames and name in masks:
-            continue
-        if f"{name}_missing" in masks:
-            missing = _column(table[f"{name}_missing"]).astype(bool)
-            values = _with_gaps(values, missing)
-        attributes[name] = _attribute(values)
+        if name not in ("spike_times", "obs_intervals", "waveforms"):
+            attributes[name] = _attribute(_column(table[name]))
     dataset = spike_data.assemble(
         times, counts, length=end - begin, start_time=begin, neuron_attributes=attributes
     )
@@ -510,15 +512,6 @@ def _observed(table: Any, times: NDArray[np.float64]) -> tuple[float, float]:
     return float(min(bounds)), float(max(bounds))
 
 
-def _with_gaps(values: NDArray[Any], missing: NDArray[np.bool_]) -> Any:
-    return column(
-        [
-            ABSENT if gap else value
-            for value, gap in zip(values.tolist(), missing.tolist(), strict=True)
-        ]
-    )
-
-
 def _attribute(values: Any) -> Any:
     if isinstance(values, np.ndarray) and values.dtype.kind == "O":
         return column(list(values))
@@ -552,7 +545,7 @@ def _waveforms(table: Any) -> xr.Dataset:
     return dataset
 
 
-def _series(series: Any, where: str) -> xr.Dataset:
+def _series(series: Any, where: str, shift_s: float = 0.0) -> xr.Dataset:
     """Return a TimeSeries as ``data (time, ...)`` with ``time`` in s, without an index."""
     kind = next(
         (each.__name__ for each in type(series).__mro__ if each.__name__ in _DIMENSIONS), ""
@@ -576,11 +569,10 @@ def _series(series: Any, where: str) -> xr.Dataset:
     if series.timestamps is not None:
         times = series.timestamps
         dim = "time" if absent or len(times) == shape[0] else "timestamp"
-        coords["time" if dim == "time" else "timestamp"] = xr.Variable(
-            dim, lazy_or_array(times), {"units": "s"}
-        )
+        found = np.asarray(times[:]) + shift_s if shift_s else lazy_or_array(times)
+        coords[dim] = xr.Variable(dim, found, {"units": "s"})
     elif series.rate is not None and not absent:
-        start, rate = float(series.starting_time or 0.0), float(series.rate)
+        start, rate = float(series.starting_time or 0.0) + shift_s, float(series.rate)
         clock = as_lazy(ClockArray(start, rate, shape[0]))
         coords["time"] = xr.Variable("time", clock, {"units": "s"})
         attrs["fs"] = rate
@@ -672,32 +664,114 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _restored(obj: Any, place: Place, leaves: Any) -> Any:
+def _own_item(source: Any, where: str, place: Place, metadata: Any) -> Any:
     """Return an item of labtree's export as it was before."""
-    shift = place.offset_ms
-    metadata = _nested(leaves) if leaves else None
+    about, shift = place.types, place.offset_ms
+    if place.kind == "spike_data":
+        return _own_units(source, about, shift, metadata)
     if place.kind == "rate_data":
-        about = json.loads(obj.attrs["comments"])
-        unit = obj["data"].attrs["units"]
-        return rate_data(
-            obj["data"].values.T,
-            obj["time"].values * _MS + shift,
-            unit=None if unit == "unknown" else unit,
-            neuron_attributes=about["unit_attributes"],
-        )
+        records = json.loads(source.comments)["unit_attributes"]
+        rates = _series(source, where)
+        times = rates["time"].values * _MS + shift
+        unit = None if source.unit == "unknown" else source.unit
+        values = rates["data"].values.T
+        return rate_data(values, times, unit=unit, neuron_attributes=records)
+    if place.kind == "series":
+        return _own_series(_series(source, where, shift / _MS), about)
     if place.kind in ("pairwise_matrix", "pairwise_stack"):
-        values = obj["matrix"].values
-        labels = None if "label" not in obj else obj["label"].values
+        values = np.asarray(source["matrix"].data[:])
+        if "imaginary" in source.colnames:
+            values = values + 1j * np.asarray(source["imaginary"].data[:])
+        labels = None
+        if "label" in about:
+            labels = restored(_column(source["label"]), about["label"])
         if place.kind == "pairwise_matrix":
-            return pairwise_matrix(values, labels=labels, metadata=metadata)
-        times = obj.attrs.get("times")
-        return pairwise_stack(values, labels=labels, times=times, metadata=metadata)
-    if place.kind == "spike_data" and isinstance(obj, xr.Dataset):
-        obj = obj.assign(spike_times=obj["spike_times"] + shift)
-        obj.attrs["start_time"] += shift
-        if metadata is not None:
-            obj.attrs["metadata"] = metadata
-    return obj
+            matrix = pairwise_matrix(values, labels=labels, metadata=metadata)
+        else:
+            matrix = pairwise_stack(
+                values, labels=labels, times=about.get("times"), metadata=metadata
+            )
+        return matrix.assign_attrs(about["attrs"])
+    if place.kind in ("table", "trials"):
+        return _own_frame(source, about, shift / _MS) if about else table_frame(source)
+    return _array(source)
+
+
+def _text_of(data: Any) -> str:
+    value = np.asarray(data[()] if hasattr(data, "shape") else data).item()
+    return str(_plain(value))
+
+
+def _own_units(table: Any, about: dict[str, Any], shift: float, metadata: Any) -> xr.Dataset:
+    index = table["spike_times"]
+    counts = np.diff(np.asarray(index.data[:]).astype(np.int64), prepend=0)
+    times = np.asarray(index.target.data[:], np.float64) * _MS + shift
+    attributes = {
+        kept["name"]: _own_column(_column(table[name]), kept)
+        for name, kept in about["columns"].items()
+    }
+    attrs = about["attrs"]
+    dataset = spike_data.assemble(
+        times,
+        counts,
+        length=attrs["length"],
+        start_time=attrs["start_time"],
+        neuron_attributes=attributes,
+        metadata=metadata,
+    ).assign_attrs(attrs)
+    if "unit_id" in about:
+        ids = np.asarray(table.id.data[:]).astype(about["unit_id"])
+        dataset = dataset.assign_coords(unit_id=("unit", ids))
+    return dataset
+
+
+def _own_column(values: Any, kept: dict[str, Any]) -> Any:
+    if values.dtype.kind == "O" and "form" not in kept and len(values):
+        values = np.stack(list(values))  # rows of one length, which NWB holds as lists
+    back = restored(values, kept)
+    missing = np.zeros(len(back), bool)
+    missing[kept.get("missing", [])] = True
+    if back.dtype.kind == "O":
+        pairs = zip(back, missing, strict=True)
+        return column([ABSENT if gap else value for value, gap in pairs])
+    return masked_column(back, missing)
+
+
+def _own_series(series: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
+    data = series["data"].variable
+    variable = xr.Variable(about["dims"], data_of(data), about["data"])  # stays in the file
+    coords: dict[str, Any] = {"time": series["time"].variable}
+    if "channel" in about:
+        values, kept = about["channel"]
+        coords["channel"] = xr.Variable("channel", restored(np.asarray(values), kept))
+    for name, coord in series.coords.items():
+        if name not in ("time", "channel", "channel_name", "group", "group_name", "location"):
+            coords[str(name)] = coord.variable
+    return xr.Dataset({"data": variable}, xr.Coordinates(coords, indexes={}), about["attrs"])
+
+
+def _own_frame(table: Any, about: dict[str, Any], shift_s: float) -> pd.DataFrame:
+    columns: dict[int, Any] = {}
+    names: list[Any] = [None] * len(about["columns"])
+    for nwb_name, kept in about["columns"].items():
+        values = _column(table[nwb_name])
+        if nwb_name in ("start_time", "stop_time", "timestamp") and "form" not in kept:
+            values = values + shift_s
+        columns[kept["at"]] = restored(values, kept)
+        names[kept["at"]] = kept["name"]
+    frame = pd.DataFrame({at: columns[at] for at in sorted(columns)})
+    frame.columns = pd.Index(names)
+    index = about.get("index")
+    if index is not None:
+        kind, name, dtype = index
+        if kind == "id":
+            frame.index = pd.Index(np.asarray(table.id.data[:]).astype(dtype), name=name)
+        else:
+            first = frame.columns[0]
+            frame = frame.set_index(first)
+            frame.index.name = name
+    frame.attrs = about.get("attrs", {})
+    return frame
 
 
 def _nested(leaves: list[tuple[list[Any], Any]]) -> dict[str, Any]:

@@ -1,34 +1,48 @@
-"""Write a workspace's spike trains, rates and metadata as an NWB file.
+"""Write a workspace or session as an NWB file.
 
-NWB counts in seconds from the start of the session. If anything in the workspace starts
-before 0 ms, the session starts that much earlier, and all times are counted from there.
+NWB counts in seconds from the start of the session. If anything starts before 0, the
+session starts that much earlier, and all times are counted from there.
 """
 
 import json
 import os
-import re
 import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from labtree.errors import DataError, LossWarning
-from labtree.objects import rate_data, spike_data
-from labtree.objects.unit_attributes import unit_attributes
+from labtree.interop.nwb.columns import NwbColumn, for_nwb, plain_json
+from labtree.interop.nwb.tables import nwb_name, role_of, table_of, unused
+from labtree.objects import pairwise, rate_data, spike_data
+from labtree.objects.registry import decode
+from labtree.objects.unit_attributes import MASK, REAL_NAME, unit_attributes
 from labtree.optional import require
-from labtree.spikes.trains import spike_trains
+from labtree.spikes import from_session, spike_trains
 from labtree.storage.files import replace_file
+from labtree.workspace.items import item_dataset, iterate_items
 
 __all__ = ["export_nwb"]
 
 _PURPOSE = "export to NWB"
 _MS = 1000.0
+_VOLTS = {"v": 1.0, "volt": 1.0, "volts": 1.0, "mv": 1e-3, "uv": 1e-6, "µv": 1e-6, "μv": 1e-6}
+_FACTS = (
+    "experimenter", "experiment_description", "institution", "lab", "keywords", "notes",
+    "pharmacology", "protocol", "related_publications", "slices", "source_script",
+    "source_script_file_name", "was_generated_by", "data_collection", "surgery", "virus",
+    "stimulus_notes",
+)  # fmt: skip
+_TRIALS = "labtree_trials"
 
 
 def export_nwb(
@@ -41,24 +55,26 @@ def export_nwb(
     resolution: float | None = None,
     **fields: Any,
 ) -> Path:
-    """Write the spike trains, rates and metadata of a workspace as an NWB file.
+    """Write a workspace or session as an NWB file.
 
     Parameters
     ----------
     tree : DataTree
-        A workspace.
+        A workspace, a recording, a Murine Shift Work session, or a pipeline session.
     path : path-like
         Ends in ``.nwb``. A file that stands there is replaced once the new one is whole.
     session_start_time : datetime, optional
-        The moment of 0 ms, with a time zone; by default the time at which the workspace
-        was created.
+        The moment of 0 ms, with a time zone; by default what the tree knows, or else the
+        time at which the workspace was created. Without a zone, what a session knows is
+        taken for local time.
     session_description : str, optional
-        By default the name of the workspace.
+        By default what the tree knows, or its name.
     subject : mapping, optional
         Fields of ``pynwb.file.Subject``, such as subject_id, species, sex and age.
     resolution : float, optional
         Smallest difference between two spike times in s, which is one over the sampling
-        rate; by default that of the raw data, or else of the numbers themselves.
+        rate; by default that of the raw data or of the sorting. Where it is not known,
+        none is written.
     **fields
         Further fields of ``pynwb.NWBFile``, such as experimenter, lab, institution,
         keywords and experiment_description.
@@ -70,228 +86,812 @@ def export_nwb(
     Raises
     ------
     DataError
-        A ValueError, if there are neither spike trains nor rates, or the start has no
+        A ValueError, if there is nothing that NWB has a place for, or the start has no
         time zone.
 
     Warns
     -----
     LossWarning
-        If something in the workspace has no place in NWB.
+        If something in the tree has no place in NWB.
 
     Notes
     -----
-    The one spike_data of a workspace becomes the table ``units``; of several, each becomes
-    a Units table in the processing module ``ecephys``. Rates become TimeSeries there. The
-    table ``workspace`` lists the items with their notes, the table ``metadata`` what is
-    known of each, one value a row.
+    The one ``spike_data`` of a workspace becomes the table ``units``; of several, each
+    becomes a Units table in the processing module ``ecephys``, where rates become
+    TimeSeries. Trial tables and tables with the columns start_time and stop_time become
+    intervals, the states of a trial table further intervals and its events a table of
+    events. Streams and series become TimeSeries of the acquisition, those in volts
+    ElectricalSeries, written block by block. The processing module ``labtree`` holds other
+    tables, pairwise matrices, and the table ``workspace``, by which
+    :func:`labtree.import_nwb` finds namespaces, keys, notes and types again.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> tree = labtree.create_workspace("pilot")
+    >>> tree.ws.store("rec1", "units", labtree.spike_data([[1.0, 2.5], [3.0]], length=10))
+    >>> labtree.export_nwb(tree, "pilot.nwb")  # doctest: +SKIP
     """
     pynwb = require("pynwb", purpose=_PURPOSE, extra="nwb")
+    require("pynwb.event", purpose=_PURPOSE, extra="nwb")
     target = Path(path)
-    own = tree.ws.path
+    source = _sources(tree)
+    own = tree.ws.path if source.is_workspace else None
     if own is not None and own.resolve() == target.resolve():
         raise DataError(f"{target} is the file of this workspace: export under another name")
-    items, others = _items(tree)
-    if not items:
-        raise DataError("the workspace holds neither spike_data nor rate_data to export")
-    if others:
-        _lost([f"{name}: NWB export takes spike_data and rate_data alone" for name in others])
-    for ds in items.values():
-        (spike_data if "spike_times" in ds else rate_data).validate(ds)
-    start = session_start_time or datetime.fromtimestamp(float(tree.ws.created_at), UTC)
+    start = session_start_time or source.start
     if start.tzinfo is None:
         raise DataError(
             "session_start_time needs a time zone: datetime(..., tzinfo=datetime.UTC)"
         )
-    zero = min([0.0, *map(_first_ms, items.values())])
+    writer = _Writer(pynwb, source.items)
+    if not writer.items:
+        found = ", ".join(source.others[:10]) or "nothing"
+        raise DataError(f"there is nothing to export that NWB has a place for; found {found}")
+    known: Any = {name: tree.attrs[name] for name in _FACTS if name in tree.attrs}
+    about = tree.attrs.get("subject")
+    given = subject or (about if isinstance(about, Mapping) else source.subject)
     file = pynwb.NWBFile(
-        session_description=session_description or tree.ws.name or "labtree workspace",
-        identifier=str(uuid.uuid4()),
-        session_start_time=start + timedelta(milliseconds=zero),
-        session_id=tree.ws.workspace_id,
-        subject=pynwb.file.Subject(**subject) if subject else None,
-        **fields,
+        session_description=session_description or source.description,
+        identifier=str(tree.attrs.get("identifier") or uuid.uuid4()),
+        session_start_time=start + timedelta(milliseconds=writer.zero),
+        session_id=source.session_id,
+        subject=pynwb.file.Subject(**_subject(given)) if given else None,
+        **(known | fields),
     )
-    module = file.create_processing_module(
-        "ecephys", "Spike trains and firing rates of a labtree workspace"
-    )
-    names: set[str] = {"workspace", "metadata"}
-    one = sum("spike_times" in ds for ds in items.values()) == 1
-    for (namespace, key), ds in items.items():
-        name = _unused(re.sub(r"[/:]", "_", f"{namespace}_{key}"), names)
-        if "spike_times" not in ds:
-            module.add(_time_series(pynwb, name, ds, zero))
-            continue
-        units = pynwb.misc.Units(
-            name="units" if one else name,
-            description=f"Units of {namespace}/{key}",
-            resolution=resolution or _resolution(ds, zero),
-        )
-        _fill(units, ds, zero, f"{namespace}/{key}")
-        if one:
-            file.units = units
-        else:
-            module.add(units)
-    module.add(_workspace_table(tree, items, zero))
-    if any(True for ds in items.values() for _ in _leaves(ds.attrs.get("metadata", {}))):
-        module.add(_metadata_table(items))
+    writer.write(file, resolution)
+    writer.losses[:0] = [f"{name}: NWB has no place for it" for name in source.others]
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         new = Path(folder) / target.name
-        with pynwb.NWBHDF5IO(new, "w") as io:
-            io.write(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the file's own checks suggest
+            with pynwb.NWBHDF5IO(new, "w") as io:
+                io.write(file)
         replace_file(new, target)
+    if writer.losses:
+        listed = "\n".join(writer.losses)
+        warnings.warn(f"not all of it has a place in NWB:\n{listed}", LossWarning, stacklevel=2)
     return target
 
 
-def _items(tree: xr.DataTree) -> tuple[dict[tuple[str, str], xr.Dataset], list[str]]:
-    items, others = {}, []
-    for namespace in tree.ws.list_namespaces():
-        for key in tree.ws.list_keys(namespace):
-            obj = tree.ws.get(namespace, key)
-            kind = obj.attrs.get("labtree_kind") if isinstance(obj, xr.Dataset) else None
-            if kind in (spike_data.KIND, rate_data.KIND):
-                items[namespace, key] = obj
+class Item(NamedTuple):
+    """An object to export, and what is noted with it."""
+
+    namespace: str
+    key: str
+    obj: Any
+    kind: str
+    note: str | None
+    created_at: float
+
+
+class Sources(NamedTuple):
+    """What a tree holds, and what it says of its session."""
+
+    items: list[Item]
+    others: list[str]
+    start: datetime
+    description: str
+    session_id: str | None
+    subject: dict[str, Any]
+    is_workspace: bool
+
+
+def _sources(tree: xr.DataTree) -> Sources:
+    if "labtree_workspace_id" in tree.root.attrs:
+        return _workspace(tree.root)
+    items: list[tuple[str, Any]] = []
+    if "streams" in tree.children:
+        for name, node in tree.children["streams"].children.items():
+            items.append((name, node.to_dataset(inherit=False)))
+    if "labels" in tree.children:
+        items.append(("labels", _label_frame(tree)))
+    if "trials" in tree.children and "state_row_size" in tree.children["trials"].variables:
+        from labtree.msw.trees import trials_from_xarray
+
+        items.append(
+            ("trials", trials_from_xarray(tree.children["trials"].to_dataset(inherit=False)))
+        )
+    if "units" in tree.children and "spike_times" in tree.children["units"].variables:
+        items.append(("units", from_session(tree)))
+    others = sorted(set(tree.children) - {"streams", "labels", "trials", "units", "metadata"})
+    offset = tree.attrs.get("clock_to_unix_s")
+    told = tree.attrs.get("session_datetime") or tree.attrs.get("created")
+    known = None if offset is None else datetime.fromtimestamp(float(offset), UTC)
+    start = known or _moment(told)
+    name = str(tree.attrs.get("session_id") or tree.attrs.get("name") or tree.name or "")
+    subject = {"subject_id": tree.attrs["subject"]} if "subject" in tree.attrs else {}
+    found = [
+        Item(name or "session", key, obj, kind, None, 0.0)
+        for key, obj in items
+        if (kind := _kind(obj))
+    ]
+    others += [key for key, obj in items if not _kind(obj)]
+    return Sources(
+        found, others, start, name or "labtree session", name or None, subject, False
+    )
+
+
+def _workspace(tree: xr.DataTree) -> Sources:
+    items, others = [], []
+    for namespace, key, node in iterate_items(tree):
+        kind, dataset = item_dataset(node)
+        # Series stay in their file; all else is small.
+        obj = dataset if kind in (None, "dataset") else decode(kind, dataset)
+        info = tree.ws.get_info(namespace, key)
+        what = _kind(obj)
+        if what:
+            created = float(info["created_at"] or 0.0)
+            items.append(Item(namespace, key, obj, what, info.get("note"), created))
+        else:
+            others.append(f"{namespace}/{key}")
+    told = tree.attrs.get("session_start_time")
+    start = _moment(told) if told else datetime.fromtimestamp(tree.ws.created_at, UTC)
+    description = tree.attrs.get("session_description") or tree.ws.name or "labtree workspace"
+    session_id = tree.attrs.get("session_id") or tree.ws.workspace_id
+    return Sources(items, others, start, description, session_id, {}, True)
+
+
+def _kind(obj: Any) -> str | None:
+    """Return how an object is written; None if NWB has no place for it."""
+    if isinstance(obj, xr.Dataset):
+        kind = obj.attrs.get("labtree_kind")
+        if kind in (spike_data.KIND, rate_data.KIND, pairwise.MATRIX, pairwise.STACK):
+            return str(kind)
+        data = obj.variables.get("data")
+        if data is not None and data.dims[:1] == ("time",) and "time" in obj.coords:
+            return "series" if data.dtype.kind in "biufUO" else None
+        return None
+    if isinstance(obj, pd.DataFrame):
+        return "trials" if _TRIALS in obj.attrs else "table"
+    if isinstance(obj, np.ndarray) and not isinstance(obj, np.ma.MaskedArray):
+        return "array" if obj.dtype.kind in "biufU" and obj.ndim else None
+    return None
+
+
+def _moment(told: Any) -> datetime:
+    """Return a moment that a session knows; local time where it has no zone."""
+    for pattern in ("%Y%m%d_%H%M%S_%f", "%Y%m%d_%H%M%S"):
+        try:
+            return datetime.strptime(str(told), pattern).astimezone()
+        except ValueError:
+            continue
+    try:
+        found = datetime.fromisoformat(str(told))
+    except ValueError:
+        return datetime.now(UTC)
+    return found if found.tzinfo else found.astimezone()
+
+
+def _subject(given: Mapping[str, Any]) -> dict[str, Any]:
+    fields = dict(given)
+    if isinstance(fields.get("date_of_birth"), str):
+        fields["date_of_birth"] = datetime.fromisoformat(fields["date_of_birth"])
+    return fields
+
+
+def _label_frame(tree: xr.DataTree) -> pd.DataFrame:
+    """Return the labels of a recording with the time until the next, or the end."""
+    labels = tree.children["labels"].to_dataset(inherit=False)
+    times = labels["timestamp"].values.astype(np.float64)
+    last = times[-1] if times.size else 0.0
+    for node in (
+        tree.children["streams"].children.values() if "streams" in tree.children else ()
+    ):
+        if node.sizes["time"]:
+            last = max(last, float(node.to_dataset()["time"].values[-1]))
+    columns = {"start_time": times, "stop_time": np.append(times[1:], last)[: times.size]}
+    for name in ("class_index", "class_name"):
+        if name in labels:
+            columns[name] = labels[name].values
+    return pd.DataFrame(columns)
+
+
+class _Writer:
+    """Fills an NWB file with items, and keeps where each went."""
+
+    def __init__(self, pynwb: Any, items: list[Item]) -> None:
+        self.pynwb = pynwb
+        self.common = require("hdmf.common", purpose=_PURPOSE, extra="nwb")
+        self.classes = SimpleNamespace(
+            TimeIntervals=pynwb.epoch.TimeIntervals,
+            EventsTable=pynwb.event.EventsTable,
+            TimestampVectorData=pynwb.event.TimestampVectorData,
+            DynamicTable=self.common.DynamicTable,
+            VectorData=self.common.VectorData,
+            VectorIndex=self.common.VectorIndex,
+        )
+        self.items = items
+        self.losses: list[str] = []
+        self.names: set[str] = {"workspace", "metadata", "labtree_types"}
+        self.rows: list[dict[str, Any]] = []
+        self.regions: dict[str, Any] = {}
+        for item in items:
+            if item.kind in (spike_data.KIND, rate_data.KIND):
+                (spike_data if item.kind == spike_data.KIND else rate_data).validate(item.obj)
+        self.zero = min([0.0, *map(_first_ms, items)])
+        recordings = [item for item in items if item.kind == "series"]
+        if not any(item.kind == spike_data.KIND for item in items) and recordings:
+            # A recording's clock starts anywhere; NWB's at the session's start.
+            first = min(map(_first_ms, items))
+            self.zero = (
+                first
+                if first > 0 and "nwb_path" not in recordings[0].obj.attrs
+                else (self.zero)
+            )
+
+    def write(self, file: Any, resolution: float | None) -> None:
+        """Put all items into a file."""
+        self.file = file
+        self._electrodes()
+        one = sum(item.kind == spike_data.KIND for item in self.items) == 1
+        trials = sum(item.kind == "trials" or item.key == "trials" for item in self.items) == 1
+        for item in self.items:
+            about: dict[str, Any] = {}
+            if item.kind == spike_data.KIND:
+                where = self._units(item, one, resolution, about)
+            elif item.kind == rate_data.KIND:
+                where = self._rates(item)
+            elif item.kind == "series":
+                where = self._series(item, about)
+            elif item.kind in (pairwise.MATRIX, pairwise.STACK):
+                where = self._matrix(item, about)
+            elif item.kind == "array":
+                where = self._array(item)
             else:
-                others.append(f"{namespace}/{key}")
-    return items, others
+                where = self._frame(item, trials, about)
+            self.rows.append({"item": item, "nwb_path": where, "about": about})
+        self._tables()
+
+    def name(self, item: Item) -> str:
+        name = (
+            item.key
+            if item.kind in ("series", "trials", "table", "array")
+            else (f"{item.namespace}_{item.key}")
+        )
+        return unused(nwb_name(name), self.names)
+
+    def module(self, name: str) -> Any:
+        """Return a processing module, made where it is not there."""
+        texts = {
+            "ecephys": "Spike trains and firing rates",
+            "labtree": "Tables and matrices of a labtree workspace, and where its items are",
+        }
+        if name not in self.file.processing:
+            self.file.create_processing_module(name, texts.get(name, name))
+        return self.file.processing[name]
+
+    def lost(self, item: Item, what: str) -> None:
+        self.losses.append(f"{item.namespace}/{item.key}{what}")
+
+    def seconds(self, times: Any, scale: float = _MS) -> NDArray[np.float64]:
+        """Return times in s, as far as possible those from which the same times follow.
+
+        Parameters
+        ----------
+        times : array
+            In ms, or with a scale of 1 in s.
+        scale : float
+            Units of the times in a second.
+        """
+        wanted, zero = np.asarray(times, np.float64), self.zero / _MS * scale
+        found = (wanted - zero) / scale
+        for side in (-np.inf, np.inf):
+            near = np.nextafter(found, side)
+            better = (near * scale + zero == wanted) & (found * scale + zero != wanted)
+            found = np.where(better, near, found)
+        return np.asarray(found)
+
+    def _electrodes(self) -> None:
+        """Make devices, groups and electrodes of what an import kept of them."""
+        kept = {item.key: item for item in self.items if item.key == "electrodes"}
+        self.table_of_electrodes = None
+        item = kept.get("electrodes")
+        if item is None or "location" not in item.obj.columns:
+            return
+        frame = item.obj
+        groups = frame["group"].tolist() if "group" in frame else ["electrodes"] * len(frame)
+        names = [str(name) for name in frame.columns if name not in ("group", "group_name")]
+        known = {"x", "y", "z", "imp", "location", "filtering", "reference"}
+        for name in names:
+            if name not in known:
+                text = frame.attrs.get("columns", {}).get(name, name)
+                self.file.add_electrode_column(nwb_name(name), str(text))
+        for at, row in enumerate(frame.to_dict("records")):
+            group = self._group(str(groups[at]), str(row["location"]))
+            values = {nwb_name(name): row[name] for name in names}
+            self.file.add_electrode(group=group, id=int(frame.index[at]), **values)
+        self.table_of_electrodes = item
+        self.items = [each for each in self.items if each is not item]
+        self.rows.append({
+            "item": item, "about": {}, "nwb_path": "/general/extracellular_ephys/electrodes",
+        })  # fmt: skip
+
+    def _group(self, name: str, location: str) -> Any:
+        name = nwb_name(name)
+        if name in self.file.electrode_groups:
+            return self.file.electrode_groups[name]
+        device = (
+            next(iter(self.file.devices.values()))
+            if self.file.devices
+            else self.file.create_device("device", description="Not known to labtree")
+        )
+        return self.file.create_electrode_group(
+            name, description=f"Electrodes {name}", location=location, device=device
+        )
+
+    def _region(self, item: Item, count: int) -> Any:
+        """Return the electrodes of a series; None if the table of electrodes lacks them."""
+        ds = item.obj
+        ids = ds["channel"].values if "channel" in ds.coords else np.arange(count)
+        described = f"Channels of {item.key}"
+        table = self.file.electrodes
+        if self.table_of_electrodes is not None:
+            place = {int(value): at for at, value in enumerate(table.id[:])}
+            if ids.dtype.kind not in "iu" or not set(ids.tolist()) <= set(place):
+                return None
+            rows = [place[int(value)] for value in ids]
+            return self.file.create_electrode_table_region(rows, described)
+        first = 0 if table is None else len(table)
+        if table is None:
+            self.file.add_electrode_column("channel_name", "Name of the channel")
+        group = self._group(item.key, "unknown")
+        for value in ids:
+            self.file.add_electrode(group=group, location="unknown", channel_name=str(value))
+        rows = list(range(first, first + count))
+        return self.file.create_electrode_table_region(rows, described)
+
+    def _units(
+        self, item: Item, one: bool, resolution: float | None, about: dict[str, Any]
+    ) -> str:
+        ds, where = item.obj, f"{item.namespace}/{item.key}"
+        name = "units" if one else self.name(item)
+        if resolution is None:
+            resolution = _resolution(ds)
+        known: dict[str, Any] = {}
+        if resolution is not None:
+            known["resolution"] = float(resolution)
+        if self.table_of_electrodes is not None:
+            known["electrode_table"] = self.file.electrodes
+        units = self.pynwb.misc.Units(name=name, description=f"Units of {where}", **known)
+        ids = np.arange(ds.sizes["unit"])
+        if "unit_id" in ds.coords:
+            given = ds["unit_id"].values
+            if given.dtype.kind in "iu" and (given.size == 0 or given.min() >= 0):
+                ids, about["unit_id"] = given, str(given.dtype)
+        taken = {column["name"] for column in units.__columns__} | set(dir(units))
+        taken -= {"waveform_mean", "waveform_sd"}
+        places = self._electrode_places(ds)
+        columns: dict[str, NwbColumn] = {}
+        about["columns"] = {}
+        for real, values, missing, text in _unit_columns(ds):
+            if real == "obs_intervals_ms" or (real == "unit_id" and "unit_id" in about):
+                continue
+            column = for_nwb(values, missing)
+            if real in places:
+                about["columns"][real] = {"name": real, **column.about}
+                continue
+            name_of = unused(nwb_name(real), taken)
+            about["columns"][name_of] = {"name": real, **column.about}
+            columns[name_of] = column
+            if name_of in ("waveform_mean", "waveform_sd"):
+                continue
+            for loss in column.losses:
+                self.lost(item, f", attribute {real!r}: {loss}")
+            described = text or f"Attribute {real!r} of the units"
+            units.add_column(name=name_of, description=described, index=column.ends is not None)
+        start = ds.attrs["start_time"]
+        whole = np.array([[start, start + ds.attrs["length"]]])
+        intervals = [whole] * ds.sizes["unit"]
+        if "obs_intervals_ms" in ds.coords:
+            intervals = list(ds["obs_intervals_ms"].values)
+        for unit, train in enumerate(spike_trains(ds)):
+            units.add_unit(
+                id=int(ids[unit]),
+                spike_times=self.seconds(train),
+                obs_intervals=self.seconds(intervals[unit]),
+                **{key: _cell(column, unit) for key, column in columns.items()},
+                **{key: values[unit] for key, values in places.items()},
+            )
+        for name_of, variable in ds.variables.items():
+            other = name_of not in ("spike_times", "row_size") and variable.dims[:1] != (
+                "unit",
+            )
+            if other:
+                self.lost(item, f": {name_of}")
+        about["attrs"] = json.loads(plain_json(_own_attributes(ds), []))
+        if one:
+            self.file.units = units
+            return "/units"
+        self.module("ecephys").add(units)
+        return f"/processing/ecephys/{name}"
+
+    def _electrode_places(self, ds: xr.Dataset) -> dict[str, list[Any]]:
+        """Return electrodes and group of each unit, where the file has these electrodes."""
+        places: dict[str, list[Any]] = {}
+        if self.table_of_electrodes is None:
+            return places
+        rows = {int(value): at for at, value in enumerate(self.file.electrodes.id[:])}
+        if "electrodes" in ds.coords:
+            given = [np.asarray(each).ravel().tolist() for each in ds["electrodes"].values]
+            if all(set(each) <= set(rows) for each in given):
+                places["electrodes"] = [[rows[value] for value in each] for each in given]
+        if "electrode_group" in ds.coords:
+            groups = self.file.electrode_groups
+            names = [str(each) for each in ds["electrode_group"].values]
+            if all(name in groups for name in names):
+                places["electrode_group"] = [groups[name] for name in names]
+        return places
+
+    def _rates(self, item: Item) -> str:
+        ds, name = item.obj, self.name(item)
+        records = [json.loads(plain_json(r, [])) for r in unit_attributes(ds)]
+        series = self.pynwb.TimeSeries(
+            name=name,
+            data=ds["rate"].transpose("time", "unit").values,
+            unit=ds["rate"].attrs.get("units", "unknown"),
+            description="Firing rates, one column for each unit",
+            comments=json.dumps({"unit_attributes": records}),
+            **_timing(self.seconds(ds["time"].values)),
+        )
+        self.module("ecephys").add(series)
+        return f"/processing/ecephys/{name}"
+
+    def _series(self, item: Item, about: dict[str, Any]) -> str:
+        """Write a stream or series; large ones block by block."""
+        ds = item.obj
+        data = ds["data"]
+        units = str(data.attrs.get("units", "unknown"))
+        factor = _VOLTS.get(units.lower())
+        kind = ds.attrs.get("neurodata_type")
+        electrical = kind == "ElectricalSeries" or (kind is None and factor is not None)
+        electrical = electrical and data.ndim >= 2 and data.dims[1] == "channel"
+        more: dict[str, Any] = {}
+        conversion = data.attrs.get("conversion", 1.0)
+        region = self._region(item, data.shape[1]) if electrical else None
+        if region is not None:
+            more["electrodes"] = region
+            conversion = conversion * (factor or 1.0)
+            if "channel_conversion" in ds.coords:
+                more["channel_conversion"] = ds["channel_conversion"].values
+            if "filtering" in ds.attrs:
+                more["filtering"] = str(ds.attrs["filtering"])
+        else:
+            more["unit"] = units
+        if "resolution" in data.attrs:
+            more["resolution"] = float(data.attrs["resolution"])
+        for name in ("description", "comments"):
+            if name in ds.attrs:
+                more[name] = str(ds.attrs[name])
+        if region is None and "channel" in ds.coords and "comments" not in more:
+            names = [str(value) for value in ds["channel"].values]
+            more["comments"] = f"Channels: {', '.join(names)}"
+        about["data"] = json.loads(plain_json(data.attrs, []))
+        about["attrs"] = json.loads(plain_json(_own_attributes(ds), []))
+        about["dims"] = [str(dim) for dim in data.dims]
+        if "channel" in ds.coords:
+            column = for_nwb(ds["channel"].values)
+            if column.ends is None:
+                about["channel"] = [np.asarray(column.data).tolist(), column.about]
+        name = self.name(item)
+        plain = region is None
+        make = self.pynwb.TimeSeries if plain else self.pynwb.ecephys.ElectricalSeries
+        series = make(
+            name=name,
+            data=_blocks(data),
+            conversion=float(conversion),
+            offset=float(data.attrs.get("offset", 0.0)),
+            **self._clock(ds),
+            **more,
+        )
+        if kind not in (None, type(series).__name__):
+            self.lost(item, f": a {kind} becomes a {type(series).__name__}")
+        known = {"time", "channel", "channel_conversion"}
+        if self.table_of_electrodes is not None:
+            known |= {str(each) for each in self.table_of_electrodes.obj.columns}
+        for each in ds.variables:
+            if each != "data" and each not in known:
+                self.lost(item, f": {each}")
+        group = str(ds.attrs.get("nwb_path", "/acquisition")).split("/")
+        if group[1:2] == ["processing"] and len(group) > 3:
+            self.module(group[2]).add(series)
+            return f"/processing/{group[2]}/{name}"
+        if group[1:2] == ["stimulus"]:
+            self.file.add_stimulus(series)
+            return f"/stimulus/{name}"
+        self.file.add_acquisition(series)
+        return f"/acquisition/{name}"
+
+    def _clock(self, ds: xr.Dataset) -> dict[str, Any]:
+        start, rate = ds.attrs.get("starting_time"), ds.attrs.get("fs")
+        count = ds.sizes["time"]
+        if start is not None and rate and count:
+            ends = ds["time"][[0, -1]].values
+            if np.array_equal(ends, np.array([0, count - 1]) / rate + start):
+                return {"starting_time": float(start) - self.zero / _MS, "rate": float(rate)}
+        times = ds["time"].values.astype(np.float64) - self.zero / _MS
+        return _timing(times, rate)
+
+    def _matrix(self, item: Item, about: dict[str, Any]) -> str:
+        """Write a matrix as a table with a row for each of its rows."""
+        ds, name = item.obj, self.name(item)
+        values = pairwise.matrix_values(ds)
+        if isinstance(values, np.ma.MaskedArray):
+            self.lost(item, ": masked values become NaN")
+            values = np.ma.filled(values.astype(np.float64), np.nan)
+        vector = self.common.VectorData
+        columns = []
+        if "label_i" in ds.coords:
+            column = for_nwb(ds["label_i"].values)
+            if column.ends is None:
+                about["label"] = column.about
+                text = "Label of the row"
+                columns.append(vector(name="label", description=text, data=column.data))
+            else:
+                self.lost(item, ": the labels")
+        for name_of, text, part in (
+            ("matrix", "Values of the row", values.real),
+            ("imaginary", "Imaginary part of the row", values.imag),
+        ):
+            if name_of == "matrix" or values.dtype.kind == "c":
+                data = np.ascontiguousarray(part)
+                columns.append(vector(name=name_of, description=text, data=data))
+        table = self.common.DynamicTable(
+            name=name,
+            description=f"Pairwise matrix {item.namespace}/{item.key}",
+            columns=columns,
+            id=list(range(len(values))),
+        )
+        if "slice_start" in ds.coords:
+            pairs = np.stack([ds["slice_start"].values, ds["slice_end"].values], axis=1)
+            about["times"] = pairs.tolist()
+        about["attrs"] = json.loads(plain_json(_own_attributes(ds), []))
+        self.module("labtree").add(table)
+        return f"/processing/labtree/{name}"
+
+    def _array(self, item: Item) -> str:
+        name, values = self.name(item), item.obj
+        if values.dtype.kind == "U":
+            values = values.astype(object)
+        described = f"Array {item.namespace}/{item.key}"
+        self.file.add_scratch(values, name=name, description=described)
+        return f"/scratch/{name}"
+
+    def _frame(self, item: Item, one: bool, about: dict[str, Any]) -> str:
+        role, _ = role_of(item.obj)
+        free = role == "intervals" and getattr(self.file, item.key, 0) is None
+        if item.kind == "trials" and one:
+            name = "trials"
+        elif item.key in ("trials", "epochs", "invalid_times") and free:
+            name = item.key
+        else:
+            name = self.name(item)
+        described = item.obj.attrs.get("description", f"Table {item.namespace}/{item.key}")
+        found = table_of(
+            pd.DataFrame(item.obj),
+            self.classes,
+            name=name,
+            description=str(described),
+            seconds=lambda times: self.seconds(times, scale=1.0),
+        )
+        about.update(found.about)
+        kept = {str(k): v for k, v in item.obj.attrs.items() if k != _TRIALS}
+        about["attrs"] = json.loads(plain_json(kept, []))
+        for loss in found.losses:
+            self.lost(item, loss)
+        path = self._place(found.table, name, role)
+        if item.kind == "trials":
+            self._states_and_events(item)
+        return path
+
+    def _place(self, table: Any, name: str, role: str) -> str:
+        if role == "intervals":
+            if name in ("trials", "epochs", "invalid_times"):
+                setattr(self.file, name, table)
+            else:
+                self.file.add_time_intervals(table)
+            return f"/intervals/{name}"
+        if role == "events":
+            self.file.add_events_table(table)
+            return f"/events/{name}"
+        self.module("labtree").add(table)
+        return f"/processing/labtree/{name}"
+
+    def _states_and_events(self, item: Item) -> None:
+        """Write the states of a trial table as intervals, its events as a table of events."""
+        states = item.obj.msw.states(clock="session")
+        events = item.obj.msw.events(clock="session")
+        for what, found, renamed in (
+            ("states", states, {"start": "start_time", "end": "stop_time"}),
+            ("events", events, {"time": "timestamp"}),
+        ):
+            if not len(found):
+                continue
+            table = found.rename(columns=renamed)
+            table.attrs = {"description": f"The {what} of {item.key}"}
+            key = f"{item.key}_{what}"
+            part = Item(item.namespace, key, table, "table", None, item.created_at)
+            about: dict[str, Any] = {}
+            path = self._frame(part, False, about)
+            self.rows.append({"item": part, "nwb_path": path, "about": about})
+
+    def _tables(self) -> None:
+        """Write where each item went, and what is known of it."""
+        table = self.common.DynamicTable(
+            name="workspace",
+            description=f"Items of the workspace; times are counted from {self.zero} ms",
+        )
+        columns = {
+            "item_namespace": "Namespace of the item",
+            "item_key": "Key of the item",
+            "kind": "Kind of the item",
+            "note": "Note of the item",
+            "stored_at": "When the item was stored, in seconds since 1970",
+            "nwb_path": "Where the item is in this file",
+            "clock_offset_ms": "What to add to the times in this file, in ms",
+        }
+        for column, description in columns.items():
+            table.add_column(name=column, description=description)
+        for row in self.rows:
+            item = row["item"]
+            table.add_row(
+                item_namespace=item.namespace,
+                item_key=item.key,
+                kind=item.kind,
+                note=item.note or "",
+                stored_at=float(item.created_at),
+                nwb_path=row["nwb_path"],
+                clock_offset_ms=float(self.zero),
+            )
+        self.module("labtree").add(table)
+        types = {row["nwb_path"]: row["about"] for row in self.rows}
+        self.file.add_scratch(
+            json.dumps(types),
+            name="labtree_types",
+            description="Names and types of the columns of labtree's items, as JSON",
+        )
+        leaves = [
+            (item, where, value)
+            for item in self.items
+            if isinstance(item.obj, xr.Dataset)
+            for where, value in _leaves(item.obj.attrs.get("metadata", {}))
+        ]
+        if leaves:
+            self.module("labtree").add(self._metadata(leaves))
+
+    def _metadata(self, leaves: list[tuple[Item, tuple[Any, ...], Any]]) -> Any:
+        table = self.common.DynamicTable(
+            name="metadata", description="What is known of each item"
+        )
+        columns = {
+            "item_namespace": "Namespace of the item",
+            "item_key": "Key of the item",
+            "metadata_key": "Where the value stands, keys and positions joined by '/'",
+            "metadata_path": "The same keys and positions, as JSON",
+            "metadata_value": "The value, as JSON",
+        }
+        for column, description in columns.items():
+            table.add_column(name=column, description=description)
+        for item, where, value in leaves:
+            losses: list[str] = []
+            text = plain_json(value, losses)
+            key = "/".join(map(str, where))
+            for loss in losses:
+                self.lost(item, f", metadata {key!r}: {loss}")
+            table.add_row(
+                item_namespace=item.namespace,
+                item_key=item.key,
+                metadata_key=key,
+                metadata_path=json.dumps(
+                    [part if isinstance(part, int) else str(part) for part in where]
+                ),
+                metadata_value=text,
+            )
+        return table
 
 
-def _first_ms(ds: xr.Dataset) -> float:
-    if "spike_times" in ds:
-        return float(ds.attrs["start_time"])
-    return float(ds["time"].values[0]) if ds.sizes["time"] else 0.0
+def _first_ms(item: Item) -> float:
+    """Return the first time of an item in ms; 0 where it has none."""
+    obj = item.obj
+    first = 0.0
+    if item.kind == spike_data.KIND:
+        first = float(obj.attrs["start_time"])
+    elif item.kind == rate_data.KIND and obj.sizes["time"]:
+        first = float(obj["time"].values[0])
+    elif item.kind == "series" and obj.sizes["time"]:
+        first = float(obj["time"][0].values) * _MS
+    elif item.kind in ("trials", "table"):
+        _, fixed = role_of(obj)
+        times = obj[next(iter(fixed))].to_numpy(np.float64) if fixed else np.empty(0)
+        finite = times[np.isfinite(times)]
+        if not finite.size:
+            return np.inf
+        first = float(finite.min()) * _MS
+    else:
+        return np.inf
+    return first if np.isfinite(first) else 0.0
 
 
-def _resolution(ds: xr.Dataset, zero: float) -> float:
+def _own_attributes(ds: xr.Dataset) -> dict[str, Any]:
+    return {
+        str(name): value
+        for name, value in ds.attrs.items()
+        if name != "metadata" and not str(name).startswith("labtree_")
+    }
+
+
+def _resolution(ds: xr.Dataset) -> float | None:
+    """Return the time between two samples in s, as far as it is known."""
+    if "resolution_s" in ds.attrs:
+        return float(ds.attrs["resolution_s"])
+    if "sample_rate_hz" in ds.attrs:
+        return 1 / float(ds.attrs["sample_rate_hz"])
     time = ds["raw_time"].values if "raw_time" in ds.variables else np.empty(0)
     if time.size > 1 and time[-1] > time[0]:
         return float(time[-1] - time[0]) / (time.size - 1) / _MS
-    return float(np.spacing((ds.attrs["start_time"] + ds.attrs["length"] - zero) / _MS))
+    return None
 
 
-def _fill(units: Any, ds: xr.Dataset, zero: float, where: str) -> None:
-    # What the table calls its own cannot be a column of ours.
-    names = {column["name"] for column in units.__columns__} | set(dir(units))
-    named = {
-        _unused(re.sub(r"[/:]", "_", column), names): values
-        for column, values in _columns(ds, where).items()
+def _unit_columns(ds: xr.Dataset) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yield name, values, which are missing, and description of each attribute."""
+    own = {
+        name: coord.variable for name, coord in ds.coords.items() if coord.dims[:1] == ("unit",)
     }
-    for column in named:
-        units.add_column(name=column, description=f"Attribute {column!r} of the units")
-    observed = (ds.attrs["start_time"] - zero) / _MS
-    interval = [[observed, observed + ds.attrs["length"] / _MS]]
-    for unit, train in enumerate(spike_trains(ds)):
-        seconds = (train - np.float64(zero)) / _MS
-        units.add_unit(
-            id=unit,
-            spike_times=seconds,
-            obs_intervals=interval,
-            **{column: values[unit] for column, values in named.items()},
-        )
-    if "raw_data" in ds:
-        _lost([f"{where}: raw_data"])
+    masks = {variable.attrs.get(MASK) for variable in own.values()}
+    for name, variable in own.items():
+        if name not in masks:
+            mask = own.get(variable.attrs.get(MASK))
+            missing = None if mask is None else np.asarray(mask.values, bool)
+            real = str(variable.attrs.get(REAL_NAME, name))
+            yield real, variable.values, missing, str(variable.attrs.get("description", ""))
 
 
-def _columns(ds: xr.Dataset, where: str) -> dict[str, Any]:
-    """Give each attribute one type that NWB holds; missing is NaN or an empty string."""
-    records = unit_attributes(ds)
-    columns: dict[str, Any] = {}
-    for name in dict.fromkeys(name for record in records for name in record):
-        values = [record.get(name) for record in records]
-        there = [value for value in values if value is not None]
-        whole = len(there) == len(values)
-        numbers = all(isinstance(value, int | float | np.number | np.bool_) for value in there)
-        if there and whole and (numbers or all(isinstance(value, str) for value in there)):
-            columns[name] = values if len({*map(type, values)}) == 1 else _floats(values)
-        elif there and numbers:
-            columns[name] = _floats([np.nan if value is None else value for value in values])
-        elif all(isinstance(value, str) for value in there):
-            columns[name] = ["" if value is None else value for value in values]
-        elif whole and _one_form(there):
-            columns[name] = values
-        else:
-            _lost([f"{where}, attribute {name!r}: kept as JSON text"])
-            columns[name] = [_json(value, f"{where}, {name!r}") for value in values]
-    return columns
+def _cell(column: NwbColumn, row: int) -> Any:
+    if column.ends is None:
+        return column.data[row]
+    start = column.ends[row - 1] if row else 0
+    return column.data[start : column.ends[row]]
 
 
-def _one_form(values: list[Any]) -> bool:
-    arrays = [value for value in values if isinstance(value, np.ndarray)]
-    forms = {(value.shape, value.dtype) for value in arrays}
-    return len(arrays) == len(values) and len(forms) == 1 and arrays[0].dtype.kind in "biuf"
-
-
-def _floats(values: list[Any]) -> list[float]:
-    return [float(value) for value in values]
-
-
-def _time_series(pynwb: Any, name: str, ds: xr.Dataset, zero: float) -> Any:
-    seconds = (ds["time"].values.astype(np.float64) - zero) / _MS
-    timing: dict[str, Any] = {"timestamps": seconds}
+def _timing(seconds: NDArray[np.float64], nominal: Any = None) -> dict[str, Any]:
+    """Return starting time and rate of regular times, or else the times."""
     steps = np.diff(seconds)
-    if steps.size and steps.min() > 0 and np.allclose(steps, steps[0], rtol=1e-9, atol=0):
-        timing = {"starting_time": seconds[0], "rate": 1 / steps.mean()}
-    return pynwb.TimeSeries(
-        name=name,
-        data=ds["rate"].transpose("time", "unit").values,
-        unit=ds["rate"].attrs.get("units", "unknown"),
-        description="Firing rates, one column for each unit",
-        comments=json.dumps({"unit_attributes": [_plain(r) for r in unit_attributes(ds)]}),
-        **timing,
-    )
+    if steps.size and steps.min() > 0 and np.ptp(steps) < 1e-9:
+        rate = (seconds.size - 1) / (seconds[-1] - seconds[0])
+        if nominal and abs(rate / float(nominal) - 1) < 1e-9:
+            rate = float(nominal)
+        clock = np.arange(seconds.size) / rate + seconds[0]
+        if np.abs(clock - seconds).max() < 1e-9:
+            return {"starting_time": float(seconds[0]), "rate": float(rate)}
+    return {"timestamps": seconds}
 
 
-def _workspace_table(
-    tree: xr.DataTree, items: Mapping[tuple[str, str], xr.Dataset], zero: float
-) -> Any:
-    common = require("hdmf.common", purpose=_PURPOSE, extra="nwb")
-    table = common.DynamicTable(
-        name="workspace",
-        description=f"Items of the workspace; times are counted from {zero} ms",
-    )
-    for column, description in {
-        "item_namespace": "Namespace of the item",
-        "item_key": "Key of the item",
-        "kind": "Kind of the item",
-        "note": "Note of the item",
-        "stored_at": "When the item was stored, in seconds since 1970",
-    }.items():
-        table.add_column(name=column, description=description)
-    for (namespace, key), ds in items.items():
-        info = tree.ws.get_info(namespace, key)
-        table.add_row(
-            item_namespace=namespace,
-            item_key=key,
-            kind=ds.attrs["labtree_kind"],
-            note=info.get("note") or "",
-            stored_at=float(info["created_at"]),
-        )
-    return table
+def _blocks(data: xr.DataArray) -> Any:
+    """Return an array for pynwb to write; one that is not in memory block by block."""
+    if data.dtype.kind in "UO":
+        return [str(value) for value in data.values.ravel()]
+    if data.nbytes <= 64 * 2**20:
+        return data.values
+    utilities = require("hdmf.data_utils", purpose=_PURPOSE, extra="nwb")
+
+    class Blocks(utilities.GenericDataChunkIterator):  # type: ignore[misc,name-defined]
+        """The array in blocks of 64 MiB."""
+
+        def _get_data(self, selection: tuple[slice, ...]) -> NDArray[Any]:
+            return np.asarray(data[selection].values)
+
+        def _get_maxshape(self) -> tuple[int, ...]:
+            return data.shape
+
+        def _get_dtype(self) -> np.dtype[Any]:
+            return data.dtype
+
+    return Blocks(buffer_gb=0.0625)
 
 
-def _metadata_table(items: Mapping[tuple[str, str], xr.Dataset]) -> Any:
-    common = require("hdmf.common", purpose=_PURPOSE, extra="nwb")
-    table = common.DynamicTable(name="metadata", description="What is known of each item")
-    for column, description in {
-        "item_namespace": "Namespace of the item",
-        "item_key": "Key of the item",
-        "metadata_key": "Where the value stands, keys and positions joined by '/'",
-        "metadata_value": "The value, as JSON",
-    }.items():
-        table.add_column(name=column, description=description)
-    for (namespace, key), ds in items.items():
-        for where, value in _leaves(ds.attrs.get("metadata", {})):
-            table.add_row(
-                item_namespace=namespace,
-                item_key=key,
-                metadata_key=where,
-                metadata_value=_json(value, f"{namespace}/{key}, metadata {where!r}"),
-            )
-    return table
-
-
-def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     if isinstance(value, dict) and value:
-        inner = list(value.items())
+        inner: list[tuple[Any, Any]] = list(value.items())
     elif isinstance(value, list | tuple) and any(isinstance(v, dict | list) for v in value):
         inner = list(enumerate(value))
     else:
@@ -299,42 +899,4 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
             yield where, value
         return
     for key, part in inner:
-        yield from _leaves(part, f"{where}/{key}" if where else str(key))
-
-
-def _json(value: Any, where: str) -> str:
-    lost: list[str] = []
-
-    def plain(inner: Any) -> Any:
-        if isinstance(inner, np.ndarray | np.generic):
-            return inner.tolist()
-        if isinstance(inner, set | frozenset):
-            return sorted(inner, key=repr)
-        lost.append(f"{where}: a {type(inner).__name__} becomes text")
-        return repr(inner)
-
-    text = json.dumps(_plain(value), default=plain)
-    if lost:
-        _lost(lost)
-    return text
-
-
-def _plain(value: Any) -> Any:
-    """Make every key a string; JSON has no others."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def _unused(name: str, used: set[str]) -> str:
-    while name in used:
-        name += "_"
-    used.add(name)
-    return name
-
-
-def _lost(what: list[str]) -> None:
-    listed = "\n".join(what)
-    warnings.warn(f"not all of it has a place in NWB:\n{listed}", LossWarning, stacklevel=3)
+        yield from _leaves(part, (*where, key))

@@ -95,6 +95,7 @@ def test_spikes_rates_and_metadata_come_back(pynwb, tmp_path):
         assert series.rate == pytest.approx(100)
         assert series.starting_time == pytest.approx(0.005)
         assert json.loads(series.comments)["unit_attributes"] == [{"channel": 1}, {}]
+        module = file.processing["labtree"]
         table = module["workspace"].to_dataframe()
         assert table.item_key.tolist() == ["sd", "rate"]
         assert table.note.tolist() == ["note of sd", "note of rate"]
@@ -136,7 +137,8 @@ def test_nwbinspector_has_nothing_to_say_of_the_data(pynwb, tmp_path, items):
     inspector = pytest.importorskip("nwbinspector", reason="inspects the file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LossWarning)
-        path = labtree.export_nwb(workspace(**items), tmp_path / "a.nwb", **ABOUT)
+        more = ABOUT | {"resolution": 1 / 30_000}
+        path = labtree.export_nwb(workspace(**items), tmp_path / "a.nwb", **more)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = list(inspector.inspect_nwbfile(nwbfile_path=path))
@@ -156,18 +158,20 @@ def test_silence_can_be_exported(pynwb, tmp_path, trains):
         assert len(io.read().units) == len(trains)
 
 
-def test_resolution_of_the_spike_times(pynwb, tmp_path):
+def test_resolution_is_written_where_it_is_known(pynwb, tmp_path):
     raw = labtree.spike_data([[1.0]], raw_data=np.ones((1, 5)), raw_time=20.0)
     for given, more, expected in [
         (raw, {}, 5e-5),
         (SPIKES, {"resolution": 1e-4}, 1e-4),
-        (SPIKES, {}, np.spacing(0.05)),
+        (SPIKES.assign_attrs(sample_rate_hz=30_000.0), {}, 1 / 30_000),
+        (SPIKES, {}, None),
     ]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LossWarning)
             path = labtree.export_nwb(workspace(sd=given), tmp_path / "a.nwb", **more)
         with read(pynwb, path) as io:
-            assert io.read().units.resolution == pytest.approx(expected)
+            found = io.read().units.resolution
+            assert found is None if expected is None else found == pytest.approx(expected)
 
 
 def test_what_has_no_place_is_said(pynwb, tmp_path):
@@ -180,10 +184,10 @@ def test_what_has_no_place_is_said(pynwb, tmp_path):
         raw_time=[0.0],
     )
     with pytest.warns(LossWarning) as caught:
-        labtree.export_nwb(workspace(sd=ds, other=np.ones(3)), tmp_path / "a.nwb")
+        labtree.export_nwb(workspace(sd=ds, other={"a": 1}), tmp_path / "a.nwb")
     text = "\n".join(str(warning.message) for warning in caught)
-    assert "rec/1/other: NWB export takes spike_data and rate_data alone" in text
-    assert "rec/1/sd, attribute 'mixed': kept as JSON text" in text
+    assert "rec/1/other: NWB has no place for it" in text
+    assert "mixed" not in text  # JSON, which comes back as it was
     assert "rec/1/sd: raw_data" in text
     assert "rec/1/sd, metadata 'odd': a bytes becomes text" in text
 
@@ -191,8 +195,8 @@ def test_what_has_no_place_is_said(pynwb, tmp_path):
 def test_what_cannot_be_exported_is_said(pynwb, tmp_path):
     path = tmp_path / "a.nwb"
     path.write_bytes(b"old")
-    with pytest.raises(ValueError, match="neither spike_data nor rate_data"):
-        labtree.export_nwb(workspace(x=np.ones(3)), path)
+    with pytest.raises(ValueError, match=r"nothing to export .* found rec/1/x"):
+        labtree.export_nwb(workspace(x={"a": 1}), path)
     with pytest.raises(ValueError, match="needs a time zone"):
         labtree.export_nwb(workspace(sd=SPIKES), path, session_start_time=datetime(2024, 1, 1))
     assert path.read_bytes() == b"old"

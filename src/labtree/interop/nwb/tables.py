@@ -1,0 +1,171 @@
+"""DataFrames as tables of an NWB file: intervals, events, or plain tables."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from labtree.interop.nwb.columns import NwbColumn, for_nwb
+
+__all__ = ["FrameTable", "nwb_name", "role_of", "table_of", "unused"]
+
+_STARTS = ("start_time", "Trial start timestamp")
+_STOPS = ("stop_time", "Trial end timestamp")
+_LATEST_S = 3e7
+
+
+class FrameTable(NamedTuple):
+    """A table for an NWB file, what is needed to read it back, and what is lost."""
+
+    table: Any
+    about: dict[str, Any]
+    losses: list[str]
+
+
+def role_of(frame: pd.DataFrame) -> tuple[str, dict[Any, str]]:
+    """Return "intervals", "events" or "table", and which columns are NWB's own times."""
+    start = next((name for name in _STARTS if name in frame), None)
+    stop = next((name for name in _STOPS if name in frame), None)
+    if start is not None and stop is not None and _are_times(frame, start, stop):
+        return "intervals", {start: "start_time", stop: "stop_time"}
+    if "timestamp" in frame and _are_times(frame, "timestamp"):
+        return "events", {"timestamp": "timestamp"}
+    return "table", {}
+
+
+def table_of(
+    frame: pd.DataFrame,
+    modules: Any,
+    *,
+    name: str,
+    description: str,
+    seconds: Callable[[Any], NDArray[np.float64]],
+) -> FrameTable:
+    """Return a DataFrame as a table of NWB.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    modules : object
+        With the classes TimeIntervals, EventsTable, DynamicTable, VectorData, VectorIndex
+        and TimestampVectorData of pynwb and hdmf.
+    name, description : str
+        Of the table.
+    seconds : callable
+        Puts times in s on the clock of the file.
+    """
+    role, fixed = role_of(frame)
+    make = {
+        "intervals": modules.TimeIntervals,
+        "events": modules.EventsTable,
+        "table": modules.DynamicTable,
+    }[role]
+    losses: list[str] = []
+    about: dict[str, Any] = {"columns": {}}
+    frame, ids = _with_index(frame, about, losses)
+    texts = frame.attrs.get("columns")
+    texts = texts if isinstance(texts, Mapping) else {}
+    taken = {column["name"] for column in make.__columns__} | set(dir(make))
+    taken.discard("tags")
+    columns: dict[str, tuple[NwbColumn, str]] = {}
+    for at, label in enumerate(frame.columns):
+        values = frame.iloc[:, at]
+        if label in fixed:
+            own = fixed[label]
+            times = seconds(values.to_numpy(np.float64))
+            about["columns"][own] = {"name": label, "dtype": str(values.dtype), "at": at}
+            columns[own] = NwbColumn(times, None, {}, []), "Time in s"
+            continue
+        column = for_nwb(_array(values))
+        found = unused(_column_name(str(label), column), taken)
+        about["columns"][found] = {"name": label, "at": at, **column.about}
+        columns[found] = column, str(texts.get(label) or f"Column {label!r}")
+        losses += [f", column {label!r}: {loss}" for loss in column.losses]
+    vectors: list[Any] = []
+    for found, (column, text) in columns.items():
+        stamps = role == "events" and found == "timestamp"
+        of = modules.TimestampVectorData if stamps else modules.VectorData
+        vector = of(name=found, description=text, data=_data(column))
+        vectors.append(vector)
+        if column.ends is not None:
+            ends = np.asarray(column.ends, np.int64)
+            index = modules.VectorIndex(name=f"{found}_index", data=ends, target=vector)
+            vectors.append(index)
+    more = {"columns": vectors, "colnames": list(columns)} if columns else {}
+    table = make(name=name, description=description, id=ids, **more)
+    return FrameTable(table, about, losses)
+
+
+def nwb_name(name: str) -> str:
+    """Return a name without what HDF5 and NWB keep for paths."""
+    for mark in ("/", ":", "\0"):
+        name = name.replace(mark, "_")
+    return name.strip(".") or "_"
+
+
+def unused(name: str, used: set[str]) -> str:
+    """Return a name that is not used yet, and note that it is now."""
+    while name in used:
+        name += "_"
+    used.add(name)
+    return name
+
+
+def _are_times(frame: pd.DataFrame, *names: str) -> bool:
+    return all(
+        frame.columns.tolist().count(name) == 1 and frame[name].dtype.kind in "iuf"
+        for name in names
+    )
+
+
+def _with_index(
+    frame: pd.DataFrame, about: dict[str, Any], losses: list[str]
+) -> tuple[pd.DataFrame, list[int]]:
+    """Return the frame with its index as a column, unless it can be the ids of the rows."""
+    index, ids = frame.index, list(range(len(frame)))
+    about["index"] = None
+    if (
+        isinstance(index, pd.RangeIndex)
+        and index.name is None
+        and index.equals(pd.RangeIndex(len(frame)))
+    ):
+        return frame, ids
+    if index.dtype.kind in "iu" and index.is_unique and (index >= 0).all():
+        about["index"] = ["id", index.name, str(index.dtype)]
+        return frame, [int(value) for value in index]
+    if isinstance(index, pd.MultiIndex):
+        losses.append(": the levels of the index become columns")
+        return frame.reset_index(), ids
+    about["index"] = ["column", index.name, str(index.dtype)]
+    copy = frame.copy()
+    copy.insert(0, unused("index", set(map(str, copy.columns))), index)
+    return copy, ids
+
+
+def _array(values: pd.Series) -> Any:
+    array = values.array
+    return array.to_numpy() if isinstance(array, pd.arrays.NumpyExtensionArray) else array
+
+
+def _column_name(label: str, column: NwbColumn) -> str:
+    name = nwb_name(label)
+    if name == "tags" and (column.ends is None or not isinstance(column.data, list)):
+        return "tags_"
+    if name.endswith("_time") and not _in_session(column.data):
+        return f"{name}_s"  # NWB takes columns called so for times in the session
+    return name
+
+
+def _in_session(values: Any) -> bool:
+    """Whether numbers can be times in s of one session, rather than dates."""
+    if isinstance(values, list) or values.dtype.kind not in "iuf":
+        return True
+    finite = values[np.isfinite(values)]
+    return not finite.size or float(np.abs(finite).max()) < _LATEST_S
+
+
+def _data(column: NwbColumn) -> Any:
+    # pynwb cannot tell the type of an empty list.
+    return column.data if len(column.data) else np.empty(0)
