@@ -1,6 +1,8 @@
 """hdmea's files, written here from the description of their layout."""
 
+import contextlib
 import json
+import random
 
 import h5py
 import numpy as np
@@ -287,3 +289,93 @@ def test_damaged_values_are_an_error_that_names_the_file(tmp_path):
 
     with pytest.raises(FormatError, match=r"s\.h5: spike_times of 'unit_001'"):
         import_hdmea(write_session(tmp_path / "s.h5", change=change))
+
+
+def write_padded_immediate(path, pre=200, post=100):
+    """A file of immediate mode with padded trials, whose padding stands in attributes."""
+    rng = np.random.default_rng(0)
+    bounds = np.array([[5000, 9000], [9000, 13_000]])
+    trains = {
+        f"unit_{n:03d}": np.sort(rng.integers(0, 40_000, 300)).astype(np.uint64) for n in (1, 2)
+    }
+    frames = np.arange(0, 40_000, 30)
+    with h5py.File(path, "w") as file:
+        file.attrs.update(
+            dataset_id="imm", stage1_completed=True, stage1_params_hash="x",
+            features_extracted="[]", source_files="{}", hdmea_pipeline_version="0.1.0",
+        )  # fmt: skip
+        file["metadata/acquisition_rate"] = np.array([2000.0])
+        file["metadata/frame_timestamps"] = frames
+        file["stimulus/frame_time/default"] = frames
+        file["stimulus/section_time/noise_p"] = np.array([[3000, 20_000]])
+        for unit, spikes in trains.items():
+            group = file.create_group(f"units/{unit}")
+            group["spike_times"] = spikes
+            movie = group.create_group("spike_times_sectioned/noise_p")
+            movie.attrs.update(
+                n_trials=2, pad_margin=[0.1, 0.05], pre_samples=pre, post_samples=post,
+                trial_repeats=3, created_at="2026-01-01",
+            )  # fmt: skip
+            movie["trials_start_end"] = bounds
+            parts = [spikes[(spikes >= a - pre) & (spikes < b + post)] for a, b in bounds]
+            for number, part in enumerate(parts):
+                movie[f"trials_spike_times/{number}"] = part.astype(np.int64)
+            movie["full_spike_times"] = np.unique(np.concatenate(parts)).astype(np.int64)
+            group["features/noise_p/sta"] = np.ones((20, 3, 4), np.float32)
+    return trains, bounds
+
+
+def test_padded_trials_of_immediate_mode_are_slices(tmp_path):
+    trains, bounds = write_padded_immediate(tmp_path / "i.h5")
+    session = labtree.open_session(tmp_path / "i.h5")
+    for unit, spikes in trains.items():
+        found = session.session.trials_spike_times(unit, "noise_p")
+        for (start, end), part in zip(bounds, found.values(), strict=True):
+            expected = spikes[(spikes >= start - 200) & (spikes < end + 100)]
+            assert part.tolist() == expected.tolist()
+    table = session["sections/noise_p"]
+    assert table["trial_start"].values.tolist() == [[5000, 9000]]
+    assert (table.attrs["pre_samples"], table.attrs["post_samples"]) == (200, 100)
+    assert session.session.completed_steps == {
+        "load_recording", "add_section_time", "section_spike_times", "compute_sta",
+    }  # fmt: skip
+    assert not any("not slices" in text for text in session.session.warnings)
+    assert not any("row, col" in text for text in session.session.warnings)
+
+
+def test_a_step_on_hdmea_own_file_is_refused_before_any_work(tmp_path):
+    ran = []
+
+    @labtree.step()
+    def count(session):
+        ran.append(1)
+
+    for write in (write_session, write_immediate):
+        path = write(tmp_path / "own.h5")
+        content = path.read_bytes()
+        with pytest.raises(FormatError, match="import it and save it first") as caught:
+            count(hdf5_path=path)
+        assert not ran
+        assert path.read_bytes() == content
+        line = str(caught.value).rpartition(": ")[2].replace("other.h5", str(tmp_path / "x.h5"))
+        saved = eval(line)  # the line to write, as the message has it
+        assert count(hdf5_path=saved).skipped is False
+        assert ran.pop()
+
+
+def test_a_damaged_file_of_hdmea_is_named(tmp_path):
+    path = write_session(tmp_path / "own.h5")
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    said = 0
+    for number in range(40):
+        content = bytearray(whole)
+        at = rng.randrange(48, len(content) - 64)
+        content[at : at + 64] = rng.randbytes(64) if number % 2 else bytes(64)
+        path.write_bytes(content)
+        for call in (labtree.load_session, labtree.open_session, import_hdmea):
+            with contextlib.suppress(labtree.LabtreeError):
+                call(path)
+                continue
+            said += 1
+    assert said

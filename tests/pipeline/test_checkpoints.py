@@ -1,7 +1,9 @@
 import os
+import random
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import h5py
@@ -155,6 +157,33 @@ def test_truncated_files_are_an_error_not_half_a_session(session, share):
     except (FormatError, OSError):
         return
     same(session, resumed)  # only what repeats the rest was cut
+
+
+@pytest.mark.parametrize("kind", ["zeros to the end", "one bit", "noise"])
+@pytest.mark.parametrize("call", [labtree.load_session, labtree.open_session, labtree.open])
+def test_damage_anywhere_is_an_error_that_names_the_file(session, call, kind):
+    path = session.session.save()
+    whole, rng = path.read_bytes(), random.Random(kind)
+    said = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        at = rng.randrange(len(content) - 64)
+        if kind == "zeros to the end":
+            content[at:] = bytes(len(content) - at)
+        elif kind == "one bit":
+            content[at] ^= 1 << rng.randrange(8)
+        else:
+            content[at : at + 64] = rng.randbytes(64)
+        path.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what could not be read is told, the rest opens
+            try:
+                tree = call(path)
+            except labtree.LabtreeError as error:
+                said += path.name in str(error)
+                continue
+        tree.close()
+    assert said or kind == "one bit"
 
 
 def test_what_cannot_be_kept_is_refused_and_the_old_file_stays(session):

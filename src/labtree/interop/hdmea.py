@@ -9,7 +9,12 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError, SessionError, UnknownNameError
+from labtree.errors import (
+    FormatError,
+    SessionError,
+    UnknownNameError,
+    damage_as_format_error,
+)
 from labtree.pipeline.sections import index_trials, put_sections
 from labtree.pipeline.sessions import (
     add_metadata,
@@ -34,7 +39,7 @@ def is_hdmea(path: str | Path) -> bool:
         with h5py.File(path, "r") as file:
             known = {"hdmea_version", "hdmea_pipeline_version", "stage1_completed"}
             return bool(known & set(file.attrs)) and "labtree_format" not in file.attrs
-    except OSError:
+    except Exception:  # a damaged file is said to be so by what reads it
         return False
 
 
@@ -167,10 +172,11 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
     """
     path = Path(path)
     try:
-        with h5py.File(path, "r") as file:
-            stored = _read(file, path)
+        file = h5py.File(path, "r")
     except OSError as error:
         raise FormatError(f"{path} cannot be read as HDF5 ({error})") from error
+    with damage_as_format_error(path), file:
+        stored = _read(file, path)
     if "units" not in stored:
         raise FormatError(f"{path}: no group 'units'; not a session of hdmea")
     units: dict[str, dict[str, Any]] = stored["units"]
