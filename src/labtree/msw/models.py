@@ -11,46 +11,27 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
     WithJsonSchema,
 )
 
 from labtree.errors import TrialTableError
+from labtree.storage import json_values
 
 __all__ = ["ArtifactFormat", "MswSession", "ValidationResult"]
 
 ArtifactFormat = Literal["session_yaml", "separate_json", "legacy", "manifest"]
-_TUPLE, _ITEMS = "__tuple__", "__items__"
 
 
-def _to_json(value: Any) -> Any:
-    """Return settings as JSON holds them: tuples and keys that are no strings are marked."""
-    if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value) and not value.keys() & {_TUPLE, _ITEMS}:
-            return {key: _to_json(item) for key, item in value.items()}
-        return {_ITEMS: [[_to_json(key), _to_json(item)] for key, item in value.items()]}
-    if isinstance(value, tuple):
-        return {_TUPLE: [_to_json(item) for item in value]}
-    if isinstance(value, list):
-        return [_to_json(item) for item in value]
-    return value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {_TUPLE} and isinstance(value[_TUPLE], list):
-            return tuple(_from_json(item) for item in value[_TUPLE])
-        if value.keys() == {_ITEMS} and isinstance(value[_ITEMS], list):
-            return {_from_json(key): _from_json(item) for key, item in value[_ITEMS]}
-        return {key: _from_json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_from_json(item) for item in value]
-    return value
+def _from_json(value: Any, info: ValidationInfo) -> Any:
+    return json_values.decode(value) if info.mode == "json" else value
 
 
 _Settings = Annotated[
     dict[Any, Any],
     BeforeValidator(_from_json),
-    PlainSerializer(_to_json, when_used="json"),
+    # Tuples and keys that are not text are marked.
+    PlainSerializer(json_values.encode, when_used="json"),
     WithJsonSchema({"type": "object"}),
 ]
 

@@ -316,7 +316,7 @@ def _to_session(folder: Path, files: SessionFiles, container: Path | None = None
     )
     version = (files.process or {}).get("msw_version")
     oldest = "legacy" if is_legacy else "< 1.0.0"
-    # Without validation, which would take what looks like marked JSON in settings for it.
+    # What was just read needs no validation.
     return MswSession.model_construct(
         session_dir=folder,
         basename=files.basename,

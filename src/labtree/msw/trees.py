@@ -35,6 +35,7 @@ from labtree.msw.trial_table import (
     trials_from_nested,
     trials_to_frame,
 )
+from labtree.storage.missing import mark_missing, mask_of
 
 __all__ = ["session_to_tree", "trials_from_xarray", "trials_to_xarray"]
 
@@ -58,9 +59,10 @@ def trials_to_xarray(frame: pd.DataFrame) -> xr.Dataset:
         variables.update(_ragged_variables(what, ragged, trials))
     # Dimensions cannot have the names of variables along others.
     taken = {*variables, *(dim for dim, _ in _RAGGED.values())}
+    keys = {_key(name) for name in frame}
     for name, column in frame.items():
-        made = _to_variables(_key(name), column)
-        dims = {dim for made_one in made.values() for dim in np.atleast_1d(made_one[0])}
+        made = _to_variables(_key(name), column, keys)
+        dims = {str(dim) for variable in made.values() for dim in variable.dims}
         if taken & (made.keys() | dims - {"trial"}):
             raise TrialTableError(
                 f"the column {name!r} needs a name that the Dataset uses otherwise; rename it"
@@ -75,7 +77,7 @@ def _key(name: Hashable) -> str:
     return str(name).replace("%", "%25").replace("/", "%2F")
 
 
-def _to_variables(key: str, column: pd.Series) -> dict[str, Any]:
+def _to_variables(key: str, column: pd.Series, taken: set[str]) -> dict[str, xr.Variable]:
     dtype = str(column.dtype)
     attrs = {"pandas_dtype": dtype}
     if dtype == "boolean":
@@ -84,17 +86,17 @@ def _to_variables(key: str, column: pd.Series) -> dict[str, Any]:
             "flag_meanings": "missing false true",
         }
         codes = column.astype("Int8").to_numpy(np.int8, na_value=-1)
-        return {key: ("trial", codes, attrs | flags)}
+        return {key: xr.Variable("trial", codes, attrs | flags)}
     if pd.api.types.is_float_dtype(column.dtype):
-        return {key: ("trial", column.to_numpy(np.float64, na_value=np.nan), attrs)}
+        return {key: xr.Variable("trial", column.to_numpy(np.float64, na_value=np.nan), attrs)}
     if isinstance(column.dtype, pd.api.extensions.ExtensionDtype) and column.dtype.kind in "iu":
         holes = column.isna().to_numpy()
         whole = column.to_numpy(np.int64, na_value=0)
         if (np.abs(whole) <= _EXACT).all():
-            return {key: ("trial", np.where(holes, np.nan, whole), attrs)}
-        return {key: ("trial", whole, attrs), f"{key}_missing": ("trial", holes)}
+            return {key: xr.Variable("trial", np.where(holes, np.nan, whole), attrs)}
+        return mark_missing(key, xr.Variable("trial", whole, attrs), holes, taken)
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biu":
-        return {key: ("trial", column.to_numpy(), attrs)}
+        return {key: xr.Variable("trial", column.to_numpy(), attrs)}
     cells = column.tolist()
     if all(
         isinstance(cell, str) or (pd.api.types.is_scalar(cell) and pd.isna(cell))
@@ -102,17 +104,17 @@ def _to_variables(key: str, column: pd.Series) -> dict[str, Any]:
     ):
         holes = column.isna().to_numpy()
         text = _text(["" if hole else cell for cell, hole in zip(cells, holes, strict=True)])
-        missing = {f"{key}_missing": ("trial", holes)} if holes.any() else {}
-        return {key: ("trial", text, attrs), **missing}
+        return mark_missing(key, xr.Variable("trial", text, attrs), holes, taken)
     table = _rectangle(cells)
     if table is not None:
         kind = type(next(cell for cell in cells if cell is not None)[0]).__name__
-        return {key: (("trial", f"{key}_item"), table, attrs | {"cells": f"lists of {kind}"})}
+        attrs["cells"] = f"lists of {kind}"
+        return {key: xr.Variable(("trial", f"{key}_item"), table, attrs)}
     try:
         text = _text([encode_trial({"cell": cell}, None).decode().strip() for cell in cells])
     except TrialDataError as error:
         raise TrialTableError(f"the column {key!r} cannot be kept: {error}") from None
-    return {key: ("trial", text, attrs | {"cells": "json"})}
+    return {key: xr.Variable("trial", text, attrs | {"cells": "json"})}
 
 
 def _rectangle(cells: list[Any]) -> Any:
@@ -233,10 +235,8 @@ def _to_column(dataset: xr.Dataset, key: str, n_trials: int) -> Any:
     if not n_trials and values.ndim == 1:
         # Without one value, files do not tell strings from numbers.
         return pd.Series([], dtype=dtype)
-    missing = f"{key}_missing"
-    holes = np.zeros(n_trials, bool)
-    if missing in dataset and "pandas_dtype" not in dataset[missing].attrs:
-        holes = dataset[missing].to_numpy().astype(bool)
+    mask = mask_of(dataset.variables, key)
+    holes = np.zeros(n_trials, bool) if mask is None else dataset[mask].to_numpy()
     if dtype == "boolean":
         return pd.arrays.BooleanArray(values == 1, values == -1)
     if dtype.startswith(("Int", "UInt")):
