@@ -39,11 +39,6 @@ BARE = {
 }  # fmt: skip
 # Methods whose callers (zarr, h5py, ConfigParser and their like) expect the builtin.
 PROTOCOLS = {"labtree.mea.adapters", "labtree.recording.archive"}
-UNFINISHED_ERRORS = {
-    "labtree.mea.mcs_files",
-    "labtree.storage.zarr_places",
-    "labtree.storage.zarr_transactions",
-}
 
 
 def module_name(path):
@@ -123,7 +118,7 @@ def test_errors_are_labtrees_own(name):
         and isinstance(node.exc.func, ast.Name)
         and node.exc.func.id in BARE
     ]
-    assert found == [] or name in PROTOCOLS | UNFINISHED_ERRORS
+    assert found == [] or name in PROTOCOLS
 
 
 def test_a_circle_and_an_upward_import_would_be_found():

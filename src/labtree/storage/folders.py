@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from labtree.errors import FileAccessError
 from labtree.storage.files import abandoned_paths, sync_file, sync_folder, temporary_name
 
 __all__ = ["complete_replacement", "replace_folder", "sync_tree", "temporary_folder"]
@@ -125,4 +126,4 @@ def _exchange(one: Path, other: Path) -> bool:
     number = ctypes.get_errno()
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # the file system cannot
         return False
-    raise OSError(number, os.strerror(number), str(other))
+    raise FileAccessError.of(OSError(number, os.strerror(number)), str(other))

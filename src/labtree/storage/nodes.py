@@ -12,6 +12,8 @@ from typing import Any
 
 import xarray as xr
 
+from labtree.errors import InvalidNameError
+
 __all__ = ["attach_children", "detach_child", "plan_children", "rename_child", "set_together"]
 
 Change = tuple[object, str, Any]
@@ -96,7 +98,7 @@ def rename_child(
     """
     child: xr.DataTree = parent.children[name]
     if name != new and new in _variables_of(parent):
-        raise KeyError(f"parent {parent.name} already contains a variable named {new}")
+        raise InvalidNameError(f"parent {parent.name} already contains a variable named {new}")
     others = {each: node for each, node in parent.children.items() if each not in (name, new)}
     changes: list[Change] = [
         (parent, "_children", {**others, new: child}),

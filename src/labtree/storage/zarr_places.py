@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from labtree.errors import WorkspaceError
+from labtree.errors import AlreadyExistsError, FileAccessError, MissingFileError, WorkspaceError
 from labtree.optional import require
 from labtree.storage.files import replace_file, sync_folder, temporary_path
 from labtree.storage.locks import folder_lock
@@ -161,7 +161,7 @@ class FolderPlace:
                     size -= len(part)
                 return parts[0] if len(parts) == 1 else b"".join(parts)
         except (NotADirectoryError, IsADirectoryError) as error:
-            raise FileNotFoundError(str(error)) from error
+            raise MissingFileError(str(error)) from error
 
     def write(self, key: str, data: Any) -> None:
         """Write a new object, safely on disk."""
@@ -180,12 +180,12 @@ class FolderPlace:
     def writing(self, generation: str) -> Iterator[None]:
         """Hold a lock on the generation's folder, which ends with this process."""
         if not self.path.parent.is_dir():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{self.path}: the folder {self.path.parent} does not exist; make it with "
                 f"pathlib.Path({str(self.path.parent)!r}).mkdir(parents=True)"
             )
         if self.path.is_file():
-            raise FileExistsError(f"{self.path} is a file; a zarr store is a folder")
+            raise AlreadyExistsError(f"{self.path} is a file; a zarr store is a folder")
         is_new = not self.path.exists()
         folder = self.path / generation
         with contextlib.ExitStack() as held:
@@ -278,7 +278,7 @@ class ObjectPlace:
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise PermissionError(f"{self.name}/{key}: {error}") from error
         except exceptions.GenericError as error:
-            raise OSError(f"{self.name}/{key}: {error}") from error
+            raise FileAccessError(f"{self.name}/{key}: {error}") from error
 
     def read(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         """Return an object, or a part of it."""

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from labtree.errors import WorkspaceError
+from labtree.errors import MissingFileError, WorkspaceError
 from labtree.optional import require
 from labtree.storage.locks import folder_lock
 
@@ -44,7 +44,7 @@ class SessionPlace:
         part = None if size is None else RangeByteRequest(start, start + size)
         found = sync(self._store.get(key, default_buffer_prototype(), part))
         if found is None:
-            raise FileNotFoundError(f"{self.name} has no {key}")
+            raise MissingFileError(f"{self.name} has no {key}")
         return bytes(found.to_bytes())
 
     def write(self, key: str, data: Any) -> None:
@@ -136,13 +136,13 @@ def open_repository(where: Any, *, new: bool = False) -> tuple[Any, str, Path | 
                 "what processes store at once; store into s3://bucket/prefix"
             )
         if not folder.parent.is_dir():
-            raise FileNotFoundError(f"{folder}: the folder {folder.parent} does not exist")
+            raise MissingFileError(f"{folder}: the folder {folder.parent} does not exist")
         folder.mkdir(exist_ok=True)
     if not new:
         if (folder is not None and not folder.is_dir()) or not icechunk.Repository.exists(
             storage
         ):
-            raise FileNotFoundError(f"there is no shared workspace {name}")
+            raise MissingFileError(f"there is no shared workspace {name}")
         return icechunk.Repository.open(storage), name, folder
     with nullcontext() if folder is None else folder_lock(folder):
         for attempt in range(20):
