@@ -1,6 +1,8 @@
 """To neo and back."""
 
 import sys
+import warnings
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -70,19 +72,125 @@ def test_trains_that_start_and_stop_differently(neo):
     assert labtree.from_neo([]).sizes["unit"] == 0
 
 
-def test_what_does_not_come_along_is_said(neo):
+def test_names_rates_and_arrays_of_a_train_are_kept(neo):
+    import quantities as pq
+
+    train = neo.SpikeTrain(
+        [2.0, 1.0] * pq.s, t_stop=5 * pq.s, name="SUA 3", description="tetrode 2",
+        sampling_rate=30 * pq.kHz, array_annotations={"amplitude": [40.0, 55.0] * pq.uV},
+        waveforms=np.arange(12.0).reshape(2, 2, 3) * pq.mV, depth=3 * pq.um,
+        file_origin="a.dat",
+    )  # fmt: skip
+    ds = labtree.from_neo(train)
+    assert labtree.spikes.unit_attributes(ds) == [
+        {
+            "name": "SUA 3",
+            "description": "tetrode 2",
+            "file_origin": "a.dat",
+            "sampling_rate_hz": 30_000.0,
+            "depth": 3.0,
+        }
+    ]
+    assert ds.depth.attrs["units"] == "um"
+    assert ds.amplitude.values.tolist() == [55, 40]  # in the order of the sorted spikes
+    assert ds.amplitude.attrs["units"] == "uV"
+    assert ds.waveforms.values.tolist() == train.waveforms.magnitude[::-1].tolist()
+    tree = labtree.create_workspace()
+    tree.ws.store("a", "b", ds)
+    assert tree.ws["a", "b"].identical(ds)
+    (back,) = labtree.to_neo(ds).segments[0].spiketrains
+    assert (back.name, back.description) == ("SUA 3", "tetrode 2")
+    assert back.sampling_rate == 30 * pq.kHz
+    assert back.annotations["depth"] == 3 * pq.um
+    assert back.array_annotations["amplitude"].tolist() == [55, 40]
+    assert np.array_equal(back.waveforms, train.waveforms[::-1])
+
+
+def test_trains_keep_their_own_starts_and_stops(neo):
+    trains = [
+        neo.SpikeTrain([5.0], units="ms", t_start=1, t_stop=9),
+        neo.SpikeTrain([], units="ms", t_start=0, t_stop=7),
+    ]
+    back = labtree.to_neo(labtree.from_neo(trains)).segments[0].spiketrains
+    assert [(t.t_start.item(), t.t_stop.item()) for t in back] == [(1, 9), (0, 7)]
+
+
+def test_block_segment_events_and_epochs_are_kept(neo):
+    import quantities as pq
+
+    when = datetime(2024, 5, 6, 7, 8)
+    block = neo.Block(name="mouse 4", description="x", rec_datetime=when, subject="m4")
+    segment = neo.Segment(name="baseline", index=2, dose=3)
+    block.segments.append(segment)
+    segment.spiketrains.append(neo.SpikeTrain([1.0] * pq.s, t_stop=5 * pq.s))
+    segment.events.append(neo.Event([1, 2] * pq.s, labels=["a", "b"], name="cues", side="L"))
+    segment.epochs.append(
+        neo.Epoch([1] * pq.s, durations=[0.5] * pq.s, labels=["rest"], name="states")
+    )
+    ds = labtree.from_neo(block)
+    tree = labtree.create_workspace()
+    tree.ws.store("a", "b", ds)
+    back = labtree.to_neo(tree.ws["a", "b"])
+    assert (back.name, back.description, back.rec_datetime) == ("mouse 4", "x", when)
+    assert back.annotations == {"subject": "m4"}
+    other = back.segments[0]
+    assert (other.name, other.index, other.annotations) == ("baseline", 2, {"dose": 3})
+    assert other.events[0].times.rescale("s").tolist() == [1, 2]
+    assert other.events[0].labels.tolist() == ["a", "b"]
+    assert other.events[0].annotations["side"] == "L"
+    assert other.epochs[0].durations.rescale("s").tolist() == [0.5]
+    assert (other.events[0].name, other.epochs[0].name) == ("cues", "states")
+
+
+def test_metadata_of_ones_own_called_block_stay(neo):
+    ds = labtree.spike_data([[1.0]], length=5, metadata={"block": 3, "events": [1]})
+    assert labtree.from_neo(labtree.to_neo(ds)).identical(ds)
+
+
+def test_arrays_that_not_all_trains_have_are_said(neo):
+    trains = [
+        neo.SpikeTrain([1.0], units="ms", t_stop=5, array_annotations={"size": [1.0]}),
+        neo.SpikeTrain([2.0], units="ms", t_stop=5),
+    ]
+    with pytest.warns(LossWarning, match="size of the spikes: not all trains have them"):
+        labtree.from_neo(trains)
+
+
+@pytest.mark.parametrize("rate", [1.0, 5.0, 50.0])
+def test_trains_that_elephant_made(neo, rate):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        generation = pytest.importorskip(
+            "elephant.spike_train_generation", reason="makes trains"
+        )
+        import quantities as pq
+
+        trains = [
+            generation.StationaryPoissonProcess(
+                rate=rate * pq.Hz, t_start=1 * pq.s, t_stop=4 * pq.s
+            ).generate_spiketrain()
+            for _ in range(3)
+        ]
+        ds = labtree.from_neo(trains)
+    for found, train in zip(labtree.spikes.spike_trains(ds), trains, strict=True):
+        assert found.tolist() == train.rescale("ms").magnitude.tolist()
+    assert (ds.attrs["start_time"], ds.attrs["length"]) == (1000, 3000)
+
+
+def test_what_is_left_out_is_said(neo):
     segment = neo.Segment()
     segment.analogsignals.append(
         neo.AnalogSignal(np.ones((3, 1)), units="mV", sampling_rate=neo_rate(neo))
     )
-    segment.spiketrains.append(
-        neo.SpikeTrain([1.0], units="ms", t_stop=5, waveforms=np.ones((1, 1, 4)))
-    )
+    for _ in range(2):
+        segment.irregularlysampledsignals.append(
+            neo.IrregularlySampledSignal([0.0], [[1.0]], time_units="s", units="mV")
+        )
     with pytest.warns(LossWarning) as caught:
         labtree.from_neo(segment)
     text = " ".join(str(warning.message) for warning in caught)
-    assert "analogsignals of the Segment" in text
-    assert "waveforms" in text
+    assert "left out: the analogsignals of the Segment" in text
+    assert "irregularlysampledsignals of the Segment beyond the first" in text
 
 
 def neo_rate(neo):

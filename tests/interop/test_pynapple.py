@@ -1,6 +1,7 @@
 """To pynapple and back."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -64,6 +65,98 @@ def test_gaps_in_the_support_are_kept(nap):
     assert ds.attrs["metadata"]["time_support"].tolist() == [[0, 2000], [5000, 9000]]
 
 
+def test_keys_of_a_group_are_ids_of_units(nap):
+    group = nap.TsGroup(
+        {3: nap.Ts(np.array([0.5, 1.0])), 7: nap.Ts(np.array([2.0]))},
+        time_support=nap.IntervalSet(0, 10),
+    )
+    ds = labtree.from_pynapple(group)
+    assert ds.unit_id.values.tolist() == [3, 7]
+    back = labtree.to_pynapple(ds)
+    assert list(back.keys()) == [3, 7]
+    assert back[7].t.tolist() == [2]
+    assert "unit_id" not in back.metadata.columns
+
+
+def test_ids_that_are_text_stay_metadata(nap):
+    ds = labtree.spikes.from_times([1.0, 2.0], ["b", "a"], length_ms=5)
+    back = labtree.to_pynapple(ds)
+    assert back.metadata["unit_id"].tolist() == ["a", "b"]
+    assert labtree.from_pynapple(back).identical(ds)
+
+
+def test_columns_and_epochs_of_a_frame_come_back(nap):
+    frame = nap.TsdFrame(
+        np.arange(6.0), np.arange(12.0).reshape(6, 2), columns=["ch7", "ch2"],
+        time_support=nap.IntervalSet([0, 4], [2, 5]),
+    )  # fmt: skip
+    tree = labtree.create_workspace()
+    tree.ws.store("a", "b", labtree.from_pynapple(frame))
+    back = labtree.to_pynapple(tree.ws["a", "b"])
+    assert list(back.columns) == ["ch7", "ch2"]
+    assert back.time_support.values.tolist() == [[0, 2], [4, 5]]
+    assert np.array_equal(back.d, frame.d)
+    assert back.t.tolist() == frame.t.tolist()
+
+
+def test_epochs_of_a_group_come_back(nap):
+    support = nap.IntervalSet([0, 5], [2, 8])
+    group = nap.TsGroup({0: nap.Ts(np.array([0.5, 1.0, 6.0]))}, time_support=support)
+    back = labtree.to_pynapple(labtree.from_pynapple(group))
+    assert back.time_support.values.tolist() == [[0, 2], [5, 8]]
+    assert back[0].t.tolist() == [0.5, 1, 6]
+
+
+def test_metadata_that_are_arrays_come_back(nap):
+    group = nap.TsGroup(
+        {0: nap.Ts(np.array([0.5])), 1: nap.Ts(np.array([0.6]))},
+        time_support=nap.IntervalSet(0, 1),
+    )
+    group.set_info(waveform=[np.arange(3.0), np.ones(3)], depth=[1.5, 2.5])
+    ds = labtree.from_pynapple(group)
+    assert ds.waveform.values.tolist() == [[0, 1, 2], [1, 1, 1]]
+    back = labtree.to_pynapple(ds)
+    assert [each.tolist() for each in back.metadata["waveform"]] == [[0, 1, 2], [1, 1, 1]]
+    assert back.metadata["depth"].tolist() == [1.5, 2.5]
+
+
+def test_values_of_marked_events_come_back(nap):
+    group = nap.TsGroup({0: nap.Tsd(np.array([0.5, 1.0]), np.array([7.0, 8.0]))})
+    ds = labtree.from_pynapple(group)
+    assert ds.value.values.tolist() == [7, 8]
+    assert labtree.to_pynapple(ds)[0].d.tolist() == [7, 8]
+
+
+def test_one_train_is_one_unit(nap):
+    ds = labtree.from_pynapple(nap.Ts(np.array([0.5, 1.0])))
+    assert labtree.spikes.spike_trains(ds)[0].tolist() == [500, 1000]
+
+
+def test_epochs_are_a_table(nap):
+    epochs = nap.IntervalSet([0, 5], [2, 8])
+    epochs.set_info(label=["a", "b"])
+    frame = labtree.from_pynapple(epochs)
+    assert frame.start_time.tolist() == [0, 5]
+    assert frame.stop_time.tolist() == [2, 8]
+    assert frame.label.tolist() == ["a", "b"]
+    back = labtree.to_pynapple(frame)
+    assert back.values.tolist() == epochs.values.tolist()
+    assert list(back.metadata["label"]) == ["a", "b"]
+
+
+def test_epochs_that_overlap_are_said(nap):
+    import pandas as pd
+
+    frame = pd.DataFrame({"start_time": [0.0, 1.0], "stop_time": [2.0, 3.0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("always", LossWarning)
+        with pytest.warns(LossWarning, match="epochs that overlap"):
+            labtree.to_pynapple(frame)
+    with pytest.raises(ValueError, match="needs the columns start_time and stop_time"):
+        labtree.to_pynapple(frame[["start_time"]])
+
+
 def test_what_has_no_place_is_said(nap):
     ds = labtree.spike_data(
         [[1.0]],
@@ -76,7 +169,7 @@ def test_what_has_no_place_is_said(nap):
     with pytest.warns(LossWarning) as caught:
         labtree.to_pynapple(ds)
     text = " ".join(str(warning.message) for warning in caught)
-    for what in ("'place'", "'rate'", "'metadata'", "'raw_data'"):
+    for what in ("'rate'", "'metadata'", "'raw_data'"):
         assert what in text
     with pytest.warns(LossWarning, match=r'unit of the rates: from_pynapple\(obj, unit="Hz"\)'):
         labtree.to_pynapple(spikes.synthetic_rate_data(2))
@@ -84,10 +177,13 @@ def test_what_has_no_place_is_said(nap):
 
 def test_what_cannot_be_converted_is_said(nap):
     with pytest.raises(
-        ValueError, match="takes spike_data or rate_data, found 'pairwise_matrix'"
+        ValueError,
+        match="takes spike_data, rate_data or a table of epochs, found 'pairwise_matrix'",
     ):
         labtree.to_pynapple(spikes.synthetic_pairwise_matrix(2))
     with pytest.raises(ValueError, match="no recording of no duration"):
         labtree.to_pynapple(labtree.spike_data([[]]))
-    with pytest.raises(ValueError, match="takes a TsGroup, Tsd or TsdFrame, found int"):
+    with pytest.raises(
+        ValueError, match="takes a TsGroup, Ts, Tsd, TsdFrame or IntervalSet, found int"
+    ):
         labtree.from_pynapple(3)

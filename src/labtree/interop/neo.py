@@ -1,6 +1,8 @@
 """Spike trains to and from neo's SpikeTrain, Segment and Block."""
 
 import warnings
+from collections.abc import Mapping
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -8,15 +10,18 @@ import xarray as xr
 
 from labtree.errors import DataError, LossWarning
 from labtree.objects import spike_data
-from labtree.objects.unit_attributes import unit_attributes
+from labtree.objects.unit_attributes import REAL_NAME, unit_attributes
 from labtree.optional import require
-from labtree.spikes.trains import spike_trains
+from labtree.spikes import spike_trains
 
 __all__ = ["from_neo", "to_neo"]
 
+_OWN = {"name", "description", "file_origin", "sampling_rate_hz", "t_start_ms", "t_stop_ms"}
+_CONTAINER = ("name", "description", "file_origin", "file_datetime", "rec_datetime", "index")
+
 
 def to_neo(ds: xr.Dataset) -> Any:
-    """Make a neo Block of one Segment, with a SpikeTrain for each unit.
+    """Return a neo Block of one Segment, with a SpikeTrain for each unit.
 
     Parameters
     ----------
@@ -26,31 +31,76 @@ def to_neo(ds: xr.Dataset) -> Any:
     Returns
     -------
     neo.Block
-        Attributes of the units become annotations of the SpikeTrains, metadata the
-        annotation ``metadata`` of the Block, raw data an IrregularlySampledSignal.
+        Attributes of the units become annotations of the SpikeTrains, those called name,
+        description and sampling_rate_hz their own fields. What is known of each spike
+        becomes array annotations, ``waveforms`` their waveforms. Metadata become the
+        annotation ``metadata`` of the Block, but for what :func:`from_neo` put there,
+        raw data an IrregularlySampledSignal.
 
     Raises
     ------
     DataError
         A ValueError, if this is another kind, or neo cannot hold an attribute.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> block = labtree.to_neo(labtree.spike_data([[1.0, 2.0]], length=5))  # doctest: +SKIP
     """
     neo = require("neo", purpose="conversion to neo", extra="neo")
+    quantities = require("quantities", purpose="conversion to neo", extra="neo")
     kind = ds.attrs.get("labtree_kind")
     if kind != spike_data.KIND:
         raise DataError(f"to_neo takes spike_data, found {kind!r}")
     start = ds.attrs["start_time"]
     stop = start + ds.attrs["length"]
-    block, segment = neo.Block(), neo.Segment()
+    metadata = dict(ds.attrs.get("metadata", {}))
+    block = neo.Block(**_fields(metadata, "neo_block"))
+    segment = neo.Segment(**_fields(metadata, "neo_segment"))
     block.segments.append(segment)
-    if "metadata" in ds.attrs:
-        _annotate(block, {"metadata": ds.attrs["metadata"]}, "metadata")
+    _annotate(block, metadata.pop("neo_block", {}), "annotations of the Block")
+    _annotate(segment, metadata.pop("neo_segment", {}), "annotations of the Segment")
+    for what, make, attach in (
+        ("events", neo.Event, segment.events),
+        ("epochs", neo.Epoch, segment.epochs),
+    ):
+        for about in metadata.pop(f"neo_{what}", []):
+            attach.append(_marks(make, about))
+    if metadata:
+        _annotate(block, {"metadata": metadata}, "metadata")
+    units = {
+        str(coord.attrs.get(REAL_NAME, name)): coord.attrs["units"]
+        for name, coord in ds.coords.items()
+        if coord.dims[:1] == ("unit",) and "units" in coord.attrs
+    }
+    per_spike = {
+        str(name): (np.split(v.values, np.cumsum(ds["row_size"].values)[:-1]), v.attrs)
+        for name, v in ds.variables.items()
+        if v.dims[:1] == ("spike",) and name != "spike_times"
+    }
     for unit, (train, attributes) in enumerate(
         zip(spike_trains(ds), unit_attributes(ds), strict=True)
     ):
+        own = {name: attributes.pop(name) for name in _OWN & attributes.keys()}
+        first = own.get("t_start_ms", start)
         # The end may round below the last spike that it was made of.
-        last = max(stop, train[-1].item()) if train.size else stop
-        spikes = neo.SpikeTrain(train, units="ms", t_start=start, t_stop=last)
-        _annotate(spikes, attributes, f"attributes of unit {unit}")
+        last = own.get("t_stop_ms", stop)
+        last = max(last, train[-1].item()) if train.size else last
+        more: dict[str, Any] = {n: str(own[n]) for n in ("name", "description") if n in own}
+        if "sampling_rate_hz" in own:
+            more["sampling_rate"] = own["sampling_rate_hz"] * quantities.Hz
+        arrays = {}
+        for name, (parts, attrs) in per_spike.items():
+            values = _with_units(parts[unit], attrs.get("units"))
+            if name == "waveforms":
+                more["waveforms"] = values
+            else:
+                arrays[name] = values
+        spikes = neo.SpikeTrain(
+            train, units="ms", t_start=first, t_stop=last, array_annotations=arrays, **more
+        )
+        named = {name: _with_units(v, units.get(name)) for name, v in attributes.items()}
+        _annotate(spikes, named, f"attributes of unit {unit}")
         segment.spiketrains.append(spikes)
     if "raw_data" in ds:
         data = np.atleast_2d(ds["raw_data"].values)
@@ -63,18 +113,22 @@ def to_neo(ds: xr.Dataset) -> Any:
 
 
 def from_neo(obj: Any) -> xr.Dataset:
-    """Make a Dataset of neo's spike trains.
+    """Return neo's spike trains as a Dataset.
 
     Parameters
     ----------
     obj : SpikeTrain, list of SpikeTrain, Segment, or Block of one Segment
-        Told by its attributes. Times are converted to ms.
+        Recognized by its attributes. Times are converted to ms.
 
     Returns
     -------
     Dataset
-        Of :func:`labtree.spike_data`, from the first start to the last stop; annotations
-        become attributes of the units.
+        Of :func:`labtree.spike_data`, from the first start to the last stop. Names,
+        descriptions, sampling rates, own starts and stops, and annotations of the trains
+        become attributes of the units; array annotations and waveforms variables along
+        ``spike``. A quantity becomes its number, with its unit in the attribute
+        ``units``. Names and annotations of Block and Segment, its events and epochs are
+        in ``ds.attrs["metadata"]``, under names that start with ``neo_``.
 
     Raises
     ------
@@ -84,19 +138,34 @@ def from_neo(obj: Any) -> xr.Dataset:
     Warns
     -----
     LossWarning
-        If there are signals, events, epochs or waveforms that are left out.
+        If there are signals that are left out, or array annotations or waveforms that not
+        all trains have.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> ds = labtree.spike_data([[1.0, 2.0]], length=5)
+    >>> labtree.from_neo(labtree.to_neo(ds)).identical(ds)  # doctest: +SKIP
+    True
     """
-    metadata = None
+    metadata: dict[str, Any] = {}
     if hasattr(obj, "segments"):
         if len(obj.segments) != 1:
             raise DataError(
                 f"the Block has {len(obj.segments)} segments: convert one with "
                 "from_neo(block.segments[0])"
             )
-        metadata = obj.annotations.get("metadata")
+        annotations = dict(obj.annotations)
+        metadata.update(annotations.pop("metadata", None) or {})
+        _keep(metadata, "neo_block", obj, annotations)
         obj = obj.segments[0]
-    raw = {}
+    raw: dict[str, Any] = {}
     if hasattr(obj, "spiketrains"):
+        _keep(metadata, "neo_segment", obj, dict(obj.annotations))
+        for what in ("events", "epochs"):
+            marks = [_plain_marks(each) for each in getattr(obj, what)]
+            if marks:
+                metadata[f"neo_{what}"] = marks
         raw = _raw(obj)
         obj = obj.spiketrains
     found = [obj] if hasattr(obj, "magnitude") else list(obj)
@@ -106,18 +175,22 @@ def from_neo(obj: Any) -> xr.Dataset:
                 "from_neo takes a SpikeTrain, a list of them, a Segment or a Block, found "
                 f"{type(spikes).__name__}"
             )
-        if getattr(spikes, "waveforms", None) is not None:
-            _lost("waveforms of a SpikeTrain")
     start = min((_milliseconds(spikes.t_start).item() for spikes in found), default=0.0)
     stop = max((_milliseconds(spikes.t_stop).item() for spikes in found), default=0.0)
-    return spike_data.spike_data(
+    units: dict[str, str] = {}
+    ds = spike_data.spike_data(
         [_milliseconds(spikes) for spikes in found],
         start_time=start,
         length=stop - start,
-        neuron_attributes=[dict(spikes.annotations) for spikes in found],
-        metadata=metadata,
+        neuron_attributes=[_attributes(spikes, start, stop, units) for spikes in found],
+        metadata=metadata or None,
         **raw,
     )
+    for name, coord in ds.coords.items():
+        real = coord.attrs.get(REAL_NAME, name)
+        if real in units and coord.dims[:1] == ("unit",):
+            coord.attrs["units"] = units[real]
+    return _with_arrays(ds, found)
 
 
 def _milliseconds(quantity: Any) -> Any:
@@ -126,11 +199,148 @@ def _milliseconds(quantity: Any) -> Any:
     return np.asarray(plain.magnitude)
 
 
+def _attributes(
+    spikes: Any, start: float, stop: float, units: dict[str, str]
+) -> dict[str, Any]:
+    """Return what is known of a train; note the units of quantities."""
+    out: dict[str, Any] = {}
+    for name in ("name", "description", "file_origin"):
+        if getattr(spikes, name, None):
+            out[name] = str(getattr(spikes, name))
+    rate = getattr(spikes, "sampling_rate", None)
+    # neo gives a train whose rate nobody said one of 1 Hz.
+    if rate is not None and float(rate.rescale("Hz").magnitude) != 1.0:
+        out["sampling_rate_hz"] = float(rate.rescale("Hz").magnitude)
+    own = _milliseconds(spikes.t_start).item(), _milliseconds(spikes.t_stop).item()
+    if own[0] != start:
+        out["t_start_ms"] = own[0]
+    if own[1] != stop:
+        out["t_stop_ms"] = own[1]
+    for name, value in spikes.annotations.items():
+        if name in _OWN & out.keys():
+            name = f"{name}_annotation"
+        if hasattr(value, "magnitude"):
+            unit = units.setdefault(str(name), str(value.dimensionality))
+            magnitude = np.asarray(value.rescale(unit).magnitude)
+            value = magnitude.item() if magnitude.ndim == 0 else magnitude
+        out[str(name)] = value
+    return out
+
+
+def _with_arrays(ds: xr.Dataset, trains: list[Any]) -> xr.Dataset:
+    """Add array annotations and waveforms, in the order of the sorted spikes."""
+    orders = [np.argsort(_milliseconds(spikes), kind="stable") for spikes in trains]
+    having: dict[str, list[Any]] = {}
+    for spikes in trains:
+        arrays = dict(getattr(spikes, "array_annotations", None) or {})
+        if getattr(spikes, "waveforms", None) is not None:
+            arrays["waveforms"] = spikes.waveforms
+        for name, values in arrays.items():
+            having.setdefault(str(name), []).append(values)
+    variables: dict[str, Any] = {}
+    for name, parts in having.items():
+        target = f"{name}_of_spike" if name in ds.variables or name in ds.dims else name
+        unit = str(parts[0].dimensionality) if hasattr(parts[0], "dimensionality") else None
+        try:
+            if len(parts) != len(trains):
+                raise ValueError("not all trains have them")
+            values = [
+                np.asarray(part.rescale(unit).magnitude if unit else part)[order]
+                for part, order in zip(parts, orders, strict=True)
+            ]
+            flat = np.concatenate(values)
+        except (ValueError, IndexError, AttributeError) as error:
+            _lost(f"{name} of the spikes: {error}")
+            continue
+        more = (
+            ("waveform_channel", "waveform_sample")
+            if name == "waveforms"
+            else tuple(f"{target}_{axis}" for axis in range(1, flat.ndim))
+        )
+        attrs = {} if unit is None else {"units": unit}
+        variables[target] = xr.Variable(("spike", *more), flat, attrs)
+    return ds.assign(variables)
+
+
+def _keep(
+    metadata: dict[str, Any], what: str, container: Any, annotations: Mapping[str, Any]
+) -> None:
+    """Put name, dates and annotations of a Block or Segment into the metadata."""
+    about = {
+        name: _plain(getattr(container, name))
+        for name in _CONTAINER
+        if getattr(container, name, None) is not None and not callable(getattr(container, name))
+    }
+    if annotations:
+        about["annotations"] = {str(name): _plain(value) for name, value in annotations.items()}
+    if about:
+        metadata[what] = about
+
+
+def _plain_marks(marks: Any) -> dict[str, Any]:
+    """Return an Event or Epoch as plain values, times in ms."""
+    about: dict[str, Any] = {
+        "name": marks.name or "",
+        "times_ms": _milliseconds(marks.times if hasattr(marks, "times") else marks),
+        "labels": [str(label) for label in marks.labels],
+    }
+    if hasattr(marks, "durations"):
+        about["durations_ms"] = _milliseconds(marks.durations)
+    if marks.annotations:
+        about["annotations"] = {str(k): _plain(v) for k, v in marks.annotations.items()}
+    return about
+
+
+def _marks(make: Any, about: Mapping[str, Any]) -> Any:
+    more: dict[str, Any] = {}
+    if "durations_ms" in about:
+        more["durations"] = _with_units(np.asarray(about["durations_ms"]), "ms")
+    times = _with_units(np.asarray(about["times_ms"]), "ms")
+    labels = np.array(about["labels"], dtype="U")
+    marks = make(times=times, labels=labels, name=about["name"] or None, **more)
+    marks.annotate(**about.get("annotations", {}))
+    return marks
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that can be stored; a quantity as text."""
+    if hasattr(value, "dimensionality"):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(inner) for inner in value)
+    return value
+
+
+def _fields(metadata: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return the fields of a Block or Segment that were kept in the metadata."""
+    about = metadata.get(what)
+    if not isinstance(about, Mapping):
+        return {}
+    names = ("name", "description", "file_origin")
+    fields: dict[str, Any] = {name: about[name] for name in names if name in about}
+    for name in ("file_datetime", "rec_datetime"):
+        if name in about:
+            fields[name] = datetime.fromisoformat(about[name])
+    if "index" in about:
+        fields["index"] = about["index"]
+    return fields
+
+
+def _with_units(value: Any, unit: str | None) -> Any:
+    if unit is None:
+        return value
+    quantities = require("quantities", purpose="conversion to neo", extra="neo")
+    return quantities.Quantity(value, unit)
+
+
 def _raw(segment: Any) -> dict[str, Any]:
     signals = list(segment.irregularlysampledsignals)
-    for name in ("analogsignals", "events", "epochs"):
-        if len(getattr(segment, name)):
-            _lost(f"{name} of the Segment")
+    if len(segment.analogsignals):
+        _lost("analogsignals of the Segment")
     if len(signals) > 1:
         _lost("irregularlysampledsignals of the Segment beyond the first")
     if not signals:
@@ -141,7 +351,9 @@ def _raw(segment: Any) -> dict[str, Any]:
     }
 
 
-def _annotate(target: Any, values: dict[str, Any], what: str) -> None:
+def _annotate(target: Any, values: Mapping[str, Any], what: str) -> None:
+    if what.startswith("annotations"):
+        values = values.get("annotations", {}) if isinstance(values, Mapping) else {}
     try:
         target.annotate(**values)
     except ValueError as error:
@@ -149,4 +361,4 @@ def _annotate(target: Any, values: dict[str, Any], what: str) -> None:
 
 
 def _lost(what: str) -> None:
-    warnings.warn(f"left out: the {what}", LossWarning, stacklevel=3)
+    warnings.warn(f"left out: the {what}", LossWarning, stacklevel=4)
