@@ -67,14 +67,14 @@ def test_gaps_in_the_support_are_kept(nap):
 
 def test_keys_of_a_group_are_ids_of_units(nap):
     group = nap.TsGroup(
-        {3: nap.Ts(np.array([0.5, 1.0])), 7: nap.Ts(np.array([2.0]))},
+        {3: nap.Ts(np.array([0.5, 1.0])), 7: nap.Ts(np.array([2.0, 3.0]))},
         time_support=nap.IntervalSet(0, 10),
     )
     ds = labtree.from_pynapple(group)
     assert ds.unit_id.values.tolist() == [3, 7]
     back = labtree.to_pynapple(ds)
     assert list(back.keys()) == [3, 7]
-    assert back[7].t.tolist() == [2]
+    assert back[7].t.tolist() == [2, 3]
     assert "unit_id" not in back.metadata.columns
 
 
@@ -109,7 +109,7 @@ def test_epochs_of_a_group_come_back(nap):
 
 def test_metadata_that_are_arrays_come_back(nap):
     group = nap.TsGroup(
-        {0: nap.Ts(np.array([0.5])), 1: nap.Ts(np.array([0.6]))},
+        {0: nap.Ts(np.array([0.5, 0.7])), 1: nap.Ts(np.array([0.6, 0.8]))},
         time_support=nap.IntervalSet(0, 1),
     )
     group.set_info(waveform=[np.arange(3.0), np.ones(3)], depth=[1.5, 2.5])
@@ -183,7 +183,5 @@ def test_what_cannot_be_converted_is_said(nap):
         labtree.to_pynapple(spikes.synthetic_pairwise_matrix(2))
     with pytest.raises(ValueError, match="no recording of no duration"):
         labtree.to_pynapple(labtree.spike_data([[]]))
-    with pytest.raises(
-        ValueError, match="takes a TsGroup, Ts, Tsd, TsdFrame or IntervalSet, found int"
-    ):
+    with pytest.raises(ValueError, match=r"takes a TsGroup, Ts, .* or IntervalSet, found int"):
         labtree.from_pynapple(3)

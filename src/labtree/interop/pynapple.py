@@ -193,8 +193,10 @@ def _spikes(obj: Any, members: list[Any], keys: list[Any]) -> xr.Dataset:
     if members and all(value is not None for value in values):
         ds[_VALUE] = ("spike", np.concatenate([np.asarray(value) for value in values]))
     elif any(value is not None for value in values):
-        _lost(
-            "the values of some members, as others have none", "convert these apart", "labtree"
+        warnings.warn(
+            "left out: the values of some members, as others have none; convert these apart",
+            LossWarning,
+            stacklevel=3,
         )
     return _with_ids(ds, keys)
 
