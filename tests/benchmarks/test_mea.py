@@ -7,6 +7,7 @@ Python loop over spikes, a window gathered per spike.
 """
 
 import gc
+import json
 import resource
 import sys
 import tempfile
@@ -440,7 +441,54 @@ def compare_image(n_units=50, n_spikes=2400, seconds=5.0, side=65, measured_s=1.
     return [(what, naive * scale, fast, note)]
 
 
+# --- what a step itself costs: finding what it changed, the copy, the record
+
+
+def compare_step(n_units=500, n_spikes=5000, n_intervals=10_000, repeat=5):
+    """Each step's body beside all else that the step does around it."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        session = make_session(n_units, n_spikes, n_intervals, folder)
+        n_samples, movies = 20_000 * 600, [f"movie{n}" for n in range(8)]
+        frames = np.arange(0, n_samples, 333)
+        session.session.add_metadata({"acquisition_rate": 20_000.0, "frame_timestamps": frames})
+        light = np.random.default_rng(0).integers(0, 1000, n_samples, dtype=np.int32)
+        session.session.add_stimulus({"light_reference": {"raw_ch1": light}})
+        session.session.mark_step_complete("load_recording")
+        length = (len(frames) - 10) // 8 - 361
+        table = "\n".join(f"{movie},{length}" for movie in movies)
+        (Path(folder) / "movie_length.csv").write_text(f"movie_name,movie_length\n{table}\n")
+        text = f'playlist_name,movie_names\nset,"{movies!r}"\n'
+        (Path(folder) / "playlist.csv").write_text(text)
+        config = {"start_frame": 0, "trial_length_frame": length // 6, "repeat": 5}
+        for movie in movies:
+            text = json.dumps({"section_kwargs": config})
+            (Path(folder) / f"{movie}.json").write_text(text)
+        calls = (
+            ("add_section_time", {
+                "playlist_name": "set",
+                "playlist_file_path": Path(folder) / "playlist.csv",
+                "movie_length_file_path": Path(folder) / "movie_length.csv",
+            }),
+            ("section_spike_times", {"config_dir": folder}),
+            ("extract_features", {"features": ["frif"]}),
+        )  # fmt: skip
+        nbytes = sum(node.to_dataset(inherit=False).nbytes for node in session.subtree)
+        for name, arguments in calls:
+            step = getattr(labtree.mea, name)
+            step(session=session, **arguments)
+            body, _ = timed(partial(step.__wrapped__, session.copy(), **arguments), repeat)
+            whole, _ = timed(partial(step, session=session, force=True, **arguments), repeat)
+            what = f"{name}, session of {nbytes / 1e6:.0f} MB: body beside all else"
+            rows.append((what, body, max(whole - body, 1e-6), ""))
+    return rows
+
+
 # --- as tests
+
+
+def test_step_small():
+    assert len(compare_step(3, 50, 100, repeat=1)) == 3
 
 
 def test_session_small():
@@ -474,7 +522,7 @@ def test_image_small():
 
 def main():
     """Run the full sizes (or those named on the command line) and print a table."""
-    wanted = sys.argv[1:] or ["session", "load_recording", "frif", "sta", "image"]
+    wanted = sys.argv[1:] or ["session", "load_recording", "frif", "sta", "image", "step"]
     print(f"| work | baseline s | labtree s | ratio | remarks |\n|{'---|' * 5}")
     for name in wanted:
         for what, naive, ours, note in globals()[f"compare_{name}"]():

@@ -179,6 +179,13 @@ def test_unknown_playlists_and_broken_tables_say_what_they_found(tmp_path):
         playlists.read_movie_lengths(path)
 
 
+def test_a_light_reference_that_is_too_short_is_named(loaded, arguments):
+    light = loaded["stimulus/light_reference"]
+    light.dataset = light.to_dataset().isel(sample=slice(1000))
+    with pytest.raises(ConfigurationError, match="raw_ch1 has 1000; they are not of one"):
+        labtree.mea.add_section_time(session=loaded, **arguments)
+
+
 def test_a_failed_step_leaves_the_session_as_it_was(loaded, arguments, tmp_path):
     before = loaded.copy(deep=True)
     short = write_csv(tmp_path / "l.csv", "movie_name,movie_length\nnoise_small,1500\n")

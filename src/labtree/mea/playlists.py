@@ -283,6 +283,11 @@ def add_section_time(
     if light is not None and "raw_ch1" in light.data_vars:
         raw = light.dataset["raw_ch1"]
         spans = np.stack([table["start"].values, table["end"].values], axis=1)
+        if spans.max(initial=0) > raw.size:
+            raise ConfigurationError(
+                f"the movies end at sample {spans.max()}, but light_reference/raw_ch1 has "
+                f"{raw.size}; they are not of one recording"
+            )
         session["stimulus/light_template"] = xr.DataTree(
             xr.Dataset(
                 {

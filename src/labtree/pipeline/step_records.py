@@ -1,9 +1,9 @@
 """Records of steps: what a step was run with, and whether that still holds.
 
 Whether anything has changed is told by fingerprints: every variable and every attribute
-of every node is an item with a checksum of its content. The checksums (that of the
-files over the bytes, with type, shape and dimensions) serve to notice changes, not to
-resist an adversary.
+of every node is an item with a checksum of its content. The checksums (CRC-32C over the
+bytes, with type, shape and dimensions) serve to notice changes, not to resist an
+adversary; they take about 10 ms for 100 MB.
 """
 
 import ast
@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import xarray as xr
 
 from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
-from labtree.storage.blobs import checksum
 from labtree.storage.sources import BytesSource
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "hash_nodes",
     "holds_lazy_arrays",
     "is_done",
+    "node_of",
     "plain_value",
     "stale_records",
 ]
@@ -57,9 +58,13 @@ def digest(items: Mapping[str, str]) -> str:
 def _array(data: Array) -> str:
     if data.dtype.hasobject:
         text = "\n".join(fingerprint_value(one) for one in data.ravel().tolist())
-        code = checksum(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8))
+        code = google_crc32c.value(text.encode("utf-8", "surrogatepass"))
     else:
-        code = checksum(data) if data.nbytes else 0
+        code = 0
+        if data.nbytes:
+            flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+            flat.flags.writeable = False  # of this view; the library takes nothing else
+            code = google_crc32c.value(flat)
     return f"{data.dtype.descr if data.dtype.names else data.dtype.str}{data.shape}{code:08x}"
 
 
@@ -191,7 +196,8 @@ def fingerprint_items(
     return items
 
 
-def _node_of(item: str) -> str:
+def node_of(item: str) -> str:
+    """Return the node that an item belongs to."""
     cut = min((i for i in (item.find(":"), item.find("@")) if i >= 0), default=len(item))
     return item[:cut]
 
@@ -202,7 +208,7 @@ def hash_nodes(items: Mapping[str, str], ignored: Iterable[str] = ()) -> dict[st
     grouped: dict[str, dict[str, str]] = {}
     for item, value in items.items():
         if item not in skip:
-            grouped.setdefault(_node_of(item), {})[item] = value
+            grouped.setdefault(node_of(item), {})[item] = value
     return {node: digest(members) for node, members in grouped.items()}
 
 

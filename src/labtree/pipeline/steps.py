@@ -33,11 +33,13 @@ from labtree.pipeline.step_records import (
     fingerprint_value,
     hash_nodes,
     is_done,
+    node_of,
     plain_value,
     stale_records,
 )
 from labtree.storage._xarray import data_of
 from labtree.storage.files import with_suffix_h5
+from labtree.storage.nodes import attach_children
 
 __all__ = ["StepResult", "fill_in", "step"]
 
@@ -48,6 +50,7 @@ BOOKKEEPING = (
 )  # fmt: skip
 
 Arguments = Mapping[str, Any]
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -90,73 +93,92 @@ class _Step(NamedTuple):
 # ---- the copy that a body works on
 
 
-def _read_only_copy(session: xr.DataTree) -> tuple[xr.DataTree, dict[int, Any]]:
-    """Return a copy whose arrays cannot be written in place, and the originals by id.
+class _Originals:
+    """The arrays of a session, by the read-only views of them that a body works on."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, tuple[Array, Array]] = {}  # the view is kept, so is its id
+
+    def view(self, data: Array) -> Array:
+        """Return a view of an array that cannot be written, and remember the array."""
+        view = data.view()
+        view.flags.writeable = False
+        self._by_id[id(view)] = (view, data)
+        return view
+
+    def of(self, view: Any) -> Array | None:
+        """Return the array of which this is the view; None for any other array."""
+        return self._by_id.get(id(view), (None, None))[1]
+
+    def share(self, checksums: dict[int, str]) -> None:
+        """Give the views the checksums of their arrays: what is read-only has not changed."""
+        for view, data in self._by_id.values():
+            checksums[id(view)] = checksums[id(data)]
+
+
+def _read_only_copy(node: xr.DataTree, originals: _Originals) -> xr.DataTree:
+    """Return a copy of a tree whose arrays cannot be written in place.
 
     A step works on this copy. If it fails the session is as it was, with no array
     copied; if it tries to write into an array, numpy refuses.
     """
-    originals: dict[int, Any] = {}
-    nodes = {}
-    for node in session.subtree:
-        dataset = node.to_dataset(inherit=False).copy()
-        dataset.attrs = copy.deepcopy(dataset.attrs)
-        for variable in dataset.variables.values():
-            if isinstance(variable, xr.IndexVariable):
-                continue
-            data = data_of(variable)
-            if isinstance(data, np.ndarray):
-                view = data.view()
-                view.flags.writeable = False
-                variable.data = view
-                originals[id(view)] = (view, data)
-        nodes[node.relative_to(session) if node is not session else "/"] = dataset
-    return xr.DataTree.from_dict(nodes, name=session.name), originals
+    dataset = node.to_dataset(inherit=False).copy()
+    dataset.attrs = copy.deepcopy(dataset.attrs)
+    for variable in dataset.variables.values():
+        data = data_of(variable)
+        if isinstance(data, np.ndarray) and not isinstance(variable, xr.IndexVariable):
+            variable.data = originals.view(data)
+    made = xr.DataTree(dataset, name=node.name)
+    children = node.children.items()
+    attach_children(made, {name: _read_only_copy(child, originals) for name, child in children})
+    return made
 
 
-def _restore_arrays(tree: xr.DataTree, originals: Mapping[int, Any]) -> None:
-    """Put the original, writable arrays back where the step left them alone."""
-    for node in tree.subtree:
-        dataset = node.to_dataset(inherit=False)
-        changed = False
-        for variable in dataset.variables.values():
-            made = data_of(variable)
-            if isinstance(variable, xr.IndexVariable) or not isinstance(made, np.ndarray):
-                continue
-            view, data = originals.get(id(made), (None, None))
-            if view is not None:
-                variable.data = data
-                changed = True
-            elif not made.flags.writeable:
-                variable.data = made.copy()
-                changed = True
-        if changed:
-            node.dataset = dataset
-
-
-def _assigned(tree: xr.DataTree, originals: Mapping[int, Any]) -> set[str]:
+def _assigned(tree: xr.DataTree, originals: _Originals) -> set[str]:
     """Return the variables that a step assigned, be their values the same or not."""
     return {
         f"{node.relative_to(tree) if node is not tree else '.'}:{name}"
         for node in tree.subtree
         for name, variable in node.to_dataset(inherit=False).variables.items()
-        if isinstance(data_of(variable), np.ndarray) and id(data_of(variable)) not in originals
+        if isinstance(data_of(variable), np.ndarray) and originals.of(data_of(variable)) is None
     }
 
 
-def _replace_tree(target: xr.DataTree, source: xr.DataTree) -> None:
-    """Make one tree equal to another, keeping the nodes that both have."""
-    target.dataset = source.to_dataset(inherit=False)
+def _writable(dataset: xr.Dataset, originals: _Originals) -> xr.Dataset:
+    """Put the original arrays back where a step left them alone; copy other views of them."""
+    for variable in dataset.variables.values():
+        data = data_of(variable)
+        if isinstance(variable, xr.IndexVariable) or not isinstance(data, np.ndarray):
+            continue
+        original = originals.of(data)
+        if original is not None:
+            variable.data = original
+        elif not data.flags.writeable:
+            variable.data = data.copy()
+    return dataset
+
+
+def _take_over(
+    target: xr.DataTree,
+    source: xr.DataTree,
+    changed: set[str],
+    originals: _Originals,
+    path: str = "",
+) -> None:
+    """Make a session equal to what a step made of its copy, keeping the nodes of both."""
+    if not path or path in changed:
+        target.dataset = _writable(source.to_dataset(inherit=False), originals)
     for name in set(target.children) - set(source.children):
         del target[name]
     new = {}
     for name, child in source.children.items():
+        below = f"{path}/{name}" if path else name
         if name in target.children:
-            _replace_tree(target.children[name], child)
+            _take_over(target.children[name], child, changed, originals, below)
         else:
-            new[name] = child.copy()
-    if new:
-        target.children = {**target.children, **new}
+            new[name] = xr.DataTree(_writable(child.to_dataset(inherit=False), originals))
+            _take_over(new[name], child, changed, originals, below)
+    attach_children(target, new)
 
 
 # ---- running a body
@@ -210,14 +232,14 @@ def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bo
     ):
         return False
 
-    work, originals = _read_only_copy(session)
+    originals = _Originals()
+    work = _read_only_copy(session, originals)
     started = time.perf_counter()
     result = step.body(work, **arguments)
     result = check_session(work if result is None else result)
     call["duration_s"] = time.perf_counter() - started
 
-    for view, data in originals.values():  # what cannot have changed is not summed again
-        memo[id(view)] = memo[id(data)]
+    originals.share(memo)
     after = fingerprint_items(result, ignore_root=BOOKKEEPING, memo=memo)
     assigned = _assigned(result, originals)
     outputs = {
@@ -225,10 +247,9 @@ def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bo
         for item in {*before, *after}
         if before.get(item) != after.get(item) or item in assigned
     }
-    _restore_arrays(result, originals)
     _keep_record(result, call, before, after, outputs)
     mark_step_complete(result, step.name)
-    _replace_tree(session, result)
+    _take_over(session, result, set(map(node_of, outputs)), originals)
     return True
 
 
