@@ -210,6 +210,26 @@ def test_folders_in_which_nothing_can_be_read_are_named(tmp_path: Path) -> None:
         assert load_subject(tmp_path) == []
 
 
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = f"m01__{DT}__gonogo"
+    write(tmp_path / good, good)
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("labtree.msw.session_files.os.scandir", refuse)
+    found, told = load_quietly(tmp_path)
+    assert found == [good]
+    assert f"{closed}: cannot be listed: Permission denied" in told
+
+
 def test_a_trial_file_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "x", f"m01__{DT}__gonogo")
     path = next(folder.glob("*.jsonl"))

@@ -329,6 +329,33 @@ def test_damaged_logs_cost_nothing_that_the_file_has(tmp_path: Path) -> None:
         assert kept["trial_index"].tolist() == list(range(6))
 
 
+def test_times_out_of_all_bounds_match_nothing(tmp_path: Path) -> None:
+    trials = [trial_of(2.5 + 2 * i, i) for i in range(6)]
+    for when in (1e306, float("inf"), float("nan"), -1e300):
+        odd = [*trials[:5], trials[5] | {START: when}]
+        folder = session(tmp_path, trials[:4], odd)
+        found, told = loaded(folder)
+        assert found.n_trials == 5
+        assert "1 trials restored" in told
+        assert "the times or states of 1 trials that ended are missing" in told
+        found, _ = loaded(session(tmp_path, odd[:4] + odd[5:], trials))
+        assert found.n_trials == 5
+
+
+def test_a_log_that_cannot_be_read_does_not_cost_the_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = session(tmp_path, [trial_of(2.5 + 2 * i, i) for i in range(6)])
+
+    def refuse(path: Path, max_bytes: int) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("labtree.msw.log.read_file", refuse)
+    found, told = loaded(folder)
+    assert found.n_trials == 6
+    assert f"{NAME}.msw.csv" in told
+
+
 def test_the_warning_is_a_damage_warning(tmp_path: Path) -> None:
     trials = [trial_of(2.5 + 2 * i, i) for i in range(4)]
     with pytest.warns(DamageWarning, match="restored from the log"):

@@ -21,6 +21,8 @@ __all__ = ["Completed", "SessionLog", "complete_from_log", "count_ended_trials",
 # The state machine's clock ticks every 100 microseconds, and the trial file is rounded.
 _SAME_S = 2e-4
 _MAX_BYTES = 2**32
+# Beyond this, a time is no count of ticks any more.
+_LATEST_S = 1e12
 _BPOD_START = "Bpod start timestamp"
 Trial = dict[str, Any]
 
@@ -94,7 +96,7 @@ def read_log(path: Path) -> SessionLog:
     whole = [
         trial
         for trial in trials
-        if np.isfinite(trial.get(START, np.nan)) and np.isfinite(trial.get(END, np.nan))
+        if abs(trial.get(START, np.nan)) < _LATEST_S and abs(trial.get(END, np.nan)) < _LATEST_S
     ]
     if whole and whole[-1] is trials[-1] and not is_closed and _lacks_states(whole, text):
         whole.pop()
@@ -179,7 +181,7 @@ def _match(trials: list[Trial], logged: list[Trial]) -> tuple[list[int | None], 
     for trial in trials:
         start = trial.get(START)
         found = None
-        if isinstance(start, float) and np.isfinite(start):
+        if isinstance(start, float) and abs(start) < _LATEST_S:
             tick = round(start * 1e4)
             near = (p for t in (tick, tick - 1, tick + 1) for p in places.get(t, ()))
             found = next((place for place in near if place >= following), None)

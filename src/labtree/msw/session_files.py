@@ -388,16 +388,19 @@ def _read_manifests(files: SessionFiles, folder: Path, names: list[str]) -> None
 def _read_trials(files: SessionFiles, folder: Path, names: list[str], nested: bool) -> None:
     def read(path: Path) -> pd.DataFrame:
         log = _log_of(path)
-        log = log if log is not None and log.name in names else None
+        n_logged = None
+        if log is not None and log.name in names:
+            # A log that cannot be read must not cost the trials.
+            n_logged = _attempt(files, count_ended_trials, log)
         if path.suffix == ".pkl":
             frame = _frame_of_pickle(path, nested)
-            n_logged = 0 if log is None else count_ended_trials(log)
         else:
-            frame, findings = read_trial_frame(path, nested=nested, log=log)
+            frame, findings = read_trial_frame(
+                path, nested=nested, log=log, n_logged=n_logged or 0
+            )
             files.damage += findings.damage
             files.remarks += findings.remarks
-            n_logged = findings.n_logged
-        if log is not None:
+        if log is not None and n_logged is not None:
             files.logged[log.name] = (n_logged, len(frame))
         return frame
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 from tqdm import tqdm
 
-from labtree.errors import FormatError, LabtreeError, MissingFileError
+from labtree.errors import FileAccessError, FormatError, LabtreeError, MissingFileError
 from labtree.msw.cameras import load_camera_acquisition
 from labtree.msw.manifests import validate_metadata
 from labtree.msw.measures import check_times, check_trials
@@ -495,11 +495,15 @@ def _find_sessions(
     if real in seen:
         return [], {}
     seen.add(real)
-    if is_session_folder(folder):
-        return [folder], {}
     found: list[Path] = []
     unreadable: dict[Path, Exception] = {}
-    inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    try:
+        if is_session_folder(folder):
+            return [folder], {}
+        entries = sorted(folder.iterdir())
+        inside = [path for path in entries if path.is_dir() and not path.name.startswith(".")]
+    except OSError as error:
+        return [], {folder: FileAccessError.of(error, f"{folder}: cannot be listed")}
     for path in inside if depth else []:
         sessions, others = _find_sessions(path, depth - 1, seen)
         found += sessions

@@ -27,7 +27,7 @@ from labtree.errors import (
     SessionError,
     TrialDataError,
 )
-from labtree.msw.log import complete_from_log, count_ended_trials, read_log
+from labtree.msw.log import complete_from_log, read_log
 from labtree.msw.trial_table import (
     NAN_PLACEHOLDER,
     FrameBuilder,
@@ -48,14 +48,10 @@ Trial = dict[str, Any]
 
 @dataclass
 class Findings:
-    """What reading met: `damage` cost something, `remarks` did not.
-
-    ``n_logged`` is how many trials have ended by the log, 0 without one.
-    """
+    """What reading met: `damage` cost something, `remarks` did not."""
 
     damage: list[str]
     remarks: list[str]
-    n_logged: int = 0
 
 
 def warn_of_damage(messages: Iterable[str], stacklevel: int = 2) -> None:
@@ -444,7 +440,7 @@ _PLACEHOLDER = repr(NAN_PLACEHOLDER).encode()
 
 
 def read_trial_frame(
-    path: Path, *, nested: bool = False, log: Path | None = None
+    path: Path, *, nested: bool = False, log: Path | None = None, n_logged: int = 0
 ) -> tuple[pd.DataFrame, Findings]:
     """Read a trial file into a table.
 
@@ -457,6 +453,8 @@ def read_trial_frame(
     log : path, optional
         The state machine's log of these trials. Those that it has and the file lacks, or
         has on a damaged line, are restored from it.
+    n_logged : int
+        How many trials have ended by the log.
 
     Returns
     -------
@@ -482,12 +480,11 @@ def read_trial_frame(
             except NeedsExactParserError:
                 builder, lost = _build(content, fast=False)
                 frame = builder.finish()
-        n_ended = findings.n_logged = 0 if log is None else count_ended_trials(log)
         n_read = len(content.lines) - len(lost)
-        if nested or (n_ended and (lost or n_ended > n_read)):
+        if nested or (n_logged and (lost or n_logged > n_read)):
             trials, lost = _decode(content, 0, len(content.lines))
             n_read = len(trials)
-            if log is not None and trials and (lost or n_ended > n_read):
+            if log is not None and trials and n_logged and (lost or n_logged > n_read):
                 trials = _complete(path, trials, log, lost, findings)
             if nested:
                 return nested_frame(trials), _lost(path, lost, n_read, findings)
@@ -614,8 +611,9 @@ class TrialWriter:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._file: int | None = os.open(self.path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            # A failed append cuts off what it wrote, which must not be another's line.
-            if not try_lock(self._file):
+            # A failed append cuts off what it wrote, which must not be another's line. The
+            # locks of Windows would keep readers out.
+            if os.name != "nt" and not try_lock(self._file):
                 raise BusyFileError(f"{self.path}: another writer has this file open")
             size = os.fstat(self._file).st_size
             if size == 0:
