@@ -255,11 +255,13 @@ def test_export_of_tables_to_csv(kinds, tmp_path, capsys):
     code, out, _ = run(capsys, "export", "--json", "csv", kinds["msw"], tmp_path / "mouse")
     assert code == 0
     assert [Path(path).name for path in json.loads(out)["written"]] == [
-        "trials.csv", "states.csv", "events.csv",
+        "trials.csv", "trials.states.csv", "trials.events.csv", "trials.columns.json",
     ]  # fmt: skip
     frame = labtree.msw.load_session(kinds["msw"]).df
-    states = pd.read_csv(tmp_path / "mouse/states.csv", index_col=0)
-    assert states["start"].tolist() == frame.msw.states(clock="session")["start"].tolist()
+    states = pd.read_csv(tmp_path / "mouse/trials.states.csv")
+    assert states["start"].tolist() == frame.msw.states()["start"].tolist()
+    again = labtree.msw.load_trial_tables(tmp_path / "mouse/trials.csv")
+    pd.testing.assert_frame_equal(again, frame)
 
 
 def test_export_of_a_recording_to_csv(kinds, tmp_path, capsys):

@@ -658,18 +658,38 @@ def _export_csv(what: str, tree: "xr.DataTree", target: Path, item: str | None) 
         table = _as_table(tree.ws[_split(tree, item)])
         if table is None:
             raise FormatError(f"{item} is no table; csv takes tables (DataFrame, Series) only")
-        table.to_csv(target)
-        return [target]
+        return _write_csv(table, target)
     written = []
     for parts, table in _tables(tree):
         path = target.joinpath(*(quote(part, safe=" ()+,-=@~") for part in parts))
         path = path.with_name(path.name + ".csv")
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path)
-        written.append(path)
+        written += _write_csv(table, path)
     if not written:
         raise FormatError(f"there are no tables or streams in {what}; nothing was written")
     return written
+
+
+def _write_csv(table: Any, path: Path) -> list[Path]:
+    """Write a DataFrame, or a stream's Dataset block by block; return the files."""
+    import pandas as pd
+
+    from labtree.msw import save_trial_tables
+    from labtree.msw.trial_table import ATTRIBUTE
+
+    if ATTRIBUTE in getattr(table, "attrs", {}):
+        return save_trial_tables(table, path)
+    if isinstance(table, pd.DataFrame):
+        table.to_csv(path)
+        return [path]
+    rows = max(1, _BLOCK // max(1, table["data"].nbytes // max(1, table.sizes["time"])) // 16)
+    for start in range(0, max(1, table.sizes["time"]), rows):
+        block = table.isel(time=slice(start, start + rows)).load()
+        names = block["channel"].values if "channel" in block.coords else None
+        index = pd.Index(block["time"].values, name="time")
+        frame = pd.DataFrame(block["data"].values, index=index, columns=names)
+        frame.to_csv(path, mode="a" if start else "w", header=not start)
+    return [path]
 
 
 def _as_table(obj: Any) -> Any:
@@ -682,7 +702,7 @@ def _as_table(obj: Any) -> Any:
 
 
 def _tables(tree: "xr.DataTree") -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield tables by their names: items, trials with states and events, streams, labels."""
+    """Yield tables and streams by their names: items, trials, streams, labels."""
     from labtree.msw import MswSession
     from labtree.msw.msw_panel import is_msw_session
     from labtree.recording.session import streams
@@ -708,11 +728,8 @@ def _tables(tree: "xr.DataTree") -> Iterator[tuple[tuple[str, ...], Any]]:
         frame = MswSession.from_tree(tree).df
         if frame is not None:
             yield ("trials",), frame
-            yield ("states",), frame.msw.states(clock="session")
-            yield ("events",), frame.msw.events(clock="session")
     for name, stream in streams(tree).items():
-        data = stream["data"].set_index(time="time") if "time" in stream else stream["data"]
-        yield ("streams", name), data.to_pandas()
+        yield ("streams", name), stream
     if "labels" in tree.children:
         yield ("labels",), tree.session.labels
 
