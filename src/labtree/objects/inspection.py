@@ -49,7 +49,7 @@ def validate(obj: xr.Dataset | xr.DataArray) -> None:
 
 
 def plot(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
-    """Draw an object as its kind is drawn.
+    """Draw an object in the way of its kind.
 
     Raises
     ------
