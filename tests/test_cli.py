@@ -66,8 +66,12 @@ def test_info_of_a_file_and_of_items_whose_names_hold_slashes(study, capsys):
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        ("rec1/nothing", "no key 'nothing' in namespace 'rec1'; it has: 'rates', 'a/b'"),
-        ("rec9/rates", "no namespace 'rec9' in this workspace; it has: 'rec1', 'rec2'"),
+        ("rec1/nothing", "no key 'nothing' in namespace 'rec1'; there are: 'rates', 'a/b'"),
+        (
+            "rec9/rates",
+            "no namespace 'rec9' in this workspace; there are: 'rec1', 'rec2'. "
+            "Did you mean 'rec2'?",
+        ),
         (
             "rates",
             "no namespace 'rates' (there are: 'rec1', 'rec2'); of an item write NAMESPACE/KEY",

@@ -31,9 +31,11 @@ from labtree.errors import (
     InvalidNameError as InvalidNameError,
     ItemNotFoundError as ItemNotFoundError,
     LabtreeError as LabtreeError,
+    LabtreeWarning as LabtreeWarning,
     LossWarning as LossWarning,
     MissingDependencyError as MissingDependencyError,
     MissingFileError as MissingFileError,
+    NotWritableError as NotWritableError,
     RecordingWarning as RecordingWarning,
     RecordingWriteError as RecordingWriteError,
     SessionError as SessionError,
@@ -42,6 +44,7 @@ from labtree.errors import (
     TrialTableError as TrialTableError,
     UnknownNameError as UnknownNameError,
     UnsafePickleError as UnsafePickleError,
+    UnsavedWarning as UnsavedWarning,
     UnsupportedTypeError as UnsupportedTypeError,
     WorkspaceError as WorkspaceError,
 )
@@ -142,6 +145,7 @@ from labtree.recording.windows import (
 )
 from labtree.workspace.active import (
     active_workspace as active_workspace,
+    store as store,
     use_workspace as use_workspace,
 )
 from labtree.workspace.files import (

@@ -595,11 +595,12 @@ def _convert_one(source: Path | str, target: Path) -> dict[str, Any]:
 def _merge(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from labtree.workspace.files import open_workspace, save_workspace, workspace_path
+    from labtree.workspace.files import open_workspace, save_workspace
     from labtree.workspace.merging import merge_workspace
+    from labtree.workspace.stores import store_at
     from labtree.workspace.verbs import create_workspace
 
-    out = workspace_path(options.out, new=True)
+    out = store_at(options.out, new=True).location
     report: dict[str, Any] = {"path": str(out)}
     asked = set(_expanded(options.sources))
     sources = [str(path) for path in _each(options.sources)]

@@ -23,9 +23,11 @@ __all__ = [
     "InvalidNameError",
     "ItemNotFoundError",
     "LabtreeError",
+    "LabtreeWarning",
     "LossWarning",
     "MissingDependencyError",
     "MissingFileError",
+    "NotWritableError",
     "RecordingWarning",
     "RecordingWriteError",
     "SessionError",
@@ -34,6 +36,7 @@ __all__ = [
     "TrialTableError",
     "UnknownNameError",
     "UnsafePickleError",
+    "UnsavedWarning",
     "UnsupportedTypeError",
     "WorkspaceError",
     "damage_as_format_error",
@@ -135,6 +138,10 @@ class FileAccessError(LabtreeError, OSError):
         return wrapped
 
 
+class NotWritableError(FileAccessError, PermissionError):
+    """The permissions of a file do not allow to write to it."""
+
+
 class RecordingWriteError(SessionError, FileAccessError):
     """The operating system refused to write a recording; ``errno`` says why."""
 
@@ -143,15 +150,23 @@ class MissingDependencyError(LabtreeError, ModuleNotFoundError):
     """An optional library is not installed; the message says how to install it."""
 
 
-class LossWarning(UserWarning):
+class LabtreeWarning(UserWarning):
+    """Base of every warning that labtree gives."""
+
+
+class UnsavedWarning(LabtreeWarning):
+    """A workspace was closed, or the program ended, with changes that were not saved."""
+
+
+class LossWarning(LabtreeWarning):
     """Something has no place in another format and was left out; all else was kept."""
 
 
-class DamageWarning(UserWarning):
+class DamageWarning(LabtreeWarning):
     """Part of a file could not be read; the rest was."""
 
 
-class RecordingWarning(UserWarning):
+class RecordingWarning(LabtreeWarning):
     """Something about a recording that the caller should know and may accept."""
 
 
@@ -180,6 +195,8 @@ def unknown_name(
     name: object,
     valid: Iterable[object],
     error: type[Error] = UnknownNameError,  # type: ignore[assignment]
+    *,
+    where: str = "",
 ) -> Error:
     """Return the error for a name that is not among the valid ones.
 
@@ -193,6 +210,8 @@ def unknown_name(
         The names that there are.
     error : type
         The class of the error.
+    where : str
+        Where it was looked for, such as ``" in namespace 'rec1'"``.
 
     Examples
     --------
@@ -201,8 +220,8 @@ def unknown_name(
     """
     names = [str(one) for one in valid]
     if not names:
-        return error(f"no {what} {name!r}; there are none")
+        return error(f"no {what} {name!r}{where}; there are none")
     shown = ", ".join(repr(one) for one in names[:20]) + (", ..." if len(names) > 20 else "")
     near = get_close_matches(str(name), names, n=1)
     hint = f". Did you mean {near[0]!r}?" if near else ""
-    return error(f"no {what} {name!r}; there are: {shown}{hint}")
+    return error(f"no {what} {name!r}{where}; there are: {shown}{hint}")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from labtree.errors import FormatError
 from labtree.objects import inspection, registry
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from support import strategies
 from support.exactness import assert_same
 
@@ -35,7 +35,7 @@ def _check(obj, path, cut):
         opened = tree["item"].to_dataset()
         assert opened.attrs["labtree_kind"] == kind
         assert_same(registry.decode(kind, opened), obj, how)
-        close_tree(tree)
+        tree.close()
         if how == "catalogue":
             cut(path)
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from labtree.errors import FormatError
-from labtree.storage import blobs, close_tree, open_tree, save_tree
+from labtree.storage import blobs, open_tree, save_tree
 from labtree.storage.blobs import Blob, checksum
 from labtree.storage.sources import BytesSource
 from support import strategies
@@ -129,7 +129,7 @@ def opened(tmp_path_factory):
     save_tree(tree, path)
     tree = open_tree(path)
     yield tree, variables
-    close_tree(tree)
+    tree.close()
 
 
 @given(st.data())
@@ -218,4 +218,4 @@ def test_one_element_keeps_its_byte_order(tmp_path, cut_catalogue, dtype):
         tree = open_tree(tmp_path / "t.h5")
         assert tree["v"][1, 2].values == values[1, 2]
         assert tree["v"][1].values.tolist() == values[1].tolist()
-        close_tree(tree)
+        tree.close()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labtree.objects import registry
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from labtree.storage.blocks import write_blocks
 from labtree.storage.scratch import put_dataset
 from labtree.storage.sources import ScratchSource
@@ -64,7 +64,7 @@ def test_every_dtype(tmp_path, where, dtype):
         save_tree(xr.DataTree(chunked), tmp_path / "t.h5")
         tree = open_tree(tmp_path / "t.h5")
         assert_same(tree.to_dataset().load(), dataset)
-        close_tree(tree)
+        tree.close()
     elif where == "scratch":
         scratch = ScratchSource()
         assert_same(put_dataset(chunked, scratch, "a").load(), dataset)
@@ -111,7 +111,7 @@ def test_memory_stays_at_a_few_blocks(tmp_path, where, dtype):
     assert_same(found[::block].values, expected)
     assert_same(found[block - 1 :: block].values, expected)
     if tree is not None:
-        close_tree(tree)
+        tree.close()
     scratch.close()
 
 

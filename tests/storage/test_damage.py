@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from labtree.errors import FormatError, LabtreeError
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue
 from support.exactness import assert_same
 
@@ -42,7 +42,7 @@ def _read(path) -> xr.DataTree:
     try:
         return tree.map_over_datasets(lambda node: node.load())
     finally:
-        close_tree(tree)
+        tree.close()
 
 
 def _in_child(function, *arguments, seconds=60):
@@ -152,7 +152,7 @@ def test_every_flip_in_an_array_is_noticed(tmp_path):
         with pytest.raises(FormatError, match=r"t.h5: v is damaged: its bytes do not match"):
             tree["v"].load()
         assert tree["v"][0].shape == ()  # a part is given without the whole being read
-        close_tree(tree)
+        tree.close()
         with path.open("rb+") as file:
             file.seek(place)
             file.write(bytes([byte]))
@@ -182,7 +182,7 @@ def test_missing_files_and_folders(tmp_path):
         open_tree(tmp_path / "none.h5")
     with pytest.raises(FileNotFoundError, match=r"does not exist; make it with pathlib.Path\("):
         save_tree(_tree(), tmp_path / "no" / "t.h5")
-    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+    with pytest.raises(FileExistsError, match="is a folder; give the name of a file"):
         save_tree(_tree(), tmp_path)
 
 
@@ -311,7 +311,7 @@ def test_names_that_look_like_paths_stay_names(tmp_path):
     _with_catalogue(tmp_path / "t.h5", lambda records: records[-1].update(path=["ns", ".."]))
     tree = open_tree(tmp_path / "t.h5")
     assert list(tree.children["ns"].children) == ["first", ".."]
-    close_tree(tree)
+    tree.close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.h5"]
 
 

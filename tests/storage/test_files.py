@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from labtree.errors import BusyFileError, FormatError, MissingFileError
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from labtree.storage.files import (
     read_file,
     replace_file,
@@ -85,8 +85,8 @@ def test_a_tree_is_saved_onto_the_file_that_it_reads_from(tmp_path):
         assert_same(tree["a/v"].values[:5], np.full(5, 1.0))
         again = open_tree(path)
         assert_same(again["a"].to_dataset().load(), tree["a"].to_dataset().load())
-        close_tree(again)
-    close_tree(tree)
+        again.close()
+    tree.close()
     assert _names(tmp_path) == ["t.h5"]
 
 
@@ -98,7 +98,7 @@ def test_a_tree_goes_on_reading_the_file_that_another_replaced(tmp_path):
     assert float(tree["a/v"][0]) == 1
     with open_tree(path) as new:
         assert float(new["a/v"][0]) == 2
-    close_tree(tree)
+    tree.close()
 
 
 def test_savers_and_readers_at_once_see_whole_files(tmp_path):

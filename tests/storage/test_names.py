@@ -6,7 +6,7 @@ import xarray as xr
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from labtree.storage.names import LONGEST, check_name, decode_name, encode_name, is_legal
 from support import strategies
 
@@ -43,7 +43,7 @@ def test_netcdf_and_labtree_hold_them(tmp_path, names):
         assert len(file.groups) == len(names)
     opened = open_tree(path)
     assert list(opened.children) == names
-    close_tree(opened)
+    opened.close()
 
 
 def test_what_is_no_name():

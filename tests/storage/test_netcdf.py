@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from h5py import h5ds
 
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from support.exactness import assert_same
 
 PLAIN = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", ">i2", ">i4", ">f4", ">f8"]
@@ -247,7 +247,7 @@ def test_thousands_of_variables_and_very_long_attributes(tmp_path, cut_catalogue
             cut_catalogue(path)
         tree = open_tree(path)
         assert_same(tree["many"].to_dataset().load(), dataset)
-        close_tree(tree)
+        tree.close()
 
 
 def test_attributes_that_netcdf_has_are_native_and_the_others_are_shown_where_they_can(
@@ -289,4 +289,4 @@ def test_attributes_that_netcdf_has_are_native_and_the_others_are_shown_where_th
     opened = open_tree(tmp_path / "t.h5")
     assert_same(opened.attrs, attrs)
     assert_same(opened["v"].attrs, attrs)
-    close_tree(opened)
+    opened.close()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from labtree.storage.output import Output
 from labtree.storage.scratch import put_dataset
 from labtree.storage.sources import ScratchSource
@@ -59,7 +59,7 @@ def test_files_that_may_not_grow(tmp_path, limited, limit, kind):
     assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == open_files
     save_tree(tree, path)
     opened = open_tree(path)
-    close_tree(opened)
+    opened.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labtree.errors import FormatError
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from labtree.storage.arrays import stored_array
 from labtree.storage.blobs import Blob
 from labtree.storage.scratch import put_dataset
@@ -186,4 +186,4 @@ def test_closing_a_tree_lets_go_of_the_file(tmp_path):
     del tree
     gc.collect()
     assert handles() == 0
-    close_tree(open_tree(path))
+    open_tree(path).close()

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from labtree.errors import FormatError
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue
 from support.exactness import assert_same
 
@@ -39,7 +39,7 @@ def path(tmp_path):
 def _read(path):
     tree = open_tree(path)
     loaded = tree.map_over_datasets(lambda node: node.load())
-    close_tree(tree)
+    tree.close()
     return loaded
 
 
@@ -166,7 +166,7 @@ def test_saving_a_changed_file_again_keeps_everything(path, tmp_path):
     save_tree(tree, path)
     assert_same(_read(path), before)
     assert_same(tree.map_over_datasets(lambda node: node.load()), before)
-    close_tree(tree)
+    tree.close()
     assert read_catalogue(path) is not None
 
 
@@ -209,7 +209,7 @@ def test_a_thousand_groups_of_xarray_take_no_square_of_time(tmp_path):
         for node in tree.children.values():
             assert node["v"].dims == ("x",)
             assert node["v"].values.tolist() == [0, 1, 2]
-        close_tree(tree)
+        tree.close()
         return time.process_time() - start
 
     seconds(10)
@@ -232,7 +232,7 @@ def test_lazy_indexing_of_compressed_variables(tmp_path):
         for axis, part in reversed(list(enumerate(full))):
             expected = expected[(slice(None),) * axis + (part,)]
         np.testing.assert_array_equal(lazy[key].values, expected, err_msg=str(key))
-    close_tree(tree)
+    tree.close()
     with pytest.raises(ValueError, match=r"t.h5 was closed; open it again to read from it"):
         lazy.load()
 
@@ -282,4 +282,4 @@ def test_a_file_that_was_replaced_is_not_read_instead(tmp_path):
     (tmp_path / "2.h5").replace(path)
     with pytest.raises(FormatError, match=r"t.h5 changed on disk after it was opened; open it"):
         tree["v"].load()
-    close_tree(tree)
+    tree.close()

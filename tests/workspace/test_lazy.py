@@ -209,7 +209,7 @@ def test_a_closed_lazy_workspace(tmp_path):
         ):
             call()
     with pytest.raises(
-        ValueError, match="the lazy workspace was closed; nothing can be stored"
+        ValueError, match="the workspace was closed, nothing can be stored in it"
     ):
         tree.ws.store("rec1", "b", np.arange(10))
     assert tree.ws.list_keys() == {"rec1": ["a"]}

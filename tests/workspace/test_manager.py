@@ -76,7 +76,9 @@ def test_one_item_comes_with_its_time_and_note(tmp_path):
         assert tree.ws.get_info("rec1", "a") == info
         assert tree.ws.get("rec1", "a") == {"x": (1, 2)}
         assert tree.ws.list_keys() == {"rec1": ["a"]}
-        with pytest.raises(KeyError, match="no key 'z' in namespace 'rec1'; it has: 'a', 'b'"):
+        with pytest.raises(
+            KeyError, match="no key 'z' in namespace 'rec1'; there are: 'a', 'b'"
+        ):
             manager.load_workspace_item(path, "rec1", "z", target)
 
 

@@ -144,7 +144,7 @@ def test_load_item_reads_only_its_item(path, reads):
 
 def test_load_item_that_is_not_there(path):
     with pytest.raises(
-        KeyError, match="no key 'x' in namespace 'rec1'; it has: 'rates', 'array'"
+        KeyError, match="no key 'x' in namespace 'rec1'; there are: 'rates', 'array'"
     ):
         labtree.load_item(path, "rec1", "x")
     with pytest.raises(labtree.ItemNotFoundError, match="no namespace 'x' in this workspace"):
@@ -375,7 +375,9 @@ def test_files_that_are_no_hdf5(tmp_path, content, message):
 
 def test_foreign_hdf5_files(tmp_path):
     xr.Dataset({"x": ("t", [1.0])}).to_netcdf(tmp_path / "plain.h5", engine="h5netcdf")
-    with pytest.raises(labtree.FormatError, match=r"no workspace: .*open it with xarray"):
+    with pytest.raises(
+        labtree.FormatError, match=r"no workspace: .*open it with labtree.open or xarray"
+    ):
         labtree.open_workspace(tmp_path / "plain")
     import h5py
 

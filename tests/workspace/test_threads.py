@@ -94,7 +94,6 @@ def test_eight_threads_store_read_and_save(tree, tmp_path):
     results = run(stores, read, read, read, save)
     assert results[0] == [True] * 4
     assert min(results[1:]) > 0
-    tree.ws.delete("start")
     final = labtree.load_workspace(tree.ws.save(tmp_path / "final"))
     for each in (tree, final):
         for number in range(4):

@@ -1,6 +1,7 @@
 """What each verb of ``tree.ws`` does, returns, warns of and refuses."""
 
 import json
+import re
 import time
 import uuid
 import warnings
@@ -68,13 +69,19 @@ def test_what_is_not_there(tree):
     assert tree.ws.get_info("rec1", "b") is None
     assert tree.ws.get_info("rec2", "a") is None
     assert tree.ws.list_keys("rec2") == []
-    assert tree.ws.rename("rec1", "b", "c") is False
-    assert tree.ws.rename("rec2", "a", "c") is False
-    assert tree.ws.add_note("rec1", "b", "note") is False
-    assert tree.ws.add_note("rec2", "a", "note") is False
-    assert tree.ws.delete("rec1", "b") is False
-    assert tree.ws.delete("rec2") is False
-    assert tree.ws.delete("rec2", "a") is False
+    key = "no key 'b' in namespace 'rec1'; there are: 'a'"
+    namespace = "no namespace 'rec2' in this workspace; there are: 'rec1'. Did you mean 'rec1'"
+    for verb, place, what in (
+        (tree.ws.rename, ("rec1", "b", "c"), key),
+        (tree.ws.rename, ("rec2", "a", "c"), namespace),
+        (tree.ws.add_note, ("rec1", "b", "note"), key),
+        (tree.ws.add_note, ("rec2", "a", "note"), namespace),
+        (tree.ws.delete, ("rec1", "b"), key),
+        (tree.ws.delete, ("rec2",), namespace),
+        (tree.ws.delete, ("rec2", "a"), namespace),
+    ):
+        with pytest.warns(labtree.LabtreeWarning, match=re.escape(what)):
+            assert verb(*place) is False
     assert tree.ws.list_keys() == {"rec1": ["a"]}
 
 
@@ -90,12 +97,16 @@ def test_a_missing_item_is_a_key_error_that_lists_what_is_there(tree):
     tree.ws.store("rec1", "spikes", 1)
     with pytest.raises(KeyError) as error:
         tree.ws["rec1", "rate"]
-    assert str(error.value) == "no key 'rate' in namespace 'rec1'; it has: 'rates', 'spikes'"
+    assert str(error.value) == (
+        "no key 'rate' in namespace 'rec1'; there are: 'rates', 'spikes'. Did you mean 'rates'?"
+    )
     with pytest.raises(labtree.ItemNotFoundError) as error:
         tree.ws["rec2", "rates"]
-    assert str(error.value) == "no namespace 'rec2' in this workspace; it has: 'rec1'"
+    assert str(error.value) == (
+        "no namespace 'rec2' in this workspace; there are: 'rec1'. Did you mean 'rec1'?"
+    )
     tree.ws.delete("rec1")
-    with pytest.raises(labtree.LabtreeError, match="it has: none"):
+    with pytest.raises(labtree.LabtreeError, match="there are none"):
         tree.ws["rec1", "rates"]
 
 
@@ -103,7 +114,7 @@ def test_a_long_list_of_what_is_there_is_cut():
     tree = labtree.create_workspace()
     for i in range(30):
         tree.ws.store("rec1", f"k{i}", i)
-    with pytest.raises(KeyError, match=r"'k19', …$"):
+    with pytest.raises(KeyError, match=r"'k19', \.\.\.$"):
         tree.ws["rec1", "x"]
 
 

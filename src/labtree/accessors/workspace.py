@@ -1,5 +1,6 @@
 """``.ws`` on trees, Datasets, DataArrays, DataFrames and Series."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -53,7 +54,7 @@ class TreeWorkspaceAccessor:
         """The file, folder or URL that it was opened from or saved to last, or None."""
         from labtree.workspace.state import state_of
 
-        return state_of(self._tree.root).where
+        return state_of(self._tree.root).location
 
     @property
     def is_lazy(self) -> bool:
@@ -61,6 +62,119 @@ class TreeWorkspaceAccessor:
         from labtree.workspace.state import state_of
 
         return state_of(self._tree.root).is_lazy
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether all of the workspace is on the disk; see :attr:`changes`."""
+        return not self.changes
+
+    @property
+    def changes(self) -> list[str]:
+        """What of the workspace is not on the disk, a line for each item; no data are read.
+
+        Values that were changed in place, inside an array, are saved but not listed.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace("pilot")
+        >>> tree.ws.store("rec1", "threshold", 0.5)
+        >>> tree.ws.changes
+        ['rec1/threshold: not saved yet']
+        """
+        from labtree.workspace.state import changes
+
+        return changes(self._tree.root)
+
+    @property
+    def kind(self) -> str:
+        """What the item is that this node stands for: ``tree["namespace/key"].ws.kind``.
+
+        Raises
+        ------
+        WorkspaceError
+            (a ValueError) The node is the workspace or a namespace.
+        """
+        from labtree.workspace import verbs
+
+        return verbs.item_kind(self._tree)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a list of items shows of ``tree["namespace/key"]``; no data are read.
+
+        Returns
+        -------
+        dict
+            JSON values, such as ``shape`` and ``dtype``.
+
+        Raises
+        ------
+        WorkspaceError
+            (a ValueError) The node is the workspace or a namespace.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "rates", np.zeros((2, 3)))
+        >>> tree["rec1/rates"].ws.summary()
+        {'shape': [2, 3], 'dtype': 'float64'}
+        """
+        from labtree.workspace import verbs
+
+        return verbs.item_summary(self._tree)
+
+    def validate(self) -> None:
+        """Check that the item ``tree["namespace/key"]`` holds together as its kind requires.
+
+        Raises
+        ------
+        DataError, FormatError
+            (a ValueError) It does not; the message says what was found and expected.
+        WorkspaceError
+            (a ValueError) The node is the workspace or a namespace.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "spikes", labtree.spike_data([[1.0], [2.0]], length=10))
+        >>> tree["rec1/spikes"].ws.validate()
+        """
+        from labtree.workspace import verbs
+
+        verbs.validate_item(self._tree)
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the item ``tree["namespace/key"]`` in the way of its kind.
+
+        Parameters
+        ----------
+        **options
+            As for the ``.ws.plot`` of a Dataset: ``ax``, ``unit``, ``slice``, and style.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        WorkspaceError
+            (a ValueError) The node is the workspace or a namespace.
+        DataError
+            (a ValueError) There is no picture of such an item.
+
+        Examples
+        --------
+        >>> import labtree
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "spikes", labtree.spike_data([[1.0], [2.0]], length=10))
+        >>> tree["rec1/spikes"].ws.plot().get_xlabel()
+        'Time (ms)'
+        """
+        from labtree.workspace import verbs
+
+        return verbs.plot_item(self._tree, **options)
 
     def store(self, namespace: str, key: str, obj: Any, note: str | None = None) -> None:
         """Store a copy of an object under a namespace and a key.
@@ -135,14 +249,64 @@ class TreeWorkspaceAccessor:
         return verbs.require(self._tree, *verbs.check_place(place))
 
     def __contains__(self, place: object) -> bool:
-        """Return whether there is an item at (namespace, key)."""
+        """Return whether there is a namespace, or an item at (namespace, key)."""
         from labtree.workspace import verbs
 
-        return self.get_info(*verbs.check_place(place)) is not None
+        return verbs.contains(self._tree, place)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        from labtree.workspace import verbs
+
+        return len(verbs.list_items(self._tree))
+
+    def __bool__(self) -> bool:
+        """Return True: a workspace without items is one too."""
+        return True
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Iterate over (namespace, key) of the items, in the order of storing."""
+        from labtree.workspace import verbs
+
+        return iter(verbs.list_items(self._tree))
 
     def _ipython_key_completions_(self) -> list[tuple[str, str]]:
         """Return what completes ``tree.ws[``: the namespaces, then their keys."""
-        return [(space, key) for space, keys in self.list_keys().items() for key in keys]
+        return list(self)
+
+    def find(self, pattern: str = "*/*", kind: str | None = None) -> list[tuple[str, str]]:
+        """Return namespace and key of the items whose names match a pattern.
+
+        Parameters
+        ----------
+        pattern : str
+            Of namespace and key, with ``*``, ``?`` and ``[abc]`` as in file names; upper
+            and lower case differ. One without ``/`` is that of a key in any namespace.
+        kind : str, optional
+            Only items of this kind: ``"spike_data"``, ``"dataframe"``, ``"ndarray"``...
+
+        Returns
+        -------
+        list of (namespace, key)
+            In the order of storing.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) There is no such kind; the message lists them.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_workspace()
+        >>> for recording in ("rec1", "rec2", "all"):
+        ...     tree.ws.store(recording, "rates", np.zeros(3))
+        >>> tree.ws.find("rec*/rates", kind="ndarray")
+        [('rec1', 'rates'), ('rec2', 'rates')]
+        """
+        from labtree.workspace import verbs
+
+        return verbs.find(self._tree, pattern, kind)
 
     def get_info(self, namespace: str, key: str) -> dict[str, Any] | None:
         """Return type, shape, time and note of an item; no data are read.
@@ -258,7 +422,7 @@ class TreeWorkspaceAccessor:
         -------
         bool
             False where there is no such item, or where the new key is taken and
-            `overwrite` is False (with a warning).
+            `overwrite` is False; with a warning that names what is near.
 
         Examples
         --------
@@ -285,7 +449,7 @@ class TreeWorkspaceAccessor:
         Returns
         -------
         bool
-            False where there is no such item.
+            False where there is no such item, with a warning that names what is near.
 
         Examples
         --------
@@ -312,7 +476,8 @@ class TreeWorkspaceAccessor:
         Returns
         -------
         bool
-            False where there is no such item or namespace.
+            False where there is no such item or namespace, with a warning that names what
+            is near.
 
         Examples
         --------
@@ -354,7 +519,13 @@ class TreeWorkspaceAccessor:
 
         return merge_workspace(self._tree, other, overwrite)
 
-    def save(self, path: str | Path | None = None) -> Path:
+    def save(
+        self,
+        path: Any = None,
+        *,
+        overwrite: bool = False,
+        skip_damaged: bool = False,
+    ) -> Path:
         """Write the workspace to a file, all or nothing.
 
         Parameters
@@ -363,17 +534,24 @@ class TreeWorkspaceAccessor:
             ``name.h5``, or ``name`` for the same (beside it goes ``name.json``, an index
             for people and scripts); ``name.zarr`` or a URL for a zarr store. By default
             where the workspace was opened from or saved to last.
+        overwrite : bool
+            Whether items that another workspace has at `path`, and this one lacks, may be
+            lost. The save is refused otherwise.
+        skip_damaged : bool
+            Whether items that cannot be read are left out, with a warning that names
+            them. The save is refused otherwise. Only to another path.
 
         Returns
         -------
         Path
-            The file.
+            The file; of a URL, what was given.
 
         Raises
         ------
         WorkspaceError
-            (a ValueError) No path is known, or another file stands there that is not
-            this workspace's; the message has the line to write.
+            (a ValueError) No path is known; what is there holds items that this workspace
+            lacks, was changed by somebody else, or is no workspace. The message has the
+            lines to write.
 
         Examples
         --------
@@ -384,7 +562,7 @@ class TreeWorkspaceAccessor:
         """
         from labtree.workspace.files import save_workspace
 
-        return save_workspace(self._tree, path)
+        return save_workspace(self._tree, path, overwrite=overwrite, skip_damaged=skip_damaged)
 
     def close(self) -> None:
         """Release the files; what was not loaded cannot be read any more.
@@ -421,9 +599,10 @@ class TreeWorkspaceAccessor:
         return verbs.comparison_namespace(*namespaces)
 
     def _panel(self) -> "Panel":
-        from labtree.workspace.workspace_panel import workspace_panel
+        from labtree.workspace.verbs import is_item
+        from labtree.workspace.workspace_panel import item_panel, workspace_panel
 
-        return workspace_panel(self._tree)
+        return (item_panel if is_item(self._tree) else workspace_panel)(self._tree)
 
     def __repr__(self) -> str:
         return self._panel().text()

@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
+<<<<<<< HEAD
 from labtree.storage.lazy import as_lazy
+=======
+from labtree.workspace.state import mark_saved
+>>>>>>> f5fb37b (Workspaces: one seam for files and stores, a save drops nothing it does not know, what is not saved is told; small verbs)
 from labtree.workspace.verbs import create_workspace, store_item
 
 __all__ = ["import_phy"]
@@ -103,6 +107,7 @@ def import_phy(
         tree.attrs["phy_problems"] = reader.problems
         listed = "\n".join(reader.problems)
         warnings.warn(f"{place}: not all is there:\n{listed}", LossWarning, stacklevel=2)
+    mark_saved(tree)  # it is on the disk, in the other format
     return tree
 
 

@@ -18,7 +18,16 @@ from labtree.storage import json_values
 from labtree.storage.arrays import load_variables
 from labtree.storage.records import check_dataset
 
-__all__ = ["KIND", "Kind", "decode", "encode", "is_known", "kind_named", "register_kind"]
+__all__ = [
+    "KIND",
+    "Kind",
+    "decode",
+    "encode",
+    "is_known",
+    "kind_named",
+    "kind_names",
+    "register_kind",
+]
 
 #: The attribute that names the kind of a dataset.
 KIND = "labtree_kind"
@@ -102,6 +111,11 @@ def kind_named(name: str | None) -> Kind:
 def is_known(name: str) -> bool:
     """Say whether there is a kind of that name."""
     return name in _KINDS
+
+
+def kind_names() -> list[str]:
+    """Return the names of all kinds."""
+    return list(_KINDS)
 
 
 def encode(obj: Any, path: str = "obj") -> tuple[str, xr.Dataset]:

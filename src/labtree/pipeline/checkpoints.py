@@ -23,7 +23,7 @@ from labtree.pipeline.sessions import (
     session_path,
 )
 from labtree.pipeline.step_records import holds_lazy_arrays
-from labtree.storage import close_tree, open_tree, save_tree
+from labtree.storage import open_tree, save_tree
 from labtree.storage.files import retry_while_busy, with_suffix_h5
 from labtree.storage.versions import check_version
 
@@ -158,7 +158,7 @@ def open_session_file(path: str | Path) -> xr.DataTree:
             # arrays that are still in the file count as what they are, not by their content
             content = content_hash(tree)
     except BaseException:
-        close_tree(tree)
+        tree.close()
         raise
     tree.attrs[SAVED_KEY] = {"path": str(found.resolve()), "content": content}
     return tree
@@ -189,7 +189,7 @@ def load_saved_session(path: str | Path) -> xr.DataTree:
         with damage_as_format_error(found):
             session = lazy.load().copy()
     finally:
-        close_tree(lazy)
+        lazy.close()
     content = session.attrs.pop(CONTENT_KEY, "") or content_hash(session)
     session.attrs[SAVED_KEY] = {"path": str(found), "content": content}
     return session

@@ -1,5 +1,5 @@
 """Files, arrays and catalogues; knows nothing of neuroscience."""
 
-from labtree.storage.trees import close_tree, open_tree, save_tree
+from labtree.storage.trees import open_tree, save_tree
 
-__all__ = ["close_tree", "open_tree", "save_tree"]
+__all__ = ["open_tree", "save_tree"]

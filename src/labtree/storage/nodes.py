@@ -12,9 +12,17 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import InvalidNameError
+from labtree.errors import DataError, InvalidNameError
 
-__all__ = ["attach_children", "detach_child", "plan_children", "rename_child", "set_together"]
+__all__ = [
+    "attach_children",
+    "detach_child",
+    "own_variables",
+    "plan_children",
+    "rename_child",
+    "set_together",
+    "variable_attrs",
+]
 
 Change = tuple[object, str, Any]
 
@@ -48,14 +56,19 @@ def plan_children(parent: xr.DataTree, children: Mapping[str, xr.DataTree]) -> l
 
     Raises
     ------
-    ValueError, KeyError
-        If xarray does not let the children stand below `parent`.
+    InvalidNameError
+        If `parent` has a variable of that name.
+    DataError
+        If xarray does not let the children stand below `parent`, as of their coordinates.
     """
     for name, child in children.items():
         _check_new(parent, name, child)
     if _has_variables_above(parent):
         probe = parent.copy(deep=False)  # xarray checks, on a copy
-        probe.children = {**probe.children, **children}
+        try:
+            probe.children = {**probe.children, **children}
+        except ValueError as error:
+            raise DataError(str(error)) from error
         children = {name: probe.children[name] for name in children}
     for name, child in children.items():
         child._name, child._parent = name, parent
@@ -97,8 +110,7 @@ def rename_child(
         The child's attributes from now on.
     """
     child: xr.DataTree = parent.children[name]
-    if name != new and new in _variables_of(parent):
-        raise InvalidNameError(f"parent {parent.name} already contains a variable named {new}")
+    _check_name(parent, new)
     others = {each: node for each, node in parent.children.items() if each not in (name, new)}
     changes: list[Change] = [
         (parent, "_children", {**others, new: child}),
@@ -113,8 +125,17 @@ def rename_child(
 
 
 def _check_new(parent: xr.DataTree, name: str, child: xr.DataTree) -> None:
+    _check_name(parent, name)
     if child.parent is not None or child is parent or not name or "/" in name:
-        raise ValueError(f"{name!r} is no name of a new node below {parent.path!r}")
+        raise InvalidNameError(f"{name!r} is no name of a new node below {parent.path!r}")
+
+
+def _check_name(parent: xr.DataTree, name: str) -> None:
+    if name in parent._data_variables or name in parent._node_coord_variables:
+        raise InvalidNameError(
+            f"{parent.path!r} has a variable {name!r}, so that no node below it can be called "
+            "so too; choose another name, or rename the variable"
+        )
 
 
 def _orphan(child: xr.DataTree | None) -> None:
@@ -122,8 +143,14 @@ def _orphan(child: xr.DataTree | None) -> None:
         child._parent = None
 
 
-def _variables_of(node: xr.DataTree) -> dict[Any, Any]:
+def own_variables(node: xr.DataTree) -> dict[Any, xr.Variable]:
+    """Return a node's variables, without those of the nodes above it."""
     return {**node._data_variables, **node._node_coord_variables}
+
+
+def variable_attrs(variables: Mapping[Any, xr.Variable]) -> dict[Any, dict[Any, Any]]:
+    """Return the attributes of those variables that have any, copied."""
+    return {name: dict(each._attrs) for name, each in variables.items() if each._attrs}
 
 
 def _has_variables_above(node: xr.DataTree | None) -> bool:

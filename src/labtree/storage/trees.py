@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError, LabtreeError, MissingFileError
+from labtree.errors import AlreadyExistsError, FormatError, LabtreeError, MissingFileError
 from labtree.storage import dtypes
 from labtree.storage.attached import attached
 from labtree.storage.blobs import Blob, checked_blob, plain_dtype
@@ -26,13 +26,14 @@ __all__ = [
     "add_source",
     "build_tree",
     "check_folder",
-    "close_tree",
     "column_reader",
     "open_source",
     "open_tree",
     "read_tree",
+    "release_sources",
     "save_tree",
     "walked_reader",
+    "when_closed",
 ]
 
 
@@ -86,7 +87,7 @@ def check_folder(path: Path) -> None:
             f"pathlib.Path({str(path.parent)!r}).mkdir(parents=True)"
         )
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+        raise AlreadyExistsError(f"{path} is a folder; give the name of a file")
 
 
 def open_tree(path: str | Path) -> xr.DataTree:
@@ -227,10 +228,16 @@ class _Closer:
     def __init__(self) -> None:
         # Weak: a file that no array reads any more, after a save, closes itself.
         self.held: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.then: list[Callable[[], None]] = []
 
-    def __call__(self) -> None:
+    def release(self) -> None:
         while self.held:
             self.held.pop().close()
+
+    def __call__(self) -> None:
+        self.release()
+        for call in self.then:
+            call()
 
     def __reduce__(self) -> Any:
         return _Closer, ()
@@ -243,6 +250,13 @@ def add_source(tree: xr.DataTree, source: Any) -> None:
     tree.set_close(closer)
 
 
-def close_tree(tree: xr.DataTree) -> None:
+def when_closed(tree: xr.DataTree, call: Callable[[], None]) -> None:
+    """Call a function when the tree is closed, after its files; it must not hold the tree."""
+    closer = attached(tree, _Closer)
+    closer.then.append(call)
+    tree.set_close(closer)
+
+
+def release_sources(tree: xr.DataTree) -> None:
     """Release the files that a tree reads from; what was not loaded cannot be read any more."""
-    tree.close()
+    attached(tree, _Closer).release()

@@ -63,8 +63,12 @@ class SavingPlace(Place, Protocol):
         """Keep others from taking a generation that is being written for abandoned."""
         ...
 
-    def commit(self, data: bytes, generation: str, expected: str | None, find: Any) -> None:
-        """Replace the marker, then remove the generations that nothing names any more."""
+    def commit(self, data: bytes, generation: str, check: Any, find: Any) -> str | None:
+        """Replace the marker, which `check` can refuse; return the generation before it."""
+        ...
+
+    def clean(self, generation: str, replaced: str | None, find: Any) -> None:
+        """Remove the generations that nothing names any more."""
         ...
 
     def discard(self, generation: str) -> None:
@@ -202,19 +206,26 @@ class FolderPlace:
                     with contextlib.suppress(OSError):
                         self.path.rmdir()
 
-    def commit(self, data: bytes, generation: str, expected: str | None, find: Any) -> None:
-        """Replace the marker; remove generations that no running process writes."""
+    def commit(self, data: bytes, generation: str, check: Any, find: Any) -> str | None:
+        """Replace the marker in one step."""
         # Names must be as safe as what they name before the marker tells of them.
         folders = [Path(folder) for folder, _, _ in os.walk(self.path / generation)]
         with ThreadPoolExecutor(self.workers) as pool:
             list(pool.map(sync_folder, [*folders, self.path, self.path.parent]))
         marker = self.path / MARKER
         with folder_lock(self.path), temporary_path(marker) as temporary:
-            check_expected(self, expected, find)
+            replaced = check_found(self, check, find)
             if not (self.path / generation / MARKER).is_file():
                 raise WorkspaceError(f"{self.path}: {generation} was removed meanwhile")
             temporary.write_bytes(data)
             replace_file(temporary, marker)
+        return replaced
+
+    def clean(self, generation: str, replaced: str | None, find: Any) -> None:
+        """Remove generations that no running process writes."""
+        with folder_lock(self.path):
+            if find(self.read(MARKER)) != generation:
+                return  # another process has saved since
             for other in self.path.iterdir():
                 if is_generation(other.name) and other.name != generation:
                     _remove_unlocked(other)
@@ -297,7 +308,7 @@ class ObjectPlace:
         """Do nothing: only its age tells that a generation was abandoned."""
         yield
 
-    def commit(self, data: bytes, generation: str, expected: str | None, find: Any) -> None:
+    def commit(self, data: bytes, generation: str, check: Any, find: Any) -> str | None:
         """Replace the marker if it is still the one that was looked at."""
         exceptions = require(
             "obstore.exceptions", purpose="a workspace at a URL", extra="remote"
@@ -307,7 +318,7 @@ class ObjectPlace:
             old = None if before is None else find(before)
             if old == generation:
                 break  # it was replaced, only the answer was lost
-            check_expected(self, expected, find)
+            check_found(self, check, find)
             try:
                 with self._errors(MARKER):
                     self._store.put(MARKER, data, mode=mode)
@@ -318,12 +329,15 @@ class ObjectPlace:
             break
         else:
             raise WorkspaceError(f"{self.name} is being saved by others all the time")
+        return old
+
+    def clean(self, generation: str, replaced: str | None, find: Any) -> None:
+        """Remove the replaced generation, and those that nobody has written to for a day."""
         # The save is done; what cannot be removed now is found again by the next one.
         with contextlib.suppress(Exception):
-            self._clean(generation, old, find)
+            self._clean(generation, replaced, find)
 
     def _clean(self, generation: str, old: str | None, find: Any) -> None:
-        """Remove the replaced generation, and those that nobody has written to for a day."""
         marker = self._store.get(MARKER)
         kept = {generation, find(bytes(marker.bytes()))}
         for other in set(self._generations()) - kept:
@@ -358,20 +372,18 @@ class ObjectPlace:
         return ObjectPlace, (self._where,)
 
 
-def check_expected(place: SavingPlace, expected: str | None, find: Any) -> None:
-    """Refuse to replace what somebody else has saved since this workspace knew it."""
+def check_found(place: SavingPlace, check: Any, find: Any) -> str | None:
+    """Return the generation that is there, or None; let `check` refuse to replace it."""
     try:
         found = find(place.read(MARKER))
     except FileNotFoundError:
-        return
-    if found is None:
-        raise WorkspaceError(
-            f"{place.name} is a zarr store but no workspace of labtree; nothing was written. "
-            "Save under another name"
-        )
-    if expected is not None and found != expected:
-        raise WorkspaceError(
-            f"{place.name} was saved by another process or program after this workspace was "
-            "opened or saved; nothing was written. Save under another name, or take over "
-            f"what is there first: tree.ws.merge_from(labtree.open_workspace({place.name!r}))"
-        )
+        found = None
+    else:
+        if found is None:
+            raise WorkspaceError(
+                f"{place.name} is a zarr store but no workspace of labtree; nothing was "
+                "written. Save under another name"
+            )
+    if check is not None:
+        check(found)
+    return None if found is None else str(found)

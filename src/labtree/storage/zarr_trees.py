@@ -6,6 +6,7 @@ what makes a save happen; it also holds the metadata of all groups and arrays, s
 other programs see the old tree or the new one, whole, as labtree does.
 """
 
+import functools
 import json
 import math
 import time
@@ -86,18 +87,23 @@ def save_zarr_tree(tree: xr.DataTree, path: str | Path | Any) -> None:
     save_place(tree, place_of(path))
 
 
-def save_place(tree: xr.DataTree, place: SavingPlace, expected: str | None = None) -> str:
-    """Write a tree to a place; return the name of the generation.
+def save_place(
+    tree: xr.DataTree,
+    place: SavingPlace,
+    check: Callable[[str | None, str], None] | None = None,
+) -> None:
+    """Write a tree to a place.
 
     Parameters
     ----------
     tree, place
         What and where.
-    expected
-        The generation that must be there still, if any; another one is an error, and
-        nothing has changed then.
+    check
+        Called with the generation that is there and the new one, before that counts; if
+        it raises a WorkspaceError nothing has changed.
     """
     name = new_generation()
+    refuse = None if check is None else functools.partial(_swapped, check, name)
     with place.writing(name):
         try:
             generation = write_generation(tree, place, name)
@@ -123,13 +129,18 @@ def save_place(tree: xr.DataTree, place: SavingPlace, expected: str | None = Non
             }
         }
         try:
-            place.commit(dump(marker), name, expected, _generation_of)
+            replaced = place.commit(dump(marker), name, refuse, _generation_of)
         except WorkspaceError:
             # After any other error the marker may name it yet: the next save cleans up.
             place.discard(name)
             raise
-    generation.relocate()
-    return name
+        # Arrays that lay in the generation before are read from this one before that goes.
+        generation.relocate()
+        place.clean(name, replaced, _generation_of)
+
+
+def _swapped(check: Callable[[str | None, str], None], new: str, found: str | None) -> None:
+    check(found, new)
 
 
 def _generation_of(marker: bytes) -> str | None:

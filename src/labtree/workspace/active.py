@@ -3,12 +3,14 @@
 import threading
 from contextvars import ContextVar, Token
 from types import TracebackType
+from typing import Any
 
 import xarray as xr
 
 from labtree.errors import UnsupportedTypeError, WorkspaceError
+from labtree.workspace.verbs import store_item
 
-__all__ = ["active_workspace", "target_workspace", "use_workspace"]
+__all__ = ["active_workspace", "store", "target_workspace", "use_workspace"]
 
 _IN_BLOCK: ContextVar[tuple[xr.DataTree | None] | None] = ContextVar(
     "labtree_workspace", default=None
@@ -17,7 +19,7 @@ _LOCK = threading.RLock()
 
 
 class _Setting:
-    """What a call set for all threads; withdrawn when the call is a `with` block."""
+    """What a call set for all threads, until the call is used as a `with` block."""
 
     def __init__(self, tree: xr.DataTree | None):
         self.tree = tree
@@ -98,8 +100,38 @@ def target_workspace(into: xr.DataTree | None) -> xr.DataTree:
     if tree is None:
         raise WorkspaceError(
             "no workspace is active; write labtree.use_workspace(tree) once, or name it "
-            "here: ds.ws.store(namespace, key, into=tree)"
+            "here: ds.ws.store(namespace, key, into=tree), tree.ws.store(namespace, key, obj)"
         )
     if not isinstance(tree, xr.DataTree):
         raise UnsupportedTypeError(f"into= takes a workspace tree, not {type(tree).__name__}")
     return tree
+
+
+def store(namespace: str, key: str, obj: Any, note: str | None = None) -> None:
+    """Store a copy of an object in the active workspace.
+
+    Parameters
+    ----------
+    namespace, key
+        Any text but the empty one; an item of that name is replaced.
+    obj
+        Whatever ``tree.ws.store`` takes.
+    note
+        A sentence for people.
+
+    Raises
+    ------
+    WorkspaceError
+        If no workspace is active; the message has the line to write.
+    TypeError
+        If a part of the object cannot be kept exactly.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> with labtree.use_workspace(labtree.create_workspace()) as tree:
+    ...     labtree.store("rec1", "settings", {"threshold": 0.5})
+    >>> tree.ws["rec1", "settings"]
+    {'threshold': 0.5}
+    """
+    store_item(target_workspace(None), namespace, key, obj, note=note)

@@ -1,220 +1,180 @@
-"""Workspaces in files: save, open, load, one item."""
+"""Workspaces in files: save, open, load, one item; whatever the format."""
 
-import json
-import os
-import time
 import warnings
-import zlib
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError, MissingFileError, WorkspaceError
+from labtree.errors import DamageWarning, FormatError, WorkspaceError
 from labtree.storage.arrays import load_variables
-from labtree.storage.catalogue import Catalogue, read_catalogue
-from labtree.storage.files import replace_file, temporary_path
-from labtree.storage.locks import folder_lock
-from labtree.storage.records import DatasetBuilder
-from labtree.storage.sources import FileSource, identity
-from labtree.storage.trees import (
-    add_source,
-    check_folder,
-    close_tree,
-    column_reader,
-    open_source,
-    read_tree,
-)
-from labtree.storage.writing import write_tree
-from labtree.storage.zarr_places import is_place, is_store
-from labtree.workspace import zarr_files
-from labtree.workspace.items import (
-    find_item,
-    missing_item,
-    node_name,
-    read_node,
-)
-from labtree.workspace.state import State, state_of
-from labtree.workspace.verbs import complete, describe
+from labtree.storage.nodes import attach_children
+from labtree.storage.trees import release_sources
+from labtree.workspace.items import find_item, iterate_items, missing_item, node_name, read_node
+from labtree.workspace.state import State, mark_saved, saved_marks, state_of, watch
+from labtree.workspace.stores import Hdf5Store, Store, store_at
+from labtree.workspace.verbs import complete
 
-__all__ = ["load_item", "load_workspace", "open_workspace", "save_workspace", "workspace_path"]
+__all__ = ["load_item", "load_workspace", "open_workspace", "save_workspace"]
+
+_SHOWN = 10
 
 
-def workspace_path(path: str | Path, *, new: bool = False) -> Path:
-    """Return the ``.h5`` file that `path` means, with or without the suffix.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not `new` and there is no such file.
-    """
-    given = Path(os.fspath(path)).expanduser()
-    if given.name in ("", ".."):
-        raise WorkspaceError(f"{str(path)!r} names no file; write a name such as 'study.h5'")
-    with_suffix = given if given.suffix == ".h5" else given.with_name(given.name + ".h5")
-    if new:
-        return with_suffix
-    # First what a save to the same path would have written.
-    for file in (with_suffix, given):
-        if file.is_file():
-            return file
-    near = sorted(other.name for other in given.parent.glob("*.h5"))[:10]
-    raise MissingFileError(
-        f"there is no workspace file {with_suffix}; the folder "
-        + (f"has {', '.join(near)}" if near else "has no .h5 file")
-    )
-
-
-def save_workspace(tree: xr.DataTree, path: str | Path | None = None) -> Path:
-    """Write a workspace to ``name.h5``, and its index to ``name.json``; all or nothing.
+def save_workspace(
+    tree: xr.DataTree,
+    path: Any = None,
+    *,
+    overwrite: bool = False,
+    skip_damaged: bool = False,
+) -> Path:
+    """Write a workspace to a file or a zarr store; all or nothing.
 
     Parameters
     ----------
     tree
         Any node of the workspace.
     path
-        With or without ``.h5``. Without a path it goes where it came from, or where it
-        was saved before.
+        ``name.h5`` or ``name``, to which an index ``name.json`` is written too; a folder
+        ``name.zarr``, a URL or an obstore store. Without a path it goes where it came
+        from, or where it was saved before.
+    overwrite
+        Whether items that are at `path`, and not in this workspace, are given up.
+    skip_damaged
+        Whether items whose data cannot be read are left out, with a warning that names
+        them; the save is refused otherwise.
 
     Returns
     -------
     pathlib.Path
-        The ``.h5`` file.
+        Where it is now; of a URL or an obstore store, what was given.
 
     Raises
     ------
     WorkspaceError
-        If there is no path; if the file was changed by somebody else after this
-        workspace was opened or saved; if there is a file that is no workspace, or a
-        ``name.json`` that is no index of one.
+        If there is no path; if what is there holds items that this workspace lacks, was
+        changed by somebody else after this workspace was opened or saved, or is no
+        workspace. The message has the lines to write.
     FileNotFoundError, PermissionError, OSError
         If the folder does not exist, the file may not be written to, or the disk is full.
     """
     root = tree.root
     state = state_of(root)
-    if is_place(state.where if path is None else path):
-        where: Path = zarr_files.save_workspace(root, state.where if path is None else path)
-        return where
     with state.lock:
-        if path is None and state.path is None:
+        store = state.store if path is None else store_at(path, new=True)
+        if store is None:
             raise WorkspaceError(
                 "this workspace has no file yet; write where to: tree.ws.save('study.h5')"
             )
-        target = state.path if path is None else workspace_path(path, new=True)
-        assert target is not None
-        target = target.absolute()
-        if target.is_symlink():
-            target = target.resolve()  # the link stays, and leads to the new file
-        listing = target.with_suffix(".json")
-        check_folder(target)
-        _check_target(state, target)
-        _check_listing(listing)
+        if skip_damaged and store.name in state.names:
+            raise WorkspaceError(
+                f"skip_damaged=True would remove the damaged items from {store.name}, which "
+                "they came from; save to another path"
+            )
+        store.check()
+        seen = store.version()
+        _check_known(state, store, seen, root, overwrite)
         complete(root)
-        index = _index_text(root)
-        with temporary_path(target) as data, temporary_path(listing) as text:
-            written = write_tree(root, data, index=zlib.crc32(index), saved_at=time.time())
-            text.write_bytes(index)
-            with folder_lock(target.parent):
-                _check_unchanged(state, target)
-                known = identity(data)
-                try:
-                    replace_file(data, target)
-                    replace_file(text, listing)
-                finally:  # record our own file even if interrupted between the two renames
-                    if target.exists() and identity(target) == known:
-                        state.path, state.known, state.place = target, known, None
-                if written.moves:
-                    source = FileSource(target, known)
-                    source.hold()  # before another saver can replace the file
-                    written.relocate(source)
-                    add_source(root, source)
-    return target
+
+        def check(found: Hashable | None, new: Hashable) -> None:
+            if found != seen and found not in state.versions:
+                raise _changed(store)
+            # An interrupt right after the save must not make it somebody else's.
+            state.versions.add(new)
+
+        marks = saved_marks(root)
+        kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
+        try:
+            store.save(kept, check)
+        except FormatError as error:
+            if skip_damaged:
+                raise
+            raise FormatError(
+                f"{error}; nothing was written. To save the rest elsewhere write "
+                "tree.ws.save(path, skip_damaged=True)"
+            ) from error
+        state.saved = {name: mark for name, mark in marks.items() if name not in left_out}
+        state.store = store
+        state.names.add(store.name)
+    where: Path = store.location
+    return where
 
 
-def _index_text(root: xr.DataTree) -> bytes:
-    about = {
-        "workspace_id": root.attrs["labtree_workspace_id"],
-        "name": root.attrs.get("labtree_name"),
-        "created_at": root.attrs["labtree_created_at"],
-    }
-    # A line an item: json's own indentation would be written by slow Python code.
-    head = ",\n".join(f" {_JSON(name)}: {_JSON(value)}" for name, value in about.items())
-    index = _block(
-        {
-            namespace: _block({key: _JSON(info) for key, info in keys.items()}, "  ")
-            for namespace, keys in describe(root).items()
-        },
-        " ",
+def _check_known(
+    state: State, store: Store, seen: Hashable | None, root: xr.DataTree, overwrite: bool
+) -> None:
+    """Refuse to replace what this workspace does not know."""
+    if seen is None or seen in state.versions:
+        return
+    if store.name in state.names and not overwrite:
+        raise _changed(store)
+    try:
+        there = store.nodes()
+    except FormatError as error:
+        raise WorkspaceError(
+            f"{store.name} is there and is no labtree workspace; nothing was written. Move it "
+            f"away or save under another name. What it is: {error}"
+        ) from error
+    here = {(), *(path for path in (_path(node) for node in root.subtree))}
+    lost = sorted(there - here)
+    items = ["/".join(path) for path in lost if len(path) >= 2]
+    if not items or overwrite:
+        return
+    shown = ", ".join(items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")
+    raise WorkspaceError(
+        f"{store.name} holds another workspace, and {_count(len(items))} of it "
+        f"{'is' if len(items) == 1 else 'are'} not in this one: {shown}. Nothing was written. "
+        f"To keep them write tree.ws.merge_from(labtree.open_workspace({store.name!r})) first; "
+        f"to give them up, tree.ws.save({store.name!r}, overwrite=True)"
     )
-    text = f'{{\n{head},\n "index": {index}\n}}\n'
-    return text.encode(errors="backslashreplace")
 
 
-_JSON = json.JSONEncoder(ensure_ascii=False).encode
+def _count(number: int) -> str:
+    return "1 item" if number == 1 else f"{number} items"
 
 
-def _block(entries: dict[str, str], indent: str) -> str:
-    lines = ",\n".join(f"{indent} {_JSON(name)}: {text}" for name, text in entries.items())
-    return f"{{\n{lines}\n{indent}}}" if lines else "{}"
+def _path(node: xr.DataTree) -> tuple[str, ...]:
+    return tuple(part for part in node.path.split("/") if part)
 
 
-def _check_target(state: State, target: Path) -> None:
-    """Refuse to replace a file that is no workspace, or that is protected."""
-    if not target.exists():
-        return
-    if not os.access(target, os.W_OK):
-        raise PermissionError(
-            f"{target} is protected against writing; save under another name, or allow it "
-            f"with pathlib.Path({str(target)!r}).chmod(0o644)"
-        )
-    if identity(target) != state.known and not _is_workspace(target):
-        raise WorkspaceError(
-            f"{target} is there and is no labtree workspace; nothing was written. Move it "
-            "away or save under another name"
-        )
+def _changed(store: Store) -> WorkspaceError:
+    merged = store.name.removesuffix(".h5").removesuffix(".zarr") + "-merged"
+    return WorkspaceError(
+        f"{store.name} was changed by another process or program after this workspace was "
+        "opened or saved; nothing was written. Save under another name, or take over what is "
+        f"there first: tree.ws.merge_from(labtree.open_workspace({store.name!r})) and then "
+        f"tree.ws.save({merged!r})"
+    )
 
 
-def _is_workspace(file: Path) -> bool:
-    import h5py
-
-    try:
-        catalogue = read_catalogue(file)
-        if catalogue is not None:
-            root = catalogue.record([]) or {}
-            return "labtree_workspace_id" in root.get("attrs", {})
-        with h5py.File(file, "r") as h5:
-            return "labtree_workspace_id" in h5.attrs
-    except (OSError, RuntimeError, FormatError):
-        return False
-
-
-def _check_unchanged(state: State, target: Path) -> None:
-    """Refuse to replace a file that somebody else wrote since this workspace knew it."""
-    if state.known is None or state.path is None or state.path.resolve() != target.resolve():
-        return
-    if target.exists() and identity(target) != state.known:
-        raise WorkspaceError(
-            f"{target} was changed by another process or program after this workspace was "
-            "opened or saved; nothing was written. Save under another name, or take over "
-            f"what is there first: tree.ws.merge_from(labtree.open_workspace({str(target)!r}))"
-            f" and then tree.ws.save({str(target.with_stem(target.stem + '-merged'))!r})"
-        )
-
-
-def _check_listing(listing: Path) -> None:
-    """Refuse to replace a .json file that is no index of a workspace."""
-    try:
-        found = json.loads(listing.read_bytes())
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or "workspace_id" not in found:
-        raise WorkspaceError(
-            f"{listing} is there and is not the index of a workspace; move it away or save "
-            "under another name"
-        )
+def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, ...]]]:
+    """Return a tree without the items that cannot be read, and the paths of those."""
+    damaged: dict[tuple[str, ...], str] = {}
+    for _, _, node in iterate_items(root):
+        try:
+            for below in node.subtree:
+                for variable in below.variables.values():
+                    load_variables([variable.copy(deep=False)])
+        except FormatError as error:
+            damaged[_path(node)] = str(error)
+    if not damaged:
+        return root, set()
+    warnings.warn(
+        f"{_count(len(damaged))} cannot be read and left out: "
+        + "; ".join(f"{'/'.join(path)} ({why})" for path, why in damaged.items()),
+        DamageWarning,
+        stacklevel=4,
+    )
+    kept = xr.DataTree(dataset=root.to_dataset(inherit=False))
+    for name, group in root.children.items():
+        copy = group.copy(deep=False)
+        copy.children = {
+            key: child for key, child in copy.children.items() if (name, key) not in damaged
+        }
+        if copy.children or not group.children:
+            attach_children(kept, {name: copy})
+    return kept, set(damaged)
 
 
 def open_workspace(path: str | Path) -> xr.DataTree:
@@ -223,7 +183,7 @@ def open_workspace(path: str | Path) -> xr.DataTree:
     Parameters
     ----------
     path
-        With or without ``.h5``.
+        A file with or without ``.h5``, a folder ``name.zarr``, or a URL.
 
     Returns
     -------
@@ -249,76 +209,17 @@ def open_workspace(path: str | Path) -> xr.DataTree:
     ...         saved["rec1/rates/data"][1].item()
     1.0
     """
-    if is_store(path):
-        return zarr_files.open_workspace(path)
-    file = workspace_path(path).absolute()
-    if file.is_symlink():
-        file = file.resolve()
-    source, catalogue = open_source(file)
-    known = source.known
-    tree = _workspace_tree(source, catalogue)
+    store = store_at(path)
+    tree, version = store.open()
     state = state_of(tree)
-    state.is_lazy, state.path, state.known = True, file, known
-    _check_index(tree, file, catalogue)
+    state.is_lazy, state.store = True, store
+    state.versions.add(version)
+    state.names.add(store.name)
+    mark_saved(tree)
+    watch(tree)
+    if isinstance(store, Hdf5Store):
+        store.check_listing(tree, version)
     return tree
-
-
-def _workspace_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
-    if catalogue is None:
-        _refuse_spikelab(source)
-    tree = read_tree(source, catalogue)
-    if "labtree_workspace_id" not in tree.attrs:
-        close_tree(tree)
-        raise FormatError(
-            f"{source.name} is a netCDF file but no workspace: its root has no "
-            "labtree_workspace_id; open it with xarray.open_datatree"
-        )
-    return tree
-
-
-def _refuse_spikelab(source: FileSource) -> None:
-    import h5py
-
-    try:
-        with h5py.File(source.name, "r") as h5:
-            is_spikelab = "__workspace_id__" in h5.attrs
-    except (OSError, RuntimeError) as error:
-        source.close()
-        raise FormatError(
-            f"{source.name} cannot be read, it is cut short or damaged: {error}"
-        ) from error
-    if is_spikelab:
-        source.close()
-        raise FormatError(
-            f"{source.name} was written by SpikeLab; bring it in with "
-            f"labtree.import_spikelab({source.name!r})"
-        )
-
-
-def _check_index(tree: xr.DataTree, file: Path, catalogue: Catalogue | None) -> None:
-    """Write the .json anew where it is there but does not say what the .h5 holds."""
-    listing = file.with_suffix(".json")
-    agreed = None if catalogue is None else catalogue.header.get("index")
-    try:
-        if zlib.crc32(listing.read_bytes()) == agreed:
-            return
-    except OSError:
-        return
-    expected = _index_text(tree)
-    try:
-        # Who saves replaces both under this lock: what is found here is not half of a save.
-        with folder_lock(file.parent), temporary_path(listing) as text:
-            if identity(file) != state_of(tree).known or listing.read_bytes() == expected:
-                return
-            _check_listing(listing)
-            text.write_bytes(expected)
-            replace_file(text, listing)
-        done = "it was written anew from the .h5 file"
-    except (OSError, WorkspaceError) as error:
-        done = f"it was left as it is: {error}"
-    warnings.warn(
-        f"{listing} does not say what the .h5 file holds; {done}", UserWarning, stacklevel=3
-    )
 
 
 # From this size on, reading and checking an array takes longer than starting a thread.
@@ -335,20 +236,20 @@ def load_workspace(path: str | Path) -> xr.DataTree:
     FormatError
         If it is no workspace, or any part of it is damaged; the message says which.
     """
-    if is_store(path):
-        return zarr_files.load_workspace(path)
     tree = open_workspace(path)
+    state = state_of(tree)
     try:
         # The tree's own variables, not a copy of them.
         variables = [v for node in tree.subtree for v in node.variables.values()]
-        large = [[variable] for variable in variables if variable.nbytes > _LARGE]
-        if len(large) > 1:
-            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        is_remote = not isinstance(state.store, Hdf5Store)
+        large = [[v] for v in variables if is_remote or v.nbytes > _LARGE]
+        if len(large) > 1 and state.store is not None:
+            with ThreadPoolExecutor(state.store.workers) as pool:
                 list(pool.map(load_variables, large))
         load_variables(variables)
     finally:
-        close_tree(tree)
-    state_of(tree).is_lazy = False
+        release_sources(tree)
+    state.is_lazy = False
     return tree
 
 
@@ -362,23 +263,17 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
     FileNotFoundError, FormatError
         As :func:`open_workspace`.
     """
-    if is_store(path):
-        return zarr_files.load_item(path, namespace, key)
     nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
-    source, catalogue = open_source(workspace_path(path))
     where = f"{namespace}/{key}"
-    record = None if catalogue is None else catalogue.alone(nodes)
-    if record is not None and catalogue is not None:
-        try:
-            builder = DatasetBuilder(column_reader(source), catalogue.values)
-            return read_node(xr.DataTree(dataset=builder.build(record)), where)
-        finally:
-            source.close()
-    tree = _workspace_tree(source, catalogue)
-    try:
+    store = store_at(path)
+    dataset = store.item(nodes)
+    if dataset is not None:
+        return read_node(xr.DataTree(dataset=dataset), where)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamageWarning)  # of other items
+        tree, _ = store.open()
+    with tree:
         node = find_item(tree, namespace, key)
         if node is None:
             raise missing_item(tree, namespace, key)
         return read_node(node, where)
-    finally:
-        close_tree(tree)

@@ -6,7 +6,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError, ItemNotFoundError
+from labtree.errors import FormatError, ItemNotFoundError, unknown_name
 from labtree.objects.registry import KIND, decode, is_known, kind_named
 from labtree.storage.arrays import load_variables
 from labtree.storage.names import check_name, decode_name, encode_name
@@ -133,13 +133,14 @@ def read_node(node: xr.DataTree, path: str) -> Any:
         ) from error
 
 
-def missing_item(root: xr.DataTree, namespace: str, key: str) -> ItemNotFoundError:
-    """Return the error for an item that is not there."""
+def missing_item(
+    root: xr.DataTree, namespace: str, key: str | None = None
+) -> ItemNotFoundError:
+    """Return the error for an item that is not there, or for a namespace."""
     group = root.children.get(node_name(root, namespace, "namespace"))
     names = [real_name(node) for node in (root if group is None else group).children.values()]
-    listed = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
     if group is None:
-        return ItemNotFoundError(
-            f"no namespace {namespace!r} in this workspace; it has: {listed or 'none'}"
-        )
-    return ItemNotFoundError(f"no key {key!r} in namespace {namespace!r}; it has: {listed}")
+        where = " in this workspace"
+        return unknown_name("namespace", namespace, names, ItemNotFoundError, where=where)
+    where = f" in namespace {namespace!r}"
+    return unknown_name("key", key, names, ItemNotFoundError, where=where)

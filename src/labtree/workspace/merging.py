@@ -17,7 +17,7 @@ from labtree.workspace.items import (
     real_name,
     set_name,
 )
-from labtree.workspace.state import state_of
+from labtree.workspace.state import check_open, forget_variables, state_of
 from labtree.workspace.verbs import identify
 
 __all__ = ["merge_workspace"]
@@ -67,6 +67,7 @@ def merge_workspace(
         _check_space(root, group)
     state = state_of(root)
     with state.lock:
+        check_open(state)
         skipped = [
             (namespace, key)
             for namespace, key, _ in items
@@ -83,6 +84,10 @@ def merge_workspace(
             for group in groups
             if node_name(root, real_name(group), "namespace") not in root.children
         ]
+        for namespace, key, _ in nodes:
+            mine = root.children.get(node_name(root, namespace, "namespace"))
+            if mine is not None:
+                forget_variables(state, (str(mine.name), node_name(mine, key, "key")))
         _attach(root, spaces, nodes)
         if "labtree_workspace_id" not in root.attrs:
             root.attrs.update(identify())

@@ -26,7 +26,7 @@ from labtree.storage.zarr_transactions import (
 from labtree.storage.zarr_trees import column_reader
 from labtree.storage.zarr_writing import write_generation
 from labtree.workspace.items import CREATED, node_name
-from labtree.workspace.state import state_of
+from labtree.workspace.state import mark_saved, state_of
 from labtree.workspace.verbs import create_workspace, identify, store_item
 
 __all__ = ["delete_shared", "open_shared", "store_shared"]
@@ -150,6 +150,7 @@ def open_shared(where: Any) -> xr.DataTree:
         attach_children(group, below_it)
         attach_children(tree, {group_name: group})
     state_of(tree).is_lazy = True
+    mark_saved(tree)
     return tree
 
 

@@ -1,21 +1,51 @@
-"""What a workspace tree has besides its data: a lock, a path, a scratch file.
+"""What a workspace tree has besides its data: a lock, its file, what is on the disk.
 
 It is attached to the root node; see :mod:`labtree.storage.attached`.
 """
 
+import atexit
 import os
+import sys
 import threading
+import warnings
+import weakref
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xarray as xr
 
-from labtree.storage.attached import attached
+from labtree.errors import ClosedError, UnsavedWarning
+from labtree.storage.attached import attached, trees_with
+from labtree.storage.nodes import own_variables, variable_attrs
 from labtree.storage.sources import ScratchSource
-from labtree.storage.trees import add_source
+from labtree.storage.trees import add_source, when_closed
 
-__all__ = ["State", "state_of"]
+if TYPE_CHECKING:
+    from labtree.workspace.stores import Store
+
+__all__ = [
+    "State",
+    "changes",
+    "check_open",
+    "forget_variables",
+    "mark_saved",
+    "saved_marks",
+    "state_of",
+    "watch",
+]
+
+_SHOWN = 10
+Path = tuple[str, ...]
+
+
+class Mark(NamedTuple):
+    """A node as it is on the disk: the node, its variables, and copies of attributes."""
+
+    node: "weakref.ref[xr.DataTree]"
+    variables: dict[Any, Any]
+    attrs: dict[Any, Any]
+    variable_attrs: dict[Any, dict[Any, Any]]
 
 
 @dataclass(slots=True)
@@ -26,40 +56,213 @@ class State:
     ----------
     is_lazy
         Whether what is stored goes to a scratch file at once.
-    path
-        The ``.h5`` file that it was opened from or saved to.
-    known
-        That file's identity then; another one means that somebody else replaced it.
-    place
-        The zarr store (folder, URL or obstore store) that it was opened from or saved to,
-        if that was later.
-    generations
-        What those stores held then, by their names.
+    is_closed
+        Whether its files were released, so that nothing can be stored any more.
+    store
+        The file, folder or URL that it was opened from or saved to last.
+    names
+        The names of all that it was opened from or saved to.
+    versions
+        What those held then (see :meth:`labtree.workspace.stores.Store.version`);
+        anything else there was written by somebody else.
+    saved
+        The nodes as they were then, by their paths.
     """
 
     is_lazy: bool = False
-    path: Path | None = None
-    known: tuple[int, int, int, int] | None = None
-    place: Any = None
-    generations: dict[str, str] = field(default_factory=dict)
+    is_closed: bool = False
+    store: "Store | None" = None
+    names: set[str] = field(default_factory=set)
+    versions: set[Hashable] = field(default_factory=set)
+    saved: dict[Path, Mark] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    process: int = field(default_factory=os.getpid)
     _scratch: ScratchSource | None = None
 
     @property
-    def where(self) -> Any:
+    def location(self) -> Any:
         """Where it was opened from or saved to last, or None."""
-        return self.path if self.place is None else self.place
+        return None if self.store is None else self.store.location
 
     def scratch(self, root: xr.DataTree) -> ScratchSource:
         """Return the scratch file, made when it is first needed."""
         with self.lock:
             # A forked process reads its parent's file, but must not write into it.
             if self._scratch is None or self._scratch.process != os.getpid():
-                self._scratch = ScratchSource()
-                add_source(root, self._scratch)
+                scratch = ScratchSource()
+                add_source(root, scratch)
+                self._scratch = scratch
             return self._scratch
 
 
 def state_of(root: xr.DataTree) -> State:
     """Return the state of a tree's root; a tree that has none gets an empty one."""
     return attached(root, State)
+
+
+def check_open(state: State) -> None:
+    """Raise an error if the workspace was closed.
+
+    Raises
+    ------
+    ClosedError
+        The message has the line that opens it again.
+    """
+    if state.is_closed:
+        where = state.location
+        again = (
+            "" if where is None else f"; write tree = labtree.open_workspace({str(where)!r})"
+        )
+        raise ClosedError(f"the workspace was closed, nothing can be stored in it{again}")
+
+
+def saved_marks(root: xr.DataTree) -> dict[Path, Mark]:
+    """Return what tells later whether the nodes of a tree have changed since now."""
+    return {path: _mark(node) for path, node in _nodes(root)}
+
+
+def mark_saved(root: xr.DataTree) -> None:
+    """Take what the tree holds now for what is on the disk."""
+    state_of(root).saved = saved_marks(root)
+
+
+def _nodes(root: xr.DataTree) -> Iterator[tuple[Path, xr.DataTree]]:
+    stack: list[tuple[Path, xr.DataTree]] = [((), root)]
+    while stack:
+        path, node = stack.pop()
+        yield path, node
+        stack += [((*path, name), child) for name, child in reversed([*node.children.items()])]
+
+
+def _mark(node: xr.DataTree) -> Mark:
+    variables = own_variables(node)
+    return Mark(weakref.ref(node), variables, dict(node.attrs), variable_attrs(variables))
+
+
+def forget_variables(state: State, path: Path) -> None:
+    """Keep no variables of an item that is replaced or deleted: they may be large."""
+    mark = state.saved.get(path)
+    if mark is not None:
+        state.saved[path] = mark._replace(variables={})
+
+
+def changes(root: xr.DataTree) -> list[str]:
+    """Return what of a workspace is not on the disk, a line each; reads no data.
+
+    Values that were changed in place, inside an array, are not seen here.
+    """
+    state = state_of(root)
+    with state.lock:
+        return list(_changes(root, state.saved))
+
+
+def _changes(root: xr.DataTree, saved: dict[Path, Mark]) -> Iterator[str]:
+    now = dict(_nodes(root))
+    moved: dict[int, Path] = {}  # nodes of items that stood at another path
+    for path, before in saved.items():
+        was = before.node()
+        if was is not None and path and now.get(path) is not was:
+            moved[id(was)] = path
+    renamed: set[Path] = set()
+    lines: list[str] = []
+    mark: Mark | None
+    for path, node in now.items():
+        mark, name = saved.get(path), "/".join(path)
+        if id(node) in moved and len(path) == 2:
+            old = moved[id(node)]
+            renamed.add(old)
+            lines.append(f"{'/'.join(old)}: renamed to {name}")
+            mark = saved[old]
+        elif mark is None:
+            if len(path) >= 2 or (path and node.has_data):
+                lines.append(f"{name}: not saved yet")
+            continue
+        elif mark.node() is not node and path:
+            if len(path) >= 2:
+                lines.append(f"{name}: replaced")
+            continue
+        if not _same(mark, node):
+            lines.append(f"{name or 'the workspace itself'}: changed")
+    gone = (path for path in saved if path not in now and path not in renamed)
+    lines += [f"{'/'.join(path)}: deleted" for path in gone if len(path) >= 2]
+    yield from lines
+
+
+def _same(mark: Mark, node: xr.DataTree) -> bool:
+    variables = own_variables(node)
+    if variables.keys() != mark.variables.keys():
+        return False
+    if any(mark.variables[name] is not each for name, each in variables.items()):
+        return False
+    attrs = variable_attrs(variables)
+    return (
+        _same_values(mark.attrs, node.attrs)
+        and attrs.keys() == mark.variable_attrs.keys()
+        and all(_same_values(mark.variable_attrs[name], attrs[name]) for name in attrs)
+    )
+
+
+def _same_values(before: dict[Any, Any], now: dict[Any, Any]) -> bool:
+    return before.keys() == now.keys() and all(
+        value is before[name] or _equal(before[name], value) for name, value in now.items()
+    )
+
+
+def _equal(before: Any, now: Any) -> bool:
+    try:
+        return type(before) is type(now) and bool(before == now)
+    except Exception:  # whatever an attribute's own comparison raises: not known to be equal
+        return False
+
+
+def watch(root: xr.DataTree) -> None:
+    """Warn of changes that are not saved when the tree is closed."""
+    tree = weakref.ref(root)
+    when_closed(root, lambda: _closed(tree()))
+
+
+def _closed(root: xr.DataTree | None) -> None:
+    if root is not None:
+        state = state_of(root)
+        if not state.is_closed:
+            state.is_closed = state.is_lazy  # what is in memory can still be saved
+            _warn(root, state, "was closed")
+
+
+def _warn(root: xr.DataTree, state: State, what: str) -> None:
+    if state.process != os.getpid():  # a fork has its parent's workspaces, but not its duties
+        return
+    lines = changes(root)
+    if not lines:
+        return
+    shown = "; ".join(lines[:_SHOWN]) + ("; ..." if len(lines) > _SHOWN else "")
+    name = root.attrs.get("labtree_name")
+    called = f"the workspace {name!r}" if name else "a workspace"
+    where = f" of {state.location}" if state.location is not None else ""
+    line = "tree.ws.save()" if state.store is not None else "tree.ws.save(path)"
+    warnings.warn(
+        f"{called}{where} {what} with {len(lines)} changes that are not saved ({shown}); "
+        f"write {line} before",
+        UnsavedWarning,
+        stacklevel=_user_level(),
+    )
+
+
+def _user_level() -> int:
+    """Return the stack level of the code that called labtree, perhaps through xarray."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_library(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _is_library(module: str) -> bool:
+    return module.partition(".")[0] in ("labtree", "xarray")
+
+
+@atexit.register
+def _warn_at_exit() -> None:
+    for root, state in trees_with(State):
+        if not state.is_closed and "labtree_workspace_id" in root.attrs:
+            _warn(root, state, "was left at the end of the program")

@@ -1,14 +1,25 @@
 """What can be done with the items of a workspace tree."""
 
+import fnmatch
+import re
 import time
 import uuid
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from labtree.errors import UnsupportedTypeError
-from labtree.objects import registry
+from labtree.errors import (
+    DataError,
+    LabtreeWarning,
+    UnsupportedTypeError,
+    WorkspaceError,
+    unknown_name,
+)
+from labtree.objects import inspection, registry
+from labtree.objects.registry import KIND, is_known, kind_named, kind_names
 from labtree.storage.nodes import attach_children, detach_child, rename_child
 from labtree.storage.scratch import put_dataset
 from labtree.workspace.items import (
@@ -16,6 +27,7 @@ from labtree.workspace.items import (
     NOTE,
     describe_item,
     find_item,
+    item_dataset,
     iterate_items,
     missing_item,
     node_name,
@@ -23,23 +35,37 @@ from labtree.workspace.items import (
     real_name,
     set_name,
 )
-from labtree.workspace.state import state_of
+from labtree.workspace.state import (
+    check_open,
+    forget_variables,
+    mark_saved,
+    state_of,
+    watch,
+)
 
 __all__ = [
     "add_note",
     "comparison_namespace",
     "complete",
+    "contains",
     "create_workspace",
     "delete",
     "describe",
+    "find",
     "get",
     "get_info",
     "identify",
+    "is_item",
+    "item_kind",
+    "item_summary",
+    "list_items",
     "list_keys",
     "list_namespaces",
+    "plot_item",
     "rename",
     "require",
     "store_item",
+    "validate_item",
 ]
 
 
@@ -75,6 +101,8 @@ def create_workspace(name: str | None = None, *, lazy: bool = False) -> xr.DataT
     tree = xr.DataTree()
     tree.attrs = identify(name=name)
     state_of(tree).is_lazy = bool(lazy)
+    mark_saved(tree)  # it is empty: nothing can be lost yet
+    watch(tree)
     return tree
 
 
@@ -145,6 +173,7 @@ def store_item(
         attrs[NOTE] = note
     dataset.attrs = attrs
     state = state_of(root)
+    check_open(state)
     if state.is_lazy:
         dataset = put_dataset(dataset, state.scratch(root), path)
     node = xr.DataTree(dataset=dataset)
@@ -154,7 +183,9 @@ def store_item(
         name = node_name(root, namespace, "namespace")
         group = root.children.get(name)
         if group is not None:
-            attach_children(group, {node_name(group, key, "key"): node})
+            below = node_name(group, key, "key")
+            forget_variables(state, (name, below))
+            attach_children(group, {below: node})
             return
         group = xr.DataTree()
         set_name(group.attrs, namespace)
@@ -240,8 +271,10 @@ def rename(
     root = tree.root
     node_name(None, new_key, "key")
     with state_of(root).lock:
+        check_open(state_of(root))
         node = find_item(root, namespace, old_key)
         if node is None:
+            _warn_missing(root, namespace, old_key, "nothing was renamed")
             return False
         if new_key == old_key:
             return True
@@ -249,7 +282,7 @@ def rename(
             warnings.warn(
                 f"key {new_key!r} is taken in namespace {namespace!r}: {old_key!r} keeps its "
                 "name; pass overwrite=True to replace what is there",
-                UserWarning,
+                LabtreeWarning,
                 stacklevel=3,
             )
             return False
@@ -267,8 +300,10 @@ def add_note(tree: xr.DataTree, namespace: str, key: str, note: str) -> bool:
         raise UnsupportedTypeError("a note is a str, not None")
     _check_note(note)
     with state_of(tree.root).lock:
+        check_open(state_of(tree.root))
         node = find_item(tree.root, namespace, key)
         if node is None:
+            _warn_missing(tree.root, namespace, key, "no note was added")
             return False
         node.attrs[NOTE] = note
         return True
@@ -280,20 +315,128 @@ def delete(tree: xr.DataTree, namespace: str, key: str | None = None) -> bool:
     A namespace goes with its last key.
     """
     root = tree.root
-    with state_of(root).lock:
+    state = state_of(root)
+    with state.lock:
+        check_open(state)
         name = node_name(root, namespace, "namespace")
         group = root.children.get(name)
-        if group is None:
+        below = None if group is None or key is None else node_name(group, key, "key")
+        if group is None or (below is not None and below not in group.children):
+            _warn_missing(root, namespace, key, "nothing was deleted")
             return False
-        if key is not None:
-            below = node_name(group, key, "key")
-            if below not in group.children:
-                return False
-            if len(group.children) > 1:
-                detach_child(group, below)
-                return True
-        detach_child(root, name)
+        for child in group.children if below is None else (below,):
+            forget_variables(state, (name, child))
+        if below is not None and len(group.children) > 1:
+            detach_child(group, below)
+        else:
+            detach_child(root, name)
         return True
+
+
+def _warn_missing(root: xr.DataTree, namespace: str, key: str | None, done: str) -> None:
+    """Warn of a name that is not there: it may be misspelt."""
+    warnings.warn(f"{missing_item(root, namespace, key)}; {done}", LabtreeWarning, stacklevel=4)
+
+
+def find(
+    tree: xr.DataTree, pattern: str = "*/*", kind: str | None = None
+) -> list[tuple[str, str]]:
+    """Return namespace and key of the items whose names match a pattern; reads no data.
+
+    Parameters
+    ----------
+    tree
+        Any node of the workspace.
+    pattern
+        Of namespace and key, with ``*``, ``?`` and ``[abc]`` as in file names; upper and
+        lower case differ. One without ``/`` is that of a key in any namespace.
+    kind
+        As ``type`` in :func:`get_info`: ``"spike_data"``, ``"dataframe"`` and so on.
+    """
+    if kind is not None and not is_known(kind):
+        raise unknown_name("kind", kind, kind_names())
+    whole = pattern if "/" in pattern else f"*/{pattern}"
+    # A name may itself hold a "/".
+    cuts = [i for i, letter in enumerate(whole) if letter == "/"]
+    pairs = [(_matcher(whole[:cut]), _matcher(whole[cut + 1 :])) for cut in cuts]
+    with state_of(tree.root).lock:
+        return [
+            (namespace, key)
+            for namespace, key, node in iterate_items(tree.root)
+            if any(space(namespace) and name(key) for space, name in pairs)
+            and kind in (None, str(node.attrs.get(KIND, "dataset")))
+        ]
+
+
+def is_item(node: xr.DataTree) -> bool:
+    """Say whether a node is an item of a workspace, and not the workspace or a namespace."""
+    return len(node.parents) == 2
+
+
+def item_kind(node: xr.DataTree) -> str:
+    """Return the kind of the item that a node is."""
+    _check_item(node, "kind")
+    return str(node.attrs.get(KIND, "dataset"))
+
+
+def item_summary(node: xr.DataTree) -> dict[str, Any]:
+    """Return what a list of items shows of the item that a node is; reads no data."""
+    _check_item(node, "summary()")
+    about = describe_item(node)
+    return {name: value for name, value in about.items() if name not in _BOOKKEEPING}
+
+
+_BOOKKEEPING = ("type", "created_at", "note")
+
+
+def validate_item(node: xr.DataTree) -> None:
+    """Raise an error that says what is wrong with the item that a node is."""
+    _check_item(node, "validate()")
+    kind, dataset = item_dataset(node)
+    if kind_named(kind).is_dataset:
+        inspection.validate(dataset)
+    else:
+        read_node(node, "/".join(map(real_name, (node.parents[0], node))))
+
+
+def plot_item(node: xr.DataTree, **options: Any) -> Any:
+    """Draw the item that a node is in the way of its kind; return the matplotlib Axes."""
+    _check_item(node, "plot()")
+    path = "/".join(map(real_name, (node.parents[0], node)))
+    obj = read_node(node, path)
+    if isinstance(obj, np.ndarray) and obj.dtype.kind in "biuf":
+        obj = xr.DataArray(obj)
+    if isinstance(obj, (xr.Dataset, xr.DataArray)):
+        return inspection.plot(obj, **options)
+    raise DataError(
+        f"{path} is a {item_kind(node)}, of which labtree draws no picture; get it with "
+        f"tree.ws[{real_name(node.parents[0])!r}, {real_name(node)!r}] and draw a part of it"
+    )
+
+
+def _check_item(node: xr.DataTree, call: str) -> None:
+    if not is_item(node):
+        raise WorkspaceError(
+            f"this is {'a workspace' if node.is_root else 'a node'}, and {call} is that of one "
+            f"item: write tree['namespace/key'].ws.{call}"
+        )
+
+
+def _matcher(pattern: str) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(pattern)).match
+
+
+def contains(tree: xr.DataTree, place: object) -> bool:
+    """Say whether there is a namespace, or an item at (namespace, key)."""
+    if isinstance(place, str):
+        return place in list_namespaces(tree)
+    return get_info(tree, *check_place(place)) is not None
+
+
+def list_items(tree: xr.DataTree) -> list[tuple[str, str]]:
+    """Return namespace and key of every item."""
+    with state_of(tree.root).lock:
+        return [(namespace, key) for namespace, key, _ in iterate_items(tree.root)]
 
 
 def comparison_namespace(*namespaces: str) -> str:
@@ -305,7 +448,7 @@ def comparison_namespace(*namespaces: str) -> str:
     'C_rec1_rec2'
     """
     if not namespaces:
-        raise ValueError(
+        raise WorkspaceError(
             "name the namespaces that are compared: comparison_namespace('a', 'b')"
         )
     return "_".join(["C", *namespaces])
@@ -313,8 +456,10 @@ def comparison_namespace(*namespaces: str) -> str:
 
 def check_place(place: object) -> tuple[str, str]:
     """Return namespace and key of ``tree.ws[namespace, key]``."""
-    if not isinstance(place, tuple) or len(place) != 2:
-        raise UnsupportedTypeError(
-            f"write tree.ws[namespace, key], with two names, not {place!r}"
-        )
-    return place
+    if isinstance(place, tuple) and len(place) == 2:
+        return place
+    line = "tree.ws[namespace, key]"
+    if isinstance(place, str) and "/" in place:
+        namespace, _, key = place.partition("/")
+        line = f"tree.ws[{namespace!r}, {key!r}]"
+    raise UnsupportedTypeError(f"write {line}, with two names, not {place!r}")

@@ -18,16 +18,18 @@ from labtree.display import (
 )
 from labtree.objects import inspection
 from labtree.workspace.items import describe_item, real_name
-from labtree.workspace.state import state_of
+from labtree.workspace.state import changes, state_of
 
-__all__ = ["item_cells", "item_facts", "object_panel", "workspace_panel"]
+__all__ = ["item_cells", "item_facts", "item_panel", "object_panel", "workspace_panel"]
 
 _CALLS = (
     ".store(namespace, key, obj, note=None)", ".get(namespace, key)", "[namespace, key]",
     ".list_namespaces()", ".list_keys()", ".get_info(namespace, key)", ".describe()",
     ".rename(namespace, old, new)", ".add_note(namespace, key, note)",
-    ".delete(namespace, key)", ".merge_from(other)", ".save(path)", ".close()",
+    ".delete(namespace, key)", ".merge_from(other)", ".find(pattern)", ".is_saved",
+    ".changes", ".save(path)", ".close()",
 )  # fmt: skip
+_ITEM_CALLS = (".kind", ".summary()", ".validate()", ".plot()")
 _OBJECT_CALLS = (".store(namespace, key)", ".kind", ".summary()", ".validate()", ".plot()")
 
 
@@ -36,6 +38,7 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
     root = tree.root
     state = state_of(root)
     with state.lock:
+        unsaved = changes(root)
         groups = [
             (real_name(group), list(group.children.values()))
             for group in root.children.values()
@@ -58,10 +61,23 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
         created = age(root.attrs.get("labtree_created_at"))
     about = [plural(len(groups), "namespace"), plural(items, "item"), format_bytes(nbytes)]
     about += ["lazy"] * state.is_lazy
-    about += [truncate(state.where, 400)] if state.where is not None else []
+    about += [truncate(state.location, 400)] if state.location is not None else []
+    about += ["closed"] * state.is_closed
+    about += [f"{plural(len(unsaved), 'change')} not saved"] if unsaved else []
     about += [f"created {created}"] if created else []
     title = f"labtree workspace {truncate(name, 80)!r}" if name else "labtree workspace"
     return Panel(title, ", ".join(about), sections, _CALLS, "namespace")
+
+
+def item_panel(node: xr.DataTree) -> Panel:
+    """Return what an item of a workspace is, and what can be done with it."""
+    info = describe_item(node)
+    rows = [(name, value) for name, value in info.items() if name not in ("type", "note")]
+    about = [format_bytes(_nbytes(node))]
+    about += [f"note: {truncate(info['note'], 200)}"] if "note" in info else []
+    name = truncate("/".join(map(real_name, (node.parents[0], node))), 80)
+    title = f"labtree {truncate(info['type'], 80)} {name!r}"
+    return Panel(title, ", ".join(about), [Section("", rows, ("", "text"))], _ITEM_CALLS)
 
 
 def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> Panel:

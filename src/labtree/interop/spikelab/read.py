@@ -28,6 +28,7 @@ from labtree.objects.rate_data import rate_data
 from labtree.objects.rate_slice_stack import rate_slice_stack
 from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
+from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace, identify, store_item
 
 __all__ = ["Item", "build_workspace", "decode_array", "import_spikelab", "keep_problems"]
@@ -110,6 +111,7 @@ def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
     file = read_spikelab(beside if not given.is_file() and beside.is_file() else given)
     tree, refused = build_workspace(file.workspace_id, file.name, file.created_at, file.items)
     keep_problems(tree, file.problems + refused, f"{path}: not everything could be read")
+    mark_saved(tree)  # it is on the disk, in the other format
     return tree
 
 

@@ -1,0 +1,312 @@
+"""Where a workspace is saved: an HDF5 file with its index, or a zarr store."""
+
+import os
+import time
+import zlib
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, Protocol
+
+import xarray as xr
+
+from labtree.errors import (
+    AlreadyExistsError,
+    FormatError,
+    MissingFileError,
+    NotWritableError,
+    WorkspaceError,
+)
+from labtree.storage.catalogue import read_catalogue
+from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.locks import folder_lock
+from labtree.storage.records import DatasetBuilder
+from labtree.storage.sources import FileSource, identity
+from labtree.storage.trees import (
+    add_source,
+    check_folder,
+    column_reader,
+    open_source,
+    read_tree,
+)
+from labtree.storage.writing import write_tree
+from labtree.storage.zarr_places import FolderPlace, is_place, is_store, place_of
+from labtree.storage.zarr_trees import open_place, read_node, read_nodes, save_place
+from labtree.workspace import listing
+
+__all__ = ["Hdf5Store", "Store", "ZarrStore", "store_at"]
+
+ID = "labtree_workspace_id"
+#: Called with the version that is there and the one that is written, before it counts.
+Check = Callable[[Hashable | None, Hashable], None]
+# Ends of names that other programs take for a format; a name such as "day.2" is none.
+_FORMATS = (
+    ".nc", ".nc4", ".cdf", ".hdf5", ".hdf", ".he5", ".json", ".zip", ".mat", ".nwb", ".csv",
+    ".parquet", ".npz", ".npy", ".pkl",
+)  # fmt: skip
+
+
+class Store(Protocol):
+    """Where a workspace is saved, whatever its format."""
+
+    #: How messages call it; two that are one and the same have one name.
+    name: str
+    #: What ``tree.ws.path`` shows.
+    location: Any
+    #: How many threads read from it at once.
+    workers: int
+
+    def version(self) -> Hashable | None:
+        """Return what changes when somebody saves there; None where nothing is."""
+        ...
+
+    def nodes(self) -> set[tuple[str, ...]]:
+        """Return the paths of all nodes of the workspace that is there."""
+        ...
+
+    def check(self) -> None:
+        """Raise an error if nothing can be saved there, before any work is done."""
+        ...
+
+    def save(self, root: xr.DataTree, check: Check) -> None:
+        """Write a tree, all or nothing; `check` can still refuse it at the end."""
+        ...
+
+    def open(self) -> tuple[xr.DataTree, Hashable]:
+        """Return the lazy tree that is there, and its version."""
+        ...
+
+    def item(self, path: list[str]) -> xr.Dataset | None:
+        """Return the dataset of one node if it can be read without the others."""
+        ...
+
+
+def store_at(location: Any, *, new: bool = False) -> Store:
+    """Return the store that a path, a URL or an obstore store names.
+
+    Parameters
+    ----------
+    location
+        A file with or without ``.h5``, a folder ``name.zarr``, a URL.
+    new
+        Whether it is for a save: it need not exist.
+
+    Raises
+    ------
+    MissingFileError
+        If it is not `new` and there is no such file.
+    WorkspaceError
+        If no workspace can be saved under such a name; the message has the name to write.
+    """
+    if is_place(location) or (not new and _is_folder(location) and is_store(location)):
+        return ZarrStore(location)
+    return Hdf5Store(_new_file(location) if new else _existing_file(location))
+
+
+def _is_folder(location: Any) -> bool:
+    return isinstance(location, (str, Path)) and Path(location).expanduser().is_dir()
+
+
+def _new_file(location: Any) -> Path:
+    given = _named(location)
+    text, suffix = str(location), given.suffix.lower()
+    if given.suffix == ".h5":
+        return given
+    if given.is_dir() or text.endswith(("/", os.sep)):
+        raise AlreadyExistsError(
+            f"{text!r} is a folder, and a workspace is a file: write "
+            f"{str(given / 'study.h5')!r}, or {str(given.with_name(given.name + '.h5'))!r} "
+            "beside it"
+        )
+    if suffix in _FORMATS:
+        raise WorkspaceError(
+            f"{text!r} would be the name of another format; a workspace is an HDF5 file "
+            f"(netCDF-4) whose name ends in .h5: write {str(given.with_suffix('.h5'))!r}"
+        )
+    return given.with_name(given.name + ".h5")
+
+
+def _existing_file(location: Any) -> Path:
+    given = _named(location)
+    with_suffix = given if given.suffix == ".h5" else given.with_name(given.name + ".h5")
+    # First what a save to the same path would have written.
+    for file in (with_suffix, given):
+        if file.exists() and not file.is_dir():
+            return file
+    near = sorted(other.name for other in given.parent.glob("*.h5"))[:10]
+    raise MissingFileError(
+        f"there is no workspace file {with_suffix}; the folder "
+        + (f"has {', '.join(near)}" if near else "has no .h5 file")
+    )
+
+
+def _named(location: Any) -> Path:
+    given = Path(os.fspath(location)).expanduser()
+    if given.name in ("", ".."):
+        raise WorkspaceError(
+            f"{str(location)!r} names no file; write a name such as 'study.h5'"
+        )
+    return given
+
+
+class Hdf5Store:
+    """``name.h5``, and its index ``name.json`` for people and scripts."""
+
+    workers = 4
+
+    def __init__(self, file: Path):
+        file = file.absolute()
+        # A link stays, and leads to the new file.
+        self.file = file.resolve() if file.is_symlink() else file
+        self.location = self.file
+        self.name = str(self.file)
+        self.listing = self.file.with_suffix(".json")
+
+    def version(self) -> Hashable | None:
+        """Return what changes when somebody saves there; None where nothing is."""
+        try:
+            return identity(self.file)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def nodes(self) -> set[tuple[str, ...]]:
+        """Return the paths of all nodes of the workspace that is there."""
+        with self.open()[0] as tree:
+            return {_path(node) for node in tree.subtree}
+
+    def check(self) -> None:
+        """Raise an error if nothing can be saved there."""
+        check_folder(self.file)
+        if self.file.exists():
+            if not self.file.is_file():
+                raise AlreadyExistsError(
+                    f"{self.name} is a pipe, a device or a socket; save under another name"
+                )
+            if not os.access(self.file, os.W_OK):
+                raise NotWritableError(
+                    f"{self.name} is protected against writing; save under another name, or "
+                    f"allow it with pathlib.Path({self.name!r}).chmod(0o644)"
+                )
+        listing.check(self.listing)
+
+    def save(self, root: xr.DataTree, check: Check) -> None:
+        """Write a tree, all or nothing."""
+        index = listing.index_text(root)
+        with temporary_path(self.file) as data, temporary_path(self.listing) as text:
+            written = write_tree(root, data, index=zlib.crc32(index), saved_at=time.time())
+            text.write_bytes(index)
+            with folder_lock(self.file.parent):
+                known = identity(data)
+                check(self.version(), known)
+                replace_file(data, self.file)
+                if written.moves:
+                    source = FileSource(self.file, known)
+                    source.hold()  # before another program can replace the file
+                    add_source(root, source)
+                    written.relocate(source)
+                replace_file(text, self.listing)
+
+    def open(self) -> tuple[xr.DataTree, Hashable]:
+        """Return the lazy tree that is there, and its version."""
+        if not self.file.is_file():
+            raise FormatError(f"{self.name} is no file; a workspace is an HDF5 file")
+        source, catalogue = open_source(self.file)
+        known = source.known
+        if catalogue is None:
+            _refuse_spikelab(source)
+        tree = read_tree(source, catalogue)
+        if ID not in tree.attrs:
+            tree.close()
+            raise FormatError(
+                f"{self.name} is a netCDF file but no workspace: its root has no {ID}; open "
+                "it with labtree.open or xarray.open_datatree"
+            )
+        return tree, known
+
+    def item(self, path: list[str]) -> xr.Dataset | None:
+        """Return the dataset of one node if it can be read without the others."""
+        if not self.file.is_file():
+            raise FormatError(f"{self.name} is no file; a workspace is an HDF5 file")
+        source, catalogue = open_source(self.file)
+        record = None if catalogue is None else catalogue.alone(path)
+        if record is None or catalogue is None:
+            source.close()
+            return None
+        return DatasetBuilder(column_reader(source), catalogue.values).build(record)
+
+    def check_listing(self, root: xr.DataTree, version: Hashable) -> None:
+        """Write the index anew where it does not say what the file holds."""
+        catalogue = read_catalogue(self.file)
+        agreed = None if catalogue is None else catalogue.header.get("index")
+        listing.renew(self.listing, root, agreed, lambda: self.version() == version)
+
+
+def _refuse_spikelab(source: FileSource) -> None:
+    import h5py
+
+    try:
+        with h5py.File(source.name, "r") as h5:
+            is_spikelab = "__workspace_id__" in h5.attrs
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        source.close()
+        raise FormatError(
+            f"{source.name} cannot be read, it is cut short or damaged: {error}"
+        ) from error
+    if is_spikelab:
+        source.close()
+        raise FormatError(
+            f"{source.name} was written by SpikeLab; bring it in with "
+            f"labtree.import_spikelab({source.name!r})"
+        )
+
+
+def _path(node: xr.DataTree) -> tuple[str, ...]:
+    return tuple(part for part in node.path.split("/") if part)
+
+
+class ZarrStore:
+    """A zarr store: a folder, a URL or an obstore store."""
+
+    def __init__(self, location: Any):
+        self._place = place_of(location)
+        self.name = self._place.name
+        self.workers = self._place.workers
+        self.location = location
+        if isinstance(self._place, FolderPlace):
+            self.location = self._place.path
+
+    def version(self) -> Hashable | None:
+        """Return what changes when somebody saves there; None where nothing is."""
+        try:
+            header = open_place(self._place, values=False).header
+        except MissingFileError:
+            return None
+        return str(header["generation"])
+
+    def nodes(self) -> set[tuple[str, ...]]:
+        """Return the paths of all nodes of the workspace that is there."""
+        catalogue = open_place(self._place).catalogue
+        return {tuple(record["path"]) for record in catalogue.records()}
+
+    def check(self) -> None:
+        """Raise an error if nothing can be saved there."""
+        if isinstance(self._place, FolderPlace) and self._place.path.is_file():
+            raise AlreadyExistsError(f"{self.name} is a file; a zarr store is a folder")
+
+    def save(self, root: xr.DataTree, check: Check) -> None:
+        """Write a tree, all or nothing."""
+        save_place(root, self._place, check)
+
+    def open(self) -> tuple[xr.DataTree, Hashable]:
+        """Return the lazy tree that is there, and its version."""
+        opened = open_place(self._place)
+        tree = read_nodes(opened)
+        if ID not in tree.attrs:
+            raise FormatError(
+                f"{self.name} holds a tree but no workspace: its root has no {ID}; open it "
+                "with labtree.open"
+            )
+        return tree, str(opened.header["generation"])
+
+    def item(self, path: list[str]) -> xr.Dataset | None:
+        """Return the dataset of one node if it can be read without the others."""
+        return read_node(open_place(self._place, values=False), path)
