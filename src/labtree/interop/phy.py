@@ -19,11 +19,8 @@ from numpy.typing import NDArray
 from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
-<<<<<<< HEAD
 from labtree.storage.lazy import as_lazy
-=======
 from labtree.workspace.state import mark_saved
->>>>>>> f5fb37b (Workspaces: one seam for files and stores, a save drops nothing it does not know, what is not saved is told; small verbs)
 from labtree.workspace.verbs import create_workspace, store_item
 
 __all__ = ["import_phy"]

@@ -23,12 +23,9 @@ from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
 from labtree.objects.unit_attributes import ABSENT, column, masked_column
 from labtree.optional import require
-<<<<<<< HEAD
 from labtree.storage._xarray import data_of
 from labtree.storage.lazy import as_lazy
-=======
 from labtree.workspace.state import mark_saved
->>>>>>> f5fb37b (Workspaces: one seam for files and stores, a save drops nothing it does not know, what is not saved is told; small verbs)
 from labtree.workspace.verbs import create_workspace, store_item
 
 __all__ = ["import_nwb", "is_nwb"]
