@@ -49,6 +49,7 @@ from labtree.errors import (
     WorkspaceError as WorkspaceError,
 )
 from labtree.interop.mne import (
+    from_mne_epochs as from_mne_epochs,
     from_mne_raw as from_mne_raw,
     to_mne_epochs as to_mne_epochs,
     to_mne_raw as to_mne_raw,
@@ -118,6 +119,9 @@ from labtree.recording.aligned import (
 from labtree.recording.window_batches import (
     batches as batches,
     torch_dataset as torch_dataset,
+)
+from labtree.recording.dejitter import (
+    dejitter as dejitter,
 )
 from labtree.recording.models import (
     LabelEvent as LabelEvent,

@@ -90,6 +90,12 @@ def _recording(path: Path) -> xr.DataTree:
     return open_session(path)
 
 
+def _xdf(path: Path) -> xr.DataTree:
+    from labtree.interop.xdf import import_xdf
+
+    return import_xdf(path)
+
+
 def _pipeline(path: Path) -> xr.DataTree:
     from labtree.pipeline.checkpoints import open_session_file
 
@@ -138,6 +144,7 @@ FORMATS: dict[str, Format] = {
         Format("nwb", "an NWB file", _nwb),
         Format("phy", "a folder of Kilosort or Phy", _phy),
         Format("recording", "a recording of labtree or MyoGestic", _recording, True),
+        Format("xdf", "an XDF file; labtree.import_xdf takes its labels", _xdf, True),
         Format("pipeline", "a pipeline session", _pipeline, True),
         Format("hdmea", "a session of hdmea", _hdmea, True),
         Format("mcs", "a CMCR or CMTR file of Multi Channel Systems", _mcs),
@@ -288,6 +295,8 @@ def _file(path: Path) -> str:
         start = file.read(8)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return _hdf5(path)
+    if start[:4] == b"XDF:" or (start[:2] == b"\x1f\x8b" and ".xdf" in path.name.lower()):
+        return "xdf"
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = (name.replace("\\", "/").rpartition("/")[2] for name in archive.namelist())

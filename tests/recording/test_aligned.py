@@ -11,6 +11,7 @@ from labtree import SessionError
 from labtree.errors import RecordingWarning, UnknownNameError
 from labtree.recording import drop_log
 from labtree.recording.session import labels_to_dataset, stream_dataset
+from labtree.recording.targets import PHASES
 
 
 def make_tree(streams, labels=(), class_names=None):
@@ -247,7 +248,7 @@ def test_targets_by_brute_force(points, start, hole):
     times[hole:] += 0.9
     tree = target_tree(values, phases, times, emg=500)
     # A rate from so few samples says nothing, and the hole may be the half of them.
-    windows = tree.session.target_windows("emg", 200, 70)
+    windows = tree.session.target_windows("emg", "target", 200, 70)
     expected = {}
     for first in range(0, 500 - 19, 7):
         end = (np.arange(500) / 100)[first + 19]
@@ -266,22 +267,22 @@ def test_target_windows_and_why_they_go():
     phases = np.repeat([0, 1, 2, 5, 6], 20)
     values = np.interp(np.arange(100), [0, 20, 40, 60], [0, 0, 50, 50])
     tree = target_tree(values, phases, np.arange(100) / 10)
-    windows = tree.session.target_windows("emg", 200, 100)
+    windows = tree.session.target_windows("emg", "target", 200, 100)
     assert set(windows["phase_name"].values) == {"rest", "ramp_up", "hold"}
     assert set(drop_log(windows)["reason"]) == {
         "phase done",
         "phase idle",
         "outside the target stream",
     }
-    assert len(tree.session.target_windows("emg", 200, 100, drop_phases=())) == 98
+    assert len(tree.session.target_windows("emg", "target", 200, 100, PHASES)) == 98
     assert windows.dims == ("window", "channel", "time")
     ends = windows["start_time"] + 0.19
     ramp_up = windows["phase_name"] == "ramp_up"
     np.testing.assert_allclose(
         windows["target_pct"][ramp_up][:-1], (ends[ramp_up][:-1] - 2) * 25, atol=1e-4
     )
-    with pytest.raises(SessionError, match=r"unknown phases \['sleep'\]; there are \['rest'"):
-        tree.session.target_windows("emg", 200, 100, drop_phases=["sleep"])
+    with pytest.raises(SessionError, match=r"no phase 'sleep'; there are: 'rest', 'ramp_up'"):
+        tree.session.target_windows("emg", "target", 200, 100, ["sleep"])
 
 
 @pytest.mark.parametrize(
@@ -297,14 +298,15 @@ def test_what_is_no_target(change, message):
     tree = target_tree(np.zeros(100), np.zeros(100), np.arange(100) / 10)
     tree["streams/target"] = xr.DataTree(change(tree["streams/target"].to_dataset()))
     with pytest.raises(SessionError, match=message):
-        tree.session.target_windows("emg", 200, 100)
+        tree.session.target_windows("emg", "target", 200, 100)
     with pytest.raises(UnknownNameError):
-        tree.session.target_windows("emg", 200, 100, "none")
+        tree.session.target_windows("emg", "none", 200, 100)
 
 
 def test_iterating_target_windows():
     tree = target_tree(np.arange(100), np.zeros(100), np.arange(100) / 10, names=None)
-    found = list(labtree.iter_target_windows(tree, "emg", 200, 100))
+    with pytest.warns(RecordingWarning, match="1 x outside the target stream"):
+        found = list(labtree.iter_target_windows(tree, "emg", "target", 200, 100))
     assert len(found) == 98
     assert found[0]["target_pct"].item() == pytest.approx(1.9, abs=1e-5)
 
@@ -435,7 +437,12 @@ def test_peri_event_in_and_across_a_gap(session):
         session.session.peri_event("emg", [4.95, 8.0, 8.0], 0.1, 0.1, on_gap="raise")
     with pytest.warns(RecordingWarning, match="hold a gap"):
         session.session.peri_event("emg", [4.95, 8.0, 8.0], 0.1, 0.1, on_gap="warn")
-    assert session.session.peri_event("emg", [5.5], 0.1, 0.1, gap_s=2.0).sizes["event"] == 1
+    assert (
+        session.session.peri_event("emg", [5.5], 0.1, 0.1, gap_s=2.0, on_mismatch="drop").sizes[
+            "event"
+        ]
+        == 1
+    )
 
 
 def test_peri_event_needs_a_rate_and_samples(session):

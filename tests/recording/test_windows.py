@@ -91,7 +91,9 @@ def test_windows_of_clean_data_are_the_peer_s(
     )
     data = ramp(n)
     tree = make_tree(data, times, fs, labels)
-    windows = tree.session.windows("emg", window_ms, hop_ms, classes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no label has the class", RecordingWarning)
+        windows = tree.session.windows("emg", window_ms, hop_ms, classes)
     same(windows, brute_force(data, times, fs, labels, window_ms, hop_ms, classes))
     assert windows.dtype == data.dtype
     assert windows.dims == ("window", "channel", "time")
@@ -128,7 +130,8 @@ def test_290_ms_at_100_hz_are_29_samples():
 def test_no_classes_and_no_labels_give_no_windows():
     tree = make_tree(ramp(100), np.arange(100) / 100, 100, [(0.0, 1)])
     assert tree.session.windows("emg", 100, 50, set()).shape == (0, 2, 10)
-    assert tree.session.windows("emg", 100, 50, {3}).values.shape == (0, 2, 10)
+    with pytest.warns(RecordingWarning, match="no label has the class 3; there are: 1 '1'"):
+        assert tree.session.windows("emg", 100, 50, {3}).values.shape == (0, 2, 10)
     assert (
         make_tree(ramp(100), np.arange(100) / 100, 100).session.windows("emg", 100, 50).shape[0]
         == 0
@@ -161,11 +164,18 @@ def test_dtype_is_the_stream_s_unless_asked():
 
 
 @pytest.mark.parametrize(
-    ("window_ms", "hop_ms"), [(0, 10), (-1, 10), (5, 10), (100, 0), (100, -1)]
+    ("window_ms", "hop_ms", "message"),
+    [
+        (5, 10, "a window takes at least 10 ms, a hop more than 0"),
+        *((bad, 10, "window_ms is a number of milliseconds above 0") for bad in (0, -1, "100")),
+        *((100, bad, "hop_ms is a number of milliseconds above 0") for bad in (0, -1, None)),
+        *((bad, 10, "window_ms is a number") for bad in (float("nan"), float("inf"), True)),
+        *((100, bad, "hop_ms is a number") for bad in (float("nan"), float("inf"))),
+    ],
 )
-def test_windows_without_a_sample_are_an_error(window_ms, hop_ms):
+def test_windows_without_a_sample_are_an_error(window_ms, hop_ms, message):
     tree = make_tree(ramp(100), np.arange(100) / 100, 100, [(0.0, 1)])
-    with pytest.raises(SessionError, match="a window takes at least 10 ms, a hop more than 0"):
+    with pytest.raises(SessionError, match=message):
         tree.session.windows("emg", window_ms, hop_ms)
 
 

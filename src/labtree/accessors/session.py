@@ -126,9 +126,9 @@ class SessionAccessor(PipelineSessionMethods):
         ('time', 'channel')
         """
         from labtree.recording.label_trials import continuous
-        from labtree.recording.session import stream
+        from labtree.recording.session_streams import stream_of_session
 
-        return continuous(stream(self._tree, name))
+        return continuous(stream_of_session(self._tree, name))
 
     def trials(self, name: str, pre_s: float = 0, post_s: float = 0) -> list[xr.DataArray]:
         """Return the samples of a stream label by label, lazily.
@@ -315,11 +315,11 @@ class SessionAccessor(PipelineSessionMethods):
     def target_windows(
         self,
         name: str,
+        target_stream_name: str,
         window_ms: float,
         hop_ms: float,
-        target_stream_name: str = "target",
+        phases: Iterable[str] | None = None,
         *,
-        drop_phases: Iterable[str] = ("done", "idle"),
         dtype: Any = None,
         chunks: Any = None,
         gap_s: float | None = None,
@@ -336,8 +336,9 @@ class SessionAccessor(PipelineSessionMethods):
             As in :meth:`windows`.
         target_stream_name : str
             A stream of the channels ``target_pct`` and ``phase``.
-        drop_phases : iterable of str
-            Phases to leave out, of rest, ramp_up, hold, ramp_down, recover, done, idle.
+        phases : iterable of str, optional
+            Phases to keep, of rest, ramp_up, hold, ramp_down, recover, done, idle; all but
+            done and idle by default.
 
         Returns
         -------
@@ -359,7 +360,7 @@ class SessionAccessor(PipelineSessionMethods):
         >>> import labtree
         >>> from labtree.testing.recordings import record_emg
         >>> tree = labtree.open_session(record_emg("sessions"))
-        >>> tree.session.target_windows("emg", 200, 50)
+        >>> tree.session.target_windows("emg", "target", 200, 50)
         Traceback (most recent call last):
         ...
         labtree.errors.UnknownNameError: no stream 'target' in ...
@@ -369,10 +370,10 @@ class SessionAccessor(PipelineSessionMethods):
         return target_windows(
             self._tree,
             name,
+            target_stream_name,
             window_ms,
             hop_ms,
-            target_stream_name,
-            drop_phases=drop_phases,
+            phases,
             dtype=dtype,
             chunks=chunks,
             gap_s=gap_s,
@@ -393,6 +394,7 @@ class SessionAccessor(PipelineSessionMethods):
         until: Any = None,
         gap_s: float | None = None,
         on_gap: "Policy | None" = None,
+        on_mismatch: "Policy | None" = None,
     ) -> Any:
         """Return what a stream, or the units, did around events.
 
@@ -417,6 +419,9 @@ class SessionAccessor(PipelineSessionMethods):
             Of a stream: longest step between two samples that is no gap, in s.
         on_gap : {"drop", "warn", "raise"}, optional
             Of a stream: what happens where a window holds a gap; ``"drop"`` by default.
+        on_mismatch : {"raise", "warn", "drop"}, optional
+            Of a stream: what happens where the time stamps contradict its rate by more
+            than 1 %; ``"raise"`` by default.
 
         Returns
         -------
@@ -448,7 +453,8 @@ class SessionAccessor(PipelineSessionMethods):
         from labtree.recording.session_streams import stream_of_session
 
         stream = stream_of_session(self._tree, name, gap_s=gap_s)
-        return peri_event(stream, times, pre_s, post_s, **events, **_given(on_gap=on_gap))
+        options = _given(on_gap=on_gap, on_mismatch=on_mismatch)
+        return peri_event(stream, times, pre_s, post_s, **events, **options)
 
     def plot(self, names: Sequence[str] | None = None, *, axes: Any = None) -> Any:
         """Draw streams below each other, with the spans of the labels behind them.

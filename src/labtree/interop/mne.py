@@ -11,9 +11,13 @@ from labtree.optional import require
 from labtree.recording.session import class_name, stream_dataset
 from labtree.recording.timeline import Timeline
 
-__all__ = ["from_mne_raw", "to_mne_epochs", "to_mne_raw"]
+__all__ = ["from_mne_epochs", "from_mne_raw", "to_mne_epochs", "to_mne_raw"]
 
 _VOLTS = {"v": 1.0, "mv": 1e-3, "uv": 1e-6, "µv": 1e-6, "μv": 1e-6, "nv": 1e-9}
+_VOLTS |= {"volts": 1.0, "millivolts": 1e-3, "microvolts": 1e-6, "nanovolts": 1e-9}
+_VOLTS |= {
+    name.removesuffix("s"): factor for name, factor in _VOLTS.items() if name[-5:] == "volts"
+}
 # MNE takes these kinds of channel in volts; the others it leaves as they are.
 _IN_VOLTS = ("eeg", "emg", "ecg", "eog", "seeg", "ecog", "dbs", "bio")
 
@@ -100,15 +104,18 @@ def _annotations(mne: Any, labels: pd.DataFrame, timeline: Timeline) -> Any:
     n = len(timeline.times)
     moments = ordered["timestamp"].to_numpy(float)
     at = timeline.locate(moments)
-    ends = np.append(at, n)[1:]
-    keep = (ordered["class_index"].to_numpy() >= 0) & ~timeline.is_after_end(moments)
-    onset = (at / timeline.fs)[keep]
-    duration = ((ends - at) / timeline.fs)[keep]
+    # Of a part of a stream: a label before it has samples here if the next one does.
+    period = 1 / timeline.fs
+    starts = np.where(moments < timeline.times[0] - period, 0, at)
+    starts = np.where(timeline.is_after_end(moments), n, starts)
+    ends = np.append(starts, n)[1:]
+    keep = (ordered["class_index"].to_numpy() >= 0) & (ends > starts)
     if "class_name" in ordered:
         names = ordered["class_name"].astype(str).to_numpy()
     else:
         names = np.array([class_name(int(i), None) for i in ordered["class_index"]], object)
-    return mne.Annotations(onset, duration, list(names[keep]))
+    onset, duration = starts / timeline.fs, (ends - starts) / timeline.fs
+    return mne.Annotations(onset[keep], duration[keep], list(names[keep]))
 
 
 def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
@@ -181,4 +188,76 @@ def from_mne_raw(raw: Any, *, start_s: float = 0.0) -> xr.Dataset:
         fs=fs,
         channel_names=raw.ch_names,
         units="V" if kinds <= set(_IN_VOLTS) else None,
+    )
+
+
+def from_mne_epochs(epochs: Any) -> xr.DataArray:
+    """Return MNE epochs as windows, with their metadata as coordinates.
+
+    Parameters
+    ----------
+    epochs
+        Any ``mne.BaseEpochs``; its data are loaded.
+
+    Returns
+    -------
+    DataArray
+        (window, channel, time), float64, with ``time`` in s from the event, and along
+        ``window`` ``class_index`` (from 0 on, in order of the event ids), ``class_name``,
+        ``start_time`` (s from the first sample of the recording) and every column of the
+        metadata; a column of a name that is taken gets ``metadata_`` before it. ``units`` is
+        V if all channels are of a kind that MNE keeps in volts. `labtree.drop_log` names the
+        epochs that MNE dropped.
+
+    Examples
+    --------
+    >>> import mne, numpy as np, labtree
+    >>> info = mne.create_info(["a", "b"], 100.0, "emg")
+    >>> epochs = mne.EpochsArray(np.zeros((3, 2, 50)), info, tmin=-0.1, verbose="error")
+    >>> windows = labtree.from_mne_epochs(epochs)
+    >>> windows.dims, float(windows.time[0])
+    (('window', 'channel', 'time'), -0.1)
+    """
+    fs = float(epochs.info["sfreq"])
+    names = {code: name for name, code in epochs.event_id.items()}
+    codes = epochs.events[:, 2]
+    order = {code: number for number, code in enumerate(sorted(names))}
+    coordinates: dict[str, Any] = {
+        "time": ("time", np.asarray(epochs.times, float), {"units": "s"}),
+        "channel": ("channel", np.array(epochs.ch_names, object)),
+        "class_index": ("window", np.array([order[code] for code in codes], np.int64)),
+        "class_name": ("window", np.array([names[code] for code in codes], object)),
+        "start_time": ("window", epochs.events[:, 0] / fs + epochs.times[0], {"units": "s"}),
+    }
+    if epochs.metadata is not None:
+        for column in epochs.metadata:
+            free = str(column) not in (*coordinates, "window")
+            values = epochs.metadata[column]
+            kept = (
+                values.to_numpy() if values.dtype.kind in "biufcmM" else values.astype(object)
+            )
+            coordinates[str(column) if free else f"metadata_{column}"] = (
+                "window",
+                np.asarray(kept),
+            )
+    dropped = [
+        (at, why) for at, why in enumerate(epochs.drop_log) if why and why != ("IGNORED",)
+    ]
+    log = pd.DataFrame(
+        [("", float("nan"), -1, f"epoch {at}: {', '.join(why)}") for at, why in dropped],
+        columns=["session", "start_time", "class_index", "reason"],
+    )
+    kinds = set(epochs.get_channel_types())
+    attributes = {
+        "fs": fs,
+        **({"units": "V"} if kinds <= set(_IN_VOLTS) else {}),
+        "dropped": len(log),
+        "drop_log": log.to_json(orient="split", index=False, double_precision=15),
+    }
+    return xr.DataArray(
+        epochs.get_data(copy=True),
+        coordinates,
+        ("window", "channel", "time"),
+        name="windows",
+        attrs=attributes,
     )

@@ -13,12 +13,14 @@ from labtree.errors import (
     MissingFileError,
     RecordingWarning,
     SessionError,
-    UnknownNameError,
+    unknown_name,
 )
 from labtree.optional import require
 from labtree.recording.session import labels_to_dataset, stream_dataset
 
 __all__ = ["import_xdf"]
+
+_BOUNDARY = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 
 
 def _field(about: Any, *path: str) -> Any:
@@ -34,44 +36,115 @@ def _field(about: Any, *path: str) -> Any:
     return about
 
 
-def _channels(info: Any, count: int) -> tuple[list[str] | None, str | None]:
-    """Return names and the one unit of the channels, where the header gives them all."""
+def _channels(
+    info: Any, count: int, where: str
+) -> tuple[list[str] | None, str | None, list[str] | None, list[str]]:
+    """Return names, the one unit, or the unit of each channel, and what is odd about them."""
     listed = _field(info, "desc", "channels", "channel")
-    listed = listed if isinstance(listed, list) else [listed]
-    names = [_field(channel, "label") for channel in listed]
-    units = {_field(channel, "unit") for channel in listed}
-    complete = len(names) == count and all(isinstance(name, str) for name in names)
-    unit = units.pop() if len(units) == 1 else None
-    return (
-        names if complete and len(set(names)) == count else None,
-        unit if isinstance(unit, str) else None,
-    )
+    listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    odd: list[str] = []
+    if not listed:
+        return None, None, None, odd
+    if len(listed) != count:
+        return (
+            None,
+            None,
+            None,
+            [f"{where}: {len(listed)} channels are described, {count} are there"],
+        )
+    odd = []
+    names: list[str] | None = [str(_field(channel, "label") or "") for channel in listed]
+    if not all(names or []):
+        names = None
+    elif len(set(names or [])) < count:
+        odd.append(f"{where}: channel names repeat, later ones get a number: {names}")
+        names = _unlike(names or [])
+    units = [str(_field(channel, "unit") or "") for channel in listed]
+    if len(set(units)) == 1:
+        return names, units[0] or None, None, odd
+    odd.append(f"{where}: channels differ in their units, which are in its 'unit' coordinate")
+    return names, None, units, odd
+
+
+def _unlike(names: Sequence[str]) -> list[str]:
+    """Return names that all differ: later equal ones get a number that no other has."""
+    taken, found = set(names), set[str]()
+    result = []
+    for name in names:
+        new, number = name, 2
+        while new in found or (new != name and new in taken):
+            new, number = f"{name}_{number}", number + 1
+        found.add(new)
+        result.append(new)
+    return result
+
+
+def _damage(path: Path) -> list[str]:
+    """Return where the chunks of a file do not follow one another, or the last is cut.
+
+    pyxdf goes on behind damage, and says so in its log at most.
+    """
+    import gzip
+
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    notes: list[str] = []
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        content = memoryview(stream.read())
+    at = 4
+    while at < len(content):
+        width = content[at]
+        start = at + 1 + width
+        length = int.from_bytes(content[at + 1 : start], "little")
+        tag = int.from_bytes(content[start : start + 2], "little")
+        good = width in (1, 4, 8) and length >= 2 and 1 <= tag <= 6
+        if good and start + length > len(content):
+            notes.append(f"the last chunk lacks {start + length - len(content)} bytes")
+            break
+        if good:
+            at = start + length
+            continue
+        # A boundary chunk, which LabRecorder writes every ten seconds, says where to go on.
+        rest = bytes(content[at:])
+        following = rest.find(_BOUNDARY)
+        notes.append(f"the bytes from {at} on are damaged")
+        if following < 0:
+            break
+        at += following + len(_BOUNDARY)
+    return notes
 
 
 def import_xdf(
     path: str | Path,
     *,
     labels: str | None = None,
+    label_channel: int | str = 0,
     class_names: Sequence[str] | None = None,
     **options: Any,
 ) -> xr.DataTree:
     """Return an XDF file as a session tree, in memory.
 
     Every stream becomes ``streams/<name>``; one of text (markers) has ``data`` of strings.
-    Streams of the same name get their number in the file behind it.
+    Of streams of the same name the later ones get a number. Time stamps are those of the
+    file, with the offsets of its clocks; `labtree.dejitter` makes a clean clock of a stream's,
+    and keeps its gaps. Damage, and samples that the file says it should have, are told in a
+    warning and in ``attrs["repairs"]``.
 
     Parameters
     ----------
     path
         The file.
     labels
-        Name of a stream of text whose entries are the labels, each a class that holds from
-        its time on.
+        Name of a stream whose entries (text or numbers) are the labels, each a class that
+        holds from its time on.
+    label_channel
+        Which channel of that stream: its position or name.
     class_names
         The texts that are classes 0, 1, ...; by default the different texts in order of
         appearance. Any other text ends a class and starts none.
     **options
-        For ``pyxdf.load_xdf``, such as ``dejitter_timestamps=False``.
+        For ``pyxdf.load_xdf``. Its own ``dejitter_timestamps=True`` smears the time stamps
+        around losses of less than a second.
 
     Returns
     -------
@@ -88,7 +161,7 @@ def import_xdf(
     Warns
     -----
     RecordingWarning
-        If a stream's channel names are missing or not all different, they are left out.
+        If the file is damaged, streams or channels share a name, or units differ.
     """
     pyxdf = require("pyxdf", purpose="XDF files", extra="xdf")
     path = Path(path)
@@ -98,29 +171,34 @@ def import_xdf(
         start = file.read(4)
     if start != b"XDF:" and start[:2] != b"\x1f\x8b":  # pyxdf reads gzip, too
         raise FormatError(f"{path}: expected an XDF file, found one that begins with {start!r}")
+    options.setdefault("dejitter_timestamps", False)
     try:
         found, header = pyxdf.load_xdf(str(path), verbose=False, **options)
     except Exception as error:  # pyxdf raises whatever its parsing meets
         raise FormatError(f"{path}: expected an XDF file ({error!r})") from error
     if not found:
         raise FormatError(f"{path}: expected an XDF file with streams, found none")
+    damage, odd = _damage(path), list[str]()
+    given = [str(_field(item["info"], "name") or "stream").replace("/", "-") for item in found]
+    unlike = _unlike(given)
+    if given != unlike:
+        odd.append(f"streams share a name, later ones get a number: {unlike}")
     streams: dict[str, xr.Dataset] = {}
-    for number, item in enumerate(found):
-        info = item["info"]
-        name = str(_field(info, "name") or "stream").replace("/", "-")
-        if name in streams:
-            name = f"{name}_{number}"
-            warnings.warn(
-                f"{path}: two streams share a name; the later one is {name!r}",
-                RecordingWarning,
-                stacklevel=2,
-            )
-        streams[name] = _stream(item, f"{path}: stream {name!r}")
-    names, events = _labels(streams, labels, class_names, path)
+    for name, item in zip(unlike, found, strict=True):
+        streams[name], notes = _stream(item, f"stream {name!r}")
+        odd += notes
+        expected = _field(item.get("footer"), "info", "sample_count")
+        have = streams[name].sizes["time"]
+        if isinstance(expected, str) and expected.isdecimal() and int(expected) != have:
+            damage.append(f"stream {name!r} has {have} samples, its end says {expected}")
+    if told := damage + odd:
+        warnings.warn(f"{path}: " + "; ".join(told), RecordingWarning, stacklevel=2)
+    names, events = _labels(streams, labels, label_channel, class_names, path)
     attributes = {
         "session_path": str(path),
         "created": _field(header, "info", "datetime"),
         "class_names": names,
+        "repairs": damage or None,
     }
     tree = xr.DataTree(
         xr.Dataset(attrs={k: v for k, v in attributes.items() if isinstance(v, str | list)})
@@ -134,7 +212,7 @@ def import_xdf(
     return tree
 
 
-def _stream(item: dict[str, Any], where: str) -> xr.Dataset:
+def _stream(item: dict[str, Any], where: str) -> tuple[xr.Dataset, list[str]]:
     info = item["info"]
     times = np.asarray(item["time_stamps"], np.float64)
     series = item["time_series"]
@@ -145,7 +223,7 @@ def _stream(item: dict[str, Any], where: str) -> xr.Dataset:
         data = np.empty((len(times), count), object)
         for row, texts in enumerate(series):
             data[row] = texts
-    names, unit = _channels(info, data.shape[1])
+    names, unit, units, odd = _channels(info, data.shape[1], where)
     dataset = stream_dataset(
         data,
         times,
@@ -154,29 +232,44 @@ def _stream(item: dict[str, Any], where: str) -> xr.Dataset:
         units=unit,
         where=where,
     )
+    if units is not None:
+        dataset = dataset.assign_coords(unit=("channel", np.array(units, object)))
     kind = _field(info, "type")
-    return dataset.assign_attrs(type=kind) if isinstance(kind, str) else dataset
+    return (dataset.assign_attrs(type=kind) if isinstance(kind, str) else dataset), odd
 
 
 def _labels(
     streams: dict[str, xr.Dataset],
     stream_name: str | None,
+    channel: int | str,
     class_names: Sequence[str] | None,
     path: Path,
 ) -> tuple[list[str] | None, list[tuple[float, int]]]:
     if stream_name is None:
         return (None if class_names is None else list(class_names)), []
     if stream_name not in streams:
-        raise UnknownNameError(f"{path}: no stream {stream_name!r}; streams: {list(streams)}")
-    dataset = streams[stream_name]
-    if dataset["data"].dtype != object:
+        raise unknown_name("stream", stream_name, streams)
+    data = streams[stream_name]["data"]
+    listed = data["channel"].values.tolist() if "channel" in data.coords else []
+    if isinstance(channel, str):
+        if channel not in listed:
+            raise unknown_name(f"channel of stream {stream_name!r}", channel, listed)
+        channel = listed.index(channel)
+    if not -data.shape[1] <= channel < data.shape[1]:
         raise SessionError(
-            f"{path}: stream {stream_name!r} holds {dataset['data'].dtype}, labels are text"
+            f"{path}: stream {stream_name!r} has {data.shape[1]} channels, no channel {channel}"
         )
-    texts = [str(row[0]) for row in dataset["data"].values]
+    texts = [_text(value) for value in data.values[:, channel]]
     names = list(dict.fromkeys(texts)) if class_names is None else list(class_names)
     number = {name: index for index, name in enumerate(names)}
-    moments = dataset["time"].values.tolist()
+    moments = streams[stream_name]["time"].values.tolist()
     return names, [
         (moment, number.get(text, -1)) for moment, text in zip(moments, texts, strict=True)
     ]
+
+
+def _text(value: Any) -> str:
+    """Return a label's text; a whole number without a decimal point."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)

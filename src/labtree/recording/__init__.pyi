@@ -8,6 +8,9 @@ from labtree.recording.window_batches import (
     batches as batches,
     torch_dataset as torch_dataset,
 )
+from labtree.recording.dejitter import (
+    dejitter as dejitter,
+)
 from labtree.recording.models import (
     LabelEvent as LabelEvent,
     StreamInfo as StreamInfo,

@@ -12,20 +12,24 @@ from labtree.recording.session_streams import (
     Policy,
     Sessions,
     StreamOfSession,
+    check_positive,
     session_closer,
     streams_for_windows,
 )
 from labtree.recording.timeline import Timeline
 from labtree.recording.window_batches import iter_in_blocks
-from labtree.recording.windows import WindowIndex, unbroken_mask, window_and_hop, window_array
+from labtree.recording.windows import (
+    WindowIndex,
+    unbroken_mask,
+    window_and_hop,
+    window_array,
+    window_starts,
+)
 
-__all__ = [
-    "aligned_windows",
-    "iter_aligned_windows",
-]
+__all__ = ["aligned_windows", "iter_aligned_windows"]
 
 
-def window_starts(
+def unbroken_starts(
     streams: list[StreamOfSession],
     window_ms: float,
     hop_ms: float,
@@ -36,7 +40,7 @@ def window_starts(
     win, hop = window_and_hop(streams[0], window_ms, hop_ms)
     starts = []
     for stream in streams:
-        found = np.arange(0, len(stream.timeline.times) - win + 1, hop)
+        found = window_starts(stream, win, hop, drops)
         classes = np.full(len(found), -1)
         starts.append(found[unbroken_mask(stream, found, classes, win, on_gap, drops)])
     return win, starts
@@ -140,6 +144,8 @@ def aligned_windows(
         raise SessionError(
             f"n_alignment_samples is an integer of at least 1, found {n_alignment_samples!r}"
         )
+    if tolerance_s is not None:
+        tolerance_s = check_positive("tolerance_s", tolerance_s, "seconds")
     with streams_for_windows(
         paths,
         [primary_stream_name, *names],
@@ -148,7 +154,7 @@ def aligned_windows(
         on_mismatch=on_mismatch,
         dtype=dtype,
     ) as ((primary, *others), drops):
-        win, starts = window_starts(primary, window_ms, hop_ms, on_gap, drops)
+        win, starts = unbroken_starts(primary, window_ms, hop_ms, on_gap, drops)
         means: list[list[np.ndarray]] = [[] for _ in names]
         middles = []
         for number, stream in enumerate(primary):

@@ -1,25 +1,45 @@
 """Trials after labels, and windows around events."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from labtree.errors import SessionError
+from labtree.events import events_from
 from labtree.recording.session import class_name
-from labtree.recording.session_streams import DropLog, Policy, StreamOfSession, check_policy
+from labtree.recording.session_streams import (
+    DropLog,
+    Policy,
+    StreamOfSession,
+    check_policy,
+    warn,
+)
 from labtree.recording.windows import WindowIndex, unbroken_mask, window_array
 
 __all__ = ["continuous", "peri_event", "trials"]
 
+# Coordinates and dimensions of windows, which no column of a trial table may have.
+_TAKEN = ("event", "channel", "time", "event_time", "start_time", "session")
 
-def continuous(dataset: xr.Dataset) -> xr.DataArray:
+
+def continuous(stream: StreamOfSession) -> xr.DataArray:
     """Return a stream's samples, lazily, with ``time`` as an index for ``.sel``.
 
-    The time stamps are read for the index, samples are not.
+    The time stamps are read for the index, samples are not. A rate that the time stamps
+    contradict by more than 1 % is a warning.
     """
+    _warn_of_rate(stream)
+    dataset = stream.dataset
     array = dataset["data"].assign_attrs(dataset.attrs)
     return array if "time" in array.indexes else array.set_xindex("time")
+
+
+def _warn_of_rate(stream: StreamOfSession) -> None:
+    if problem := stream.timeline.rate_problem():
+        warn(f"{stream.session or 'the stream'}: the stream {problem}")
 
 
 def _seconds(name: str, value: float) -> float:
@@ -43,6 +63,7 @@ def trials(stream: StreamOfSession, pre_s: float = 0, post_s: float = 0) -> list
         time stamps in it.
     """
     pre_s, post_s = _seconds("pre_s", pre_s), _seconds("post_s", post_s)
+    _warn_of_rate(stream)
     timeline, n = stream.timeline, len(stream.timeline.times)
     labels = stream.labels.sort_values("timestamp", kind="stable")
     moments = labels["timestamp"].to_numpy(float)
@@ -72,7 +93,17 @@ def trials(stream: StreamOfSession, pre_s: float = 0, post_s: float = 0) -> list
 
 
 def peri_event(
-    stream: StreamOfSession, times: Any, pre_s: float, post_s: float, on_gap: Policy = "drop"
+    stream: StreamOfSession,
+    times: Any,
+    pre_s: float,
+    post_s: float,
+    *,
+    on: str | None = None,
+    edge: Literal["start", "end"] | None = None,
+    clock: str | None = None,
+    until: Any = None,
+    on_gap: Policy = "drop",
+    on_mismatch: Policy = "raise",
 ) -> xr.DataArray:
     """Return a lazy DataArray (event, channel, time) of the samples around some times.
 
@@ -85,26 +116,53 @@ def peri_event(
     stream
         The stream.
     times
-        (n,) in s on the stream's clock; NaN is noted and left out.
+        (n,) in s on the stream's clock; NaN is noted and left out. Or a trial table.
     pre_s, post_s
         Seconds before and after.
+    on, edge, clock
+        What of a trial table says when, see `labtree.events.events_from`.
+    until
+        Not of streams, whose windows are equally long.
     on_gap
         As in `labeled_windows`.
+    on_mismatch
+        What to do about a rate that the time stamps contradict by more than 1 %: the samples
+        are then not where ``time`` says. ``"raise"`` an error, ``"warn"`` a warning,
+        ``"drop"`` nothing.
 
     Returns
     -------
     DataArray
         Coordinates: ``time`` in s from the event's sample, ``event`` (position in
-        ``times``), ``event_time`` and ``start_time`` in s, ``session``.
+        ``times``), ``event_time`` and ``start_time`` in s, ``session``, and the columns of a
+        trial table.
     """
+    if until is not None:
+        raise SessionError(
+            "windows of a stream are equally long; leave until= out, and give the longest as"
+            " post_s"
+        )
     check_policy("on_gap", on_gap)
     if stream.fs <= 0:
         raise SessionError("a stream without a sampling rate has no windows around events")
+    check_policy("on_mismatch", on_mismatch)
+    if (problem := stream.timeline.rate_problem()) and on_mismatch != "drop":
+        text = f"{stream.session or 'the stream'}: the stream {problem}"
+        if on_mismatch == "raise":
+            raise SessionError(f'{text}; write on_mismatch="warn" to go on all the same')
+        warn(text)
     before = round(_seconds("pre_s", pre_s) * stream.fs)
     win = before + round(_seconds("post_s", post_s) * stream.fs)
     if win < 1:
         raise SessionError(f"pre_s={pre_s!r} and post_s={post_s!r} hold no sample")
-    moments = np.asarray(getattr(times, "to_numpy", lambda: times)(), float).reshape(-1)
+    coordinates: Callable[[np.ndarray], dict[str, xr.Variable]] = lambda chosen: {}  # noqa: E731
+    if isinstance(times, pd.DataFrame) or any(part is not None for part in (on, edge, clock)):
+        events = events_from(
+            times, on=on, edge=edge, clock=clock, unit="s", taken=_TAKEN, name="times"
+        )
+        moments, coordinates = events.times, events.chosen
+    else:
+        moments = np.asarray(getattr(times, "to_numpy", lambda: times)(), float).reshape(-1)
     drops = DropLog()
     finite = np.isfinite(moments)
     timeline, n = stream.timeline, len(stream.timeline.times)
@@ -137,4 +195,5 @@ def peri_event(
             event=("event", chosen),
             event_time=("event", moments[chosen], {"units": "s"}),
         )
+        .assign_coords(coordinates(chosen))
     )

@@ -26,6 +26,7 @@ __all__ = [
     "Sessions",
     "StreamOfSession",
     "check_policy",
+    "check_positive",
     "drop_log",
     "open_streams",
     "rate_problem",
@@ -52,6 +53,7 @@ class StreamOfSession:
     labels: pd.DataFrame
     class_names: list[str]
     tree: xr.DataTree | None = None
+    conditioning: str | None = None
 
     @property
     def fs(self) -> float:
@@ -75,6 +77,13 @@ class DropLog:
                 "reason": reason,
             }
         )
+
+    def add_all(
+        self, stream: "StreamOfSession", starts: np.ndarray, reasons: Iterable[str]
+    ) -> None:
+        """Note windows that begin at rows ``starts``, of no class."""
+        for start, reason in zip(starts, reasons, strict=True):
+            self.add(stream.session, float(stream.timeline.times[start]), -1, reason)
 
     def frame(self) -> pd.DataFrame:
         """Return a DataFrame of session, start_time, class_index, reason."""
@@ -121,6 +130,14 @@ def streams_for_windows(
         raise
 
 
+def check_positive(name: str, value: Any, unit: str) -> float:
+    """Return a finite number above 0, or raise an error that names it."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not 0 < float(value) < float("inf"):
+        raise SessionError(f"{name} is a number of {unit} above 0, found {value!r}")
+    return float(value)
+
+
 def stream_of_dataset(
     dataset: xr.Dataset,
     labels: pd.DataFrame | None = None,
@@ -129,6 +146,7 @@ def stream_of_dataset(
     session: str = "",
     gap_s: float | None = None,
     tree: xr.DataTree | None = None,
+    conditioning: str | None = None,
 ) -> StreamOfSession:
     """Return a stream's Dataset ready to be cut; its time stamps are read here."""
     where = session or "the stream"
@@ -140,8 +158,8 @@ def stream_of_dataset(
             )
     if "fs" not in dataset.attrs:
         raise SessionError(f'{where}: no sampling rate; write ds.attrs["fs"] = ... in Hz')
-    if gap_s is not None and not gap_s > 0:
-        raise SessionError(f"gap_s is a number of seconds above 0, found {gap_s!r}")
+    if gap_s is not None:
+        gap_s = check_positive("gap_s", gap_s, "seconds")
     if labels is not None and not {"timestamp", "class_index"} <= set(labels.columns):
         raise SessionError(
             f"labels have the columns {list(labels.columns)}; expected timestamp (s) and"
@@ -155,7 +173,18 @@ def stream_of_dataset(
         pd.DataFrame({"timestamp": [], "class_index": []}) if labels is None else labels,
         list(class_names),
         tree,
+        conditioning,
     )
+
+
+def _conditioning(tree: xr.DataTree, name: str) -> str | None:
+    """Return, as JSON, what a recording says was done to a stream before it was recorded."""
+    try:
+        extras = json.loads(tree.attrs.get("extras", "{}"))
+        found = extras.get("conditioning", {}).get(name)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return None if found is None else json.dumps(found, sort_keys=True)
 
 
 def stream_of_session(
@@ -168,6 +197,7 @@ def stream_of_session(
         tree.attrs.get("class_names", []),
         session=str(tree.attrs.get("session_path", "")),
         gap_s=gap_s,
+        conditioning=_conditioning(tree, name),
     )
 
 
@@ -213,6 +243,7 @@ def open_streams(
                     session=where,
                     gap_s=gap_s,
                     tree=own,
+                    conditioning=_conditioning(tree, name),
                 )
                 problem = rate_problem(stream, name, needed=number == 0)
                 if problem is None and together:
@@ -278,6 +309,7 @@ def _difference(first: StreamOfSession, other: StreamOfSession, dtype: Any) -> s
         ("channel names", names(first), names(other)),
         ("units", data(first).attrs.get("units"), data(other).attrs.get("units")),
     ]
+    pairs.append(("conditioning", first.conditioning, other.conditioning))
     if dtype is None:
         pairs.append(("dtype", data(first).dtype.name, data(other).dtype.name))
     shared = min(len(first.class_names), len(other.class_names))

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import SessionError
-from labtree.recording.aligned import whole_index, window_starts
+from labtree.errors import SessionError, unknown_name
+from labtree.recording.aligned import unbroken_starts, whole_index
 from labtree.recording.session_streams import (
     Policy,
     Sessions,
@@ -74,11 +74,11 @@ def _target_at(
 def target_windows(
     paths: Sessions,
     stream_name: str,
+    target_stream_name: str,
     window_ms: float,
     hop_ms: float,
-    target_stream_name: str = "target",
+    phases: Iterable[str] | None = None,
     *,
-    drop_phases: Iterable[str] = ("done", "idle"),
     dtype: Any = None,
     chunks: Any = None,
     gap_s: float | None = None,
@@ -98,8 +98,9 @@ def target_windows(
         As in `labeled_windows`.
     target_stream_name
         A stream of the channels ``target_pct`` and ``phase``.
-    drop_phases
-        Phases to leave out, of rest, ramp_up, hold, ramp_down, recover, done, idle.
+    phases
+        Phases to keep, of rest, ramp_up, hold, ramp_down, recover, done, idle; all but done
+        and idle if None.
 
     Returns
     -------
@@ -112,9 +113,9 @@ def target_windows(
     SessionError
         If a session's target stream has no samples, fewer than two channels, or others.
     """
-    unwanted = set(drop_phases)
-    if unknown := unwanted - set(PHASES):
-        raise SessionError(f"unknown phases {sorted(unknown)}; there are {list(PHASES)}")
+    wanted = set(PHASES) - {"done", "idle"} if phases is None else set(phases)
+    if unknown := sorted(wanted - set(PHASES)):
+        raise unknown_name("phase", unknown[0], PHASES, SessionError)
     with streams_for_windows(
         paths,
         [stream_name, target_stream_name],
@@ -123,19 +124,17 @@ def target_windows(
         on_mismatch=on_mismatch,
         dtype=dtype,
     ) as ((primary, targets), drops):
-        win, starts = window_starts(primary, window_ms, hop_ms, on_gap, drops)
+        win, starts = unbroken_starts(primary, window_ms, hop_ms, on_gap, drops)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for number, (stream, target) in enumerate(zip(primary, targets, strict=True)):
             data = _target_data(target, target_stream_name)
             moments = stream.timeline.times[starts[number] + win - 1]
             value, phase, problem = _target_at(target.timeline, data, moments)
             for code, phase_name in enumerate(PHASES):
-                if phase_name in unwanted:
+                if phase_name not in wanted:
                     problem[(problem == "") & (phase == code)] = f"phase {phase_name}"
-            for at in np.flatnonzero(problem != ""):
-                time = float(stream.timeline.times[starts[number][at]])
-                drops.add(stream.session, time, -1, problem[at])
             keep = problem == ""
+            drops.add_all(stream, starts[number][~keep], problem[~keep])
             starts[number] = starts[number][keep]
             found.append((value[keep], phase[keep]))
         windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
@@ -157,12 +156,21 @@ def target_windows(
 def iter_target_windows(
     paths: Sessions,
     stream_name: str,
+    target_stream_name: str,
     window_ms: float,
     hop_ms: float,
-    target_stream_name: str = "target",
+    phases: Iterable[str] | None = None,
     **options: Any,
 ) -> Iterator[xr.DataArray]:
-    """Yield the windows of `target_windows` one by one, as (channel, time) in memory."""
+    """Yield the windows of `target_windows` one by one, as (channel, time) in memory.
+
+    Parameters
+    ----------
+    paths, stream_name, target_stream_name, window_ms, hop_ms, phases, **options
+        As in `target_windows`. One warning at the end sums up what was left out.
+    """
     return iter_in_blocks(
-        target_windows(paths, stream_name, window_ms, hop_ms, target_stream_name, **options)
+        target_windows(
+            paths, stream_name, target_stream_name, window_ms, hop_ms, phases, **options
+        )
     )

@@ -12,6 +12,9 @@ The rules, for a stream of declared rate ``fs``:
   belongs to the first sample behind it.
 - A declared rate is wrong if the measured one differs by more than 1 %, and by more than
   two samples over the whole stream, which jitter at its two ends could make up.
+- A time stamp that stands still for longer than a window says nothing of when its samples
+  were taken: no window may hold any of them. (A float32 cannot hold Unix time: it stands
+  still for 128 s.)
 """
 
 from dataclasses import dataclass
@@ -149,10 +152,19 @@ class Timeline:
         off = abs(ratio - 1)
         if np.isnan(off) or off <= _MOST_RATE_ERROR or off * len(self._sorted) <= 2:
             return None
-        return (
+        problem = (
             f"declares {self.fs:g} Hz, its time stamps tell {self.measured_fs:.6g} Hz"
             f" ({(ratio - 1) * 100:+.1f} %)"
         )
+        times = self._sorted
+        overall = (len(times) - 1) / (times[-1] - times[0]) if times[-1] > times[0] else 0.0
+        if self.gap_s is None and abs(overall / self.fs - 1) <= _MOST_RATE_ERROR:
+            longest = float(np.median(np.diff(times)[np.diff(times) > 1.5 / self.fs]))
+            problem += (
+                f" between gaps and {overall:.6g} Hz over all: the stamps come in bursts; write"
+                f" gap_s={2 * longest:.2g}, how long a step may be, or use labtree.dejitter"
+            )
+        return problem
 
     def locate(self, moments: np.ndarray) -> np.ndarray:
         """Return the index of the sample that each moment belongs to (0 if there is none).
@@ -176,12 +188,30 @@ class Timeline:
         in_gap = inside & np.isin(right, self.gaps)
         return np.where(in_gap, right, found).astype(np.int64)
 
+    @cached_property
+    def has_usable(self) -> bool:
+        """Whether any sample has a time."""
+        return len(self._sorted) > 0
+
     def is_after_end(self, moments: np.ndarray) -> np.ndarray:
         """Return which moments lie more than a period behind the last sample."""
         if len(self._sorted) == 0:
             return np.ones(len(moments), bool)
         period = 1 / self.fs if self.fs > 0 else 0.0
         return np.asarray(moments > self._sorted[-1] + period)
+
+    def standing(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Return which stretches of ``length`` samples meet a stamp that stands longer."""
+        if self.longest_run <= length:
+            return np.zeros(len(starts), bool)
+        steps = np.diff(self._sorted)
+        edges = np.flatnonzero(np.concatenate([[True], steps > 0, [True]]))
+        long = np.diff(edges) > length
+        first, last = edges[:-1][long], edges[1:][long] - 1
+        if self._usable is not None:
+            first, last = self._usable[first], self._usable[last]
+        at = np.minimum(np.searchsorted(last, starts, "left"), len(last) - 1)
+        return np.asarray((last[at] >= starts) & (first[at] < starts + length))
 
     def breaks(self, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return which stretches of ``length`` samples hold an unusable one, or a gap."""

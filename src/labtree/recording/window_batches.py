@@ -1,6 +1,7 @@
 """Windows in memory: batches in any order, one by one, and for torch."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Hashable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,43 +9,126 @@ import xarray as xr
 
 from labtree.errors import SessionError
 from labtree.optional import require
+from labtree.recording.session_streams import drop_log, warn
 
 __all__ = ["batches", "iter_in_blocks", "torch_dataset"]
 
 _BLOCK_BYTES = 16 * 2**20
 
 
-def batches(windows: xr.DataArray, size: int) -> Iterator[xr.DataArray]:
-    """Yield windows in order, ``size`` at a time, in memory; the last may be shorter.
+# Windows that are read at once, and the stretches of a recording that they come from.
+_POOL_BYTES = 64 * 2**20
+_STRETCHES = 8
+
+
+def _check_batches(windows: xr.DataArray, shuffle: int | None) -> None:
+    if windows.dims[:1] not in (("window",), ("event",)):
+        raise SessionError(
+            f"expected windows, with the dim 'window' first, found {windows.dims}"
+        )
+    number = isinstance(shuffle, int | np.integer) and not isinstance(shuffle, bool)
+    if shuffle is not None and not (number and shuffle >= 0):
+        raise SessionError(f"shuffle is an integer of at least 0, or None, found {shuffle!r}")
+
+
+def _pools(windows: xr.DataArray, shuffle: int | None, size: int = 1) -> Iterator[np.ndarray]:
+    """Yield positions of windows, as many as are read at once; in all a permutation.
+
+    A pool takes some stretches of neighboring windows from anywhere, and mixes them: chunks
+    are decoded about once an epoch, and no more than one pool is in memory.
+    """
+    n = len(windows)
+    each = max(1, int(np.prod(windows.shape[1:], dtype=np.int64)) * windows.dtype.itemsize)
+    most = max(_STRETCHES, size, _POOL_BYTES // each)
+    if shuffle is None:
+        most = max(1, most // size) * size
+        yield from (np.arange(first, min(first + most, n)) for first in range(0, n, most))
+        return
+    random = np.random.default_rng(shuffle)
+    order = _as_recorded(windows)
+    length = max(1, most // _STRETCHES)
+    # Another beginning for each seed, so that stretches do not always end at the same windows.
+    first = int(random.integers(0, length))
+    edges = [0, *range(first, n, length), n] if first else [*range(0, n, length), n]
+    stretches = [order[low:high] for low, high in itertools.pairwise(edges)]
+    mixed = random.permutation(len(stretches))
+    for low in range(0, len(mixed), _STRETCHES):
+        pool = np.concatenate([stretches[at] for at in mixed[low : low + _STRETCHES]])
+        yield random.permutation(pool)
+
+
+def _as_recorded(windows: xr.DataArray) -> np.ndarray:
+    """Return the order in which windows stand in their recordings."""
+    keys = []
+    for name in ("start_time", "session"):
+        if name in windows.coords and windows.coords[name].dims == windows.dims[:1]:
+            values = windows.coords[name].values
+            keys.append(
+                np.unique(values.astype(str), return_inverse=True)[1]
+                if values.dtype == object
+                else values
+            )
+    return np.lexsort(keys) if keys else np.arange(len(windows))
+
+
+def batches(
+    windows: xr.DataArray, size: int, *, shuffle: int | None = None, drop_last: bool = False
+) -> Iterator[xr.DataArray]:
+    """Yield windows, ``size`` at a time, in memory: in order, or mixed.
 
     Parameters
     ----------
     windows
-        As `labeled_windows` or `peri_event` gives them. For another order
-        index it first: ``windows.isel(window=rng.permutation(windows.sizes["window"]))``.
+        (window, channel, time) as `labeled_windows` or `peri_event` gives them.
     size
-        Windows per batch, at least 1.
+        Windows per batch, at least 1; the last batch may have fewer.
+    shuffle
+        A seed, at least 0: each window comes once, in an order that the seed fixes. Windows
+        are mixed within 64 MB that come from eight places of the recordings at a time, so
+        that this is nearly as quick as reading in order. Another seed for each epoch. None:
+        in order.
+    drop_last
+        Leave a last batch of fewer windows out.
 
     Examples
     --------
     >>> import labtree
     >>> from labtree.testing.recordings import record_emg
     >>> windows = labtree.labeled_windows(record_emg("sessions"), "emg", 200, 50)
-    >>> [len(batch.window) for batch in labtree.batches(windows, 32)][0]
-    32
+    >>> [len(batch.window) for batch in labtree.batches(windows, 32, shuffle=0)]
+    [32, 32, 32, 32, 20]
     """
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise SessionError(f"a batch takes an integer of windows above 0, found {size!r}")
-    if windows.dims[:1] not in (("window",), ("event",)):
-        raise SessionError(
-            f"expected windows, with the dim 'window' first, found {windows.dims}"
-        )
+    _check_batches(windows, shuffle)
+    size = int(size)
+    dimension = windows.dims[0]
 
     def generate() -> Iterator[xr.DataArray]:
-        for start in range(0, len(windows), int(size)):
-            yield windows[start : start + int(size)].compute()
+        left: list[xr.DataArray] = []
+        for pool in _pools(windows, shuffle, size):
+            block = windows.isel({dimension: pool}).compute()
+            missing = size - sum(len(part) for part in left) if left else 0
+            if missing:
+                left.append(block[:missing])
+                if sum(len(part) for part in left) < size:
+                    continue
+                yield _joined(left, dimension)
+            left = []
+            for first in range(missing, len(block), size):
+                batch = block[first : first + size]
+                if len(batch) == size:
+                    yield batch
+                else:
+                    left = [batch.copy()]
+        if left and not drop_last:
+            yield _joined(left, dimension)
 
     return generate()
+
+
+def _joined(parts: list[xr.DataArray], dimension: Hashable) -> xr.DataArray:
+    return parts[0] if len(parts) == 1 else xr.concat(parts, dimension)
 
 
 _Windows = TypeVar("_Windows", xr.DataArray, xr.Dataset)
@@ -65,36 +149,73 @@ def iter_in_blocks(windows: _Windows, name: str | None = None) -> Iterator[_Wind
             block.attrs = {key: value for key, value in block.attrs.items() if key not in log}
             for position in range(block.sizes["window"]):
                 yield block.isel(window=position)
+        _warn_of_left_out(windows)
     finally:
         windows.close()
 
 
-def torch_dataset(windows: xr.DataArray) -> Any:
-    """Return windows as a ``torch.utils.data.Dataset`` of (samples, class_index) pairs.
+def _warn_of_left_out(windows: xr.DataArray | xr.Dataset) -> None:
+    """Sum up the drop log, which windows that come one by one cannot carry."""
+    log = drop_log(windows)
+    if len(log) == 0:
+        return
+    # A session by its name, a label by the kind of its reason: numbers are not kinds.
+    kinds = log["reason"].str.replace(r"\b\d+\b", "n", regex=True)
+    told = []
+    for kind, rows in log.groupby(kinds, sort=False):
+        sessions = ", ".join(rows["session"].unique()[:3])
+        more = rows["session"].nunique() - 3
+        told.append(
+            f"{len(rows)} x {rows['reason'].iloc[0] if len(rows) == 1 else kind} ({sessions}"
+            + (f" and {more} more)" if more > 0 else ")")
+        )
+    warn(f"{len(log)} windows, labels or sessions were left out: " + "; ".join(told))
+
+
+def torch_dataset(windows: xr.DataArray, *, shuffle: int | None = None) -> Any:
+    """Return windows as a torch dataset of (samples, class_index) pairs.
 
     Parameters
     ----------
     windows
         As `labeled_windows` gives them; lazy ones are read as they are asked for.
+    shuffle
+        None: a ``torch.utils.data.Dataset`` that is indexed, and reads a loader's batch at
+        once. A seed: an ``IterableDataset`` that yields each window once, mixed as
+        `batches` mixes them, and many times quicker than a loader that draws windows from
+        everywhere. With several workers each takes a share.
 
     Raises
     ------
     MissingDependencyError
-        (an ImportError) If torch is not installed.
+        If torch is not installed.
     """
     torch = require("torch", purpose="torch_dataset")
+    require("torch.utils.data", purpose="torch_dataset")
+    _check_batches(windows, shuffle)
+    dimension = windows.dims[0]
+
+    def read(positions: Any) -> list[tuple[Any, int]]:
+        batch = windows.isel({dimension: positions}).compute()
+        samples = torch.from_numpy(np.ascontiguousarray(batch.values))
+        return list(zip(samples, batch["class_index"].values.tolist(), strict=True))
 
     class Windows(torch.utils.data.Dataset):  # type: ignore[misc, name-defined, unused-ignore]
         def __len__(self) -> int:
-            return windows.sizes["window"]
+            return windows.sizes[dimension]
 
         def __getitem__(self, position: int) -> tuple[Any, int]:
-            return self.__getitems__([position])[0]
+            return read([position])[0]
 
         def __getitems__(self, positions: list[int]) -> list[tuple[Any, int]]:
             # DataLoader asks for a whole batch at once; so do we.
-            batch = windows.isel(window=list(positions)).compute()
-            samples = torch.from_numpy(np.ascontiguousarray(batch.values))
-            return list(zip(samples, batch["class_index"].values.tolist(), strict=True))
+            return read(list(positions))
 
-    return Windows()
+    class MixedWindows(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined, unused-ignore]
+        def __iter__(self) -> Iterator[tuple[Any, int]]:
+            worker = torch.utils.data.get_worker_info()
+            first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+            for pool in itertools.islice(_pools(windows, shuffle), first, None, step):
+                yield from read(pool)
+
+    return Windows() if shuffle is None else MixedWindows()

@@ -23,6 +23,7 @@ from labtree.recording.session_streams import (
     Sessions,
     StreamOfSession,
     check_policy,
+    check_positive,
     rate_problem,
     session_closer,
     stream_of_dataset,
@@ -42,6 +43,7 @@ __all__ = [
     "window_and_hop",
     "window_array",
     "window_samples",
+    "window_starts",
 ]
 
 _BLOCK_BYTES = 16 * 2**20
@@ -70,6 +72,19 @@ def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, i
     A label that lies behind the stream has no samples, and is noted.
     """
     labels = stream.labels.sort_values("timestamp", kind="stable")
+    n = len(stream.timeline.times)
+    nothing = None
+    if len(labels) == 0:
+        nothing = "the session has no labels"
+    elif not (labels["class_index"] >= 0).any():
+        nothing = "no label of the session starts a class"
+    elif n == 0:
+        nothing = "the stream has no samples"
+    elif not stream.timeline.has_usable:
+        nothing = "no time stamp of the stream is finite"
+    if nothing:
+        drops.add(stream.session, float("nan"), -1, f"session left out: {nothing}")
+        return []
     moments = labels["timestamp"].to_numpy(float)
     classes = labels["class_index"].to_numpy(np.int64)
     if not np.isfinite(moments).all():
@@ -77,7 +92,6 @@ def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, i
             f"{stream.session}: label {int(np.argmin(np.isfinite(moments)))} has the time"
             " nan or inf; nothing says where its class, or the one before, ends"
         )
-    n = len(stream.timeline.times)
     at = stream.timeline.locate(moments)
     late = stream.timeline.is_after_end(moments)
     ends = np.append(at, n)[1:]
@@ -93,7 +107,7 @@ def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, i
 def label_starts(
     stream: StreamOfSession, win: int, hop: int, classes: set[int] | None, drops: DropLog
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return first rows and classes of the labeled windows of one stream, gaps included."""
+    """Return first rows and classes of the labelled windows of one stream, gaps included."""
     starts, indices = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for first, end, index in label_segments(stream, drops):
         if classes is not None and index not in classes:
@@ -119,9 +133,10 @@ def unbroken_mask(
     on_gap: Policy,
     drops: DropLog,
 ) -> np.ndarray:
-    """Return a mask of windows without gaps; log, warn about or refuse the rest."""
+    """Return a mask of windows without gaps; log, warn about or reject the rest."""
     unusable, gap = stream.timeline.breaks(starts, win)
-    broken = unusable | gap
+    standing = stream.timeline.standing(starts, win)
+    broken = unusable | gap | standing
     if not broken.any():
         return np.ones(len(starts), bool)
     times = stream.timeline.times
@@ -131,12 +146,18 @@ def unbroken_mask(
         " sample whose time stamp is not finite or goes backward; the first one starts at"
         f" {times[starts[broken][0]]:.9g} s"
     )
+    if standing.any():
+        text += (
+            f"; time stamps stand still for up to {stream.timeline.longest_run} samples, longer"
+            " than a window (float32 cannot hold Unix time)"
+        )
     if on_gap == "raise":
         raise SessionError(f'{text}; write on_gap="drop" to go on without them')
     if on_gap == "warn" or count == len(starts):
         text += "; if the time stamps jitter, gap_s says how long a step may be"
         warn(text)
-    reasons = np.where(unusable, "time stamp not finite or out of order", "gap")
+    reasons = np.where(standing, "time stamps stand still for longer than a window", "gap")
+    reasons = np.where(unusable, "time stamp not finite or out of order", reasons)
     for index in np.flatnonzero(broken):
         drops.add(
             stream.session,
@@ -150,14 +171,42 @@ def unbroken_mask(
 
 def window_and_hop(stream: StreamOfSession, window_ms: float, hop_ms: float) -> tuple[int, int]:
     """Return window and hop in samples; a window without a sample is an error."""
+    window_ms = check_positive("window_ms", window_ms, "milliseconds")
+    hop_ms = check_positive("hop_ms", hop_ms, "milliseconds")
     win, hop = window_samples(window_ms, stream.fs), window_samples(hop_ms, stream.fs)
-    if win < 1 or hop_ms <= 0:
+    if win >= 2**31:
+        raise SessionError(f"window_ms={window_ms:g} is longer than any recording")
+    if win < 1:
         raise SessionError(
             f"window_ms={window_ms!r}, hop_ms={hop_ms!r} at {stream.fs:g} Hz are {win} and"
             f" {hop} samples; a window takes at least {1000 / stream.fs:g} ms,"
             " a hop more than 0"
         )
     return win, max(1, hop)
+
+
+def window_starts(stream: StreamOfSession, win: int, hop: int, drops: DropLog) -> np.ndarray:
+    """Return the first rows of the windows of a whole stream, gaps included."""
+    n = len(stream.timeline.times)
+    if n < win:
+        reason = f"session left out: its {n} samples are fewer than the {win} of a window"
+        drops.add(stream.session, float("nan"), -1, reason)
+    return np.arange(0, n - win + 1, hop)
+
+
+def _warn_of_unknown(streams: list[StreamOfSession], classes: set[int] | None) -> None:
+    """Warn of wanted classes that no label of any session has."""
+    if not classes:
+        return
+    known: dict[int, str] = {}
+    for stream in streams:
+        for index in np.unique(stream.labels["class_index"].to_numpy(np.int64)):
+            if index >= 0:
+                known[int(index)] = class_name(int(index), stream.class_names)
+    unknown = sorted(classes - known.keys())
+    if known and unknown:
+        listed = ", ".join(f"{index} {name!r}" for index, name in sorted(known.items()))
+        warn(f"no label has the class {', '.join(map(str, unknown))}; there are: {listed}")
 
 
 def class_set(classes: Iterable[int] | None) -> set[int] | None:
@@ -185,7 +234,7 @@ def labeled_windows(
     on_gap: Policy = "drop",
     on_mismatch: Policy = "raise",
 ) -> xr.DataArray:
-    """Return every labeled window of some sessions as one lazy DataArray.
+    """Return every labelled window of some sessions as one lazy DataArray.
 
     Labels and time stamps are read now, samples when the result is indexed, and then only
     the chunks that it takes.
@@ -216,7 +265,7 @@ def labeled_windows(
     on_mismatch
         The same for a session that does not open, lacks the stream, has a rate more than
         1 % off the declared one, or differs from the first session in channels, channel
-        names, rate, type, units or class names.
+        names, rate, type, units, class names or conditioning (filters before recording).
 
     Returns
     -------
@@ -255,10 +304,12 @@ def cut_windows(
 ) -> xr.DataArray:
     """Return the windows of streams that are alike; ``whole``: of all samples, no labels."""
     win, hop = window_and_hop(streams[0], window_ms, hop_ms)
+    if not whole:
+        _warn_of_unknown(streams, classes)
     parts = []
     for number, stream in enumerate(streams):
         if whole:
-            starts = np.arange(0, len(stream.timeline.times) - win + 1, hop)
+            starts = window_starts(stream, win, hop, drops)
             indices = np.full(len(starts), -1)
         else:
             starts, indices = label_starts(stream, win, hop, classes, drops)
@@ -283,7 +334,7 @@ def iter_labeled_windows(
     Parameters
     ----------
     paths, stream_name, window_ms, hop_ms, classes, **options
-        As in `labeled_windows`. What is left out is also logged by ``labtree.recording``.
+        As in `labeled_windows`. One warning at the end sums up what was left out.
 
     Examples
     --------
@@ -430,7 +481,8 @@ def window_array(
         mine = index.stream == number
         starts[mine] = stream.timeline.times[index.start[mine]]
         sessions[mine] = stream.session
-    first = streams[0].dataset
+    first_stream = streams[0]
+    first = first_stream.dataset
     coordinates: dict[str, Any] = {
         "time": ("time", np.arange(win) / streams[0].fs, {"units": "s"}),
         "start_time": ("window", starts, {"units": "s"}),
@@ -443,6 +495,11 @@ def window_array(
     attributes = {
         **first["data"].attrs,
         "fs": streams[0].fs,
+        **(
+            {}
+            if first_stream.conditioning is None
+            else {"conditioning": first_stream.conditioning}
+        ),
         "dropped": len(drops.rows),
         "drop_log": drops.frame().to_json(orient="split", index=False, double_precision=15),
     }
