@@ -118,17 +118,19 @@ def test_xdf_markers_as_labels(xdf):
         UnknownNameError, match=r"no stream 'notes'; there are: 'emg', 'markers'"
     ):
         import_xdf(path, labels="notes")
-    with pytest.raises(SessionError, match="'emg' holds int16, labels are text"):
-        import_xdf(path, labels="emg")
+    numbers = import_xdf(path, labels="emg", label_channel=-1).session
+    assert numbers.class_names == [
+        str(v) for v in dict.fromkeys(numbers.streams["emg"]["data"].values[:, -1].tolist())
+    ]
+    with pytest.raises(SessionError, match="channels, no channel 9"):
+        import_xdf(path, labels="emg", label_channel=9)
 
 
 def test_xdf_streams_of_one_name(tmp_path):
     pytest.importorskip("pyxdf")
     one = ("emg", 100, "float32", ["a"], [1.0, 1.01], [[1.0], [2.0]])
     path = write_xdf(tmp_path / "a.xdf", [one, one])
-    with pytest.warns(
-        RecordingWarning, match="streams share a name, later ones get a number"
-    ):
+    with pytest.warns(RecordingWarning, match="streams share a name, later ones get a number"):
         tree = import_xdf(path)
     assert list(tree.session.streams) == ["emg", "emg_2"]
 

@@ -103,15 +103,16 @@ def _breaks(known: np.ndarray, times: np.ndarray, fs: float, gap_s: float | None
     around = max(_AROUND, min(int(_AROUND_S * fs), 4096), 4 * _longest_run(times))
     found: list[int] = []
     last = 0
-    # Large steps first would need a second look; in order, each is judged behind the last.
+    # In order, so that each is judged by the stamps behind the last break only.
     for at in candidates[np.abs(off[candidates - 1]) > 0.75 * period + slack]:
-        before = away[max(last, at - around) : at]
-        behind = away[at : at + around]
-        shift = float(np.median(behind) - np.median(before))
-        step = float(off[at - 1])
-        spread = _spread(before) + _spread(behind)
-        is_there = abs(shift) > max(0.75 * period, 0.5 * abs(step), 2 * spread)
-        if is_there and shift * step > 0:
+        before, behind = away[max(last, at - around) : at], away[at : at + around]
+        middles = float(np.median(before)), float(np.median(behind))
+        shift, step = middles[1] - middles[0], float(off[at - 1])
+        jitter = _jitter(np.concatenate([before - middles[0], behind - middles[1]]))
+        # The middle of a few stamps says less than that of many.
+        fewest = min(len(before), len(behind))
+        least = max(0.75 * period, jitter * (2 + 8 / np.sqrt(fewest)))
+        if abs(shift) > least and 0.5 < step / shift < 2:
             found.append(int(at))
             last = int(at)
     return np.array(found, np.int64)
@@ -122,12 +123,10 @@ def _longest_run(times: np.ndarray) -> int:
     return int(np.diff(edges).max())
 
 
-def _spread(values: np.ndarray) -> float:
-    """Return the standard error of the middle of some values, whatever a few of them do."""
-    if len(values) < 4:
-        return 0.0
+def _jitter(values: np.ndarray) -> float:
+    """Return the standard deviation of some values, whatever a few of them do."""
     low, high = np.percentile(values, [25, 75])
-    return float((high - low) / 1.349 / np.sqrt(len(values)))
+    return float((high - low) / 1.349)
 
 
 class _Stretch(NamedTuple):

@@ -156,6 +156,11 @@ class Timeline:
             f"declares {self.fs:g} Hz, its time stamps tell {self.measured_fs:.6g} Hz"
             f" ({(ratio - 1) * 100:+.1f} %)"
         )
+        if self.longest_run > max(self.fs, 100):
+            return (
+                f"{problem}, and stand still for up to {self.longest_run} samples (float32"
+                " cannot hold Unix time)"
+            )
         times = self._sorted
         overall = (len(times) - 1) / (times[-1] - times[0]) if times[-1] > times[0] else 0.0
         if self.gap_s is None and abs(overall / self.fs - 1) <= _MOST_RATE_ERROR:
