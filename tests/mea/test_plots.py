@@ -46,14 +46,26 @@ def test_raster_draws_where_it_is_told(sectioned):
 
 
 def test_sta_frames_and_course(recording, whole):
-    figure = labtree.mea.plot_sta(whole, "unit_001", n_frames=4)
+    ax = labtree.mea.plot_sta(whole, "unit_001", n_frames=4)
+    figure = ax.figure
     data = whole["features/sta_noise_small"]["sta"].sel(unit="unit_001").values.astype(float)
     data -= np.median(data)
     peak = np.unravel_index(np.abs(data).argmax(), data.shape)
     course = figure.axes[4].lines[0].get_ydata()
     np.testing.assert_allclose(course, data[:, peak[1], peak[2]])
-    shown = [ax.images[0].get_array() for ax in figure.axes[:4]]
-    assert any(np.allclose(image, data[peak[0]]) for image in shown)
+    np.testing.assert_allclose(ax.images[0].get_array(), data[peak[0]])
+    frame_ms = np.median(np.diff(recording.frames)) / 20.0
+    np.testing.assert_allclose(
+        figure.axes[4].lines[0].get_xdata(), np.arange(-12, 0) * frame_ms
+    )
+    assert ax.get_title() == f"{(peak[0] - 12) * frame_ms:.0f} ms"
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == (
+        "x (pixel)", "y (pixel)",
+    )  # fmt: skip
+    assert figure.axes[4].get_xlabel() == "time from the spike (ms)"
+    low, high = ax.images[0].get_clim()
+    assert low == -high
+    assert high <= np.abs(data).max()
     assert "unit_001" in figure.get_suptitle()
     figure.canvas.draw()
     with pytest.raises(KeyError, match="no feature 'sta_x'; there are: "):
@@ -63,8 +75,9 @@ def test_sta_frames_and_course(recording, whole):
 
 
 def test_electrical_image_in_microvolts(recording, whole):
-    figure = labtree.mea.plot_electrical_image(whole, "unit_002")
-    left, right = figure.axes[:2]
+    left = labtree.mea.plot_electrical_image(whole, "unit_002")
+    figure = left.figure
+    right = figure.axes[1]
     counts = whole["features/eimage_sta"]["eimage_sta"].sel(unit="unit_002").values
     factors = (1000 + np.arange(81)).reshape(9, 9) * 1e-9 * 1e6
     np.testing.assert_allclose(
@@ -84,9 +97,31 @@ def test_units_without_data_say_so(recording, loaded, arguments):
     with pytest.raises(KeyError, match="no spike-triggered average None; there are none"):
         labtree.mea.plot_sta(loaded, "unit_900")
     labtree.mea.compute_sta((-3, 0), recording.stimuli_dir, session=loaded)
-    figure = labtree.mea.plot_sta(loaded, "unit_900")
+    figure = labtree.mea.plot_sta(loaded, "unit_900").figure
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "no valid spike" in texts
+
+
+def test_every_plot_draws_where_it_is_told(whole):
+    for draw, arguments in (
+        (labtree.mea.plot_sta, ("unit_001",)),
+        (labtree.mea.plot_electrical_image, ("unit_001",)),
+        (labtree.mea.plot_raster, ("step_small",)),
+    ):
+        figure, ax = plt.subplots()
+        before = len(plt.get_fignums())
+        assert draw(whole, *arguments, ax=ax) is ax
+        assert len(plt.get_fignums()) == before
+        assert ax.get_title()
+        assert ax.get_xlabel()
+        figure.canvas.draw()
+
+
+def test_an_average_of_another_program_is_told(whole):
+    node = whole["features/sta_noise_small"]
+    node.dataset = node.to_dataset().drop_vars("lag")
+    with pytest.raises(labtree.ConfigurationError, match="was not computed by labtree"):
+        labtree.mea.plot_sta(whole, "unit_001")
 
 
 def test_missing_packages_say_what_for_and_how(monkeypatch, sectioned):

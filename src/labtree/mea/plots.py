@@ -6,25 +6,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import unknown_name
+from labtree.errors import ConfigurationError, unknown_name
 from labtree.mea.recording import to_physical
 from labtree.optional import require
 from labtree.pipeline.per_unit import unit_index
 from labtree.pipeline.sections import checked_sections
 from labtree.pipeline.sessions import units_of
+from labtree.pipeline.units import feature_nodes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["plot_electrical_image", "plot_raster", "plot_sta"]
 
 Array = np.ndarray[Any, Any]
-
-
-def _figure(**kwargs: Any) -> "tuple[Figure, Any]":
-    figure, axes = _pyplot().subplots(**kwargs)
-    return figure, axes
 
 
 def _pyplot() -> Any:
@@ -93,17 +88,59 @@ def plot_raster(
 
 
 def _feature_of(session: xr.DataTree, name: str, unit_id: str) -> xr.Dataset:
-    nodes = session.children["features"].children if "features" in session.children else {}
+    nodes = feature_nodes(session)
     if name not in nodes:
         raise unknown_name("feature", name, nodes)
     dataset = nodes[name].to_dataset(inherit=False)
     return dataset.isel(unit=unit_index(dataset, unit_id))
 
 
+def _reach(values: Array) -> float:
+    """Return where a color scale ends: what all but 0.2 % of the values stay below."""
+    size = np.abs(values)
+    return float(np.quantile(size, 0.998)) or float(size.max()) or 1.0
+
+
+def _sta_of(
+    session: xr.DataTree, unit_id: str, movie_name: str | None
+) -> tuple[str, xr.Dataset]:
+    averages = [name for name in feature_nodes(session) if name.startswith("sta_")]
+    if movie_name is None and len(averages) != 1:
+        raise unknown_name("spike-triggered average", movie_name, averages)
+    name = f"sta_{movie_name}" if movie_name is not None else averages[0]
+    data = _feature_of(session, name, unit_id)
+    if "sta" not in data or "lag" not in data.coords:
+        raise ConfigurationError(
+            f"feature {name!r} was not computed by labtree, so its lags are not known; run "
+            "labtree.mea.compute_sta(session=session, ...)"
+        )
+    return name.removeprefix("sta_"), data
+
+
+def _lag_ms(session: xr.DataTree, lags: Array) -> tuple[Array, str]:
+    """Return lags in ms, as the display showed its frames; in frames where that is unknown."""
+    metadata = session.children.get("metadata", xr.DataTree())
+    frames, rate = (
+        metadata.data_vars.get("frame_timestamps"),
+        metadata.attrs.get("acquisition_rate"),
+    )
+    if frames is None or rate is None or frames.size < 2:
+        return lags, "frames"
+    return lags * float(np.median(np.diff(frames.values))) / float(rate) * 1000, "ms"
+
+
 def plot_sta(
-    session: xr.DataTree, unit_id: str, movie_name: str | None = None, *, n_frames: int = 8
-) -> "Figure":
-    """Draw a unit's spike-triggered average: frames, and the strongest pixel in time.
+    session: xr.DataTree,
+    unit_id: str,
+    movie_name: str | None = None,
+    *,
+    n_frames: int = 8,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw a unit's spike-triggered average: maps in time, and the strongest pixel's course.
+
+    Colors are symmetric about the median of all pixels and lags; the strongest 0.2 % of
+    the values do not set the scale.
 
     Parameters
     ----------
@@ -112,65 +149,85 @@ def plot_sta(
     movie_name : str, optional
         By default the only one with an average.
     n_frames : int
-        Frames around the strongest one.
+        Maps around the strongest one.
+    ax : Axes, optional
+        Draw the map at the strongest lag here, and nothing else.
 
     Returns
     -------
-    Figure
+    Axes
+        Of the map at the strongest lag; without `ax`, ``ax.figure`` is the whole picture.
+
+    Raises
+    ------
+    UnknownNameError
+        If the session has no such average or unit.
+
+    Examples
+    --------
+    >>> ax = labtree.mea.plot_sta(session, "unit_001")  # doctest: +SKIP
+    >>> ax.figure.savefig("unit_001.png")  # doctest: +SKIP
     """
-    nodes = session.children["features"].children if "features" in session.children else {}
-    averages = [str(name) for name in nodes if str(name).startswith("sta_")]
-    if movie_name is None and len(averages) != 1:
-        raise unknown_name("spike-triggered average", movie_name, averages)
-    name = f"sta_{movie_name}" if movie_name is not None else averages[0]
-    data = _feature_of(session, name, unit_id)
+    movie, data = _sta_of(session, unit_id, movie_name)
     sta = data["sta"]
-    plt = _pyplot()
-    n_shown = min(n_frames, sta.sizes["lag"])
-    figure: Figure
-    figure, axes = plt.subplot_mosaic(
-        [list(range(n_shown)), ["course"] * n_shown],
-        figsize=(1.5 * n_shown, 4.2), height_ratios=[1, 1.2], layout="constrained",
-    )  # fmt: skip
-    figure.suptitle(f"{unit_id}: {name.removeprefix('sta_')}, {int(data['n_spikes'])} spikes")
-    if not np.isfinite(sta).all():
-        axes["course"].text(0.5, 0.5, "no valid spike", ha="center", va="center")
-        return figure
+    title = f"{unit_id}: {movie}, {int(data['n_spikes'])} spikes"
+    lags, unit = _lag_ms(session, sta["lag"].values)
     values = sta.values.astype(np.float64)
-    values -= np.median(values)
-    reach = float(np.abs(values).max()) or 1.0
+    is_empty = not np.isfinite(values).all()
+    values = np.zeros_like(values) if is_empty else values - np.median(values)
     peak = np.unravel_index(np.abs(values).argmax(), values.shape)
+    n_shown = 1 if ax is not None else min(n_frames, len(values))
     first = int(np.clip(peak[0] - n_shown // 2, 0, len(values) - n_shown))
-    for place in range(n_shown):
-        frame, ax = values[first + place], axes[place]
-        image = ax.imshow(
-            np.atleast_2d(frame),
-            cmap="RdBu_r",
-            vmin=-reach,
-            vmax=reach,
+    course: Axes | None = None
+    if ax is not None:
+        maps = [ax]
+        ax.set_title(f"{title}, {lags[first]:.0f} {unit}")
+    else:
+        figure, axes = _pyplot().subplot_mosaic(
+            [list(range(n_shown)), ["course"] * n_shown],
+            figsize=(max(1.5 * n_shown, 4), 4.6), height_ratios=[1, 1.1], layout="constrained",
+        )  # fmt: skip
+        figure.suptitle(title)
+        maps, course = [axes[place] for place in range(n_shown)], axes["course"]
+    reach = _reach(values)
+    for place, where in enumerate(maps):
+        image = where.imshow(
+            np.atleast_2d(values[first + place]), cmap="RdBu_r", vmin=-reach, vmax=reach,
             interpolation="nearest",
+        )  # fmt: skip
+        if course is not None:
+            where.set_title(f"{lags[first + place]:.0f} {unit}", fontsize=9)
+        if place == 0:
+            where.set_xlabel("x (pixel)")
+            where.set_ylabel("y (pixel)")
+        else:
+            where.tick_params(labelleft=False, labelbottom=False)
+    label = f"mean of {movie},\nless its median"
+    bar = maps[0].figure.colorbar(image, ax=maps, label=label, shrink=0.9, extend="both")
+    bar.ax.tick_params(labelsize=8)
+    strongest = maps[int(peak[0]) - first]
+    if is_empty:
+        where = course if course is not None else strongest
+        where.text(0.5, 0.5, "no valid spike", ha="center", va="center",
+                   transform=where.transAxes)  # fmt: skip
+    elif course is not None:
+        pixel = np.ravel_multi_index(peak[1:], values.shape[1:])
+        course.plot(
+            lags, values.reshape(len(values), -1)[:, pixel], color="k", marker=".", lw=1
         )
-        ax.set_title(f"{int(sta['lag'][first + place])}", fontsize=9)
-        ax.set_xticks([])
-        ax.set_yticks([])
-    axes[0].set_ylabel("lag (frames):", rotation=0, ha="right", va="bottom", y=1.0, fontsize=9)
-    figure.colorbar(
-        image, ax=[axes[i] for i in range(n_shown)], label="off the median", shrink=0.9
-    )
-    course = axes["course"]
-    strongest = values.reshape(len(values), -1)[
-        :, np.ravel_multi_index(peak[1:], values.shape[1:])
-    ]
-    course.plot(sta["lag"], strongest, color="k", marker=".", lw=1)
-    course.axhline(0, color="0.7", lw=0.8)
-    where = ", ".join(f"{dim} {int(i)}" for dim, i in zip(sta.dims[1:], peak[1:], strict=True))
-    course.set_xlabel("lag from the spike (display frames)")
-    course.set_ylabel(f"off the median, pixel {where}")
-    return figure
+        course.axhline(0, color="0.7", lw=0.8)
+        place_of = ", ".join(
+            f"{d} {int(i)}" for d, i in zip(sta.dims[1:], peak[1:], strict=True)
+        )
+        course.set_xlabel(f"time from the spike ({unit})")
+        course.set_ylabel(f"pixel {place_of}")
+    return strongest
 
 
-def plot_electrical_image(session: xr.DataTree, unit_id: str, *, n_traces: int = 5) -> "Figure":
-    """Draw a unit's electrical image: amplitude on the array, and strongest sensors.
+def plot_electrical_image(
+    session: xr.DataTree, unit_id: str, *, n_traces: int = 5, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw a unit's electrical image: amplitude on the array, and the strongest sensors.
 
     Parameters
     ----------
@@ -178,43 +235,63 @@ def plot_electrical_image(session: xr.DataTree, unit_id: str, *, n_traces: int =
     unit_id : str
     n_traces : int
         Sensors whose course is drawn.
+    ax : Axes, optional
+        Draw the amplitude on the array here, and nothing else.
 
     Returns
     -------
-    Figure
+    Axes
+        Of the amplitude on the array; without `ax`, ``ax.figure`` is the whole picture.
+
+    Raises
+    ------
+    UnknownNameError
+        If the session has no electrical images, or no such unit.
+
+    Examples
+    --------
+    >>> ax = labtree.mea.plot_electrical_image(session, "unit_001")  # doctest: +SKIP
     """
     data = _feature_of(session, "eimage_sta", unit_id)
     image, unit = data["eimage_sta"], "count"
     if "conversion_factor" in image.coords:
         image, unit = to_physical(image) * 1e6, "µV"
-    figure, (left, right) = _figure(ncols=2, figsize=(9, 3.8), layout="constrained")
-    figure.suptitle(f"{unit_id}: electrical image, {int(data['n_spikes'])} spikes")
+    title = f"{unit_id}: electrical image, {int(data['n_spikes'])} spikes"
+    traces: Axes | None = None
+    if ax is None:
+        figure, (ax, traces) = _pyplot().subplots(
+            ncols=2, figsize=(9, 3.8), layout="constrained"
+        )
+        figure.suptitle(title)
+    else:
+        ax.set_title(title)
     values = image.values
     extent = np.ptp(values, axis=0)
     y, x = image["y"].values, image["x"].values
     edges = (x[0] - 0.5, x[-1] + 0.5, y[-1] + 0.5, y[0] - 0.5)
-    shown = left.imshow(extent, extent=edges, cmap="magma", interpolation="nearest")
-    figure.colorbar(shown, ax=left, label=f"peak to peak ({unit})")
+    shown = ax.imshow(extent, extent=edges, cmap="magma", interpolation="nearest")
+    ax.figure.colorbar(shown, ax=ax, label=f"peak to peak ({unit})")
     units = units_of(session)
     if {"row", "column"} <= set(units.coords):
         own = units.isel(unit=unit_index(units, unit_id))
-        left.plot(int(own["column"]), int(own["row"]), "o", mfc="none", mec="c", ms=14)
-    left.set_xlabel("column")
-    left.set_ylabel("row")
-    rate = float(session["features/eimage_sta"].attrs["sampling_rate"])
-    time = image["window_sample"].values / rate * 1e3
-    if np.isfinite(extent).all():
-        strongest = np.argsort(extent, axis=None)[::-1][:n_traces]
-        for flat in strongest:
+        ax.plot(int(own["column"]), int(own["row"]), "o", mfc="none", mec="c", ms=14)
+    ax.set_xlabel("column (sensor)")
+    ax.set_ylabel("row (sensor)")
+    if not np.isfinite(extent).all():
+        where = traces if traces is not None else ax
+        where.text(
+            0.5, 0.5, "no valid spike", ha="center", va="center", transform=where.transAxes
+        )
+    elif traces is not None:
+        rate = float(session["features/eimage_sta"].attrs["sampling_rate"])
+        time = image["window_sample"].values / rate * 1e3
+        for flat in np.argsort(extent, axis=None)[::-1][:n_traces]:
             row, column = np.unravel_index(flat, extent.shape)
             label = f"row {y[row]}, column {x[column]}"
-            right.plot(time, values[:, row, column], lw=1.2, label=label)
-        right.legend(frameon=False, fontsize=8)
-    else:
-        right.text(
-            0.5, 0.5, "no valid spike", ha="center", va="center", transform=right.transAxes
-        )
-    right.axvline(0, color="0.8", lw=0.8)
-    right.set_xlabel("time from the spike (ms)")
-    right.set_ylabel(f"amplitude ({unit})")
-    return figure
+            traces.plot(time, values[:, row, column], lw=1.2, label=label)
+        traces.legend(frameon=False, fontsize=8)
+    if traces is not None:
+        traces.axvline(0, color="0.8", lw=0.8)
+        traces.set_xlabel("time from the spike (ms)")
+        traces.set_ylabel(f"amplitude ({unit})")
+    return ax
