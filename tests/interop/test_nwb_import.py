@@ -1,5 +1,7 @@
 """NWB files that pynwb wrote, as workspaces."""
 
+import json
+import os
 import pickle
 import sys
 import tracemalloc
@@ -303,3 +305,26 @@ def test_labtree_open_shows_the_plain_tree_without_pynwb(tmp_path, monkeypatch):
         labtree.open(path) as tree,
     ):
         assert tree["acquisition/x"].data.values.tolist() == [0, 1, 2, 3]
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.nwb")
+    with pytest.raises(labtree.FormatError, match="neither a file nor a folder"):
+        labtree.import_nwb(tmp_path / "a.nwb")
+
+
+def test_zarr_links_that_lead_out_are_not_followed(tmp_path):
+    zarr = pytest.importorskip("hdmf_zarr", reason="writes NWB in zarr")
+    path = tmp_path / "inside" / "day.nwb.zarr"
+    path.parent.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zarr.NWBZarrIO(str(path), mode="w") as io:
+            io.write(files.rich_file())
+    (meta,) = [each for each in (path / ".zattrs", path / "zarr.json") if each.exists()]
+    content = json.loads(meta.read_bytes())
+    where = content["attributes"] if meta.name == "zarr.json" else content
+    where["zarr_link"] = [{"name": "more", "source": "../../secret.zarr", "path": "/data"}]
+    meta.write_text(json.dumps(content))
+    with pytest.raises(labtree.FormatError, match=r"outside of its folder.*secret\.zarr"):
+        labtree.import_nwb(path)

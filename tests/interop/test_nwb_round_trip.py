@@ -202,6 +202,8 @@ def test_a_recording_becomes_series_and_labels(recording, tmp_path):
         file = io.read()
         emg = file.acquisition["emg"]
         assert np.array_equal(emg.data[:], streams["emg"].data.values)
+        arrival = file.acquisition["emg_arrival"].data[:]
+        assert np.array_equal(arrival, streams["emg"].arrival.values)
         first = streams["emg"].time.values[0]
         expected = streams["emg"].time.values - first
         assert emg.get_timestamps()[:] == pytest.approx(expected, abs=1e-9)

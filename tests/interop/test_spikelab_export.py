@@ -458,3 +458,91 @@ def test_what_spikelab_saves_comes_in_as_its_objects_do(tmp_path):
         assert_same(from_file.ws.get("n", key), from_object.ws.get("n", key))
         assert from_file.ws.get_info("n", key) == from_object.ws.get_info("n", key)
     assert_same(labtree.spikes.unit_attributes(from_file.ws.get("n", "spikes")), attributes)
+
+
+THEIRS = {
+    "mixed": lambda peer: peer.SpikeData(
+        [[1.0, 2.0], [3.0], []],
+        length=10.0,
+        neuron_attributes=[{"x": 1, "y": "a"}, {"x": 2.7, "y": 3}, {"x": True}],
+    ),
+    "names": lambda peer: peer.SpikeData(
+        [[1.0], [2.0]],
+        length=10.0,
+        neuron_attributes=[
+            {"rate": 1, "unit": 2, "spike": 3, "spike_times": 4, "row_size": 5, "length": 6},
+            {"a": 3, "a_missing": 1, "slice": 2, "raw_data": 7},
+        ],
+    ),
+    "float32": lambda peer: peer.SpikeData(
+        [[1.0], [2.0]],
+        length=5.0,
+        neuron_attributes=[{"d": np.float32(1.5)}, {"d": np.int8(2)}],
+    ),
+    "rates": lambda peer: peer.RateData(
+        np.ones((2, 3)), np.arange(3.0), neuron_attributes=[{"rate": 1.0, "time": 2}, {}]
+    ),
+    "uneven": lambda peer: peer.SpikeSliceStack(
+        spike_stack=[
+            peer.SpikeData([[1.0], [2.0, 3.0]], length=100.0),
+            peer.SpikeData([[], [700.0]], length=750.0),
+        ]
+    ),
+    "scalars": lambda peer: {
+        "f32": np.float32(1.1), "i8": np.int8(3), "list": [1, 2.7, 3], "set": {1, 2},
+        "none": None, "inner": {"y": np.float64(2)}, "nested": [[1, 2], [3, 4]],
+    },
+    "..": lambda peer: np.arange(3),
+}  # fmt: skip
+EXPECTED = {
+    "mixed": [{"x": 1.0, "y": "a"}, {"x": 2.7, "y": "3"}, {"x": 1.0}],
+    "names": [
+        {"rate": 1, "unit": 2, "spike": 3, "spike_times": 4, "row_size": 5, "length": 6},
+        {"a": 3, "a_missing": 1, "slice": 2, "raw_data": 7},
+    ],
+    "float32": [{"d": 1.5}, {"d": 2.0}],
+    "rates": [{"rate": 1.0, "time": 2}, {}],
+}
+
+
+@pytest.mark.parametrize("key", THEIRS)
+def test_odd_items_that_spikelab_itself_wrote_come_in_whole(key, tmp_path):
+    peer = pytest.importorskip("spikelab", reason="writes the file with SpikeLab itself")
+    theirs = peer.AnalysisWorkspace("theirs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.store("n", key, THEIRS[key](peer))
+        theirs.save(str(tmp_path / "theirs"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LossWarning)
+        from_file = labtree.import_spikelab(tmp_path / "theirs").ws["n", key]
+        from_object = labtree.from_spikelab(theirs).ws["n", key]
+    if key in EXPECTED:
+        assert labtree.spikes.unit_attributes(from_file) == EXPECTED[key]
+        given = [dict(each) for each in THEIRS[key](peer).neuron_attributes]
+        assert labtree.spikes.unit_attributes(from_object) == given
+    elif key == "uneven":
+        for stack in (from_file, from_object):
+            assert (stack.slice_end - stack.slice_start).values.tolist() == [100, 750]
+    elif key == "scalars":
+        assert_same(from_file["f32"], np.float32(1.1))
+        assert_same(from_file["i8"], np.int8(3))
+        assert from_file["list"].tolist() == [1, 2.7, 3]
+        assert from_file["nested"].tolist() == [[1, 2], [3, 4]]
+        assert (from_file["set"], from_file["none"]) == ({1, 2}, None)
+        assert from_object["list"] == [1, 2.7, 3]
+    else:
+        assert from_file.tolist() == from_object.tolist() == [0, 1, 2]
+
+
+def test_spikelab_reads_mixed_attributes_as_they_are_exported(tmp_path):
+    peer = pytest.importorskip("spikelab", reason="reads the file with SpikeLab itself")
+    ds = labtree.spike_data(
+        [[1.0], [2.0], [3.0]], neuron_attributes=[{"m": 1}, {"m": 2.7}, {"m": 3}]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = labtree.export_spikelab(workspace(k=ds, **{"..": np.arange(3)}), tmp_path / "a")
+        theirs = peer.AnalysisWorkspace.load(str(path.with_suffix("")))
+    assert [each["m"] for each in theirs.get("n", "k").neuron_attributes] == [1.0, 2.7, 3.0]
+    assert theirs.get("n", "..").tolist() == [0, 1, 2]

@@ -32,6 +32,7 @@ __all__ = ["import_nwb", "is_nwb"]
 
 _PURPOSE = "reading NWB files"
 _MS = 1000.0
+_MOST_JSON = 64 * 2**20
 _FACTS = (
     "session_description", "identifier", "session_start_time", "timestamps_reference_time",
     "session_id", "experimenter", "experiment_description", "institution", "lab", "keywords",
@@ -112,6 +113,8 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
     source = Path(path)
     if not source.exists():
         raise MissingFileError(f"there is no file {source}")
+    if not (source.is_file() or source.is_dir()):
+        raise FormatError(f"{source} is neither a file nor a folder")
     with _quiet():
         io = _open(source)
         try:
@@ -167,6 +170,7 @@ def _quiet() -> Iterator[None]:
 def _open(path: Path) -> Any:
     if path.is_dir():
         zarr = require("hdmf_zarr", purpose="reading NWB files in zarr", extra="nwb-zarr")
+        _check_zarr_links(path)
         reader: Callable[..., Any] = zarr.NWBZarrIO
         where: Any = str(path)
     else:
@@ -177,6 +181,39 @@ def _open(path: Path) -> Any:
         return reader(where, mode="r", load_namespaces=True)
     except Exception as error:
         raise FormatError(f"{path} cannot be read as NWB: {error}") from error
+
+
+def _check_zarr_links(path: Path) -> None:
+    """Refuse a zarr folder whose links lead outside of the folder that it lies in."""
+    folder = path.resolve().parent
+    outside: list[str] = []
+
+    def sources(found: Any) -> Iterator[str]:
+        if isinstance(found, dict):
+            if isinstance(found.get("source"), str) and "path" in found:
+                yield found["source"]
+            for inner in found.values():
+                yield from sources(inner)
+        elif isinstance(found, list):
+            for inner in found:
+                yield from sources(inner)
+
+    for name in (*path.rglob(".zattrs"), *path.rglob("zarr.json")):
+        try:
+            if not name.is_file() or name.stat().st_size > _MOST_JSON:
+                raise ValueError("no regular file of at most 64 MiB")
+            outside += [
+                f"{name.relative_to(path)} -> {source}"
+                for source in sources(json.loads(name.read_bytes()))
+                if not (path.resolve() / source).resolve().is_relative_to(folder)
+            ]
+        except (OSError, ValueError, RecursionError) as error:
+            raise FormatError(f"{name} cannot be read: {error}") from error
+    if outside:
+        raise FormatError(
+            f"{path} leads to files outside of its folder, which are not opened: "
+            + ", ".join(outside[:5])
+        )
 
 
 def _check_links(path: Path) -> None:

@@ -589,8 +589,12 @@ class _Writer:
         known = {"time", "channel", "channel_conversion"}
         if self.table_of_electrodes is not None:
             known |= {str(each) for each in self.table_of_electrodes.obj.columns}
-        for each in ds.variables:
-            if each != "data" and each not in known:
+        for each, variable in ds.variables.items():
+            if each == "data" or each in known:
+                continue
+            if variable.dims == ("time",) and variable.dtype.kind in "biuf":
+                self._along_time(item, str(each))
+            else:
                 self.lost(item, f": {each}")
         group = str(ds.attrs.get("nwb_path", "/acquisition")).split("/")
         if group[1:2] == ["processing"] and len(group) > 3:
@@ -601,6 +605,19 @@ class _Writer:
             return f"/stimulus/{name}"
         self.file.add_acquisition(series)
         return f"/acquisition/{name}"
+
+    def _along_time(self, item: Item, name: str) -> None:
+        """Write another value of each sample, such as when it arrived, as its own series."""
+        ds = item.obj
+        attrs = {"description": f"{name} of {item.key}, one value for each of its samples"}
+        coords = xr.Coordinates({"time": ds["time"].variable}, indexes={})
+        attrs |= {key: ds.attrs[key] for key in ("fs", "starting_time") if key in ds.attrs}
+        series = xr.Dataset({"data": ds[name].variable}, coords, attrs)
+        key = f"{item.key}_{name}"
+        part = Item(item.namespace, key, series, "series", None, item.created_at)
+        about: dict[str, Any] = {}
+        path = self._series(part, about)
+        self.rows.append({"item": part, "nwb_path": path, "about": about})
 
     def _clock(self, ds: xr.Dataset) -> dict[str, Any]:
         start, rate = ds.attrs.get("starting_time"), ds.attrs.get("fs")
