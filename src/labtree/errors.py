@@ -70,7 +70,15 @@ class InvalidNameError(LabtreeError, ValueError):
 
 
 class UnsupportedTypeError(LabtreeError, TypeError):
-    """An object, or a part of it, is of a type that cannot be taken or kept exactly."""
+    """An object, or a part of it, is of a type that cannot be taken or kept exactly.
+
+    Attributes
+    ----------
+    problems : tuple of str
+        What is wrong with each part, where there are several.
+    """
+
+    problems: tuple[str, ...] = ()
 
 
 class DataError(LabtreeError, ValueError):

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, UnknownNameError, unknown_name
-from labtree.objects.unit_attributes import ABSENT, MASK, exact_variable, masked_column
+from labtree.objects.unit_attributes import ABSENT, MASK, masked_column, untouched_variable
 from labtree.objects.unit_attributes import column as gather_column
 
 __all__ = ["Events", "drop_log_text", "events_from"]
@@ -283,10 +283,10 @@ def column_variables(name: str, column: pd.Series, dim: str) -> dict[str, xr.Var
         pairs = zip(values, missing.tolist(), strict=True)
         made = gather_column([ABSENT if gone else value for value, gone in pairs])
     if made.missing is None:
-        return {name: exact_variable((dim,), made.values, attrs)}
+        return {name: untouched_variable((dim,), made.values, attrs)}
     attrs[MASK] = f"{name}_missing"
     return {
-        name: exact_variable((dim,), made.values, attrs),
+        name: untouched_variable((dim,), made.values, attrs),
         f"{name}_missing": xr.Variable(dim, made.missing),
     }
 

@@ -10,7 +10,7 @@ import pytest
 
 import labtree
 from labtree.errors import LossWarning
-from labtree.objects.spike_kinds import KINDS
+from labtree.objects.registry import kind_named
 from labtree.testing import spikes
 from support import spikelab_files as files
 from support.exactness import assert_same
@@ -114,7 +114,7 @@ def test_every_kind_survives_a_workspace(ds, tmp_path):
     opened = labtree.open_workspace(tmp_path / "saved")
     item = opened.ws.get("n", "k")
     item.ws.validate()
-    assert item.ws.summary() == KINDS[kind_of(ds)].summary(ds)
+    assert item.ws.summary() == kind_named(kind_of(ds)).summary(ds)
     info = opened.ws.get_info("n", "k")
     assert info.items() >= ds.ws.summary().items()
     assert info["type"] == kind_of(ds)

@@ -10,7 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 
 from labtree.errors import FormatError
-from labtree.objects import inspection, registry
+from labtree.objects import registry
 from labtree.storage import open_tree, save_tree
 from support import strategies
 from support.exactness import assert_same
@@ -116,11 +116,15 @@ Point = namedtuple("Point", "x y")
 LOOP: list = []
 LOOP.append(LOOP)
 REFUSED = {
-    "obj['a'][1]: cannot keep a set_iterator exactly": {"a": [0, iter({1})]},
-    "obj['f']: cannot keep a function exactly; store its result": {"f": _check},
-    f"obj: cannot keep a {__name__}.Color exactly": Color.RED,
-    f"obj[0]: cannot keep a {__name__}.Point exactly": [Point(1, 2)],
-    "obj: cannot keep a collections.OrderedDict exactly; use dict(...)": OrderedDict(a=1),
+    "obj['a'][1]: cannot keep a set_iterator exactly; write list(x)": {"a": [0, iter({1})]},
+    "obj['f']: cannot keep a function exactly; store its result, or x.__qualname__": {
+        "f": _check
+    },
+    f"obj: cannot keep a {__name__}.Color exactly; write x.value": Color.RED,
+    f"obj[0]: cannot keep a {__name__}.Point exactly; write x._asdict(), or tuple(x)": [
+        Point(1, 2)
+    ],
+    "obj: cannot keep a collections.OrderedDict exactly; write dict(x)": OrderedDict(a=1),
     "obj: cannot keep nesting this deep, or a value that holds itself exactly": LOOP,
     "obj.flat[1]: cannot keep a object exactly": np.array([None, object()]),
 }
@@ -135,7 +139,7 @@ def test_what_cannot_be_kept_is_refused_with_its_path(message):
 
 def test_pandas_and_numpy_parts_that_are_refused():
     frame = pd.DataFrame({"s": pd.arrays.SparseArray([0, 0, 1])})
-    with pytest.raises(TypeError, match=r"obj\['s'\]: cannot keep pandas' Sparse.*astype"):
+    with pytest.raises(TypeError, match=r"obj\['s'\]: cannot keep pandas' Sparse.*to_dense"):
         registry.encode(frame)
     with pytest.raises(TypeError, match=r"cannot keep a .*Special exactly"):
         registry.encode(type("Special", (pd.DataFrame,), {})({"x": [1]}))
@@ -145,14 +149,8 @@ def test_pandas_and_numpy_parts_that_are_refused():
         registry.encode(np.zeros(1, [("a", "i4")]).view(np.recarray))
     with pytest.raises(TypeError, match=r"missing value of its own"):
         registry.encode(np.array(["a"], np.dtypes.StringDType(na_object=None)))
-    with pytest.raises(TypeError, match=r"obj\['x'\]: netCDF has no type for pandas' category"):
-        registry.encode(xr.Dataset({"x": ("y", pd.Categorical(["a"]))}))
     with pytest.raises(TypeError, match=r"obj\['x'\].attrs\['f'\]: cannot keep"):
         registry.encode(xr.Dataset({"x": ((), 1, {"f": print})}))
-    with pytest.raises(TypeError, match=r"cannot keep a .*DataTree"):
-        registry.encode(xr.DataTree())
-    with pytest.raises(TypeError, match=r"cannot keep a .*Index"):
-        registry.encode(pd.Index([1]))
 
 
 def test_what_stands_for_nothing_any_more_is_a_format_error():
@@ -180,22 +178,22 @@ def test_summaries_are_json_and_read_nothing():
         kind, dataset = registry.encode(obj)
         assert kind == name
         assert registry.kind_named(kind).summary(dataset) == expected
-    assert inspection.summary(arr) == summaries["dataarray"][1]
-    assert inspection.kind(arr) == "dataarray"
+    assert registry.summary(arr) == summaries["dataarray"][1]
+    assert registry.kind_of(arr) == "dataarray"
 
 
 def test_validate_and_plot_say_what_is_wrong():
     with pytest.raises(TypeError, match=r"ds\['x'\]"):
-        inspection.validate(xr.Dataset({"x": ("y", pd.Categorical(["a"]))}))
-    inspection.validate(xr.Dataset({"x": ("y", [1])}))
+        registry.validate(xr.Dataset({"x": ("y", pd.arrays.SparseArray([0]))}))
+    registry.validate(xr.Dataset({"x": ("y", [1])}))
     two = xr.Dataset({"a": ("x", [1]), "b": ("x", [2])})
     with pytest.raises(ValueError, match=r"with the arrays \['a', 'b'\]; name one"):
-        inspection.plot(two)
+        registry.plot(two)
 
 
 def test_kinds_are_registered_once():
     with pytest.raises(ValueError, match="there is a kind 'ndarray' already"):
-        registry.register_kind(registry.kind_named("ndarray"))
+        registry.register_kind("ndarray")
     assert registry.is_known("dataset")
     assert not registry.is_known("nothing")
     assert registry.kind_named("nothing").name == "dataset"

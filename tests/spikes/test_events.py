@@ -84,7 +84,7 @@ def test_counts_mean_and_error_against_a_loop(trains, events, pre, post, width):
         [
             [
                 [
-                    sum(edges[k] <= t - events[at] < edges[k + 1] for t in train)
+                    sum(edges[k] <= t - events[at] < min(edges[k + 1], post) for t in train)
                     for k in range(n_bins)
                 ]
                 for train in trains

@@ -81,8 +81,6 @@ def test_select_units_says_what_is_wrong(units, words):
 
 
 def test_select_units_of_the_other_kinds():
-    from labtree.objects.spike_kinds import KINDS
-
     units = [3, 0]
     rates = labtree.spikes.select_units(synthetic_rate_data(5), units)
     assert np.array_equal(rates.rate, synthetic_rate_data(5).rate[units])
@@ -98,7 +96,7 @@ def test_select_units_of_the_other_kinds():
     assert matrix.matrix.shape == (2, 2)
     assert matrix.label_j.values.tolist() == ["u3", "u0"]
     for ds in (rates, stack, part, matrix):
-        KINDS[ds.attrs["labtree_kind"]].validate(ds)
+        ds.ws.validate()
     with pytest.raises(ValueError, match="expected 'unit'"):
         labtree.spikes.select_units(matrix.drop_dims(["unit_i", "unit_j"]), [0])
 

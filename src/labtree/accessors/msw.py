@@ -4,11 +4,15 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from labtree.objects import KIND_MODULES
+
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
 __all__ = ["MswAccessor"]
+
+KIND_MODULES.append("labtree.msw.storing")
 
 Clock = Literal["trial", "session", "ephys"]
 

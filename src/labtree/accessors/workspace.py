@@ -683,9 +683,9 @@ class ObjectWorkspaceAccessor(_Storable):
     @property
     def kind(self) -> str:
         """What it is: ``"dataset"``, ``"dataarray"``, ``"spike_data"`` and so on."""
-        from labtree.objects import inspection
+        from labtree.objects import registry
 
-        return inspection.kind(self._obj)
+        return registry.kind_of(self._obj)
 
     def summary(self) -> dict[str, Any]:
         """Return what a list of items shows of the object; no data are read.
@@ -701,9 +701,9 @@ class ObjectWorkspaceAccessor(_Storable):
         >>> xr.DataArray([1.0, 2.0], dims="time").ws.summary()
         {'dims': ['time'], 'shape': [2], 'dtype': 'float64'}
         """
-        from labtree.objects import inspection
+        from labtree.objects import registry
 
-        return inspection.summary(self._obj)
+        return registry.summary(self._obj)
 
     def validate(self) -> None:
         """Check that the object holds together as its kind requires.
@@ -720,9 +720,9 @@ class ObjectWorkspaceAccessor(_Storable):
         >>> import labtree
         >>> labtree.spike_data([[1.0, 3.0], [2.0]], length=10).ws.validate()
         """
-        from labtree.objects import inspection
+        from labtree.objects import registry
 
-        inspection.validate(self._obj)
+        registry.validate(self._obj)
 
     def plot(
         self,
@@ -766,11 +766,11 @@ class ObjectWorkspaceAccessor(_Storable):
         >>> ax.get_xlabel()
         'Time (ms)'
         """
-        from labtree.objects import inspection
+        from labtree.objects import registry
 
         chosen = {"ax": ax, "unit": unit, "slice": slice}
         style |= {name: value for name, value in chosen.items() if value is not None}
-        return inspection.plot(self._obj, **style)
+        return registry.plot(self._obj, **style)
 
 
 @pd.api.extensions.register_dataframe_accessor("ws")

@@ -4,21 +4,24 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.core.variable import Variable
 
-from labtree.storage import json_values
+from labtree.objects.registry import Kind, add_kind, raw_or
+from labtree.storage._xarray import Variable
 from labtree.storage.arrays import memory_array
+from labtree.storage.records import check_layout
+from labtree.storage.unsupported import unsupported
 
-__all__ = ["array_summary", "array_to_dataset", "dataset_to_array", "exact_variable"]
+__all__ = ["array_to_dataset", "array_variable", "dataset_to_array"]
 
 
-def exact_variable(dims: tuple[str, ...], array: np.ndarray, path: str = "obj") -> Variable:
+def array_variable(dims: tuple[str, ...], array: np.ndarray, path: str = "obj") -> Variable:
     """Return a Variable whose values are a copy of `array`, whatever its dtype.
 
     xarray changes some arrays that it is given: dates of other units than s, ms, us and
     ns or of the other byte order, and objects that are dates or texts. Those are kept as
     their bytes and decoded when they are read.
     """
+    check_layout(array.dtype, array.ndim, path)
     if array.dtype.kind in "biufcUSV" or (
         array.dtype.kind in "mM"
         and array.dtype.isnative
@@ -47,16 +50,16 @@ def array_to_dataset(array: np.ndarray, path: str = "obj") -> xr.Dataset:
         If it is of another subclass, or holds objects that cannot be kept exactly.
     """
     if type(array) not in (np.ndarray, np.ma.MaskedArray):
-        raise json_values.unsupported(array, path)
+        raise unsupported(array, path)
     dims = tuple(f"dim_{axis}" for axis in range(array.ndim))
     if not isinstance(array, np.ma.MaskedArray):
-        return xr.Dataset({"data": exact_variable(dims, array, path)})
+        return xr.Dataset({"data": array_variable(dims, array, path)})
     data: np.ndarray = array.data
     if type(data) is not np.ndarray:
-        raise json_values.unsupported(data, path)
-    variables = {"data": exact_variable(dims, data, path)}
+        raise unsupported(data, path)
+    variables = {"data": array_variable(dims, data, path)}
     if array.mask is not np.ma.nomask:
-        variables["mask"] = exact_variable(dims, np.asarray(array.mask), path)
+        variables["mask"] = array_variable(dims, np.asarray(array.mask), path)
     # The fill value only where one was chosen: asking for it makes one.
     chosen = getattr(array, "_fill_value", None) is not None
     fill = np.asarray(array.fill_value) if chosen else None
@@ -79,7 +82,14 @@ def dataset_to_array(dataset: xr.Dataset) -> np.ndarray:
     return array
 
 
-def array_summary(dataset: xr.Dataset) -> dict[str, Any]:
+def _array_summary(dataset: xr.Dataset) -> dict[str, Any]:
     """Return shape and dtype."""
     variable = dataset.variables["data"]
     return {"shape": list(variable.shape), "dtype": str(variable.dtype)}
+
+
+add_kind(
+    Kind("ndarray", raw_or(array_to_dataset), dataset_to_array, _array_summary),
+    np.ndarray,
+    np.ma.MaskedArray,
+)

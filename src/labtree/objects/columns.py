@@ -5,15 +5,26 @@ which the matching function finds them again.
 """
 
 import warnings
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.tseries import offsets
 
 from labtree.errors import UnsupportedTypeError
+from labtree.objects.arrays import array_variable
 from labtree.storage import dtypes, json_values
+from labtree.storage._xarray import Variable
 
-__all__ = ["Pieces", "decode_column", "decode_index", "encode_column", "encode_index"]
+__all__ = [
+    "Pieces",
+    "decode_column",
+    "decode_index",
+    "encode_column",
+    "encode_index",
+    "string_dtype",
+]
 
 _MASKED = (
     pd.arrays.IntegerArray,
@@ -24,18 +35,65 @@ Meta = dict[str, Any]
 
 
 class Pieces(dict[str, np.ndarray]):
-    """numpy arrays by name; a name that is taken gets a number."""
+    """numpy arrays by name, with their attributes; a name that is taken gets a number.
 
-    def put(self, name: str, array: np.ndarray) -> str:
-        """Keep an array; return the name that it got."""
+    Parameters
+    ----------
+    taken
+        Names that no piece may have.
+    """
+
+    def __init__(self, taken: Iterable[Hashable] = ()):
+        super().__init__()
+        self._taken = set(taken)
+        self._own: set[str] = set()
+        self._attrs: dict[str, dict[str, Any]] = {}
+
+    def put(self, name: str, array: np.ndarray, *, own: bool = False, **attrs: Any) -> str:
+        """Keep an array; return the name that it got.
+
+        Parameters
+        ----------
+        name
+            The name wanted.
+        array
+            With one value for each row, or, `own`, of a length of its own.
+        own
+            Whether it has a dimension of its own, such as the categories of a column.
+        **attrs
+            Attributes for other readers.
+        """
         unique, count = name, 2
-        while unique in self:
+        while unique in self or unique in self._taken:
             unique, count = f"{name}_{count}", count + 1
         self[unique] = array
+        if own:
+            self._own.add(unique)
+        if attrs:
+            self._attrs[unique] = attrs
         return unique
 
+    def describe(self, name: str, **attrs: Any) -> None:
+        """Add attributes to a piece."""
+        self._attrs[name] = self._attrs.get(name, {}) | attrs
 
-def encode_column(values: Any, name: str, pieces: Pieces, path: str) -> Meta:
+    def variables(
+        self, dim: Hashable, path: str = "obj", only: Iterable[str] | None = None
+    ) -> dict[str, Variable]:
+        """Return the pieces as variables, along a dimension or one of their own."""
+        made = {}
+        for name, array in self.items():
+            if only is not None and name not in only:
+                continue
+            along: Any = f"{name}_row" if name in self._own else dim
+            made[name] = array_variable((along,), array, f"{path}[{name!r}]")
+            made[name].attrs = dict(self._attrs.get(name, {}))
+        return made
+
+
+def encode_column(
+    values: Any, name: str, pieces: Pieces, path: str, *, own: bool = False
+) -> Meta:
     """Put the values of a column or index into `pieces`; return how to read them.
 
     Parameters
@@ -46,49 +104,74 @@ def encode_column(values: Any, name: str, pieces: Pieces, path: str) -> Meta:
         What to call its main piece.
     path
         How to name it in an error.
+    own
+        Whether it has a dimension of its own.
 
     Raises
     ------
     TypeError
         For sparse and Arrow arrays, and those of other packages.
     """
-    if type(values) in (pd.arrays.NumpyExtensionArray, np.ndarray):
-        return {"type": "numpy", "piece": pieces.put(name, np.asarray(values))}
     dtype = values.dtype
-    if isinstance(dtype, np.dtype):  # DatetimeArray and TimedeltaArray without a zone
-        return {"type": "numpy", "piece": pieces.put(name, np.asarray(values))}
+    if type(values) in (pd.arrays.NumpyExtensionArray, np.ndarray) or isinstance(
+        dtype,
+        np.dtype,  # DatetimeArray and TimedeltaArray without a zone
+    ):
+        return {"type": "numpy", "piece": pieces.put(name, np.asarray(values), own=own)}
     if isinstance(dtype, pd.CategoricalDtype):
-        categories = encode_index(dtype.categories, f"{name}_categories", pieces, path)
-        codes = pieces.put(name, values.codes.copy())
+        # The codes first: they are the column that other readers see.
+        codes = pieces.put(name, values.codes.copy(), own=own)
+        categories = encode_index(
+            dtype.categories, f"{name}_categories", pieces, path, own=True
+        )
+        labels = [str(label) for label in dtype.categories]
+        if labels:
+            pieces.describe(
+                codes,
+                flag_values=np.arange(len(labels)).astype(values.codes.dtype),
+                flag_meanings=" ".join("_".join(label.split()) or "_" for label in labels),
+            )
         ordered = bool(dtype.ordered)
         return {"type": "category", "piece": codes, "of": categories, "ordered": ordered}
     if isinstance(values, _MASKED):
         data = values.to_numpy(dtype=dtype.numpy_dtype, na_value=dtype.numpy_dtype.type(0))
-        mask = pieces.put(f"{name}_missing", np.asarray(values.isna()))
-        return {"type": "masked", "piece": pieces.put(name, data), "missing": mask}
+        piece = pieces.put(name, data, own=own)
+        mask = _put_missing(piece, np.asarray(values.isna()), pieces, own)
+        return {"type": "masked", "piece": piece, "missing": mask}
     if isinstance(dtype, pd.StringDtype):
+        missing = np.asarray(values.isna())
         texts = np.array(values, dtype=object)
-        texts[np.asarray(values.isna())] = None
+        texts[missing] = ""
         na = "NA" if dtype.na_value is pd.NA else "nan"
-        piece = pieces.put(name, texts)
-        return {"type": "string", "piece": piece, "storage": dtype.storage, "na": na}
+        meta = {"type": "string", "piece": pieces.put(name, texts, own=own)}
+        if missing.any():
+            meta["missing"] = _put_missing(meta["piece"], missing, pieces, own)
+        return meta | {"storage": dtype.storage, "na": na}
     if isinstance(dtype, pd.DatetimeTZDtype):
         zone = dtypes.encode_timezone(dtype.tz)
         counts = values.tz_convert("UTC").tz_localize(None)
-        piece = pieces.put(name, np.asarray(counts, f"M8[{dtype.unit}]"))
+        piece = pieces.put(name, np.asarray(counts, f"M8[{dtype.unit}]"), own=own)
         return {"type": "zoned", "piece": piece, "zone": zone}
     if isinstance(dtype, pd.PeriodDtype):
-        ordinals = np.asarray(values.asi8)
-        return {"type": "period", "piece": pieces.put(name, ordinals), "dtype": str(dtype)}
+        piece = pieces.put(name, np.asarray(values.asi8), own=own, dtype=str(dtype))
+        return {"type": "period", "piece": piece, "dtype": str(dtype)}
     if isinstance(dtype, pd.IntervalDtype):
         sides = [
-            encode_column(getattr(values, side).array, f"{name}_{side}", pieces, path)
+            encode_column(getattr(values, side).array, f"{name}_{side}", pieces, path, own=own)
             for side in ("left", "right")
         ]
         return {"type": "interval", "sides": sides, "closed": values.closed}
+    line = ".sparse.to_dense()" if isinstance(dtype, pd.SparseDtype) else ".astype(...)"
     raise UnsupportedTypeError(
-        f"{path}: cannot keep pandas' {dtype} exactly; convert it with .astype(...) first"
+        f"{path}: cannot keep pandas' {dtype} exactly; convert it with {line} first"
     )
+
+
+def _put_missing(piece: str, missing: np.ndarray, pieces: Pieces, own: bool) -> str:
+    """Keep which values a piece lacks, and name that in the attributes of the piece."""
+    mask = pieces.put(f"{piece}_missing", missing, own=own)
+    pieces.describe(piece, ancillary_variables=mask)
+    return mask
 
 
 def decode_column(meta: Meta, pieces: dict[str, np.ndarray]) -> Any:
@@ -112,7 +195,10 @@ def decode_column(meta: Meta, pieces: dict[str, np.ndarray]) -> Any:
         )
         return array(piece, pieces[meta["missing"]])
     if kind == "string":
-        return pd.array(piece, dtype=_string_dtype(meta["storage"], meta["na"]))
+        texts = np.array(piece, dtype=object)
+        if "missing" in meta:
+            texts[pieces[meta["missing"]]] = None
+        return pd.array(texts, dtype=string_dtype(meta["storage"], meta["na"]))
     if kind == "zoned":
         zone = dtypes.decode_timezone(meta["zone"])
         return pd.DatetimeIndex(piece).tz_localize("UTC").tz_convert(zone).array
@@ -122,7 +208,8 @@ def decode_column(meta: Meta, pieces: dict[str, np.ndarray]) -> Any:
     raise ValueError(f"unknown column type {kind!r}: written by a newer labtree, or damaged")
 
 
-def _string_dtype(storage: str, na: str) -> Any:
+def string_dtype(storage: str, na: str) -> Any:
+    """Return pandas' dtype for texts; that of Python's where pyarrow is not installed."""
     make: Any = pd.StringDtype
     value = pd.NA if na == "NA" else np.nan
     try:
@@ -136,15 +223,17 @@ def _string_dtype(storage: str, na: str) -> Any:
         return make("python", na_value=value)
 
 
-def encode_index(index: pd.Index, name: str, pieces: Pieces, path: str) -> Meta:
+def encode_index(
+    index: pd.Index, name: str, pieces: Pieces, path: str, *, own: bool = False
+) -> Meta:
     """Put an index into `pieces`, with its names and class; return how to read it."""
     if isinstance(index, pd.MultiIndex):
         levels = [
-            encode_index(level, f"{name}_level_{i}", pieces, path)
+            encode_index(level, f"{name}_level_{i}", pieces, path, own=True)
             for i, level in enumerate(index.levels)
         ]
         codes = [
-            pieces.put(f"{name}_code_{i}", np.asarray(code))
+            pieces.put(f"{name}_code_{i}", np.asarray(code), own=own)
             for i, code in enumerate(index.codes)
         ]
         names = json_values.encode(list(index.names), f"{path}.names")
@@ -154,11 +243,53 @@ def encode_index(index: pd.Index, name: str, pieces: Pieces, path: str) -> Meta:
         span = [index.start, index.stop, index.step]
         return {"index": "range", "range": span, "name": names}
     meta = {"index": "plain", "name": names}
-    meta["values"] = encode_column(index.array, name, pieces, path)
-    freq = getattr(index, "freqstr", None)
+    meta["values"] = encode_column(index.array, name, pieces, path, own=own)
+    freq = getattr(index, "freq", None)
     if freq is not None and not isinstance(index, pd.PeriodIndex):
-        meta["freq"] = freq
+        meta["freq"] = _encode_frequency(freq, path)
     return meta
+
+
+#: The classes of pandas' frequencies, by name; a file can name no other.
+_OFFSETS: dict[str, Any] = {
+    name: cls
+    for name, cls in vars(offsets).items()
+    if isinstance(cls, type) and issubclass(cls, offsets.BaseOffset)
+}
+
+
+def _encode_frequency(freq: Any, path: str) -> Any:
+    """Return a frequency as its alias where that says all, else as class and arguments."""
+    try:
+        alias: str = freq.freqstr
+        if pd.tseries.frequencies.to_offset(alias) == freq:
+            return alias
+    except (ValueError, TypeError, AttributeError):
+        pass
+    name = type(freq).__name__
+    if _OFFSETS.get(name) is type(freq):
+        arguments = dict(freq.kwds)
+        if isinstance(arguments.pop("calendar", None), np.busdaycalendar):
+            arguments.setdefault("weekmask", freq.weekmask)
+            arguments.setdefault("holidays", freq.holidays)
+        content = {"n": freq.n, "normalize": freq.normalize, "arguments": arguments}
+        try:
+            encoded = json_values.encode(content, path)
+            if _decode_frequency({"offset": name, "content": encoded}) == freq:
+                return {"offset": name, "content": encoded}
+        except (ValueError, TypeError):
+            pass
+    raise UnsupportedTypeError(
+        f"{path}: cannot keep the frequency {freq!r} exactly; write index.freq = None"
+    )
+
+
+def _decode_frequency(meta: Any) -> Any:
+    if isinstance(meta, str):
+        return meta
+    content = json_values.decode(meta["content"])
+    cls = _OFFSETS[meta["offset"]]
+    return cls(content["n"], normalize=content["normalize"], **content["arguments"])
 
 
 def decode_index(meta: Meta, pieces: dict[str, np.ndarray]) -> pd.Index:
@@ -176,5 +307,5 @@ def decode_index(meta: Meta, pieces: dict[str, np.ndarray]) -> pd.Index:
     dtype = values.dtype if isinstance(values, np.ndarray) else None
     index: pd.Index = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
     if "freq" in meta:
-        setattr(index, "freq", meta["freq"])  # noqa: B010, only some classes have it
+        setattr(index, "freq", _decode_frequency(meta["freq"]))  # noqa: B010, only some classes have it
     return index

@@ -1,13 +1,14 @@
 """DataFrames and Series as datasets: a variable for each column, along ``row``."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.objects.arrays import exact_variable
+from labtree.errors import UnsupportedTypeError
 from labtree.objects.columns import (
     Pieces,
     decode_column,
@@ -15,15 +16,15 @@ from labtree.objects.columns import (
     encode_column,
     encode_index,
 )
+from labtree.objects.registry import Kind, add_kind, raw_or
 from labtree.storage import json_values
 from labtree.storage.names import encode_name
+from labtree.storage.unsupported import all_unsupported, unsupported
 
 __all__ = [
     "dataset_to_frame",
     "dataset_to_series",
-    "frame_summary",
     "frame_to_dataset",
-    "series_summary",
     "series_to_dataset",
 ]
 
@@ -45,34 +46,49 @@ def frame_to_dataset(frame: pd.DataFrame, path: str = "obj") -> xr.Dataset:
         If a part cannot be kept exactly, with its path.
     """
     if type(frame) is not pd.DataFrame:
-        raise json_values.unsupported(
-            frame, path, f"a subclass of DataFrame, {type(frame).__name__},"
-        )
+        raise unsupported(frame, path, f"a subclass of DataFrame, {type(frame).__name__},")
     pieces = Pieces()
+    refused: list[UnsupportedTypeError] = []
+
+    def attempt(encode: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return encode(*arguments, **options)
+        except UnsupportedTypeError as error:
+            refused.append(error)
+            return None
+
     columns = [
-        encode_column(
-            frame.iloc[:, i].array, _variable_name(label, i), pieces, f"{path}[{label!r}]"
+        attempt(
+            encode_column,
+            frame.iloc[:, i].array,
+            _variable_name(label, i),
+            pieces,
+            f"{path}[{label!r}]",
         )
         for i, label in enumerate(frame.columns)
     ]
     about = {
         "columns": columns,
-        "labels": encode_index(frame.columns, "columns", pieces, f"{path}.columns"),
-        "index": encode_index(frame.index, "index", pieces, f"{path}.index"),
-        "attrs": json_values.encode(dict(frame.attrs), f"{path}.attrs"),
+        "labels": attempt(
+            encode_index, frame.columns, "columns", pieces, f"{path}.columns", own=True
+        ),
+        "index": attempt(encode_index, frame.index, "index", pieces, f"{path}.index"),
+        "attrs": attempt(json_values.encode, dict(frame.attrs), f"{path}.attrs"),
         "duplicates": frame.flags.allows_duplicate_labels,
         "shape": list(frame.shape),
         "names": [str(label) for label in frame.columns],
     }
-    return _dataset(pieces, about, len(frame), path)
+    dataset = attempt(_dataset, pieces, about, path)
+    if refused:
+        raise all_unsupported(refused)
+    made: xr.Dataset = dataset
+    return made
 
 
 def series_to_dataset(series: pd.Series, path: str = "obj") -> xr.Dataset:
     """Return a Series as a dataset, as :func:`frame_to_dataset` does a DataFrame."""
     if type(series) is not pd.Series:
-        raise json_values.unsupported(
-            series, path, f"a subclass of Series, {type(series).__name__},"
-        )
+        raise unsupported(series, path, f"a subclass of Series, {type(series).__name__},")
     pieces = Pieces()
     about = {
         "values": encode_column(series.array, "values", pieces, path),
@@ -83,25 +99,21 @@ def series_to_dataset(series: pd.Series, path: str = "obj") -> xr.Dataset:
         "shape": [len(series)],
         "dtype": str(series.dtype),
     }
-    return _dataset(pieces, about, len(series), path)
+    return _dataset(pieces, about, path)
 
 
 def _variable_name(label: Any, place: int) -> str:
     return encode_name(label) if type(label) is str and label else f"column_{place}"
 
 
-def _dataset(pieces: Pieces, about: dict[str, Any], rows: int, path: str) -> xr.Dataset:
-    variables: dict[str, Any] = {}
-    coords: dict[str, Any] = {}
+def _dataset(pieces: Pieces, about: dict[str, Any], path: str) -> xr.Dataset:
     along = "row"
     while along in pieces:
         along += "_"
-    for name, array in pieces.items():
-        # A piece of another length, such as the categories of a column, has its own rows.
-        dim = along if len(array) == rows else f"{name}_row"
-        target = coords if name == "index" or name.startswith("index_") else variables
-        target[name] = exact_variable((dim,), array, f"{path}[{name!r}]")
-    dataset = xr.Dataset(variables).assign_coords(xr.Coordinates(coords, indexes={}))
+    made = pieces.variables(along, path)
+    coords = {n: v for n, v in made.items() if n == "index" or n.startswith("index_")}
+    dataset = xr.Dataset({n: v for n, v in made.items() if n not in coords})
+    dataset = dataset.assign_coords(xr.Coordinates(coords, indexes={}))
     dataset.attrs["labtree_frame"] = json.dumps(about, separators=(",", ":"))
     return dataset
 
@@ -140,13 +152,87 @@ def _series(values: Any, index: pd.Index) -> pd.Series:
     return pd.Series(values, index=index, dtype=dtype, copy=False)
 
 
-def frame_summary(dataset: xr.Dataset) -> dict[str, Any]:
+def _frame_summary(dataset: xr.Dataset) -> dict[str, Any]:
     """Return the shape and the names of the columns."""
     about = json.loads(dataset.attrs["labtree_frame"])
     return {"shape": about["shape"], "columns": about["names"]}
 
 
-def series_summary(dataset: xr.Dataset) -> dict[str, Any]:
+def _series_summary(dataset: xr.Dataset) -> dict[str, Any]:
     """Return the shape and dtype."""
     about = json.loads(dataset.attrs["labtree_frame"])
     return {"shape": about["shape"], "dtype": about["dtype"]}
+
+
+def _index_to_dataset(index: pd.Index, path: str) -> xr.Dataset:
+    pieces = Pieces()
+    about = {
+        "index": encode_index(index, "index", pieces, path),
+        "shape": [len(index)],
+        "dtype": str(index.dtype),
+        "class": type(index).__name__,
+    }
+    return _dataset(pieces, about, path)
+
+
+def _dataset_to_index(dataset: xr.Dataset) -> pd.Index:
+    about = json.loads(dataset.attrs["labtree_frame"])
+    return decode_index(about["index"], _pieces(dataset))
+
+
+def _array_to_dataset(array: Any, path: str) -> xr.Dataset:
+    pieces = Pieces()
+    about = {
+        "values": encode_column(array, "values", pieces, path),
+        "shape": [len(array)],
+        "dtype": str(array.dtype),
+    }
+    return _dataset(pieces, about, path)
+
+
+def _dataset_to_array(dataset: xr.Dataset) -> Any:
+    about, pieces = json.loads(dataset.attrs["labtree_frame"]), _pieces(dataset)
+    values = decode_column(about["values"], pieces)
+    if not isinstance(values, np.ndarray):
+        return values
+    # Arrays of pandas that hold what numpy has a dtype for.
+    return pd.Series(values, dtype=values.dtype, copy=False).array
+
+
+_INDEXES = (
+    pd.Index,
+    pd.RangeIndex,
+    pd.MultiIndex,
+    pd.DatetimeIndex,
+    pd.TimedeltaIndex,
+    pd.PeriodIndex,
+    pd.IntervalIndex,
+    pd.CategoricalIndex,
+)
+_ARRAYS = (
+    pd.Categorical,
+    pd.arrays.BooleanArray,
+    pd.arrays.IntegerArray,
+    pd.arrays.FloatingArray,
+    pd.arrays.StringArray,
+    pd.arrays.DatetimeArray,
+    pd.arrays.TimedeltaArray,
+    pd.arrays.PeriodArray,
+    pd.arrays.IntervalArray,
+    pd.arrays.NumpyExtensionArray,
+    pd.arrays.ArrowStringArray,
+)
+
+add_kind(
+    Kind("dataframe", raw_or(frame_to_dataset), dataset_to_frame, _frame_summary), pd.DataFrame
+)
+add_kind(
+    Kind("series", raw_or(series_to_dataset), dataset_to_series, _series_summary), pd.Series
+)
+add_kind(
+    Kind("index", raw_or(_index_to_dataset), _dataset_to_index, _series_summary), *_INDEXES
+)
+add_kind(
+    Kind("pandas_array", raw_or(_array_to_dataset), _dataset_to_array, _series_summary),
+    *_ARRAYS,
+)

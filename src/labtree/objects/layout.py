@@ -4,7 +4,8 @@ Slices have their start and stop as the coordinates ``slice_start`` and ``slice_
 ms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from labtree.storage import ragged
 
 __all__ = [
     "check_slice_times",
+    "drawn_by",
     "real_array",
     "require_ragged",
     "require_variables",
@@ -91,15 +93,14 @@ def require_variables(
 
 def require_ragged(ds: xr.Dataset) -> None:
     """Raise DataError unless counts and samples agree, and say which verb to use."""
-    if ds["row_size"].attrs.get(ragged.SAMPLE_DIMENSION) != "spike":
-        raise DataError("'row_size' needs the attribute sample_dimension='spike'")
-    wrong = ragged.problems(ds)
-    if wrong:
+    if ragged.came_apart(ds):
         raise DataError(
-            f"{wrong[0]}. Rows and spikes must be selected together: instead of "
+            f"{ragged.problems(ds)[0]}. Rows and spikes must be selected together: instead of "
             "ds.isel(unit=...) write labtree.spikes.select_units(ds, ...), and of slices "
             "labtree.spikes.select_slices(ds, ...)"
         )
+    if "row_size" in ds and ds["row_size"].attrs.get(ragged.SAMPLE_DIMENSION) != "spike":
+        raise DataError("'row_size' needs the attribute sample_dimension='spike'")
 
 
 def real_array(name: str, values: Any, ndim: int, shape: str) -> np.ndarray[Any, Any]:
@@ -112,3 +113,12 @@ def real_array(name: str, values: Any, ndim: int, shape: str) -> np.ndarray[Any,
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name} must hold real numbers, found dtype {array.dtype}")
     return array
+
+
+def drawn_by(name: str) -> Callable[..., Any]:
+    """Return a function of `labtree.objects.plots`, imported when something is drawn."""
+
+    def plot(ds: xr.Dataset, **options: Any) -> Any:
+        return getattr(import_module("labtree.objects.plots"), name)(ds, **options)
+
+    return plot

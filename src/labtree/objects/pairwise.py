@@ -12,8 +12,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.objects.layout import require_variables, slice_coords
-from labtree.objects.unit_attributes import column, exact_variable
+from labtree.objects.datasets import keep_dataset, return_dataset
+from labtree.objects.layout import drawn_by, require_variables, slice_coords
+from labtree.objects.registry import Kind, add_kind
+from labtree.objects.unit_attributes import column, untouched_variable
 
 __all__ = [
     "MATRIX",
@@ -174,8 +176,8 @@ def _build(
         plain = isinstance(labels, np.ndarray) and labels.ndim == 1
         along = np.asarray(labels) if plain else column(given).values
         extra = tuple(f"label_{axis}" for axis in range(1, along.ndim))
-        coords["label_i"] = exact_variable(("unit_i", *extra), along)
-        coords["label_j"] = exact_variable(("unit_j", *extra), along)
+        coords["label_i"] = untouched_variable(("unit_i", *extra), along)
+        coords["label_j"] = untouched_variable(("unit_j", *extra), along)
     attrs: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
     attrs["labtree_kind"] = kind
     ds = xr.Dataset(variables, coords, attrs)
@@ -196,3 +198,26 @@ def _validate(ds: xr.Dataset, kind: str) -> None:
         raise DataError(f"a {kind} must hold numbers, found dtype {matrix.dtype}")
     if "matrix_mask" in ds and ds["matrix_mask"].dims != matrix.dims:
         raise DataError(f"'matrix_mask' needs the dimensions {matrix.dims}")
+
+
+for _kind, _validate_kind, _plot, _verbs in (
+    (MATRIX, validate_matrix, "plot_pairwise_matrix", ("select_units(ds, units)",)),
+    (
+        STACK,
+        validate_stack,
+        "plot_pairwise_stack",
+        ("select_units(ds, units)", "select_slices(ds, slices)"),
+    ),
+):
+    add_kind(
+        Kind(
+            _kind,
+            keep_dataset,
+            return_dataset,
+            summary,
+            _validate_kind,
+            drawn_by(_plot),
+            is_dataset=True,
+            verbs=("matrix_values(ds)", *_verbs),
+        )
+    )

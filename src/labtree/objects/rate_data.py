@@ -6,7 +6,9 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.objects.layout import real_array, require_variables
+from labtree.objects.datasets import keep_dataset, return_dataset
+from labtree.objects.layout import drawn_by, real_array, require_variables
+from labtree.objects.registry import Kind, add_kind
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 
 __all__ = ["KIND", "RATE_UNITS", "rate_data", "summary", "validate"]
@@ -102,3 +104,22 @@ def _check_times(time: np.ndarray[Any, Any]) -> None:
         raise DataError(
             f"times must never fall: {time[at]} ms is followed by {time[at + 1]} ms"
         )
+
+
+_VERBS = (
+    "select_units(ds, units)",
+    "select_time(ds, start_ms, stop_ms)",
+    "unit_attributes(ds)",
+)
+add_kind(
+    Kind(
+        KIND,
+        keep_dataset,
+        return_dataset,
+        summary,
+        validate,
+        drawn_by("plot_rate_data"),
+        is_dataset=True,
+        verbs=_VERBS,
+    )
+)

@@ -6,12 +6,16 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
+from labtree.objects.datasets import keep_dataset, return_dataset
 from labtree.objects.layout import (
     check_slice_times,
+    drawn_by,
     real_array,
     require_variables,
     slice_coords,
 )
+from labtree.objects.rate_data import RATE_UNITS
+from labtree.objects.registry import Kind, add_kind
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 
 __all__ = ["KIND", "rate_slice_stack", "summary", "validate"]
@@ -25,6 +29,7 @@ def rate_slice_stack(
     times: Any,
     *,
     step_size: float = 1.0,
+    unit: str | None = "Hz",
     neuron_attributes: Attributes | None = None,
 ) -> xr.Dataset:
     """Build a Dataset of firing rates cut into slices of equal duration.
@@ -37,6 +42,8 @@ def rate_slice_stack(
         Of each slice, in ms, on the clock of the recording.
     step_size : float
         Time between two samples in ms.
+    unit : {"Hz", "kHz", None}
+        Unit of the rates, None if it is not known.
     neuron_attributes : sequence of mappings, or mapping of columns, optional
         Attributes of the units, see :func:`labtree.spikes.unit_attributes`.
 
@@ -63,6 +70,8 @@ def rate_slice_stack(
     step = np.asarray(step_size)
     if step.ndim or step.dtype.kind not in "iuf" or not np.isfinite(step) or step <= 0:
         raise DataError(f"step_size must be a positive number of ms, found {step_size!r}")
+    if unit not in RATE_UNITS:
+        raise DataError(f"unit must be one of {RATE_UNITS}, found {unit!r}")
     if values.shape[2] == 0 or values.shape[1] == 0:
         raise DataError(
             f"event_stack needs at least one slice and one sample, found shape {values.shape}"
@@ -71,8 +80,9 @@ def rate_slice_stack(
     coords = {"time": xr.Variable("time", np.arange(values.shape[1]) * float(step), relative)}
     coords |= slice_coords(times, values.shape[2])
     coords |= attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
+    attrs = {} if unit is None else {"units": unit}
     ds = xr.Dataset(
-        {"rate": xr.Variable(("unit", "time", "slice"), values)},
+        {"rate": xr.Variable(("unit", "time", "slice"), values, attrs)},
         coords,
         {"step_size": step.item(), "labtree_kind": KIND},
     )
@@ -96,3 +106,22 @@ def validate(ds: xr.Dataset) -> None:
 def summary(ds: xr.Dataset) -> dict[str, Any]:
     """Return the shape (unit, time, slice), under SpikeLab's name."""
     return {"shape": list(ds["rate"].shape)}
+
+
+_VERBS = (
+    "select_units(ds, units)",
+    "select_slices(ds, slices)",
+    "unit_attributes(ds)",
+)
+add_kind(
+    Kind(
+        KIND,
+        keep_dataset,
+        return_dataset,
+        summary,
+        validate,
+        drawn_by("plot_rate_slice_stack"),
+        is_dataset=True,
+        verbs=_VERBS,
+    )
+)

@@ -1,36 +1,54 @@
-"""The kinds of objects that can be stored, and how to add one.
+"""The kinds of objects that can be stored; each registers itself here.
 
 A kind says how an object becomes a dataset and back. The dataset is what stands in the
-tree and in the file; its attribute ``labtree_kind`` names the kind.
+tree and in the file; its attribute ``labtree_kind`` names the kind. Modules of kinds are
+imported when kinds are first asked for, those of other packages (entry points of the
+group ``labtree.kinds``) when a kind or a class is not known.
 """
 
+import sys
+import threading
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import xarray as xr
 
-from labtree.errors import FormatError, LabtreeError
-from labtree.objects import arrays, datasets, frames, spike_kinds, trials, values
-from labtree.storage import json_values
+from labtree.errors import DataError, FormatError, LabtreeError, LossWarning
+from labtree.objects import KIND_MODULES
+from labtree.storage import ragged
+from labtree.storage._xarray import is_in_memory
 from labtree.storage.arrays import load_variables
 from labtree.storage.records import check_dataset
+from labtree.storage.unsupported import unsupported
 
 __all__ = [
-    "KIND",
+    "KIND_ATTRIBUTE",
     "Kind",
+    "add_kind",
     "decode",
     "encode",
+    "encode_part",
     "is_known",
     "kind_named",
     "kind_names",
+    "kind_of",
+    "plot",
+    "raw_or",
     "register_kind",
+    "summary",
+    "validate",
+    "verbs",
 ]
 
 #: The attribute that names the kind of a dataset.
-KIND = "labtree_kind"
+KIND_ATTRIBUTE = "labtree_kind"
+
+
+#: Datasets of more bytes are not read only to see whether they could be read back.
+_READ_TO_CHECK = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +67,13 @@ class Kind:
     summary
         What a list of items shows of it, JSON values; reads no data.
     validate
-        Raises ValueError where a dataset of the kind does not hold together.
+        Raises an error where a dataset of the kind does not hold together.
     plot
         Draws the dataset with matplotlib.
     is_dataset
         Whether the object is the dataset itself, with its kind in its attributes.
+    verbs
+        The functions that take it, as people call them.
     """
 
     name: str
@@ -63,90 +83,308 @@ class Kind:
     validate: Callable[[xr.Dataset], None] | None = None
     plot: Callable[..., Any] | None = None
     is_dataset: bool = False
+    verbs: tuple[str, ...] = ()
 
 
-_KINDS: dict[str, Kind] = {}
-_TYPES: dict[type, str] = {
-    xr.Dataset: "dataset",
-    xr.DataArray: "dataarray",
-    pd.DataFrame: "dataframe",
-    pd.Series: "series",
-    np.ndarray: "ndarray",
-    np.ma.MaskedArray: "ndarray",
-}
-_VALUES: dict[type, str] = {
-    dict: "dict",
-    list: "list",
-    tuple: "tuple",
-    set: "set",
-    frozenset: "frozenset",
-    str: "str",
-    bytes: "bytes",
-    int: "int",
-    float: "float",
-    complex: "complex",
-    bool: "bool",
-    type(None): "none",
-}
+@dataclass
+class _Registry:
+    """The kinds, by name and by class, and the modules that still have some to add."""
+
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    classes: dict[type, list[tuple[Callable[[Any], bool] | None, Kind]]] = field(
+        default_factory=dict
+    )
+    others: list[tuple[Callable[[Any], bool], Kind]] = field(default_factory=list)
+    entry_points_loaded: bool = False
+    lock: Any = field(default_factory=threading.RLock)
 
 
-def register_kind(kind: Kind) -> None:
-    """Let workspaces store a new kind of dataset: one with its name in ``labtree_kind``.
+_REGISTRY = _Registry()
+
+
+def _load() -> _Registry:
+    if KIND_MODULES:
+        with _REGISTRY.lock:
+            while KIND_MODULES:
+                import_module(KIND_MODULES[0])
+                KIND_MODULES.pop(0)
+    return _REGISTRY
+
+
+def _load_entry_points() -> bool:
+    """Let other packages register their kinds, once; say whether there was one to ask."""
+    registry = _REGISTRY
+    with registry.lock:
+        if registry.entry_points_loaded:
+            return False
+        registry.entry_points_loaded = True
+        from importlib.metadata import entry_points
+
+        found = entry_points(group="labtree.kinds")
+        for entry in found:
+            try:
+                entry.load()()
+            except Exception as error:  # one package must not keep the others from loading
+                warnings.warn(
+                    f"the kinds of {entry.value} (entry point {entry.name!r} of "
+                    f"{getattr(entry.dist, 'name', 'a package')}) are not there: {error!r}",
+                    stacklevel=4,
+                )
+        return bool(found)
+
+
+def add_kind(kind: Kind, *classes: type, when: Callable[[Any], bool] | None = None) -> None:
+    """Add a kind, and the classes of the objects that are of it.
+
+    Parameters
+    ----------
+    kind
+        Its name must be free.
+    *classes
+        Exactly these, not their subclasses.
+    when
+        Which objects of the classes, or without classes of any class that no kind has,
+        are of it; the kind is then asked before others.
 
     Raises
     ------
     ValueError
-        If the name is taken.
+        If the name, or a class, is taken.
     """
-    if kind.name in _KINDS:
-        raise ValueError(f"there is a kind {kind.name!r} already")
-    _KINDS[kind.name] = kind
+    with _REGISTRY.lock:
+        if kind.name in _REGISTRY.kinds:
+            raise DataError(f"there is a kind {kind.name!r} already; choose another name")
+        for cls in classes:
+            known = [one.name for test, one in _REGISTRY.classes.get(cls, []) if test is None]
+            if known and when is None:
+                raise DataError(f"{cls.__qualname__} is of the kind {known[0]!r} already")
+        _REGISTRY.kinds[kind.name] = kind
+        if when is not None and not classes:
+            _REGISTRY.others.append((when, kind))
+        for cls in classes:
+            _REGISTRY.classes.setdefault(cls, []).insert(0, (when, kind))
+
+
+def raw_or(build: Callable[[Any, str], xr.Dataset]) -> Callable[[Any, str], xr.Dataset]:
+    """Take an object, or the dataset that already stands for one, out of a tree."""
+
+    def to_dataset(obj: Any, path: str) -> xr.Dataset:
+        if not isinstance(obj, xr.Dataset):
+            return build(obj, path)
+        check_dataset(obj, path)
+        return obj.copy(deep=True).drop_encoding()
+
+    return to_dataset
+
+
+def register_kind(
+    name: str,
+    *,
+    cls: type | None = None,
+    to_dataset: Callable[[Any], xr.Dataset] | None = None,
+    from_dataset: Callable[[xr.Dataset], Any] | None = None,
+    validate: Callable[[xr.Dataset], Any] | None = None,
+    summary: Callable[[xr.Dataset], dict[str, Any]] | None = None,
+    plot: Callable[..., Any] | None = None,
+) -> None:
+    """Let workspaces store a kind of one's own: a layout of Datasets, or a Python class.
+
+    Parameters
+    ----------
+    name : str
+        What the attribute ``labtree_kind`` of the Dataset says.
+    cls : type, optional
+        The class of the objects, which needs `to_dataset` and `from_dataset`. Without it
+        the objects are Datasets whose ``attrs["labtree_kind"]`` is the name.
+    to_dataset : callable, optional
+        Object to Dataset.
+    from_dataset : callable, optional
+        Dataset to an equal object.
+    validate : callable, optional
+        Takes the Dataset and raises an error if it does not hold together. An object of a
+        class is refused then; a Dataset is stored as a plain one, with a warning.
+    summary : callable, optional
+        Dataset to the dict of JSON values that a list of items shows; must read no data.
+    plot : callable, optional
+        What ``ds.ws.plot(**options)`` calls with the Dataset.
+
+    Raises
+    ------
+    DataError
+        A ValueError, if the name or the class is taken, or a function is missing.
+
+    Examples
+    --------
+    >>> import labtree, xarray as xr
+    >>> class Probe:
+    ...     def __init__(self, depths):
+    ...         self.depths = depths
+    >>> labtree.register_kind(
+    ...     "example_probe",
+    ...     cls=Probe,
+    ...     to_dataset=lambda probe: xr.Dataset({"depth": ("channel", probe.depths)}),
+    ...     from_dataset=lambda ds: Probe(ds.depth.values.tolist()),
+    ... )
+    >>> tree = labtree.create_workspace()
+    >>> tree.ws.store("rec1", "probe", Probe([10.0, 20.0]))
+    >>> tree.ws["rec1", "probe"].depths
+    [10.0, 20.0]
+    """
+    from labtree.objects import datasets
+
+    if not isinstance(name, str) or not name:
+        raise DataError(f"the name of a kind is a non-empty str, not {name!r}")
+    if cls is not None and (to_dataset is None or from_dataset is None):
+        raise DataError(
+            f"a kind for the class {cls.__qualname__} needs to_dataset= and from_dataset="
+        )
+    _load()
+
+    def keep(obj: Any, path: str) -> xr.Dataset:
+        made = obj if to_dataset is None or _is_made(obj) else to_dataset(obj)
+        if not isinstance(made, xr.Dataset):
+            raise DataError(
+                f"{path}: to_dataset of the kind {name!r} must return a Dataset, found "
+                f"{type(made).__name__}"
+            )
+        if cls is not None and validate is not None:
+            validate(made)
+        return datasets.keep_dataset(made, path)
+
+    def _is_made(obj: Any) -> bool:
+        return cls is not None and isinstance(obj, xr.Dataset)
+
+    def give(dataset: xr.Dataset) -> Any:
+        plain = datasets.return_dataset(dataset)
+        if cls is not None:
+            plain.attrs.pop(KIND_ATTRIBUTE, None)
+        return plain if from_dataset is None else from_dataset(plain)
+
+    add_kind(
+        Kind(
+            name,
+            keep,
+            give,
+            datasets.dataset_summary if summary is None else summary,
+            validate,
+            plot,
+            is_dataset=cls is None,
+        ),
+        *([] if cls is None else [cls]),
+    )
 
 
 def kind_named(name: str | None) -> Kind:
     """Return a kind by its name; a dataset that names none, or an unknown one, is a dataset."""
-    return _KINDS.get(name or "dataset", _KINDS["dataset"])
+    kinds = _load().kinds
+    if name and name not in kinds and not _REGISTRY.entry_points_loaded:
+        _load_entry_points()
+    return kinds.get(name or "dataset", kinds["dataset"])
 
 
 def is_known(name: str) -> bool:
     """Say whether there is a kind of that name."""
-    return name in _KINDS
+    return name in _load().kinds or (_load_entry_points() and name in _REGISTRY.kinds)
 
 
 def kind_names() -> list[str]:
     """Return the names of all kinds."""
-    return list(_KINDS)
+    return list(_load().kinds)
+
+
+def _kind_for(obj: Any) -> Kind | None:
+    """Return the kind of an object that is no Dataset, by its class; None for none."""
+    registry = _load()
+    for test, kind in registry.classes.get(type(obj), ()):
+        if test is None or test(obj):
+            return kind
+    return next((kind for test, kind in registry.others if test(obj)), None)
+
+
+def kind_of(obj: Any) -> str:
+    """Return the name of an object's kind, as its class or attribute says."""
+    if isinstance(obj, xr.Dataset):
+        return str(obj.attrs.get(KIND_ATTRIBUTE, "dataset"))
+    kind = _kind_for(obj)
+    if kind is None and _load_entry_points():
+        kind = _kind_for(obj)
+    return "value" if kind is None else kind.name
 
 
 def encode(obj: Any, path: str = "obj") -> tuple[str, xr.Dataset]:
     """Return the kind of an object, and the dataset that stands for it.
 
+    A Dataset that no longer is what its kind says, because xarray changed it, becomes a
+    plain one, with a warning.
+
     Raises
     ------
     TypeError
-        If it, or a part of it, cannot be kept exactly; the message has the path.
+        If it, or a part of it, cannot be kept exactly; the message has every path.
+    ValueError
+        If it is spikes whose rows and spikes have come apart.
     """
-    if isinstance(obj, xr.Dataset):
-        name = str(obj.attrs.get(KIND, "dataset"))
-    elif type(obj) is pd.DataFrame and trials.ATTRIBUTE in obj.attrs:
-        name = "trials"
-    else:
-        name = _TYPES.get(type(obj)) or _VALUES.get(type(obj)) or "value"
-    if isinstance(obj, (xr.DataTree, pd.Index)) or (
-        name == "value" and isinstance(obj, tuple(_TYPES))
-    ):
-        raise json_values.unsupported(obj, path)
+    name = kind_of(obj)
     kind = kind_named(name)
+    if isinstance(obj, xr.Dataset):
+        wrong = _misfit(kind, obj)
+        if wrong is not None:
+            warnings.warn(
+                f"{path}: stored as a plain dataset, because it no longer is of the kind "
+                f"{name!r} ({wrong}); write del ds.attrs[{KIND_ATTRIBUTE!r}] to say so",
+                LossWarning,
+                stacklevel=_outside(),
+            )
+            obj = obj.assign_attrs()
+            del obj.attrs[KIND_ATTRIBUTE]
+            name, kind = "dataset", kind_named("dataset")
     dataset = kind.to_dataset(obj, path)
-    dataset.attrs[KIND] = name
+    dataset.attrs[KIND_ATTRIBUTE] = name
     return name, dataset
 
 
-def _encode_part(obj: Any, path: str) -> tuple[str, xr.Dataset]:
+def _outside() -> int:
+    """Return the stacklevel of the first caller that is not labtree's own."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_globals.get("__name__", "").startswith("labtree.") and frame.f_back:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _misfit(kind: Kind, dataset: xr.Dataset) -> str | None:
+    """Return why a dataset is not of its kind; None where it is.
+
+    Raises
+    ------
+    DataError
+        If rows and samples of a ragged array have come apart: what a plain dataset of
+        them says would be wrong.
+    """
+    if kind.is_dataset:
+        check = kind.validate
+    elif kind.name == "dataset" or (
+        dataset.nbytes > _READ_TO_CHECK
+        and not all(map(is_in_memory, dataset.variables.values()))
+    ):
+        check = None
+    else:
+        check = kind.from_dataset
+    if check is None:
+        return None
+    try:
+        check(dataset.copy())
+    except Exception as error:  # whatever a kind of another package raises
+        if ragged.came_apart(dataset):
+            raise
+        return str(error) or repr(error)
+    return None
+
+
+def encode_part(obj: Any, path: str) -> tuple[str, xr.Dataset]:
     """Encode an object inside a nested value, if it is a kind of its own."""
-    if type(obj) in _TYPES or isinstance(obj, xr.Dataset):
+    if isinstance(obj, xr.Dataset) or kind_of(obj) != "value":
         return encode(obj, path)
-    raise json_values.unsupported(obj, path)
+    raise unsupported(obj, path)
 
 
 def decode(name: str | None, dataset: xr.Dataset) -> Any:
@@ -169,87 +407,57 @@ def decode(name: str | None, dataset: xr.Dataset) -> Any:
         ) from error
 
 
-def _encode_raw(dataset: xr.Dataset, path: str) -> xr.Dataset:
-    check_dataset(dataset, path)
-    return dataset.copy(deep=True).drop_encoding()
+def summary(obj: xr.Dataset | xr.DataArray) -> dict[str, Any]:
+    """Return what a list of items shows of an object, JSON values; reads no data."""
+    if isinstance(obj, xr.DataArray):
+        dims = [str(dim) for dim in obj.dims]
+        return {"dims": dims, "shape": list(obj.shape), "dtype": str(obj.dtype)}
+    try:
+        return kind_named(kind_of(obj)).summary(obj)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return kind_named("dataset").summary(obj)  # no longer of its kind
 
 
-def _either(
-    build: Callable[[Any, str], xr.Dataset],
-) -> Callable[[Any, str], xr.Dataset]:
-    """Take an object, or the dataset that already stands for one (out of a tree)."""
-    return lambda obj, path: (
-        _encode_raw(obj, path) if isinstance(obj, xr.Dataset) else build(obj, path)
-    )
+def verbs(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """Return the functions that take an object of this kind, as people call them."""
+    return () if isinstance(obj, xr.DataArray) else kind_named(kind_of(obj)).verbs
 
 
-def _plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
-    copy = datasets.return_dataset(dataset)
-    if copy.attrs.get(KIND) == "dataset":
-        del copy.attrs[KIND]
-    return copy
+def validate(obj: xr.Dataset | xr.DataArray) -> None:
+    """Raise an error that says what is wrong with an object.
+
+    Raises
+    ------
+    ValueError
+        If it does not hold together as its kind should.
+    TypeError
+        If parts cannot be kept exactly, with their paths.
+    """
+    from labtree.objects.datasets import dataarray_to_dataset, keep_dataset
+
+    if isinstance(obj, xr.DataArray):
+        dataarray_to_dataset(obj, "ds")
+        return
+    own = kind_named(kind_of(obj)).validate
+    if own is not None:
+        own(obj)
+    keep_dataset(obj, "ds")
 
 
-def _register_general_kinds() -> None:
-    register_kind(
-        Kind("dataset", datasets.keep_dataset, _plain_dataset, datasets.dataset_summary)
-    )
-    own: list[tuple[str, Any, Any, Any]] = [
-        (
-            "dataarray",
-            datasets.dataarray_to_dataset,
-            datasets.dataset_to_dataarray,
-            datasets.dataarray_summary,
-        ),
-        ("dataframe", frames.frame_to_dataset, frames.dataset_to_frame, frames.frame_summary),
-        ("series", frames.series_to_dataset, frames.dataset_to_series, frames.series_summary),
-        ("ndarray", arrays.array_to_dataset, arrays.dataset_to_array, arrays.array_summary),
-    ]
-    for name, build, read, summary in own:
-        register_kind(Kind(name, _either(build), read, summary))
-    register_kind(Kind("trials", _either(_build_trials), _read_trials, trials.trials_summary))
-    for name in (*_VALUES.values(), "value"):
-        register_kind(Kind(name, _either(_build_value), _read_value, values.value_summary))
+def plot(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
+    """Draw an object as its kind is drawn; one that no longer is of its kind as arrays.
 
+    Raises
+    ------
+    ValueError
+        If it holds no array, or several, that could be drawn.
+    ModuleNotFoundError
+        If matplotlib is missing; the message says how to install it.
+    """
+    from labtree.objects.plots import plot_plain
 
-def _register_spike_kinds() -> None:
-    for name, functions in spike_kinds.KINDS.items():
-        register_kind(
-            Kind(
-                name,
-                _keep_valid(functions.validate),
-                datasets.return_dataset,
-                functions.summary,
-                functions.validate,
-                functions.plot,
-                is_dataset=True,
-            )
-        )
-
-
-def _keep_valid(validate: Callable[[xr.Dataset], None]) -> Callable[[Any, str], xr.Dataset]:
-    def keep(dataset: xr.Dataset, path: str) -> xr.Dataset:
-        validate(dataset)
-        return datasets.keep_dataset(dataset, path)
-
-    return keep
-
-
-def _build_value(obj: Any, path: str) -> xr.Dataset:
-    return values.value_to_dataset(obj, path, _encode_part)
-
-
-def _build_trials(obj: Any, path: str) -> xr.Dataset:
-    return trials.trials_to_dataset(obj, path, _build_value)
-
-
-def _read_trials(dataset: xr.Dataset) -> Any:
-    return trials.dataset_to_trials(dataset, _read_value)
-
-
-def _read_value(dataset: xr.Dataset) -> Any:
-    return values.dataset_to_value(dataset, decode)
-
-
-_register_general_kinds()
-_register_spike_kinds()
+    if isinstance(obj, xr.Dataset):
+        kind = kind_named(kind_of(obj))
+        if kind.plot is not None and _misfit(kind, obj) is None:
+            return kind.plot(obj, **options)
+    return plot_plain(obj, **options)

@@ -12,12 +12,15 @@ import xarray as xr
 
 from labtree.errors import DataError
 from labtree.objects import spike_data
+from labtree.objects.datasets import keep_dataset, return_dataset
 from labtree.objects.layout import (
     check_slice_times,
+    drawn_by,
     require_ragged,
     require_variables,
     slice_coords,
 )
+from labtree.objects.registry import Kind, add_kind
 from labtree.objects.unit_attributes import Attributes, alike, attribute_coords, records
 from labtree.storage import ragged
 
@@ -117,12 +120,12 @@ def spike_slice_stack(
 
 def validate(ds: xr.Dataset) -> None:
     """Raise DataError unless this is a whole and consistent stack of spike slices."""
+    require_ragged(ds)
     require_variables(
         ds,
         KIND,
         {"spike_times": ("spike",), "row_size": ("slice", "unit")},
     )
-    require_ragged(ds)
     if "start_time" not in ds.attrs:
         raise DataError(f"a {KIND} needs the attribute 'start_time' in ms")
     if "length" not in ds.attrs and "length" not in ds.variables:
@@ -219,3 +222,23 @@ def _raw(slices: Sequence[xr.Dataset]) -> tuple[dict[str, Any], dict[str, xr.Var
         "raw_data": xr.Variable(dims, data),
         "raw_row_size": xr.Variable("slice", counts, {ragged.SAMPLE_DIMENSION: "raw_sample"}),
     }, {"raw_time": xr.Variable("raw_sample", time, {"units": "ms"})}
+
+
+_VERBS = (
+    "slices_of(ds)",
+    "select_units(ds, units)",
+    "select_slices(ds, slices)",
+    "unit_attributes(ds)",
+)
+add_kind(
+    Kind(
+        KIND,
+        keep_dataset,
+        return_dataset,
+        summary,
+        validate,
+        drawn_by("plot_spike_slice_stack"),
+        is_dataset=True,
+        verbs=_VERBS,
+    )
+)

@@ -23,10 +23,10 @@ __all__ = [
     "alike",
     "attribute_coords",
     "column",
-    "exact_variable",
     "masked_column",
     "records",
     "unit_attributes",
+    "untouched_variable",
 ]
 
 Array: TypeAlias = NDArray[Any]
@@ -92,7 +92,7 @@ def attribute_coords(
         coord = name if name in plain else _unused(name.replace("/", "_"), used)
         attrs = {} if coord == name else {REAL_NAME: name}
         extra = tuple(_unused(f"{coord}_{axis}", used) for axis in range(1, values.ndim))
-        coords[coord] = exact_variable(
+        coords[coord] = untouched_variable(
             (*dims, *extra), values.reshape(shape + values.shape[1:]), attrs
         )
         if missing is not None:
@@ -102,7 +102,7 @@ def attribute_coords(
     return coords
 
 
-def exact_variable(
+def untouched_variable(
     dims: tuple[str, ...], values: Array, attrs: Mapping[str, Any] | None = None
 ) -> xr.Variable:
     """Make a Variable that holds these very values.

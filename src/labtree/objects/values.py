@@ -13,16 +13,17 @@ import numpy as np
 import xarray as xr
 
 from labtree.objects.arrays import array_to_dataset, dataset_to_array
+from labtree.objects.registry import Kind, add_kind, decode, encode_part, raw_or
 from labtree.storage import json_values
 from labtree.storage.names import encode_name
 
-__all__ = ["dataset_to_value", "value_summary", "value_to_dataset"]
+__all__ = ["dataset_to_value", "value_to_dataset"]
 
 _Encode = Callable[[Any, str], tuple[str, xr.Dataset]]
 _Decode = Callable[[str, xr.Dataset], Any]
 
 
-def value_to_dataset(value: Any, path: str, encode: _Encode) -> xr.Dataset:
+def value_to_dataset(value: Any, path: str, encode: _Encode = encode_part) -> xr.Dataset:
     """Return a nested value as a dataset.
 
     Parameters
@@ -84,7 +85,7 @@ def _joined(parts: dict[str, xr.Dataset]) -> xr.Dataset:
     return xr.merge(renamed, join="exact", compat="identical", combine_attrs="override")
 
 
-def dataset_to_value(dataset: xr.Dataset, decode: _Decode) -> Any:
+def dataset_to_value(dataset: xr.Dataset, decode: _Decode = decode) -> Any:
     """Return the value that :func:`value_to_dataset` was given."""
     parts = dataset.attrs.get("labtree_parts", {})
 
@@ -105,7 +106,7 @@ def dataset_to_value(dataset: xr.Dataset, decode: _Decode) -> Any:
     return json_values.decode(json.loads(dataset.attrs["labtree_structure"]), get)
 
 
-def value_summary(dataset: xr.Dataset) -> dict[str, Any]:
+def _value_summary(dataset: xr.Dataset) -> dict[str, Any]:
     """Return the length of a container, or a short text of the value."""
     structure = json.loads(dataset.attrs["labtree_structure"])
     if isinstance(structure, dict):
@@ -125,3 +126,21 @@ def value_summary(dataset: xr.Dataset) -> dict[str, Any]:
 
 
 _SIZED = {"$tuple", "$set", "$frozenset", "$dict"}
+
+
+for _class, _name in {
+    dict: "dict",
+    list: "list",
+    tuple: "tuple",
+    set: "set",
+    frozenset: "frozenset",
+    str: "str",
+    bytes: "bytes",
+    int: "int",
+    float: "float",
+    complex: "complex",
+    bool: "bool",
+    type(None): "none",
+}.items():
+    add_kind(Kind(_name, raw_or(value_to_dataset), dataset_to_value, _value_summary), _class)
+add_kind(Kind("value", raw_or(value_to_dataset), dataset_to_value, _value_summary))

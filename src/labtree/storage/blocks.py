@@ -1,6 +1,7 @@
 """Arrays of dask, written block by block and never whole in memory."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -15,8 +16,9 @@ __all__ = ["is_dask", "write_blocks"]
 
 def is_dask(variable: Variable) -> bool:
     """Say whether a variable is computed by dask."""
-    # Cheaper than Variable.chunks, which asks whether any array is like dask's.
-    return hasattr(data_of(variable), "__dask_graph__")
+    # Not by its methods: arrays with units have those of what they hold.
+    dask_array = sys.modules.get("dask.array")
+    return dask_array is not None and isinstance(data_of(variable), dask_array.Array)
 
 
 def write_blocks(

@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, UnsupportedTypeError
 from labtree.storage import dtypes, json_values
+from labtree.storage.unsupported import all_unsupported, unsupported
 
 __all__ = [
     "Spec",
@@ -88,14 +89,12 @@ def encode(array: np.ndarray, path: str = "obj") -> tuple[Spec | None, list[np.n
         return None, [array]
     if dtype.kind == "T":
         if hasattr(dtype, "na_object"):
-            raise json_values.unsupported(
-                array, path, "a StringDType with a missing value of its own"
-            )
+            raise unsupported(array, path, "a StringDType with a missing value of its own")
         return _encode_text(array.astype(object), path, "StringDType")
     if dtype.kind == "O":
         return _encode_text(array, path, "O")
     if dtype.hasobject:
-        raise json_values.unsupported(array, path, f"an array of dtype {dtype}")
+        raise unsupported(array, path, f"an array of dtype {dtype}")
     if dtype.kind == "U":
         return _encode_unicode(array)
     return _encode_view(array)
@@ -300,7 +299,14 @@ def _encode_text(array: np.ndarray, path: str, dtype: str) -> tuple[Spec, list[n
         elements, texts = "str", flat
     else:
         elements = "json"
-        texts = [json_values.dumps(item, f"{path}.flat[{i}]") for i, item in enumerate(flat)]
+        texts, refused = [], []
+        for i, item in enumerate(flat):
+            try:
+                texts.append(json_values.dumps(item, f"{path}.flat[{i}]"))
+            except UnsupportedTypeError as error:
+                refused.append(error)
+        if refused:
+            raise all_unsupported(refused)
     spec = {"codec": "text", "dtype": dtype, "elements": elements}
     try:
         data = [text.encode() for text in texts]

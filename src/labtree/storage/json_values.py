@@ -10,6 +10,7 @@ import base64
 import datetime as dt
 import json
 import math
+import pathlib
 import re
 import struct
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from labtree.storage.dtypes import (
     dtype_to_json,
     encode_timezone,
 )
+from labtree.storage.unsupported import all_unsupported, unsupported
 
 __all__ = ["decode", "dumps", "encode", "loads", "unsupported"]
 
@@ -43,33 +45,6 @@ _CONTAINERS: dict[type[Any], str | None] = {
     set: "$set",
     frozenset: "$frozenset",
 }
-_ADVICE = {
-    "OrderedDict": "use dict(...)",
-    "defaultdict": "use dict(...)",
-    "Series": "store it as an item of its own",
-    "function": "store its result",
-}
-
-
-def unsupported(value: object, path: str, reason: str | None = None) -> UnsupportedTypeError:
-    """Return the error for a value that cannot be kept exactly.
-
-    Parameters
-    ----------
-    value
-        The value that was met.
-    path
-        Where it was met, such as ``obj['a'][3]``.
-    reason
-        Why it cannot be kept, where the type alone does not say it.
-    """
-    kind = type(value)
-    name = kind.__qualname__
-    if kind.__module__ != "builtins":
-        name = f"{kind.__module__}.{name}"
-    advice = _ADVICE.get(kind.__name__)
-    message = f"{path}: cannot keep {reason or f'a {name}'} exactly"
-    return UnsupportedTypeError(f"{message}; {advice}" if advice else message)
 
 
 def dumps(value: Any, path: str = "obj") -> str:
@@ -131,7 +106,14 @@ def _encode(value: Any, path: str, sink: Sink | None) -> Any:
         return _encode_dict(value, path, sink)
     if kind in _CONTAINERS:
         tag = _CONTAINERS[kind]
-        items = [_encode(item, f"{path}[{i}]", sink) for i, item in enumerate(value)]
+        items, refused = [], []
+        for i, item in enumerate(value):
+            try:
+                items.append(_encode(item, f"{path}[{i}]", sink))
+            except UnsupportedTypeError as error:
+                refused.append(error)
+        if refused:
+            raise all_unsupported(refused)
         return items if tag is None else {tag: items}
     if kind is np.ndarray:
         return _encode_array(value, path, sink)
@@ -215,21 +197,36 @@ def _is_key(key: Any) -> bool:
 
 
 def _encode_dict(value: dict[Any, Any], path: str, sink: Sink | None) -> Any:
-    if all(map(_is_key, value)):
-        return {key: _encode(item, f"{path}[{key!r}]", sink) for key, item in value.items()}
-    return {
-        "$dict": [
-            [_encode(key, f"{path} key {key!r}", None), _encode(item, f"{path}[{key!r}]", sink)]
-            for key, item in value.items()
-        ]
-    }
+    plain = all(map(_is_key, value))
+    pairs: list[list[Any]] = []
+    refused = []
+    for key, item in value.items():
+        try:
+            pairs.append(
+                [
+                    key if plain else _encode(key, f"{path} key {key!r}", None),
+                    _encode(item, f"{path}[{key!r}]", sink),
+                ]
+            )
+        except UnsupportedTypeError as error:
+            refused.append(error)
+    if refused:
+        raise all_unsupported(refused)
+    return dict(pairs) if plain else {"$dict": pairs}
 
 
 def _encode_array(array: np.ndarray, path: str, sink: Sink | None) -> Any:
     if sink is not None:
         return {"$part": sink(array, path)}
     if array.dtype.kind == "O":
-        items = [_encode(item, f"{path}.flat[{i}]", None) for i, item in enumerate(array.flat)]
+        items, refused = [], []
+        for i, item in enumerate(array.flat):
+            try:
+                items.append(_encode(item, f"{path}.flat[{i}]", None))
+            except UnsupportedTypeError as error:
+                refused.append(error)
+        if refused:
+            raise all_unsupported(refused)
         return {"$objects": [list(array.shape), items]}
     if array.dtype.kind == "T" and not hasattr(array.dtype, "na_object"):
         return {"$texts": [list(array.shape), list(map(_encode_text, array.ravel().tolist()))]}
@@ -249,6 +246,29 @@ def _floats(*values: float) -> str:
 
 def _complex(text: str) -> complex:
     return complex(*struct.unpack("<2d", bytes.fromhex(text)))
+
+
+_PATHS: dict[Any, str] = {
+    kind: kind.__name__
+    for kind in (
+        pathlib.PosixPath,
+        pathlib.WindowsPath,
+        pathlib.PurePosixPath,
+        pathlib.PureWindowsPath,
+    )
+}
+
+
+def _decode_path(content: Any) -> pathlib.PurePath:
+    name, text = content
+    for kind, known in _PATHS.items():
+        if known == name:
+            try:
+                path: pathlib.PurePath = kind(text)
+            except NotImplementedError:  # a path of another system
+                path = kind.__mro__[2](text)
+            return path
+    raise ValueError(f"unknown kind of path {name!r}: written by a newer labtree, or damaged")
 
 
 def _encode_datetime(value: dt.datetime | dt.time) -> Any:
@@ -286,6 +306,12 @@ _FORMS: list[tuple[Callable[[Any], bool], str, Callable[[Any], Any], Callable[[A
     (_is(bytearray), "$bytearray", _base64, lambda text: bytearray(base64.b64decode(text))),
     (lambda value: value is pd.NA, "$NA", lambda value: 0, lambda content: pd.NA),
     (lambda value: value is pd.NaT, "$NaT", lambda value: 0, lambda content: pd.NaT),
+    (
+        lambda value: type(value) in _PATHS,
+        "$path",
+        lambda value: [_PATHS[type(value)], _encode_text(str(value))],
+        lambda content: _decode_path([content[0], decode(content[1])]),
+    ),
     (_is(pd.Timestamp), "$Timestamp", _encode_timestamp, _decode_timestamp),
     (
         _is(pd.Timedelta),

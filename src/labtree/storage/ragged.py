@@ -21,6 +21,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 __all__ = [
+    "came_apart",
     "concatenate",
     "concatenate_rows",
     "count_in_rows",
@@ -302,6 +303,21 @@ def problems(ds: xr.Dataset) -> list[str]:
                     f"dimension {dim!r} holds {ds.sizes[dim]}"
                 )
     return found
+
+
+def came_apart(ds: xr.Dataset) -> bool:
+    """Say whether samples are there that the counts of their rows do not fit.
+
+    Examples
+    --------
+    >>> counts = ("row", [2, 1], {"sample_dimension": "sample"})
+    >>> came_apart(xr.Dataset({"row_size": counts, "x": ("sample", [1, 2])}))
+    True
+    >>> came_apart(xr.Dataset({"row_size": counts}))
+    False
+    """
+    there = any(dim in ds.sizes for dim in count_variables(ds).values())
+    return there and bool(problems(ds))
 
 
 def isel(ds: xr.Dataset, indexers: Mapping[Any, Any]) -> xr.Dataset:

@@ -18,14 +18,16 @@ from xarray.indexes import PandasIndex
 
 from labtree.errors import FormatError, LabtreeError, UnsupportedTypeError
 from labtree.storage import codecs, json_values
-from labtree.storage._xarray import Variable
+from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
 from labtree.storage.arrays import StoredArray, lazy
 from labtree.storage.blobs import Blob
 from labtree.storage.blocks import is_dask
+from labtree.storage.unsupported import all_unsupported
 
 __all__ = [
     "DatasetBuilder",
     "check_dataset",
+    "check_layout",
     "dataset_layout",
     "kept_variables",
     "variable_values",
@@ -34,23 +36,77 @@ __all__ = [
 Record = dict[str, Any]
 
 
+#: HDF5 arrays have no more dimensions; some values take one of their own.
+_MOST_DIMENSIONS = 31
+
+
 def variable_values(variable: Variable, path: str) -> np.ndarray:
     """Return the values of a variable as the numpy array that it holds.
 
     Raises
     ------
     TypeError
-        If it holds another kind of array, such as pandas' nullable and categorical ones.
+        If it holds another kind of array, such as one with units.
     """
-    if not isinstance(variable.dtype, np.dtype):
-        raise UnsupportedTypeError(
-            f"{path}: netCDF has no type for pandas' {variable.dtype} array; store the "
-            "DataFrame or Series itself, or convert it with .astype(...) first"
-        )
+    _check_array(variable, path)
     values = variable.data
     if type(values) is not np.ndarray:
-        raise json_values.unsupported(values, path)
+        raise _foreign_array(values, path)
     return values
+
+
+def check_layout(dtype: np.dtype[Any], ndim: int, path: str) -> None:
+    """Raise an error for arrays that no file holds: of too many dimensions, of objects."""
+    if ndim > _MOST_DIMENSIONS:
+        raise UnsupportedTypeError(
+            f"{path}: cannot keep an array of {ndim} dimensions, HDF5 has at most "
+            f"{_MOST_DIMENSIONS} for all kinds of values; write x.reshape(-1), and x.shape "
+            "beside it"
+        )
+    if dtype.kind == "V" and dtype.hasobject:
+        raise UnsupportedTypeError(
+            f"{path}: cannot keep a structured array with objects, {dtype}, exactly; write "
+            "{name: x[name] for name in x.dtype.names}"
+        )
+
+
+def _check_array(variable: Variable, path: str) -> None:
+    """Raise an error unless a variable holds an array that can be written; reads nothing."""
+    if not isinstance(variable.dtype, np.dtype):
+        raise UnsupportedTypeError(
+            f"{path}: netCDF has no type for pandas' {variable.dtype} array of "
+            f"{variable.ndim} dimensions; convert it with .astype(...) first"
+        )
+    check_layout(variable.dtype, variable.ndim, path)
+    data = data_of(variable)
+    if type(data) is np.ndarray or isinstance(data, ExplicitlyIndexed):
+        return
+    if not is_dask(variable):
+        raise _foreign_array(data, path)
+    if any(isinstance(size, float) for size in data.shape):  # NaN where it is not known
+        raise UnsupportedTypeError(
+            f"{path}: its dask blocks have unknown sizes; write x.compute(), or "
+            "x.data.compute_chunk_sizes()"
+        )
+    if type(data._meta) is not np.ndarray:
+        raise _foreign_array(data._meta, path, "in the blocks of a dask array")
+
+
+def _foreign_array(values: Any, path: str, where: str = "") -> UnsupportedTypeError:
+    """Return the error for an array that xarray holds and netCDF does not."""
+    name = f"{type(values).__module__}.{type(values).__qualname__}"
+    line = ".as_numpy()"
+    if hasattr(values, "magnitude") and hasattr(values, "units"):
+        name += f" in {str(values.units)!r}"
+        pint = type(values).__module__.partition(".")[0] == "pint"
+        line = (
+            ".pint.dequantify(), which puts the units into the attributes"
+            if pint
+            else ".as_numpy(), and the units into attrs['units']"
+        )
+    return UnsupportedTypeError(
+        f"{path}: cannot keep a {name}{f' {where}' if where else ''} exactly; write {line}"
+    )
 
 
 def kept_variables(dataset: xr.Dataset) -> dict[str, Variable]:
@@ -97,29 +153,47 @@ def dataset_layout(dataset: xr.Dataset, path: str) -> dict[str, Any]:
 
 
 def check_dataset(dataset: xr.Dataset, path: str) -> None:
-    """Raise an error that names the part of a dataset that a file cannot keep.
+    """Raise an error that names every part of a dataset that a file cannot keep.
 
     Raises
     ------
     TypeError
         For values, attributes, names and indexes that cannot be kept exactly.
     """
-    json_values.encode(dict(dataset.attrs), f"{path}.attrs")
-    dataset_layout(dataset, path)
-    for name in (*dataset.variables, *dataset.dims):
-        if type(name) is not str or not name:
-            raise UnsupportedTypeError(
-                f"{path}: names of variables and dimensions are str, not {name!r}"
-            )
+    refused: list[UnsupportedTypeError] = []
+
+    def attempt(check: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except UnsupportedTypeError as error:
+            refused.append(error)
+
+    attempt(json_values.encode, dict(dataset.attrs), f"{path}.attrs")
+    attempt(dataset_layout, dataset, path)
+    refused += [
+        UnsupportedTypeError(
+            f"{path}: names of variables and dimensions are str, not {name!r}; write "
+            f"ds.rename({{{name!r}: ...}})"
+        )
+        for name in dict.fromkeys((*dataset.variables, *dataset.dims))
+        if type(name) is not str or not name
+    ]
+    multi = {index.dim for index in dataset.xindexes.values() if isinstance(index, _MULTI)}
     for name, variable in dataset.variables.items():
         where = f"{path}[{name!r}]"
         if variable.attrs:
-            json_values.encode(dict(variable.attrs), f"{where}.attrs")
-        if not isinstance(variable.dtype, np.dtype):
-            variable_values(variable, where)
-        elif variable.dtype.hasobject or variable.dtype.kind == "T":
-            here = variable.compute() if is_dask(variable) else variable
-            codecs.encode(variable_values(here, where), where)
+            attempt(json_values.encode, dict(variable.attrs), f"{where}.attrs")
+        if name not in multi:
+            attempt(_check_variable, variable, where)
+    if refused:
+        raise all_unsupported(refused)
+
+
+def _check_variable(variable: Variable, path: str) -> None:
+    _check_array(variable, path)
+    if variable.dtype.hasobject or variable.dtype.kind == "T":
+        here = variable.compute() if is_dask(variable) else variable
+        codecs.encode(variable_values(here, path), path)
 
 
 class DatasetBuilder:

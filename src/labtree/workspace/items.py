@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 
 from labtree.errors import FormatError, ItemNotFoundError, unknown_name
-from labtree.objects.registry import KIND, decode, is_known, kind_named
+from labtree.objects.registry import KIND_ATTRIBUTE, decode, is_known, kind_named
 from labtree.storage.arrays import load_variables
 from labtree.storage.names import check_name, decode_name, encode_name
 
@@ -85,11 +85,11 @@ def item_dataset(node: xr.DataTree) -> tuple[str | None, xr.Dataset]:
     """Return the kind of an item, and its dataset without the bookkeeping."""
     dataset = own_dataset(node)
     attrs = dict(dataset.attrs)
-    kind = attrs.pop(KIND, None)
+    kind = attrs.pop(KIND_ATTRIBUTE, None)
     for name in (CREATED, NOTE, NAME):
         attrs.pop(name, None)
     if kind is not None and (kind_named(kind).is_dataset or not is_known(kind)):
-        attrs[KIND] = kind
+        attrs[KIND_ATTRIBUTE] = kind
     dataset.attrs = attrs
     return kind, dataset
 
@@ -97,7 +97,7 @@ def item_dataset(node: xr.DataTree) -> tuple[str | None, xr.Dataset]:
 def describe_item(node: xr.DataTree) -> dict[str, Any]:
     """Return type, summary, time of storing and note of an item; reads no data."""
     dataset = node.to_dataset(inherit=False)
-    kind = str(dataset.attrs.get(KIND, "dataset"))
+    kind = str(dataset.attrs.get(KIND_ATTRIBUTE, "dataset"))
     try:
         summary = kind_named(kind).summary(dataset)
     except (LookupError, TypeError, ValueError, AttributeError):

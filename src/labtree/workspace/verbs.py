@@ -18,8 +18,8 @@ from labtree.errors import (
     WorkspaceError,
     unknown_name,
 )
-from labtree.objects import inspection, registry
-from labtree.objects.registry import KIND, is_known, kind_named, kind_names
+from labtree.objects import registry
+from labtree.objects.registry import KIND_ATTRIBUTE, is_known, kind_named, kind_names
 from labtree.storage.nodes import attach_children, detach_child, rename_child
 from labtree.storage.scratch import put_dataset
 from labtree.workspace.items import (
@@ -364,7 +364,7 @@ def find(
             (namespace, key)
             for namespace, key, node in iterate_items(tree.root)
             if any(space(namespace) and name(key) for space, name in pairs)
-            and kind in (None, str(node.attrs.get(KIND, "dataset")))
+            and kind in (None, str(node.attrs.get(KIND_ATTRIBUTE, "dataset")))
         ]
 
 
@@ -376,7 +376,7 @@ def is_item(node: xr.DataTree) -> bool:
 def item_kind(node: xr.DataTree) -> str:
     """Return the kind of the item that a node is."""
     _check_item(node, "kind")
-    return str(node.attrs.get(KIND, "dataset"))
+    return str(node.attrs.get(KIND_ATTRIBUTE, "dataset"))
 
 
 def item_summary(node: xr.DataTree) -> dict[str, Any]:
@@ -394,7 +394,7 @@ def validate_item(node: xr.DataTree) -> None:
     _check_item(node, "validate()")
     kind, dataset = item_dataset(node)
     if kind_named(kind).is_dataset:
-        inspection.validate(dataset)
+        registry.validate(dataset)
     else:
         read_node(node, "/".join(map(real_name, (node.parents[0], node))))
 
@@ -407,7 +407,7 @@ def plot_item(node: xr.DataTree, **options: Any) -> Any:
     if isinstance(obj, np.ndarray) and obj.dtype.kind in "biuf":
         obj = xr.DataArray(obj)
     if isinstance(obj, (xr.Dataset, xr.DataArray)):
-        return inspection.plot(obj, **options)
+        return registry.plot(obj, **options)
     raise DataError(
         f"{path} is a {item_kind(node)}, of which labtree draws no picture; get it with "
         f"tree.ws[{real_name(node.parents[0])!r}, {real_name(node)!r}] and draw a part of it"

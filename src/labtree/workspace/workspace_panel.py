@@ -16,7 +16,7 @@ from labtree.display import (
     shape_and_dtype,
     truncate,
 )
-from labtree.objects import inspection
+from labtree.objects import registry
 from labtree.workspace.items import describe_item, real_name
 from labtree.workspace.state import changes, state_of
 
@@ -91,10 +91,19 @@ def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> P
         return Panel(
             f"labtree {type(obj).__name__.lower()}", about, [section], _OBJECT_CALLS[:1]
         )
-    rows = list(inspection.summary(obj).items())
-    title = f"labtree {truncate(inspection.kind(obj), 80)}"
-    facts = Section("", rows, ("", "text"))
-    return Panel(title, format_bytes(obj.nbytes), [facts], _OBJECT_CALLS)
+    summary = registry.summary(obj)
+    title = f"labtree {truncate(registry.kind_of(obj), 80)}"
+    sections = [Section("", list(summary.items()), ("", "text"))]
+    about = format_bytes(obj.nbytes)
+    if "length_ms" in summary:
+        about = f"{item_facts(summary, _sizes(obj.sizes))}, {about}"
+    verbs = [f"labtree.spikes.{verb}" for verb in registry.verbs(obj)]
+    return Panel(title, about, sections, (*_OBJECT_CALLS, *verbs))
+
+
+def _sizes(sizes: Any) -> dict[Any, int]:
+    """Return the sizes of dimensions, the spikes last."""
+    return {dim: sizes[dim] for dim in sorted(sizes, key=lambda dim: dim == "spike")}
 
 
 def item_facts(info: dict[str, Any], sizes: Any = None) -> str:
@@ -126,8 +135,7 @@ def item_cells(node: xr.DataTree) -> tuple[str, str, str, str, str]:
     """Return name, note, kind, shape in words, and size of an item."""
     info = describe_item(node)
     # Of spikes, how many units and spikes there are says more than the other facts.
-    dims = sorted(node.sizes, key=lambda dim: dim == "spike") if "length_ms" in info else ()
-    sizes = {dim: node.sizes[dim] for dim in dims}
+    sizes = _sizes(node.sizes) if "length_ms" in info else {}
     return (
         real_name(node),
         str(info.get("note", "")),

@@ -22,10 +22,10 @@ from labtree.objects import (
     pairwise,
     rate_data,
     rate_slice_stack,
+    registry,
     spike_data,
     spike_slice_stack,
 )
-from labtree.objects.spike_kinds import KINDS
 from labtree.objects.unit_attributes import MASK, REAL_NAME, alike
 from labtree.spikes.selection import slices_of
 from labtree.storage.files import replace_file, temporary_path
@@ -191,11 +191,11 @@ class _Writer:
             self._dictionary(_typed_group(parent, where, "dict"), where, obj)
             return {"type": "dict"}
         kind = obj.attrs.get("labtree_kind") if isinstance(obj, xr.Dataset) else None
-        if kind not in KINDS:
+        if kind not in _NAMES:
             raise _LostError(
                 f"SpikeLab stores arrays, dicts and its own classes, not {type(obj).__name__}"
             )
-        KINDS[kind].validate(obj)
+        registry.validate(obj)
         self._rest(where, kind, obj)
         group = _typed_group(parent, where, _NAMES[kind])
         write = {
@@ -205,7 +205,7 @@ class _Writer:
             spike_slice_stack.KIND: self._spike_slice_stack,
         }.get(kind, self._pairwise)
         write(group, where, obj)
-        summary = KINDS[kind].summary(obj)
+        summary = registry.summary(obj)
         return {"type": _NAMES[kind], **summary}
 
     def _spike_data(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
@@ -233,7 +233,8 @@ class _Writer:
         self._attributes(group, where, rate_data.KIND, ds)
 
     def _rate_slice_stack(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
-        self._rate_unit(where, ds)
+        if ds["rate"].attrs.get("units") != "Hz":  # as every stack that is read back
+            self._rate_unit(where, ds)
         group.attrs["step_size"] = float(ds.attrs["step_size"])
         group["event_stack"] = self._doubles(f"{where}, rate", ds["rate"].values)
         group["times"] = self._windows(where, ds)

@@ -1,22 +1,21 @@
-"""Trial tables: DataFrames that carry the states and events of their trials along."""
+"""Trial tables as items of a workspace: with the states and events of their trials."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
-__all__ = ["ATTRIBUTE", "dataset_to_trials", "trials_summary", "trials_to_dataset"]
+from labtree.msw.trial_table import ATTRIBUTE, Ragged, TrialTables
+from labtree.objects.registry import Kind, add_kind, raw_or
+from labtree.objects.values import dataset_to_value, value_to_dataset
 
-#: The attribute of a DataFrame that holds its states and events; see `labtree.msw.trial_table`.
-ATTRIBUTE = "labtree_trials"
+__all__ = ["dataset_to_trials", "trials_to_dataset"]
+
 _FIELDS = ("names", "codes", "values", "row_size")
 
 
-def trials_to_dataset(
-    frame: pd.DataFrame, path: str, build: Callable[[Any, str], xr.Dataset]
-) -> xr.Dataset:
+def trials_to_dataset(frame: pd.DataFrame, path: str) -> xr.Dataset:
     """Return a trial table as a dataset: the DataFrame, its states and its events.
 
     Parameters
@@ -25,8 +24,6 @@ def trials_to_dataset(
         Of :func:`labtree.msw.load_session`.
     path
         How to name it in an error.
-    build
-        Makes a dataset of a nested value.
     """
     attrs = dict(frame.attrs)
     tables = attrs.pop(ATTRIBUTE)
@@ -40,14 +37,12 @@ def trials_to_dataset(
         "states": {field: getattr(tables.states, field) for field in _FIELDS},
         "events": {field: getattr(tables.events, field) for field in _FIELDS},
     }
-    return build(content, path)
+    return value_to_dataset(content, path)
 
 
-def dataset_to_trials(dataset: xr.Dataset, read: Callable[[xr.Dataset], Any]) -> pd.DataFrame:
+def dataset_to_trials(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the trial table that :func:`trials_to_dataset` was given."""
-    from labtree.msw.trial_table import Ragged, TrialTables
-
-    content = read(dataset)
+    content = dataset_to_value(dataset)
     frame: pd.DataFrame = content["frame"]
     tables = TrialTables(
         Ragged(**content["states"]), Ragged(**content["events"]), content["absolute"]
@@ -59,8 +54,18 @@ def dataset_to_trials(dataset: xr.Dataset, read: Callable[[xr.Dataset], Any]) ->
     return frame
 
 
-def trials_summary(dataset: xr.Dataset) -> dict[str, Any]:
+def _summary(dataset: xr.Dataset) -> dict[str, Any]:
     """Return the shape and the names of the columns."""
-    frame = dataset.attrs["labtree_parts"]["frame"]["attrs"]["labtree_frame"]
-    about = json.loads(frame)
+    about = json.loads(dataset.attrs["labtree_parts"]["frame"]["attrs"]["labtree_frame"])
     return {"shape": about["shape"], "columns": about["names"]}
+
+
+def _is_trial_table(frame: pd.DataFrame) -> bool:
+    return ATTRIBUTE in frame.attrs
+
+
+add_kind(
+    Kind("trials", raw_or(trials_to_dataset), dataset_to_trials, _summary),
+    pd.DataFrame,
+    when=_is_trial_table,
+)

@@ -1,0 +1,137 @@
+"""Errors for values that cannot be kept exactly, each with the line to write instead."""
+
+import dataclasses
+import enum
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from labtree.errors import UnsupportedTypeError
+
+__all__ = ["advice", "all_unsupported", "unsupported"]
+
+#: More parts than this are counted, not listed.
+_LISTED = 20
+
+_BY_NAME = {
+    "Decimal": "str(x)",
+    "Fraction": "str(x)",
+    "UUID": "str(x)",
+    "ZoneInfo": "x.key",
+    "Pattern": "x.pattern",
+    "Match": "x.group()",
+    "SimpleNamespace": "vars(x)",
+    "Namespace": "vars(x)",
+    "memoryview": "bytes(x)",
+    "Figure": 'x.savefig(buffer, format="png"), and store buffer.getvalue()',
+    "Variable": "xr.DataArray(x)",
+    "recarray": "x.view(np.ndarray)",
+    "COO": "x.todense()",
+    "GCXS": "x.todense()",
+    "Tensor": "x.detach().cpu().numpy()",
+    "Series": "store it as an item of its own",
+}
+
+
+def unsupported(value: object, path: str, reason: str | None = None) -> UnsupportedTypeError:
+    """Return the error for a value that cannot be kept exactly.
+
+    Parameters
+    ----------
+    value
+        The value that was met.
+    path
+        Where it was met, such as ``obj['a'][3]``.
+    reason
+        Why it cannot be kept, where the type alone does not say it.
+    """
+    message = f"{path}: cannot keep {reason or f'a {_type_name(value)}'} exactly"
+    hint = advice(value)
+    return all_unsupported([UnsupportedTypeError(f"{message}; {hint}" if hint else message)])
+
+
+def all_unsupported(errors: Iterable[UnsupportedTypeError]) -> UnsupportedTypeError:
+    """Return one error that says what several say; its ``problems`` are their messages."""
+    problems = [problem for error in errors for problem in error.problems or (str(error),)]
+    message = problems[0] if problems else ""
+    if len(problems) > 1:
+        more = len(problems) - _LISTED
+        lines = [*problems[:_LISTED], *([f"and {more} more"] if more > 0 else [])]
+        message = "\n  ".join([f"{len(problems)} parts cannot be kept:", *lines])
+    error = UnsupportedTypeError(message)
+    error.problems = tuple(problems)
+    return error
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    name = kind.__qualname__
+    return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
+
+
+def advice(value: Any) -> str:
+    """Return what to write in the place of a value, "" where nothing is known."""
+    line = _line(value)
+    if line is None:
+        return "" if type(value).__module__ == "builtins" else _REGISTER
+    return line if line.startswith(("store ", "write ", "use ")) else f"write {line}"
+
+
+_REGISTER = "store its parts, or make its class a kind with labtree.register_kind(..., cls=...)"
+
+
+def _line(value: Any) -> str | None:
+    """Return the expression that gives what can be kept of a value called x."""
+    kind = type(value)
+    module = kind.__module__.partition(".")[0]
+    if (
+        module == "numpy"
+        and getattr(value, "dtype", None) is not None
+        and hasattr(kind, "flags")
+    ):
+        if kind.__name__ == "ndarray" and value.dtype.names:
+            return "{name: x[name] for name in x.dtype.names}"
+        if kind.__name__ == "ndarray":
+            return "x.astype(...)"
+    known = _BY_NAME.get(kind.__name__)
+    if known is not None:
+        return known
+    if isinstance(value, type):
+        return "x.__qualname__"
+    if isinstance(value, enum.Enum):
+        return "x.value"
+    if dataclasses.is_dataclass(value):
+        return "dataclasses.asdict(x), or make its class a kind with labtree.register_kind"
+    for attribute, line in (
+        ("model_dump", "x.model_dump()"),
+        ("__attrs_attrs__", "attrs.asdict(x)"),
+        ("_asdict", "x._asdict(), or tuple(x)"),
+    ):
+        if hasattr(kind, attribute):
+            return line
+    if module == "scipy" and hasattr(value, "tocsr"):
+        return "x.tocsr()"
+    if hasattr(value, "magnitude") and hasattr(value, "units"):
+        return "x.magnitude, and str(x.units) beside it"
+    if hasattr(value, "__dask_graph__"):
+        return "xr.DataArray(x)"
+    for base in (dict, list, tuple, set, frozenset, str, bytes, bool, int, float, complex):
+        if isinstance(value, base) and kind is not base:
+            return f"{base.__name__}(x)"
+    if hasattr(value, "__array__") and module not in ("pandas", "xarray"):
+        return "np.asarray(x)"
+    if isinstance(value, Mapping):
+        return "dict(x)"
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):
+        return "store its result, or x.__qualname__"
+    if isinstance(value, types.ModuleType):
+        return "x.__name__"
+    if hasattr(value, "__fspath__"):
+        return "os.fspath(x)"
+    if hasattr(value, "get_params"):
+        return "store its parameters, x.get_params(), and its arrays, out of vars(x)"
+    if isinstance(value, Iterator) or kind.__name__ in ("deque", "dict_keys", "dict_values"):
+        return "list(x)"
+    if hasattr(value, "read") and hasattr(value, "name"):
+        return "store its path, x.name"
+    return None
