@@ -31,7 +31,7 @@ LAYERS = """
 LAYER_OF = {name: i for i, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 # xarray calls this module to open a file, as a user calls labtree.open.
 ENTRY_POINTS = {("labtree.interop.xarray_engine", "labtree.opening")}
-UNFINISHED_IMPORTS = {("labtree.objects.trials", "labtree.msw.trial_table")}
+UNFINISHED_IMPORTS: set[tuple[str, str]] = set()
 
 BARE = {
     "BlockingIOError", "FileExistsError", "FileNotFoundError", "ImportError", "KeyError",
