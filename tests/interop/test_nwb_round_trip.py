@@ -399,3 +399,89 @@ def test_columns_come_back_as_they_were(values):
         assert_same(back.tolist(), values.tolist())
     else:
         pd.testing.assert_series_equal(pd.Series(back), pd.Series(values))
+
+
+HOSTILE = {
+    "attributes with names of NWB's own": labtree.spike_data(
+        [[1.0], [2.0]],
+        length=5,
+        neuron_attributes=[
+            {
+                name: at
+                for at, name in enumerate(
+                    ["id", "spike_times", "electrodes", "name", "waveform_mean", "a/b", "."]
+                )
+            },
+            {},
+        ],
+    ),
+    "no units": labtree.spike_data([], length=0),
+    "silent units": labtree.spike_data([[], []], length=3),
+    "ids below zero": labtree.spikes.from_times([1.0, 2.0], [5, -3]),
+    "ids of text": labtree.spikes.from_times([1.0, 2.0], ["a", "b"]),
+    "columns with names of NWB's own": pd.DataFrame(
+        [[1, 2, 3.5, "x", 4]], columns=["id", "name", "description", "a/b", 7]
+    ),
+    "the same column twice": pd.DataFrame([[1, 2]], columns=["a", "a"]),
+    "columns of several levels": pd.DataFrame(
+        [[1, 2]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)])
+    ),
+    "no columns": pd.DataFrame(index=[0, 1]),
+    "times that are missing": pd.DataFrame(
+        {"start_time": [np.nan, 1.0], "stop_time": [np.nan, 2.0]}
+    ),
+    "times that are text": pd.DataFrame({"start_time": ["a"], "stop_time": ["b"]}),
+    "objects": pd.DataFrame(
+        {
+            "a": np.array([{"x": 1}, [1, "a"], None], object),
+            "b": np.array([1, "a", None], object),
+            "c": pd.array(["a", None, "c"], "string"),
+        }
+    ),
+    "text with NUL": pd.DataFrame({"a": ["a\0b", "c"]}),
+    "..": np.arange(3.0),
+    "x" * 300: np.arange(2.0),
+    "a/b:c": np.arange(2),
+    "a_b_c": np.arange(3),
+    "workspace": pd.DataFrame({"a": [1]}),
+    "labtree_types": np.arange(4),
+}
+
+
+@pytest.mark.parametrize("key", HOSTILE)
+def test_hostile_names_and_values_come_back(key, tmp_path):
+    back = there_and_back(workspace(**{key: HOSTILE[key], "plain": np.arange(1.0)}), tmp_path)
+    assert_same(back.ws["rec/1", key], HOSTILE[key])
+    back.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_short_series_come_back(tmp_path, count):
+    given = series("mV", (count, 2))
+    back = there_and_back(workspace(emg=given), tmp_path)
+    found = back.ws["rec/1", "emg"]
+    assert np.array_equal(found.data.values, given.data.values)
+    assert found.time.values == pytest.approx(given.time.values)
+    back.close()
+
+
+LOST = {
+    "period": (
+        pd.DataFrame({"a": pd.period_range("2020-01", periods=2, freq="M")}),
+        "a Period",
+    ),
+    "bytes": (pd.DataFrame({"a": [b"x", b"\xff"]}), "column 'a': a bytes becomes text"),
+    "index": (
+        pd.DataFrame({"a": [1]}, index=pd.MultiIndex.from_tuples([("a", 1)], names=["u", "v"])),
+        "the levels of the index become columns",
+    ),
+    "mask": (labtree.pairwise_matrix(np.ma.masked_equal(np.eye(2), 1)), "masked values become"),
+    "labels": (labtree.pairwise_matrix([[1.0]], labels=[(1, 2)]), "labels: a tuple becomes"),
+}
+
+
+@pytest.mark.parametrize("key", LOST)
+def test_what_does_not_come_back_is_said(key, tmp_path):
+    obj, words = LOST[key]
+    with pytest.warns(LossWarning, match=f"rec/1/{key}.*{words}"):
+        labtree.export_nwb(workspace(**{key: obj}), tmp_path / "a.nwb")

@@ -75,7 +75,7 @@ def for_nwb(values: Any, missing: NDArray[np.bool_] | None = None) -> NwbColumn:
         about |= {"dtype": "float64"} if wide else {}
         losses = [f"{dtype} becomes float64"] if wide else []
         return NwbColumn(array.astype(np.float64) if wide else array, None, about, losses)
-    if dtype.kind == "U" and array.ndim == 1:
+    if dtype.kind == "U" and array.ndim == 1 and _is_plain(array[~gaps]):
         texts = ["" if gap else str(v) for v, gap in zip(array, gaps, strict=True)]
         return NwbColumn(texts, None, about, [])
     if dtype.kind == "M" and array.ndim == 1:
@@ -95,7 +95,10 @@ def restored(data: Any, about: dict[str, Any]) -> Any:
         categories = restored(np.asarray(about["categories"][0]), about["categories"][1])
         return pd.Categorical(inner, categories=categories, ordered=about["ordered"])
     if form == "json":
-        return _objects_of([None if at in gaps else json.loads(v) for at, v in enumerate(data)])
+        back = [None if at in gaps else json.loads(v) for at, v in enumerate(data)]
+        if dtype.startswith("<U"):
+            return np.array(["" if v is None else v for v in back], dtype)
+        return pd.array(back, dtype=dtype) if about.get("text") else _objects_of(back)
     if form == "lists":
         kind = about.get("list")
         return _objects_of(
@@ -186,7 +189,7 @@ def _extension(values: Any, missing: NDArray[np.bool_]) -> NwbColumn:
     if isinstance(dtype, pd.DatetimeTZDtype):
         texts = ["" if gap else v.isoformat() for v, gap in zip(values, missing, strict=True)]
         return NwbColumn(texts, None, about, [])
-    if isinstance(dtype, pd.StringDtype):
+    if isinstance(dtype, pd.StringDtype) and _is_plain(values[~missing]):
         texts = ["" if gap else str(v) for v, gap in zip(values, missing, strict=True)]
         return NwbColumn(texts, None, about, [])
     if hasattr(dtype, "numpy_dtype"):
@@ -194,6 +197,8 @@ def _extension(values: Any, missing: NDArray[np.bool_]) -> NwbColumn:
         data = values.to_numpy(dtype=numpy, na_value=numpy.type(0))
         plain = for_nwb(data, missing)
         return plain._replace(about=about)
+    if isinstance(dtype, pd.StringDtype):
+        return _objects(list(values), missing, {"dtype": str(dtype), "text": True})
     return _objects(list(values), missing, {"dtype": "object"})
 
 
@@ -202,7 +207,7 @@ def _objects(values: list[Any], gaps: NDArray[np.bool_], about: dict[str, Any]) 
     there = [value for value, gap in zip(values, absent, strict=True) if not gap]
     if absent.any():
         about["missing"] = np.flatnonzero(absent).tolist()
-    if there and all(type(value) is str for value in there):
+    if there and all(type(value) is str for value in there) and _is_plain(there):
         about["form"] = "object"
         texts = ["" if gap else v for v, gap in zip(values, absent, strict=True)]
         return NwbColumn(texts, None, about, [])
@@ -219,10 +224,17 @@ def _objects(values: list[Any], gaps: NDArray[np.bool_], about: dict[str, Any]) 
     pairs = list(zip(values, absent, strict=True))
     texts = ["" if gap else plain_json(value, losses) for value, gap in pairs]
     for value, text in zip(values, texts, strict=True):
-        if value is not None and text and not _same(json.loads(text), value):
+        if value is not None and text and not losses and not _same(json.loads(text), value):
             losses.append(f"a {type(value).__name__} becomes JSON text")
             break
     return NwbColumn(texts, None, about, list(dict.fromkeys(losses)))
+
+
+def _is_plain(texts: Any) -> bool:
+    """Whether HDF5 can hold these texts: no NUL and no lone surrogate."""
+    return not any(
+        "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text) for text in texts
+    )
 
 
 def _flat(rows: list[Any]) -> Any:
@@ -243,7 +255,9 @@ def _flat(rows: list[Any]) -> Any:
         return None
     if kinds == {int} and not all(-(2**63) <= value < 2**63 for value in flat):
         return None
-    return flat if kinds == {str} else np.array(flat)
+    if kinds == {str}:
+        return flat if _is_plain(flat) else None
+    return np.array(flat)
 
 
 def _same(found: Any, given: Any) -> bool:

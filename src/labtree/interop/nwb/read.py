@@ -742,12 +742,16 @@ def _text_of(data: Any) -> str:
 
 
 def _own_units(table: Any, about: dict[str, Any], shift: float, metadata: Any) -> xr.Dataset:
-    index = table["spike_times"]
-    counts = np.diff(np.asarray(index.data[:]).astype(np.int64), prepend=0)
-    times = np.asarray(index.target.data[:], np.float64) * _MS + shift
+    counts: Any = np.empty(0, np.int64)
+    times = np.empty(0)
+    if "spike_times" in table.colnames:
+        index = table["spike_times"]
+        counts = np.diff(np.asarray(index.data[:]).astype(np.int64), prepend=0)
+        times = np.asarray(index.target.data[:], np.float64) * _MS + shift
     attributes = {
         kept["name"]: _own_column(_column(table[name]), kept)
         for name, kept in about["columns"].items()
+        if name in table.colnames
     }
     attrs = about["attrs"]
     dataset = spike_data.assemble(
@@ -799,7 +803,10 @@ def _own_frame(table: Any, about: dict[str, Any], shift_s: float) -> pd.DataFram
         columns[kept["at"]] = restored(values, kept)
         names[kept["at"]] = kept["name"]
     frame = pd.DataFrame({at: columns[at] for at in sorted(columns)})
-    frame.columns = pd.Index(names)
+    tuples = [tuple(name) if isinstance(name, list) else name for name in names]
+    several = bool(tuples) and all(isinstance(name, tuple) for name in tuples)
+    if tuples:
+        frame.columns = pd.MultiIndex.from_tuples(tuples) if several else pd.Index(tuples)
     index = about.get("index")
     if index is not None:
         kind, name, dtype = index

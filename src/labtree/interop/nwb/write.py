@@ -124,7 +124,7 @@ def export_nwb(
         raise DataError(
             "session_start_time needs a time zone: datetime(..., tzinfo=datetime.UTC)"
         )
-    writer = _Writer(pynwb, source.items)
+    writer = _Writer(pynwb, source.items, is_workspace=source.is_workspace)
     if not writer.items:
         found = ", ".join(source.others[:10]) or "nothing"
         raise DataError(f"there is nothing to export that NWB has a place for; found {found}")
@@ -145,8 +145,11 @@ def export_nwb(
         new = Path(folder) / target.name
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the file's own checks suggest
-            with pynwb.NWBHDF5IO(new, "w") as io:
-                io.write(file)
+            try:
+                with pynwb.NWBHDF5IO(new, "w") as io:
+                    io.write(file)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{target} was not written: {error}") from error
         replace_file(new, target)
     if writer.losses:
         listed = "\n".join(writer.losses)
@@ -290,7 +293,7 @@ def _label_frame(tree: xr.DataTree) -> pd.DataFrame:
 class _Writer:
     """Fills an NWB file with items, and keeps where each went."""
 
-    def __init__(self, pynwb: Any, items: list[Item]) -> None:
+    def __init__(self, pynwb: Any, items: list[Item], *, is_workspace: bool) -> None:
         self.pynwb = pynwb
         self.common = require("hdmf.common", purpose=_PURPOSE, extra="nwb")
         self.classes = SimpleNamespace(
@@ -310,15 +313,10 @@ class _Writer:
             if item.kind in (spike_data.KIND, rate_data.KIND):
                 (spike_data if item.kind == spike_data.KIND else rate_data).validate(item.obj)
         self.zero = min([0.0, *map(_first_ms, items)])
-        recordings = [item for item in items if item.kind == "series"]
-        if not any(item.kind == spike_data.KIND for item in items) and recordings:
+        if not is_workspace and any(item.kind == "series" for item in items):
             # A recording's clock starts anywhere; NWB's at the session's start.
             first = min(map(_first_ms, items))
-            self.zero = (
-                first
-                if first > 0 and "nwb_path" not in recordings[0].obj.attrs
-                else (self.zero)
-            )
+            self.zero = first if np.isfinite(first) else 0.0
 
     def write(self, file: Any, resolution: float | None) -> None:
         """Put all items into a file."""
@@ -460,7 +458,12 @@ class _Writer:
             if given.dtype.kind in "iu" and (given.size == 0 or given.min() >= 0):
                 ids, about["unit_id"] = given, str(given.dtype)
         taken = {column["name"] for column in units.__columns__} | set(dir(units))
-        taken -= {"waveform_mean", "waveform_sd"}
+        own_of_nwb = {
+            name
+            for name in ("waveform_mean", "waveform_sd")
+            if name in ds.coords and ds[name].ndim > 1 and ds[name].dtype.kind in "iuf"
+        }
+        taken -= own_of_nwb
         places = self._electrode_places(ds)
         columns: dict[str, NwbColumn] = {}
         about["columns"] = {}
@@ -474,7 +477,7 @@ class _Writer:
             name_of = unused(nwb_name(real), taken)
             about["columns"][name_of] = {"name": real, **column.about}
             columns[name_of] = column
-            if name_of in ("waveform_mean", "waveform_sd"):
+            if name_of in own_of_nwb:
                 continue
             for loss in column.losses:
                 self.lost(item, f", attribute {real!r}: {loss}")
@@ -642,6 +645,8 @@ class _Writer:
             column = for_nwb(ds["label_i"].values)
             if column.ends is None:
                 about["label"] = column.about
+                for loss in column.losses:
+                    self.lost(item, f", labels: {loss}")
                 text = "Label of the row"
                 columns.append(vector(name="label", description=text, data=column.data))
             else:
