@@ -393,6 +393,10 @@ def load_session(path: str | Path) -> xr.DataTree:
     path
         With or without ``.h5``.
 
+    Returns
+    -------
+    xarray.DataTree
+
     Raises
     ------
     MissingFileError
@@ -401,6 +405,15 @@ def load_session(path: str | Path) -> xr.DataTree:
         If another program holds it.
     FormatError
         If the file is not a pipeline session, is damaged, or of an unknown version.
+
+    Examples
+    --------
+    >>> import labtree, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = labtree.create_session("rec1").session.save(f"{folder}/rec1.h5")
+    ...     session = labtree.load_session(path)
+    >>> session.attrs["dataset_id"], session.session.completed_steps
+    ('rec1', frozenset())
     """
     from labtree.interop.hdmea import import_hdmea, is_hdmea
     from labtree.pipeline.checkpoints import find_session_file, load_saved_session

@@ -277,12 +277,30 @@ def load_recording_with_eimage_sta(
         As for ``load_recording``. The images are cut on the sensors' own clock, which
         comes from the file.
 
+    Returns
+    -------
+    DataTree
+        The session; with ``hdf5_path=`` a :class:`labtree.StepResult`.
+
     Raises
     ------
     ConfigurationError
         If a file is missing, or a parameter is out of range.
     FormatError
         If a file is not what it should be.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import labtree
+    >>> from labtree.testing.mea import write_recording
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_recording(folder, n_units=2, movie_frames={"noise_a": 60}, repeats=1)
+    ...     session = labtree.create_session("rec1")
+    ...     session = labtree.mea.load_recording_with_eimage_sta(
+    ...         files.cmcr_path, files.cmtr_path, session=session)
+    >>> session["features/eimage_sta"]["eimage_sta"].shape
+    (2, 50, 9, 9)
     """
     paths = source_paths(session, dataset_id, cmcr_path, cmtr_path)
     if set(paths) != {"cmcr_path", "cmtr_path"}:

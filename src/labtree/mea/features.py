@@ -88,7 +88,17 @@ def frif(session: xr.DataTree) -> xr.DataArray:
 
 
 def list_features() -> list[str]:
-    """Return the names that :func:`extract_features` knows."""
+    """Return the names that :func:`extract_features` knows.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> "frif" in list_features()
+    True
+    """
     return sorted(registered_features())
 
 
@@ -127,10 +137,27 @@ def extract_features(
     config_overrides : mapping of feature name to mapping, optional
         Keyword arguments for the features' functions.
 
+    Returns
+    -------
+    DataTree
+        The session; with ``hdf5_path=`` a :class:`labtree.StepResult`.
+
     Raises
     ------
     ConfigurationError
         If a feature is unknown, or if a step that it needs has not run.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> session = labtree.create_session("rec1")
+    >>> session.session.add_units({"unit_001": {"spike_times": np.array([5, 9])}})
+    >>> session.session.add_metadata(
+    ...     {"acquisition_rate": 100.0, "frame_timestamps": np.array([0, 10, 20])})
+    >>> session.session.mark_step_complete("load_recording")
+    >>> session = extract_features(["frif"], session=session)
+    >>> session["features/frif"]["frif"].values
+    array([[20.,  0.]], dtype=float32)
     """
     overrides = dict(config_overrides or {})
     wanted = _wanted(features)

@@ -150,6 +150,19 @@ def lab_paths() -> dict[str, Path]:
     """Return where the lab keeps its files, by the steps' parameters.
 
     What :func:`use_lab` said counts before the environment variable ``LABTREE_MEA_LAB``.
+
+    Returns
+    -------
+    dict of str to Path
+        ``playlist_file_path``, ``movie_length_file_path``, ``config_dir`` and
+        ``stimuli_dir``, those that are known.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, use_lab(config_dir=folder):
+    ...     list(lab_paths())
+    ['config_dir']
     """
     block = _IN_BLOCK.get()
     said = _EVERYWHERE[0] if block is None else block

@@ -147,12 +147,34 @@ def section_spike_times(
         Folder of ``{movie}.json``; see :func:`read_section_config`. Without it, that of
         the lab, see :func:`labtree.mea.use_lab`.
 
+    Returns
+    -------
+    DataTree
+        The session; with ``hdf5_path=`` a :class:`labtree.StepResult`.
+
     Raises
     ------
     ConfigurationError
         If a movie's JSON is missing or wrong, or if a trial runs past the recording.
-    SessionError
-        (also a KeyError) if a movie was not shown.
+    UnknownNameError
+        If a movie was not shown.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import labtree
+    >>> from labtree.testing.mea import write_recording
+    >>> with tempfile.TemporaryDirectory() as folder, labtree.mea.use_lab():
+    ...     files = write_recording(
+    ...         folder, n_units=2, movie_frames={"noise_a": 60}, repeats=1, pad_frame=180)
+    ...     session = labtree.create_session("rec1")
+    ...     session = labtree.mea.load_recording(
+    ...         files.cmcr_path, files.cmtr_path, session=session)
+    ...     with labtree.mea.use_lab(folder):
+    ...         session = labtree.mea.add_section_time("set1", session=session)
+    ...         session = labtree.mea.section_spike_times(session=session)
+    >>> len(session.session.trials_spike_times("unit_001", "noise_a"))
+    1
     """
     assert config_dir is not None  # filled in
     pad_s = np.asarray(pad_margin, np.float64)

@@ -238,11 +238,32 @@ def add_section_time(
     pad_frame, pre_margin_frame_num, post_margin_frame_num : int
         Frames around each movie; see :func:`playlist_sections`.
 
+    Returns
+    -------
+    DataTree
+        The session; with ``hdf5_path=`` a :class:`labtree.StepResult`.
+
     Raises
     ------
     ConfigurationError
         If a file, the playlist or a movie's length is missing, or if a movie runs past
         the recording.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import labtree
+    >>> from labtree.testing.mea import write_recording
+    >>> with tempfile.TemporaryDirectory() as folder, labtree.mea.use_lab():
+    ...     files = write_recording(
+    ...         folder, n_units=2, movie_frames={"noise_a": 60}, repeats=1, pad_frame=180)
+    ...     session = labtree.create_session("rec1")
+    ...     session = labtree.mea.load_recording(
+    ...         files.cmcr_path, files.cmtr_path, session=session)
+    ...     with labtree.mea.use_lab(folder):
+    ...         session = labtree.mea.add_section_time("set1", session=session)
+    >>> session["stimulus/section_time"]["movie"].values.tolist()
+    ['noise_a']
     """
     assert playlist_file_path is not None  # filled in
     assert movie_length_file_path is not None

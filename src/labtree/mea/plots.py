@@ -42,10 +42,20 @@ def plot_raster(
     unit_ids : iterable of str, optional
         All units by default.
     ax : Axes, optional
+        Draw here.
 
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    UnknownNameError
+        If the movie has no sections, or if there is no such unit.
+
+    Examples
+    --------
+    >>> ax = labtree.mea.plot_raster(session, "step_a")  # doctest: +SKIP
     """
     units, sections = units_of(session), checked_sections(session, movie_name)
     ids = list(units["unit"].values) if unit_ids is None else list(unit_ids)

@@ -84,6 +84,11 @@ def to_physical(counts: xr.DataArray) -> xr.DataArray:
         With the attributes ``conversion_factor`` (or a coordinate of that name, per
         sensor), ``exponent`` and ``physical_unit``, as the loaders give them.
 
+    Returns
+    -------
+    DataArray
+        float64, with the unit in the attribute ``units``.
+
     Raises
     ------
     ConfigurationError
@@ -439,6 +444,11 @@ def load_recording(
         Hz; needed only if no CMCR is at hand. The rate comes from Tick of the analog
         channels, else of the sensors, checked against the recording's duration.
 
+    Returns
+    -------
+    DataTree
+        The session; with ``hdf5_path=`` a :class:`labtree.StepResult`.
+
     Raises
     ------
     ConfigurationError
@@ -446,6 +456,19 @@ def load_recording(
         two recordings.
     FormatError
         If a file is not what it should be, or contradicts itself.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import labtree
+    >>> from labtree.testing.mea import write_recording
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_recording(folder, n_units=2, movie_frames={"noise_a": 60}, repeats=1)
+    ...     session = labtree.create_session("rec1")
+    ...     session = labtree.mea.load_recording(
+    ...         files.cmcr_path, files.cmtr_path, session=session)
+    >>> session.session.unit_count, session["metadata"].attrs["acquisition_rate"]
+    (2, 20000.0)
     """
     paths = source_paths(session, dataset_id, cmcr_path, cmtr_path)
     load(session, paths, acquisition_rate, with_matrices=False)

@@ -37,6 +37,19 @@ def register_feature(
     again with the same version replaces it only if it is the same function, defined
     anew (as notebooks do).
 
+    Parameters
+    ----------
+    name : str
+    version : str
+        Kept with the feature.
+    requires : iterable of str
+        Steps that must be done before.
+
+    Returns
+    -------
+    callable
+        A decorator, which returns the function as it is.
+
     Raises
     ------
     ConfigurationError

@@ -145,12 +145,35 @@ def compute_sta(
     permutations, seed : int
         See :func:`labtree.mea.sta_kernel.spike_triggered_average`.
 
+    Returns
+    -------
+    DataTree
+        The session; with ``hdf5_path=`` a :class:`labtree.StepResult`.
+
     Raises
     ------
     ConfigurationError
         If the movie is not there, or if its length does not fit the playlist's.
     FormatError
         If the movie is not a numeric array.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import labtree
+    >>> from labtree.testing.mea import write_recording
+    >>> with tempfile.TemporaryDirectory() as folder, labtree.mea.use_lab():
+    ...     files = write_recording(
+    ...         folder, n_units=2, movie_frames={"noise_a": 60}, repeats=1, pad_frame=180)
+    ...     session = labtree.create_session("rec1")
+    ...     session = labtree.mea.load_recording(
+    ...         files.cmcr_path, files.cmtr_path, session=session)
+    ...     with labtree.mea.use_lab(folder):
+    ...         session = labtree.mea.add_section_time("set1", session=session)
+    ...         session = labtree.mea.section_spike_times(session=session)
+    ...         session = labtree.mea.compute_sta((-12, 0), session=session)
+    >>> session["features/sta_noise_a"]["sta"].shape
+    (2, 12, 8, 8)
     """
     assert stimuli_dir is not None  # filled in
     name = _noise_movie(session, movie_name)

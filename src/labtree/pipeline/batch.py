@@ -242,6 +242,18 @@ def run_batch(
     -----
     UserWarning
         If recordings failed; the message names them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import labtree
+    >>> from labtree.testing.mea import write_recording
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_recording(folder, n_units=2, movie_frames={"noise_a": 60}, repeats=1)
+    ...     pairs = [(files.cmcr_path, files.cmtr_path)]
+    ...     table = run_batch(pairs, [labtree.mea.load_recording], folder)
+    >>> table[["status", "ran"]].values.tolist()
+    [['done', 'load_recording']]
     """
     from tqdm import tqdm
 

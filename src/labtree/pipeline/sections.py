@@ -143,14 +143,67 @@ def _unit_ranges(
 def trials_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> dict[int, Array]:
     """Return one unit's spikes trial by trial, in samples of the recording.
 
-    Trials are numbered from 0 through all presentations. The arrays are views.
+    Parameters
+    ----------
+    session : DataTree
+    unit_id, movie_name : str
+
+    Returns
+    -------
+    dict of int to int64 array
+        Trials are numbered from 0 through all presentations. The arrays are views.
+
+    Raises
+    ------
+    UnknownNameError
+        If the movie has no sections, or none of that unit.
+    ConfigurationError
+        If the units have changed since they were sectioned.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> session = labtree.create_session("rec1")
+    >>> spikes = np.array([5, 9, 30])
+    >>> trials = {"trials_spike_times": {0: spikes[:2], 1: spikes[1:]}}
+    >>> session.session.add_units(
+    ...     {"u1": {"spike_times": spikes, "spike_times_sectioned": {"movie_a": trials}}})
+    >>> trials_spike_times(session, "u1", "movie_a")
+    {0: array([5, 9]), 1: array([ 9, 30])}
     """
     spikes, start, stop = _unit_ranges(session, unit_id, movie_name)
     return {n: spikes[a:b] for n, (a, b) in enumerate(zip(start, stop, strict=True))}
 
 
 def full_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> Array:
-    """Return one unit's spike times in all trials of a movie, sorted, each once."""
+    """Return one unit's spike times in all trials of a movie, sorted, each once.
+
+    Parameters
+    ----------
+    session : DataTree
+    unit_id, movie_name : str
+
+    Returns
+    -------
+    int64 array (spike,)
+        Samples of the recording.
+
+    Raises
+    ------
+    UnknownNameError, ConfigurationError
+        As :func:`trials_spike_times`.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> session = labtree.create_session("rec1")
+    >>> spikes = np.array([5, 9, 30])
+    >>> trials = {"trials_spike_times": {0: spikes[:2], 1: spikes[1:]}}
+    >>> session.session.add_units(
+    ...     {"u1": {"spike_times": spikes, "spike_times_sectioned": {"movie_a": trials}}})
+    >>> full_spike_times(session, "u1", "movie_a")
+    array([ 5,  9, 30])
+    """
     spikes, start, stop = _unit_ranges(session, unit_id, movie_name)
     parts = [spikes[a:b] for a, b in zip(start, stop, strict=True)]
     return np.unique(np.concatenate(parts)) if parts else spikes[:0]

@@ -115,6 +115,10 @@ def create_session(
     output_dir : path
         Where ``session.session.save()`` puts ``{dataset_id}.h5``.
 
+    Returns
+    -------
+    DataTree
+
     Raises
     ------
     ConfigurationError

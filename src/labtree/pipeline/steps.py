@@ -349,6 +349,11 @@ def step(
         From the parameters, those that were not given and are found elsewhere. They are
         recorded like the others.
 
+    Returns
+    -------
+    callable
+        A decorator.
+
     Examples
     --------
     >>> import numpy as np
