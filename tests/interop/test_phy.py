@@ -1,5 +1,6 @@
 """Folders of Kilosort and Phy, as workspaces."""
 
+import os
 import pickle
 import warnings
 
@@ -266,3 +267,48 @@ def test_what_spikeinterface_exports_to_phy(tmp_path, count):
 def test_labtree_open_takes_it_for_a_workspace(folder):
     with labtree.open(folder) as tree:
         assert tree.ws["sorted", "units"].sizes["unit"] == 4
+
+
+def test_spikes_before_the_first_sample_are_kept(folder):
+    np.save(folder / "spike_times.npy", np.array([-25, 250, 250, 900, 1200, 3000]))
+    units = labtree.import_phy(folder).ws["sorted", "units"]
+    assert (units.attrs["start_time"], units.attrs["length"]) == (-1, 121)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dat_path = 'raw.bin'\nn_channels_dat = 4\noffset = -5\n",
+        "dat_path = 'raw.bin'\nn_channels_dat = 4\ndtype = 'object'\n",
+        "dat_path = 'raw.bin'\nn_channels_dat = 0\n",
+        "dat_path = 'raw.bin'\n",
+        "dat_path = 'a\\0b'\nn_channels_dat = 1\n",
+    ],
+)
+def test_a_recording_that_cannot_be_read_is_said(folder, text):
+    (folder / "raw.bin").write_bytes(bytes(800))
+    (folder / "params.py").write_text("sample_rate = 25000.0\n" + text)
+    with pytest.warns(LossWarning, match=r"raw.bin cannot be read|dat_path"):
+        tree = labtree.import_phy(folder)
+    assert "recording" not in tree.ws.list_keys("sorted")
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../other.bin", "link.bin"])
+def test_a_recording_outside_of_the_folder_is_not_opened(folder, tmp_path, path):
+    (tmp_path / "other.bin").write_bytes(bytes(800))
+    (folder / "link.bin").symlink_to(tmp_path / "other.bin")
+    (folder / "params.py").write_text(
+        f"sample_rate = 25000.0\ndat_path = {path!r}\nn_channels_dat = 1\ndtype = 'int8'\n"
+    )
+    assert "recording" not in labtree.import_phy(folder).ws.list_keys("sorted")
+
+
+def test_pipes_and_devices_are_not_read(folder):
+    (folder / "cluster_info.tsv").unlink()
+    os.mkfifo(folder / "cluster_info.tsv")
+    (folder / "amplitudes.npy").unlink()
+    (folder / "amplitudes.npy").symlink_to("/dev/zero")
+    with pytest.warns(LossWarning) as warned:
+        labtree.import_phy(folder)
+    assert "cluster_info.tsv cannot be read: it is no regular file" in str(warned[0].message)
+    assert "amplitudes.npy is missing" in str(warned[0].message)

@@ -193,7 +193,7 @@ class _Reader:
                 f"{self.folder}: params.py does not say the rate of the samples: write "
                 "import_phy(folder, sample_rate_hz=30000)"
             )
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < np.inf:
             raise DataError(f"{self.folder}: the rate of the samples is {rate!r} Hz")
         return float(rate)
 
@@ -238,15 +238,14 @@ class _Reader:
             ]
             for column in tables.columns
         }
-        length = None
+        start = min(0.0, float(times.min(initial=0.0)))
+        end = float(times.max(initial=0.0))
         if recording is not None:
-            length = recording.sizes["time"] / rate * _MS
-        if times.size and (length is None or length < times.max()):
-            length = float(times.max())
+            end = max(end, recording.sizes["time"] / rate * _MS)
         try:
             units = from_times(
-                times, clusters, unit_ids=ids.tolist(), length_ms=length,
-                start_ms=min(0.0, float(times.min(initial=0.0))),
+                times, clusters, unit_ids=ids.tolist(), length_ms=end - start,
+                start_ms=start,
                 neuron_attributes=attributes,
             )  # fmt: skip
         except DataError as error:
@@ -334,8 +333,12 @@ class _Reader:
         if len(names) != 1 or not isinstance(names[0], str):
             return None
         root = self.folder.resolve()
-        path = (root / names[0]).resolve()
-        if not path.is_relative_to(root) or not path.is_file():
+        try:
+            path = (root / names[0]).resolve()
+            if not path.is_relative_to(root) or not path.is_file():
+                return None
+        except (OSError, ValueError, RuntimeError) as error:
+            self.problems.append(f"dat_path {names[0]!r}: {error}")
             return None
         count, offset = params.get("n_channels_dat"), params.get("offset", 0)
         try:
@@ -345,7 +348,7 @@ class _Reader:
             rows = (path.stat().st_size - int(offset)) // (count * dtype.itemsize)
             shape = (max(rows, 0), count)
             data: Any = np.memmap(path, dtype, mode="r", offset=int(offset), shape=shape)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, OverflowError) as error:
             self.problems.append(f"{names[0]} cannot be read: {error}")
             return None
         clock = as_lazy(ClockArray(0.0, rate, shape[0]))
