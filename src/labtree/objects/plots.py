@@ -291,10 +291,16 @@ def _style(given: dict[str, Any], **ours: Any) -> dict[str, Any]:
 
 def _axes_above(ax: "Axes") -> "Axes":
     """Return new Axes in the upper half of some, which keep the lower."""
-    toolkit = require("mpl_toolkits.axes_grid1", purpose="plots", extra="plot")
-    above: Axes = toolkit.make_axes_locatable(ax).append_axes(
-        "top", size="110%", pad=0.08, sharex=ax
-    )
+    figure: Any = ax.figure
+    place = ax.get_subplotspec()
+    if place is not None:
+        grid = place.subgridspec(2, 1, hspace=0.05)
+        ax.set_subplotspec(grid[1])
+        above: Axes = figure.add_subplot(grid[0], sharex=ax)
+        return above
+    left, bottom, width, height = ax.get_position().bounds
+    ax.set_position((left, bottom, width, 0.47 * height))
+    above = figure.add_axes((left, bottom + 0.53 * height, width, 0.47 * height), sharex=ax)
     return above
 
 
@@ -327,7 +333,7 @@ def _ticks(
         "color": "black",
         "markersize": size,
         "markeredgewidth": 0.7,
-        "alpha": float(np.clip(1 / max(crowding, 1e-9), 0.08, 1.0)),
+        "alpha": float(np.clip(0.6 / max(crowding, 1e-9), 0.06, 1.0)),
         "rasterized": True,
         "linestyle": "none",
         "marker": "|",
