@@ -297,10 +297,11 @@ def _axes_above(ax: "Axes") -> "Axes":
         grid = place.subgridspec(2, 1, hspace=0.05)
         ax.set_subplotspec(grid[1])
         above: Axes = figure.add_subplot(grid[0], sharex=ax)
-        return above
-    left, bottom, width, height = ax.get_position().bounds
-    ax.set_position((left, bottom, width, 0.47 * height))
-    above = figure.add_axes((left, bottom + 0.53 * height, width, 0.47 * height), sharex=ax)
+    else:
+        left, bottom, width, height = ax.get_position().bounds
+        half = 0.47 * height
+        ax.set_position((left, bottom, width, half))
+        above = figure.add_axes((left, bottom + height - half, width, half), sharex=ax)
     return above
 
 
