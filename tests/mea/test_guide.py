@@ -301,6 +301,25 @@ def test_prerequisites_are_named_before_anything_else(truth):
         extract_features(["frif"], session=empty)
 
 
+def test_a_session_by_hand_without_a_rate_is_told_what_it_lacks(truth):
+    session = create_session("hand")
+    session.session.add_units({"unit_001": {"spike_times": truth.spikes["unit_001"]}})
+    session.session.mark_step_complete("load_recording")
+    with pytest.raises(ConfigurationError, match="no frame_timestamps; load the CMCR"):
+        add_section_time(playlist_name=PLAYLIST, session=session)
+    session.session.add_metadata({"frame_timestamps": truth.frames})
+    add_section_time(playlist_name=PLAYLIST, session=session)
+    for call in (
+        lambda: section_spike_times(session=session),
+        lambda: extract_features(["frif"], session=session),
+    ):
+        with pytest.raises(ConfigurationError, match="no acquisition_rate; load the recording"):
+            call()
+    session.session.add_metadata({"acquisition_rate": truth.rate})
+    compute_sta(session=section_spike_times(session=session))
+    assert "sta_noise_small" in session["features"].children
+
+
 def test_hdmea_layout_of_section_times_is_no_table(truth):
     session = load_recording(
         cmcr_path=truth.cmcr_path, cmtr_path=truth.cmtr_path, session=create_session(NAME)

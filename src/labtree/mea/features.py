@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError
-from labtree.mea.playlists import frame_times
+from labtree.mea.playlists import frame_times, sampling_rate
 from labtree.mea.registry import Feature, register_feature, registered_features
 from labtree.pipeline.sessions import completed_steps, units_of
 from labtree.pipeline.step_records import code_hash
@@ -70,7 +70,7 @@ def frif(session: xr.DataTree) -> xr.DataArray:
     The coordinate ``frame_interval`` is the time at which each interval begins, in s.
     """
     units, frames = units_of(session), frame_times(session)
-    rate = float(session["metadata"].attrs["acquisition_rate"])
+    rate = sampling_rate(session)
     if len(frames) < 2:
         raise ConfigurationError("frif needs at least two frames")
     rates = frame_interval_rates(

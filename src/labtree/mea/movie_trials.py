@@ -10,7 +10,7 @@ import xarray as xr
 
 from labtree.errors import ConfigurationError, unknown_name
 from labtree.mea.lab import from_lab
-from labtree.mea.playlists import frame_times, section_table
+from labtree.mea.playlists import frame_times, sampling_rate, section_table
 from labtree.pipeline.sections import put_sections, spike_ranges
 from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
@@ -95,7 +95,7 @@ def _movie_sections(
     )
     dims = ("unit", "presentation", "trial")
     shape = (units.sizes["unit"], *begin.shape)
-    rate = float(session["metadata"].attrs["acquisition_rate"])
+    rate = sampling_rate(session)
     return xr.Dataset(
         {
             "start": (dims, ranges[0].reshape(shape), {"long_name": "first spike's index"}),
@@ -189,7 +189,7 @@ def section_spike_times(
     for movie in movies:
         if movie not in shown:
             raise unknown_name("movie", movie, shown)
-    pad = np.rint(pad_s * float(session["metadata"].attrs["acquisition_rate"])).astype(np.int64)
+    pad = np.rint(pad_s * sampling_rate(session)).astype(np.int64)
     frames = frame_times(session)
     configs = {movie: read_section_config(movie, config_dir) for movie in movies}
     for movie, config in configs.items():

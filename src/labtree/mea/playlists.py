@@ -181,6 +181,24 @@ def frame_times(session: xr.DataTree) -> Array:
     return frames
 
 
+def sampling_rate(session: xr.DataTree) -> float:
+    """Return the samples per second of a session's spikes.
+
+    Raises
+    ------
+    ConfigurationError
+        If its metadata have no ``acquisition_rate``.
+    """
+    rate = session.children.get("metadata", xr.DataTree()).attrs.get("acquisition_rate")
+    if rate is None:
+        raise ConfigurationError(
+            f"session {session.attrs.get('dataset_id')!r} has no acquisition_rate; load the "
+            "recording with labtree.mea.load_recording(session=session, ...) or add it: "
+            "session.session.add_metadata({'acquisition_rate': ...}), in samples per second"
+        )
+    return float(rate)
+
+
 def section_table(session: xr.DataTree, movie_name: str | None = None) -> xr.Dataset:
     """Return the table of sections, of one movie or of all.
 

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError, unknown_name
+from labtree.mea.playlists import sampling_rate
 from labtree.mea.recording import to_physical
 from labtree.optional import require
 from labtree.pipeline.per_unit import unit_index
@@ -59,7 +60,7 @@ def plot_raster(
     """
     units, sections = units_of(session), checked_sections(session, movie_name)
     ids = list(units["unit"].values) if unit_ids is None else list(unit_ids)
-    rate = float(session["metadata"].attrs["acquisition_rate"])
+    rate = sampling_rate(session)
     spikes = units["spike_times"].values
     begin = sections["trial_start"].values.ravel()
     length = float((sections["trial_end"] - sections["trial_start"]).max()) / rate

@@ -179,7 +179,7 @@ def _workers() -> Iterator[int]:
     """Give how many tiles to work on at the same time.
 
     The products of one tile are too small for several threads, which would spend their
-    time waiting for each other; so each tile has one thread, if BLAS can be told so.
+    time waiting for each other; so each tile has one thread, if threadpoolctl is there.
     """
     try:
         import threadpoolctl

@@ -39,7 +39,7 @@ def spike_ranges(
 ) -> tuple[Array, Array]:
     """Return which spikes of each unit lie in each of many spans, as index ranges.
 
-    One binary search finds all of them: units are told apart by an offset on the times.
+    One binary search finds all of them: an offset on the times keeps units apart.
 
     Parameters
     ----------

@@ -246,7 +246,7 @@ def unit_count(session: xr.DataTree) -> int:
 
 
 def session_path(session: xr.DataTree) -> Path:
-    """Return where the session is saved unless told otherwise."""
+    """Return where the session is saved if no path is given."""
     return Path(session.attrs["output_dir"]) / f"{session.attrs['dataset_id']}.h5"
 
 

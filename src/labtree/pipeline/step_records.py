@@ -1,6 +1,6 @@
 """Records of steps: what a step was run with, and whether that still holds.
 
-Whether anything has changed is told by fingerprints: every variable and every attribute
+Fingerprints show whether anything has changed: every variable and every attribute
 of every node is an item with a checksum of its content. The checksums (CRC-32C over the
 bytes, with type, shape and dimensions) serve to notice changes, not to resist an
 adversary; they take about 10 ms for 100 MB.

@@ -77,7 +77,7 @@ class StepResult:
 
 
 class _Step(NamedTuple):
-    """A body and what :func:`step` was told about it."""
+    """A body and the arguments of :func:`step` for it."""
 
     body: Callable[..., Any]
     requires: tuple[str, ...]
