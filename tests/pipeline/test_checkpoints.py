@@ -255,6 +255,11 @@ def test_a_lazy_session_can_be_changed_and_saved_onto_its_own_file(session):
     lazy = checkpoints.open_session_file(path)
     lazy.session.add_metadata({"later": 1})
     lazy.session.save(path)
+    assert lazy.session.is_saved
+    lazy.session.add_metadata({"later": 1})
+    assert lazy.session.is_saved
+    lazy.session.add_metadata({"later": 2})
+    assert lazy.session.is_deferred
     lazy.session.close()
     resumed = labtree.load_session(path)
     assert resumed["units"]["spike_times"].values.tolist() == [5, 9, 1, 2, 8]

@@ -115,8 +115,13 @@ def test_units_that_disagree_on_trials_are_refused(session):
         (trials([2]), "movie 'm' has other trials already"),
         (trials([2], [8], trials_start_end=[[0, 5], [5, 9]]), "has other trials already"),
     ):
-        with pytest.raises(SessionError, match=match):
+        with pytest.raises(SessionError, match=match) as caught:
             session.session.add_units({"b": {"spike_times_sectioned": {"m": given}}})
+        line = str(caught.value).rpartition("first: ")[2]
+    copied = session.copy()
+    exec(line, {"session": copied})  # the line to write, as the message has it
+    copied.session.add_units({"b": {"spike_times_sectioned": {"m": given}}})
+    assert found(copied, "b") == [[2], [8]]
     with pytest.raises(SessionError, match="unit 'd' has 1 trials, 'c' has 2"):
         session.session.add_units(
             {

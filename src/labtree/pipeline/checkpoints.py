@@ -88,6 +88,8 @@ def save(
     _check_target(session, path, overwrite, "save(")
     saved_at = datetime.now(UTC).isoformat()
     content = _write(session, path, saved_at=saved_at)
+    if holds_lazy_arrays(session):  # those of the file itself are read from the new one now
+        content = content_hash(session)
     session.attrs["saved_at"] = saved_at
     session.attrs[SAVED_KEY] = {"path": str(path.resolve()), "content": content}
     return path

@@ -349,7 +349,7 @@ def add_trials(
             ):
                 raise SessionError(
                     f"movie {movie!r} has other trials already; first: "
-                    f"del session['sections/{encode_name(movie)}']"
+                    f"del session['sections'][{encode_name(movie)!r}]"
                 )
             sections = xr.concat(
                 [old, sections], "unit", data_vars="minimal", coords="minimal",
