@@ -108,11 +108,11 @@ def sync_chunk(path: Path, index: int, ndim: int) -> None:
         sync_folder(file.parent)
 
 
-def set_rows(path: Path, rows: int, *, durable: bool = False) -> None:
-    """Say in the array's metadata that it has ``rows`` rows; their chunks stand already."""
+def set_rows(path: Path, rows: int) -> None:
+    """Say in the array's metadata that it has ``rows`` rows; their chunks are on the disk."""
     metadata = read_json(path / "zarr.json")
     metadata["shape"][0] = rows
-    _write_metadata(path, metadata, durable)
+    _write_metadata(path, metadata)
 
 
 def set_attribute(path: Path, name: str, value: Any) -> None:
@@ -120,11 +120,12 @@ def set_attribute(path: Path, name: str, value: Any) -> None:
     metadata = read_json(path / "zarr.json")
     if metadata.setdefault("attributes", {}).get(name) != value:
         metadata["attributes"][name] = value
-        _write_metadata(path, metadata, durable=True)
+        _write_metadata(path, metadata)
 
 
-def _write_metadata(path: Path, metadata: Any, durable: bool) -> None:
-    write_file(path / "zarr.json", json.dumps(metadata, indent=2).encode(), durable=durable)
+def _write_metadata(path: Path, metadata: Any) -> None:
+    # Waits for the disk: a power cut must not leave an empty file in place of the whole one.
+    write_file(path / "zarr.json", json.dumps(metadata, indent=2).encode())
 
 
 def frame_size(frame: bytes) -> int | None:

@@ -130,11 +130,6 @@ class ChunkFiller:
             if rows:
                 sync_folder(path / "c")
                 sync_folder(path)
-            set_rows(path, rows, durable=True)
-
-    def show(self, rows: int) -> None:
-        """Say in the metadata how many rows other programs can read; the disk may follow."""
-        for path, _ in self._arrays:
             set_rows(path, rows)
 
     def _advance(self, count: int) -> None:
@@ -163,10 +158,10 @@ class Compactor:
         self, journal: JournalWriter, filler: ChunkFiller, shown: Callable[[], None]
     ) -> None:
         self.moved_rows = 0
+        self.shown_rows = 0  # in whole chunks, which other programs can read
         self._journal = journal
         self._filler = filler
         self._shown = shown
-        self._shown_rows = 0
         self._segment = 0
         self._position = 0
         self._first_kept = 0
@@ -192,10 +187,8 @@ class Compactor:
         # Streams that are too slow to fill a segment still reach the disk now and then.
         if rows // self._filler.chunk_rows >= self._filler.synced + _UNSYNCED:
             self._filler.publish(rows)
-        elif rows > self._shown_rows:
-            self._filler.show(rows)
-        if rows > self._shown_rows:
-            self._shown_rows = rows
+        if rows > self.shown_rows:
+            self.shown_rows = rows
             self._shown()
 
     def publish(self) -> None:

@@ -306,7 +306,8 @@ class Recorder(AbstractContextManager["Recorder"]):
     def _show(self) -> None:
         """Let other programs see how far the arrays have come."""
         with self._root_lock:
-            write_root(self._folder, self._meta)
+            rows = {name: s.compactor.shown_rows for name, s in self._streams.items()}
+            write_root(self._folder, self._meta, rows)
 
     def append(self, name: str, data: Any, timestamps: Any) -> None:
         """Add samples to a stream; they are safe when this returns.

@@ -9,7 +9,7 @@ the same when it is interrupted and run again.
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +112,20 @@ class _Stored:
         self.arrivals = ArrayReader(store, arrivals.name) if arrivals.is_dir() else None
         self.rows = min(self.data.shape[0], self.times.shape[0])
 
+    def fill(self, start: int, stop: int, following: Block) -> Block | None:
+        """Return the rows that a journal lacks before ``following``, or None.
+
+        Where an earlier, interrupted recovery wrote the following samples in their place
+        already, they are not here.
+        """
+        count = min(len(following.times), self.rows - start)
+        there = self.read(start, start + count) if count > 0 else None
+        moved_up = there is not None and all(
+            np.array_equal(part[:count], other, equal_nan=other.dtype.kind == "f")
+            for part, other in zip(following[:2], there[:2], strict=True)
+        )
+        return None if moved_up else self.read(start, stop)
+
     def read(self, start: int, stop: int) -> Block | None:
         """Return rows, or None if not all of them are there and whole."""
         if stop > self.rows:
@@ -151,7 +165,7 @@ def _blocks(
             end = first + len(block.times)
             if first > row:
                 findings.damaged = True
-                kept = None if stored is None else stored.read(row, first)
+                kept = None if stored is None else stored.fill(row, first, block)
                 fate = "lost; what follows them is kept and moves up"
                 if kept is not None:
                     fate = "taken from the chunks"
@@ -259,6 +273,8 @@ def finish(folder: Path, odd: dict[str, dict[str, int]] | None = None) -> list[s
         gone = folder / _DONE
         shutil.rmtree(gone, ignore_errors=True)
         (folder / JOURNAL).rename(gone)
+        # On the disk before any part goes: half a journal would count for the whole of it.
+        sync_folder(folder)
         shutil.rmtree(gone, ignore_errors=True)
     sync_folder(folder)
     return notes
@@ -314,13 +330,12 @@ def _finish_stream(
 
 def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:
     """Make arrays anew whose metadata are not whole; all their rows are in the journal."""
-    arrivals = stream_arrays(folder, name)[2].is_dir()
     try:
         _Stored(folder, name)
     except LabtreeError as error:
         known = {key: about.get(key) for key in StreamInfo.model_fields}
         info = StreamInfo.model_validate(known)
-        create_stream(folder, name, info, arrivals=arrivals)
+        create_stream(folder, name, info, arrivals=True)
         findings.notes.append(f"stream {name!r}: made anew from its journal ({error})")
 
 
@@ -366,16 +381,24 @@ def odd_time_stamps(folder: Path, name: str) -> dict[str, int]:
     return {} if first_odd is None else {**facts, "first_sample": first_odd}
 
 
-def write_root(folder: Path, meta: dict[str, Any], *, durable: bool = False) -> None:
+def write_root(
+    folder: Path,
+    meta: dict[str, Any],
+    rows_of: Mapping[str, int] | None = None,
+    *,
+    durable: bool = False,
+) -> None:
     """Write the root group, which lets ``xr.open_zarr(folder)`` see every array.
 
-    Its consolidated metadata give all arrays the same moment's number of rows.
+    Its consolidated metadata give all arrays of a stream the same moment's number of rows:
+    those of ``rows_of``, or those that the arrays say themselves.
     """
     arrays = {}
     for name in meta["streams"]:
         found = [path for path in stream_arrays(folder, name) if path.is_dir()]
         metadata = [read_json(path / "zarr.json") for path in found]
         rows = min(part["shape"][0] for part in metadata)
+        rows = max(rows, (rows_of or {}).get(name, 0))
         for path, part in zip(found, metadata, strict=True):
             arrays[path.name] = {**part, "shape": [rows, *part["shape"][1:]]}
     group = {

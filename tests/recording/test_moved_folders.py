@@ -1,0 +1,447 @@
+"""Folders and archives that other systems moved, or that a power cut or a person changed."""
+
+import json
+import os
+import shutil
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import labtree
+from labtree import FormatError, Recorder, StreamInfo
+from labtree.errors import MissingFileError, RecordingWarning, RecordingWriteError
+from labtree.recording import recorder as recorder_module
+from labtree.testing.recordings import record_emg
+
+
+@pytest.fixture
+def source(tmp_path):
+    return record_emg(tmp_path / "source", (0, 1, 0, 2), seed=1)
+
+
+def quiet(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return labtree.open_session(path)
+
+
+def same(path, source):
+    one, other = quiet(path), quiet(source)
+    for name in other.session.streams:
+        xr.testing.assert_identical(
+            one[f"streams/{name}"].to_dataset().load(),
+            other[f"streams/{name}"].to_dataset().load(),
+        )
+    xr.testing.assert_identical(one["labels"].to_dataset(), other["labels"].to_dataset())
+
+
+def annex(folder, store, least=0):
+    """Replace files by links into a store, as git-annex does."""
+    store.mkdir()
+    files = [p for p in folder.rglob("*") if p.is_file() and p.stat().st_size > least]
+    for number, path in enumerate(files):
+        kept = store / str(number)
+        shutil.move(path, kept)
+        path.symlink_to(os.path.relpath(kept, path.parent))
+
+
+@pytest.mark.parametrize("least", [0, 3000])
+def test_links_to_files_are_read(source, tmp_path, least):
+    folder = tmp_path / "annexed"
+    shutil.copytree(source, folder)
+    annex(folder, tmp_path / "objects", least)
+    same(folder, source)
+    assert labtree.recover(folder) == []
+    assert any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def pack_by_hand(source, path, name_of, extra=()):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(source.rglob("*")):
+            if file.is_file():
+                info = zipfile.ZipInfo("x")
+                info.filename = name_of(file.relative_to(source).as_posix())
+                archive.writestr(info, file.read_bytes())
+        for name in extra:
+            archive.writestr(name, b"not of the recording")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name_of",
+    [
+        lambda name: name,
+        lambda name: f"a folder/{name}",
+        lambda name: name.replace("/", "\\"),
+        lambda name: f"top\\{name}".replace("/", "\\"),
+    ],
+    ids=["plain", "in a folder", "back slashes", "both"],
+)
+def test_archives_that_were_packed_by_hand_open(source, tmp_path, name_of):
+    extra = [
+        "__MACOSX/._meta.json", ".DS_Store", "Thumbs.db", "a folder/._labels.json",
+        "desktop.ini",
+    ]  # fmt: skip
+    same(pack_by_hand(source, tmp_path / "a.zip", name_of, extra), source)
+
+
+def test_twins_of_other_file_systems_are_passed_over(source, tmp_path):
+    folder = tmp_path / "twins"
+    shutil.copytree(source, folder)
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        (path.parent / f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
+    same(folder, source)
+
+
+# --- JSON that is gone, empty or cut ------------------------------------------------------
+
+
+WAYS = {
+    "gone": None,
+    "empty": lambda whole: b"",
+    "NULs": lambda whole: bytes(len(whole)),
+    "cut": lambda whole: whole[: len(whole) * 2 // 3],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_meta_is_made_again_from_the_arrays(tmp_path, way):
+    recorder = Recorder(tmp_path, class_names=["rest", "fist"])
+    for name, fs in (("emg", 1925.93), ("slow", 0.5), ("marks", 0.0)):
+        about = StreamInfo(
+            n_channels=2, fs=fs, dtype="int16", units="uV", channel_names=["l", "r"]
+        )
+        recorder.init_stream(name, about)
+        times = np.arange(20) / (fs or 1)
+        recorder.append(name, np.arange(40, dtype="int16").reshape(20, 2), times)
+    recorder.add_label(1, timestamp=0.001)
+    recorder.close()
+    expected = labtree.open_session(recorder.path)
+    infos = {name: expected.session.stream_info(name) for name in expected.session.streams}
+    path = recorder.path / "meta.json"
+    whole = path.read_bytes()
+    path.unlink() if WAYS[way] is None else path.write_bytes(WAYS[way](whole))
+    for call in (labtree.open_session, labtree.open):
+        with pytest.raises(
+            (MissingFileError, FormatError), match=r"meta.json.*labtree.recover"
+        ):
+            call(recorder.path)
+    (note,) = labtree.recover(recorder.path)
+    assert note.startswith("meta.json was ")
+    assert note.endswith("it is made again from the arrays")
+    assert labtree.recover(recorder.path) == []
+    tree = labtree.open_session(recorder.path)
+    assert {n: tree.session.stream_info(n) for n in tree.session.streams} == infos
+    assert tree.session.class_names == ["rest", "fist"]
+    assert tree.session.labels["class_name"].tolist() == ["fist"]
+    if way == "cut":
+        assert (recorder.path / "meta.json.damaged").read_bytes() == WAYS[way](whole)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whole_labels_of_a_damaged_file_are_kept(source, way):
+    path = source / "labels.json"
+    whole = path.read_bytes()
+    labels = json.loads(whole)
+    path.unlink() if WAYS[way] is None else path.write_bytes(WAYS[way](whole))
+    kept = 2 if way == "cut" else 0
+    with pytest.warns(RecordingWarning, match=r"labels.json is (damaged|missing)"):
+        assert len(labtree.open_session(source).session.labels) == kept
+    with pytest.raises(FormatError, match=r"labels.json is"):
+        labtree.open_session(source, on_missing="raise")
+    (note,) = labtree.recover(source)
+    assert "labels.json was " in note
+    assert json.loads(path.read_text()) == labels[:kept]
+    assert labtree.recover(source) == []
+    assert note in quiet(source).attrs["repairs"]
+
+
+def die(recorder):
+    recorder._stop()
+    recorder._release()
+
+
+@pytest.fixture
+def dead(tmp_path):
+    recorder = Recorder(tmp_path, class_names=["a"])
+    recorder.init_stream("emg", StreamInfo(n_channels=2, fs=100.0, dtype="int16"))
+    for first in range(0, 250, 10):
+        data = np.full((10, 2), first // 10, "int16")
+        recorder.append("emg", data, (first + np.arange(10)) / 100)
+    recorder.add_label(0, timestamp=0.5)
+    die(recorder)
+    return recorder.path
+
+
+def test_a_crashed_recording_without_meta_is_finished(dead):
+    (dead / "meta.json").unlink()
+    (note,) = labtree.recover(dead)
+    assert note == "meta.json was missing; it is made again from the arrays"
+    tree = labtree.open_session(dead)
+    assert tree.attrs["recording_state"] == "finished"
+    assert tree["streams/emg"].sizes["time"] == 250
+    assert len(tree.session.labels) == 1
+    assert labtree.recover(dead) == []
+
+
+# --- one flipped bit ----------------------------------------------------------------------
+
+
+def segment_of(folder):
+    (path,) = (folder / "journal" / "streams" / "emg").iterdir()
+    return path
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_flipped_bit_costs_one_record_at_most(dead, seed):
+    path = segment_of(dead)
+    content = bytearray(path.read_bytes())
+    record = 32 + 10 * (8 + 4)
+    head = len(content) - 25 * record
+    rng = np.random.default_rng(seed)
+    content[head + int(rng.integers(0, 25 * record))] ^= 1 << int(rng.integers(0, 8))
+    path.write_bytes(content)
+    notes = labtree.recover(dead)
+    assert notes
+    assert (dead / "journal-damaged" / "streams" / "emg" / path.name).read_bytes() == content
+    stream = labtree.open_session(dead)["streams/emg"]
+    # What stood in the arrays already is not lost; of the rest one record of ten.
+    assert stream.sizes["time"] in (250, 240)
+    row = np.rint(stream["time"].values * 100).astype(int)
+    np.testing.assert_array_equal(stream["data"][:, 0], row // 10)
+    assert len(set(row)) == len(row)
+
+
+def test_recover_again_after_damage_changes_nothing(dead):
+    path = segment_of(dead)
+    content = bytearray(path.read_bytes())
+    content[-500] ^= 1
+    path.write_bytes(content)
+    shutil.copytree(dead / "journal", dead.parent / "journal")
+    labtree.recover(dead)
+    first = labtree.open_session(dead)["streams/emg"].to_dataset().load()
+    # As if the first run had died before it removed the journal.
+    shutil.rmtree(dead / "journal-damaged")
+    shutil.copytree(dead.parent / "journal", dead / "journal")
+    labtree.recover(dead)
+    xr.testing.assert_identical(
+        labtree.open_session(dead)["streams/emg"].to_dataset().load(), first
+    )
+
+
+def test_a_second_damaged_journal_is_kept_beside_the_first(dead):
+    (dead / "journal-damaged").mkdir()
+    content = bytearray(segment_of(dead).read_bytes())
+    content[-5] ^= 1
+    segment_of(dead).write_bytes(content)
+    notes = labtree.recover(dead)
+    assert notes[-1].endswith("journal-damaged-2")
+
+
+def test_what_is_not_of_the_recording_is_kept(dead):
+    (dead / "journal" / "notes.txt").write_text("mine")
+    notes = labtree.recover(dead)
+    assert "journal/notes.txt is not of this recording" in notes
+    assert (dead / "journal-damaged" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"dtype": "O"}, {"dtype": "zz"}, {"n_channels": -1}, {"n_channels": "2"},
+        {"n_channels": 2.0}, {"dtype": [["a", "i4"]]}, {"fs": -1}, {"fs": "1"},
+    ],
+)  # fmt: skip
+def test_a_journal_header_of_impossible_values_is_a_format_error(dead, about):
+    import struct
+    import zlib
+
+    path = segment_of(dead)
+    content = path.read_bytes()
+    length = struct.unpack_from("<8sII", content)[1]
+    header = json.dumps({"dtype": "<i2", "n_channels": 2, "fs": 100.0} | about).encode()
+    start = struct.pack("<8sII", b"LTJRNL\x00\x02", len(header), zlib.crc32(header))
+    path.write_bytes(start + header + content[16 + length :])
+    with pytest.raises(FormatError, match="declares dtype, n_channels and fs"):
+        labtree.open_session(dead)
+    with pytest.raises(FormatError, match="declares dtype, n_channels and fs"):
+        labtree.recover(dead)
+    assert (dead / "journal").is_dir()
+
+
+# --- links, pipes and devices ---------------------------------------------------------------
+
+
+def test_recover_writes_through_no_link(dead, tmp_path):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    lock = dead / ".recording.lock"
+    lock.symlink_to(victim)
+    with pytest.raises(FormatError, match="is a link"):
+        labtree.recover(dead)
+    lock.unlink()
+    shutil.rmtree(dead / "emg.zarr" / "c")
+    for index in range(3):
+        (dead / "emg.zarr" / "c" / str(index)).mkdir(parents=True)
+        (dead / "emg.zarr" / "c" / str(index) / "0").symlink_to(victim)
+    with pytest.raises(FormatError, match="is a symbolic link; a recording is not written"):
+        labtree.recover(dead)
+    assert victim.read_text() == "precious"
+
+
+def test_recover_does_not_write_into_another_recording(dead, source):
+    before = {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
+    shutil.rmtree(dead / "emg.zarr")
+    (dead / "emg.zarr").symlink_to(source / "emg.zarr")
+    with pytest.raises(FormatError, match=r"emg.zarr is a symbolic link"):
+        labtree.recover(dead)
+    assert {p: p.read_bytes() for p in source.rglob("*") if p.is_file()} == before
+
+
+def test_packing_writes_through_no_link_and_packs_none(tmp_path):
+    recorder = Recorder(tmp_path / "base")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    target = recorder.path.with_name(f"{recorder.path.name}.session.zip")
+    target.symlink_to(victim)
+    with pytest.raises(labtree.AlreadyExistsError):
+        recorder.pack_to_zip()
+    assert victim.read_text() == "precious"
+    target.unlink()
+    (recorder.path / "more").symlink_to(victim)
+    with pytest.raises(FormatError, match="more is a symbolic link"):
+        recorder.pack_to_zip()
+    assert recorder.path.is_dir()
+
+
+@pytest.mark.skipif("not hasattr(os, 'mkfifo')", reason="needs pipes")
+@pytest.mark.parametrize("name", ["meta.json", "labels.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipes_and_devices_are_never_read(source, name, kind):
+    path = source / name
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(FormatError, match="a pipe, a device or a socket"):
+        labtree.open_session(source)
+
+
+@pytest.mark.skipif("not hasattr(os, 'mkfifo')", reason="needs pipes")
+def test_a_segment_that_is_a_pipe_or_too_large_is_refused(dead):
+    path = segment_of(dead)
+    os.truncate(path, 60 * 2**30)
+    with pytest.raises(FormatError, match="expected at most"):
+        labtree.open_session(dead)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FormatError, match="a pipe, a device or a socket"):
+        labtree.recover(dead)
+
+
+# --- closing, working folders, other programs ---------------------------------------------
+
+
+def test_an_interrupted_close_can_be_closed_again(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", StreamInfo(n_channels=1, fs=100, dtype="int16"))
+    recorder.append("emg", np.ones((150, 1), "int16"), np.arange(150) / 100)
+    real = recorder_module.finish
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recorder_module, "finish", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            recorder.close()
+    monkeypatch.setattr(recorder_module, "finish", real)
+    recorder.close()
+    recorder.close()
+    assert quiet(recorder.path)["streams/emg"].sizes["time"] == 150
+
+
+def test_a_close_that_the_disk_refused_can_be_closed_again(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", StreamInfo(n_channels=1, fs=100, dtype="int16"))
+    recorder.append("emg", np.ones((150, 1), "int16"), np.arange(150) / 100)
+    real = recorder_module.finish
+
+    def refused(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recorder_module, "finish", refused)
+    with pytest.raises(RecordingWriteError, match="No space left"):
+        recorder.close()
+    monkeypatch.setattr(recorder_module, "finish", real)
+    recorder.close()
+    assert quiet(recorder.path)["streams/emg"].sizes["time"] == 150
+
+
+def test_another_working_folder_does_not_move_a_recording(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("labtree.recording.journal.SEGMENT_BYTES", 500)
+    recorder = Recorder("sessions")
+    recorder.init_stream("emg", StreamInfo(n_channels=1, fs=100, dtype="int16"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for first in range(0, 500, 50):
+        recorder.append("emg", np.ones((50, 1), "int16"), (first + np.arange(50)) / 100)
+    recorder.close()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert quiet(recorder.path)["streams/emg"].sizes["time"] == 500
+
+
+def test_plain_zarr_and_xarray_open_a_recording_from_its_first_moment(tmp_path):
+    recorder = Recorder(tmp_path, class_names=["a"])
+    with xr.open_zarr(recorder.path) as empty:
+        assert dict(empty.sizes) == {}
+    recorder.init_stream("emg", StreamInfo(n_channels=3, fs=100, dtype="int16"))
+    with xr.open_zarr(recorder.path) as none_yet:
+        assert none_yet["emg.zarr"].shape == (0, 3)
+    data = np.arange(3 * 950, dtype="int16").reshape(950, 3)
+    for first in range(0, 950, 50):
+        part = slice(first, first + 50)
+        recorder.append("emg", data[part], np.arange(first, first + 50) / 100)
+    recorder._background.stop()  # what it has to do is done then
+    with xr.open_zarr(recorder.path) as found:
+        np.testing.assert_array_equal(found["emg.zarr"], data[:900])
+        np.testing.assert_array_equal(found["emg_timestamps.zarr"], np.arange(900) / 100)
+    group = zarr.open_group(str(recorder.path), mode="r")
+    assert group["emg.zarr"].shape == (900, 3)
+    die(recorder)  # a crashed one, as far as its chunks go
+    with xr.open_zarr(recorder.path) as found:
+        np.testing.assert_array_equal(found["emg.zarr"], data[:900])
+
+
+def test_append_waits_for_the_disk_and_drops_nothing(tmp_path, monkeypatch):
+    import threading
+
+    monkeypatch.setattr(recorder_module, "_MOST_BEHIND_BYTES", 1)
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", StreamInfo(n_channels=1, fs=100, dtype="int16"))
+    hold = threading.Event()
+    stream = recorder._streams["emg"]
+    run = stream.compactor.run
+
+    def held():
+        hold.wait(20)
+        run()
+
+    monkeypatch.setattr(stream.compactor, "run", held)
+    threading.Timer(0.3, hold.set).start()
+
+    def append_all():
+        for first in range(0, 3000, 100):
+            data = np.arange(first, first + 100, dtype="int16")[:, None]
+            recorder.append("emg", data, (first + np.arange(100)) / 100)
+
+    with pytest.warns(RecordingWarning, match="append waits for the disk") as told:
+        append_all()
+    assert hold.is_set()
+    assert len(told) == 1
+    recorder.close()
+    stream = quiet(recorder.path)["streams/emg"]
+    np.testing.assert_array_equal(stream["data"][:, 0], np.arange(3000))
