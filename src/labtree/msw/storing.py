@@ -31,7 +31,7 @@ def trials_to_dataset(frame: pd.DataFrame, path: str) -> xr.Dataset:
     plain.attrs = attrs
     content = {
         "frame": plain,
-        "place": list(frame.attrs).index(ATTRIBUTE),
+        "position": list(frame.attrs).index(ATTRIBUTE),
         "token": tables.token,
         "absolute": tables.absolute,
         "states": {field: getattr(tables.states, field) for field in _FIELDS},
@@ -49,7 +49,7 @@ def dataset_to_trials(dataset: xr.Dataset) -> pd.DataFrame:
     )
     tables.token = content["token"]  # one making, however often it is read
     attrs = list(frame.attrs.items())
-    attrs.insert(content["place"], (ATTRIBUTE, tables))
+    attrs.insert(content["position"], (ATTRIBUTE, tables))
     frame.attrs = dict(attrs)
     return frame
 
