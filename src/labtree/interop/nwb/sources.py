@@ -1,0 +1,145 @@
+"""What a workspace or session holds that NWB has a place for."""
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from labtree.objects import pairwise, rate_data, spike_data
+from labtree.objects.registry import decode
+from labtree.spikes import from_session
+from labtree.workspace.items import item_dataset, iterate_items
+
+__all__ = ["TRIALS", "Item", "Sources", "sources_of"]
+
+#: The attribute that marks a trial table with its states and events.
+TRIALS = "labtree_trials"
+
+
+class Item(NamedTuple):
+    """An object to export, and what is noted with it."""
+
+    namespace: str
+    key: str
+    obj: Any
+    kind: str
+    note: str | None
+    created_at: float
+
+
+class Sources(NamedTuple):
+    """What a tree holds, and what it says of its session."""
+
+    items: list[Item]
+    others: list[str]
+    start: datetime
+    description: str
+    session_id: str | None
+    subject: dict[str, Any]
+    is_workspace: bool
+
+
+def sources_of(tree: xr.DataTree) -> Sources:
+    """Return the items of a workspace or session, and what it says of its session."""
+    if "labtree_workspace_id" in tree.root.attrs:
+        return _workspace(tree.root)
+    items: list[tuple[str, Any]] = []
+    if "streams" in tree.children:
+        for name, node in tree.children["streams"].children.items():
+            items.append((name, node.to_dataset(inherit=False)))
+    if "labels" in tree.children:
+        items.append(("labels", _label_frame(tree)))
+    if "trials" in tree.children and "state_row_size" in tree.children["trials"].variables:
+        from labtree.msw.trees import trials_from_xarray
+
+        items.append(
+            ("trials", trials_from_xarray(tree.children["trials"].to_dataset(inherit=False)))
+        )
+    if "units" in tree.children and "spike_times" in tree.children["units"].variables:
+        items.append(("units", from_session(tree)))
+    others = sorted(set(tree.children) - {"streams", "labels", "trials", "units", "metadata"})
+    offset = tree.attrs.get("clock_to_unix_s")
+    told = tree.attrs.get("session_datetime") or tree.attrs.get("created")
+    known = None if offset is None else datetime.fromtimestamp(float(offset), UTC)
+    start = known or _moment(told)
+    name = str(tree.attrs.get("session_id") or tree.attrs.get("name") or tree.name or "")
+    subject = {"subject_id": tree.attrs["subject"]} if "subject" in tree.attrs else {}
+    found = [
+        Item(name or "session", key, obj, kind, None, 0.0)
+        for key, obj in items
+        if (kind := _kind(obj))
+    ]
+    others += [key for key, obj in items if not _kind(obj)]
+    return Sources(
+        found, others, start, name or "labtree session", name or None, subject, False
+    )
+
+
+def _workspace(tree: xr.DataTree) -> Sources:
+    items, others = [], []
+    for namespace, key, node in iterate_items(tree):
+        kind, dataset = item_dataset(node)
+        # Series stay in their file; all else is small.
+        obj = dataset if kind in (None, "dataset") else decode(kind, dataset)
+        info = tree.ws.get_info(namespace, key)
+        what = _kind(obj)
+        if what:
+            created = float(info["created_at"] or 0.0)
+            items.append(Item(namespace, key, obj, what, info.get("note"), created))
+        else:
+            others.append(f"{namespace}/{key}")
+    told = tree.attrs.get("session_start_time")
+    start = _moment(told) if told else datetime.fromtimestamp(tree.ws.created_at, UTC)
+    description = tree.attrs.get("session_description") or tree.ws.name or "labtree workspace"
+    session_id = tree.attrs.get("session_id") or tree.ws.workspace_id
+    return Sources(items, others, start, description, session_id, {}, True)
+
+
+def _kind(obj: Any) -> str | None:
+    """Return how an object is written; None if NWB has no place for it."""
+    if isinstance(obj, xr.Dataset):
+        kind = obj.attrs.get("labtree_kind")
+        if kind in (spike_data.KIND, rate_data.KIND, pairwise.MATRIX, pairwise.STACK):
+            return str(kind)
+        data = obj.variables.get("data")
+        if data is not None and data.dims[:1] == ("time",) and "time" in obj.coords:
+            return "series" if data.dtype.kind in "biufUO" else None
+        return None
+    if isinstance(obj, pd.DataFrame):
+        return "trials" if TRIALS in obj.attrs else "table"
+    if isinstance(obj, np.ndarray) and not isinstance(obj, np.ma.MaskedArray):
+        return "array" if obj.dtype.kind in "biufU" and obj.ndim else None
+    return None
+
+
+def _moment(told: Any) -> datetime:
+    """Return a moment that a session knows; local time where it has no zone."""
+    for pattern in ("%Y%m%d_%H%M%S_%f", "%Y%m%d_%H%M%S"):
+        try:
+            return datetime.strptime(str(told), pattern).astimezone()
+        except ValueError:
+            continue
+    try:
+        found = datetime.fromisoformat(str(told))
+    except ValueError:
+        return datetime.now(UTC)
+    return found if found.tzinfo else found.astimezone()
+
+
+def _label_frame(tree: xr.DataTree) -> pd.DataFrame:
+    """Return the labels of a recording with the time until the next, or the end."""
+    labels = tree.children["labels"].to_dataset(inherit=False)
+    times = labels["timestamp"].values.astype(np.float64)
+    last = times[-1] if times.size else 0.0
+    for node in (
+        tree.children["streams"].children.values() if "streams" in tree.children else ()
+    ):
+        if node.sizes["time"]:
+            last = max(last, float(node.to_dataset()["time"].values[-1]))
+    columns = {"start_time": times, "stop_time": np.append(times[1:], last)[: times.size]}
+    for name in ("class_index", "class_name"):
+        if name in labels:
+            columns[name] = labels[name].values
+    return pd.DataFrame(columns)
