@@ -6,11 +6,15 @@ runs them in full and prints the table of docs/performance/recording.md.
 
 import gc
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import zarr
@@ -138,6 +142,59 @@ def append_ours(
     return took, closing, recorder.path
 
 
+class RigRates(NamedTuple):
+    """How many times as fast as real time a rig's samples go, and what they cost."""
+
+    real_time: float  # close included
+    plain: float  # one file written from one end to the other, and fsync
+    share: float  # of the bytes of the samples
+    slowest_ms: float  # of 999 in 1000 appends
+    cpu_s: float  # of both cores, per second of samples
+
+
+def rig_rates(
+    base: Path, n_channels: int, fs: int, rows: int, seconds: float, pace: float | None = None
+) -> RigRates:
+    """Record the noise of an amplifier (int16, sd 12 counts), fresh in every packet."""
+    rng = np.random.default_rng(0)
+    pool = np.round(rng.normal(0, 12, (8 * rows + 4096, n_channels))).astype("i2")
+    count = int(seconds * fs) // rows
+    starts = rng.integers(0, len(pool) - rows, count)
+    recorder = labtree.Recorder(base)
+    about = labtree.StreamInfo(n_channels=n_channels, fs=fs, dtype="int16")
+    recorder.init_stream("probe", about)
+    took = np.empty(count)
+    begin, cpu = time.perf_counter(), time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", labtree.RecordingWarning)  # where append waits
+        for number, first in enumerate(starts):
+            if pace is not None:
+                due = begin + number * rows / fs / pace
+                time.sleep(max(0.0, due - time.perf_counter()))
+            stamps = np.arange(number * rows, (number + 1) * rows) / fs
+            start = time.perf_counter()
+            recorder.append("probe", pool[first : first + rows], stamps)
+            took[number] = time.perf_counter() - start
+        recorder.close()
+    whole, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    raw = count * rows * n_channels * 2
+    size = sum(file.stat().st_size for file in recorder.path.rglob("*") if file.is_file())
+    data = labtree.open_session(recorder.path)["streams/probe/data"]
+    assert data.shape == (count * rows, n_channels)
+    last = int(starts[-1])
+    np.testing.assert_array_equal(data[-rows:].values, pool[last : last + rows])
+    shutil.rmtree(recorder.path)
+    start = time.perf_counter()
+    with (base / "plain").open("wb", buffering=0) as file:
+        for first in starts:
+            file.write(pool[first : first + rows].data)
+        os.fsync(file.fileno())
+    plain = time.perf_counter() - start
+    (base / "plain").unlink()
+    slowest = float(np.quantile(took, 0.999)) * 1e3
+    return RigRates(seconds / whole, seconds / plain, size / raw, slowest, cpu / seconds)
+
+
 def make_session(base: Path, seconds: int, label_s: int, n_channels: int = 64) -> Path:
     """Noise that compresses like EMG does, ten classes in turn, two slow streams."""
     fs = 2048
@@ -170,6 +227,10 @@ def timed(work, repeats: int = 5) -> float:
 def consume(windows) -> float:
     """Look at each window, as a model would."""
     return sum(float(batch.values[..., 0].sum()) for batch in labtree.batches(windows, 256))
+
+
+def count_batches(windows, shuffle: int | None) -> int:
+    return sum(len(batch) for batch in labtree.batches(windows, 64, shuffle=shuffle))
 
 
 def ours_one_class(folder: Path) -> float:
@@ -210,6 +271,12 @@ def test_appends_keep_every_sample_in_both_ways(tmp_path):
     took, _, path = append_ours(tmp_path, 4, 64, 16, 2.5)
     assert len(took) == 10
     assert path.is_dir()
+
+
+def test_a_rig_s_rates_are_measured(tmp_path):
+    rates = rig_rates(tmp_path, 16, 1000, 50, 3)
+    assert 0.3 < rates.share < 0.7
+    assert min(rates) > 0
 
 
 def test_both_ways_cut_the_same_windows(tmp_path):
@@ -271,6 +338,25 @@ def main() -> None:
             f" {30 / (big.sum() + closing):.3g} x with close; peer"
             f" {2 / append_peer(base, 384, 10240, 160, 2).sum():.3g} x"
         )
+        for channels, fs, rows, seconds in ((384, 30_000, 300, 30), (4096, 20_000, 200, 8)):
+            rates = rig_rates(base, channels, fs, rows, seconds)
+            print(
+                f"{channels} ch at {fs} Hz, noise: {rates.real_time:.3g} x real time with close,"
+                f" plain write and fsync {rates.plain:.3g} x, {rates.share:.3g} of the bytes,"
+                f" {rates.cpu_s:.3g} s of processor time a second"
+            )
+        rates = rig_rates(base, 384, 30_000, 300, 20, pace=1)
+        print(f"384 ch paced: p99.9 {rates.slowest_ms:.3g} ms")
+        with labtree.Recorder(base) as recorder:
+            start = time.perf_counter()
+            for number in range(100_000):
+                recorder.add_label(number % 5, timestamp=number / 100)
+            print(f"100,000 labels: {time.perf_counter() - start:.3g} s to add", end=", ")
+            start = time.perf_counter()
+            assert len(labtree.open_session(recorder.path).session.labels) == 100_000
+            print(f"{time.perf_counter() - start:.3g} s to open live", end=", ")
+            start = time.perf_counter()
+        print(f"{time.perf_counter() - start:.3g} s to close")
     with tempfile.TemporaryDirectory() as name:
         folder = make_session(Path(name), 600, 10)
         one_peer, one_ours = (
@@ -296,6 +382,13 @@ def main() -> None:
             "s",
             "the peer's are views, ours copies in batches",
         )
+        every = labtree.labeled_windows(folder, "emg", 200, 50)
+        in_order = timed(lambda: count_batches(every, None), 3)
+        mixed = timed(lambda: count_batches(every, 1), 3)
+        show("batches of 64, in order / mixed by a seed", in_order, mixed, "s")
+        zarr_all = timed(lambda: zarr.open_array(str(folder / "emg.zarr"), mode="r")[:], 3)
+        own_all = timed(lambda: labtree.open_session(folder)["streams/emg/data"].values, 3)
+        show("every sample, zarr / labtree", zarr_all, own_all, "s")
         names = ["kin", "force"]
         peer = timed(lambda: peer_aligned(folder, names, 200, 50, 1), 3)
         aligned = labtree.aligned_windows
