@@ -341,7 +341,7 @@ def main() -> None:
         for channels, fs, rows, seconds in ((384, 30_000, 300, 30), (4096, 20_000, 200, 8)):
             rates = rig_rates(base, channels, fs, rows, seconds)
             print(
-                f"{channels} ch at {fs} Hz, noise: {rates.real_time:.3g} x real time with close,"
+                f"{channels} ch at {fs} Hz, noise: {rates.real_time:.3g} x real time, closed,"
                 f" plain write and fsync {rates.plain:.3g} x, {rates.share:.3g} of the bytes,"
                 f" {rates.cpu_s:.3g} s of processor time a second"
             )
