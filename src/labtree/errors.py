@@ -183,6 +183,10 @@ def damage_as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what libraries raise while they read a damaged file into a FormatError.
 
     labtree's own errors and MemoryError pass.
+
+    Yields
+    ------
+    None
     """
     try:
         yield

@@ -436,12 +436,25 @@ def open_session(
         What to do about damage in a recording; see
         :func:`labtree.recording.open_recording`.
 
+    Returns
+    -------
+    DataTree
+        Lazy; see ``tree.session``.
+
     Raises
     ------
     FileNotFoundError
         If there is nothing at `path`.
     FormatError
         If it is no session; the message says what it is.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> tree = labtree.open_session(record_emg("sessions"))
+    >>> list(tree.session.streams)
+    ['emg', 'force']
     """
     from labtree.recording import session as recordings
 

@@ -71,6 +71,15 @@ def to_mne_raw(
     SessionError
         If the unit is unknown, the stream has no samples or no rate, or the time stamps
         hold a gap or are out of order: MNE has one rate from the first to the last sample.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> tree = labtree.open_session(record_emg("sessions"))
+    >>> raw = labtree.to_mne_raw(tree.session.streams["emg"], tree.session.labels)
+    >>> len(raw.ch_names)
+    8
     """
     mne = _mne()
     data = dataset["data"]
@@ -132,6 +141,15 @@ def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
     -------
     mne.EpochsArray
         The coordinates per window are its ``metadata``; classes are its events.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> windows = labtree.labeled_windows(record_emg("sessions"), "emg", 200, 200)
+    >>> epochs = labtree.to_mne_epochs(windows)
+    >>> len(epochs) == windows.sizes["window"]
+    True
     """
     mne = _mne()
     dimension = windows.dims[0]
@@ -179,6 +197,15 @@ def from_mne_raw(raw: Any, *, start_s: float = 0.0) -> xr.Dataset:
     Dataset
         ``data`` (time, channel) float64 and ``time``; ``units`` is V if all channels are
         of a kind that MNE keeps in volts.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> tree = labtree.open_session(record_emg("sessions"))
+    >>> raw = labtree.to_mne_raw(tree.session.streams["emg"])
+    >>> labtree.from_mne_raw(raw)["data"].dims
+    ('time', 'channel')
     """
     fs = float(raw.info["sfreq"])
     kinds = set(raw.get_channel_types())

@@ -153,6 +153,16 @@ def align_trials(
         No barcodes, or no such line.
     DataError
         No clock that more than half of the anchors share.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, make_ttl_edges
+    >>> trials = make_trials(200)
+    >>> df = labtree.msw.trials_to_frame(trials)
+    >>> aligned, clock = labtree.msw.align_trials(df, make_ttl_edges(trials), line=4)
+    >>> int(aligned["n_barcodes_matched"].iloc[0])
+    10
     """
     if timestamp_column is None:
         timestamp_column = "timestamps" if "timestamps" in events else "timestamp"

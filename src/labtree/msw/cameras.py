@@ -166,6 +166,16 @@ class CameraAcquisition:
 def detect_camera_backend(directory: str | Path) -> Backend | None:
     """Return the system that recorded a folder, by its name; None if it is no camera's.
 
+    Parameters
+    ----------
+    directory : path
+        The folder; it need not exist.
+
+    Returns
+    -------
+    {"flir", "rce"} or None
+        None if it is no camera's.
+
     Examples
     --------
     >>> detect_camera_backend("m01__20260514_143022_123456__video_flir__v1")
@@ -198,6 +208,18 @@ def load_camera_acquisition(directory: str | Path) -> CameraAcquisition:
         There is no such folder.
     FormatError
         It is no camera's, neither by its name nor by its files.
+
+    Examples
+    --------
+    >>> import pathlib
+    >>> import labtree
+    >>> name = "m01__20260514_143022_123456__video_flir__v1"
+    >>> folder = pathlib.Path(name)
+    >>> folder.mkdir()
+    >>> (folder / f"{name}.msw.top.avi").write_bytes(b"RIFF")
+    4
+    >>> sorted(labtree.msw.load_camera_acquisition(folder).cameras)
+    ['top']
     """
     folder = Path(directory)
     if not folder.is_dir():

@@ -212,6 +212,12 @@ def init_session_manifest(session_container: str | Path, session_name: str) -> P
     -------
     pathlib.Path
         The manifest.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> labtree.msw.init_session_manifest("m01__20260514_143000", "m01__20260514_143000").name
+    'session_manifest.yaml'
     """
     path = Path(session_container) / SESSION_MANIFEST
     with _changed(path, lambda: _new("session", session_name=session_name, acquisitions=[])):
@@ -308,6 +314,14 @@ def finalize_acquisition_in_session(
         There is no manifest.
     UnknownNameError
         It has no such acquisition.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> name = "m01__20260514_143022__msw__gonogo"
+    >>> path = labtree.msw.append_acquisition_to_session("m01__20260514_143000", name)
+    >>> labtree.msw.finalize_acquisition_in_session(path.parent, name).name
+    'session_manifest.yaml'
     """
     path = Path(session_container) / SESSION_MANIFEST
     with _changed(path, None) as manifest:
@@ -344,6 +358,13 @@ def init_acquisition_manifest(
     -------
     pathlib.Path
         The manifest.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> name = "m01__20260514_143022__msw__gonogo"
+    >>> labtree.msw.init_acquisition_manifest(name, name).name
+    'acquisition_manifest.yaml'
     """
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
     more: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
@@ -386,6 +407,13 @@ def append_subprotocol(
     ------
     FormatError
         The file would lie outside the folder, or the manifest cannot be read.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> name = "m01__20260514_143022__msw__gonogo"
+    >>> labtree.msw.append_subprotocol(name, "warmup", f"{name}_warmup.msw.df.jsonl").name
+    'acquisition_manifest.yaml'
     """
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
     _check_file(path, filename)
@@ -447,6 +475,14 @@ def finalize_subprotocol(
         There is no manifest.
     UnknownNameError
         It has no such subprotocol.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> name = "m01__20260514_143022__msw__gonogo"
+    >>> path = labtree.msw.append_subprotocol(name, "warmup", f"{name}_warmup.msw.df.jsonl")
+    >>> labtree.msw.finalize_subprotocol(name, "warmup").name
+    'acquisition_manifest.yaml'
     """
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
     with _changed(path, None) as manifest:
@@ -471,6 +507,13 @@ def set_manifest_metadata(path: str | Path, metadata: Mapping[str, Any]) -> Path
     -------
     pathlib.Path
         The manifest.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> path = labtree.msw.init_session_manifest("m01__20260514_143000", "m01__20260514_143000")
+    >>> labtree.msw.set_manifest_metadata(path, {"room": "B12"}).name
+    'session_manifest.yaml'
     """
     path = Path(path)
     with _changed(path, None) as manifest:
@@ -524,6 +567,13 @@ def init_subject_manifest(subject_folder: str | Path, subject: str | None = None
     -------
     pathlib.Path
         The manifest.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> path = labtree.msw.init_subject_manifest("m01")
+    >>> path.parent.name
+    'm01'
     """
     folder = Path(subject_folder)
     path = folder / SUBJECT_MANIFEST
@@ -549,6 +599,13 @@ def update_subject_manifest(
     -------
     pathlib.Path
         The manifest.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> path = labtree.msw.update_subject_manifest("m01", {"sex": "f"})
+    >>> labtree.msw.read_subject_manifest("m01")["sex"]
+    'f'
     """
     with _changed_subject(subject_folder, subject) as (path, manifest):
         manifest.update(updates)
@@ -569,6 +626,13 @@ def set_subject_metadata(subject_folder: str | Path, metadata: Mapping[str, Any]
     -------
     pathlib.Path
         The manifest.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> path = labtree.msw.set_subject_metadata("m01", {"strain": "C57"})
+    >>> labtree.msw.read_subject_manifest("m01")["metadata"]["strain"]
+    'C57'
     """
     with _changed_subject(subject_folder) as (path, manifest):
         _merge_into(_metadata(path, manifest), metadata)
@@ -635,6 +699,13 @@ def read_subject_manifest(path: str | Path) -> Manifest | None:
     ------
     FormatError
         It is damaged, or of a version that is not known.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> path = labtree.msw.init_subject_manifest("m01")
+    >>> labtree.msw.read_subject_manifest("m01")["subject"]
+    'm01'
     """
     start = Path(path).absolute()
     subjects = set()

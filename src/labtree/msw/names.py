@@ -409,6 +409,17 @@ def parse_file_name(name: str) -> FileName:
 def make_file_name(acquisition: str, artifact: str) -> str:
     """Put a file's name together: the inverse of `parse_file_name`.
 
+    Parameters
+    ----------
+    acquisition : str
+        The basename of the acquisition.
+    artifact : str
+        What follows it, such as ``"jsonl"``.
+
+    Returns
+    -------
+    str
+
     Examples
     --------
     >>> make_file_name("m01__20260514_143022__gonogo", "jsonl")
@@ -422,6 +433,16 @@ def make_file_name(acquisition: str, artifact: str) -> str:
 
 def parse_subject(name: str) -> SubjectName:
     """Take a subject's name apart: letters and digits, a letter and digits, further fields.
+
+    Parameters
+    ----------
+    name : str
+        The subject's name.
+
+    Returns
+    -------
+    SubjectName
+        A dict of ``subject_id``, ``animal_id``, ``tag_id`` and ``fields``.
 
     Examples
     --------
@@ -444,6 +465,17 @@ def parse_subject(name: str) -> SubjectName:
 
 def make_subject(subject_id: str, animal_id: str, *fields: str) -> str:
     """Put a subject's name together: the inverse of `parse_subject`.
+
+    Parameters
+    ----------
+    subject_id, animal_id : str
+        Letters and digits; a letter and digits.
+    *fields : str
+        Further fields.
+
+    Returns
+    -------
+    str
 
     Examples
     --------

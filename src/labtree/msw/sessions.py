@@ -114,10 +114,28 @@ class ContainerReport:
 def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
     """List the acquisitions of a container, by time: its manifest's and its folders'.
 
+    Parameters
+    ----------
+    container : path
+        The container's folder.
+
+    Returns
+    -------
+    list of AcquisitionInfo
+        By time.
+
     Raises
     ------
     MissingFileError
         There is no such folder.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, write_session
+    >>> folder = write_session("mouse", trials=make_trials(20))
+    >>> len(labtree.msw.enumerate_acquisitions(folder.parent))
+    1
     """
     found, notes = list_acquisitions(Path(container))
     warn_of_damage(notes)
@@ -200,10 +218,28 @@ def _manifest_entries(folder: Path) -> tuple[dict[str, str | None], list[str]]:
 def validate_container(container: str | Path) -> ContainerReport:
     """Compare a container's manifest with its folder.
 
+    Parameters
+    ----------
+    container : path
+        The container's folder.
+
+    Returns
+    -------
+    ContainerReport
+        What the manifest names and the folder lacks, and the other way round.
+
     Raises
     ------
     MissingFileError
         There is no such folder.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, write_session
+    >>> folder = write_session("mouse", trials=make_trials(20))
+    >>> len(labtree.msw.validate_container(folder.parent).acquisitions)
+    1
     """
     found = enumerate_acquisitions(container)
     return ContainerReport(
@@ -283,6 +319,14 @@ def load_session(
         There is no such folder.
     FormatError
         The folder is empty, holds no session, or nothing in it can be read.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, write_session
+    >>> folder = write_session("mouse", trials=make_trials(20))
+    >>> labtree.msw.load_session(folder).n_trials
+    20
     """
     session, notes = _load(Path(session_dir), nested)
     if acquisition_name is not None:
@@ -406,6 +450,14 @@ def load_acquisition(
         There is no such folder.
     FormatError
         It holds no session.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, write_session
+    >>> folder = write_session("mouse", trials=make_trials(20))
+    >>> len(labtree.msw.load_acquisition(folder.parent))
+    1
     """
     folder = _existing(Path(container))
     wanted = _Filter(subject, task, since, until)
@@ -466,6 +518,14 @@ def load_subject(
         There is no such folder.
     FormatError
         It holds no session.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, write_session
+    >>> folder = write_session("mouse", trials=make_trials(20))
+    >>> [session.subject for session in labtree.msw.load_subject("mouse")]
+    ['m01']
     """
     top = _existing(Path(folder))
     found, unreadable = _find_sessions(top, _DEPTH, set())
@@ -665,6 +725,14 @@ def validate_session(session_dir: str | Path) -> ValidationResult:
     ValidationResult
         ``passed`` if there are no ``issues``. A folder that cannot be loaded at all is
         an issue, not an exception; `print` shows the result.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, write_session
+    >>> folder = write_session("mouse", trials=make_trials(20))
+    >>> labtree.msw.validate_session(folder).passed
+    True
     """
     folder = Path(session_dir)
     try:

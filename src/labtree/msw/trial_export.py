@@ -115,6 +115,15 @@ def load_trial_tables(path: str | Path) -> pd.DataFrame:
         One of the four files is missing.
     FormatError
         One of them is damaged, or they do not belong together.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials
+    >>> df = labtree.msw.trials_to_frame(make_trials(3))
+    >>> files = labtree.msw.save_trial_tables(df, "trials.csv")
+    >>> labtree.msw.load_trial_tables("trials.csv").equals(df)
+    True
     """
     files = _files(Path(path))
     missing = [file.name for file in files.values() if not file.is_file()]

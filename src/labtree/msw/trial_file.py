@@ -250,7 +250,8 @@ def save_trial_data(
 
     Examples
     --------
-    >>>     >>> with tempfile.TemporaryDirectory() as folder:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_trial_data([{"info": {"choice": 1}}], folder + "/example.msw.df.jsonl")
     ...     load_trial_data(folder + "/example.msw.df.jsonl")
     [{'info': {'choice': 1}}]
@@ -403,6 +404,14 @@ def load_trial_data(path: str | Path) -> list[Trial]:
     See Also
     --------
     labtree.msw.trials_to_frame : The table of these trials.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials
+    >>> labtree.msw.save_trial_data(make_trials(3), "a.msw.df.jsonl")
+    >>> len(labtree.msw.load_trial_data("a.msw.df.jsonl"))
+    3
     """
     path = Path(path)
     content = read_lines(path)
@@ -592,7 +601,8 @@ class TrialWriter:
 
     Examples
     --------
-    >>>     >>> from labtree.msw import load_trial_data
+    >>> import tempfile
+    >>> from labtree.msw import load_trial_data
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with TrialWriter(folder + "/example.msw.df.jsonl") as writer:
     ...         writer.append({"info": {"choice": 1}})

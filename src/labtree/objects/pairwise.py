@@ -115,6 +115,16 @@ def pairwise_stack(
 def matrix_values(ds: xr.Dataset) -> NDArray[Any]:
     """Return the values as an array, masked if they were given masked.
 
+    Parameters
+    ----------
+    ds : Dataset
+        Of the kind ``pairwise_matrix`` or ``pairwise_stack``.
+
+    Returns
+    -------
+    ndarray or masked array
+        (unit, unit) or (unit, unit, slice).
+
     Examples
     --------
     >>> import labtree

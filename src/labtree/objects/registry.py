@@ -146,6 +146,11 @@ def add_kind(kind: Kind, *classes: type, when: Callable[[Any], bool] | None = No
         Which objects of the classes, or without classes of any class that no kind has,
         are of it; the kind is then asked before others.
 
+    Parameters
+    ----------
+    kind : Kind
+        Its name and functions.
+
     Raises
     ------
     ValueError

@@ -133,6 +133,14 @@ def aligned_windows(
         A variable per stream, named so: the primary one lazy, (window, channel, time); the
         others (window, <name>_channel), float32 or, where that would lose something,
         float64. Coordinates as in `labeled_windows`, and ``midpoint`` in s.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> windows = labtree.aligned_windows(record_emg("sessions"), "emg", "force", 200, 50)
+    >>> windows["force"].dims
+    ('window', 'force_channel')
     """
     names = (
         [aligned_stream_names]
@@ -216,7 +224,28 @@ def iter_aligned_windows(
     n_alignment_samples: int = 1,
     **options: Any,
 ) -> Iterator[xr.Dataset]:
-    """Yield the windows of `aligned_windows` one by one, as Datasets in memory."""
+    """Yield the windows of `aligned_windows` one by one, as Datasets in memory.
+
+    Parameters
+    ----------
+    paths, primary_stream_name, aligned_stream_names, window_ms, hop_ms, **options
+    n_alignment_samples
+        As in `aligned_windows`.
+
+    Yields
+    ------
+    Dataset
+        One window of each stream, in memory.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> path = record_emg("sessions")
+    >>> window = next(labtree.iter_aligned_windows(path, "emg", "force", 200, 50))
+    >>> window["emg"].dims
+    ('channel', 'time')
+    """
     windows = aligned_windows(
         paths,
         primary_stream_name,

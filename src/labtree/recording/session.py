@@ -65,6 +65,11 @@ def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Da
         be real zeros, which zarr does not store: it is read as zeros, with a warning.
         ``"raise"``: an error for each of these.
 
+    Returns
+    -------
+    DataTree
+        The session, lazy; see ``tree.session``.
+
     Raises
     ------
     MissingFileError
@@ -464,6 +469,14 @@ def split_sessions_by_stream(
     -------
     SessionSplit
         ``with_stream``, ``without_stream`` and ``unreadable``, the last with the errors.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> split = labtree.split_sessions_by_stream(record_emg("sessions"), "force")
+    >>> len(split.with_stream), len(split.without_stream)
+    (1, 0)
     """
     split = SessionSplit([], [], [])
     for path in [paths] if isinstance(paths, str | Path) else paths:

@@ -346,6 +346,14 @@ def drop_log(windows: xr.DataArray | xr.Dataset) -> pd.DataFrame:
         One row per window, label or session left out: session, start_time (s, NaN where
         there is none), class_index (-1 where there is none), reason; of the verbs of
         `labtree.spikes` one per event: event, event_time (ms), reason.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> windows = labtree.labeled_windows(record_emg("sessions"), "emg", 200, 50)
+    >>> len(labtree.drop_log(windows))
+    0
     """
     if "drop_log" not in windows.attrs:
         raise SessionError('these windows have no drop log: attrs["drop_log"] is missing')

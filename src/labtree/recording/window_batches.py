@@ -90,6 +90,11 @@ def batches(
     drop_last
         Leave a last batch of fewer windows out.
 
+    Yields
+    ------
+    DataArray
+        (window, channel, time), in memory.
+
     Examples
     --------
     >>> import labtree
@@ -184,6 +189,11 @@ def torch_dataset(windows: xr.DataArray, *, shuffle: int | None = None) -> Any:
         once. A seed: an ``IterableDataset`` that yields each window once, mixed as
         `batches` mixes them, and many times quicker than a loader that draws windows from
         everywhere. With several workers each takes a share.
+
+    Returns
+    -------
+    torch.utils.data.Dataset
+        Of pairs of the samples and the class.
 
     Raises
     ------

@@ -336,6 +336,11 @@ def iter_labeled_windows(
     paths, stream_name, window_ms, hop_ms, classes, **options
         As in `labeled_windows`. One warning at the end sums up what was left out.
 
+    Yields
+    ------
+    DataArray
+        (channel, time), in memory, with its coordinates.
+
     Examples
     --------
     >>> import labtree

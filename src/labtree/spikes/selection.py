@@ -300,6 +300,16 @@ def slices_of(ds: xr.Dataset) -> list[xr.Dataset]:
 
     Attributes that are the same in all slices belong to the stack and stay with it.
 
+    Parameters
+    ----------
+    ds : Dataset
+        Of the kind ``spike_slice_stack`` or ``rate_slice_stack``.
+
+    Returns
+    -------
+    list of Dataset
+        One for each slice.
+
     Examples
     --------
     >>> import labtree

@@ -83,7 +83,21 @@ class use_workspace:  # noqa: N801, called like a function
 
 
 def active_workspace() -> xr.DataTree | None:
-    """Return the active workspace, or None."""
+    """Return the active workspace, or None.
+
+    Returns
+    -------
+    DataTree or None
+        The workspace of `labtree.use_workspace`.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> tree = labtree.create_workspace()
+    >>> with labtree.use_workspace(tree):
+    ...     labtree.active_workspace() is tree
+    True
+    """
     block = _IN_BLOCK.get()  # not the tree itself: one without items is false
     return _EVERYWHERE[0].tree if block is None else block[0]
 

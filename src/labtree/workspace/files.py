@@ -229,12 +229,30 @@ _LARGE = 1 << 22
 def load_workspace(path: str | Path) -> xr.DataTree:
     """Read a saved workspace into memory, whole; the file is closed again.
 
+    Parameters
+    ----------
+    path : path
+        The workspace, with or without ``.h5``.
+
+    Returns
+    -------
+    DataTree
+        Everything in memory; see ``tree.ws``.
+
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     FormatError
         If it is no workspace, or any part of it is damaged; the message says which.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> tree = labtree.create_workspace()
+    >>> tree.ws.store("rec1", "threshold", 0.5)
+    >>> labtree.load_workspace(tree.ws.save("study")).ws["rec1", "threshold"]
+    0.5
     """
     tree = open_workspace(path)
     state = state_of(tree)
@@ -256,12 +274,32 @@ def load_workspace(path: str | Path) -> xr.DataTree:
 def load_item(path: str | Path, namespace: str, key: str) -> Any:
     """Read one object out of a saved workspace; nothing else is touched.
 
+    Parameters
+    ----------
+    path : path
+        The workspace, with or without ``.h5``.
+    namespace, key : str
+        The item.
+
+    Returns
+    -------
+    object
+        Of the type that was stored, in memory.
+
     Raises
     ------
     KeyError
         If there is no such item; the message lists what there is.
     FileNotFoundError, FormatError
         As :func:`open_workspace`.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> tree = labtree.create_workspace()
+    >>> tree.ws.store("rec1", "threshold", 0.5)
+    >>> labtree.load_item(tree.ws.save("study"), "rec1", "threshold")
+    0.5
     """
     nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
     where = f"{namespace}/{key}"

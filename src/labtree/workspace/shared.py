@@ -56,6 +56,13 @@ def store_shared(
         If icechunk is not installed.
     TypeError, ValueError
         As ``tree.ws.store``; nothing is stored then.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> labtree.store_shared("shared", "rec1", "threshold", 0.5)
+    >>> labtree.open_shared("shared").ws["rec1", "threshold"]
+    0.5
     """
     tree = create_workspace()
     store_item(tree, namespace, key, obj, note=note)
@@ -87,6 +94,25 @@ def delete_shared(where: Any, namespace: str, key: str) -> bool:
     """Delete an item of a shared workspace; False where there is none.
 
     It stays in the history of the repository until that is expired.
+
+    Parameters
+    ----------
+    where
+        As in :func:`store_shared`.
+    namespace, key : str
+        The item.
+
+    Returns
+    -------
+    bool
+        False where there is no such item.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> labtree.store_shared("shared", "rec1", "threshold", 0.5)
+    >>> labtree.delete_shared("shared", "rec1", "threshold")
+    True
     """
     names = node_name(None, namespace, "namespace"), node_name(None, key, "key")
     below = "/".join(map(_folder, names))
@@ -105,6 +131,11 @@ def delete_shared(where: Any, namespace: str, key: str) -> bool:
 def open_shared(where: Any) -> xr.DataTree:
     """Open a shared workspace as it is now; data are read when they are indexed.
 
+    Parameters
+    ----------
+    where
+        As in :func:`store_shared`.
+
     Returns
     -------
     xarray.DataTree
@@ -117,6 +148,13 @@ def open_shared(where: Any) -> xr.DataTree:
         If there is none.
     FormatError
         If the repository is no workspace, is damaged, or is of a newer version.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> labtree.store_shared("shared", "rec1", "threshold", 0.5)
+    >>> labtree.open_shared("shared").ws.list_keys()
+    {'rec1': ['threshold']}
     """
     repository, name, _ = open_repository(where)
     place = SessionPlace(repository.readonly_session("main"), name)

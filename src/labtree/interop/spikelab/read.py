@@ -105,6 +105,16 @@ def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
     LossWarning
         If a part could not be read or is not valid. The warning names each with its path
         and the reason; so does the attribute ``spikelab_problems`` of the workspace.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import labtree
+    >>> tree = labtree.create_workspace("pilot")
+    >>> tree.ws.store("rec1", "rates", np.zeros(3))
+    >>> path = labtree.export_spikelab(tree, "for-spikelab")
+    >>> labtree.import_spikelab(path).ws["rec1", "rates"]
+    array([0., 0., 0.])
     """
     given = Path(path)
     beside = given.with_name(given.name + ".h5")

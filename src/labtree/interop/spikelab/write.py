@@ -97,6 +97,15 @@ def export_spikelab(
     LossWarning
         If something is written in another form, such as a list as an array; with
         ``on_loss="warn"`` also for what was left out or rounded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import labtree
+    >>> tree = labtree.create_workspace("pilot")
+    >>> tree.ws.store("rec1", "rates", np.zeros(3))
+    >>> labtree.export_spikelab(tree, "for-spikelab").name
+    'for-spikelab.h5'
     """
     if on_loss not in ("raise", "warn"):
         raise DataError(f'on_loss must be "raise" or "warn", found {on_loss!r}')
