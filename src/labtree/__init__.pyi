@@ -120,7 +120,7 @@ from labtree.recording.window_batches import (
     batches as batches,
     torch_dataset as torch_dataset,
 )
-from labtree.recording.dejitter import (
+from labtree.recording.stream_clock import (
     dejitter as dejitter,
 )
 from labtree.recording.models import (

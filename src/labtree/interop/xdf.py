@@ -162,6 +162,12 @@ def import_xdf(
     -----
     RecordingWarning
         If the file is damaged, streams or channels share a name, or units differ.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> tree = labtree.import_xdf("walk.xdf", labels="Markers")  # doctest: +SKIP
+    >>> tree.session.streams  # doctest: +SKIP
     """
     pyxdf = require("pyxdf", purpose="XDF files", extra="xdf")
     path = Path(path)

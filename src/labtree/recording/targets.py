@@ -183,6 +183,11 @@ def iter_target_windows(
     ----------
     paths, stream_name, target_stream_name, window_ms, hop_ms, phases, **options
         As in `target_windows`. One warning at the end sums up what was left out.
+
+    Yields
+    ------
+    DataArray
+        (channel, time), in memory, with its coordinates.
     """
     return iter_in_blocks(
         target_windows(

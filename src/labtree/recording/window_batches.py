@@ -199,6 +199,14 @@ def torch_dataset(windows: xr.DataArray, *, shuffle: int | None = None) -> Any:
     ------
     MissingDependencyError
         If torch is not installed.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> windows = labtree.labeled_windows(record_emg("sessions"), "emg", 200, 50)
+    >>> dataset = labtree.torch_dataset(windows)  # doctest: +SKIP
+    >>> samples, class_index = dataset[0]  # doctest: +SKIP
     """
     torch = require("torch", purpose="torch_dataset")
     require("torch.utils.data", purpose="torch_dataset")
