@@ -145,13 +145,20 @@ class TreeWorkspaceAccessor:
 
         verbs.validate_item(self._tree)
 
-    def plot(self, **options: Any) -> Any:
+    def plot(
+        self,
+        *,
+        ax: Any = None,
+        unit: int | None = None,
+        slice: int | None = None,
+        **style: Any,
+    ) -> Any:
         """Draw the item ``tree["namespace/key"]`` in the way of its kind.
 
         Parameters
         ----------
-        **options
-            As for the ``.ws.plot`` of a Dataset: ``ax``, ``unit``, ``slice``, and style.
+        ax, unit, slice, **style
+            As for the ``.ws.plot`` of a Dataset.
 
         Returns
         -------
@@ -174,7 +181,9 @@ class TreeWorkspaceAccessor:
         """
         from labtree.workspace import verbs
 
-        return verbs.plot_item(self._tree, **options)
+        chosen = {"ax": ax, "unit": unit, "slice": slice}
+        style |= {name: value for name, value in chosen.items() if value is not None}
+        return verbs.plot_item(self._tree, **style)
 
     def store(self, namespace: str, key: str, obj: Any, note: str | None = None) -> None:
         """Store a copy of an object under a namespace and a key.

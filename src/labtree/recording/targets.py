@@ -124,7 +124,7 @@ def target_windows(
     ...     recorder.init_stream("target", target)
     ...     recorder.append("emg", np.zeros((200, 2), "int16"), np.arange(200) / 100)
     ...     recorder.append("target", np.ones((20, 2), "float32"), np.arange(20) / 10)
-    >>> windows = labtree.target_windows(recorder.path, "emg", 200, 50)
+    >>> windows = labtree.target_windows(recorder.path, "emg", "target", 200, 50)
     >>> set(windows["phase_name"].values.tolist())
     {'ramp_up'}
     """
@@ -188,6 +188,21 @@ def iter_target_windows(
     ------
     DataArray
         (channel, time), in memory, with its coordinates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import labtree
+    >>> from labtree import Recorder, StreamInfo
+    >>> with Recorder("sessions") as recorder:
+    ...     recorder.init_stream("emg", StreamInfo(n_channels=2, fs=100, dtype="int16"))
+    ...     target = StreamInfo(n_channels=2, fs=10, channel_names=["target_pct", "phase"])
+    ...     recorder.init_stream("target", target)
+    ...     recorder.append("emg", np.zeros((200, 2), "int16"), np.arange(200) / 100)
+    ...     recorder.append("target", np.ones((20, 2), "float32"), np.arange(20) / 10)
+    >>> windows = labtree.iter_target_windows(recorder.path, "emg", "target", 200, 50)
+    >>> next(windows).dims
+    ('channel', 'time')
     """
     return iter_in_blocks(
         target_windows(
