@@ -201,3 +201,12 @@ def test_what_cannot_be_exported_is_said(pynwb, tmp_path):
         labtree.export_nwb(workspace(sd=SPIKES), path, session_start_time=datetime(2024, 1, 1))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.nwb"]
+
+
+def test_where_nothing_can_be_written_is_said(pynwb, tmp_path):
+    for export in (labtree.export_nwb, labtree.export_spikelab):
+        with pytest.raises(labtree.MissingFileError, match="does not exist"):
+            export(workspace(sd=SPIKES), tmp_path / "none" / "a.h5")
+        (tmp_path / "folder.h5").mkdir(exist_ok=True)
+        with pytest.raises(labtree.AlreadyExistsError, match="is a folder"):
+            export(workspace(sd=SPIKES), tmp_path / "folder.h5")

@@ -5,6 +5,7 @@ Arrays of Python objects, which would be pickles, are not read.
 """
 
 import ast
+import io
 import os
 import warnings
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
+from labtree.storage.files import read_file
 from labtree.storage.lazy import as_lazy
 from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace, store_item
@@ -166,9 +168,7 @@ class _Reader:
             self.problems.append("params.py is missing: the rate of the samples is not known")
             return {}
         try:
-            if path.stat().st_size > _MOST_TEXT:
-                raise ValueError("it is larger than 16 MiB")
-            body = ast.parse(path.read_bytes()).body
+            body = ast.parse(read_file(path, _MOST_TEXT)).body
         except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
             self.problems.append(f"params.py cannot be read: {error}")
             return {}
@@ -360,10 +360,9 @@ class _Reader:
 
 def _table(path: Path) -> pd.DataFrame:
     """Return a table of clusters by their ids."""
-    if not path.is_file() or path.stat().st_size > _MOST_TEXT:
-        raise ValueError("it is no regular file of at most 16 MiB")
+    content = io.BytesIO(read_file(path, _MOST_TEXT))
     separator = "\t" if path.suffix == ".tsv" else ","
-    table = pd.read_csv(path, sep=separator, keep_default_na=False, na_values=["", "nan"])
+    table = pd.read_csv(content, sep=separator, keep_default_na=False, na_values=["", "nan"])
     ids = next((name for name in ("cluster_id", "id") if name in table.columns), None)
     if ids is None:
         raise ValueError(f"no column cluster_id, found {_listed(table.columns)}")

@@ -61,9 +61,9 @@ def sources_of(tree: xr.DataTree) -> Sources:
         items.append(("units", from_session(tree)))
     others = sorted(set(tree.children) - {"streams", "labels", "trials", "units", "metadata"})
     offset = tree.attrs.get("clock_to_unix_s")
-    told = tree.attrs.get("session_datetime") or tree.attrs.get("created")
+    stated = tree.attrs.get("session_datetime") or tree.attrs.get("created")
     known = None if offset is None else datetime.fromtimestamp(float(offset), UTC)
-    start = known or _moment(told)
+    start = known or _moment(stated)
     name = str(tree.attrs.get("session_id") or tree.attrs.get("name") or tree.name or "")
     subject = {"subject_id": tree.attrs["subject"]} if "subject" in tree.attrs else {}
     found = [
@@ -90,8 +90,8 @@ def _workspace(tree: xr.DataTree) -> Sources:
             items.append(Item(namespace, key, obj, what, info.get("note"), created))
         else:
             others.append(f"{namespace}/{key}")
-    told = tree.attrs.get("session_start_time")
-    start = _moment(told) if told else datetime.fromtimestamp(tree.ws.created_at, UTC)
+    stated = tree.attrs.get("session_start_time")
+    start = _moment(stated) if stated else datetime.fromtimestamp(tree.ws.created_at, UTC)
     description = tree.attrs.get("session_description") or tree.ws.name or "labtree workspace"
     session_id = tree.attrs.get("session_id") or tree.ws.workspace_id
     return Sources(items, others, start, description, session_id, {}, True)
@@ -114,15 +114,15 @@ def _kind(obj: Any) -> str | None:
     return None
 
 
-def _moment(told: Any) -> datetime:
+def _moment(stated: Any) -> datetime:
     """Return a moment that a session knows; local time where it has no zone."""
     for pattern in ("%Y%m%d_%H%M%S_%f", "%Y%m%d_%H%M%S"):
         try:
-            return datetime.strptime(str(told), pattern).astimezone()
+            return datetime.strptime(str(stated), pattern).astimezone()
         except ValueError:
             continue
     try:
-        found = datetime.fromisoformat(str(told))
+        found = datetime.fromisoformat(str(stated))
     except ValueError:
         return datetime.now(UTC)
     return found if found.tzinfo else found.astimezone()

@@ -6,7 +6,6 @@ session starts that much earlier, and all times are counted from there.
 
 import json
 import os
-import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,8 @@ from labtree.objects import pairwise, rate_data, spike_data
 from labtree.objects.unit_attributes import MASK, REAL_NAME, unit_attributes
 from labtree.optional import require
 from labtree.spikes import spike_trains
-from labtree.storage.files import replace_file
+from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.trees import check_folder
 
 __all__ = ["export_nwb"]
 
@@ -86,6 +86,8 @@ def export_nwb(
     DataError
         A ValueError, if there is nothing that NWB has a place for, or the start has no
         time zone.
+    MissingFileError, AlreadyExistsError
+        An OSError, if there is no such folder, or `path` is one.
 
     Warns
     -----
@@ -113,6 +115,7 @@ def export_nwb(
     pynwb = require("pynwb", purpose=_PURPOSE, extra="nwb")
     require("pynwb.event", purpose=_PURPOSE, extra="nwb")
     target = Path(path)
+    check_folder(target)
     source = sources_of(tree)
     own = tree.ws.path if source.is_workspace else None
     if own is not None and own.resolve() == target.resolve():
@@ -139,8 +142,7 @@ def export_nwb(
     )
     writer.write(file, resolution)
     writer.losses[:0] = [f"{name}: NWB has no place for it" for name in source.others]
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        new = Path(folder) / target.name
+    with temporary_path(target) as new:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the file's own checks suggest
             try:

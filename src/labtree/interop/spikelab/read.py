@@ -28,6 +28,7 @@ from labtree.objects.rate_data import rate_data
 from labtree.objects.rate_slice_stack import rate_slice_stack
 from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
+from labtree.storage.json_files import read_json
 from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace, identify, store_item
 
@@ -480,7 +481,7 @@ def _nested_tuple(value: Any) -> Any:
 def _names_of_index(path: Path) -> dict[tuple[str, ...], tuple[str, str]]:
     """Where the index tells names apart that the paths do not."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))["index"]
+        index = read_json(path)["index"]
         pairs = [(namespace, key) for namespace, keys in index.items() for key in keys]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

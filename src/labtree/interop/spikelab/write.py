@@ -29,6 +29,7 @@ from labtree.objects import (
 from labtree.objects.unit_attributes import MASK, REAL_NAME, alike
 from labtree.spikes.selection import slices_of
 from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.trees import check_folder
 
 __all__ = ["export_spikelab"]
 
@@ -91,6 +92,8 @@ def export_spikelab(
     DataError
         A ValueError, with ``on_loss="raise"``, that lists what would be left out or
         rounded.
+    MissingFileError, AlreadyExistsError
+        An OSError, if there is no such folder, or `path` is one.
 
     Warns
     -----
@@ -118,6 +121,7 @@ def export_spikelab(
             f"{target} is the file of this workspace: export it under another name, as "
             "SpikeLab's format cannot hold all of it"
         )
+    check_folder(target)
     index_target = target.with_suffix(".json")
     with temporary_path(target) as new, temporary_path(index_target) as new_index:
         with h5py.File(new, "w") as file:
