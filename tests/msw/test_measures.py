@@ -207,7 +207,9 @@ def test_joining_tables_of_sessions() -> None:
 
 def test_errors_of_names_and_clocks() -> None:
     df = several()
-    with pytest.raises(UnknownNameError, match="'c'; there are: a, b, never") as caught:
+    with pytest.raises(
+        UnknownNameError, match="no state 'c'; there are: 'a', 'b', 'never'"
+    ) as caught:
         df.msw.state_time("c")
     assert isinstance(caught.value, KeyError)
     for call in (lambda: df.msw.visited("c"), lambda: df.msw.latency("a", "c")):
@@ -223,7 +225,7 @@ def test_errors_of_names_and_clocks() -> None:
         df.drop(columns="trial").msw.states()
     with pytest.raises(ValueError, match="names trials that this session lacks"):
         df.assign(trial=[0, 1, 2, 9]).msw.states()
-    with pytest.raises(KeyError, match="no column is called 'choice'; there are: trial"):
+    with pytest.raises(KeyError, match="no column 'choice'; there are: 'trial'"):
         df.msw.blocks() if "choice" in df else df.msw.rolling("choice", 3)
     with pytest.raises(KeyError, match="Trial start timestamp"):
         df.drop(columns="Trial start timestamp").msw.states("session")

@@ -500,11 +500,19 @@ class MswAccessor:
         Raises
         ------
         TrialTableError
-            (a ValueError) Too few barcodes match.
+            (a ValueError) The trials sent no barcode, or there is no such line.
+        DataError
+            (a ValueError) Fewer than two barcodes match, or no more than half of them
+            lie on one clock.
+
+        Warns
+        -----
+        RecordingWarning
+            The clock jumps; trials within the jump have no ephys time (NaN).
 
         See Also
         --------
-        labtree.msw.align_trials : The same, with every anchor of the clock.
+        labtree.msw.align_trials : The same, and the clock with every anchor.
 
         Examples
         --------
@@ -546,12 +554,12 @@ class MswAccessor:
         return summary(self._frame)
 
     def validate(self) -> list[str]:
-        """Return what is odd about the trials: their order, their times, their barcodes.
+        """Return what is unusual about the trials: their order, times and barcodes.
 
         Returns
         -------
         list of str
-            One sentence for each; empty where nothing is odd.
+            One sentence for each; empty where nothing is unusual.
 
         Examples
         --------

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from labtree.errors import TrialTableError, UnknownNameError
+from labtree.errors import TrialTableError, unknown_name
 from labtree.msw.trial_table import (
     ATTRIBUTE,
     START,
@@ -76,8 +76,7 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
         There is none of that name; the message lists those that are.
     """
     if name not in frame:
-        known = ", ".join(map(str, frame.columns))
-        raise UnknownNameError(f"no column is called {name!r}; there are: {known}")
+        raise unknown_name("column", name, frame.columns)
     column: pd.Series = frame[name]
     return column
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from labtree.errors import TrialTableError
+from labtree.errors import TrialTableError, unknown_name
 from labtree.storage.ragged import positions_of_rows, row_of_sample
 
 # --- states and events ---------------------------------------------------------------------
@@ -59,18 +59,13 @@ class Ragged:
 
         Raises
         ------
-        KeyError
+        UnknownNameError
             No trial of the session has it.
         """
-        from labtree.errors import UnknownNameError
-
         try:
             return self.names.index(name)
         except ValueError:
-            known = ", ".join(sorted(self.names)) or "none at all"
-            raise UnknownNameError(
-                f"no {what} is called {name!r}; there are: {known}"
-            ) from None
+            raise unknown_name(what, name, sorted(self.names)) from None
 
     @classmethod
     def concatenate(cls, parts: Sequence["Ragged"], width: int) -> "Ragged":
