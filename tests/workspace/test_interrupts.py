@@ -1,6 +1,9 @@
 """Ctrl-C in a verb leaves the workspace as it was before, or as it is afterwards."""
 
+import os
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ import xarray as xr
 import labtree
 from support.interrupts import each_interrupt
 
+# Of all lines of a save; LABTREE_INTERRUPTS=100000 tries each.
+MOST = int(os.environ.get("LABTREE_INTERRUPTS", "80"))
 Items = dict[tuple[str, str], object]
 
 
@@ -104,6 +109,45 @@ def test_verbs_below_coordinates_of_a_namespace_are_whole_too(verb) -> None:
     after = content(tree)
     for line, tree in each_interrupt(with_coordinates_above, verb):
         assert content(tree) in (before, after), f"line {line}"
+
+
+@pytest.mark.parametrize("name", ["study.h5", "study.zarr"])
+@pytest.mark.parametrize("kind", ["memory", "lazy", "opened"])
+def test_an_interrupt_in_a_save_leaves_the_file_before_or_after_it(tmp_path, kind, name):
+    """The workspace can be read, and saved again, as well."""
+    path = tmp_path / name
+    counter = iter(range(10**6))
+
+    def make() -> xr.DataTree:
+        clean(tmp_path)
+        tree = lazy() if kind == "lazy" else in_memory()
+        tree.ws.save(path)
+        if kind == "opened":
+            tree = labtree.open_workspace(path)
+        tree.ws.store("new", "x", np.full(3, next(counter)))
+        return tree
+
+    def save(tree: xr.DataTree) -> None:
+        tree.ws.save()
+
+    for point, tree in each_interrupt(make, save, most=MOST):
+        here = content(tree)
+        before = {place: item for place, item in here.items() if place[0] != "new"}
+        assert content(labtree.load_workspace(path)) in (before, here), f"point {point}"
+        assert tree.ws.is_saved in (True, False)
+        tree.ws.save()
+        assert content(tree) == content(labtree.load_workspace(path)) == here, f"point {point}"
+        assert tree.ws.is_saved
+
+
+def clean(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waits_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 @pytest.fixture(autouse=True)

@@ -50,14 +50,28 @@ def folder_lock(folder: Path) -> Iterator[None]:
     if sys.platform == "win32":  # has no lock on a folder
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    held = _Descriptor(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         # A file system without locks (some network mounts) still saves, unguarded.
         with contextlib.suppress(OSError):
-            _lock(descriptor, shared=False, wait=True)
+            _lock(held.number, shared=False, wait=True)
         yield
     finally:
-        os.close(descriptor)
+        held.close()
+
+
+class _Descriptor:
+    """An open file that is closed with this object, if an interrupt skips the call."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def close(self) -> None:
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    __del__ = close
 
 
 def hold_file_lock(path: Path) -> IO[bytes]:

@@ -8,6 +8,7 @@ coordinates). `layout` says what netCDF cannot: which coordinates have no index,
 belong to a MultiIndex, and names that had to be encoded.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 import xarray as xr
 from xarray.indexes import PandasIndex
 
-from labtree.errors import FormatError, LabtreeError, UnsupportedTypeError
+from labtree.errors import DamageWarning, FormatError, LabtreeError, UnsupportedTypeError
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
 from labtree.storage.arrays import StoredArray, lazy
@@ -289,12 +290,19 @@ def _with_coordinates(
     bare: dict[str, Variable] = {}
     for name, array in arrays.items():
         is_index = dims[name] == (name,) and name not in unindexed
-        if is_index or name in levels:
-            values = array.read_whole() if isinstance(array, StoredArray) else array
+        values = _index_values(array) if is_index or name in levels else None
+        if values is not None:
             indexed[name] = Variable(dims[name], values)
-        else:
-            wrapped = lazy(array) if isinstance(array, StoredArray) else array
-            (bare if name in unindexed else data)[name] = Variable(dims[name], wrapped)
+            continue
+        if is_index or name in levels:  # damaged: what needs its values fails, nothing else
+            unindexed.add(name)
+        wrapped = lazy(array) if isinstance(array, StoredArray) else array
+        (bare if name in unindexed else data)[name] = Variable(dims[name], wrapped)
+    for dim, names in list(multiindexes.items()):
+        if not indexed.keys() >= set(names):  # the levels that can be read stay coordinates
+            del multiindexes[dim]
+            bare |= {name: indexed.pop(name) for name in names if name in indexed}
+    levels = {level for names in multiindexes.values() for level in names}
     coords = xr.Coordinates(
         {name: variable for name, variable in indexed.items() if name not in levels}
     )
@@ -306,6 +314,23 @@ def _with_coordinates(
         dataset = dataset.assign_coords(xr.Coordinates(bare, indexes={}))
     dataset = dataset.assign(data) if data else dataset
     return _in_order(dataset, list(arrays), multiindexes)
+
+
+def _index_values(array: Any) -> np.ndarray | None:
+    """Return the values of an index, or None and a warning where they are damaged."""
+    if not isinstance(array, StoredArray):
+        values: np.ndarray = array
+        return values
+    try:
+        return array.read_whole()
+    except FormatError as error:
+        warnings.warn(
+            f"{error}. This coordinate is left without an index; all else can be read, of a "
+            "workspace also item by item: labtree.load_item(path, namespace, key)",
+            DamageWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 def _in_order(

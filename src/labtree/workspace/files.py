@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from labtree.display import plural
 from labtree.errors import DamageWarning, FormatError, WorkspaceError
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
@@ -123,15 +124,11 @@ def _check_known(
         return
     shown = ", ".join(items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")
     raise WorkspaceError(
-        f"{store.name} holds another workspace, and {_count(len(items))} of it "
+        f"{store.name} holds another workspace, and {plural(len(items), 'item')} of it "
         f"{'is' if len(items) == 1 else 'are'} not in this one: {shown}. Nothing was written. "
         f"To keep them write tree.ws.merge_from(labtree.open_workspace({store.name!r})) first; "
         f"to give them up, tree.ws.save({store.name!r}, overwrite=True)"
     )
-
-
-def _count(number: int) -> str:
-    return "1 item" if number == 1 else f"{number} items"
 
 
 def _path(node: xr.DataTree) -> tuple[str, ...]:
@@ -161,7 +158,7 @@ def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, ...
     if not damaged:
         return root, set()
     warnings.warn(
-        f"{_count(len(damaged))} cannot be read and left out: "
+        f"{plural(len(damaged), 'item')} cannot be read and left out: "
         + "; ".join(f"{'/'.join(path)} ({why})" for path, why in damaged.items()),
         DamageWarning,
         stacklevel=4,

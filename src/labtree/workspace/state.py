@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xarray as xr
 
+from labtree.display import plural
 from labtree.errors import ClosedError, UnsavedWarning
 from labtree.storage.attached import attached, trees_with
 from labtree.storage.nodes import own_variables, variable_attrs
@@ -241,7 +242,8 @@ def _warn(root: xr.DataTree, state: State, what: str) -> None:
     where = f" of {state.location}" if state.location is not None else ""
     line = "tree.ws.save()" if state.store is not None else "tree.ws.save(path)"
     warnings.warn(
-        f"{called}{where} {what} with {len(lines)} changes that are not saved ({shown}); "
+        f"{called}{where} {what} with {plural(len(lines), 'change')} that "
+        f"{'is' if len(lines) == 1 else 'are'} not saved ({shown}); "
         f"write {line} before",
         UnsavedWarning,
         stacklevel=_user_level(),

@@ -1,0 +1,64 @@
+"""One damaged part costs that part: the rest can be browsed, read and saved elsewhere."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import labtree
+from support.exactness import assert_same
+
+TIME = np.arange(20_000.0) / 3.0
+
+
+def damaged(tmp_path, values: np.ndarray):
+    """Save a workspace of three items and flip a byte of an array; return its path."""
+    tree = labtree.create_workspace("study")
+    for key in ("first", "second"):
+        shift = 0.0 if key == "first" else 0.5
+        data = xr.Dataset({"x": ("time", TIME * 2 + shift)}, coords={"time": TIME + shift})
+        tree.ws.store("rec", key, data)
+    tree.ws.store("rec", "third", np.arange(5))
+    path = tree.ws.save(tmp_path / "study")
+    content = bytearray(path.read_bytes())
+    place = content.index(values.tobytes()[:4000])
+    content[place + 1000] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
+def test_a_damaged_coordinate_is_left_without_index_and_named(tmp_path):
+    path = damaged(tmp_path, TIME)
+    with pytest.warns(labtree.DamageWarning, match=r"rec/first/time is damaged.*load_item"):
+        tree = labtree.open_workspace(path)
+    with tree:
+        assert tree.ws.list_keys() == {"rec": ["first", "second", "third"]}
+        assert "first" in repr(tree.ws)
+        assert tree["rec/first"].x.values.tolist() == (TIME * 2).tolist()
+        assert tree.ws["rec", "second"].time.values.tolist() == (TIME + 0.5).tolist()
+        with pytest.raises(labtree.FormatError, match="rec/first/time is damaged"):
+            tree.ws.get("rec", "first")
+        with pytest.raises(labtree.FormatError, match=r"skip_damaged=True"):
+            tree.ws.save(tmp_path / "copy")
+        with pytest.raises(labtree.WorkspaceError, match="save to another path"):
+            tree.ws.save(path, skip_damaged=True)
+        assert not (tmp_path / "copy.h5").exists()
+        with pytest.warns(labtree.DamageWarning, match="1 item cannot be read and left out"):
+            tree.ws.save(tmp_path / "copy", skip_damaged=True)
+        assert tree.ws.changes == ["rec/first: not saved yet"]
+    copy = labtree.load_workspace(tmp_path / "copy")
+    assert copy.ws.list_keys("rec") == ["second", "third"]
+    assert_same(labtree.load_item(path, "rec", "second"), copy.ws["rec", "second"])
+    with pytest.raises(labtree.FormatError, match="rec/first/time is damaged"):
+        labtree.load_workspace(path)
+
+
+def test_a_damaged_array_costs_its_item(tmp_path):
+    path = damaged(tmp_path, TIME * 2)
+    with labtree.open_workspace(path) as tree:
+        with pytest.raises(labtree.FormatError, match="rec/first/x is damaged"):
+            tree.ws.get("rec", "first")
+        assert tree.ws["rec", "third"].tolist() == [0, 1, 2, 3, 4]
+        with pytest.warns(labtree.DamageWarning, match="rec/first"):
+            tree.ws.save(tmp_path / "copy.zarr", skip_damaged=True)
+    copy = labtree.load_workspace(tmp_path / "copy.zarr")
+    assert copy.ws.list_keys("rec") == ["second", "third"]
