@@ -1,10 +1,11 @@
 import os
-import struct
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from labtree.storage.hdf5_end import SUPERBLOCK_SIZE, end_of_hdf5
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -43,10 +44,10 @@ def cut_catalogue():
     """Give a function that cuts a file's catalogue off, so that the file is walked."""
 
     def cut(path: Path) -> None:
-        data = path.read_bytes()
-        magic, *_, text, values = struct.unpack("<8sIIIIQQ8x", data[-48:])
-        assert magic == b"labtree\n"
-        os.truncate(path, len(data) - 48 - text - values)
+        with path.open("rb") as file:
+            end = end_of_hdf5(file.read(SUPERBLOCK_SIZE))
+        assert path.stat().st_size > end
+        os.truncate(path, end)
 
     return cut
 

@@ -87,7 +87,8 @@ def test_info_of_what_is_not_there_says_what_is(study, capsys, item, words):
 def test_verify_finds_nothing_in_a_good_file_and_the_item_in_a_damaged_one(study, capsys):
     code, out, _ = run(capsys, "verify", study)
     assert code == 0
-    assert out == f"{study}: all of it can be read, nothing is wrong\n"
+    assert out.startswith(f"{study}: all of it can be read, nothing is wrong; ")
+    assert re.search(r"; \d+ arrays checked by their sums\n$", out)
     data = bytearray(study.read_bytes())
     place = data.index(np.arange(6.0).tobytes())
     data[place + 10] ^= 1
@@ -113,8 +114,6 @@ def test_verify_sees_a_catalogue_that_tells_otherwise_than_the_file(study, capsy
     records = found.records()
     records[2]["attrs"]["labtree_note"] = "another note"
     records[3]["variables"] = []
-    data = study.read_bytes()
-    study.write_bytes(data[: -48 - len(found.text) - len(found.values)])
     write_catalogue(study, found.header, records[:-1], found.values)
     code, out, _ = run(capsys, "verify", study)
     assert code == 1

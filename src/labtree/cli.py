@@ -140,8 +140,15 @@ def _parser() -> argparse.ArgumentParser:
         "read all of what is there, and check it against its checksums",
         "verify study.h5",
         "verify recordings/",
+        "verify --accept study.h5 rec1/rates",
     )
     made.add_argument("paths", nargs="+", metavar="PATH", help=anything)
+    made.add_argument(
+        "--accept",
+        action="store_true",
+        help="PATH is a file and a group in it: values that another program wrote there are "
+        "taken as right",
+    )
     made = command(
         "convert",
         _convert,
@@ -467,6 +474,8 @@ def _split(tree: "xr.DataTree", item: str) -> tuple[str, str]:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    if options.accept:
+        return _accept(options)
     paths = list(_each(options.paths))
     reports = [_report(path) if len(paths) == 1 else _report_or_error(path) for path in paths]
     lines: list[str] = []
@@ -476,11 +485,27 @@ def _verify(options: argparse.Namespace) -> int:
             lines += [where + problem for problem in report["problems"]]
         else:
             lines.append(f"{report['path']}: all of it can be read, nothing is wrong")
+            if "n_checked" in report:
+                lines[-1] += f"; {plural(report['n_checked'], 'array')} checked by their sums"
+            if report.get("n_unchecked"):
+                lines[-1] += f", {report['n_unchecked']} of other programs have none"
     bad = sum(1 for report in reports if report["problems"])
     if len(reports) > 1:
         lines.append(f"{plural(len(reports), 'file')}, {bad or 'none'} with problems")
     _say(options, reports[0] if len(reports) == 1 else reports, "\n".join(lines))
     return 1 if bad else 0
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from labtree.storage.verifying import accept_values
+
+    if len(options.paths) != 2:
+        raise FormatError("write labtree verify --accept FILE NAMESPACE/KEY")
+    file, group = options.paths
+    accepted = accept_values(file, str(group))
+    text = "\n".join(accepted) or "all values are those that were written"
+    _say(options, {"path": str(file), "accepted": accepted}, text)
+    return 0
 
 
 def _report(path: Path | str) -> dict[str, Any]:
@@ -494,11 +519,8 @@ def _report(path: Path | str) -> dict[str, Any]:
     file = find(path)
     found = recognize(file)
     if found.name in ("workspace", "pipeline", "session", "tree") and file.is_file():
-        problems = verify_file(file)
-    elif found.name == "msw":
-        problems = validate_session(file).issues
-    else:
-        problems = _read_all(file)
+        return {"path": str(file), "format": found.name, **verify_file(file)._asdict()}
+    problems = validate_session(file).issues if found.name == "msw" else _read_all(file)
     return {"path": str(file), "format": found.name, "problems": problems}
 
 

@@ -346,7 +346,7 @@ def test_names_of_any_kind(session):
         assert one["stimulus/e%2Ff"]["g%2Fh"].values.tolist() == [0, 1, 2]
         assert one["stimulus/e%2Ff"].attrs == {"k": 5}
         assert one["metadata"]["a%2Fb"].values.tolist() == [0, 1, 2]
-        assert one["metadata"]["%2E"].values.tolist() == [0, 1]
+        assert one["metadata"]["_%2E"].values.tolist() == [0, 1]
         assert one["metadata"].attrs == {"c/d": 1}
         row = decode_rows(one["units"].to_dataset())["unit_001"]
         assert row["l/m"] == 3

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from labtree.storage import open_tree, save_tree
-from labtree.storage.output import Output
+from labtree.storage.netcdf_writer import _Output as Output
 from labtree.storage.scratch import put_dataset
 from labtree.storage.sources import ScratchSource
 
@@ -173,7 +173,7 @@ def test_an_interrupt_inside_hdf5_arrives_afterwards(tmp_path, monkeypatch):
         written.append(offset)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("labtree.storage.output.write_all", interrupted)
+    monkeypatch.setattr("labtree.storage.netcdf_writer.write_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_tree(xr.DataTree(xr.Dataset(attrs={"a": 1})), tmp_path / "t.h5")
     assert written == [written[0]]

@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 from xarray import Variable
+from xarray.backends.file_manager import DummyFileManager
 from xarray.core.indexing import (
     BasicIndexer,
     CopyOnWriteArray,
@@ -22,6 +23,7 @@ from xarray.core.indexing import (
 __all__ = [
     "BasicIndexer",
     "CopyOnWriteArray",
+    "DummyFileManager",
     "ExplicitIndexer",
     "ExplicitlyIndexed",
     "IndexingSupport",

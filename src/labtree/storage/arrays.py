@@ -1,5 +1,6 @@
 """Arrays that xarray reads when it needs them."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,11 +9,21 @@ import numpy as np
 from labtree.errors import FormatError
 from labtree.storage import codecs, dtypes
 from labtree.storage._xarray import CopyOnWriteArray, LazilyIndexedArray, Variable, data_of
-from labtree.storage.blobs import Blob
+from labtree.storage.blobs import Blob, checked_blob, plain_dtype
+from labtree.storage.compression import ChunkedBlob, find_compression
 from labtree.storage.lazy import LazyArray, as_lazy
-from labtree.storage.sources import BytesSource
+from labtree.storage.sources import BytesSource, FileSource
 
-__all__ = ["StoredArray", "lazy", "load_variables", "memory_array", "stored_array"]
+__all__ = [
+    "StoredArray",
+    "array_of_column",
+    "lazy",
+    "load_variables",
+    "memory_array",
+    "stored_array",
+]
+
+_SLACK = 1 << 26  # a small file may hold many zeros
 
 
 class StoredArray(LazyArray):
@@ -29,7 +40,7 @@ class StoredArray(LazyArray):
 
     __slots__ = ("blobs", "dtype", "shape", "spec")
 
-    def __init__(self, spec: codecs.Spec | None, blobs: list[Blob]):
+    def __init__(self, spec: codecs.Spec | None, blobs: list[Any]):
         codecs.check(spec, blobs)
         self.spec = spec
         self.blobs = blobs
@@ -48,7 +59,7 @@ class StoredArray(LazyArray):
     @property
     def is_plain(self) -> bool:
         """Whether it lies as plain bytes, which can be copied without decoding them."""
-        return all(type(blob) is Blob for blob in self.blobs)
+        return all(type(blob) in (Blob, ChunkedBlob) for blob in self.blobs)
 
     def read_whole(self) -> np.ndarray:
         """Return the whole array, checked."""
@@ -62,14 +73,53 @@ class StoredArray(LazyArray):
 
     def read(self, key: tuple[Any, ...]) -> Any:
         """Return the part that `key` selects."""
-        if len(self.blobs) > 1:  # texts end to end: only all their lengths tell where one is
+        spec = self.spec
+        if spec is not None and spec.get("form") == "joined":
+            # texts end to end: only all their lengths tell where one is
             whole = self.read_whole()
             for axis, part in reversed(list(enumerate(key))):
                 whole = whole[(*(slice(None),) * axis, part, ...)]
             return whole
         blob = self.blobs[0]
         trailing = (slice(None),) * (len(blob.shape) - len(self.shape))
-        return self._decode([blob.select((*key, *trailing))])
+        masks = [mask.select(key) for mask in self.blobs[1:]]
+        return self._decode([blob.select((*key, *trailing)), *masks])
+
+
+def array_of_column(source: FileSource, column: list[Any], name: str) -> Any:
+    """Return the plain array of a catalogue's column.
+
+    Parameters
+    ----------
+    source
+        The file.
+    column
+        Name in the file, dtype, shape, offset, CRC-32C, place of its copy, and of a
+        compressed array its compression, the shape of a chunk, and offset and size of each.
+    name
+        The array's path in the file, for errors.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot hold it.
+    """
+    _, dtype, shape, offset, crc, *more = column
+    kind = plain_dtype(dtype)
+    if len(more) < 2:
+        return checked_blob(source, offset, kind, shape, crc, name)
+    method, chunk, places = more[1]
+    size = source.known[3]
+    for begin, length in places:
+        if not (begin >= 0 and 0 <= length <= size - begin):
+            raise FormatError(f"{source.name}: {name}: a chunk lies outside of the file")
+    if math.prod(shape) * kind.itemsize > 1100 * size + _SLACK:
+        raise FormatError(
+            f"{source.name}: {name}: {kind} of shape {tuple(shape)} cannot be in {size} bytes"
+        )
+    compression = find_compression(method)
+    assert compression is not None
+    return ChunkedBlob(source, kind, tuple(shape), crc, name, compression, tuple(chunk), places)
 
 
 def lazy(array: StoredArray) -> Any:

@@ -1,25 +1,27 @@
 """Attributes of HDF5 objects: native where netCDF has the type, exact in every case.
 
 A str, an int of 64 bits, a float and a one-dimensional numeric array of two or more
-values are netCDF attributes and come back as they were. As soon as one attribute of
-an object is anything else, all of them also stand, in order and exact, as JSON in the
-attribute ``labtree_attrs``; what netCDF can show of them is written natively as well,
-and a native value that another program has changed is the one that counts.
+values are netCDF attributes and come back as they were. All others also stand, exact, in
+one JSON object, the attribute ``labtree_attrs``. What netCDF can show of them is written
+natively as well, and a native value that another program has changed is the one that
+counts.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from h5py import h5, h5a, h5p, h5s, h5t
+from h5py import h5a, h5s, h5t
 
 from labtree.storage import codecs, json_values
 from labtree.storage.names import is_legal
 
-__all__ = ["EXACT", "RESERVED", "read_attributes", "write_attributes", "write_native"]
+__all__ = ["EXACT", "RESERVED", "merge_attributes", "write_attributes", "write_native"]
 
 #: The attribute that holds all attributes of an object as JSON.
 EXACT = "labtree_attrs"
+#: The attribute that lists their names, where the order of the two kinds does not tell it.
+ORDER = "labtree_attrs_order"
 
 #: Names that HDF5 and netCDF-4 use themselves; an attribute of that name goes to JSON only.
 RESERVED = frozenset(
@@ -35,8 +37,11 @@ RESERVED = frozenset(
         "_NCProperties",
         "_FillValue",
         EXACT,
-        "labtree_codec",
+        ORDER,
         "labtree_layout",
+        "labtree_file_format",
+        "labtree_file_page",
+        *codecs.MARKS,
     }
 )
 
@@ -131,44 +136,62 @@ def write_attributes(
     taken
         Names that the object's own encoding uses; such an attribute goes to JSON only.
     """
-    complete = True
+    exact: dict[Any, Any] = {}
+    shown: list[Any] = []
     for name, value in attrs.items():
-        if type(name) is not str or name in RESERVED or name in taken:
-            complete = False
-            continue
-        complete = complete and _is_exact(value)
-        mirror = _mirror(value) if name and is_legal(name) else None
-        if mirror is None:
-            complete = False
-        else:
-            write_native(owner, name, mirror)
-    if not complete:
-        write_native(owner, EXACT, json_values.dumps(dict(attrs), f"{path}.attrs"))
-
-
-def read_attributes(owner: Any, taken: frozenset[str] = frozenset()) -> dict[Any, Any]:
-    """Return the attributes of an open object, exact where labtree wrote them."""
-    found: dict[Any, Any] = {}
-    kept: dict[Any, Any] | None = None
-    for name in _names(owner):
-        if name == EXACT:
-            kept = json_values.loads(read_native(owner, name))
-        elif (name not in RESERVED or name == "_FillValue") and name not in taken:
-            value = read_native(owner, name)
-            if value is not None:
-                found[name] = value
-    if kept is None:
-        return found
-    merged = {}
-    for name, value in kept.items():
         hidden = type(name) is not str or name in RESERVED or name in taken
         mirror = None if hidden or not name or not is_legal(name) else _mirror(value)
-        if mirror is None:
-            merged[name] = found.pop(name, value)
-        elif name in found:
-            native = found.pop(name)
-            merged[name] = value if _same(native, mirror) else native
-    return merged | found
+        if mirror is not None:
+            write_native(owner, name, mirror)
+            shown.append(name)
+        if mirror is None or not _is_exact(value):
+            exact[name] = value
+    if exact:
+        write_native(owner, EXACT, json_values.dumps(exact, f"{path}.attrs"))
+        if [*shown, *(name for name in exact if name not in shown)] != list(attrs):
+            write_native(owner, ORDER, json_values.dumps(list(attrs)))
+
+
+def merge_attributes(
+    native: Mapping[Any, Any], taken: frozenset[str] = frozenset()
+) -> dict[Any, Any]:
+    """Return the attributes that labtree was given, from those that are in a file.
+
+    Parameters
+    ----------
+    native
+        As h5netcdf reads them.
+    taken
+        Names that the object's own encoding uses.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``labtree_attrs`` is damaged.
+    """
+    found = {
+        name: _plain_value(value)
+        for name, value in native.items()
+        if name not in RESERVED and name not in taken
+    }
+    if EXACT not in native:
+        return found
+    kept = json_values.loads(native[EXACT])
+    for name, value in dict(kept).items():
+        mirror = _mirror(value) if name in found else None
+        if mirror is None or _same(found[name], mirror):
+            found[name] = value
+    order = json_values.loads(native[ORDER]) if ORDER in native else []
+    return {name: found[name] for name in [*order, *found] if name in found}
+
+
+def _plain_value(value: Any) -> Any:
+    """Return a scalar of the types that Python has as Python's."""
+    if isinstance(value, np.ndarray) and value.shape == (1,):
+        value = value[0]
+    if isinstance(value, (np.int64, np.float64, np.str_)):
+        return value.item()
+    return value
 
 
 def _same(native: Any, mirror: Any) -> bool:
@@ -178,43 +201,3 @@ def _same(native: Any, mirror: Any) -> bool:
     return a.size == b.size and bool(
         np.array_equal(a.reshape(-1), b.reshape(-1), equal_nan=a.dtype.kind == "f")
     )
-
-
-def _names(owner: Any) -> list[str]:
-    plist = owner.get_create_plist()
-    tracked = bool(plist.get_attr_creation_order() & h5p.CRT_ORDER_TRACKED)
-    kind = h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME
-    return [
-        h5a.open(owner, index=i, index_type=kind).name.decode(errors="surrogateescape")
-        for i in range(h5a.get_num_attrs(owner))
-    ]
-
-
-def read_native(owner: Any, name: str) -> Any:
-    """Return one attribute as a Python or numpy value; None for what netCDF does not have."""
-    attribute = h5a.open(owner, name.encode(errors="surrogateescape"))
-    dtype, shape = attribute.dtype, attribute.shape
-    if attribute.get_space().get_simple_extent_type() == h5s.NULL:
-        return "" if attribute.get_type().get_class() == h5t.STRING else None
-    if attribute.get_type().get_class() == h5t.STRING:
-        return _read_text(attribute)
-    if dtype.kind not in "iuf":
-        return None
-    value = np.empty(shape, dtype)
-    attribute.read(value)
-    if shape == ():
-        if dtype == np.int64:
-            return int(value)
-        return float(value) if dtype == np.float64 else value[()]
-    return value.reshape(-1)[0] if value.size == 1 else value
-
-
-def _read_text(attribute: Any) -> Any:
-    kind = attribute.get_type()
-    value = np.empty(attribute.shape, attribute.dtype)
-    attribute.read(value, mtype=None if kind.is_variable_str() else kind)
-    texts = [
-        item.decode(errors="replace") if isinstance(item, bytes) else str(item)
-        for item in value.reshape(-1).tolist()
-    ]
-    return texts[0] if len(texts) == 1 else texts

@@ -2,11 +2,12 @@
 
 import functools
 import math
-import zlib
+import sys
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from labtree.errors import FormatError
@@ -20,12 +21,27 @@ __all__ = ["Blob", "checked_blob", "checksum", "plain_dtype"]
 _GAP = 1 << 16
 # How much is read at a time where only a part of it is wanted.
 _BLOCK = 1 << 24
+_PART = 1 << 20
+_LITTLE = sys.byteorder == "little"
 Key = tuple[int | slice | np.ndarray, ...]
 
 
-def checksum(array: np.ndarray) -> int:
-    """Return the CRC-32 of an array's bytes in C order."""
-    return zlib.crc32(as_bytes(array))
+def checksum(array: np.ndarray, crc: int = 0) -> int:
+    """Return the CRC-32C of an array's values: their little-endian bytes in C order.
+
+    Parameters
+    ----------
+    array
+        Of a plain dtype.
+    crc
+        Of what stands before it, to go on from there.
+    """
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _LITTLE):
+        array = array.astype(array.dtype.newbyteorder("<"))
+    data = as_bytes(array)
+    for start in range(0, len(data), _PART):  # it takes bytes, which are a copy
+        crc = google_crc32c.extend(crc, bytes(data[start : start + _PART]))
+    return crc
 
 
 class Blob:
@@ -40,7 +56,7 @@ class Blob:
     dtype, shape
         What the bytes mean, in C order.
     crc
-        CRC-32 of all bytes, or None where it is not known. A whole read checks it.
+        CRC-32C of all values, or None where it is not known. A whole read checks it.
     name
         The array's path in its file, for errors.
     """

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from labtree.errors import DataError
 from labtree.storage import codecs
 from labtree.storage._xarray import Variable, data_of
 
-__all__ = ["is_dask", "write_blocks"]
+__all__ = ["checked_block", "is_dask", "write_blocks"]
 
 
 def is_dask(variable: Variable) -> bool:
@@ -39,7 +40,7 @@ def write_blocks(
     import dask.base
 
     dask_: Any = dask  # which has types for some of this only
-    target = _Target(shape, write_at)
+    target = _Target(shape, array.dtype, write_at)
     scheduler = dask_.base.get_scheduler(collections=[array])
     if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
         # An open file cannot travel to other processes: the blocks come here instead.
@@ -50,14 +51,50 @@ def write_blocks(
         dask_.array.store(array, target, lock=False)
 
 
+def checked_block(block: Any, dtype: np.dtype[Any], sizes: tuple[int, ...]) -> np.ndarray:
+    """Return a computed block as what its array declared it to be.
+
+    Raises
+    ------
+    DataError
+        If it has another shape, or values that the declared dtype does not hold.
+    """
+    array = np.asarray(block)
+    if array.shape != sizes:
+        raise DataError(
+            f"a dask array declares a block of shape {sizes} and computes {array.shape}; "
+            "give map_blocks or apply_ufunc the true chunks, or call .compute() first"
+        )
+    if array.dtype == dtype:
+        return array
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+        same = np.array_equal(
+            cast.astype(array.dtype), array, equal_nan=array.dtype.kind in "fc"
+        )
+    if not same:
+        raise DataError(
+            f"a dask array declares {dtype} and computes {array.dtype}, whose values {dtype} "
+            f"does not hold; write .astype({str(array.dtype)!r}), or give map_blocks or "
+            "apply_ufunc the true dtype"
+        )
+    return cast
+
+
 class _Target:
     """What dask stores into: takes a block and puts its rows where they belong."""
 
-    def __init__(self, shape: tuple[int, ...], write_at: Callable[[int, np.ndarray], None]):
-        self._shape, self._write_at = shape, write_at
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        write_at: Callable[[int, np.ndarray], None],
+    ):
+        self._shape, self._dtype, self._write_at = shape, dtype, write_at
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        plain = codecs.encode_block(np.asarray(block))
+        sizes = tuple(part.stop - part.start for part in key)
+        plain = codecs.encode_block(checked_block(block, self._dtype, sizes))
         if plain.size:
             for offset, run in _runs(plain, [part.start for part in key], self._shape):
                 self._write_at(offset, run)

@@ -1,35 +1,43 @@
-"""The catalogue at the end of a file: what is in it, and where.
+"""The catalogue behind the end of a file: what is in it, and where.
 
-It stands behind the last byte that belongs to HDF5, as a zip archive's directory
-does, so that one read from the end of the file tells everything. HDF5 ignores it.
-A program that changes the file through HDF5 cuts it off when it closes the file; one
-that was stopped before that is noticed by the checksum of the HDF5 superblock.
+It stands behind the last byte that belongs to HDF5 (see :mod:`labtree.storage.hdf5_end`),
+so that one read tells everything. HDF5 ignores it. A program that changes the file through
+HDF5 cuts it off when it closes the file.
 
-Layout, from the end of the file backwards: a footer of 48 bytes (magic, version,
-checksums and sizes); the text, a JSON header and then a JSON record a node, each on a
-line of its own, so that one record is found without reading the others; and the values
-of small index coordinates.
+The text is a JSON header and then a JSON record a node, each on a line of its own, so that
+one record is found without reading the others. The values are those of small index
+coordinates. A file that was changed in place has further texts: a header, records that
+replace those of the same path or are new, and ``{"path": [...], "removed": true}``.
 """
 
 import json
-import struct
-import zlib
+import os
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labtree.errors import FormatError
+from labtree.errors import DamageWarning, FormatError
+from labtree.storage.hdf5_end import SUPERBLOCK_SIZE, append_first, read_at, read_chain, walk
+from labtree.storage.versions import check_version
 
-__all__ = ["MAGIC", "VERSION", "Catalogue", "read_catalogue", "write_catalogue"]
+__all__ = [
+    "PAGE",
+    "VERSION",
+    "Catalogue",
+    "catalogue_text",
+    "merged",
+    "read_catalogue",
+    "write_catalogue",
+]
 
-#: The first bytes of the footer.
-MAGIC = b"labtree\n"
-#: The format that this version writes, and the newest that it reads.
-VERSION = 1
+#: The format that this version writes and reads.
+VERSION = 2
+#: Where the format is described.
+PAGE = "file-format.md in the documentation of labtree"
 
-# magic, version, crc of text, crc of values, crc of superblock, sizes of text and values
-_FOOTER = struct.Struct("<8sIIIIQQ8x")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_SUPERBLOCK = 48
+_OLD_MAGIC = b"labtree\n"
+_OLD_FOOTER = 48
 
 
 class Catalogue(NamedTuple):
@@ -79,59 +87,98 @@ def _dump(value: Any) -> bytes:
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
+def catalogue_text(header: dict[str, Any], records: list[dict[str, Any]]) -> bytes:
+    """Return the text of a catalogue, or of what changed in one."""
+    return b"\n".join(map(_dump, (header, *records)))
+
+
 def write_catalogue(
     path: Path, header: dict[str, Any], records: list[dict[str, Any]], values: bytes
 ) -> None:
-    """Append a catalogue to a closed HDF5 file."""
-    text = b"\n".join(map(_dump, (header, *records)))
-    with path.open("rb+") as file:
-        superblock = zlib.crc32(file.read(_SUPERBLOCK))
-        file.seek(0, 2)
-        file.write(values)
-        file.write(text)
-        checks = zlib.crc32(text), zlib.crc32(values), superblock
-        file.write(_FOOTER.pack(MAGIC, VERSION, *checks, len(text), len(values)))
+    """Put a catalogue behind the end of a closed HDF5 file, in the place of any other."""
+    append_first(path, catalogue_text(header, records), values)
 
 
 def read_catalogue(path: Path) -> Catalogue | None:
     """Return the catalogue of a file, or None where it has none that still holds.
 
+    Warns
+    -----
+    DamageWarning
+        If it has one that is damaged or cut short.
+
     Raises
     ------
     FormatError
-        If the file is not HDF5, or its catalogue is of a newer version.
+        If the file is not HDF5, or is of another version of labtree's format.
     """
-    with path.open("rb") as file:
-        superblock = file.read(_SUPERBLOCK)
-        if not superblock.startswith(_HDF5):
-            raise FormatError(_foreign(path, superblock))
-        size = file.seek(0, 2)
-        if size < _SUPERBLOCK + _FOOTER.size:
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        start = read_at(file, SUPERBLOCK_SIZE, 0)
+        if not start.startswith(_HDF5):
+            raise FormatError(_foreign(path, start))
+        _check_version(file, path)
+        try:
+            found = list(walk(file))
+            if not found:
+                return None
+            parts = [
+                (record.text(file), record.values(file))
+                for record in read_chain(file, found[-1])
+            ]
+            return merged(parts)
+        except FormatError as error:
+            _warn_of_damage(path, error)
             return None
-        # One read fetches the footer and, in all but the largest files, what it tells of.
-        start = max(0, size - (1 << 16))
-        file.seek(start)
-        tail = file.read()
-        fields = _FOOTER.unpack(tail[-_FOOTER.size :])
-        magic, version, text_crc, values_crc, superblock_crc, text_size, values_size = fields
-        if magic != MAGIC:
-            return None
-        if version > VERSION:
-            raise FormatError(
-                f"{path}: written in format version {version}; this labtree reads up to "
-                f"version {VERSION}. Update labtree: pip install --upgrade labtree"
-            )
-        needed = _FOOTER.size + text_size + values_size
-        if needed > size - _SUPERBLOCK or zlib.crc32(superblock) != superblock_crc:
-            return None
-        if needed > len(tail):
-            file.seek(size - needed)
-            tail = file.read()
-    block = tail[len(tail) - needed : len(tail) - _FOOTER.size]
-    values, text = block[:values_size], block[values_size:]
-    if zlib.crc32(text) != text_crc or zlib.crc32(values) != values_crc:
-        return None
-    return Catalogue(_parse(text.partition(b"\n")[0]), text, values)
+    finally:
+        os.close(file)
+
+
+def merged(parts: list[tuple[bytes, bytes]]) -> Catalogue:
+    """Return one catalogue of the text and values of a whole one and its changes."""
+    (text, values), *changes = parts
+    if not changes:
+        return Catalogue(_parse(text.partition(b"\n")[0]), text, values)
+    header: dict[str, Any] = {}
+    nodes: dict[tuple[str, ...], dict[str, Any]] = {}
+    joined = bytearray()
+    for part, copies in parts:
+        header, *records = _parse(b"[" + part.replace(b"\n", b",") + b"]")
+        for record in records:
+            path = tuple(record["path"])
+            if record.get("removed"):
+                nodes = {key: each for key, each in nodes.items() if key[: len(path)] != path}
+                continue
+            for variable in record["variables"]:
+                if variable[4][0][5] is not None:
+                    variable[4][0][5] += len(joined)
+            nodes[path] = record
+        joined += copies
+    # A node that was removed and made again may stand before one that is above it.
+    ordered = sorted(nodes.values(), key=lambda record: len(record["path"]))
+    return Catalogue(header, catalogue_text(header, ordered), bytes(joined))
+
+
+def _check_version(file: int, path: Path) -> None:
+    """Refuse a file of another version, which tells it at its end or behind HDF5's."""
+    size = os.fstat(file).st_size
+    tail = read_at(file, _OLD_FOOTER, max(0, size - _OLD_FOOTER))
+    if tail.startswith(_OLD_MAGIC) and tail[8:12] == b"\1\0\0\0":
+        check_version(1, VERSION, path)
+    end = int.from_bytes(read_at(file, 8, 28), "little")
+    head = read_at(file, 12, end) if SUPERBLOCK_SIZE < end < size else b""
+    if head.startswith(_OLD_MAGIC) and len(head) == 12:
+        check_version(int.from_bytes(head[8:], "little"), VERSION, path)
+
+
+def _warn_of_damage(path: Path, error: Exception) -> None:
+    warnings.warn(
+        f"{path}: what labtree wrote behind the end of the HDF5 file is damaged or cut short "
+        f"({error}); the file is read without it, more slowly. What else is wrong: "
+        f"labtree verify {path}",
+        DamageWarning,
+        stacklevel=3,
+    )
 
 
 def _foreign(path: Path, start: bytes) -> str:

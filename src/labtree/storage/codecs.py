@@ -1,13 +1,13 @@
 """Arrays of every numpy dtype as plain arrays that netCDF-4 has a type for.
 
 netCDF-4 has integers, float32, float64 and characters. The other dtypes are
-written as these, with a small JSON *spec* that says what they are:
+written as these, and a *spec*, a small dict, says what they are:
 
 =============================== ============================================== =========
 dtype                           written as                                     codec
 =============================== ============================================== =========
 bool                            int8                                           view
-float16                         uint16, its bits                               view
+float16                         float32 (its bits as uint16 where NaNs differ) view
 complex                         floats with a last dimension of 2              view
 datetime64, timedelta64         int64 counts                                   view
 structured, void, long double   uint8 with a last dimension of the item's size view
@@ -17,35 +17,70 @@ fixed text ``U``                UTF-8 characters with a last dimension         u
 object, ``StringDType``         UTF-8 characters, padded or end to end         text
 =============================== ============================================== =========
 
-Elements of object arrays that are not all str are written as JSON (see
+What is not plain is little-endian in a file, whatever the dtype's byte order. Texts may
+be missing: None, NaN or pandas.NA, one of these in an array; booleans beside the texts
+say where. Elements of other object arrays are written as JSON (see
 :mod:`labtree.storage.json_values`), one text an element.
+
+In a netCDF-4 file the spec stands as attributes of the variable; :func:`marks` makes
+them and :func:`spec_of_marks` reads them.
 """
 
 import json
+import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from labtree.errors import FormatError, UnsupportedTypeError
 from labtree.storage import dtypes, json_values
 from labtree.storage.unsupported import all_unsupported, unsupported
 
 __all__ = [
+    "MARKS",
     "Spec",
     "check",
-    "companion",
+    "companions",
     "decode",
     "encode",
     "encode_block",
     "extra_dimension",
+    "has_mask",
     "hints",
+    "marks",
     "plain",
+    "spec_of_marks",
     "view_spec",
 ]
 
 Spec = dict[str, Any]
 
-_CF_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+#: Attributes of variables that say what their values are.
+MARKS = frozenset(
+    {"labtree_dtype", "labtree_missing", "labtree_text", "labtree_crc32c", "labtree_real_name"}
+)
+
+_MISSING: dict[str, Any] = {"None": None, "NaN": float("nan"), "NA": pd.NA}
+_NAN = struct.pack("<d", float("nan"))
+_UNITS = {
+    "D": "days",
+    "h": "hours",
+    "m": "minutes",
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+}
+_OTHER_UNITS = {
+    "Y": "years",
+    "M": "months",
+    "W": "weeks",
+    "ps": "picoseconds",
+    "fs": "femtoseconds",
+    "as": "attoseconds",
+}
 
 
 def plain(dtype: np.dtype[Any]) -> bool:
@@ -144,7 +179,9 @@ def check(spec: Spec | None, arrays: list[Any]) -> None:
     if codec == "view":
         dtype = dtypes.dtype_from_json(spec["dtype"])
         carrier, extra = _carrier(dtype) if dtype.itemsize else (np.dtype(np.uint8), ())
-        fits = first.dtype == carrier and first.shape[len(first.shape) - len(extra) :] == extra
+        fits = first.dtype.newbyteorder("=") == carrier.newbyteorder("=")
+        fits = fits or (_is_half(dtype) and first.dtype.newbyteorder("=") == np.uint16)
+        fits = fits and first.shape[len(first.shape) - len(extra) :] == extra
         fits = fits and not dtype.hasobject and dtype.subdtype is None
     elif codec == "utf8":
         dtype = np.dtype(spec["dtype"])
@@ -154,7 +191,12 @@ def check(spec: Spec | None, arrays: list[Any]) -> None:
         fits = first.dtype == characters and len(first.shape) > 0
     else:
         second = arrays[1]
-        fits = (first.dtype, second.dtype) == (np.int64, np.uint8) and len(second.shape) == 1
+        fits = first.dtype.newbyteorder("=") == np.int64 and second.dtype == np.uint8
+        fits = fits and len(second.shape) == 1
+    if has_mask(spec):
+        shape = first.shape[:-1] if spec["form"] == "padded" else first.shape
+        fits = fits and spec["missing"] in _MISSING and len(arrays) > 1
+        fits = fits and (arrays[-1].dtype, tuple(arrays[-1].shape)) == (np.int8, tuple(shape))
     if not fits:
         raise FormatError(
             f"{first.dtype} of shape {tuple(first.shape)} is not what {json.dumps(spec)} reads"
@@ -172,11 +214,15 @@ def view_spec(dtype: np.dtype[Any]) -> tuple[Spec | None, np.dtype[Any], tuple[i
     if plain(dtype):
         return None, dtype, ()
     carrier, sizes = _carrier(dtype)
+    if _is_half(dtype):  # no block knows whether a NaN of another needs its bits
+        carrier = np.dtype("<u2")
     return {"codec": "view", "dtype": dtypes.dtype_to_json(dtype)}, carrier, sizes
 
 
 def encode_block(block: np.ndarray) -> np.ndarray:
     """Return a block of an array as :func:`view_spec` says it is written."""
+    if _is_half(block.dtype):
+        return _half_bits(block)
     return block if plain(block.dtype) else _encode_view(block)[1][0]
 
 
@@ -201,7 +247,7 @@ def extra_dimension(spec: Spec | None, shape: tuple[int, ...]) -> str | None:
     return f"labtree_{what}_{shape[-1]}"
 
 
-def hints(spec: Spec | None) -> dict[str, str]:
+def hints(spec: Spec | None) -> dict[str, Any]:
     """Return the attributes by which other readers know what a variable is."""
     if spec is None:
         return {}
@@ -210,54 +256,181 @@ def hints(spec: Spec | None) -> dict[str, str]:
     dtype = dtypes.dtype_from_json(spec["dtype"])
     if dtype.kind == "b":
         return {"dtype": "bool"}
-    if dtype.kind == "M":
-        unit, count = np.datetime_data(dtype)
-        if unit in _CF_UNITS and count == 1:
-            units = f"{_CF_UNITS[unit]} since 1970-01-01"
-            return {"units": units, "calendar": "proleptic_gregorian"}
-    return {}
+    if dtype.kind not in "mM":
+        return {}
+    unit, count = np.datetime_data(dtype)
+    shown: dict[str, Any] = {"_FillValue": np.array(np.iinfo(np.int64).min, "<i8")}
+    if unit == "generic":
+        return shown
+    words = _UNITS.get(unit) or _OTHER_UNITS[unit]
+    if count != 1:
+        words = f"{count} {words}"
+    if dtype.kind == "m":
+        return {"units": words} | shown
+    if words in _UNITS.values():
+        return {
+            "units": f"{words} since 1970-01-01",
+            "calendar": "proleptic_gregorian",
+        } | shown
+    # CF has no such units; with "since" a reader of CF would fail.
+    return {"units": f"{words} after 1970-01-01"} | shown
 
 
-def companion(spec: Spec | None) -> str | None:
-    """Return the prefix of the name of the second array, where there is one."""
-    return "labtree_text_" if spec is not None and spec.get("form") == "joined" else None
+def companions(spec: Spec | None) -> list[str]:
+    """Return what the arrays after the first are: "text", the characters; "missing", a mask."""
+    if spec is None:
+        return []
+    found = ["text"] if spec.get("form") == "joined" else []
+    return [*found, "missing"] if has_mask(spec) else found
+
+
+def has_mask(spec: Spec | None) -> bool:
+    """Return whether the last of the plain arrays says which elements are missing."""
+    return spec is not None and spec.get("missing") is not None
+
+
+def marks(spec: Spec | None, dtype: np.dtype[Any]) -> dict[str, str]:
+    """Return the attributes that say what the values of a variable are.
+
+    Parameters
+    ----------
+    spec
+        As :func:`encode` gave it.
+    dtype
+        Of the first plain array.
+
+    Examples
+    --------
+    >>> marks(*view_spec(np.dtype("c8"))[:2])
+    {'labtree_dtype': '<c8'}
+    """
+    if spec is None:
+        return {} if dtype.isnative or dtype.byteorder == "<" else {"labtree_dtype": dtype.str}
+    if spec["codec"] == "text":
+        name = "json" if spec["elements"] == "json" else spec["dtype"]
+        found = {"labtree_dtype": {"O": "object"}.get(name, name)}
+        if has_mask(spec):
+            found["labtree_missing"] = spec["missing"]
+        return found
+    named = spec["dtype"]
+    return {"labtree_dtype": named if isinstance(named, str) else json.dumps(named)}
+
+
+def spec_of_marks(attrs: Mapping[Any, Any], dtype: np.dtype[Any]) -> Spec | None:
+    """Return the spec that the attributes of a variable tell; the inverse of :func:`marks`.
+
+    Parameters
+    ----------
+    attrs
+        All attributes of the variable.
+    dtype
+        As it is stored.
+
+    Raises
+    ------
+    FormatError
+        If they make no sense.
+    """
+    named = attrs.get("labtree_dtype")
+    if named is None:
+        return None
+    try:
+        if named in ("object", "json", "StringDType"):
+            spec = {
+                "codec": "text",
+                "dtype": "StringDType" if named == "StringDType" else "O",
+                "elements": "json" if named == "json" else "str",
+                "form": "joined" if "labtree_text" in attrs else "padded",
+            }
+            missing = attrs.get("labtree_missing")
+            return spec if missing is None else spec | {"missing": missing}
+        known = json.loads(named) if named.startswith("{") else named
+        if dtypes.dtype_from_json(known).kind == "U" and dtype.kind == "S":
+            return {"codec": "utf8", "dtype": known}
+    except Exception as error:  # what stands in a damaged attribute can be anything
+        raise FormatError(f"labtree_dtype {named!r} is no dtype") from error
+    return {"codec": "view", "dtype": known}
+
+
+def _is_half(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" and dtype.itemsize == 2
+
+
+def _half_bits(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.astype("<f2", copy=False)).view("<u2")
 
 
 def _carrier(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return the plain dtype for a dtype's bits, and how many make one element."""
-    order = dtype.byteorder if dtype.byteorder in "<>" else "="
+    """Return the plain dtype that a dtype is written as, and how many make one element."""
+    if plain(dtype):
+        return dtype, ()
     if dtype.kind == "b":
         return np.dtype(np.int8), ()
     if dtype.kind in "mM":
-        return np.dtype(order + "i8"), ()
-    if dtype.kind == "f" and dtype.itemsize == 2:
-        return np.dtype(order + "u2"), ()
+        return np.dtype("<i8"), ()
+    if _is_half(dtype):
+        return np.dtype("<f4"), ()
     if dtype.kind == "c" and dtype.itemsize in (8, 16):
-        return np.dtype(f"{order}f{dtype.itemsize // 2}"), (2,)
+        return np.dtype(f"<f{dtype.itemsize // 2}"), (2,)
     if dtype.kind == "S":
         return np.dtype("S1"), (dtype.itemsize,)
     if dtype.kind == "U":
-        return np.dtype(order + "u4"), (dtype.itemsize // 4,)
+        return np.dtype("<u4"), (dtype.itemsize // 4,)
     return np.dtype(np.uint8), (dtype.itemsize,)
 
 
 def _encode_view(array: np.ndarray) -> tuple[Spec, list[np.ndarray]]:
     dtype = array.dtype
+    spec = {"codec": "view", "dtype": dtypes.dtype_to_json(dtype)}
     if dtype.itemsize == 0:  # np.dtype("S0") and the like hold nothing but their shape
-        spec = {"codec": "view", "dtype": dtypes.dtype_to_json(dtype)}
         return spec, [np.zeros(array.shape, np.uint8)]
+    if _is_half(dtype):
+        with np.errstate(invalid="ignore"):  # signaling NaNs
+            single = array.astype("<f4")
+            same = np.array_equal(_half_bits(single.astype("<f2")), _half_bits(array))
+        return spec, [single if same else _half_bits(array)]
     carrier, extra = _carrier(dtype)
+    if dtype.kind in "mMcU":
+        array = array.astype(dtype.newbyteorder("<"), copy=False)
+    elif carrier == np.uint8:
+        array = _without_padding(array)
     flat = np.ascontiguousarray(array).reshape(-1)
-    raw = flat.view(carrier).reshape(array.shape + extra)
-    return {"codec": "view", "dtype": dtypes.dtype_to_json(dtype)}, [raw]
+    return spec, [flat.view(carrier).reshape(array.shape + extra)]
+
+
+def _without_padding(array: np.ndarray) -> np.ndarray:
+    """Return an array with zeros for the bytes of its elements that are no value."""
+    dtype = array.dtype
+    if dtype.names is not None:
+        clean = np.zeros(array.shape, dtype)
+        for name in dtype.names:
+            clean[name] = _without_padding(array[name])
+        return clean
+    if dtype.type not in (np.longdouble, np.clongdouble) or np.finfo(np.longdouble).nmant != 63:
+        return array
+    clean = np.array(array, copy=True, order="C")
+    raw = clean.reshape(-1).view(np.uint8).reshape(-1, np.dtype(np.longdouble).itemsize)
+    if dtype.isnative:
+        raw[:, 10:] = 0
+    else:
+        raw[:, :-10] = 0
+    return clean
 
 
 def _decode_view(raw: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     if dtype.itemsize == 0:
         return np.zeros(raw.shape, dtype)
-    extra = _carrier(dtype)[1]
+    if plain(dtype):
+        return raw.astype(dtype, copy=False)
+    if _is_half(dtype):
+        with np.errstate(all="ignore"):
+            half = raw.astype("<f2") if raw.dtype.kind == "f" else raw.astype("<u2").view("<f2")
+        return half.astype(dtype, copy=False)
+    carrier, extra = _carrier(dtype)
     shape = raw.shape[: raw.ndim - len(extra)]
-    return np.ascontiguousarray(raw).reshape(-1).view(dtype).reshape(shape)
+    little = dtype.newbyteorder("<") if dtype.kind in "mMcU" else dtype
+    flat = np.ascontiguousarray(raw.astype(carrier, copy=False)).reshape(-1)
+    return flat.view(little).reshape(shape).astype(dtype, copy=False)
 
 
 def _encode_unicode(array: np.ndarray) -> tuple[Spec, list[np.ndarray]]:
@@ -295,10 +468,19 @@ def _decode_unicode(raw: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 def _encode_text(array: np.ndarray, path: str, dtype: str) -> tuple[Spec, list[np.ndarray]]:
     flat = array.reshape(-1).tolist() if array.dtype.kind != "O" else list(array.flat)
-    if all(type(item) is str for item in flat):
-        elements, texts = "str", flat
+    masks: list[np.ndarray] = []
+    spec = {"codec": "text", "dtype": dtype, "elements": "str"}
+    kinds = set(map(type, flat))
+    missing = None if kinds <= {str} else _kind_of_missing(flat, kinds)
+    if kinds <= {str}:
+        texts = flat
+    elif missing is not None:
+        texts = [item if type(item) is str else "" for item in flat]
+        holes = [type(item) is not str for item in flat]
+        masks = [np.array(holes, np.int8).reshape(array.shape)]
+        spec["missing"] = missing
     else:
-        elements = "json"
+        spec["elements"] = "json"
         texts, refused = [], []
         for i, item in enumerate(flat):
             try:
@@ -307,7 +489,6 @@ def _encode_text(array: np.ndarray, path: str, dtype: str) -> tuple[Spec, list[n
                 refused.append(error)
         if refused:
             raise all_unsupported(refused)
-    spec = {"codec": "text", "dtype": dtype, "elements": elements}
     try:
         data = [text.encode() for text in texts]
         padded = not any(item.endswith(b"\0") for item in data)
@@ -318,9 +499,24 @@ def _encode_text(array: np.ndarray, path: str, dtype: str) -> tuple[Spec, list[n
     width = int(sizes.max(initial=1)) or 1
     if padded and width * len(data) <= 4 * int(sizes.sum()) + (1 << 16):
         raw = np.array(data, f"S{width}").reshape(-1).view("S1").reshape(*array.shape, width)
-        return spec | {"form": "padded"}, [raw]
+        return spec | {"form": "padded"}, [raw, *masks]
     joined = np.frombuffer(b"".join(data), np.uint8)
-    return spec | {"form": "joined"}, [sizes.reshape(array.shape), joined]
+    return spec | {"form": "joined"}, [sizes.reshape(array.shape), joined, *masks]
+
+
+def _kind_of_missing(flat: list[Any], kinds: set[type[Any]]) -> str | None:
+    """Return what stands for missing texts, or None if other objects are there too."""
+    others = kinds - {str}
+    if len(others) != 1:
+        return None
+    if others == {type(None)}:
+        return "None"
+    if others == {type(pd.NA)}:
+        return "NA"
+    if others == {float}:
+        numbers = (item for item in flat if type(item) is float)
+        return "NaN" if all(struct.pack("<d", item) == _NAN for item in numbers) else None
+    return None
 
 
 def _decode_text(spec: Spec, arrays: list[np.ndarray]) -> np.ndarray:
@@ -330,7 +526,7 @@ def _decode_text(spec: Spec, arrays: list[np.ndarray]) -> np.ndarray:
         flat = np.ascontiguousarray(raw).reshape(-1).view(f"S{raw.shape[-1]}")
         data = flat.tolist() if flat.size else []
     else:
-        sizes, joined = arrays
+        sizes, joined = arrays[:2]
         shape = sizes.shape
         ends = np.cumsum(sizes.reshape(-1))
         text = joined.tobytes()
@@ -346,6 +542,8 @@ def _decode_text(spec: Spec, arrays: list[np.ndarray]) -> np.ndarray:
     else:
         for i, item in enumerate(data):
             result[i] = json_values.decode(json.loads(item))
+    if has_mask(spec):
+        result[arrays[-1].reshape(-1) != 0] = _MISSING[spec["missing"]]
     shaped: np.ndarray = result.reshape(shape)
     if spec["dtype"] == "StringDType":
         return shaped.astype(np.dtypes.StringDType())

@@ -47,15 +47,18 @@ def encode_name(name: str) -> str:
     """Return the name of the group or variable that stands for `name` in a file.
 
     The rule is netCDF's: no control character and no ``/``, Unicode text; a letter, digit,
-    underscore or non-ASCII character first; no space last; at most 255 bytes. A
-    longer name is cut and ends in ``%~`` and a hash; its text must be kept beside it.
+    underscore or non-ASCII character first; no space last; at most 255 bytes. Where the
+    first character is encoded, an underscore stands before it. A longer name is cut and
+    ends in ``%~`` and a hash; its text must be kept beside it.
 
     Examples
     --------
     >>> encode_name("a/b"), encode_name("."), encode_name("rates"), encode_name("50%")
-    ('a%2Fb', '%2E', 'rates', '50%25')
+    ('a%2Fb', '_%2E', 'rates', '50%25')
     """
     last = len(name) - 1
+    if name.startswith("_%"):  # what an encoded first character looks like
+        return _cut(f"_{_percent('_')}{encode_name('x' + name[1:])[1:]}", name)
     encoded = "".join(
         _percent(character)
         if character in "/%"
@@ -67,6 +70,10 @@ def encode_name(name: str) -> str:
         else character
         for i, character in enumerate(name)
     )
+    return _cut(f"_{encoded}" if encoded.startswith("%") else encoded, name)
+
+
+def _cut(encoded: str, name: str) -> str:
     data = encoded.encode()
     if len(data) <= LONGEST:
         return encoded
@@ -77,6 +84,8 @@ def encode_name(name: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def is_legal(name: str) -> bool:
     """Say whether a file holds a name as it is, percent signs included."""
+    if name.startswith("%"):
+        return False
     plain = name.replace("%", "_")
     return (len(plain) < 60 and plain.isidentifier()) or encode_name(plain) == plain
 
@@ -92,7 +101,8 @@ def decode_name(name: str) -> str:
     if "%" not in name:
         return name
     try:
-        decoded = unquote(name, errors="surrogatepass")
+        encoded = name[1:] if name.startswith("_%") else name
+        decoded = unquote(encoded, errors="surrogatepass")
     except UnicodeDecodeError:
         return name
     return decoded if encode_name(decoded) == name else name

@@ -21,7 +21,6 @@ from labtree.errors import DamageWarning, FormatError, LabtreeError, Unsupported
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
 from labtree.storage.arrays import StoredArray, lazy
-from labtree.storage.blobs import Blob
 from labtree.storage.blocks import is_dask
 from labtree.storage.unsupported import all_unsupported
 
@@ -208,7 +207,7 @@ class DatasetBuilder:
         The catalogue's copy of small index coordinates.
     """
 
-    def __init__(self, column: Callable[[list[str], list[Any]], Blob], values: bytes = b""):
+    def __init__(self, column: Callable[[list[str], list[Any]], Any], values: bytes = b""):
         self._column = column
         self._values = memoryview(values)
         self._templates: dict[Any, xr.Dataset] = {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,17 +10,22 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import AlreadyExistsError, FormatError, LabtreeError, MissingFileError
-from labtree.storage import dtypes
+from labtree.errors import (
+    AlreadyExistsError,
+    DamageWarning,
+    FormatError,
+    LabtreeError,
+    MissingFileError,
+)
+from labtree.storage.arrays import array_of_column
 from labtree.storage.attached import attached
-from labtree.storage.blobs import Blob, checked_blob, plain_dtype
 from labtree.storage.catalogue import Catalogue, read_catalogue
 from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.locks import folder_lock
+from labtree.storage.netcdf_reader import NetCDFSource, open_groups
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource, identity
-from labtree.storage.walking import NetCDFSource, NetCDFVariable, walk
 from labtree.storage.writing import write_tree
 
 __all__ = [
@@ -32,12 +38,11 @@ __all__ = [
     "read_tree",
     "release_sources",
     "save_tree",
-    "walked_reader",
     "when_closed",
 ]
 
 
-def save_tree(tree: xr.DataTree, path: str | Path) -> None:
+def save_tree(tree: xr.DataTree, path: str | Path, *, compression: str | None = None) -> None:
     """Write a tree of any depth to a netCDF-4 file, all or nothing.
 
     Parameters
@@ -47,6 +52,9 @@ def save_tree(tree: xr.DataTree, path: str | Path) -> None:
         It may read from the very file that is replaced.
     path
         The file; an older one stays until the new one is safely on disk.
+    compression
+        ``"gzip"``, which every netCDF-4 reader has, or ``"zstd"``, for all arrays. Without
+        it arrays that were compressed in the file that they come from stay so.
 
     Raises
     ------
@@ -67,7 +75,7 @@ def save_tree(tree: xr.DataTree, path: str | Path) -> None:
     path = Path(path)
     check_folder(path)
     with temporary_path(path) as temporary:
-        written = write_tree(tree, temporary)
+        written = write_tree(tree, temporary, compression)
         with folder_lock(path.parent):
             replace_file(temporary, path)
             source = FileSource(path)
@@ -90,13 +98,21 @@ def check_folder(path: Path) -> None:
         raise AlreadyExistsError(f"{path} is a folder; give the name of a file")
 
 
-def open_tree(path: str | Path) -> xr.DataTree:
+def open_tree(path: str | Path, **decoding: Any) -> xr.DataTree:
     """Open a file as a tree whose arrays are read when they are indexed.
 
     Parameters
     ----------
     path
-        A netCDF-4 file, of :func:`save_tree` or of another program.
+        A netCDF-4 or HDF5 file, of :func:`save_tree` or of another program.
+    **decoding
+        Options of ``xarray.open_dataset``, such as ``mask_and_scale`` or ``decode_times``,
+        for what labtree did not write.
+
+    Warns
+    -----
+    DamageWarning
+        For each part that cannot be read and is left out; the message names it.
 
     Raises
     ------
@@ -105,7 +121,7 @@ def open_tree(path: str | Path) -> xr.DataTree:
     FormatError
         If it is not HDF5, is cut short, or is of a newer version.
     """
-    return read_tree(*open_source(path))
+    return read_tree(*open_source(path), **decoding)
 
 
 def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
@@ -132,20 +148,17 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
     raise FormatError(f"{path} is being replaced all the time; copy it and open the copy")
 
 
-def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
+def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) -> xr.DataTree:
     """Return the lazy tree of an opened file."""
     held: list[Any] = [source]
     try:
         if catalogue is not None:
             builder = DatasetBuilder(column_reader(source), catalogue.values)
-            records = catalogue.records()
+            tree = build_tree(catalogue.records(), builder, source.name)
         else:
             other = NetCDFSource(source.name, source.known)
             held.append(other)
-            records = walk(Path(source.name), other)
-            other.check()
-            builder = DatasetBuilder(walked_reader(source, other))
-        tree = build_tree(records, builder)
+            tree = _tree_of_groups(other, decoding)
     except BaseException as error:
         for each in held:
             each.close()
@@ -161,36 +174,47 @@ def read_tree(source: FileSource, catalogue: Catalogue | None) -> xr.DataTree:
     return tree
 
 
-def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Blob]:
+def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Any]:
     """Return what makes the array of a catalogue's column."""
 
-    def column(path: list[str], column: list[Any]) -> Blob:
-        name, dtype, shape, offset, crc = column[:5]
-        kind = plain_dtype(dtype)
-        return checked_blob(source, offset, kind, shape, crc, "/".join([*path, name]))
-
-    return column
-
-
-def walked_reader(
-    source: FileSource, other: NetCDFSource
-) -> Callable[[list[str], list[Any]], Any]:
-    """Return what makes the array of a column that was found by walking."""
-
     def column(path: list[str], column: list[Any]) -> Any:
-        name, dtype, shape, offset, crc = column[:5]
-        if offset is None:  # the name is the whole path then, as the file has it
-            return NetCDFVariable(other, name, dtypes.dtype_from_json(dtype), tuple(shape))
-        kind = plain_dtype(dtype)
-        return checked_blob(source, offset, kind, shape, crc, "/".join([*path, name]))
+        return array_of_column(source, column, "/".join([*path, column[0]]))
 
     return column
 
 
-def build_tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.DataTree:
+def _tree_of_groups(source: NetCDFSource, decoding: dict[str, Any]) -> xr.DataTree:
+    """Return the tree of a file that has no catalogue."""
+    nodes: dict[tuple[str, ...], xr.DataTree] = {}
+    for group in open_groups(source, **decoding):
+        path, node = tuple(group.path), xr.DataTree(dataset=group.dataset)
+        nodes[path] = node
+        if not path:
+            continue
+        parent = nodes.get(path[:-1])
+        if parent is None:
+            continue  # what is above was left out
+        try:
+            attach_children(parent, {path[-1]: node})
+        except ValueError as error:
+            del nodes[path]
+            warnings.warn(
+                f"{source.name}: /{'/'.join(path)} has dimensions or coordinates that do not "
+                f"agree with those of a group above it, and was left out ({error}). Each group "
+                f"alone: xarray.open_groups({source.name!r}, engine='h5netcdf')",
+                DamageWarning,
+                stacklevel=2,
+            )
+    return nodes[()]
+
+
+def build_tree(
+    records: list[dict[str, Any]], builder: DatasetBuilder, name: str = ""
+) -> xr.DataTree:
     """Return the tree of records, whose first is the root and parents come before children."""
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}
+    lost: set[tuple[str, ...]] = set()
     with _collection_paused():
         for record in records:
             path = tuple(record["path"])
@@ -198,11 +222,23 @@ def build_tree(records: list[dict[str, Any]], builder: DatasetBuilder) -> xr.Dat
                 raise FormatError(
                     f"no tree has twice, or at all, a node {'/'.join(map(str, path))!r}"
                 )
-            nodes[path] = xr.DataTree(dataset=builder.build(record))
+            try:
+                nodes[path] = xr.DataTree(dataset=builder.build(record))
+            except FormatError as error:
+                if not path or not name:
+                    raise
+                lost.add(path)
+                warnings.warn(
+                    f"{name}: /{'/'.join(path)} cannot be read and was left out ({error})",
+                    DamageWarning,
+                    stacklevel=2,
+                )
+                continue
             if path:
                 children.setdefault(path[:-1], {})[path[-1]] = nodes[path]
         for path, below in children.items():
-            attach_children(nodes[path], below)
+            if path not in lost:
+                attach_children(nodes[path], below)
     return nodes[()]
 
 

@@ -1,21 +1,45 @@
-"""Reading everything in a file, and holding its catalogue against its content."""
+"""Reading everything in a file, and holding its sums and its catalogue against its content."""
 
 import json
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from labtree.errors import FormatError
-from labtree.storage.arrays import StoredArray
-from labtree.storage.catalogue import Catalogue
+import h5py
+import numpy as np
+import xarray as xr
+
+from labtree.errors import LabtreeError, MissingFileError
+from labtree.storage._xarray import data_of
+from labtree.storage.arrays import StoredArray, stored_array
+from labtree.storage.blobs import checksum
+from labtree.storage.netcdf_reader import NetCDFSource, open_groups
 from labtree.storage.records import DatasetBuilder
-from labtree.storage.trees import column_reader, open_source, walked_reader
-from labtree.storage.walking import NetCDFSource, walk
+from labtree.storage.trees import column_reader, open_source
 
-__all__ = ["verify_file"]
+__all__ = ["Verification", "accept_values", "verify_file"]
 
 
-def verify_file(path: str | Path) -> list[str]:
-    """Read all arrays of a netCDF-4 file and compare its catalogue with what it holds.
+class Verification(NamedTuple):
+    """What a check of a file found.
+
+    Attributes
+    ----------
+    problems
+        What is wrong, a line each.
+    n_checked
+        How many arrays were compared with their checksum.
+    n_unchecked
+        How many arrays have none, because another program wrote them.
+    """
+
+    problems: list[str]
+    n_checked: int
+    n_unchecked: int
+
+
+def verify_file(path: str | Path) -> Verification:
+    """Read all arrays of a netCDF-4 file; compare them with their sums and with the catalogue.
 
     Parameters
     ----------
@@ -24,90 +48,147 @@ def verify_file(path: str | Path) -> list[str]:
 
     Returns
     -------
-    list of str
-        What is wrong, a line each; empty where nothing is.
+    Verification
 
     Raises
     ------
-    FileNotFoundError
+    MissingFileError
         If there is no such file.
     FormatError
-        If it is not HDF5 at all, or from a newer version.
+        If it is not HDF5 at all, or of an unknown version.
     """
-    source, catalogue = open_source(path)
-    other = NetCDFSource(path)
-    try:
-        problems = []
+    problems: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        source, catalogue = open_source(path)
+        other = NetCDFSource(path)
         try:
-            found = walk(Path(path), other)
-        except FormatError as error:
-            found = []
-            problems.append(str(error))
-        if catalogue is not None:
-            problems += _differences(catalogue, found) if found else []
-            return problems + _read_all(catalogue.records(), column_reader(source), catalogue)
-        return problems + _read_all(found, walked_reader(source, other), None)
-    finally:
-        other.close()
-        source.close()
-
-
-def _read_all(
-    records: list[dict[str, Any]], column: Any, catalogue: Catalogue | None
-) -> list[str]:
-    problems = []
-    builder = DatasetBuilder(column, b"" if catalogue is None else catalogue.values)
-    for record in records:
-        where = "/" + "/".join(record["path"])
-        for name, _, spec, _, columns in record["variables"]:
+            groups = {}
             try:
-                StoredArray(
-                    spec, [column(record["path"], item) for item in columns]
-                ).read_whole()
-            except (FormatError, ValueError, OSError, KeyError, TypeError) as error:
-                problems.append(f"{where.rstrip('/')}/{name}: {error}")
+                groups = {tuple(group.path): group.dataset for group in open_groups(other)}
+            except LabtreeError as error:
+                problems.append(str(error))
+            listed = {}
+            values = b"" if catalogue is None else catalogue.values
+            for record in [] if catalogue is None else catalogue.records():
+                where = "/" + "/".join(record["path"])
+                try:
+                    problems += _read_record(record, column_reader(source), where)
+                    builder = DatasetBuilder(column_reader(source), values)
+                    listed[tuple(record["path"])] = builder.build(record)
+                except (LabtreeError, OSError, ValueError, KeyError, TypeError) as error:
+                    problems.append(f"{where}: {error}")
+            known = {problem.split(": ", 1)[0] for problem in problems}
+            found = _read_groups(groups, _is_ours(other), known)
+            problems += found.problems
+            if catalogue is not None and groups:
+                problems += _differences(listed, groups)
+        finally:
+            other.close()
+            source.close()
+    problems = [str(warning.message) for warning in caught] + problems
+    return Verification(list(dict.fromkeys(problems)), found.n_checked, found.n_unchecked)
+
+
+def _is_ours(source: NetCDFSource) -> bool:
+    try:
+        return "labtree_file_format" in source.file.attrs
+    except LabtreeError:
+        return False
+
+
+def _read_groups(groups: dict[Any, xr.Dataset], is_ours: bool, known: set[str]) -> Verification:
+    """Read all values of a file as HDF5 gives them."""
+    problems, checked, unchecked = [], 0, 0
+    for path, dataset in groups.items():
+        for name, variable in dataset.variables.items():
+            where = "/" + "/".join([*path, str(name)])
+            if where in known:
+                continue
+            stored = stored_array(variable)
+            has_sum = is_ours and (stored is not None or name in dataset.xindexes)
+            if is_ours and "labtree_dtype" in variable.attrs and stored is None:
+                problems.append(f"{where} has lost its checksum: another program removed it")
+            checked, unchecked = checked + has_sum, unchecked + (not has_sum)
+            try:
+                np.asarray(data_of(variable)) if stored is None else stored.read_whole()
+            except (LabtreeError, OSError, ValueError, KeyError, TypeError) as error:
+                problems.append(f"{where}: {error}")
+    return Verification(problems, checked, unchecked)
+
+
+def _read_record(record: dict[str, Any], column: Any, where: str) -> list[str]:
+    """Read a node's arrays by their places in the catalogue."""
+    problems = []
+    for name, _, spec, _, columns in record["variables"]:
         try:
-            builder.build(record)
-        except (FormatError, ValueError, OSError, KeyError, TypeError) as error:
-            problems.append(f"{where}: {error}")
+            StoredArray(spec, [column(record["path"], item) for item in columns]).read_whole()
+        except (LabtreeError, OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{where.rstrip('/')}/{name}: {error}")
     return problems
 
 
-def _differences(catalogue: Catalogue, found: list[dict[str, Any]]) -> list[str]:
+def _differences(listed: dict[Any, xr.Dataset], found: dict[Any, xr.Dataset]) -> list[str]:
     """Return what the catalogue says otherwise than the file itself."""
-    listed = {tuple(record["path"]): record for record in catalogue.records()}
-    actual = {tuple(record["path"]): record for record in found}
-    problems = [
-        f"/{'/'.join(path)}: only in the file" for path in actual.keys() - listed.keys()
-    ]
+    problems = [f"/{'/'.join(path)}: only in the file" for path in found.keys() - listed.keys()]
     problems += [
-        f"/{'/'.join(path)}: only in the catalogue" for path in listed.keys() - actual.keys()
+        f"/{'/'.join(path)}: only in the catalogue" for path in listed.keys() - found.keys()
     ]
-    for path in listed.keys() & actual.keys():
-        problems += _node_differences("/" + "/".join(path), listed[path], actual[path])
+    for path in listed.keys() & found.keys():
+        where, one, two = "/" + "/".join(path), listed[path], found[path]
+        if _text(one.attrs) != _text(two.attrs):
+            problems.append(f"{where}: attributes differ between catalogue and file")
+        for name in one.variables.keys() | two.variables.keys():
+            if _essence(one, name) != _essence(two, name):
+                problems.append(
+                    f"{where.rstrip('/')}/{name}: differs between catalogue and file"
+                )
     return sorted(problems)
 
 
-def _node_differences(where: str, listed: dict[str, Any], actual: dict[str, Any]) -> list[str]:
-    problems = []
-    if _text(listed["attrs"]) != _text(actual["attrs"]):
-        problems.append(f"{where}: attributes differ between catalogue and file")
-    variables = [
-        {variable[0]: _essence(variable) for variable in record["variables"]}
-        for record in (listed, actual)
-    ]
-    return problems + [
-        f"{where.rstrip('/')}/{name}: differs between catalogue and file"
-        for name in variables[0].keys() | variables[1].keys()
-        if variables[0].get(name) != variables[1].get(name)
-    ]
-
-
-def _essence(variable: list[Any]) -> str:
-    """Return what must be the same of a variable: all but checksums and copies of values."""
-    name, dims, spec, attrs, columns = variable
-    return _text([name, dims, spec, attrs, [column[:4] for column in columns]])
+def _essence(dataset: xr.Dataset, name: Any) -> str:
+    if name not in dataset.variables:
+        return ""
+    variable = dataset.variables[name]
+    return _text(
+        [variable.dims, str(variable.dtype), variable.shape, dict(variable.attrs)]
+    ) + str(name in dataset.coords)
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(value, sort_keys=True, default=repr)
+
+
+def accept_values(path: str | Path, group: str) -> list[str]:
+    """Take the values that a group's arrays have now as right: write new sums for them.
+
+    Parameters
+    ----------
+    path
+        A file of labtree's that another program changed.
+    group
+        The group's path in the file, such as ``"rec1/rates"``.
+
+    Returns
+    -------
+    list of str
+        The variables whose values were not those that labtree wrote.
+
+    Raises
+    ------
+    MissingFileError
+        If the file or the group does not exist.
+    """
+    accepted = []
+    if not Path(path).is_file():
+        raise MissingFileError(f"there is no file {path}")
+    with h5py.File(path, "r+") as file:
+        if group not in file or not isinstance(file[group], h5py.Group):
+            raise MissingFileError(f"{path} has no group {group}; it has {', '.join(file)}")
+        for name, dataset in file[group].items():
+            if isinstance(dataset, h5py.Dataset) and "labtree_crc32c" in dataset.attrs:
+                crc = checksum(np.asarray(dataset[()]))
+                if crc != int(dataset.attrs["labtree_crc32c"]):
+                    dataset.attrs.modify("labtree_crc32c", np.uint32(crc))
+                    accepted.append(f"{group}/{name}")
+    return accepted

@@ -23,6 +23,7 @@ __all__ = [
 
 # Characters that some file system has no place for, beside those of encode_name.
 _FOREIGN = frozenset('<>:"\\|?*')
+_NATIVE = {("f", 2, "u"), ("c", 8, "f"), ("c", 16, "f")}
 _KINDS = {"i": "int", "u": "uint", "f": "float", "c": "complex"}
 
 
@@ -84,7 +85,7 @@ def stored_as(spec: codecs.Spec | None, dtype: np.dtype[Any]) -> tuple[str, bool
         logical = np.dtype(spec["dtype"])
         if logical.kind == "b":
             return "bool", False
-        if (logical.kind, logical.itemsize) in (("f", 2), ("c", 8), ("c", 16)):
+        if (logical.kind, logical.itemsize, dtype.kind) in _NATIVE:
             return f"{_KINDS[logical.kind]}{8 * logical.itemsize}", logical.kind == "c"
     if spec is not None and (spec["codec"] == "utf8" or spec.get("form") == "padded"):
         return "string", True

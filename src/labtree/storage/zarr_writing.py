@@ -20,6 +20,7 @@ from labtree.errors import UnsupportedTypeError
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import Variable
 from labtree.storage.arrays import stored_array
+from labtree.storage.blobs import checksum
 from labtree.storage.blocks import is_dask
 from labtree.storage.names import encode_name
 from labtree.storage.records import dataset_layout, kept_variables, variable_values
@@ -191,14 +192,15 @@ class _Writer:
     ) -> list[Any]:
         spec, arrays, sources = _plain_arrays(variable, where)
         columns = []
-        for part, array in enumerate(arrays):
+        roles = ["", *codecs.companions(spec)]
+        for part, (array, role) in enumerate(zip(arrays, roles, strict=True)):
             below = folder
             dims = tuple(map(str, variable.dims))
             hints: dict[str, Any] = {}
             attrs: dict[Any, Any] = {}
             if part:
-                dims = (f"labtree_text_{array.shape[0]}",)
-                below = [*folder[:-1], f"{codecs.companion(spec)}{folder[-1]}"]
+                dims = (f"labtree_text_{array.shape[0]}",) if role == "text" else dims
+                below = [*folder[:-1], f"labtree_{role}_{folder[-1]}"]
             else:
                 attrs = dict(variable.attrs)
                 hints = {} if spec is None else {"labtree_codec": spec}
@@ -242,6 +244,7 @@ class _Writer:
         if extra is not None and not is_shorter:
             dims = (*dims, extra)
         hints = codecs.hints(spec) if data_type != "string" and data_type != "bool" else {}
+        hints.pop("_FillValue", None)  # zarr has a fill value of its own
         encoded = json_values.encode(attrs, f"{where}.attrs")
         attributes = shown_attributes(attrs, encoded, frozenset(hints)) | hints | shown
         last_chunk = tuple(max(1, size) for size in last)
@@ -345,7 +348,7 @@ def _put_block(
         block = padded
     data = pack_texts(block) if form == TEXTS else np.ascontiguousarray(block).tobytes()
     place.write(key, data)
-    return zlib.crc32(data)
+    return zlib.crc32(data) if form == TEXTS else checksum(block)
 
 
 class _Planned:

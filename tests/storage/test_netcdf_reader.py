@@ -1,5 +1,7 @@
 """Files that other programs wrote or changed are read as they are now."""
 
+import pickle
+import struct
 import time
 
 import h5py
@@ -8,9 +10,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from labtree.errors import FormatError
+from labtree.errors import BusyFileError, DamageWarning, FormatError, MissingFileError
 from labtree.storage import open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue
+from labtree.storage.verifying import accept_values, verify_file
 from support.exactness import assert_same
 
 
@@ -60,10 +63,22 @@ def test_values_changed(path, program):
         with netCDF4.Dataset(path, "a") as file:
             file["ns/first/v"][0, 1] = 99
             file["ns/first/flag"][1] = 1
+    tree = open_tree(path)
+    for name in ("v", "flag"):
+        message = rf"the values of /ns/first/{name} are not those that labtree wrote.*--accept"
+        with pytest.raises(FormatError, match=message):
+            tree["ns/first"][name].load()
+    assert_same(tree["ns/first/text"].values, _tree()["ns/first/text"].values)
+    assert_same(tree["other"].to_dataset().load(), _tree()["other"].to_dataset())
+    tree.close()
+    assert accept_values(path, "ns/first") == ["ns/first/v", "ns/first/flag"]
     expected = _tree()
     expected["ns/first"]["v"][0, 1] = 99
     expected["ns/first"]["flag"][1] = True
     assert_same(_read(path)["ns/first"].to_dataset(), expected["ns/first"].to_dataset())
+    assert accept_values(path, "ns/first") == []
+    with pytest.raises(MissingFileError, match=r"has no group ns/second; it has other, ns"):
+        accept_values(path, "ns/second")
 
 
 def test_attributes_changed_added_renamed_and_deleted(path):
@@ -88,9 +103,12 @@ def test_variables_and_groups_added_with_h5py(path):
         group = file["ns/first"]
         group.create_dataset("packed", data=np.arange(6).reshape(2, 3), compression="gzip")
         group["packed"].dims[0].attach_scale(group["x"])
+        group["packed"].dims[1].attach_scale(group["y"])
         group.create_dataset("words", data=["a", "bé", ""], dtype=h5py.string_dtype())
+        group["words"].dims[0].attach_scale(group["y"])
         group.create_dataset("fixed", data=np.array([b"ab", b"c"]))
-        file["ns/%2Edot"].create_dataset("squeezed", data=np.arange(9.0), compression="gzip")
+        group["fixed"].dims[0].attach_scale(group["x"])
+        file["ns/_%2Edot"].create_dataset("squeezed", data=np.arange(9.0), compression="gzip")
         file.create_group("new/below").create_dataset(
             "chunked", (0, 3), "f4", maxshape=(None, 3)
         )
@@ -136,7 +154,7 @@ def test_renamed_and_deleted(path):
         file.move("other", "another")
         file.move("another/depth", "another/height")
         del file["ns/first/flag"]
-        del file["ns/%2Edot"]
+        del file["ns/_%2Edot"]
     with netCDF4.Dataset(path, "a") as file:
         file["ns/first"].renameVariable("scalar", "number")
         file["another"].renameVariable("flag", "valid")
@@ -185,7 +203,7 @@ def test_files_of_xarray(tmp_path, engine):
     encoding = {"/a/b": {"v": {"zlib": True}}}
     tree.to_netcdf(tmp_path / "x.nc", engine=engine, encoding=encoding)
     found = _read(tmp_path / "x.nc")
-    with xr.open_datatree(tmp_path / "x.nc", engine=engine, decode_cf=False) as other:
+    with xr.open_datatree(tmp_path / "x.nc", engine="h5netcdf") as other:
         for place in ("a/b", "a", "/"):
             xr.testing.assert_identical(
                 found[place].to_dataset(), other[place].to_dataset().load()
@@ -213,7 +231,7 @@ def test_a_thousand_groups_of_xarray_take_no_square_of_time(tmp_path):
         return time.process_time() - start
 
     seconds(10)
-    assert seconds(1000) < 25 * seconds(100)
+    assert seconds(200) < 12 * seconds(40)
 
 
 def test_lazy_indexing_of_compressed_variables(tmp_path):
@@ -233,43 +251,200 @@ def test_lazy_indexing_of_compressed_variables(tmp_path):
             expected = expected[(slice(None),) * axis + (part,)]
         np.testing.assert_array_equal(lazy[key].values, expected, err_msg=str(key))
     tree.close()
-    with pytest.raises(ValueError, match=r"t.h5 was closed; open it again to read from it"):
-        lazy.load()
 
 
-def test_links_are_refused(tmp_path):
-    with h5py.File(tmp_path / "outside.h5", "w") as file:
-        file["secret"] = 1
-    for name, link in {
-        "soft": h5py.SoftLink("/ns"),
-        "external": h5py.ExternalLink("outside.h5", "/secret"),
-    }.items():
-        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
-            file.create_group("ns")
-            file[name] = link
-        with pytest.raises(FormatError, match=f"'{name}' is a link to elsewhere"):
-            open_tree(tmp_path / f"{name}.h5")
-    with h5py.File(tmp_path / "loop.h5", "w") as file:
-        file.create_group("a/b")
-        file["a/b/c"] = file["a"]
-    with pytest.raises(FormatError, match="linked from two places, or into itself"):
-        open_tree(tmp_path / "loop.h5")
+def test_links_inside_the_folder_are_followed_and_others_left_out(tmp_path):
+    inside, outside = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (inside, outside):
+        folder.mkdir()
+        with h5py.File(folder / "other.h5", "w") as file:
+            file["x"] = [1, 2]
+        (folder / "raw.bin").write_bytes(np.arange(4.0).tobytes())
+    with h5py.File(inside / "t.h5", "w") as file:
+        file["a/x"] = [3, 4]
+        file["soft"] = h5py.SoftLink("/a/x")
+        file["near"] = h5py.ExternalLink("other.h5", "/x")
+        file["far"] = h5py.ExternalLink(str(outside / "other.h5"), "/x")
+        file["gone"] = h5py.SoftLink("/nowhere")
+        file["a/loop"] = file["/"]
+        for name, folder in (("raw", inside), ("secret", outside)):
+            external = [(str(folder / "raw.bin"), 0, 32)]
+            file.create_dataset(name, (4,), "f8", external=external)
+    with pytest.warns(DamageWarning) as caught:
+        tree = _read(inside / "t.h5")
+    told = sorted(str(warning.message).split(": ", 1)[1] for warning in caught)
+    assert len(told) == 4
+    assert told[0].startswith("/a/loop cannot be read and was left out (it leads back")
+    assert told[1].startswith("/far cannot be read and was left out (it is a link to")
+    assert told[2].startswith("/gone cannot be read and was left out (")
+    assert told[3].startswith("/secret cannot be read and was left out (its data are in")
+    assert tree["soft"].values.tolist() == [3, 4]
+    assert tree["near"].values.tolist() == [1, 2]
+    assert tree["raw"].values.tolist() == [0, 1, 2, 3]
+    assert set(tree.data_vars) == {"soft", "near", "raw"}
 
 
-def test_types_that_labtree_has_not_are_named(tmp_path):
+PARTS = {
+    "null": lambda file: file.__setitem__("bad", h5py.Empty("f8")),
+    "references": lambda file: file.create_dataset(
+        "bad", data=np.array([file["a"].ref], dtype=h5py.ref_dtype)
+    ),
+    "texts in a compound": lambda file: file.create_dataset(
+        "bad", data=np.array([(1, "a")], dtype=[("i", "i4"), ("s", h5py.string_dtype())])
+    ),
+    "time": lambda file: file.create_dataset("bad", data=[1]).attrs.__setitem__(
+        "units", "moons since always"
+    ),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_cannot_be_read_is_left_out(tmp_path, part):
     with h5py.File(tmp_path / "t.h5", "w") as file:
-        file.create_dataset("ragged", (2,), h5py.vlen_dtype("i4"))
-    with pytest.raises(FormatError, match="/ragged: labtree cannot read the HDF5 type object"):
-        open_tree(tmp_path / "t.h5")
+        file["a/x"] = [1, 2]
+        PARTS[part](file)
+    with pytest.warns(DamageWarning, match=r"t\.h5: /bad cannot be read and was left out"):
+        tree = _read(tmp_path / "t.h5")
+    assert tree["a/x"].values.tolist() == [1, 2]
+    assert not tree.data_vars
 
 
-def test_data_in_another_file_is_not_read_without_hdf5(tmp_path):
-    (tmp_path / "raw.bin").write_bytes(np.arange(4.0).tobytes())
+def test_a_child_that_disagrees_with_its_parent_is_left_out(tmp_path):
+    path = tmp_path / "t.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("x", 2)
+        file.createVariable("a", "f8", ("x",))[:] = 1
+        group = file.createGroup("g")
+        group.createDimension("x", 3)
+        group.createVariable("b", "f8", ("x",))[:] = 1
+        file.createGroup("h").setncattr("n", 1)
+    with pytest.warns(DamageWarning, match=r"(?s)/g has dimensions.*xarray\.open_groups"):
+        tree = _read(path)
+    assert list(tree.children) == ["h"]
+    assert tree["a"].values.tolist() == [1, 1]
+
+
+ATTRIBUTES = {
+    "bool": True,
+    "bools": np.array([True, False]),
+    "complex": 1 + 2j,
+    "compound": np.array((1, 2.0), dtype=[("a", "i4"), ("b", "f8")]),
+    "void": np.void(b"a\x00b"),
+    "small": np.int8(3),
+    "texts": ["a", "b"],
+    "matrix": np.eye(2),
+    "CLASS": "CARRAY",
+}
+
+
+def test_every_attribute_is_as_the_engine_shows_it(tmp_path):
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(3.0)
+        for owner in (file, file["x"]):
+            for name, value in ATTRIBUTES.items():
+                owner.attrs[name] = value
+    found = _read(path)
+    with xr.open_dataset(path, engine="h5netcdf", phony_dims="access") as other:
+        assert set(other.attrs) >= {"bool", "complex", "matrix"}
+        assert_same(found.attrs, other.attrs)
+        assert_same(found["x"].attrs, other["x"].attrs)
+
+
+def test_packed_values_are_decoded_and_options_are_xarrays(tmp_path):
+    path = tmp_path / "t.nc"
+    packed = {"dtype": "i2", "scale_factor": 0.5, "add_offset": 20.0, "_FillValue": -999}
+    dataset = xr.Dataset(
+        {"v": ("time", [20.5, np.nan, 21.0])},
+        {"time": np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "M8[ns]")},
+    )
+    dataset.to_netcdf(path, engine="h5netcdf", encoding={"v": packed})
+    assert _read(path)["v"].values[[0, 2]].tolist() == [20.5, 21.0]
+    for options in ({}, {"mask_and_scale": False}, {"decode_times": False}):
+        with xr.open_datatree(path, engine="h5netcdf", **options) as other:
+            tree = open_tree(path, **options)
+            xr.testing.assert_identical(tree.to_dataset().load(), other.to_dataset().load())
+            tree.close()
+
+
+def test_a_file_that_is_being_written_is_busy_and_not_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "t.h5"
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+
+    def locked(*args, **options):
+        raise BlockingIOError(11, "unable to lock file")
+
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+    monkeypatch.setattr("labtree.storage.netcdf_reader.h5py.File", locked)
+    with pytest.raises(BusyFileError, match=r"t\.h5 is open for writing in another program"):
+        open_tree(path)
+    assert pauses
+
+
+def test_sizes_that_are_declared_and_not_there_take_no_memory(tmp_path):
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", (2**50,), "f8", chunks=(1024,))
+    tree = open_tree(path)
+    with pytest.raises(FormatError, match=r"/v declares 9007199254740992 bytes"):
+        tree["v"].load()
+    assert tree["v"][:5].values.tolist() == [0] * 5
+    tree.close()
+
+
+def test_trees_of_other_programs_can_be_pickled(tmp_path):
     with h5py.File(tmp_path / "t.h5", "w") as file:
-        external = [(str(tmp_path / "raw.bin"), 0, 32)]
-        file.create_dataset("v", (4,), "f8", external=external)
-    with pytest.raises(FormatError, match="/v: its data are in another file"):
-        open_tree(tmp_path / "t.h5")
+        file.create_dataset("v", data=np.arange(9), compression="gzip")
+    tree = open_tree(tmp_path / "t.h5")
+    copy = pickle.loads(pickle.dumps(tree["v"]))
+    assert copy.values.tolist() == list(range(9))
+    tree.close()
+
+
+def test_dimensions_are_those_of_the_netcdf_convention(tmp_path):
+    path = tmp_path / "t.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("unit", 2)
+        file.createDimension("time", 3)
+        file.createVariable("rate", "f8", ("unit", "time"))[:] = 1
+        file.createVariable("time", "f8", ("time",))[:] = [1, 2, 3]
+    assert _read(path)["rate"].dims == ("unit", "time")
+    plain = xr.Dataset({"v": ("x", [1.0, 2.0, 3.0]), "w": ("x", [1, 2, 3])})
+    plain.to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
+    xr.testing.assert_identical(_read(tmp_path / "x.nc").to_dataset(), plain)
+
+
+def test_a_variable_added_with_netcdf4_has_its_dimensions(path):
+    with netCDF4.Dataset(path, "a") as file:
+        made = file["ns/first"].createVariable("sem", "f8", ("x", "y"))
+        made[:] = np.ones((2, 3))
+    found = _read(path)["ns/first"]
+    assert found["sem"].dims == ("x", "y")
+    assert_same(found["objects"].values, _tree()["ns/first/objects"].values)
+    result = verify_file(path)
+    assert result.problems == []
+    assert result.n_unchecked == 1
+    assert result.n_checked > 10
+
+
+def test_a_sum_that_is_missing_is_told(path, cut_catalogue):
+    with h5py.File(path, "r+") as file:
+        del file["ns/first/v"].attrs["labtree_crc32c"]
+        del file["ns/first/text"].attrs["labtree_crc32c"]
+    result = verify_file(path)
+    assert any("/ns/first/text has lost its checksum" in line for line in result.problems)
+
+
+def test_the_first_version_is_refused_by_name(tmp_path):
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs["labtree_workspace_id"] = "x"
+    with path.open("ab") as file:
+        file.write(struct.pack("<8sIIIIQQ8x", b"labtree\n", 1, 0, 0, 0, 0, 0))
+    with pytest.raises(FormatError, match="format version 1; this labtree reads version 2"):
+        open_tree(path)
 
 
 def test_a_file_that_was_replaced_is_not_read_instead(tmp_path):
@@ -280,6 +455,9 @@ def test_a_file_that_was_replaced_is_not_read_instead(tmp_path):
     (tmp_path / "1.h5").replace(path)
     tree = open_tree(path)
     (tmp_path / "2.h5").replace(path)
+    assert tree["v"].values.tolist() == [1] * 9
     with pytest.raises(FormatError, match=r"t.h5 changed on disk after it was opened; open it"):
-        tree["v"].load()
+        pickle.loads(pickle.dumps(tree["v"]))
     tree.close()
+    with pytest.raises(ValueError, match=r"t.h5 was closed; open it again to read from it"):
+        tree["v"].load()

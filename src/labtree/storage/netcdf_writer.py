@@ -1,15 +1,23 @@
 """netCDF-4 structure, written through h5py's low-level calls.
 
 h5netcdf writes the same groups, dimension scales and attributes, but opens every
-object again and again through Python objects, which costs most of the time of a file
-with many small items. The layout follows the netCDF-4 file format as Unidata
-documents it (appendix "File format specifications") and the HDF5 dimension scale
-specification.
+object again and again through Python objects. For 1,000 items of 80 kB it took 7.0 s
+(9.2 s with dimensions for each item), h5py's high level with scales 1.27 s, and this
+writer 0.72 s, on one machine in one run. The layout follows the netCDF-4 file format
+as Unidata documents it (appendix "File format specifications") and the HDF5 dimension
+scale specification. Every group has dimensions of its own, so that a group can be added,
+replaced or copied without changing another.
+
+HDF5 cannot recover from a failed write: the file can then not be closed, and the
+interpreter may crash when it ends. So HDF5 writes through Python here and is never told
+of a failure; the failure is kept and raised after HDF5 has returned.
 """
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +27,12 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
 
 from labtree.storage.attributes import write_native
+from labtree.storage.blobs import checksum
 from labtree.storage.blocks import write_blocks
-from labtree.storage.output import Output
+from labtree.storage.compression import Compression, compress_chunks
+from labtree.storage.sources import as_bytes, write_all
 
-__all__ = ["NON_COORDINATE", "NetCDFWriter", "SharedDimensions", "read_users"]
+__all__ = ["NON_COORDINATE", "NetCDFWriter"]
 
 #: What netCDF-4 puts before the name of a variable that is named like a dimension
 #: but is no coordinate of it.
@@ -61,11 +71,99 @@ def _file_type(dtype: np.dtype[Any]) -> Any:
     return _CHARACTER if dtype.kind == "S" else h5t.py_create(dtype)
 
 
+class _Output:
+    """A new, empty file; after a failure all of HDF5's writes go nowhere."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("rb+", buffering=0)
+        self._lock = threading.Lock()
+        self._position = 0
+        self._failure: BaseException | None = None
+
+    def write_at(self, offset: int, array: np.ndarray) -> None:
+        """Put an array at an offset.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        self.check()
+        write_all(self._file, self._lock, as_bytes(array), offset)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return what was written at an offset."""
+        parts = bytearray(size)
+        view = memoryview(parts)
+        while view:
+            with self._lock:
+                self._file.seek(offset)
+                count = self._file.readinto(view)
+            if not count:
+                break
+            offset, view = offset + count, view[count:]
+        return bytes(parts)
+
+    def check(self) -> None:
+        """Raise what went wrong in a write of HDF5."""
+        if self._failure is not None:
+            raise self._failure
+
+    def abandon(self) -> None:
+        """Write nothing more: the file is going to be removed."""
+        self._failure = self._failure or OSError("the file was given up")
+
+    def close(self) -> None:
+        """Close the file; raise what went wrong."""
+        self._file.close()
+        self.check()
+
+    # What follows is called by HDF5, through h5py's driver for Python's files.
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        end = self._file.seek(0, 2) if whence == 2 else 0
+        self._position = offset + (self._position if whence == 1 else end)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read from the place on."""
+        self._file.seek(self._position)
+        return self._file.readinto(buffer)
+
+    def write(self, data: Any) -> int:
+        """Write at the place, or nowhere after a failure."""
+        if self._failure is None:
+            try:
+                write_all(self._file, self._lock, memoryview(data), self._position)
+            except BaseException as error:  # KeyboardInterrupt must not propagate into HDF5
+                self._failure = error
+        self._position += len(data)
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Give the file a size."""
+        size = self._position if size is None else size
+        if self._failure is None:
+            try:
+                self._file.truncate(size)
+            except BaseException as error:
+                self._failure = error
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+
 class NetCDFWriter:
     """A new netCDF-4 file: groups, dimensions, variables, each written once."""
 
     def __init__(self, path: Path):
-        self._output = Output(path)
+        self._output = _Output(path)
         access = h5p.create(h5p.FILE_ACCESS)
         access.set_fileobj_driver(h5fd.fileobj_driver, self._output)
         access.set_fclose_degree(h5f.CLOSE_STRONG)
@@ -73,6 +171,9 @@ class NetCDFWriter:
         creation = h5p.create(h5p.FILE_CREATE)
         creation.set_link_creation_order(_ORDERED)
         creation.set_attr_creation_order(_ORDERED)
+        # Freed bytes are never used again in place, by any program: a reader that found an
+        # array by its offset keeps its values.
+        creation.set_file_space_strategy(h5f.FSPACE_STRATEGY_NONE, False, 1)
         self._group_creation = h5p.create(h5p.GROUP_CREATE)
         self._group_creation.set_link_creation_order(_ORDERED)
         self._group_creation.set_attr_creation_order(_ORDERED)
@@ -82,7 +183,10 @@ class NetCDFWriter:
         self._contiguous.set_fill_time(h5d.FILL_TIME_NEVER)
         self._contiguous.set_alloc_time(h5d.ALLOC_TIME_EARLY)
         self._bare = self._dataset_creation()
-        self._dimensions = 0
+        self._links = h5p.create(h5p.LINK_CREATE)
+        self._links.set_char_encoding(h5t.CSET_UTF8)
+        #: The number of the next dimension: netCDF wants them unique in a file.
+        self.next_dimension = 0
         self._types: dict[np.dtype[Any], Any] = {}
         self._spaces: dict[tuple[int, ...], Any] = {(): _SCALAR}
         self.file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
@@ -106,17 +210,27 @@ class NetCDFWriter:
 
     def group(self, parent: Any, name: str) -> Any:
         """Create a group below an open one."""
-        return h5g.create(parent, name.encode(), gcpl=self._group_creation)
+        return h5g.create(parent, name.encode(), lcpl=self._links, gcpl=self._group_creation)
 
     def variable(
-        self, group: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+        self,
+        group: Any,
+        name: str,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        compression: Compression | None = None,
     ) -> Any:
-        """Create a variable in one piece, its values not yet written."""
+        """Create a variable, its values not yet written: in one piece, or in chunks."""
         kind = self._types.get(dtype)
         if kind is None:
             kind = self._types[dtype] = _file_type(dtype)
         creation = self._contiguous
-        return h5d.create(group, name.encode(), kind, self._space(shape), dcpl=creation)
+        if compression is not None:
+            creation = self._dataset_creation()
+            creation.set_fill_time(h5d.FILL_TIME_NEVER)
+            compression.describe(creation, shape, dtype.itemsize)
+        space, links = self._space(shape), self._links
+        return h5d.create(group, name.encode(), kind, space, dcpl=creation, lcpl=links)
 
     def write(self, variable: Any, array: np.ndarray) -> int:
         """Write all values of a variable; return where in the file they begin."""
@@ -126,19 +240,53 @@ class NetCDFWriter:
         self._output.write_at(offset, array)
         return offset
 
-    def write_blocks(self, variable: Any, array: Any, shape: tuple[int, ...]) -> int:
-        """Write an array of dask block by block; return where in the file it begins."""
+    def write_chunks(
+        self,
+        variable: Any,
+        slab: Callable[[int, int], np.ndarray],
+        dtype: np.dtype[Any],
+        compression: Compression,
+    ) -> tuple[list[list[int]], int]:
+        """Write a variable in compressed chunks.
+
+        Returns
+        -------
+        places
+            Offset and size of each chunk in the file, in C order.
+        crc
+            CRC-32C of the values.
+        """
+        shape = variable.shape
+        crc = compress_chunks(slab, shape, dtype, compression, variable.write_direct_chunk)
+        self._output.check()
+        chunk = compression.chunk_shape(shape, dtype.itemsize)
+        places = []
+        for index in np.ndindex(*compression.grid(shape, dtype.itemsize)):
+            start = tuple(int(i) * size for i, size in zip(index, chunk, strict=True))
+            info = variable.get_chunk_info_by_coord(start)
+            places.append([int(info.byte_offset), int(info.size)])
+        return places, crc
+
+    def write_blocks(
+        self, variable: Any, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> tuple[int, int]:
+        """Write an array of dask block by block; return where it begins, and its CRC-32C."""
         offset: int = variable.get_offset() or 0
         output = self._output
         write_blocks(array, shape, lambda place, run: output.write_at(offset + place, run))
-        return offset
+        crc, step = 0, 1 << 20
+        for start in range(0, math.prod(shape) * dtype.itemsize, step):
+            stop = min(start + step, math.prod(shape) * dtype.itemsize)
+            data = output.read_at(offset + start, stop - start)
+            crc = checksum(np.frombuffer(data, dtype), crc)
+        return offset, crc
 
     def connect(
         self,
         group: Any,
         sizes: Mapping[str, int],
         variables: Iterable[tuple[str, tuple[str, ...], Any]],
-        shared: "SharedDimensions | None" = None,
+        names: Mapping[str, str],
     ) -> None:
         """Make the dimensions of a group and say which variable has which.
 
@@ -151,8 +299,8 @@ class NetCDFWriter:
         variables
             File name, dimensions and open dataset of each variable. A variable that is
             named like its first dimension becomes the coordinate of it.
-        shared
-            Where dimensions without a coordinate are made once for many groups.
+        names
+            The names of dimensions that are called otherwise in the file.
         """
         variables = list(variables)
         coordinates = {
@@ -161,10 +309,9 @@ class NetCDFWriter:
         scales: dict[str, _Scale] = {}
         for name, size in sizes.items():
             variable, _ = coordinates.get(name, (None, None))
-            scale = None if variable is not None or shared is None else shared.get(name, size)
-            if scale is None:
-                scale = self._scale(group, name, size, variable)
-            scales[name] = scale
+            scales[name] = self._scale(group, name, size, variable)
+            if variable is None and name in names:
+                write_native(scales[name].dataset, "labtree_real_name", names[name])
         for variable, dims in coordinates.values():
             if len(dims) > 1:
                 numbers = np.array([scales[dim].number for dim in dims], np.int32)
@@ -177,20 +324,25 @@ class NetCDFWriter:
             for axis, dim in enumerate(dims):
                 scales[dim].users.append((address, axis))
         for scale in scales.values():
-            if not scale.is_shared:
-                scale.finish()
+            scale.finish()
 
-    def _scale(
-        self, group: Any, name: str, size: int, variable: Any, is_shared: bool = False
-    ) -> "_Scale":
+    def _scale(self, group: Any, name: str, size: int, variable: Any) -> "_Scale":
         """Make a dimension out of a variable, or out of nothing."""
         scale, title = variable, name
         if scale is None:
             space, title = self._space((size,)), _BARE % size
-            scale = h5d.create(group, name.encode(), h5t.IEEE_F32BE, space, dcpl=self._bare)
-        _set_scale(scale, title, self._dimensions)
-        self._dimensions += 1
-        return _Scale(scale, h5o.get_info(scale).addr, self._dimensions - 1, is_shared)
+            scale = h5d.create(
+                group,
+                name.encode(),
+                h5t.IEEE_F32BE,
+                space,
+                dcpl=self._bare,
+                lcpl=self._links,
+            )
+        number = self.next_dimension
+        _set_scale(scale, title, number)
+        self.next_dimension += 1
+        return _Scale(scale, h5o.get_info(scale).addr, number)
 
     def close(self) -> None:
         """Write everything out and close the file.
@@ -206,7 +358,7 @@ class NetCDFWriter:
             self._output.close()
 
     def abandon(self) -> None:
-        """Let go of a file that is not finished, writing nothing more."""
+        """Close a file that is not finished, writing nothing more."""
         self._output.abandon()
         with contextlib.suppress(Exception):  # keep the original error
             self.close()
@@ -219,38 +371,11 @@ class _Scale:
     dataset: Any
     address: int
     number: int
-    is_shared: bool
     users: list[tuple[int, int]] = field(default_factory=list)
 
     def finish(self) -> None:
         if self.users:
             _set_users(self.dataset, self.users)
-
-
-class SharedDimensions:
-    """Dimensions of a group that the groups below it use: a name and size is made once.
-
-    Only dimensions without a coordinate are shared; in netCDF-4 they are visible in all
-    groups below.
-    """
-
-    def __init__(self, writer: NetCDFWriter, group: Any, taken: Iterable[str]):
-        self._writer, self._group, self._taken = writer, group, set(taken)
-        self._scales: dict[tuple[str, int], _Scale] = {}
-
-    def get(self, name: str, size: int) -> _Scale | None:
-        """Return the scale of a dimension, or None where the name is taken."""
-        scale = self._scales.get((name, size))
-        if scale is None and name not in self._taken:
-            self._taken.add(name)
-            scale = self._writer._scale(self._group, name, size, None, is_shared=True)
-            self._scales[name, size] = scale
-        return scale
-
-    def finish(self) -> None:
-        """Write down who uses the dimensions."""
-        for scale in self._scales.values():
-            scale.finish()
 
 
 @functools.lru_cache(maxsize=1000)
@@ -277,16 +402,6 @@ def _set_dimensions(variable: Any, addresses: list[int]) -> None:
     items["address"] = references.ctypes.data + 8 * np.arange(len(addresses), dtype=np.uint64)
     space = _ONE if len(addresses) == 1 else h5s.create_simple((len(addresses),))
     h5a.create(variable, b"DIMENSION_LIST", _REFERENCES, space).write(items, mtype=_REFERENCES)
-
-
-def read_users(scale: Any) -> list[tuple[int, int]]:
-    """Return the addresses and axes of the variables that have a dimension, from its scale."""
-    if not h5a.exists(scale, b"REFERENCE_LIST"):
-        return []
-    attribute = h5a.open(scale, b"REFERENCE_LIST")
-    back = np.zeros(attribute.shape, _BACK)
-    attribute.read(back, mtype=_BACK_TYPE)
-    return list(zip(back["dataset"].tolist(), back["dimension"].tolist(), strict=True))
 
 
 def _set_users(scale: Any, pairs: list[tuple[int, int]]) -> None:

@@ -1,0 +1,568 @@
+"""Reading netCDF-4 and HDF5 files of other programs, and labtree's that others changed.
+
+xarray's h5netcdf engine reads them. What it cannot read is left out with a warning, and
+the rest opens. In a file that labtree wrote, the attributes that labtree put on variables
+say what their values are.
+"""
+
+import errno
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5netcdf
+import h5py
+import numpy as np
+import xarray as xr
+from h5py import h5d, h5o
+from xarray.backends import H5NetCDFStore
+
+from labtree.errors import (
+    BusyFileError,
+    ClosedError,
+    DamageWarning,
+    FormatError,
+    LabtreeError,
+)
+from labtree.storage import codecs, json_values
+from labtree.storage._xarray import DummyFileManager, Variable, data_of
+from labtree.storage.attributes import merge_attributes
+from labtree.storage.blobs import Key, checksum
+from labtree.storage.files import retry_while_busy
+from labtree.storage.lazy import LazyArray, as_lazy
+from labtree.storage.records import DatasetBuilder
+from labtree.storage.sources import identity
+from labtree.storage.versions import check_version
+
+__all__ = ["NetCDFSource", "OpenedGroup", "file_version", "open_groups"]
+
+# What a selection may ask for beyond what deflate can pack into the bytes that are stored.
+_SLACK = 1 << 28
+_MOST_PACKED = 1100
+_DEEPEST = 200  # groups below one another
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+
+
+class NetCDFSource:
+    """A file that h5netcdf has open; pickles as its path."""
+
+    def __init__(self, path: str | Path, known: tuple[int, int, int, int] | None = None):
+        self.name = str(path)
+        self.known = known or identity(path)
+        self._lock = threading.RLock()
+        self._file: _File | None = None
+        self._closed = False
+
+    @property
+    def file(self) -> "_File":
+        """The file, opened when first needed.
+
+        Raises
+        ------
+        BusyFileError
+            If another program is writing the file.
+        FormatError
+            If HDF5 cannot read it: it is cut short or damaged.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"{self.name} was closed; open it again to read from it")
+            if self._file is None:
+                if identity(self.name) != self.known:
+                    raise FormatError(
+                        f"{self.name} changed on disk after it was opened; open it again"
+                    )
+                try:
+                    hdf5 = _open_hdf5(self.name)
+                    folder = os.path.dirname(os.path.realpath(self.name))  # noqa: PTH120
+                    self._file = _File(hdf5, _Lister(hdf5, folder, self.name))
+                except BusyFileError as error:
+                    raise BusyFileError(
+                        f"{self.name} is open for writing in another program; close it there, "
+                        "or wait until it is done"
+                    ) from error
+                except Exception as error:  # h5py raises whatever damage makes it
+                    if isinstance(error, LabtreeError):
+                        raise
+                    raise FormatError(
+                        f"{self.name} cannot be read: {error}. It is cut short or damaged; "
+                        "restore it from a copy"
+                    ) from error
+            return self._file
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file.hdf5.close()
+                self._file = None
+
+    def __reduce__(self) -> Any:
+        return NetCDFSource, (self.name, self.known)
+
+
+def _open_hdf5(path: str) -> Any:
+    try:
+        return retry_while_busy(lambda: h5py.File(path, "r"))
+    except OSError as error:
+        # Some network file systems have no locks, which a reader can do without.
+        if error.errno not in _NO_LOCKS:
+            raise
+        return h5py.File(path, "r", locking=False)
+
+
+class _Kept:
+    """Keeps the HDF5 object: h5netcdf looks it up by its path for each question."""
+
+    _kept: Any = None
+
+    @property
+    def _h5ds(self) -> Any:
+        if self._kept is None:
+            self._kept = super()._h5ds  # type: ignore[misc]
+        return self._kept
+
+
+class _Variable(_Kept, h5netcdf.Variable):  # type: ignore[misc]
+    pass
+
+
+class _Group(h5netcdf.Group):  # type: ignore[misc]
+    """A group of h5netcdf's without the members that must not be opened."""
+
+    _variable_cls = _Variable
+    _visible: Any = None
+
+    @property
+    def _group_cls(self) -> Any:
+        return _Group
+
+    @property
+    def _h5group(self) -> Any:
+        if self._visible is None:
+            found = _Visible(self._root._h5file[self._h5path].id)
+            found.hidden = self._root.lister.hidden.get(self._h5path, set())
+            self._visible = found
+        return self._visible
+
+
+class _Visible(h5py.Group):  # type: ignore[misc]
+    hidden: set[str]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in super().__iter__() if name not in self.hidden)
+
+
+class _File(_Group, h5netcdf.File):  # type: ignore[misc]
+    """A file of h5netcdf's; what it cannot open is left out."""
+
+    def __init__(self, hdf5: Any, lister: "_Lister"):
+        self._closed = True  # until h5netcdf has it open: it is closed when collected
+        self.hdf5, self.lister = hdf5, lister
+        lister.find()
+        h5netcdf.File.__init__(self, hdf5, "r", phony_dims="access", decode_vlen_strings=True)
+
+    @property
+    def _root(self) -> Any:
+        return self
+
+    @property
+    def parent(self) -> Any:
+        return None
+
+    def store(self, group: str | None) -> Any:
+        """Return the arguments of an engine's store of a group."""
+        return {"manager": DummyFileManager(self), "group": group, "mode": "r"}
+
+
+def file_version(attrs: Any) -> object:
+    """Return the version of labtree's format that a root's attributes state, or None."""
+    found = attrs.get("labtree_file_format")
+    return int(found) if isinstance(found, np.integer) else found
+
+
+class OpenedGroup:
+    """A group of a file: its path, its dataset, and what of it could not be read.
+
+    Parameters
+    ----------
+    path
+        Names in the tree.
+    dataset
+        Lazy.
+    """
+
+    def __init__(self, path: list[str], dataset: xr.Dataset):
+        self.path, self.dataset = path, dataset
+
+
+def open_groups(source: NetCDFSource, **decoding: Any) -> Iterator[OpenedGroup]:
+    """Open every group of a file, parents before children.
+
+    Parameters
+    ----------
+    source
+        The file.
+    **decoding
+        xarray's options, such as ``mask_and_scale``, for what labtree did not write.
+
+    Warns
+    -----
+    DamageWarning
+        For each part that cannot be read and is left out.
+    """
+    root = source.file
+    attrs = _attributes(root, "/", source)
+    version = file_version(attrs)
+    if version is not None:
+        check_version(version, 2, source.name)
+    elif "labtree_workspace_id" in attrs and "_NCProperties" in root.hdf5.attrs:
+        made = root.hdf5.attrs["_NCProperties"]
+        if "version=2,h5py=" in str(made):
+            check_version(1, 2, source.name)
+    for path in root.lister.groups:
+        names = list(path)
+        where = "/" + "/".join(path)
+        try:
+            store = _Store(source, where if path else None)
+            dataset = _open_group(store, source, where, version is not None, decoding)
+            if version is not None and path and "labtree_real_name" in store.ds.attrs:
+                names[-1] = str(json_values.loads(store.ds.attrs["labtree_real_name"]))
+        except Exception as error:  # of a damaged or hostile group it can be anything
+            _left_out(source, where, error)
+            if path:
+                continue
+            dataset = xr.Dataset()
+        yield OpenedGroup(names, dataset)
+
+
+def _left_out(source: NetCDFSource, where: str, error: object) -> None:
+    warnings.warn(
+        f"{source.name}: {where} cannot be read and was left out ({error})",
+        DamageWarning,
+        stacklevel=2,
+    )
+
+
+class _Lister:
+    """Finds the groups of a file, and the members that must not be followed."""
+
+    def __init__(self, file: Any, folder: str, name: str):
+        self._file, self._folder, self._name = file, folder, name
+        self._seen: set[int] = set()
+        #: The paths of the groups, parents before children.
+        self.groups: list[tuple[str, ...]] = []
+        #: By the path of a group: members that must not be opened.
+        self.hidden: dict[str, set[str]] = {}
+
+    def find(self) -> None:
+        """Look at every member of every group."""
+        self._group(self._file["/"], ())
+
+    def _group(self, group: Any, path: tuple[str, ...]) -> None:
+        hidden: set[str] = set()
+        self.hidden["/" + "/".join(path)] = hidden
+        self.groups.append(path)
+        self._seen.add(h5o.get_info(group.id).addr)
+        below = []
+        for name in group:
+            where = "/" + "/".join([*path, name])
+            try:
+                reason = self._refused(group, name)
+                member = group[name] if reason is None else None
+                if isinstance(member, h5py.Group):
+                    address = h5o.get_info(member.id).addr
+                    if address in self._seen:
+                        reason = "it leads back to a group that was read already"
+                    elif len(path) >= _DEEPEST:
+                        reason = f"groups are nested more than {_DEEPEST} deep"
+                    else:
+                        self._seen.add(address)
+                        below.append((name, member))
+                elif isinstance(member, h5py.Dataset):
+                    reason = self._outside(member)
+                elif member is not None and not isinstance(member, h5py.Datatype):
+                    reason = "it is no group and no dataset"
+            except Exception as error:  # h5py raises whatever a damaged object makes it
+                reason = str(error)
+            if reason is not None:
+                hidden.add(name)
+                warnings.warn(
+                    f"{self._name}: {where} cannot be read and was left out ({reason})",
+                    DamageWarning,
+                    stacklevel=2,
+                )
+        for name, member in below:
+            self._group(member, (*path, name))
+
+    def _refused(self, group: Any, name: str) -> str | None:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink) and not self._is_inside(link.filename):
+            return f"it is a link to {link.filename}, outside of the file's folder"
+        return None
+
+    def _outside(self, dataset: Any) -> str | None:
+        """Return why the data of a dataset must not be read, or None."""
+        plist = dataset.id.get_create_plist()
+        files = []
+        if plist.get_layout() == h5d.VIRTUAL:
+            files = [plist.get_virtual_filename(i) for i in range(plist.get_virtual_count())]
+        elif plist.get_layout() == h5d.CONTIGUOUS:
+            files = [plist.get_external(i)[0] for i in range(plist.get_external_count())]
+        for each in files:
+            file = each.decode(errors="surrogateescape") if isinstance(each, bytes) else each
+            if file != "." and not self._is_inside(file):
+                return f"its data are in {file}, outside of the file's folder"
+        return None
+
+    def _is_inside(self, file: str) -> bool:
+        target = os.path.realpath(os.path.join(self._folder, file))  # noqa: PTH118
+        return os.path.commonpath([self._folder, target]) == self._folder
+
+
+class _Store(H5NetCDFStore):
+    """A group of the engine's; members that cannot be read are left out, one by one."""
+
+    def __init__(self, source: NetCDFSource, group: str | None):
+        super().__init__(**source.file.store(group))
+        self._source = source
+        self._where = group or "/"
+
+    def get_variables(self) -> dict[str, Any]:
+        """Return the variables that can be read."""
+        found = {}
+        for name in self.ds.variables:
+            try:
+                found[name] = self.lazy_variable(name)
+            except Exception as error:  # h5py raises whatever a damaged object makes it
+                _left_out(self._source, f"{self._where.rstrip('/')}/{name}", error)
+        return found
+
+    def lazy_variable(self, name: str) -> Any:
+        """Return a variable that is read no further than its file can hold values."""
+        stored = self.ds.variables[name]
+        dataset = stored._h5ds
+        if dataset.shape is None:
+            raise ValueError("it has no values (a null dataspace)")
+        dtype = dataset.dtype
+        if dtype.kind == "V" and dtype.hasobject:
+            raise ValueError(f"labtree cannot read the HDF5 type {dtype}")
+        if h5py.check_ref_dtype(dtype) is not None:
+            raise ValueError("it holds references to objects")
+        variable: Any = self.open_store_variable(name, stored)  # type: ignore[no-untyped-call]
+        limit = _SLACK + _MOST_PACKED * dataset.id.get_storage_size()
+        array = _Guarded(data_of(variable), self._source, self._where, name, limit)
+        return Variable(variable.dims, as_lazy(array), variable.attrs, variable.encoding)
+
+    def get_attrs(self) -> Any:
+        """Return the attributes that can be read."""
+        return _attributes(self.ds, self._where, self._source)
+
+
+def _attributes(owner: Any, where: str, source: NetCDFSource) -> dict[str, Any]:
+    """Return the attributes of a group, as the engine reads them, that can be read."""
+    found = {}
+    for name in owner.attrs:
+        try:
+            value = owner.attrs[name]
+            is_text = isinstance(value, bytes) and name != "_FillValue"
+            found[name] = value.decode("utf-8", "surrogateescape") if is_text else value
+        except Exception as error:  # h5py raises whatever a damaged object makes it
+            _left_out(source, f"{where}, attribute {name!r}", error)
+    return found
+
+
+class _Guarded(LazyArray):
+    """An array of the engine's, read no further than the file can hold values.
+
+    It pickles as its file and name, and is opened again then.
+    """
+
+    def __init__(self, data: Any, source: NetCDFSource, group: str, name: str, limit: int):
+        self.data, self.source, self.group, self.name = data, source, group, name
+        self.limit = limit
+        self.shape, self.dtype = data.shape, data.dtype
+
+    def read(self, key: tuple[Any, ...]) -> Any:
+        """Return the part that `key` selects."""
+        variable = Variable([f"axis_{n}" for n in range(len(self.shape))], self.data)
+        part = variable[key]
+        size = math.prod(part.shape) * max(self.dtype.itemsize, 1)
+        where = f"{self.group.rstrip('/')}/{self.name}"
+        if size > self.limit:
+            raise FormatError(
+                f"{self.source.name}: {where} declares {size} bytes of values, which are not "
+                "in the file; select a part of it"
+            )
+        _ = self.source.file  # or an error that says why there is none
+        try:
+            return np.asarray(part.values)
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise FormatError(f"{self.source.name}: {where}: {error}") from error
+
+    def __reduce__(self) -> Any:
+        return _guarded_again, (self.source, self.group, self.name)
+
+
+def _guarded_again(source: NetCDFSource, group: str, name: str) -> LazyArray:
+    store = _Store(source, None if group == "/" else group)
+    array: LazyArray = data_of(store.lazy_variable(name)).array
+    return array
+
+
+def _open_group(
+    store: _Store, source: NetCDFSource, where: str, is_ours: bool, decoding: dict[str, Any]
+) -> xr.Dataset:
+    raw, attrs = store.get_variables(), store.get_attrs()
+    if not is_ours:
+        return _decoded(store, raw, attrs, where, decoding)
+    ours = {
+        name
+        for name, variable in raw.items()
+        if not codecs.MARKS.isdisjoint(variable.attrs) and "labtree_crc32c" in variable.attrs
+    }
+    others = {name: variable for name, variable in raw.items() if name not in ours}
+    record, columns = _record(raw, attrs, ours, source, where, store)
+    if others:
+        plain = _decoded(store, others, {}, where, decoding)
+    builder = DatasetBuilder(lambda path, column: columns[column[0]])
+    dataset = builder.build(record)
+    return dataset if not others else dataset.merge(plain, combine_attrs="override")
+
+
+def _decoded(
+    store: _Store, raw: dict[str, Any], attrs: Any, where: str, decoding: dict[str, Any]
+) -> xr.Dataset:
+    """Return what the engine makes of raw variables; those that it cannot decode go."""
+    whole = _Given(store, raw, dict(attrs))
+    try:
+        return xr.open_dataset(whole, cache=False, **decoding)
+    except Exception:
+        bad = {}
+        for name, variable in raw.items():
+            try:
+                xr.open_dataset(_Given(store, {name: variable}, {}), cache=False, **decoding)
+            except Exception as reason:
+                bad[name] = str(reason)
+        if not bad:
+            raise
+        for name, text in bad.items():
+            _left_out(store._source, f"{where.rstrip('/')}/{name}", text)
+        kept = {name: variable for name, variable in raw.items() if name not in bad}
+        return xr.open_dataset(_Given(store, kept, dict(attrs)), cache=False, **decoding)
+
+
+class _Given(xr.backends.common.AbstractDataStore):
+    """Variables that were read already, for xarray to decode."""
+
+    def __init__(self, store: _Store, variables: dict[str, Any], attrs: dict[str, Any]):
+        self._variables, self._attrs, self._store = variables, attrs, store
+
+    def load(self) -> Any:
+        """Return the variables and attributes."""
+        return self._variables, self._attrs
+
+    def get_encoding(self) -> dict[str, Any]:
+        """Return the group's encoding."""
+        return dict(self._store.get_encoding())  # type: ignore[no-untyped-call]
+
+
+def _record(
+    raw: dict[str, Any],
+    attrs: dict[str, Any],
+    ours: set[str],
+    source: NetCDFSource,
+    where: str,
+    store: _Store,
+) -> tuple[dict[str, Any], dict[str, "_Column"]]:
+    """Return the record of a group that labtree wrote, and its plain arrays by name."""
+    names = {name: _real_name(name, raw[name].attrs) for name in ours}
+    dims = _dimension_names(store)
+    columns = {name: _Column(raw[name], source, f"{where.rstrip('/')}/{name}") for name in ours}
+    beside: set[str] = set()
+    variables: list[list[Any]] = []
+    for name, variable in raw.items():
+        if name not in ours:
+            continue
+        spec = codecs.spec_of_marks(variable.attrs, columns[name].dtype)
+        parts = [name]
+        hints: set[str] = set(codecs.hints(spec))
+        if "labtree_text" in variable.attrs:
+            parts.append(str(variable.attrs["labtree_text"]))
+            hints.add("labtree_text")
+        if codecs.has_mask(spec):
+            parts.append(str(variable.attrs["ancillary_variables"]).split()[-1])
+            hints.add("ancillary_variables")
+        beside.update(parts[1:])
+        axes = list(variable.dims)
+        if codecs.extra_dimension(spec, columns[name].shape) is not None:
+            axes.pop()
+        own = merge_attributes(variable.attrs, frozenset(hints))
+        axes = [dims.get(axis, axis) for axis in axes]
+        coded = json_values.encode(own)
+        variables.append([names[name], axes, spec, coded, [[part, None] for part in parts]])
+    layout: dict[str, Any] = {}
+    if "labtree_layout" in attrs:
+        layout = json_values.loads(attrs["labtree_layout"])
+    elif "coordinates" in attrs:
+        layout = {"coords": [names.get(w, w) for w in str(attrs["coordinates"]).split()]}
+    variables = [each for each in variables if each[4][0][0] not in beside]
+    known = {each[0] for each in variables}
+    layout["coords"] = [name for name in layout.get("coords", []) if name in known]
+    own = merge_attributes(attrs, frozenset({"coordinates", "Conventions"}))
+    given = attrs.get("Conventions")
+    if where == "/" and given is not None and given != "CF-1.11":
+        own["Conventions"] = given
+    record: dict[str, Any] = {"path": [], "attrs": json_values.encode(own)}
+    if any(layout.values()):
+        record["layout"] = layout
+    return record | {"variables": variables}, columns
+
+
+def _real_name(name: str, attrs: dict[str, Any]) -> str:
+    named = attrs.get("labtree_real_name")
+    return name if named is None else str(json_values.loads(named))
+
+
+def _dimension_names(store: _Store) -> dict[str, str]:
+    """Return the real names of dimensions that are called otherwise in the file."""
+    found = {}
+    group = store.ds._h5group
+    for name in store.ds.dimensions:
+        if "%" in name and name in group and "labtree_real_name" in group[name].attrs:
+            found[name] = str(json_values.loads(group[name].attrs["labtree_real_name"]))
+    return found
+
+
+class _Column:
+    """A variable of labtree's in a file that another program changed, undecoded."""
+
+    def __init__(self, variable: Any, source: NetCDFSource, name: str):
+        self._variable = Variable(variable.dims, data_of(variable))
+        self.dtype, self.shape, self.name = variable.dtype, variable.shape, name
+        self.crc = int(variable.attrs["labtree_crc32c"])
+        self.place = (source, 0)
+
+    def read(self) -> np.ndarray:
+        """Return the whole array, checked against its checksum."""
+        values = np.asarray(self._variable.values)
+        if checksum(values) != self.crc:
+            source = self.place[0]
+            raise FormatError(
+                f"{source.name}: the values of {self.name} are not those that labtree wrote: "
+                "another program changed them, or they are damaged. To accept them: labtree "
+                f"verify --accept {source.name} {self.name.rpartition('/')[0].strip('/')}"
+            )
+        return values
+
+    def select(self, key: Key) -> np.ndarray:
+        """Return the part that `key` (an int, slice or 1-d index per axis) selects."""
+        if all(isinstance(part, slice) and part == slice(None) for part in key):
+            return self.read()
+        return np.asarray(self._variable[key].values)

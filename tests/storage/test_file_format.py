@@ -1,0 +1,154 @@
+"""Files are read rightly by a reader that was written from docs/file-format.md alone."""
+
+import h5py
+import netCDF4
+import numpy as np
+import pytest
+import xarray as xr
+
+from labtree.storage import open_tree, save_tree
+from labtree.storage.verifying import verify_file
+from support import format_reader
+from support.exactness import assert_same
+
+
+def _everything() -> xr.Dataset:
+    structured = np.dtype([("a", "i4"), ("b", ">f8")])
+    values = {
+        "float": np.array([1.5, np.nan]),
+        "big": np.array([1.5, 2.0], ">f4"),
+        "half": np.array([0.333, np.inf], "f2"),
+        "flag": np.array([True, False]),
+        "complex": np.array([1 + 2j, 3j], "c8"),
+        "moment": np.array(["2024-01-01", "NaT"], "M8[ms]"),
+        "days": np.array([3, 4], "m8[D]"),
+        "pairs": np.array([(1, 2.0), (3, 4.0)], structured),
+        "bytes": np.array([b"ab", b"c"]),
+        "text": np.array(["a", "é🧠"]),
+        "words": np.array(["ok", ""], object),
+        "holes": np.array(["ok", None], object),
+        "long": np.array(["x" * 90_000, "é"], object),
+        "any": np.array([(1, "a"), {"k": {2}}], object),
+        "50%": np.array([1, 2]),
+        "(odd)": np.array([1, 2], "u2"),
+    }
+    data = {name: xr.Variable("x", array) for name, array in values.items()}
+    # xarray makes NaN of None unless the array is not its own
+    data["grid"] = xr.Variable(("x", "y z"), np.arange(6.0).reshape(2, 3), {"units": "mV"})
+    data["scalar"] = xr.Variable((), 5)
+    data["grid"].attrs.update({"range": (0, 2.5), "_FillValue": -1.0, "nested": {"a": [None]}})
+    attrs = {"title": "é", "n": 3, "flag": True, "big": 2**70, "set": {1}}
+    return xr.Dataset(data, {"x": [10, 20], "side": ("x", ["l", "r"])}, attrs)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_reader_written_from_the_page_reads_every_kind(tmp_path, compression):
+    path = tmp_path / "t.h5"
+    dataset = _everything()
+    tree = xr.DataTree.from_dict({"/ns/(key)": dataset})
+    save_tree(tree, path, compression=compression)
+    with h5py.File(path) as file:
+        found = format_reader.read(file)["groups"]["ns"]["groups"]["(key)"]
+        names = format_reader.plain(file["ns/_%28key)"].attrs["coordinates"])
+    assert names == "side"
+    assert found["attrs"] == dataset.attrs
+    assert set(found["variables"]) == set(dataset.variables)
+    for name, variable in dataset.variables.items():
+        dims, values, attrs = found["variables"][name]
+        assert tuple(dims) == variable.dims, name
+        if variable.dtype.kind == "O":
+            values[values == np.array(None)] = np.nan
+            assert_same(values.tolist(), variable.values.tolist())
+        else:
+            assert values.dtype == variable.dtype, name
+            assert_same(values, variable.values)
+        assert {**attrs} == dict(variable.attrs), name
+    assert verify_file(path).problems == []
+
+
+def test_the_root_says_what_the_file_is(tmp_path):
+    save_tree(xr.DataTree(xr.Dataset(attrs={"title": "t"})), tmp_path / "t.h5")
+    with netCDF4.Dataset(tmp_path / "t.h5") as file:
+        assert file.Conventions == "CF-1.11"
+        assert file.labtree_file_format == 2
+        assert "file-format" in file.labtree_file_page
+    tree = open_tree(tmp_path / "t.h5")
+    assert tree.attrs == {"title": "t"}
+    tree.close()
+    given = xr.DataTree(xr.Dataset(attrs={"Conventions": "CF-1.8, mine"}))
+    save_tree(given, tmp_path / "u.h5")
+    with netCDF4.Dataset(tmp_path / "u.h5") as file:
+        assert file.Conventions == "CF-1.8, mine"
+    tree = open_tree(tmp_path / "u.h5")
+    assert tree.attrs == {"Conventions": "CF-1.8, mine"}
+    tree.close()
+
+
+def test_texts_and_times_are_what_plain_readers_expect(tmp_path):
+    dataset = _everything()
+    save_tree(xr.DataTree(dataset), tmp_path / "t.h5")
+    for engine in ("h5netcdf", "netcdf4"):
+        with xr.open_dataset(tmp_path / "t.h5", engine=engine) as found:
+            assert found["words"].values.tolist() == ["ok", ""]
+            assert found["holes"].values.tolist() == ["ok", ""]
+            assert found["holes_missing"].values.tolist() == [False, True]
+            assert found["holes"].attrs["ancillary_variables"] == "holes_missing"
+            assert found["half"].values[0] == np.float32(np.float16(0.333))
+            assert found["moment"].values[0] == np.datetime64("2024-01-01")
+            assert np.isnat(found["moment"].values[1])
+            assert found["flag"].dtype == bool
+            assert set(found.coords) == {"x", "side"}
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_compressed_arrays_come_back_in_whole_and_in_part(tmp_path, compression):
+    if compression == "zstd":
+        pytest.importorskip("hdf5plugin")
+    rng = np.random.default_rng(1)
+    dataset = xr.Dataset(
+        {
+            "counts": (("x", "y"), rng.integers(0, 5, (700, 900))),
+            "flat": ("z", np.zeros(300_001, "f4")),
+            "text": ("x", np.array(["a", "b"] * 350)),
+            "empty": ("n", np.zeros(0)),
+            "scalar": 1.0,
+        }
+    )
+    path = tmp_path / "t.h5"
+    save_tree(xr.DataTree(dataset), path, compression=compression)
+    assert path.stat().st_size < dataset.nbytes / 5
+    tree = open_tree(path)
+    assert_same(
+        tree["counts"][650:, [3, 899, 3]].values, dataset["counts"][650:, [3, 899, 3]].values
+    )
+    assert_same(tree["counts"][-1, ::-7].values, dataset["counts"][-1, ::-7].values)
+    save_tree(tree, tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").stat().st_size < dataset.nbytes / 5
+    assert_same(tree.to_dataset().load(), dataset)
+    tree.close()
+    if compression == "gzip":
+        with netCDF4.Dataset(path) as file:
+            assert file["counts"].filters()["zlib"]
+            assert_same(np.asarray(file["counts"][:]), dataset["counts"].values)
+    assert verify_file(path).problems == []
+
+
+def test_damage_in_a_compressed_chunk_is_noticed(tmp_path):
+    path = tmp_path / "t.h5"
+    values = np.arange(1000.0)
+    save_tree(xr.DataTree(xr.Dataset({"v": ("x", values)})), path, compression="gzip")
+    with h5py.File(path) as file:
+        place = file["v"].id.get_chunk_info(0).byte_offset
+    data = bytearray(path.read_bytes())
+    data[place + 40] ^= 1
+    path.write_bytes(data)
+    tree = open_tree(path)
+    with pytest.raises(ValueError, match=r"t\.h5: v is damaged"):
+        tree["v"].load()
+    tree.close()
+
+
+def test_an_unknown_compression_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"compression is None, 'gzip'.* not 'lzf'"):
+        save_tree(xr.DataTree(), tmp_path / "t.h5", compression="lzf")
+    assert list(tmp_path.iterdir()) == []
