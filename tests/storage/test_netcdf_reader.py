@@ -455,9 +455,8 @@ def test_a_file_that_was_replaced_is_not_read_instead(tmp_path):
     (tmp_path / "1.h5").replace(path)
     tree = open_tree(path)
     (tmp_path / "2.h5").replace(path)
-    assert tree["v"].values.tolist() == [1] * 9
     with pytest.raises(FormatError, match=r"t.h5 changed on disk after it was opened; open it"):
-        pickle.loads(pickle.dumps(tree["v"]))
+        tree["v"].load()
     tree.close()
     with pytest.raises(ValueError, match=r"t.h5 was closed; open it again to read from it"):
         tree["v"].load()

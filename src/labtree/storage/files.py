@@ -119,7 +119,9 @@ def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 def sync_file(path: Path) -> None:
     """Wait until the bytes of the file at `path` are on the disk."""
-    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    # Windows syncs only what is open for writing; elsewhere a file may be read-only by now.
+    flags = os.O_RDWR if os.name == "nt" else os.O_RDONLY | os.O_CLOEXEC
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -11,7 +11,6 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import h5netcdf
@@ -31,11 +30,11 @@ from labtree.errors import (
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import DummyFileManager, Variable, data_of
 from labtree.storage.attributes import merge_attributes
-from labtree.storage.blobs import Key, checksum
+from labtree.storage.blobs import Blob, Key, checked_blob, checksum
 from labtree.storage.files import retry_while_busy
-from labtree.storage.lazy import LazyArray, as_lazy
+from labtree.storage.lazy import LazyArray, as_lazy, axis_positions
 from labtree.storage.records import DatasetBuilder
-from labtree.storage.sources import identity
+from labtree.storage.sources import FileSource, identity
 from labtree.storage.versions import check_version
 
 __all__ = ["NetCDFSource", "OpenedGroup", "file_version", "open_groups"]
@@ -48,13 +47,22 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
 class NetCDFSource:
-    """A file that h5netcdf has open; pickles as its path."""
+    """A file that h5netcdf reads; pickles as its path.
 
-    def __init__(self, path: str | Path, known: tuple[int, int, int, int] | None = None):
-        self.name = str(path)
-        self.known = known or identity(path)
+    Parameters
+    ----------
+    plain
+        The same file, for arrays that lie there as plain bytes: HDF5, and its lock, are
+        then needed only while the file is looked through, and for other arrays.
+    """
+
+    def __init__(self, plain: FileSource):
+        self.plain = plain
+        self.name, self.known = plain.name, plain.known
         self._lock = threading.RLock()
+        self._lister: _Lister | None = None
         self._file: _File | None = None
+        self._stores: dict[str, _Store] = {}
         self._closed = False
 
     @property
@@ -78,8 +86,12 @@ class NetCDFSource:
                     )
                 try:
                     hdf5 = _open_hdf5(self.name)
-                    folder = os.path.dirname(os.path.realpath(self.name))  # noqa: PTH120
-                    self._file = _File(hdf5, _Lister(hdf5, folder, self.name))
+                    if self._lister is None:
+                        folder = os.path.dirname(os.path.realpath(self.name))  # noqa: PTH120
+                        lister = _Lister(hdf5, folder, self.name)
+                        lister.find()
+                        self._lister = lister
+                    self._file = _File(hdf5, self._lister)
                 except BusyFileError as error:
                     raise BusyFileError(
                         f"{self.name} is open for writing in another program; close it there, "
@@ -94,17 +106,31 @@ class NetCDFSource:
                     ) from error
             return self._file
 
-    def close(self) -> None:
-        """Close the file."""
+    def store(self, group: str) -> "_Store":
+        """Return the engine's store of a group."""
         with self._lock:
-            self._closed = True
+            _ = self.file
+            if group not in self._stores:
+                self._stores[group] = _Store(self, group)
+            return self._stores[group]
+
+    def release(self) -> None:
+        """Close HDF5's file until it is needed again."""
+        with self._lock:
+            self._stores = {}
             if self._file is not None:
                 self._file.close()
                 self._file.hdf5.close()
                 self._file = None
 
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._closed = True
+            self.release()
+
     def __reduce__(self) -> Any:
-        return NetCDFSource, (self.name, self.known)
+        return NetCDFSource, (self.plain,)
 
 
 def _open_hdf5(path: str) -> Any:
@@ -165,7 +191,6 @@ class _File(_Group, h5netcdf.File):  # type: ignore[misc]
     def __init__(self, hdf5: Any, lister: "_Lister"):
         self._closed = True  # until h5netcdf has it open: it is closed when collected
         self.hdf5, self.lister = hdf5, lister
-        lister.find()
         h5netcdf.File.__init__(self, hdf5, "r", phony_dims="access", decode_vlen_strings=True)
 
     @property
@@ -230,7 +255,7 @@ def open_groups(source: NetCDFSource, **decoding: Any) -> Iterator[OpenedGroup]:
         names = list(path)
         where = "/" + "/".join(path)
         try:
-            store = _Store(source, where if path else None)
+            store = source.store(where)
             dataset = _open_group(store, source, where, version is not None, decoding)
             if version is not None and path and "labtree_real_name" in store.ds.attrs:
                 names[-1] = str(json_values.loads(store.ds.attrs["labtree_real_name"]))
@@ -264,6 +289,7 @@ class _Lister:
     def find(self) -> None:
         """Look at every member of every group."""
         self._group(self._file["/"], ())
+        del self._file
 
     def _group(self, group: Any, path: tuple[str, ...]) -> None:
         hidden: set[str] = set()
@@ -329,10 +355,10 @@ class _Lister:
 class _Store(H5NetCDFStore):
     """A group of the engine's; members that cannot be read are left out, one by one."""
 
-    def __init__(self, source: NetCDFSource, group: str | None):
-        super().__init__(**source.file.store(group))
+    def __init__(self, source: NetCDFSource, group: str):
+        super().__init__(**source.file.store(None if group == "/" else group))
         self._source = source
-        self._where = group or "/"
+        self._where = group
 
     def get_variables(self) -> dict[str, Any]:
         """Return the variables that can be read."""
@@ -357,7 +383,11 @@ class _Store(H5NetCDFStore):
             raise ValueError("it holds references to objects")
         variable: Any = self.open_store_variable(name, stored)  # type: ignore[no-untyped-call]
         limit = _SLACK + _MOST_PACKED * dataset.id.get_storage_size()
-        array = _Guarded(data_of(variable), self._source, self._where, name, limit)
+        data = data_of(variable)
+        fileno = h5o.get_info(self._source.file.hdf5["/"].id).fileno
+        blob = _plain_blob(dataset, self._source.plain, data, fileno)
+        where = self._where, name
+        array = _Guarded(self._source, where, data.shape, data.dtype, limit, blob)
         return Variable(variable.dims, as_lazy(array), variable.attrs, variable.encoding)
 
     def get_attrs(self) -> Any:
@@ -378,42 +408,57 @@ def _attributes(owner: Any, where: str, source: NetCDFSource) -> dict[str, Any]:
     return found
 
 
+def _plain_blob(dataset: Any, source: FileSource, data: Any, fileno: int) -> Blob | None:
+    """Return the array of a dataset that lies in the file in one piece, or None."""
+    dtype = dataset.dtype
+    if h5o.get_info(dataset.id).fileno != fileno:
+        return None  # a link leads to another file
+    creation = dataset.id.get_create_plist()
+    if creation.get_layout() != h5d.CONTIGUOUS or creation.get_external_count():
+        return None
+    offset = dataset.id.get_offset()
+    if offset is None or dtype != data.dtype or dataset.shape != data.shape:
+        return None
+    if not (codecs.plain(dtype) or dtype == np.dtype("S1")) or h5py.check_enum_dtype(dtype):
+        return None
+    return checked_blob(source, offset, dtype, list(dataset.shape), None, dataset.name)
+
+
 class _Guarded(LazyArray):
-    """An array of the engine's, read no further than the file can hold values.
+    """An array of the engine's, read no further than the file can hold values."""
 
-    It pickles as its file and name, and is opened again then.
-    """
-
-    def __init__(self, data: Any, source: NetCDFSource, group: str, name: str, limit: int):
-        self.data, self.source, self.group, self.name = data, source, group, name
-        self.limit = limit
-        self.shape, self.dtype = data.shape, data.dtype
+    def __init__(
+        self,
+        source: NetCDFSource,
+        where: tuple[str, str],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        limit: int,
+        blob: Blob | None,
+    ):
+        self.source, self.where, self.limit, self.blob = source, where, limit, blob
+        self.shape, self.dtype = shape, dtype
 
     def read(self, key: tuple[Any, ...]) -> Any:
         """Return the part that `key` selects."""
-        variable = Variable([f"axis_{n}" for n in range(len(self.shape))], self.data)
-        part = variable[key]
-        size = math.prod(part.shape) * max(self.dtype.itemsize, 1)
-        where = f"{self.group.rstrip('/')}/{self.name}"
+        if self.blob is not None:
+            return self.blob.select(key)
+        group, name = self.where
+        path = f"{group.rstrip('/')}/{name}"
+        counts = [len(axis_positions(part, n)) for part, n in zip(key, self.shape, strict=True)]
+        size = math.prod(counts) * max(self.dtype.itemsize, 1)
         if size > self.limit:
             raise FormatError(
-                f"{self.source.name}: {where} declares {size} bytes of values, which are not "
-                "in the file; select a part of it"
+                f"{self.source.name}: {path} declares {size} bytes of values, which are not in "
+                "the file; select a part of it"
             )
-        _ = self.source.file  # or an error that says why there is none
+        store = self.source.store(group)
         try:
-            return np.asarray(part.values)
+            data = data_of(store.open_store_variable(name, store.ds.variables[name]))
+            variable = Variable([f"axis_{n}" for n in range(len(self.shape))], data)
+            return np.asarray(variable[key].values)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise FormatError(f"{self.source.name}: {where}: {error}") from error
-
-    def __reduce__(self) -> Any:
-        return _guarded_again, (self.source, self.group, self.name)
-
-
-def _guarded_again(source: NetCDFSource, group: str, name: str) -> LazyArray:
-    store = _Store(source, None if group == "/" else group)
-    array: LazyArray = data_of(store.lazy_variable(name)).array
-    return array
+            raise FormatError(f"{self.source.name}: {path}: {error}") from error
 
 
 def _open_group(

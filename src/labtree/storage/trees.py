@@ -156,9 +156,10 @@ def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) 
             builder = DatasetBuilder(column_reader(source), catalogue.values)
             tree = build_tree(catalogue.records(), builder, source.name)
         else:
-            other = NetCDFSource(source.name, source.known)
+            other = NetCDFSource(source)
             held.append(other)
             tree = _tree_of_groups(other, decoding)
+            other.release()
     except BaseException as error:
         for each in held:
             each.close()

@@ -61,7 +61,7 @@ def verify_file(path: str | Path) -> Verification:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         source, catalogue = open_source(path)
-        other = NetCDFSource(path)
+        other = NetCDFSource(source)
         try:
             groups = {}
             try:
