@@ -454,7 +454,9 @@ class _Guarded(LazyArray):
             )
         store = self.source.store(group)
         try:
-            data = data_of(store.open_store_variable(name, store.ds.variables[name]))
+            stored = store.ds.variables[name]
+            raw: Any = store.open_store_variable(name, stored)  # type: ignore[no-untyped-call]
+            data = data_of(raw)
             variable = Variable([f"axis_{n}" for n in range(len(self.shape))], data)
             return np.asarray(variable[key].values)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
