@@ -14,7 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from labtree.errors import AlreadyExistsError, FileAccessError, MissingFileError, WorkspaceError
+from labtree.errors import (
+    AlreadyExistsError,
+    FileAccessError,
+    FormatError,
+    MissingFileError,
+    WorkspaceError,
+)
 from labtree.optional import require
 from labtree.storage.files import replace_file, sync_folder, temporary_path
 from labtree.storage.locks import folder_lock
@@ -273,7 +279,14 @@ class ObjectPlace:
             if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
                 options = {"client_options": {"allow_http": True}}
             stores = require("obstore.store", purpose="a workspace at a URL", extra="remote")
-            self._store = stores.from_url(self.name, **options)
+            try:
+                self._store = stores.from_url(self.name, **options)
+            except Exception as error:  # obstore's own classes, with many lines of Rust
+                raise FormatError(
+                    f"{self.name} is no place for a workspace; expected a URL such as "
+                    "s3://bucket/name.zarr, gs://bucket/name.zarr or az://container/name.zarr "
+                    f"({str(error).splitlines()[0][:200]})"
+                ) from error
         else:
             self.name = repr(where)
             self._store = where
