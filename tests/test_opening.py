@@ -9,7 +9,7 @@ import xarray as xr
 
 import labtree
 from labtree.opening import recognize
-from labtree.storage.zarr_trees import save_zarr_tree
+from labtree.storage.zarr.trees import save_zarr_tree
 from labtree.testing.mea import write_recording
 from labtree.testing.msw import ERAS, make_trials, write_session
 from labtree.testing.recordings import record_emg

@@ -593,7 +593,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _convert_one(source: Path | str, target: Path) -> dict[str, Any]:
     from labtree.storage import save_tree
-    from labtree.storage.zarr_trees import save_zarr_tree
+    from labtree.storage.zarr.trees import save_zarr_tree
     from labtree.workspace.files import save_workspace
 
     if target.exists():

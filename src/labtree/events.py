@@ -4,7 +4,6 @@ Spikes and recordings cut their windows around what :func:`events_from` returns,
 with :func:`drop_log_text` which events have none.
 """
 
-import json
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
@@ -14,9 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, UnknownNameError, unknown_name
-from labtree.objects.unit_attributes import ABSENT, masked_column, untouched_variable
+from labtree.objects.unit_attributes import ABSENT, MASK, masked_column, untouched_variable
 from labtree.objects.unit_attributes import column as gather_column
-from labtree.storage.missing import mark_missing
 
 __all__ = ["Events", "drop_log_text", "events_from"]
 
@@ -139,11 +137,14 @@ def drop_log_text(labels: list[Any], times: Floats, reasons: list[str]) -> str:
     reasons
         Why.
     """
-    rows = [
-        [_plain(label), time if np.isfinite(time) else None, reason]
-        for label, time, reason in zip(labels, times.tolist(), reasons, strict=True)
-    ]
-    return json.dumps({"columns": ["event", "event_time", "reason"], "data": rows})
+    frame = pd.DataFrame(
+        {
+            "event": pd.Series([_plain(label) for label in labels], dtype=object),
+            "event_time": np.asarray(times, float),
+            "reason": pd.Series(reasons, dtype=object),
+        }
+    )
+    return str(frame.to_json(orient="split", index=False, double_precision=15))
 
 
 def _plain(label: Any) -> Any:
@@ -281,8 +282,13 @@ def column_variables(name: str, column: pd.Series, dim: str) -> dict[str, xr.Var
         values = column.astype(object).tolist()
         pairs = zip(values, missing.tolist(), strict=True)
         made = gather_column([ABSENT if gone else value for value, gone in pairs])
-    variable = untouched_variable((dim,), made.values, attrs)
-    return mark_missing(name, variable, missing)
+    if made.missing is None:
+        return {name: untouched_variable((dim,), made.values, attrs)}
+    attrs[MASK] = f"{name}_missing"
+    return {
+        name: untouched_variable((dim,), made.values, attrs),
+        f"{name}_missing": xr.Variable(dim, made.missing),
+    }
 
 
 def _alike(first: pd.Series, second: pd.Series) -> bool:

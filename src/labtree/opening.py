@@ -131,7 +131,7 @@ def _session(path: Path) -> xr.DataTree:
 
 
 def _zarr(path: Path) -> xr.DataTree:
-    from labtree.storage.zarr_trees import open_zarr_tree
+    from labtree.storage.zarr.trees import open_zarr_tree
 
     return open_zarr_tree(path)
 

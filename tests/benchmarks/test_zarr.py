@@ -44,9 +44,9 @@ def timed(work):
 
 @contextlib.contextmanager
 def object_store():
-    """Give the URL of a bucket on loopback, or None without moto and obstore."""
+    """Give the URL of a bucket on loopback, or None without moto and icechunk."""
     try:
-        import obstore  # noqa: F401
+        import icechunk  # noqa: F401
         from moto.server import ThreadedMotoServer
     except ImportError:
         yield None
@@ -99,9 +99,9 @@ def test_recordings_are_saved_and_read(tmp_path, name):
 
 def test_recordings_in_an_object_store():
     pytest.importorskip("moto.server")
-    pytest.importorskip("obstore")
+    pytest.importorskip("icechunk")
     with object_store() as bucket:
-        assert measure(f"{bucket}/study.zarr", 3, 1)["save"] > 0
+        assert measure(f"{bucket}/study", 3, 1)["save"] > 0
 
 
 def test_shared_stores_are_measured(tmp_path):
@@ -130,7 +130,7 @@ def main(sizes=(1, 10, 100, 1000)):
         for count in sizes:
             places = {"h5": Path(folder, "a.h5"), "zarr": Path(folder, "a.zarr")}
             if bucket is not None:
-                places["s3"] = f"{bucket}/a.zarr"
+                places["s3"] = f"{bucket}/a"
             for name, where in places.items():
                 repeats = REPEATS if count < 1000 else 3 if name != "s3" else 1
                 # xarray's own opening of many groups in an HDF5 file takes a minute.

@@ -14,7 +14,7 @@ __all__ = ["bucket", "server"]
 def server():
     """Run a server until the tests of a module are done; give its URL."""
     moto = pytest.importorskip("moto.server")
-    pytest.importorskip("obstore")
+    pytest.importorskip("icechunk")
     log = logging.getLogger("werkzeug")
     before, log.level = log.level, logging.ERROR
     running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

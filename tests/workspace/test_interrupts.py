@@ -13,7 +13,7 @@ import labtree
 from support.interrupts import each_interrupt
 
 # Of all lines of a save; LABTREE_INTERRUPTS=100000 tries each.
-MOST = int(os.environ.get("LABTREE_INTERRUPTS", "30"))
+MOST = int(os.environ.get("LABTREE_INTERRUPTS", "80"))
 Items = dict[tuple[str, str], object]
 
 

@@ -64,8 +64,6 @@ class NetCDFSource:
         self._file: _File | None = None
         self._stores: dict[str, _Store] = {}
         self._closed = False
-        #: The paths of what could not be read.
-        self.left_out: list[str] = []
 
     @property
     def file(self) -> "_File":
@@ -93,11 +91,6 @@ class NetCDFSource:
                         lister = _Lister(hdf5, folder, self.name)
                         lister.find()
                         self._lister = lister
-                        self.left_out += [
-                            f"{group.rstrip('/')}/{name}"
-                            for group, names in lister.hidden.items()
-                            for name in sorted(names)
-                        ]
                     self._file = _File(hdf5, self._lister)
                 except BusyFileError as error:
                     raise BusyFileError(
@@ -275,7 +268,6 @@ def open_groups(source: NetCDFSource, **decoding: Any) -> Iterator[OpenedGroup]:
 
 
 def _left_out(source: NetCDFSource, where: str, error: object) -> None:
-    source.left_out.append(where)
     warnings.warn(
         f"{source.name}: {where} cannot be read and was left out ({error})",
         DamageWarning,

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -32,7 +32,7 @@ from labtree.storage.blocks import write_blocks
 from labtree.storage.compression import Compression, compress_chunks
 from labtree.storage.sources import as_bytes, write_all
 
-__all__ = ["NON_COORDINATE", "NetCDFWriter"]
+__all__ = ["NON_COORDINATE", "NetCDFWriter", "Output", "create_file"]
 
 #: What netCDF-4 puts before the name of a variable that is named like a dimension
 #: but is no coordinate of it.
@@ -159,21 +159,66 @@ class _Output:
         """Do nothing: nothing is held back."""
 
 
-class NetCDFWriter:
-    """A new netCDF-4 file: groups, dimensions, variables, each written once."""
+def create_file(path: Path) -> "NetCDFWriter":
+    """Create the HDF5 structure of a new, empty file and return its writer."""
+    output = _Output(path)
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fileobj_driver(h5fd.fileobj_driver, output)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V110)
+    creation = h5p.create(h5p.FILE_CREATE)
+    creation.set_link_creation_order(_ORDERED)
+    creation.set_attr_creation_order(_ORDERED)
+    # Freed bytes are never used again in place, by any program: a reader that found an
+    # array by its offset keeps its values.
+    creation.set_file_space_strategy(h5f.FSPACE_STRATEGY_NONE, False, 1)
+    file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
+    version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
+    write_native(file, "_NCProperties", version)
+    return NetCDFWriter(output, file)
 
-    def __init__(self, path: Path):
-        self._output = _Output(path)
-        access = h5p.create(h5p.FILE_ACCESS)
-        access.set_fileobj_driver(h5fd.fileobj_driver, self._output)
-        access.set_fclose_degree(h5f.CLOSE_STRONG)
-        access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V110)
-        creation = h5p.create(h5p.FILE_CREATE)
-        creation.set_link_creation_order(_ORDERED)
-        creation.set_attr_creation_order(_ORDERED)
-        # Freed bytes are never used again in place, by any program: a reader that found an
-        # array by its offset keeps its values.
-        creation.set_file_space_strategy(h5f.FSPACE_STRATEGY_NONE, False, 1)
+
+class Output(Protocol):
+    """Where the arrays of a file are written, past HDF5."""
+
+    def write_at(self, offset: int, array: np.ndarray) -> None:
+        """Put an array at an offset."""
+        ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return what was written at an offset."""
+        ...
+
+    def check(self) -> None:
+        """Raise what went wrong in a write of HDF5."""
+        ...
+
+    def abandon(self) -> None:
+        """Write nothing more."""
+        ...
+
+    def close(self) -> None:
+        """Close the file; raise what went wrong."""
+        ...
+
+
+class NetCDFWriter:
+    """A netCDF-4 file that is open for writing: groups, dimensions, variables.
+
+    Parameters
+    ----------
+    output
+        Where arrays are written; HDF5 writes there as well.
+    file
+        The open ``h5py.h5f.FileID``.
+    next_dimension
+        The number of the next dimension: netCDF wants them unique in a file.
+    """
+
+    def __init__(self, output: Output, file: Any, next_dimension: int = 0):
+        self._output = output
+        self.file = file
+        self.next_dimension = next_dimension
         self._group_creation = h5p.create(h5p.GROUP_CREATE)
         self._group_creation.set_link_creation_order(_ORDERED)
         self._group_creation.set_attr_creation_order(_ORDERED)
@@ -185,13 +230,8 @@ class NetCDFWriter:
         self._bare = self._dataset_creation()
         self._links = h5p.create(h5p.LINK_CREATE)
         self._links.set_char_encoding(h5t.CSET_UTF8)
-        #: The number of the next dimension: netCDF wants them unique in a file.
-        self.next_dimension = 0
         self._types: dict[np.dtype[Any], Any] = {}
         self._spaces: dict[tuple[int, ...], Any] = {(): _SCALAR}
-        self.file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
-        version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
-        write_native(self.file, "_NCProperties", version)
 
     @staticmethod
     def _dataset_creation() -> Any:

@@ -327,6 +327,14 @@ class Transaction:
                 file.close()
         self._overlay.check()
 
+    def fileno(self) -> int:
+        """Return the number of the open file."""
+        return self._log.fileno()
+
+    def check(self) -> None:
+        """Raise what went wrong in a write of HDF5."""
+        self._overlay.check()
+
     def write_at(self, offset: int, data: memoryview) -> None:
         """Put the values of a new array where HDF5 has reserved space for them."""
         if offset < self.start:

@@ -21,11 +21,11 @@ from labtree.storage.catalogue import PAGE, VERSION, write_catalogue
 from labtree.storage.compression import ChunkedBlob, Compression, find_compression
 from labtree.storage.missing import mask_name
 from labtree.storage.names import LONGEST, encode_name, is_legal
-from labtree.storage.netcdf_writer import NON_COORDINATE, NetCDFWriter
+from labtree.storage.netcdf_writer import NON_COORDINATE, NetCDFWriter, create_file
 from labtree.storage.records import dataset_layout, kept_variables, variable_values
 from labtree.storage.sources import FileSource
 
-__all__ = ["Written", "write_dataset", "write_tree"]
+__all__ = ["Written", "write_dataset", "write_group_attributes", "write_tree"]
 
 # Index coordinates up to this size also stand in the catalogue, so that opening a
 # file reads nothing else.
@@ -78,7 +78,7 @@ def write_tree(
     """
     written = Written()
     chosen = find_compression(compression)
-    writer = NetCDFWriter(path)
+    writer = create_file(path)
     try:
         write_native(writer.file, "labtree_file_format", VERSION)
         write_native(writer.file, "labtree_file_page", PAGE)
@@ -165,13 +165,7 @@ def write_dataset(
         record["layout"] = layout
     variables = kept_variables(dataset)
     files = _file_names((*variables, *dataset.sizes))
-    _write_layout(group, layout, files, attrs)
-    # Other programs read these as the list of coordinates, and as labtree's word for CF.
-    write_attributes(group, attrs, where, frozenset({"coordinates", "Conventions"}))
-    if not path:
-        given = attrs.get("Conventions")
-        is_text = type(given) is str and given.isascii() and "\0" not in given
-        write_native(group, "Conventions", given if is_text else _CONVENTIONS)
+    write_group_attributes(group, dataset, path)
     dimensions = {files[str(dim)] for dim in dataset.sizes}
     node = _NodeWriter(writer, group, files, dimensions, above, written, compression)
     record["variables"] = [
@@ -181,6 +175,20 @@ def write_dataset(
     names = {file: json.dumps(name) for name, file in files.items() if file != name}
     writer.connect(group, node.sizes, node.connections, names)
     return record
+
+
+def write_group_attributes(group: Any, dataset: xr.Dataset, path: list[str]) -> None:
+    """Write the attributes of an open group that has none: a dataset's, and its layout."""
+    where = "/" + "/".join(path)
+    attrs = dict(dataset.attrs)
+    files = _file_names((*kept_variables(dataset), *dataset.sizes))
+    _write_layout(group, dataset_layout(dataset, where), files, attrs)
+    # Other programs read these as the list of coordinates, and as labtree's word for CF.
+    write_attributes(group, attrs, where, frozenset({"coordinates", "Conventions"}))
+    if not path:
+        given = attrs.get("Conventions")
+        is_text = type(given) is str and given.isascii() and "\0" not in given
+        write_native(group, "Conventions", given if is_text else _CONVENTIONS)
 
 
 def _write_layout(

@@ -29,7 +29,6 @@ def save_workspace(
     *,
     overwrite: bool = False,
     skip_damaged: bool = False,
-    compression: str | None = None,
 ) -> Path:
     """Write a workspace to a file or a zarr store; all or nothing.
 
@@ -39,21 +38,18 @@ def save_workspace(
         Any node of the workspace.
     path
         ``name.h5`` or ``name``, to which an index ``name.json`` is written too; a folder
-        ``name.zarr``, a URL or an obstore store. Without a path it goes where it came
+        ``name.zarr``, a URL or an ``icechunk.Storage``. Without a path it goes where it came
         from, or where it was saved before.
     overwrite
         Whether items that are at `path`, and not in this workspace, are given up.
     skip_damaged
         Whether items whose data cannot be read are left out, with a warning that names
         them; the save is refused otherwise.
-    compression
-        ``"gzip"`` or ``"zstd"`` for all arrays of a ``.h5`` file. Without it arrays that
-        came compressed stay so.
 
     Returns
     -------
     pathlib.Path
-        Where it is now; of a URL or an obstore store, what was given.
+        Where it is now; of a URL or an ``icechunk.Storage``, what was given.
 
     Raises
     ------
@@ -91,7 +87,7 @@ def save_workspace(
         marks = saved_marks(root)
         kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
         try:
-            store.save(kept, check, compression)
+            store.save(kept, check)
         except FormatError as error:
             if skip_damaged:
                 raise

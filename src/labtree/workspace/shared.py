@@ -15,16 +15,16 @@ from labtree.storage import json_values
 from labtree.storage.blocks import is_dask
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
-from labtree.storage.zarr_metadata import dump, file_names, group_metadata
-from labtree.storage.zarr_places import MARKER
-from labtree.storage.zarr_transactions import (
+from labtree.storage.zarr.metadata import dump, file_names, group_metadata
+from labtree.storage.zarr.stores import Repository
+from labtree.storage.zarr.transactions import (
     SessionPlace,
     children,
     open_repository,
     transact,
 )
-from labtree.storage.zarr_trees import column_reader
-from labtree.storage.zarr_writing import write_generation
+from labtree.storage.zarr.trees import column_reader
+from labtree.storage.zarr.writing import write_nodes
 from labtree.workspace.items import CREATED, node_name
 from labtree.workspace.state import mark_saved, state_of
 from labtree.workspace.verbs import create_workspace, identify, store_item
@@ -32,6 +32,7 @@ from labtree.workspace.verbs import create_workspace, identify, store_item
 __all__ = ["delete_shared", "open_shared", "store_shared"]
 
 # The attributes of a group that hold what labtree knows of it.
+_MARKER = "zarr.json"
 _WORKSPACE, _ITEM = "labtree_workspace", "labtree_item"
 VERSION = 1
 
@@ -81,11 +82,13 @@ def store_shared(
         )
         below = "/".join(folders)
         place.remove(below)
-        written = write_generation(alone, place, below, inline=0)
+        written = write_nodes(
+            alone, place.store, prefix=below, separator=place.separator, inline=0
+        )
         (record,) = written.records
         metadata = written.metadata[below]
         attributes = metadata["attributes"] | {_ITEM: [key_node, record]}
-        place.write(f"{below}/{MARKER}", dump(group_metadata(attributes)))
+        place.write(f"{below}/{_MARKER}", dump(group_metadata(attributes)))
 
     transact(where, f"store {namespace}/{key}", write)
 
@@ -157,7 +160,8 @@ def open_shared(where: Any) -> xr.DataTree:
     {'rec1': ['threshold']}
     """
     repository, name, _ = open_repository(where)
-    place = SessionPlace(repository.readonly_session("main"), name)
+    session = repository.readonly_session("main")
+    place, location = SessionPlace(session, name), Repository(where, session)
     about = (_attributes(place, "") or {}).get(_WORKSPACE)
     if not isinstance(about, dict):
         raise FormatError(f"{name} is an icechunk repository, but no workspace of labtree")
@@ -172,7 +176,7 @@ def open_shared(where: Any) -> xr.DataTree:
     try:
         for below in children(place, ""):
             group_name, attrs = (_attributes(place, below) or {})[_ITEM]
-            items = [_item(place, key) for key in children(place, below)]
+            items = [_item(place, location, key) for key in children(place, below)]
             items.sort(key=lambda item: item[1].attrs.get(CREATED, 0.0))
             if items:
                 group = xr.DataTree()
@@ -196,15 +200,15 @@ def _created(node: xr.DataTree) -> float:
     return float(node.attrs.get(CREATED, 0.0))
 
 
-def _item(place: SessionPlace, folder: str) -> tuple[str, xr.DataTree]:
+def _item(place: SessionPlace, location: Repository, folder: str) -> tuple[str, xr.DataTree]:
     name, record = (_attributes(place, folder) or {})[_ITEM]
-    dataset = DatasetBuilder(column_reader(place, folder)).build(record)
+    dataset = DatasetBuilder(column_reader(location, folder=folder)).build(record)
     return name, xr.DataTree(dataset=dataset)
 
 
 def _attributes(place: SessionPlace, folder: str) -> dict[str, Any] | None:
     try:
-        text = place.read(f"{folder}/{MARKER}" if folder else MARKER)
+        text = place.read(f"{folder}/{_MARKER}" if folder else _MARKER)
     except FileNotFoundError:
         return None
     attributes = json.loads(text).get("attributes")
@@ -216,7 +220,7 @@ def _ensure(place: SessionPlace, folder: str, attributes: dict[str, Any]) -> Non
     found = _attributes(place, folder)
     if found is None:
         place.write(
-            f"{folder}/{MARKER}" if folder else MARKER, dump(group_metadata(attributes))
+            f"{folder}/{_MARKER}" if folder else _MARKER, dump(group_metadata(attributes))
         )
     elif not found.keys() >= attributes.keys():
         raise WorkspaceError(

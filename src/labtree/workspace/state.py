@@ -11,14 +11,14 @@ import warnings
 import weakref
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from labtree.display import plural
 from labtree.errors import ClosedError, UnsavedWarning
 from labtree.storage.attached import attached, trees_with
-from labtree.storage.nodes import own_variables, variable_attrs
+from labtree.storage.marks import Mark, Path, is_same, iterate_nodes, mark_nodes
 from labtree.storage.sources import ScratchSource
 from labtree.storage.trees import add_source, when_closed
 
@@ -37,16 +37,6 @@ __all__ = [
 ]
 
 _SHOWN = 10
-Path = tuple[str, ...]
-
-
-class Mark(NamedTuple):
-    """A node as it is on the disk: the node, its variables, and copies of attributes."""
-
-    node: "weakref.ref[xr.DataTree]"
-    variables: dict[Any, Any]
-    attrs: dict[Any, Any]
-    variable_attrs: dict[Any, dict[Any, Any]]
 
 
 @dataclass(slots=True)
@@ -119,25 +109,12 @@ def check_open(state: State) -> None:
 
 def saved_marks(root: xr.DataTree) -> dict[Path, Mark]:
     """Return what tells later whether the nodes of a tree have changed since now."""
-    return {path: _mark(node) for path, node in _nodes(root)}
+    return mark_nodes(root)
 
 
 def mark_saved(root: xr.DataTree) -> None:
     """Take what the tree holds now for what is on the disk."""
     state_of(root).saved = saved_marks(root)
-
-
-def _nodes(root: xr.DataTree) -> Iterator[tuple[Path, xr.DataTree]]:
-    stack: list[tuple[Path, xr.DataTree]] = [((), root)]
-    while stack:
-        path, node = stack.pop()
-        yield path, node
-        stack += [((*path, name), child) for name, child in reversed([*node.children.items()])]
-
-
-def _mark(node: xr.DataTree) -> Mark:
-    variables = own_variables(node)
-    return Mark(weakref.ref(node), variables, dict(node.attrs), variable_attrs(variables))
 
 
 def forget_variables(state: State, path: Path) -> None:
@@ -158,7 +135,7 @@ def changes(root: xr.DataTree) -> list[str]:
 
 
 def _changes(root: xr.DataTree, saved: dict[Path, Mark]) -> Iterator[str]:
-    now = dict(_nodes(root))
+    now = dict(iterate_nodes(root))
     moved: dict[int, Path] = {}  # nodes of items that stood at another path
     for path, before in saved.items():
         was = before.node()
@@ -182,38 +159,11 @@ def _changes(root: xr.DataTree, saved: dict[Path, Mark]) -> Iterator[str]:
             if len(path) >= 2:
                 lines.append(f"{name}: replaced")
             continue
-        if not _same(mark, node):
+        if not is_same(mark, node):
             lines.append(f"{name or 'the workspace itself'}: changed")
     gone = (path for path in saved if path not in now and path not in renamed)
     lines += [f"{'/'.join(path)}: deleted" for path in gone if len(path) >= 2]
     yield from lines
-
-
-def _same(mark: Mark, node: xr.DataTree) -> bool:
-    variables = own_variables(node)
-    if variables.keys() != mark.variables.keys():
-        return False
-    if any(mark.variables[name] is not each for name, each in variables.items()):
-        return False
-    attrs = variable_attrs(variables)
-    return (
-        _same_values(mark.attrs, node.attrs)
-        and attrs.keys() == mark.variable_attrs.keys()
-        and all(_same_values(mark.variable_attrs[name], attrs[name]) for name in attrs)
-    )
-
-
-def _same_values(before: dict[Any, Any], now: dict[Any, Any]) -> bool:
-    return before.keys() == now.keys() and all(
-        value is before[name] or _equal(before[name], value) for name, value in now.items()
-    )
-
-
-def _equal(before: Any, now: Any) -> bool:
-    try:
-        return type(before) is type(now) and bool(before == now)
-    except Exception:  # whatever an attribute's own comparison raises: not known to be equal
-        return False
 
 
 def watch(root: xr.DataTree) -> None:

@@ -11,7 +11,6 @@ import xarray as xr
 
 from labtree.errors import (
     AlreadyExistsError,
-    ConfigurationError,
     FormatError,
     MissingFileError,
     NotWritableError,
@@ -24,15 +23,14 @@ from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.trees import (
     add_source,
-    check_complete,
     check_folder,
     column_reader,
     open_source,
     read_tree,
 )
 from labtree.storage.writing import write_tree
-from labtree.storage.zarr_places import FolderPlace, is_place, is_store, place_of
-from labtree.storage.zarr_trees import open_place, read_node, read_nodes, save_place
+from labtree.storage.zarr.stores import Folder, is_zarr, is_zarr_folder, location_of
+from labtree.storage.zarr.trees import open_location, read_node, read_nodes, save_location
 from labtree.workspace import listing
 
 __all__ = ["Hdf5Store", "Store", "ZarrStore", "store_at"]
@@ -69,7 +67,7 @@ class Store(Protocol):
         """Raise an error if nothing can be saved there, before any work is done."""
         ...
 
-    def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
+    def save(self, root: xr.DataTree, check: Check) -> None:
         """Write a tree, all or nothing; `check` can still refuse it at the end."""
         ...
 
@@ -83,7 +81,7 @@ class Store(Protocol):
 
 
 def store_at(location: Any, *, new: bool = False) -> Store:
-    """Return the store that a path, a URL or an obstore store names.
+    """Return the store that a path, a URL or an ``icechunk.Storage`` names.
 
     Parameters
     ----------
@@ -99,7 +97,7 @@ def store_at(location: Any, *, new: bool = False) -> Store:
     WorkspaceError
         If no workspace can be saved under such a name; the message has the name to write.
     """
-    if is_place(location) or (not new and _is_folder(location) and is_store(location)):
+    if is_zarr(location) or (not new and _is_folder(location) and is_zarr_folder(location)):
         return ZarrStore(location)
     return Hdf5Store(_new_file(location) if new else _existing_file(location))
 
@@ -190,13 +188,11 @@ class Hdf5Store:
                 )
         listing.check(self.listing)
 
-    def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
+    def save(self, root: xr.DataTree, check: Check) -> None:
         """Write a tree, all or nothing."""
-        check_complete(root, self.file)
         index = listing.index_text(root)
-        about = {"index": zlib.crc32(index), "saved_at": time.time()}
         with temporary_path(self.file) as data, temporary_path(self.listing) as text:
-            written = write_tree(root, data, compression, **about)
+            written = write_tree(root, data, index=zlib.crc32(index), saved_at=time.time())
             text.write_bytes(index)
             with folder_lock(self.file.parent):
                 known = identity(data)
@@ -268,53 +264,46 @@ def _path(node: xr.DataTree) -> tuple[str, ...]:
 
 
 class ZarrStore:
-    """A zarr store: a folder, a URL or an obstore store."""
+    """A zarr store in a folder, or at a URL through icechunk."""
+
+    workers = 8
 
     def __init__(self, location: Any):
-        self._place = place_of(location)
-        self.name = self._place.name
-        self.workers = self._place.workers
+        self._where = location_of(location)
+        self.name = self._where.name
         self.location = location
-        if isinstance(self._place, FolderPlace):
-            self.location = self._place.path
+        if isinstance(self._where, Folder):
+            self.location = self._where.path
 
     def version(self) -> Hashable | None:
         """Return what changes when somebody saves there; None where nothing is."""
-        try:
-            header = open_place(self._place, values=False).header
-        except MissingFileError:
-            return None
-        return str(header["generation"])
+        return self._where.version()
 
     def nodes(self) -> set[tuple[str, ...]]:
         """Return the paths of all nodes of the workspace that is there."""
-        catalogue = open_place(self._place).catalogue
+        catalogue = open_location(location_of(self.location)).catalogue
         return {tuple(record["path"]) for record in catalogue.records()}
 
     def check(self) -> None:
         """Raise an error if nothing can be saved there."""
-        if isinstance(self._place, FolderPlace) and self._place.path.is_file():
+        if isinstance(self._where, Folder) and self._where.path.is_file():
             raise AlreadyExistsError(f"{self.name} is a file; a zarr store is a folder")
 
-    def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
+    def save(self, root: xr.DataTree, check: Check) -> None:
         """Write a tree, all or nothing."""
-        if compression is not None:
-            raise ConfigurationError(
-                f"{self.name}: compression= is of .h5 files; save a zarr store without it"
-            )
-        save_place(root, self._place, check)
+        save_location(root, self._where, check)
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
         """Return the lazy tree that is there, and its version."""
-        opened = open_place(self._place)
+        opened = open_location(location_of(self.location))
         tree = read_nodes(opened)
         if ID not in tree.attrs:
             raise FormatError(
                 f"{self.name} holds a tree but no workspace: its root has no {ID}; open it "
                 "with labtree.open"
             )
-        return tree, str(opened.header["generation"])
+        return tree, opened.version
 
     def item(self, path: list[str]) -> xr.Dataset | None:
         """Return the dataset of one node if it can be read without the others."""
-        return read_node(open_place(self._place, values=False), path)
+        return read_node(open_location(location_of(self.location)), path)

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import AlreadyExistsError, DataError, LossWarning
+from labtree.errors import DataError, LossWarning
 from labtree.interop.spikelab.read import decode_array
 from labtree.objects import (
     pairwise,
@@ -26,10 +26,9 @@ from labtree.objects import (
     spike_data,
     spike_slice_stack,
 )
-from labtree.objects.unit_attributes import REAL_NAME, alike
+from labtree.objects.unit_attributes import MASK, REAL_NAME, alike
 from labtree.spikes.selection import slices_of
 from labtree.storage.files import replace_file, temporary_path
-from labtree.storage.missing import mask_of
 from labtree.storage.trees import check_folder
 
 __all__ = ["export_spikelab"]
@@ -116,8 +115,6 @@ def export_spikelab(
     target = Path(path)
     if target.suffix != ".h5":
         target = target.with_name(target.name + ".h5")
-    if target.is_dir():
-        raise AlreadyExistsError(f"{target} is a folder; choose another name")
     own = tree.ws.path
     if own is not None and own.resolve() == target.resolve():
         raise DataError(
@@ -436,14 +433,13 @@ class _Writer:
             for name, coord in ds.coords.items()
             if coord.dims[:1] == ("unit",) and name not in _VARIABLES[kind]
         }
-        mask_names = {name: mask_of(own, name) for name in own}
-        masks = set(mask_names.values())
+        masks = {variable.attrs.get(MASK) for variable in own.values()}
         for name, variable in own.items():
             if name in masks:
                 continue
             real = str(variable.attrs.get(REAL_NAME, name))
             inner = f"{where}, attribute {real!r}"
-            mask = own.get(mask_names[name])
+            mask = own.get(variable.attrs.get(MASK))
             missing = (
                 np.zeros(variable.shape[0], bool) if mask is None else np.asarray(mask.values)
             )

@@ -4,16 +4,23 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from labtree.errors import MissingFileError, WorkspaceError
+from labtree.errors import FileAccessError, MissingFileError, WorkspaceError
 from labtree.optional import require
 from labtree.storage.locks import folder_lock
 
-__all__ = ["SessionPlace", "children", "open_repository", "transact"]
+__all__ = [
+    "SessionPlace",
+    "access_named",
+    "children",
+    "commit_once",
+    "open_repository",
+    "transact",
+]
 
 _PURPOSE = "a workspace that many processes store into"
 _TRIES = 1000
@@ -26,14 +33,12 @@ def _icechunk() -> Any:
 class SessionPlace:
     """What an icechunk session sees, as a place of objects; pickles with the session."""
 
-    workers = 8
-    is_ordered = True
     separator = "/"  # icechunk knows no other
 
     def __init__(self, session: Any, name: str):
         self.name = name
         self._session = session
-        self._store = session.store
+        self.store = session.store
 
     def read(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         """Return an object, or a part of it."""
@@ -42,7 +47,7 @@ class SessionPlace:
         from zarr.core.sync import sync
 
         part = None if size is None else RangeByteRequest(start, start + size)
-        found = sync(self._store.get(key, default_buffer_prototype(), part))
+        found = sync(self.store.get(key, default_buffer_prototype(), part))
         if found is None:
             raise MissingFileError(f"{self.name} has no {key}")
         return bytes(found.to_bytes())
@@ -53,20 +58,20 @@ class SessionPlace:
         from zarr.core.sync import sync
 
         buffer = default_buffer_prototype().buffer.from_bytes(bytes(data))
-        sync(self._store.set(key, buffer))
+        sync(self.store.set(key, buffer))
 
     def remove(self, key: str) -> None:
         """Remove a group or array with all below it, if it is there."""
         from zarr.core.sync import sync
 
-        sync(self._store.delete_dir(key))
+        sync(self.store.delete_dir(key))
 
     def names(self, key: str) -> list[str]:
         """Return the names of the groups and arrays below a group."""
         from zarr.core.sync import sync
 
         async def listed() -> list[str]:
-            return [str(name).rstrip("/") async for name in self._store.list_dir(key)]
+            return [str(name).rstrip("/") async for name in self.store.list_dir(key)]
 
         return [name for name in sync(listed()) if name != "zarr.json"]
 
@@ -127,8 +132,13 @@ def open_repository(where: Any, *, new: bool = False) -> tuple[Any, str, Path | 
     FileNotFoundError
         If there is none, and it shall not be made.
     """
-    icechunk = _icechunk()
     storage, name, folder = _storage(where)
+    with access_named(name):
+        return _opened(storage, name, folder, new), name, folder
+
+
+def _opened(storage: Any, name: str, folder: Path | None, new: bool) -> Any:
+    icechunk = _icechunk()
     if folder is not None and new:
         if os.name == "nt":
             raise WorkspaceError(
@@ -143,18 +153,43 @@ def open_repository(where: Any, *, new: bool = False) -> tuple[Any, str, Path | 
             storage
         ):
             raise MissingFileError(f"there is no shared workspace {name}")
-        return icechunk.Repository.open(storage), name, folder
+        return icechunk.Repository.open(storage)
     with nullcontext() if folder is None else folder_lock(folder):
         for attempt in range(20):
             try:
                 if icechunk.Repository.exists(storage):
-                    return icechunk.Repository.open(storage), name, folder
-                return icechunk.Repository.create(storage), name, folder
+                    return icechunk.Repository.open(storage)
+                return icechunk.Repository.create(storage)
             except icechunk.IcechunkError:  # another process makes it at this moment
                 if attempt == 19:
                     raise
                 time.sleep(0.05 + random.random() / 5)
     raise AssertionError("not reached")
+
+
+@contextmanager
+def access_named(name: str) -> Iterator[None]:
+    """Raise what icechunk says of a store that cannot be reached as an error of labtree."""
+    icechunk = _icechunk()
+    try:
+        yield
+    except (icechunk.ConflictError, icechunk.RebaseFailedError):
+        raise
+    except icechunk.IcechunkError as error:
+        raise FileAccessError(f"{name} cannot be read or written: {error}") from error
+
+
+def commit_once(session: Any, folder: Path | None, name: str, message: str) -> None:
+    """Commit a session; an error if somebody else committed since it began."""
+    icechunk = _icechunk()
+    try:
+        with nullcontext() if folder is None else folder_lock(folder):
+            session.commit(message)
+    except icechunk.ConflictError as error:
+        raise WorkspaceError(
+            f"{name} was saved by another process meanwhile; nothing was written. Open it "
+            "again, or save under another name"
+        ) from error
 
 
 def transact(where: Any, message: str, write: Callable[[SessionPlace], None]) -> None:

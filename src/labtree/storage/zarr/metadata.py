@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,14 @@ __all__ = [
 # Characters that some file system has no place for, beside those of encode_name.
 _FOREIGN = frozenset('<>:"\\|?*')
 _NATIVE = {("f", 2, "u"), ("c", 8, "f"), ("c", 16, "f")}
+# Names that Windows keeps for devices, whatever their suffix.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 _KINDS = {"i": "int", "u": "uint", "f": "float", "c": "complex"}
+
+_COMPRESSIONS: dict[str, dict[str, Any]] = {
+    "gzip": {"name": "gzip", "configuration": {"level": 4}},
+    "zstd": {"name": "zstd", "configuration": {"level": 3, "checksum": False}},
+}
 
 
 def dump(value: Any) -> bytes:
@@ -54,7 +62,8 @@ def file_names(names: Any) -> dict[str, str]:
             else character
             for i, character in enumerate(encoded)
         )
-        if encoded.startswith("__") or encoded.casefold() in ("zarr.json", "c"):
+        is_taken = encoded.casefold() in ("zarr.json", "c")
+        if encoded.startswith("__") or is_taken or _DEVICES.match(encoded):
             encoded = f"%{ord(encoded[0]):02X}{encoded[1:]}"
         if len(encoded.encode()) > 220:  # with what is added it stays below 255 bytes
             digest = hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -102,14 +111,30 @@ def array_metadata(
     dims: tuple[str, ...],
     attributes: dict[str, Any],
     separator: str,
+    compression: str | None,
 ) -> dict[str, Any]:
-    """Return the zarr.json of an array."""
-    codec: dict[str, Any] = {"name": "vlen-utf8"}
+    """Return the zarr.json of an array.
+
+    Parameters
+    ----------
+    data_type, dtype
+        zarr's name of the type, and the dtype of the plain array.
+    shape, chunks, dims, attributes
+        Of the array as zarr sees it.
+    separator
+        What stands between the numbers of a chunk's key.
+    compression
+        None, ``"gzip"`` or ``"zstd"``.
+    """
+    codecs: list[dict[str, Any]] = [{"name": "vlen-utf8"}]
     if data_type != "string":
-        codec = {"name": "bytes"}
+        codecs = [{"name": "bytes"}]
         if dtype.itemsize > 1:
             big = dtype.newbyteorder("=") != dtype and np.little_endian
-            codec["configuration"] = {"endian": "big" if big else "little"}
+            codecs[0]["configuration"] = {"endian": "big" if big else "little"}
+    if compression is not None:
+        codecs.append(_COMPRESSIONS[compression])
+    codecs.append({"name": "crc32c"})
     fill: Any = 0
     if data_type == "string":
         fill = ""
@@ -127,7 +152,7 @@ def array_metadata(
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": separator}},
         "fill_value": fill,
-        "codecs": [codec],
+        "codecs": codecs,
         "attributes": attributes,
         "dimension_names": list(dims),
         "storage_transformers": [],

@@ -1,0 +1,1 @@
+"""Trees in zarr stores, through zarr-python."""

@@ -1,0 +1,294 @@
+"""Where zarr stores lie: in folders, or in object stores through icechunk."""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from labtree.errors import AlreadyExistsError, FormatError, MissingFileError, WorkspaceError
+from labtree.storage.files import read_file
+from labtree.storage.folders import (
+    complete_replacement,
+    replace_folder,
+    sync_tree,
+    temporary_folder,
+)
+from labtree.storage.locks import folder_lock
+
+__all__ = [
+    "Folder",
+    "Location",
+    "Repository",
+    "damage_named",
+    "is_zarr",
+    "is_zarr_folder",
+    "location_of",
+    "read_object",
+]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_MARKER = "zarr.json"
+#: Called before a save counts, with the version that stands there and the new one.
+Check = Callable[[str | None, str], None]
+
+
+class Location(Protocol):
+    """Where one zarr store lies."""
+
+    name: str
+    #: What stands between the numbers of a chunk's key.
+    separator: str
+
+    def store(self) -> Any:
+        """Return zarr's store for reading."""
+        ...
+
+    def version(self) -> str | None:
+        """Return what changes when somebody saves there; None where nothing is."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """Return one object; MissingFileError where it is not there."""
+        ...
+
+    def check(self) -> None:
+        """Raise an error if the store was replaced since it was opened."""
+        ...
+
+    def replace(self, write: Callable[[Any], None], check: Check) -> None:
+        """Put what `write` writes into an empty store in the place of this one."""
+        ...
+
+
+def is_zarr(where: object) -> bool:
+    """Return whether something names a zarr store rather than a file.
+
+    Examples
+    --------
+    >>> is_zarr("study.zarr"), is_zarr("s3://bucket/study"), is_zarr("study.h5")
+    (True, True, False)
+    """
+    icechunk = sys.modules.get("icechunk")  # who gives a Storage has imported it
+    if icechunk is not None and isinstance(where, icechunk.Storage):
+        return True
+    if not isinstance(where, (str, os.PathLike)):
+        return False
+    text = os.fspath(where)
+    if not isinstance(text, str):
+        return False
+    return _SCHEME.match(text) is not None or text.rstrip("/\\").endswith(".zarr")
+
+
+def is_zarr_folder(where: object) -> bool:
+    """Return whether something is a path to a folder with a group of zarr."""
+    return isinstance(where, (str, Path)) and (Path(where).expanduser() / _MARKER).is_file()
+
+
+def location_of(where: Any) -> Location:
+    """Return the location that a path, a URL or an ``icechunk.Storage`` names.
+
+    Raises
+    ------
+    WorkspaceError
+        If it is a URL of a file.
+    """
+    if not isinstance(where, (str, os.PathLike)):
+        return Repository(where)
+    text = os.fspath(where)
+    if _SCHEME.match(text):
+        if text.endswith((".h5", ".json")):
+            raise WorkspaceError(
+                f"{text}: a URL holds a zarr workspace, not an HDF5 file; write "
+                f"{text.rpartition('.')[0]!r}"
+            )
+        return Repository(text)
+    return Folder(text)
+
+
+@functools.cache
+def _complete_store() -> Any:
+    """Return a class of stores in folders; zarr is imported only where it is needed."""
+    from zarr.storage import LocalStore
+
+    class CompleteStore(LocalStore):
+        """A folder in which every chunk was written: one that is not there is damage."""
+
+        async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+            found = await super().get(key, *args, **kwargs)
+            name = key.rpartition("/")[2]
+            if found is None and (name == "c" or name.startswith("c.")):
+                raise FormatError(f"{self.root}: {key} is missing")
+            return found
+
+    return CompleteStore
+
+
+def _identity(folder: Path) -> tuple[int, ...] | None:
+    try:
+        status = (folder / _MARKER).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+class Folder:
+    """A folder on a disk; pickles as its path and what stood there."""
+
+    separator = "."  # no chunk needs folders of its own
+
+    def __init__(self, path: str | Path, known: tuple[int, ...] | None = None):
+        self.path = Path(path).expanduser().absolute()
+        self.name = str(self.path)
+        complete_replacement(self.path)
+        self._known = known or _identity(self.path)
+
+    def store(self) -> Any:
+        """Return zarr's store for reading."""
+        return _complete_store()(self.path, read_only=True)
+
+    def version(self) -> str | None:
+        """Return the identity of the root's metadata."""
+        identity = _identity(self.path)
+        return None if identity is None else repr(identity)
+
+    def read(self, key: str) -> bytes:
+        """Return one object."""
+        return read_file(self.path / key, 1 << 34)
+
+    def check(self) -> None:
+        """Raise an error if the folder was replaced since it was opened."""
+        if _identity(self.path) != self._known:
+            raise FormatError(
+                f"{self.name} was saved anew, or removed, after it was opened; open it again"
+            )
+
+    def replace(self, write: Callable[[Any], None], check: Check) -> None:
+        """Write a new folder beside this one and exchange both."""
+        if not self.path.parent.is_dir():
+            raise MissingFileError(
+                f"{self.path}: the folder {self.path.parent} does not exist; make it with "
+                f"pathlib.Path({str(self.path.parent)!r}).mkdir(parents=True)"
+            )
+        if self.path.is_file():
+            raise AlreadyExistsError(f"{self.path} is a file; a zarr store is a folder")
+        from zarr.storage import LocalStore
+
+        target = self.path.resolve() if self.path.is_symlink() else self.path
+        with temporary_folder(target) as temporary:
+            write(LocalStore(temporary))
+            sync_tree(temporary)
+            with folder_lock(target.parent):
+                new = _identity(temporary)
+                check(self.version(), repr(new))
+                replace_folder(temporary, target)
+                self._known = _identity(self.path)
+
+    def __reduce__(self) -> Any:
+        return Folder, (self.name, self._known)
+
+
+class Repository:
+    """An icechunk repository, mostly in an object store; it is read as it was when opened.
+
+    Parameters
+    ----------
+    where
+        A URL ``s3://bucket/prefix`` or ``gs://bucket/prefix``, or an ``icechunk.Storage``.
+    session
+        What it is read through, where it was opened already.
+    """
+
+    separator = "/"  # icechunk knows no other
+
+    def __init__(self, where: Any, session: Any = None):
+        self._where = where
+        self.name = where.rstrip("/") if isinstance(where, str) else repr(where)
+        self._session = session
+
+    def _opened(self) -> Any:
+        from labtree.storage.zarr.transactions import open_repository
+
+        if self._session is None:
+            repository, _, _ = open_repository(self._where)
+            self._session = repository.readonly_session("main")
+        return self._session
+
+    def store(self) -> Any:
+        """Return zarr's store for reading."""
+        return self._opened().store
+
+    def version(self) -> str | None:
+        """Return the id of the newest snapshot."""
+        from labtree.storage.zarr.transactions import open_repository
+
+        try:
+            repository, _, _ = open_repository(self._where)
+        except FileNotFoundError:
+            return None
+        session = repository.readonly_session("main")
+        with suppress(FileNotFoundError):
+            read_object(session.store, _MARKER, self.name)
+            return str(session.snapshot_id)
+        return None
+
+    def read(self, key: str) -> bytes:
+        """Return one object."""
+        return read_object(self.store(), key, self.name)
+
+    def check(self) -> None:
+        """Do nothing: what was opened stays as it was."""
+
+    def replace(self, write: Callable[[Any], None], check: Check) -> None:
+        """Write everything anew in one transaction."""
+        from zarr.core.sync import sync
+
+        from labtree.storage.zarr.transactions import (
+            access_named,
+            commit_once,
+            open_repository,
+        )
+
+        found = self.version()
+        check(found, found or "")
+        repository, _, folder = open_repository(self._where, new=True)
+        with access_named(self.name):
+            session = repository.writable_session("main")
+            sync(session.store.clear())
+            write(session.store)
+            commit_once(session, folder, self.name, "save a workspace")
+            self._session = repository.readonly_session("main")
+            check(found, str(self._session.snapshot_id))
+
+    def __reduce__(self) -> Any:
+        return Repository, (self._where, self._session)
+
+
+def read_object(store: Any, key: str, name: str) -> bytes:
+    """Return one object of zarr's store."""
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    found = sync(store.get(key, default_buffer_prototype()))
+    if found is None:
+        raise MissingFileError(f"{name} has no {key}")
+    return bytes(found.to_bytes())
+
+
+@contextmanager
+def damage_named(location: Location, name: str) -> Iterator[None]:
+    """Raise what zarr says of damaged chunks as an error that names the array."""
+    try:
+        yield
+        location.check()
+    except (MissingFileError, MemoryError):
+        raise
+    except Exception as error:
+        location.check()
+        raise FormatError(
+            f"{location.name}: {name} is damaged: {error}; restore it from a copy, or read "
+            "the other items one by one with labtree.load_item(path, namespace, key)"
+        ) from error

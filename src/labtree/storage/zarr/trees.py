@@ -1,0 +1,487 @@
+"""Trees in zarr stores: save one whole, open one without reading it.
+
+The groups of the tree are the groups of the store, where any program finds them. The root's
+zarr.json holds the metadata of all below it and, as a member of ``consolidated_metadata``, a
+catalogue: the records of all nodes, and the values of index coordinates. It counts only
+while these metadata are those that it was written with and the folders hold what it lists;
+else the store is read through the metadata of its groups and arrays.
+"""
+
+import base64
+import json
+import os
+import secrets
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from labtree.errors import DamageWarning, FormatError, LabtreeError, MissingFileError
+from labtree.storage import codecs, json_values
+from labtree.storage.attributes import RESERVED
+from labtree.storage.blobs import plain_dtype
+from labtree.storage.catalogue import PAGE, VERSION, Catalogue, catalogue_text
+from labtree.storage.compression import find_compression
+from labtree.storage.hdf5_end import crc32c
+from labtree.storage.records import DatasetBuilder
+from labtree.storage.trees import build_tree
+from labtree.storage.versions import check_version
+from labtree.storage.zarr.arrays import ZarrArray
+from labtree.storage.zarr.metadata import dump, file_names, group_metadata
+from labtree.storage.zarr.stores import Check, Folder, Location, location_of
+from labtree.storage.zarr.writing import WrittenStore, write_nodes, write_object
+
+__all__ = [
+    "Opened",
+    "column_reader",
+    "open_location",
+    "open_zarr_tree",
+    "read_node",
+    "read_nodes",
+    "save_location",
+    "save_zarr_tree",
+]
+
+_ROOT = "zarr.json"
+_CATALOGUE = "labtree_catalogue"
+_CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+
+
+class Opened(NamedTuple):
+    """What an opened store tells: where it is, its version, and its catalogue."""
+
+    location: Location
+    version: str
+    catalogue: Catalogue
+
+
+def save_zarr_tree(
+    tree: xr.DataTree, path: str | Path | Any, compression: str | None = None
+) -> None:
+    """Write a tree of any depth to a zarr store (version 3), all or nothing.
+
+    Parameters
+    ----------
+    tree
+        Arrays of every numpy dtype, attributes of any nesting; in memory, lazy or dask's.
+        It may read from the very store that is replaced.
+    path
+        A folder, a URL (``s3://bucket/study``) or an ``icechunk.Storage``. What it holds
+        stays until the new tree is written whole.
+    compression
+        None, ``"gzip"`` or ``"zstd"``.
+
+    Examples
+    --------
+    >>> import tempfile, xarray as xr
+    >>> tree = xr.DataTree.from_dict({"/units": xr.Dataset({"rate": ("unit", [2.0, 3.5])})})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_zarr_tree(tree, f"{folder}/session.zarr")
+    ...     open_zarr_tree(f"{folder}/session.zarr")["units/rate"].values
+    array([2. , 3.5])
+    """
+    save_location(tree, location_of(path), lambda found, new: None, compression)
+
+
+def save_location(
+    tree: xr.DataTree, location: Location, check: Check, compression: str | None = None
+) -> None:
+    """Write a tree to a location, all or nothing.
+
+    Parameters
+    ----------
+    tree, location
+        What and where.
+    check
+        Called with the version that stands there and the new one, before it counts.
+    compression
+        None, ``"gzip"`` or ``"zstd"``.
+    """
+    find_compression(compression)
+
+    results: list[WrittenStore] = []
+
+    def write(store: Any) -> None:
+        written = write_nodes(
+            tree, store, separator=location.separator, compression=compression
+        )
+        metadata = {
+            key: each if each["node_type"] == "array" else each | _NOTHING_BELOW
+            for key, each in written.metadata.items()
+            if key
+        }
+        header = {"saved_at": time.time(), "id": secrets.token_hex(8)}
+        text, values = catalogue_text(header, written.records), bytes(written.values)
+        attributes = written.metadata[""]["attributes"]
+        attributes["labtree_file_format"] = VERSION
+        attributes["labtree_file_page"] = PAGE
+        root = group_metadata(attributes) | {
+            "consolidated_metadata": {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": metadata,
+                _CATALOGUE: {
+                    "text": text.decode(),
+                    "values": base64.b64encode(values).decode(),
+                    "crc32c": crc32c(text + values),
+                    "metadata_crc32c": crc32c(dump(metadata)),
+                },
+            }
+        }
+        write_object(store, _ROOT, dump(root))
+        results.append(written)
+
+    location.replace(write, check)
+    for written in results:
+        written.relocate(location)
+
+
+_NOTHING_BELOW: dict[str, Any] = {
+    "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": {}}
+}
+
+
+def open_zarr_tree(path: str | Path | Any) -> xr.DataTree:
+    """Open a tree of :func:`save_zarr_tree`; arrays are read when they are indexed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such store.
+    FormatError
+        If it is no store of labtree, is damaged, or is of a newer version.
+    """
+    return read_nodes(open_location(location_of(path)))
+
+
+def open_location(location: Location) -> Opened:
+    """Return what a store holds; no array is read.
+
+    Raises
+    ------
+    MissingFileError
+        If nothing is there.
+    FormatError
+        If it is no zarr store of labtree, or of an unknown version.
+    """
+    version = location.version()
+    if version is None:
+        raise _missing(location)
+    try:
+        root = json.loads(location.read(_ROOT))
+        attributes = dict(root.get("attributes") or {})
+    except (ValueError, TypeError, RecursionError, AttributeError) as error:
+        raise FormatError(f"{location.name}: its {_ROOT} is damaged: {error}") from error
+    _check_version(location, attributes)
+    catalogue = _read_catalogue(location, root) or _walked(location, root)
+    return Opened(location, version, catalogue)
+
+
+def _check_version(location: Location, attributes: dict[str, Any]) -> None:
+    version = attributes.get("labtree_file_format")
+    if version is None and "labtree" in attributes:
+        check_version(1, VERSION, location.name)
+    if version is None:
+        raise FormatError(
+            f"{location.name} is a zarr store but none of labtree's; open it with "
+            f"xarray.open_datatree({location.name!r}, engine='zarr')"
+        )
+    check_version(version, VERSION, location.name)
+
+
+def _missing(location: Location) -> LabtreeError:
+    if isinstance(location, Folder) and location.path.is_dir():
+        for name, what in ((".zgroup", 2), (".zattrs", 2), (".zarray", 2)):
+            if (location.path / name).is_file():
+                return FormatError(
+                    f"{location.name} is a zarr store of version {what}, which labtree does "
+                    f"not write; open it with xarray.open_datatree({location.name!r}, "
+                    f"engine='zarr') or xarray.open_zarr({location.name!r})"
+                )
+        return FormatError(f"{location.name} is a folder, but no zarr store: it has no {_ROOT}")
+    return MissingFileError(f"there is no zarr store {location.name}")
+
+
+def _read_catalogue(location: Location, root: dict[str, Any]) -> Catalogue | None:
+    """Return the catalogue if it still says what the store holds."""
+    try:
+        consolidated = root.get("consolidated_metadata") or {}
+        found = consolidated.get(_CATALOGUE)
+        if found is None:
+            return None
+        text, values = found["text"].encode(), base64.b64decode(found["values"])
+        if crc32c(text + values) != found["crc32c"]:
+            raise ValueError("its bytes do not match their checksum")
+        if crc32c(dump(consolidated["metadata"])) != found["metadata_crc32c"]:
+            return None
+        catalogue = Catalogue(json.loads(text.partition(b"\n")[0]), text, values)
+        records = catalogue.records()
+    except (*_CONTRADICTIONS, RecursionError, LabtreeError) as error:
+        warnings.warn(
+            f"{location.name}: the catalogue in {_ROOT} is damaged ({error}); the store is "
+            "read through its metadata, more slowly",
+            DamageWarning,
+            stacklevel=3,
+        )
+        return None
+    try:
+        is_whole = not isinstance(location, Folder) or _lists_all(location.path, records)
+    except (*_CONTRADICTIONS, OSError) as error:
+        raise FormatError(
+            f"{location.name}: its catalogue contradicts itself or the store: {error!r}"
+        ) from error
+    return catalogue if is_whole else None
+
+
+def _lists_all(folder: Path, records: list[dict[str, Any]]) -> bool:
+    """Return whether the groups of a folder hold what records list, and nothing else."""
+    listed: dict[tuple[str, ...], set[str]] = {}
+    names: dict[tuple[str, ...], str] = {(): ""}
+    below: dict[tuple[str, ...], list[str]] = {}
+    for record in records:
+        path = tuple(record["path"])
+        if path:
+            below.setdefault(path[:-1], []).append(path[-1])
+    for record in records:
+        path = tuple(record["path"])
+        files = file_names([*(each[0] for each in record["variables"]), *below.get(path, ())])
+        columns = [column[0] for *_, part in record["variables"] for column in part]
+        children = [files[name] for name in below.get(path, ())]
+        listed[path] = {*columns, *children, _ROOT}
+        for name in below.get(path, ()):
+            names[(*path, name)] = f"{names[path]}{files[name]}/"
+    for path, expected in listed.items():
+        found = os.listdir(folder / names[path])  # noqa: PTH208, several times as quick
+        if {each for each in found if not each.startswith(".")} != expected:
+            return False
+    return True
+
+
+# A store whose catalogue does not hold: its metadata tell.
+
+
+def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
+    """Return a catalogue that is made from the metadata of groups and arrays."""
+    nodes = _all_metadata(location, root)
+    records: list[dict[str, Any]] = []
+
+    def visit(key: str, path: list[str]) -> None:
+        own = nodes[key].get("attributes", {})
+        layout = own.get("labtree_layout") or {}
+        names = layout.get("names", {})
+        prefix = f"{key}/" if key else ""
+        below = [
+            other for other in nodes
+            if other.startswith(prefix) and other != key and "/" not in other[len(prefix) :]
+        ]  # fmt: skip
+        arrays = [each for each in below if nodes[each]["node_type"] == "array"]
+        companions = {
+            nodes[each]["attributes"].get(role)
+            for each in arrays
+            for role in ("labtree_text", "ancillary_variables")
+            if "labtree_dtype" in nodes[each].get("attributes", {})
+        }
+        record: dict[str, Any] = {"path": path, "attrs": _exact(own, _GROUP_OWN)}
+        kept = {part: each for part, each in layout.items() if part != "names"}
+        if kept:
+            record["layout"] = kept
+        record["variables"] = []
+        for each in arrays:
+            file = each[len(prefix) :]
+            if file in companions:
+                continue
+            variable = _walked_variable(file, names.get(file, file), nodes, prefix, location)
+            if variable is not None:
+                record["variables"].append(variable)
+        records.append(record)
+        for each in below:
+            if nodes[each]["node_type"] == "group":
+                file = each[len(prefix) :]
+                visit(each, [*path, names.get(file, file)])
+
+    try:
+        visit("", [])
+    except _CONTRADICTIONS as error:
+        raise FormatError(
+            f"{location.name}: its metadata contradict each other: {error!r}"
+        ) from error
+    text = catalogue_text({"id": None}, records)
+    return Catalogue({"id": None}, text, b"")
+
+
+_GROUP_OWN = frozenset(
+    {"labtree_layout", "labtree_file_format", "labtree_file_page", "coordinates"}
+)
+
+
+def _exact(attributes: dict[str, Any], own: frozenset[str]) -> Any:
+    """Return attributes as a record has them."""
+    if "labtree_attrs" in attributes:
+        return attributes["labtree_attrs"]
+    shown = {k: v for k, v in attributes.items() if k not in own and k not in RESERVED}
+    return json_values.encode(shown, "attrs")
+
+
+def _walked_variable(
+    file: str, name: str, nodes: dict[str, Any], prefix: str, location: Location
+) -> list[Any] | None:
+    metadata = nodes[prefix + file]
+    attributes = metadata.get("attributes", {})
+    try:
+        first = _walked_column(prefix, file, metadata, location, attributes)
+        spec = codecs.spec_of_marks(attributes, plain_dtype(first[1]))
+        columns = [first]
+        for role, key in (("text", "labtree_text"), ("missing", "ancillary_variables")):
+            if spec is not None and role in codecs.companions(spec):
+                other = attributes[key]
+                columns.append(
+                    _walked_column(prefix, other, nodes[prefix + other], location, {})
+                )
+        dims = list(metadata.get("dimension_names") or [])
+        logical = len(first[2]) - (codecs.extra_dimension(spec, tuple(first[2])) is not None)
+        dims = dims[:logical] or [f"dim_{i}" for i in range(logical)]
+    except (*_CONTRADICTIONS, LabtreeError) as error:
+        warnings.warn(
+            f"{location.name}: {prefix}{file} cannot be read and is left out: {error}",
+            DamageWarning,
+            stacklevel=2,
+        )
+        return None
+    hidden = frozenset({"labtree_text", "ancillary_variables", *codecs.hints(spec)})
+    exact = _exact(attributes, hidden if spec is not None else frozenset())
+    return [name, dims, spec, exact, columns]
+
+
+def _walked_column(
+    prefix: str, file: str, metadata: Any, location: Location, attributes: dict[str, Any]
+) -> list[Any]:
+    """Return the column of an array; what zarr calls text gets the width that it needs."""
+    data_type, shape = metadata["data_type"], list(metadata["shape"])
+    if not isinstance(data_type, str):
+        raise FormatError(f"zarr's type {data_type!r} is not known here")
+    if data_type == "string":
+        import zarr
+
+        array = zarr.open_array(
+            store=location.store(), path=prefix + file, mode="r", zarr_format=3
+        )
+        widest = max(
+            (len(str(t).encode()) for t in np.ravel(np.asarray(array[...]))), default=1
+        )
+        named = str(attributes.get("labtree_dtype", ""))
+        if named[1:2] == "U":
+            widest = max(widest, int(named[2:]))
+        return [file, "|S1", [*shape, widest or 1], data_type, None, None]
+    if data_type.startswith("complex"):
+        return [file, f"<f{int(data_type[7:]) // 16}", [*shape, 2], data_type, None, None]
+    if data_type in ("bool", "float16"):
+        plain = {"bool": "|i1", "float16": "<f4"}[data_type]
+        return [file, plain, shape, data_type, None, None]
+    dtype = np.dtype(data_type)
+    if attributes.get("labtree_dtype", "")[1:2] == "S" and dtype == np.uint8:
+        dtype = np.dtype("S1")
+    settings = [c.get("configuration") for c in metadata["codecs"] if c["name"] == "bytes"]
+    if any(each and each.get("endian") == "big" for each in settings):
+        dtype = dtype.newbyteorder(">")
+    return [file, dtype.str, shape, data_type, None, None]
+
+
+def _all_metadata(location: Location, root: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of all groups and arrays, as they stand now, by path."""
+    import zarr
+
+    group = zarr.open_group(
+        store=location.store(), mode="r", zarr_format=3, use_consolidated=False
+    )
+    found = {"": root}
+    consolidated = root.get("consolidated_metadata") or {}
+    # The order in which they were saved, then what others added.
+    order = {key: i for i, key in enumerate(consolidated.get("metadata") or {})}
+    members = dict(group.members(max_depth=None))
+    for key in sorted(members, key=lambda each: (order.get(each, len(order)), each)):
+        node = members[key]
+        found[key] = node.metadata.to_dict()
+        data_type: Any = getattr(node.metadata, "data_type", None)
+        if hasattr(data_type, "to_json"):  # zarr 3.1 and newer
+            found[key]["data_type"] = data_type.to_json(zarr_format=3)
+    return found
+
+
+def read_nodes(opened: Opened) -> xr.DataTree:
+    """Return the lazy tree of an opened store."""
+    catalogue = opened.catalogue
+    builder = DatasetBuilder(column_reader(opened.location, catalogue), catalogue.values)
+    try:
+        return build_tree(catalogue.records(), builder)
+    except LabtreeError:
+        raise
+    except _CONTRADICTIONS as error:
+        raise FormatError(
+            f"{opened.location.name}: its content contradicts itself: {error!r}"
+        ) from error
+
+
+def read_node(opened: Opened, path: list[str]) -> xr.Dataset | None:
+    """Return the dataset of one node if it takes nothing from others, else None."""
+    record = opened.catalogue.alone(path)
+    if record is None:
+        return None
+    reader = column_reader(opened.location, opened.catalogue)
+    return DatasetBuilder(reader, opened.catalogue.values).build(record)
+
+
+def column_reader(
+    location: Location, catalogue: Catalogue | None = None, folder: str | None = None
+) -> Callable[[list[str], list[Any]], Any]:
+    """Return what makes the array of a catalogue's column.
+
+    Parameters
+    ----------
+    location
+        The store.
+    catalogue
+        Gives the names of groups; without it `folder` is the one group.
+    folder
+        The path of the group whose columns are asked for.
+    """
+    folders: dict[tuple[str, ...], str] = {(): ""}
+    if catalogue is not None and folder is None:
+        folders |= _folders(catalogue)
+
+    def column(path: list[str], column: list[Any]) -> ZarrArray:
+        name, dtype, shape, data_type = column[:4]
+        prefix = folders[tuple(path)] if folder is None else f"{folder}/"
+        return ZarrArray(
+            location,
+            f"{prefix}{name}",
+            plain_dtype(dtype),
+            tuple(shape),
+            data_type,
+            "/".join([*path, name]),
+        )
+
+    return column
+
+
+def _folders(catalogue: Catalogue) -> dict[tuple[str, ...], str]:
+    """Return the path in the store of each node's path."""
+    records = catalogue.records()
+    below: dict[tuple[str, ...], list[str]] = {}
+    for record in records:
+        path = tuple(record["path"])
+        if path:
+            below.setdefault(path[:-1], []).append(path[-1])
+    folders: dict[tuple[str, ...], str] = {(): ""}
+    for record in records:
+        path = tuple(record["path"])
+        if path not in below:
+            continue
+        names = below[path]
+        files = file_names([*(each[0] for each in record["variables"]), *names])
+        for name in names:
+            folders[(*path, name)] = f"{folders[path]}{files[name]}/"
+    return folders
