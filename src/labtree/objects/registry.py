@@ -106,8 +106,11 @@ def _load() -> _Registry:
     if KIND_MODULES:
         with _REGISTRY.lock:
             while KIND_MODULES:
-                import_module(KIND_MODULES[0])
-                KIND_MODULES.pop(0)
+                name = KIND_MODULES[0]
+                import_module(name)
+                # Off the list when its kinds are there: other threads wait until then.
+                if KIND_MODULES[:1] == [name]:
+                    KIND_MODULES.pop(0)
     return _REGISTRY
 
 
