@@ -12,6 +12,7 @@ import h5py
 import xarray as xr
 
 from labtree.errors import (
+    BusyFileError,
     FormatError,
     LossWarning,
     MissingDependencyError,
@@ -311,9 +312,13 @@ def _file(path: Path) -> str:
 
 
 def _hdf5(path: Path) -> str:
+    from labtree.storage.netcdf_reader import open_hdf5
+
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return _by_content(file)
+    except BusyFileError:
+        raise
     except Exception as error:  # a damaged file fails anywhere in what reads it
         raise FormatError(
             f"{path} cannot be read: {error}; it is cut short or damaged"

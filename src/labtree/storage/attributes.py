@@ -189,7 +189,7 @@ def _plain_value(value: Any) -> Any:
     """Return a scalar of the types that Python has as Python's."""
     if isinstance(value, np.ndarray) and value.shape == (1,):
         value = value[0]
-    if isinstance(value, (np.int64, np.float64, np.str_)):
+    if isinstance(value, (np.int64, np.float64, np.bool_, np.str_)):
         return value.item()
     return value
 

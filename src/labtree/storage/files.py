@@ -245,6 +245,8 @@ def retry_while_busy(call: Callable[[], T]) -> T:
 
 
 def _is_busy(error: OSError) -> bool:
+    if error.errno in (errno.ENOLCK, errno.ENOSYS):
+        return False  # a file system without locks, where waiting does not help
     text = str(error).lower()
     return error.errno in _BUSY or "unable to lock" in text or "resource temporarily" in text
 

@@ -11,6 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import h5netcdf
@@ -37,7 +38,7 @@ from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.versions import check_version
 
-__all__ = ["NetCDFSource", "OpenedGroup", "file_version", "open_groups"]
+__all__ = ["NetCDFSource", "OpenedGroup", "file_version", "open_groups", "open_hdf5"]
 
 # What a selection may ask for beyond what deflate can pack into the bytes that are stored.
 _SLACK = 1 << 28
@@ -85,18 +86,13 @@ class NetCDFSource:
                         f"{self.name} changed on disk after it was opened; open it again"
                     )
                 try:
-                    hdf5 = _open_hdf5(self.name)
+                    hdf5 = open_hdf5(self.name)
                     if self._lister is None:
                         folder = os.path.dirname(os.path.realpath(self.name))  # noqa: PTH120
                         lister = _Lister(hdf5, folder, self.name)
                         lister.find()
                         self._lister = lister
                     self._file = _File(hdf5, self._lister)
-                except BusyFileError as error:
-                    raise BusyFileError(
-                        f"{self.name} is open for writing in another program; close it there, "
-                        "or wait until it is done"
-                    ) from error
                 except Exception as error:  # h5py raises whatever damage makes it
                     if isinstance(error, LabtreeError):
                         raise
@@ -133,9 +129,23 @@ class NetCDFSource:
         return NetCDFSource, (self.plain,)
 
 
-def _open_hdf5(path: str) -> Any:
+def open_hdf5(path: str | Path) -> Any:
+    """Open an HDF5 file for reading, also where the file system has no locks.
+
+    Raises
+    ------
+    BusyFileError
+        If another program is writing the file.
+    OSError
+        If HDF5 cannot open it.
+    """
     try:
         return retry_while_busy(lambda: h5py.File(path, "r"))
+    except BusyFileError as error:
+        raise BusyFileError(
+            f"{path} is open for writing in another program; close it there, or wait until it "
+            "is done"
+        ) from error
     except OSError as error:
         # Some network file systems have no locks, which a reader can do without.
         if error.errno not in _NO_LOCKS:

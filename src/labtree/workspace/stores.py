@@ -11,6 +11,7 @@ import xarray as xr
 
 from labtree.errors import (
     AlreadyExistsError,
+    BusyFileError,
     FormatError,
     MissingFileError,
     NotWritableError,
@@ -19,6 +20,7 @@ from labtree.errors import (
 from labtree.storage.catalogue import read_catalogue
 from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.locks import folder_lock
+from labtree.storage.netcdf_reader import open_hdf5
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.trees import (
@@ -241,11 +243,12 @@ class Hdf5Store:
 
 
 def _refuse_spikelab(source: FileSource) -> None:
-    import h5py
-
     try:
-        with h5py.File(source.name, "r") as h5:
+        with open_hdf5(source.name) as h5:
             is_spikelab = "__workspace_id__" in h5.attrs
+    except BusyFileError:
+        source.close()
+        raise
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         source.close()
         raise FormatError(

@@ -124,7 +124,7 @@ def export_spikelab(
     check_folder(target)
     index_target = target.with_suffix(".json")
     with temporary_path(target) as new, temporary_path(index_target) as new_index:
-        with h5py.File(new, "w") as file:
+        with h5py.File(new, "w", locking=False) as file:  # nobody else knows it
             writer = _Writer()
             index = writer.workspace(file, tree)
         losses = "\n".join(writer.losses)
