@@ -41,7 +41,7 @@ def _pools(windows: xr.DataArray, shuffle: int | None, size: int = 1) -> Iterato
     each = max(1, int(np.prod(windows.shape[1:], dtype=np.int64)) * windows.dtype.itemsize)
     most = max(_STRETCHES, size, _POOL_BYTES // each)
     if shuffle is None:
-        most = max(1, most // size) * size
+        most = max(1, min(_POOL_BYTES, _BLOCK_BYTES) // each // size) * size
         yield from (np.arange(first, min(first + most, n)) for first in range(0, n, most))
         return
     random = np.random.default_rng(shuffle)
