@@ -1,6 +1,5 @@
 """The step that finds the spikes of each trial of a movie, from the trials' frames."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from labtree.pipeline.sections import put_sections, spike_ranges
 from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
 from labtree.storage import ragged
+from labtree.storage.json_files import read_json
 
 __all__ = ["read_section_config", "section_spike_times", "trial_frames"]
 
@@ -38,7 +38,7 @@ def read_section_config(movie_name: str, config_dir: str | Path) -> dict[str, in
             f"{path}: there is no such file; movie {movie_name!r} needs it"
         )
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))["section_kwargs"]
+        given = read_json(path)["section_kwargs"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"{path}: expected JSON with section_kwargs ({error})"

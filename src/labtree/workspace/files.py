@@ -304,11 +304,20 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
     dataset = store.item(nodes)
     if dataset is not None:
         return read_node(xr.DataTree(dataset=dataset), where)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DamageWarning)  # of other items
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DamageWarning)
         tree, _ = store.open()
+    _check_whole(tree, nodes, [str(each.message) for each in caught])
     with tree:
         node = find_item(tree, namespace, key)
         if node is None:
             raise missing_item(tree, namespace, key)
         return read_node(node, where)
+
+
+def _check_whole(tree: xr.DataTree, nodes: list[str], damage: list[str]) -> None:
+    """Raise an error if a part of an item was left out; other items do not matter."""
+    own = [line for line in damage if "/".join(nodes) in line]
+    if own:
+        tree.close()
+        raise FormatError("; ".join(own))
