@@ -1,0 +1,164 @@
+"""XDF files as devices and crashes leave them; MNE's epochs; labels of parts of a stream."""
+
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import labtree
+from labtree.errors import RecordingWarning, UnknownNameError
+from labtree.recording.session import labels_to_dataset, stream_dataset
+
+BOUNDARY = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
+
+
+def chunk(tag, body):
+    return b"\x04" + struct.pack("<IH", len(body) + 2, tag) + body
+
+
+def stream(number, name, samples, times, *, fs=100, channels=(), kind="float32"):
+    """Return the chunks of a stream: its header, and samples ten at a time."""
+    described = "".join(
+        f"<channel><label>{label}</label><unit>{unit}</unit></channel>"
+        for label, unit in channels
+    )
+    about = (
+        f'<?xml version="1.0"?><info><name>{name}</name><type>EMG</type>'
+        f"<channel_count>{len(samples[0])}</channel_count><nominal_srate>{fs}</nominal_srate>"
+        f"<channel_format>{kind}</channel_format><desc><channels>{described}</channels></desc>"
+        "</info>"
+    )
+    found = [chunk(2, struct.pack("<I", number) + about.encode())]
+    for first in range(0, len(times), 10):
+        rows = zip(times[first : first + 10], samples[first : first + 10], strict=True)
+        body = b"".join(
+            b"\x08" + struct.pack(f"<d{len(row)}f", time, *row) for time, row in rows
+        )
+        count = len(times[first : first + 10])
+        found.append(
+            chunk(3, struct.pack("<I", number) + b"\x01" + bytes([count]) + body)
+            + chunk(5, BOUNDARY)
+        )
+    return found
+
+
+def write(path, *streams):
+    start = b"XDF:" + chunk(1, b'<?xml version="1.0"?><info><version>1.0</version></info>')
+    path.write_bytes(start + b"".join(part for one in streams for part in one))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _pyxdf():
+    pytest.importorskip("pyxdf")
+
+
+TIMES = (5 + np.arange(100) / 100).tolist()
+SAMPLES = [(float(k), float(-k)) for k in range(100)]
+
+
+def test_losses_of_less_than_a_second_stay_where_they_are(tmp_path):
+    times = np.r_[TIMES[:50], np.array(TIMES[50:]) + 0.5]
+    path = write(tmp_path / "a.xdf", stream(1, "emg", SAMPLES, times.tolist()))
+    tree = labtree.open(path)
+    np.testing.assert_array_equal(tree["streams/emg/time"], times)
+    assert "repairs" not in tree.attrs
+
+
+def test_streams_of_one_name_are_all_there(tmp_path):
+    streams = [
+        stream(number, name, [(float(number), 0.0)] * 10, TIMES[:10])
+        for number, name in enumerate(["emg_2", "emg", "emg"], 1)
+    ]
+    with pytest.warns(RecordingWarning, match="streams share a name"):
+        tree = labtree.import_xdf(write(tmp_path / "a.xdf", *streams))
+    found = {n: float(s["data"][0, 0]) for n, s in tree.session.streams.items()}
+    assert sorted(found.values()) == [1, 2, 3]
+    assert found["emg_2"] == 1
+
+
+@pytest.mark.parametrize("where", ["cut", "middle"])
+def test_damage_is_told(tmp_path, where):
+    path = write(tmp_path / "a.xdf", stream(1, "emg", SAMPLES, TIMES))
+    content = bytearray(path.read_bytes())
+    if where == "cut":
+        content = content[:-50]
+    else:
+        at = content.find(BOUNDARY) + len(BOUNDARY)
+        content[at : at + 6] = bytes(6)
+    path.write_bytes(content)
+    with pytest.warns(RecordingWarning, match="the last chunk lacks|bytes from .* are damaged"):
+        tree = labtree.import_xdf(path)
+    assert len(tree.attrs["repairs"]) == 1
+    assert 0 < tree["streams/emg"].sizes["time"] < 100
+
+
+def test_channels_keep_their_names_and_units(tmp_path):
+    channels = [("emg", "uV"), ("emg", "none")]
+    path = write(tmp_path / "a.xdf", stream(1, "emg", SAMPLES, TIMES, channels=channels))
+    with pytest.warns(RecordingWarning, match=r"names repeat.*differ in their units"):
+        found = labtree.import_xdf(path).session.streams["emg"]
+    assert found["channel"].values.tolist() == ["emg", "emg_2"]
+    assert found["unit"].values.tolist() == ["uV", "none"]
+
+
+def test_labels_from_numbers_of_any_channel(tmp_path):
+    marks = [(7.0, 1.0), (8.0, 2.0), (7.0, 1.5)]
+    channels = [("a", ""), ("b", "")]
+    path = write(tmp_path / "a.xdf", stream(1, "m", marks, TIMES[:3], fs=0, channels=channels))
+    assert labtree.import_xdf(path, labels="m").session.class_names == ["7", "8"]
+    found = labtree.import_xdf(path, labels="m", label_channel="b").session
+    assert found.class_names == ["1", "2", "1.5"]
+    with pytest.raises(UnknownNameError, match="no channel of stream 'm' 'c'"):
+        labtree.import_xdf(path, labels="m", label_channel="c")
+
+
+def labelled_stream():
+    data = np.zeros((2000, 1), "f4")
+    stream = stream_dataset(data, 100 + np.arange(2000) / 100, fs=100.0, units="microvolts")
+    labels = labels_to_dataset([(100.0 + k, k % 2) for k in range(20)], ["rest", "fist"])
+    return stream, labels.to_dataframe()
+
+
+def test_a_part_of_a_stream_exports_the_labels_that_it_holds():
+    pytest.importorskip("mne")
+    stream, labels = labelled_stream()
+    raw = labtree.to_mne_raw(stream.isel(time=slice(1550, 1850)), labels)
+    found = [(a["onset"], a["duration"], a["description"]) for a in raw.annotations]
+    expected = [(0, 0.5, "fist"), (0.5, 1, "rest"), (1.5, 1, "fist"), (2.5, 0.5, "rest")]
+    for (onset, duration, name), (on, long, what) in zip(found, expected, strict=True):
+        assert (onset, duration, name) == (pytest.approx(on), pytest.approx(long), what)
+
+
+def test_microvolts_are_a_unit():
+    pytest.importorskip("mne")
+    stream, _ = labelled_stream()
+    stream["data"] = stream["data"] + 3
+    stream["data"].attrs["units"] = "microvolts"
+    assert labtree.to_mne_raw(stream).get_data()[0, 0] == pytest.approx(3e-6)
+
+
+def test_epochs_come_back_with_their_metadata():
+    mne = pytest.importorskip("mne")
+    info = mne.create_info(["a", "b"], 100.0, "emg")
+    events = np.array([[50, 0, 3], [200, 0, 1], [300, 0, 3]])
+    metadata = pd.DataFrame(
+        {"side": ["l", "r", "l"], "force": [1.5, 2.5, 3.5], "time": [1, 2, 3]}
+    )
+    data = np.random.default_rng(0).normal(size=(3, 2, 40))
+    epochs = mne.EpochsArray(
+        data, info, events, tmin=-0.1, event_id={"fist": 3, "rest": 1}, metadata=metadata,
+        verbose="error",
+    )  # fmt: skip
+    epochs.drop([1], reason="blink", verbose="error")
+    windows = labtree.from_mne_epochs(epochs)
+    np.testing.assert_allclose(windows, data[[0, 2]])
+    assert windows["class_name"].values.tolist() == ["fist", "fist"]
+    assert windows["class_index"].values.tolist() == [1, 1]
+    assert windows["side"].values.tolist() == ["l", "l"]
+    assert windows["metadata_time"].values.tolist() == [1, 3]
+    np.testing.assert_allclose(windows["start_time"], [0.4, 2.9])
+    assert windows.attrs["units"] == "V"
+    assert labtree.drop_log(windows)["reason"].tolist() == ["epoch 1: blink"]
+    assert len(list(labtree.batches(windows, 2, shuffle=0))) == 1
