@@ -72,6 +72,11 @@ def save_trial_tables(frame: pd.DataFrame, path: str | Path) -> list[Path]:
     names = [str(name) for name in frame]
     if "trial" not in names or len(set(names)) < len(names):
         raise TrialTableError("expected a column 'trial', and no two columns of one name")
+    for name in (*names, *tables.states.names, *tables.events.names):
+        if not _is_plain(name):
+            raise TrialTableError(
+                f"the name {name!r} has characters that no CSV keeps; rename it"
+            )
     columns: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for name, (_, column) in zip(names, frame.items(), strict=True):
