@@ -1,10 +1,12 @@
 """Locks between processes; they end with the process that holds them."""
 
 import contextlib
+import gc
 import os
 import stat
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -50,28 +52,23 @@ def folder_lock(folder: Path) -> Iterator[None]:
     if sys.platform == "win32":  # has no lock on a folder
         yield
         return
-    held = _Descriptor(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Closed with its holder too, if an interrupt skips the call at the end.
+    holder = _Holder()
+    close = weakref.finalize(holder, os.close, descriptor)
     try:
         # A file system without locks (some network mounts) still saves, unguarded.
         with contextlib.suppress(OSError):
-            _lock(held.number, shared=False, wait=True)
+            if not try_lock(descriptor):
+                gc.collect()  # what an interrupt left of an earlier holder in this process
+                _lock(descriptor, shared=False, wait=True)
         yield
     finally:
-        held.close()
+        close()
 
 
-class _Descriptor:
-    """An open file that is closed with this object, if an interrupt skips the call."""
-
-    def __init__(self, number: int):
-        self.number = number
-
-    def close(self) -> None:
-        number, self.number = self.number, -1
-        if number >= 0:
-            os.close(number)
-
-    __del__ = close
+class _Holder:
+    """Lives as long as a lock may be held."""
 
 
 def hold_file_lock(path: Path) -> IO[bytes]:

@@ -63,6 +63,10 @@ class Location(Protocol):
         """Put what `write` writes into an empty store in the place of this one."""
         ...
 
+    def was_replaced(self) -> bool:
+        """Say whether what was written last stands there, also after an interrupt."""
+        ...
+
 
 def is_zarr(where: object) -> bool:
     """Return whether something names a zarr store rather than a file.
@@ -145,6 +149,7 @@ class Folder:
         self.name = str(self.path)
         complete_replacement(self.path)
         self._known = known or _identity(self.path)
+        self._written: tuple[int, ...] | None = None
 
     def store(self) -> Any:
         """Return zarr's store for reading."""
@@ -184,8 +189,16 @@ class Folder:
             with folder_lock(target.parent):
                 new = _identity(temporary)
                 check(self.version(), repr(new))
+                self._written = new
                 replace_folder(temporary, target)
                 self._known = _identity(self.path)
+
+    def was_replaced(self) -> bool:
+        """Say whether what was written last stands there, also after an interrupt."""
+        if self._written is None or _identity(self.path) != self._written:
+            return False
+        self._known = self._written
+        return True
 
     def __reduce__(self) -> Any:
         return Folder, (self.name, self._known)
@@ -262,6 +275,10 @@ class Repository:
             commit_once(session, folder, self.name, "save a workspace")
             self._session = repository.readonly_session("main")
             check(found, str(self._session.snapshot_id))
+
+    def was_replaced(self) -> bool:
+        """Return False: what an older commit holds stays readable."""
+        return False
 
     def __reduce__(self) -> Any:
         return Repository, (self._where, self._session)

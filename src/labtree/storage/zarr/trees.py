@@ -135,9 +135,16 @@ def save_location(
         write_object(store, _ROOT, dump(root))
         results.append(written)
 
-    location.replace(write, check)
-    for written in results:
-        written.relocate(location)
+    try:
+        location.replace(write, check)
+        for written in results:
+            written.relocate(location)
+    except BaseException:
+        # Ctrl-C behind the exchange: what the arrays were read from is gone.
+        if location.was_replaced():
+            for written in results:
+                written.relocate(location)
+        raise
 
 
 _NOTHING_BELOW: dict[str, Any] = {
