@@ -462,6 +462,9 @@ class _Guarded(LazyArray):
                 f"{self.source.name}: {path} declares {size} bytes of values, which are not in "
                 "the file; select a part of it"
             )
+        if 0 in counts:  # older h5netcdf fails on empty lists of positions
+            kept = [n for n, part in zip(counts, key, strict=True) if not _is_number(part)]
+            return np.empty(kept, self.dtype)
         store = self.source.store(group)
         try:
             stored = store.ds.variables[name]
@@ -471,6 +474,10 @@ class _Guarded(LazyArray):
             return np.asarray(variable[key].values)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise FormatError(f"{self.source.name}: {path}: {error}") from error
+
+
+def _is_number(part: Any) -> bool:
+    return isinstance(part, (int, np.integer))
 
 
 def _open_group(
