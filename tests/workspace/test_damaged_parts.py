@@ -1,5 +1,6 @@
 """One damaged part costs that part: the rest can be browsed, read and saved elsewhere."""
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -62,3 +63,22 @@ def test_a_damaged_array_costs_its_item(tmp_path):
             tree.ws.save(tmp_path / "copy.zarr", skip_damaged=True)
     copy = labtree.load_workspace(tmp_path / "copy.zarr")
     assert copy.ws.list_keys("rec") == ["second", "third"]
+
+
+def test_parts_that_were_left_out_at_opening_are_not_removed_by_a_save(tmp_path):
+    tree = labtree.create_workspace("study")
+    tree.ws.store("rec", "good", np.arange(5))
+    path = tree.ws.save(tmp_path / "study")
+    with h5py.File(path, "a") as file:  # by another program, and then damaged
+        file["rec/good/link"] = h5py.SoftLink("/nowhere")
+    before = path.read_bytes()
+    with pytest.warns(labtree.DamageWarning, match="link"):
+        opened = labtree.open_workspace(path)
+    with opened:
+        opened.ws.store("rec", "new", 1)
+        with pytest.raises(labtree.WorkspaceError, match="were left out when it was opened"):
+            opened.ws.save()
+        assert path.read_bytes() == before
+        opened.ws.save(tmp_path / "other")
+        opened.ws.save(path, overwrite=True)
+    assert labtree.load_workspace(path).ws.list_keys("rec") == ["good", "new"]

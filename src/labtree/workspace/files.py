@@ -106,6 +106,12 @@ def _check_known(
     state: State, store: Store, seen: Hashable | None, root: xr.DataTree, overwrite: bool
 ) -> None:
     """Refuse to replace what this workspace does not know."""
+    if seen is not None and seen == state.incomplete and not overwrite:
+        raise WorkspaceError(
+            f"{store.name} has damaged parts that were left out when it was opened, and a save "
+            "would remove them for good; save to another path, or give them up with "
+            f"tree.ws.save({store.name!r}, overwrite=True)"
+        )
     if seen is None or seen in state.versions:
         return
     if store.name in state.names and not overwrite:
@@ -211,6 +217,7 @@ def open_workspace(path: str | Path) -> xr.DataTree:
     state = state_of(tree)
     state.is_lazy, state.store = True, store
     state.versions.add(version)
+    state.incomplete = None if store.is_whole else version
     state.names.add(store.name)
     mark_saved(tree)
     watch(tree)

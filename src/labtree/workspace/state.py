@@ -56,6 +56,8 @@ class State:
     versions
         What those held then (see :meth:`labtree.workspace.stores.Store.version`);
         anything else there was written by somebody else.
+    incomplete
+        The version that was opened, where parts of it could not be read.
     saved
         The nodes as they were then, by their paths.
     """
@@ -65,6 +67,7 @@ class State:
     store: "Store | None" = None
     names: set[str] = field(default_factory=set)
     versions: set[Hashable] = field(default_factory=set)
+    incomplete: Hashable | None = None
     saved: dict[Path, Mark] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     process: int = field(default_factory=os.getpid)

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -56,6 +57,8 @@ class Store(Protocol):
     location: Any
     #: How many threads read from it at once.
     workers: int
+    #: Whether all that is there was in the tree that was opened.
+    is_whole: bool
 
     def version(self) -> Hashable | None:
         """Return what changes when somebody saves there; None where nothing is."""
@@ -154,6 +157,7 @@ class Hdf5Store:
     """``name.h5``, and its index ``name.json`` for people and scripts."""
 
     workers = 4
+    is_whole = True
 
     def __init__(self, file: Path):
         file = file.absolute()
@@ -215,7 +219,16 @@ class Hdf5Store:
         known = source.known
         if catalogue is None:
             _refuse_spikelab(source)
-        tree = read_tree(source, catalogue)
+        if catalogue is None:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                tree = read_tree(source, None)
+            for each in caught:
+                warnings.warn(each.message, each.category, stacklevel=4)
+            self.is_whole = not caught
+        else:
+            tree = read_tree(source, catalogue)
+            self.is_whole = len(list(tree.subtree)) == catalogue.text.count(b"\n")
         if ID not in tree.attrs:
             tree.close()
             raise FormatError(
@@ -270,6 +283,7 @@ class ZarrStore:
     """A zarr store in a folder, or at a URL through icechunk."""
 
     workers = 8
+    is_whole = True
 
     def __init__(self, location: Any):
         self._where = location_of(location)
