@@ -10,8 +10,10 @@ from typing import Any
 import labtree
 
 _SOURCE = str(Path(labtree.__file__).parent)
-# HDF5 calls these: an exception would have to go through its C code.
-_BY_HDF5 = frozenset({"seek", "tell", "readinto", "write", "truncate", "flush"})
+# HDF5 and the garbage collector call these: no exception can go through their C code.
+_BY_C = frozenset({
+    "seek", "tell", "readinto", "write", "truncate", "flush", "free", "_forget", "__del__",
+})  # fmt: skip
 
 
 def _traced(call: Callable[[], Any], at_line: Callable[[Any], None]) -> None:
@@ -23,7 +25,7 @@ def _traced(call: Callable[[], Any], at_line: Callable[[Any], None]) -> None:
     entered: set[tuple[Any, int]] = set()
 
     def trace(frame: Any, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(_SOURCE) or frame.f_code.co_name in _BY_HDF5:
+        if not frame.f_code.co_filename.startswith(_SOURCE) or frame.f_code.co_name in _BY_C:
             return None
         if event == "line":
             line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()

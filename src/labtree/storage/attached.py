@@ -4,6 +4,7 @@ Accessors keep no state, and attributes are written to files. So what belongs to
 only while it is in memory is kept here by its root node, until the root is collected.
 """
 
+import functools
 import threading
 import weakref
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ def attached(root: xr.DataTree, kind: type[T]) -> T:
             found = _ATTACHED.get(key)
             if found is None or found[0]() is not root:
                 # The number of a tree that was collected may be another tree's by now.
-                found = (weakref.ref(root, lambda gone: _forget(key, gone)), {})
+                found = (weakref.ref(root, functools.partial(_forget, key)), {})
                 _ATTACHED[key] = found
     objects = found[1]
     if kind not in objects:
