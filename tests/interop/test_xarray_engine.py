@@ -111,7 +111,7 @@ def packed(tmp_path):
         {"decode_times": xr.coders.CFDatetimeCoder(time_unit="s")},
         {"mask_and_scale": False, "drop_variables": ["time"]},
     ],
-    ids=str,
+    ids=lambda decoding: "-".join(decoding),
 )
 def test_decoding_is_xarrays_own(packed, decoding):
     with (
