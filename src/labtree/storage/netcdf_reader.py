@@ -5,7 +5,9 @@ the rest opens. In a file that labtree wrote, the attributes that labtree put on
 say what their values are.
 """
 
+import contextlib
 import errno
+import functools
 import math
 import os
 import threading
@@ -18,7 +20,7 @@ import h5netcdf
 import h5py
 import numpy as np
 import xarray as xr
-from h5py import h5d, h5o
+from h5py import h5d, h5o, h5r
 from xarray.backends import H5NetCDFStore
 
 from labtree.errors import (
@@ -391,6 +393,9 @@ class _Store(H5NetCDFStore):
             raise ValueError(f"labtree cannot read the HDF5 type {dtype}")
         if h5py.check_ref_dtype(dtype) is not None:
             raise ValueError("it holds references to objects")
+        names = self._dimensions_of(dataset)
+        if names is not None and getattr(stored, "_dimensions", ()) is None:
+            stored._dimensions = names  # else h5netcdf asks HDF5 for each name by a search
         variable: Any = self.open_store_variable(name, stored)  # type: ignore[no-untyped-call]
         limit = _SLACK + _MOST_PACKED * dataset.id.get_storage_size()
         data = data_of(variable)
@@ -399,6 +404,42 @@ class _Store(H5NetCDFStore):
         where = self._where, name
         array = _Guarded(self._source, where, data.shape, data.dtype, limit, blob)
         return Variable(variable.dims, as_lazy(array), variable.attrs, variable.encoding)
+
+    def _dimensions_of(self, dataset: Any) -> tuple[str, ...] | None:
+        """Return the names of a variable's dimensions, or None where h5netcdf must tell.
+
+        h5netcdf asks HDF5 for the name of each dimension scale, and HDF5 searches the file
+        for it: in a group of 900 variables that took 22 s. Here the scales of the group and of
+        those above it are found once, by their addresses.
+        """
+        attrs = dataset.attrs
+        if "DIMENSION_LIST" not in attrs or "_Netcdf4Coordinates" in attrs:
+            return None
+        names = []
+        for references in attrs["DIMENSION_LIST"]:
+            if not len(references):
+                return None
+            scale = h5r.dereference(references[-1], dataset.id)
+            name = self._names.get(h5o.get_info(scale).addr)
+            if name is None:
+                return None
+            names.append(name)
+        return tuple(names)
+
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        """The names of the datasets in the group and in those above it, by their addresses."""
+        found: dict[int, str] = {}
+        hdf5 = self._source.file.hdf5
+        parts = [part for part in self._where.split("/") if part]
+        for depth in range(len(parts), -1, -1):
+            group = hdf5["/" + "/".join(parts[:depth])]
+            for name in group:
+                with contextlib.suppress(KeyError, OSError, RuntimeError, ValueError):
+                    info = h5o.get_info(group.id, name.encode())
+                    if info.type == h5o.TYPE_DATASET:
+                        found.setdefault(info.addr, name)
+        return found
 
     def get_attrs(self) -> Any:
         """Return the attributes that can be read."""
