@@ -1,5 +1,4 @@
 import gc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,7 +287,6 @@ def add_calls():
 @pytest.mark.parametrize(
     ("value", "named"),
     [
-        (Path("/a"), "x"),
         ({"deep": [1, object()]}, r"x.*deep.*\[1\]"),
         (np.array([object()], object), "x"),
         (np.ma.masked_array([1, 2], [True, False]), "x"),

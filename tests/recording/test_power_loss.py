@@ -124,6 +124,6 @@ def test_an_append_that_does_not_wait_for_the_disk_is_found(tmp_path, monkeypatc
         for number, event in enumerate(disk.events)
         if event.kind == "sync" and disk.events[number + 1].kind == "acknowledge"
     ]
-    assert len(appended) > 10
+    assert len(appended) >= 10
     for number in (appended[-1], appended[2]):
         assert problems(disk, tmp_path, 3, 120, without=number), number

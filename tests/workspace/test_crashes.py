@@ -210,7 +210,8 @@ def test_the_process_ends_well_after_a_full_disk(tmp_path):
     """HDF5 crashed at the interpreter's end where it could not close its file."""
     pytest.importorskip("resource")
     code = f"""
-import resource, sys, labtree, numpy as np
+import resource, sys, warnings, labtree, numpy as np
+warnings.simplefilter("ignore", labtree.errors.UnsavedWarning)
 tree = labtree.create_workspace()
 for i in range(50):
     tree.ws.store(f"rec{{i}}", "a", np.full(500, i))
