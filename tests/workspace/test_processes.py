@@ -74,7 +74,12 @@ def test_savers_of_one_path_end_with_one_of_them_whole(tmp_path):
         tree = labtree.create_workspace(str(number))
         for i in range(5):
             tree.ws.store("rec1", f"k{i}", np.full(1000 + number, number))
-        tree.ws.save(path)
+        try:
+            tree.ws.save(path)
+        except labtree.WorkspaceError as error:
+            if "was changed by another process" not in str(error):
+                raise
+            return None  # another one came in between, and this one is told
         return tree.ws.workspace_id
 
     for _ in range(20):

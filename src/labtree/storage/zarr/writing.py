@@ -229,7 +229,7 @@ class _Writer:
         key = "/".join(folder)
         if isinstance(array, _Planned):
             self.flush()
-            array.write(self._opened(key))
+            array.write(_array_of(self._opened(key)))
         elif array.nbytes or data_type == "string":
             self.waiting.append((key, native_values(array, data_type)))
             self.waiting_bytes += array.nbytes
@@ -242,20 +242,19 @@ class _Writer:
             self.written.moves.append((sources[i], "/".join(folder)))
 
     def _opened(self, key: str) -> Any:
-        from zarr import Array
         from zarr.core.array import AsyncArray
         from zarr.core.metadata import ArrayV3Metadata
         from zarr.storage import StorePath
 
         metadata = ArrayV3Metadata.from_dict(self.written.metadata[key])
         config: Any = {"write_empty_chunks": True}  # a chunk that lacks is damage
-        return Array(AsyncArray(metadata, StorePath(self.store, key), config=config))
+        return AsyncArray(metadata, StorePath(self.store, key), config=config)
 
     def flush(self) -> None:
         """Write the values that wait."""
         from zarr.core.sync import sync
 
-        arrays = [(self._opened(key).async_array, values) for key, values in self.waiting]
+        arrays = [(self._opened(key), values) for key, values in self.waiting]
         self.waiting, self.waiting_bytes = [], 0
 
         async def write() -> None:
@@ -281,6 +280,12 @@ class _Writer:
         # Metadata first: icechunk takes chunks only of arrays that it knows.
         sync(write())
         self.flush()
+
+
+def _array_of(array: Any) -> Any:
+    from zarr import Array
+
+    return Array(array)
 
 
 async def _all(tasks: Iterable[Any]) -> None:
