@@ -452,6 +452,15 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def _interrupts():
+    """Let SIGINT raise KeyboardInterrupt, also in a process that was started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts")
 def test_a_real_interrupt_leaves_the_old_state_or_the_new(tmp_path):
     path = tmp_path / "a.h5"
     new_file(path)
