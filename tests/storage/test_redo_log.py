@@ -1,6 +1,5 @@
 """Changes of an HDF5 file in place: each is there whole, or not at all, whatever happens."""
 
-import errno
 import fcntl
 import json
 import os
@@ -361,51 +360,6 @@ def safely_read(path):
         return read(path)
     except Exception as error:
         return repr(error)
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_a_disk_that_fails_at_any_call_leaves_the_old_state_or_the_new(
-    tmp_path, monkeypatch, number
-):
-    at = 0
-    while fails_at(at, number, tmp_path, monkeypatch):
-        at += 1
-    assert at > 5
-
-
-def fails_at(at, number, tmp_path, monkeypatch):
-    """Let the disk fail from a call on; return whether there were that many calls."""
-    path = tmp_path / f"{at}.h5"
-    new_file(path)
-    chance, model = random.Random(5), Model()
-    log = RedoLog(path)
-    model.change(log, chance)
-    old, following = dict(model.state), model.copy()
-    calls = []
-
-    def failing(original):
-        def call(*args):
-            calls.append(original)
-            if len(calls) > at:  # a disk that is full stays full
-                raise OSError(number, os.strerror(number))
-            return original(*args)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", failing(os.pwrite))
-        patch.setattr(os, "fsync", failing(os.fsync))
-        try:
-            following.change(log, chance)
-            expected = following.state
-        except OSError as error:
-            if error.errno != number:
-                raise
-            expected = old
-    log.close()
-    RedoLog(path).close()
-    assert read(path) == expected
-    return len(calls) > at
 
 
 def test_an_interrupt_at_any_line_leaves_the_old_state_or_the_new(tmp_path):
