@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from labtree.errors import InvalidNameError, UnsupportedTypeError
 
-__all__ = ["LONGEST", "check_name", "decode_name", "encode_name", "is_legal"]
+__all__ = ["LONGEST", "check_name", "decode_name", "encode_name", "file_name", "is_legal"]
 
 #: The longest name in bytes of UTF-8 that netCDF reads (its NC_MAX_NAME is 256).
 LONGEST = 255
@@ -88,6 +88,11 @@ def is_legal(name: str) -> bool:
         return False
     plain = name.replace("%", "_")
     return (len(plain) < 60 and plain.isidentifier()) or encode_name(plain) == plain
+
+
+def file_name(name: str) -> str:
+    """Return a name as it stands in a file: encoded where netCDF does not allow it."""
+    return name if is_legal(name) else encode_name(name)
 
 
 def decode_name(name: str) -> str:

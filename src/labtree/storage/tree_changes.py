@@ -32,11 +32,12 @@ from labtree.storage.marks import (
     same_attributes,
 )
 from labtree.storage.marks import Path as NodePath
-from labtree.storage.names import encode_name, is_legal
+from labtree.storage.names import file_name
 from labtree.storage.netcdf_writer import NetCDFWriter
 from labtree.storage.nodes import own_variables
 from labtree.storage.records import variable_values
 from labtree.storage.redo_log import RedoLog, Transaction
+from labtree.storage.sources import as_bytes
 from labtree.storage.writing import Written, write_dataset, write_group_attributes
 
 __all__ = ["TreeFile"]
@@ -285,7 +286,7 @@ class TreeFile:
             _clear(group, path)
         _set_real_name(group, path)
         above = frozenset(
-            _file_name(str(name))
+            file_name(str(name))
             for parent in node.parents
             for name in parent.to_dataset(inherit=False).sizes
         )
@@ -408,9 +409,7 @@ class _ChangeOutput:
         self._change = change
 
     def write_at(self, offset: int, array: np.ndarray) -> None:
-        self._change.write_at(
-            offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        )
+        self._change.write_at(offset, as_bytes(array))
 
     def read_at(self, offset: int, size: int) -> bytes:
         return read_at(self._change.fileno(), size, offset)
@@ -476,12 +475,8 @@ def _is_below(path: NodePath, gone: set[NodePath]) -> bool:
 # Groups of HDF5.
 
 
-def _file_name(name: str) -> str:
-    return name if is_legal(name) else encode_name(name)
-
-
 def _place(path: NodePath) -> list[str]:
-    return [_file_name(name) for name in path]
+    return [file_name(name) for name in path]
 
 
 def _joined(place: list[str]) -> bytes:
@@ -504,7 +499,7 @@ def _move(root: Any, old: list[str], new: list[str]) -> None:
 def _set_real_name(group: Any, path: NodePath) -> None:
     if h5a.exists(group, b"labtree_real_name"):
         h5a.delete(group, b"labtree_real_name")
-    if path and _file_name(path[-1]) != path[-1]:
+    if path and file_name(path[-1]) != path[-1]:
         write_native(group, "labtree_real_name", json.dumps(path[-1]))
 
 

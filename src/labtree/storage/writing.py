@@ -20,7 +20,7 @@ from labtree.storage.blocks import checked_block, is_dask
 from labtree.storage.catalogue import PAGE, VERSION, write_catalogue
 from labtree.storage.compression import ChunkedBlob, Compression, find_compression
 from labtree.storage.missing import mask_name
-from labtree.storage.names import LONGEST, encode_name, is_legal
+from labtree.storage.names import LONGEST, encode_name, file_name
 from labtree.storage.netcdf_writer import NON_COORDINATE, NetCDFWriter, create_file
 from labtree.storage.records import dataset_layout, kept_variables, variable_values
 from labtree.storage.sources import FileSource
@@ -114,11 +114,11 @@ def _write_node(
     written.records.append(
         write_dataset(writer, group, dataset, path, written, above, compression)
     )
-    dimensions = above.union(_file_name(str(name)) for name in dataset.sizes)
+    dimensions = above.union(file_name(str(name)) for name in dataset.sizes)
     for name, child in node.children.items():
-        file_name = _file_name(name)
-        below = writer.group(group, file_name)
-        if file_name != name:
+        encoded = file_name(name)
+        below = writer.group(group, encoded)
+        if encoded != name:
             write_native(below, "labtree_real_name", json.dumps(name))
         try:
             _write_node(writer, below, child, [*path, name], written, dimensions, compression)
@@ -211,12 +211,8 @@ def _file_names(names: Iterable[Hashable]) -> dict[str, str]:
             raise UnsupportedTypeError(
                 f"names of variables and dimensions are str, not {name!r}"
             )
-        files[name] = _file_name(name)
+        files[name] = file_name(name)
     return files
-
-
-def _file_name(name: str) -> str:
-    return name if is_legal(name) else encode_name(name)
 
 
 @dataclass(slots=True)
