@@ -6,13 +6,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from labtree.storage.hdf5_end import SUPERBLOCK_SIZE, end_of_hdf5
+from support.examples import examples
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
 settings.register_profile(
     "labtree",
     deadline=None,  # the machine that runs the tests may be busy
-    max_examples=60,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("labtree")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import labtree
 from labtree import clocks
 from labtree.errors import DataError, RecordingWarning
+from support.examples import examples
 
 
 def two_devices(
@@ -37,7 +38,7 @@ def fit_quietly(pairs, **options):
 # --- matching -----------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     rate=st.floats(0.9995, 1.0005),
@@ -122,7 +123,7 @@ def test_what_cannot_be_matched_is_named(arguments, options, message):
 # --- fitting ------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     rate=st.floats(0.9995, 1.0005),

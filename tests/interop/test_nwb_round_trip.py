@@ -16,6 +16,7 @@ from labtree.errors import LossWarning
 from labtree.interop.nwb.columns import for_nwb, restored
 from labtree.testing import msw, recordings
 from support.exactness import assert_same
+from support.examples import examples
 
 pytest.importorskip("pynwb", reason="writes and reads NWB files")
 from support import nwb_files as files
@@ -123,7 +124,9 @@ def test_times_before_zero_come_back(tmp_path):
     pd.testing.assert_frame_equal(back.ws["rec/1", "table"], table, rtol=1e-15)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     st.lists(
         st.lists(st.floats(0, 1e7, allow_subnormal=False), max_size=5), min_size=1, max_size=4

@@ -9,6 +9,7 @@ from labtree import ConfigurationError
 from labtree.mea import registry
 from labtree.mea.adapters import ArrayAdapter
 from labtree.mea.features import frame_interval_rates
+from support.examples import examples
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,7 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "_FEATURES", dict(registry._FEATURES))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 500), max_size=40), min_size=1, max_size=4),
     st.lists(st.integers(0, 500), min_size=2, max_size=60, unique=True),

@@ -12,6 +12,7 @@ from labtree.mea import movie_trials, playlists
 from labtree.mea.light import mean_template
 from labtree.pipeline.sections import checked_sections, spike_ranges
 from labtree.testing.mea import write_recording
+from support.examples import examples
 
 
 def brute_force_trials(truth, unit, movie, pad=(0, 0)):
@@ -74,7 +75,7 @@ def test_mean_template_of_unequal_spans():
     np.testing.assert_array_equal(found, np.float32([2.5, 3.5, 2.0]))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     st.lists(st.sampled_from("abc"), min_size=1, max_size=5),
     st.fixed_dictionaries({name: st.integers(1, 40) for name in "abc"}),
@@ -239,7 +240,7 @@ def test_trials_are_views_of_the_spikes(sectioned):
     assert all(np.shares_memory(spikes, whole) for spikes in found.values() if len(spikes))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     st.lists(st.lists(st.integers(-50, 300), max_size=12), min_size=1, max_size=5),
     st.lists(st.tuples(st.integers(-60, 400), st.integers(-60, 400)), min_size=1, max_size=6),

@@ -15,6 +15,7 @@ from labtree.mea import recording as recordings
 from labtree.mea.mcs_files import find, open_mea
 from labtree.mea.mcs_units import read_units
 from labtree.testing.mea import write_recording
+from support.examples import examples
 
 
 def copy_of(recording, folder, change=None, which="cmcr_path"):
@@ -91,7 +92,7 @@ def test_light_reference_keeps_counts_and_scales_to_volts(recording, loaded):
         labtree.mea.to_physical(xr.DataArray([1, 2], name="x"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 1_300_000), max_size=30), min_size=1, max_size=4),
     st.integers(1, 1_250_000),
@@ -121,13 +122,13 @@ def test_the_last_partial_bin_is_a_rate_over_its_own_width(recording, loaded):
     assert rates[0, -1] == pytest.approx(last / width)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 10**12), st.sampled_from([20_000.0, 10_000.0, 12_345.6]))
 def test_rounding_is_to_the_nearest_even_sample(us, rate):
     assert recordings.samples_from_us(np.array([us]), rate)[0] == round(us * rate / 1e6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     st.integers(0, 400),
     st.sampled_from([20_000.0, 19_999.99, 19_999.0, 333.3, 25_000.0, 12_345.6]),
@@ -167,7 +168,7 @@ def test_frames_follow_the_rule_of_the_facts():
         light.frame_timestamps(np.array([0.0, np.nan, 1.0]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(st.integers(0, 6), min_size=3, max_size=60), st.sampled_from(["i4", "u2", "f8"])
 )

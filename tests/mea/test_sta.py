@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import labtree
 from labtree import ConfigurationError, FormatError
 from labtree.mea import sta, sta_kernel
+from support.examples import examples
 
 
 def brute_force(movie, counts, cover_range):
@@ -27,7 +28,7 @@ def brute_force(movie, counts, cover_range):
     return average, used
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.integers(0, 2**31),
     st.integers(1, 300),

@@ -25,6 +25,7 @@ from labtree.msw.trial_file import decode_line, encode_trial, make_folders, read
 from labtree.msw.trial_table import NAN_PLACEHOLDER
 from labtree.testing.msw import make_trials
 from support import power_loss
+from support.examples import examples
 
 HEADER = b'{"_msw_version": "1.0.0"}\n'
 NAN = float("nan")
@@ -229,7 +230,7 @@ def test_full_precision_is_exact_both_ways(tmp_path_factory: Any, rows: list[Any
     assert same(load_trial_data(path), rows)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(trials, max_size=5))
 def test_the_quick_parser_gives_what_the_exact_one_gives(
     tmp_path_factory: Any, rows: list[Any]
@@ -551,7 +552,7 @@ def test_extended_floats_are_refused_where_they_would_change() -> None:
             encode_trial({"k": third}, None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.recursive(
         st.text(st.characters(codec=None))
@@ -575,7 +576,7 @@ def test_any_value_comes_back_or_is_refused(value: Any) -> None:
     assert repr(decode_line(line)) == repr({"k": value})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([0, 2, 4]))
 def test_rounding_is_python_s_for_floats_and_numpy_s_for_its_own(
     number: float, digits: int

@@ -15,6 +15,7 @@ from labtree.errors import DamageWarning
 from labtree.msw import MswSession, load_session, save_trial_data, validate_session
 from labtree.msw.log import complete_from_log, count_ended_trials, read_log
 from labtree.testing.msw import make_trials, write_log
+from support.examples import examples
 
 NAN = float("nan")
 NAME = "m01__20260514_143022_123456__gonogo"
@@ -225,7 +226,7 @@ def test_trials_after_the_end_of_the_log_stay_behind_it() -> None:
     assert done.n_restored == 2
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     steps=st.lists(st.integers(1, 30_000), min_size=2, max_size=12),
     kept=st.lists(st.booleans(), min_size=12, max_size=12),

@@ -37,6 +37,7 @@ from labtree.msw import (
 )
 from labtree.testing.msw import make_trials
 from support import power_loss
+from support.examples import examples
 
 DT = "20260514_143022_123456"
 NAME = f"m01__{DT}__msw__optotagging__v1"
@@ -226,7 +227,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(metadata=st.dictionaries(st.text(), values, max_size=4))
 def test_metadata_come_back_as_they_were(
     tmp_path_factory: Any, metadata: dict[str, Any]

@@ -19,6 +19,7 @@ from labtree.errors import DataError, RecordingWarning, TrialTableError, Unknown
 from labtree.msw import align_trials, concat_trials, decode_barcodes, trials_to_frame
 from labtree.msw.alignment import barcode_durations
 from labtree.testing.msw import barcode_levels, make_trials, make_ttl_edges
+from support.examples import examples
 
 NAN = float("nan")
 
@@ -350,7 +351,7 @@ def test_win_stay_lose_shift() -> None:
 @given(
     st.lists(st.none() | st.floats(-5, 5) | st.integers(-3, 3), max_size=15), st.integers(1, 5)
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_rolling(values: list[Any], n: int) -> None:
     df = trials_to_frame([{"info": {"x": value}} for value in values] or [{"info": {}}])
     if not values:
@@ -502,7 +503,7 @@ def test_validation_of_trials() -> None:
 
 
 @given(st.lists(st.integers(0, 2**37 - 1), max_size=6), st.floats(0.97, 1.03))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_barcodes_are_read_back(values: list[int], slope: float) -> None:
     times, states, starts = [], [], []
     clock = 5.0

@@ -15,6 +15,7 @@ from labtree import FormatError, MissingFileError
 from labtree.errors import TrialTableError
 from labtree.msw import concat_trials, load_trial_tables, save_trial_tables, trials_to_frame
 from labtree.testing.msw import make_trials
+from support.examples import examples
 
 ENDINGS = [".csv", ".parquet"]
 
@@ -108,7 +109,7 @@ def test_columns_of_every_kind_and_sessions_together(tmp_path: Path, ending: str
     check(df.rename(columns={"text": "", "odd": 'comma, "quote"'}), tmp_path / f"c{ending}")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     texts=st.lists(st.none() | st.text(), min_size=1, max_size=5),
     floats=st.lists(st.floats(), min_size=5, max_size=5),

@@ -14,6 +14,7 @@ from labtree.objects import registry
 from labtree.storage import open_tree, save_tree
 from support import strategies
 from support.exactness import assert_same
+from support.examples import examples
 
 KINDS = [
     strategies.arrays,
@@ -42,7 +43,7 @@ def _check(obj, path, cut):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_what_is_stored_comes_back(kind, tmp_path, cut_catalogue):
-    @settings(max_examples=25)
+    @settings(max_examples=examples(25))
     @given(kind())
     def check(obj):
         _check(obj, tmp_path / "item.h5", cut_catalogue)

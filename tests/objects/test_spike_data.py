@@ -12,6 +12,7 @@ import labtree
 from labtree import LabtreeError
 from labtree.objects import spike_data as room
 from labtree.testing.spikes import synthetic_spike_data
+from support.examples import examples
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 trains_strategy = st.lists(st.lists(finite, max_size=6), max_size=6)
@@ -229,7 +230,7 @@ def test_summary_has_the_keys_of_spikelab():
     assert room.summary(ds) == {"N": 2, "length_ms": 20.0, "start_time": -5.0}
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(trains_strategy)
 def test_building_again_changes_nothing(trains):
     start = min((time for train in trains for time in train), default=0.0)

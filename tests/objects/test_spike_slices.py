@@ -9,11 +9,12 @@ import labtree
 from labtree.objects import spike_slice_stack as room
 from labtree.testing.spikes import synthetic_rate_slice_stack, synthetic_spike_slice_stack
 from support.exactness import assert_same
+from support.examples import examples
 
 times = st.floats(-10, 20)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.integers(1, 4), st.integers(0, 4), st.data())
 def test_slices_come_back(n_slices, n_units, data):
     trains = st.lists(st.lists(times, max_size=4), min_size=n_units, max_size=n_units)
@@ -138,7 +139,7 @@ def test_validate_finds_damage():
             room.validate(damaged)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.integers(-4, 3), max_size=6))
 def test_select_slices_in_any_order(chosen):
     stack = synthetic_spike_slice_stack(3, 4)

@@ -19,6 +19,7 @@ from labtree.pipeline import checkpoints
 from labtree.pipeline.sessions import UNSAVED
 from labtree.pipeline.step_records import fingerprint_items
 from labtree.storage import files
+from support.examples import examples
 
 
 @pytest.fixture
@@ -283,7 +284,9 @@ VALUES = st.recursive(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(VALUES, st.lists(st.text(max_size=6), max_size=3))
 def test_any_metadata_comes_back(tmp_path, value, remarks):

@@ -17,6 +17,7 @@ from labtree import (
 )
 from labtree.pipeline.per_unit import decode_rows, encode_rows
 from labtree.pipeline.sessions import content_hash
+from support.examples import examples
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ ARRAYS = st.one_of(
 VALUES = st.one_of(SCALARS, ARRAYS, st.none(), st.lists(st.integers(), max_size=2))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.dictionaries(
         st.text("uv/", min_size=1, max_size=4),

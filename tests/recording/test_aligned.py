@@ -12,6 +12,7 @@ from labtree.errors import RecordingWarning, UnknownNameError
 from labtree.recording import drop_log
 from labtree.recording.session import labels_to_dataset, stream_dataset
 from labtree.recording.targets import PHASES
+from support.examples import examples
 
 
 def make_tree(streams, labels=(), class_names=None):
@@ -57,7 +58,7 @@ def brute_force(data, times, fs, others, window_ms, hop_ms, count):
     return windows, means
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     fs=st.sampled_from([100.0, 128.0, 1000.0]),
     n=st.integers(60, 300),
@@ -236,7 +237,7 @@ def brute_target(values, phases, times, fs, moment):
     return None if phases[held] in (5, 6) else (value, phases[held])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 100), st.integers(0, 6)), min_size=2, max_size=60),
     st.floats(-2, 3),
@@ -375,7 +376,7 @@ def test_bad_seconds(session, seconds):
 # --- around events --------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.floats(-2, 12), max_size=10),
     st.integers(0, 200),

@@ -23,6 +23,7 @@ from labtree import Recorder, SessionError, StreamInfo
 from labtree.errors import AlreadyExistsError, RecordingWarning, UnknownNameError
 from labtree.recording import journal
 from labtree.recording.models import check_stream_name
+from support.examples import examples
 
 
 def info(**about):
@@ -181,7 +182,7 @@ def test_label_without_time_uses_the_clock(tmp_path):
 # --- samples --------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.integers(0, 37), max_size=12), st.integers(100, 3000))
 def test_any_packets_come_back(tmp_path_factory, sizes, segment):
     with pytest.MonkeyPatch.context() as patch:
@@ -544,7 +545,7 @@ def test_names_that_differ_only_in_unicode_form(recorder):
         recorder.init_stream("ru\u0308cken", info())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(max_size=30))
 def test_a_name_that_is_taken_is_one_path_component(name):
     try:

@@ -19,6 +19,7 @@ from labtree.recording import drop_log, torch_dataset
 from labtree.recording.session import labels_to_dataset, stream_dataset
 from labtree.recording.timeline import Timeline
 from labtree.recording.windows import window_samples
+from support.examples import examples
 
 
 def make_tree(data, times, fs, labels=(), class_names=None, **about):
@@ -68,7 +69,7 @@ def same(windows, expected):
 # --- clean data: the peer's windows -----------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     fs=st.sampled_from([50.0, 100.0, 128.0, 1000.0, 2048.0, 60.0, 44.1]),
     n=st.integers(30, 400),
@@ -572,7 +573,7 @@ def test_losing_most_windows_is_a_warning_that_helps():
     assert len(tree.session.windows("emg", 500, 100, gap_s=0.05)) == 96
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     # Multiples of 1/1024, so that distances are exact and a tie is a tie.
     st.lists(
@@ -597,7 +598,7 @@ def test_locate_is_the_nearest_usable_sample(values, moments):
             assert found == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(st.sampled_from([0.1, 0.1, 0.1, 0.1, 0.3, -0.23, np.nan]), max_size=40),
     st.integers(1, 6),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labtree
+from support.examples import examples
 
 tenths = st.integers(0, 1000).map(lambda n: n / 10)
 trains_strategy = st.lists(st.lists(tenths, max_size=10).map(sorted), max_size=4)
@@ -42,7 +43,7 @@ def tiling(a, b, delta, start, stop):
     return (one_way(near(a, b, delta), tb) + one_way(near(b, a, delta), ta)) / 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(trains_strategy, st.sampled_from([0.0, 0.1, 0.3, 5.0, 20.0, 100.0]))
 def test_sttc_of_each_pair(trains, delta):
     ds = spikes(trains, start_time=0, neuron_attributes={"x": list(range(len(trains)))})
@@ -94,7 +95,7 @@ def test_elephant_has_the_same_tiling():
             assert found[i, j] == pytest.approx(float(value), abs=1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(trains_strategy, st.sampled_from([(0.1, 0.5), (1.0, 5.0), (0.3, 2.1), (10.0, 100.0)]))
 def test_correlograms_of_each_pair(trains, size):
     width, window = size

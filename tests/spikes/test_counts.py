@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labtree
+from support.examples import examples
 
 tenths = st.integers(0, 1000).map(lambda n: n / 10)
 trains_strategy = st.lists(st.lists(tenths, max_size=12).map(sorted), max_size=4)
@@ -34,7 +35,7 @@ def test_a_recording_without_length_has_no_rate():
     assert np.isnan(labtree.spikes.firing_rates(labtree.spike_data([[0.0]])).values).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(trains_strategy, widths, st.sampled_from([0.0, -7.3, 0.1]), st.booleans())
 def test_binned_counts_as_numpy_histograms(trains, width, start, part):
     trains = [[time + start for time in train] for train in trains]
@@ -80,7 +81,7 @@ def test_an_empty_stretch_is_an_error():
         labtree.spikes.binned_counts(labtree.spike_data([[]]), 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(trains_strategy, st.sampled_from([0.5, 1.0, 5.0]), st.sampled_from([0.2, 2.0, 30.0]))
 def test_smoothed_rates_as_scipy_filters(trains, step, sigma):
     ndimage = pytest.importorskip("scipy.ndimage")
@@ -148,7 +149,7 @@ def statistics_of(train, refractory):
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(trains_strategy, st.sampled_from([0.0, 0.1, 1.5, 10.0]))
 def test_isi_statistics_against_a_loop(trains, refractory):
     found = labtree.spikes.isi_statistics(spikes(trains), refractory)
@@ -180,7 +181,7 @@ def bursts_of(train, longest, fewest):
     return [(group[0], group[-1], len(group)) for group in groups if len(group) >= fewest]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(trains_strategy, st.sampled_from([0.0, 0.1, 5.0, 20.0]), st.integers(1, 4))
 def test_bursts_against_a_loop(trains, longest, fewest):
     found = labtree.spikes.bursts(spikes(trains), longest, fewest)

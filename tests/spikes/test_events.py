@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import labtree
 from labtree.recording import drop_log
 from labtree.spikes.trains import first_after
+from support.examples import examples
 
 # Times on a grid of tenths, so that windows and bins often end on a spike.
 tenths = st.integers(-100, 1100).map(lambda n: n / 10)
@@ -37,7 +38,7 @@ def windows_inside(events, pre, post, length=100.0):
     ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     trains_strategy,
     st.lists(tenths | st.just(math.nan), min_size=1, max_size=6),
@@ -64,7 +65,7 @@ def test_peri_event_against_a_loop(trains, events, pre, post):
     stack.ws.validate()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     trains_strategy,
     st.lists(tenths, min_size=1, max_size=6),
@@ -111,7 +112,7 @@ def test_counts_mean_and_error_against_a_loop(trains, events, pre, post, width):
     assert result.attrs["drop_log"] == counts.attrs["drop_log"]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     trains_strategy,
     st.lists(tenths | st.just(math.nan), min_size=1, max_size=6),

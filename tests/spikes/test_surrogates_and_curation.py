@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree.testing.spikes import synthetic_spike_data
+from support.examples import examples
 
 times = st.floats(-20, 80, allow_nan=False)
 trains_strategy = st.lists(st.lists(times, max_size=10).map(sorted), max_size=4)
@@ -23,7 +24,7 @@ def lists(ds):
     return [train.tolist() for train in labtree.spikes.spike_trains(ds)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(trains_strategy, seeds)
 def test_a_shift_rotates_each_train(trains, seed):
     made = labtree.spikes.surrogates(spikes(trains), "shift", seed=seed)
@@ -43,7 +44,7 @@ def test_a_shift_rotates_each_train(trains, seed):
         assert any(close)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(trains_strategy, seeds, st.sampled_from([0.5, 5.0, 100.0]))
 def test_a_jitter_moves_each_spike_a_little(trains, seed, window):
     made = labtree.spikes.surrogates(spikes(trains), "jitter", seed=seed, window_ms=window)
@@ -54,7 +55,7 @@ def test_a_jitter_moves_each_spike_a_little(trains, seed, window):
             assert abs(new - old) <= window * (1 + 1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(trains_strategy, seeds)
 def test_a_shuffle_keeps_the_intervals_and_both_ends(trains, seed):
     made = labtree.spikes.surrogates(spikes(trains), "isi_shuffle", seed=seed)

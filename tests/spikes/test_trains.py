@@ -16,6 +16,7 @@ from labtree.testing.spikes import (
     synthetic_spike_data,
     synthetic_spike_slice_stack,
 )
+from support.examples import examples
 
 times = st.integers(0, 100).map(float)
 trains_strategy = st.lists(st.lists(times, max_size=6).map(sorted), min_size=1, max_size=5)
@@ -157,7 +158,7 @@ def test_select_time_says_what_is_wrong(start, stop, words):
         labtree.spikes.select_time(synthetic_spike_data(3), start, stop)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.integers(0, 4), st.data())
 def test_concatenate_time(n_units, data):
     units = st.lists(

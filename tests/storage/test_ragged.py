@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labtree.storage import ragged
+from support.examples import examples
 
 rows_strategy = st.lists(st.lists(st.integers(-50, 50), max_size=5), max_size=7)
 
@@ -22,7 +23,7 @@ def as_lists(samples, row_size):
     return [row.tolist() for row in ragged.split_rows(samples, row_size)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(rows_strategy)
 def test_split_gives_the_rows_back(rows):
     assert as_lists(*flat(rows)) == rows
@@ -35,14 +36,14 @@ def test_split_copies_nothing():
     assert np.shares_memory(second, samples)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(rows_strategy)
 def test_row_of_sample(rows):
     expected = [number for number, row in enumerate(rows) for _ in row]
     assert ragged.row_of_sample(flat(rows)[1]).tolist() == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(rows_strategy, st.data())
 def test_positions_of_rows_in_any_order(rows, data):
     samples, row_size = flat(rows)
@@ -59,14 +60,14 @@ def test_neighboring_rows_are_read_as_a_slice():
     assert not isinstance(ragged.positions_of_rows([3, 1, 2], [2, 1]), slice)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(rows_strategy)
 def test_sorted_is_said_of_rows_alone(rows):
     samples, row_size = flat(rows)
     assert ragged.rows_are_sorted(samples, row_size) == all(row == sorted(row) for row in rows)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(rows_strategy)
 def test_sort_rows(rows):
     samples, row_size = flat(rows)
@@ -75,7 +76,7 @@ def test_sort_rows(rows):
     assert np.array_equal(samples, before)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(rows_strategy)
 def test_count_in_rows(rows):
     samples, row_size = flat(rows)
@@ -83,7 +84,7 @@ def test_count_in_rows(rows):
     assert ragged.count_in_rows(np.flatnonzero(samples > 0), row_size).tolist() == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(0, 5), st.data())
 def test_concatenate_rows(n_rows, data):
     row = st.lists(st.integers(0, 99), max_size=4)
@@ -95,7 +96,7 @@ def test_concatenate_rows(n_rows, data):
     assert as_lists(samples, row_size) == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(1, 4), st.integers(1, 4), st.data())
 def test_isel_along_two_dimensions_of_rows(n_outer, n_inner, data):
     row = st.lists(st.integers(0, 99), max_size=3)

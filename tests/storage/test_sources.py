@@ -22,6 +22,7 @@ from labtree.storage.scratch import put_dataset
 from labtree.storage.sources import BytesSource, FileSource, ScratchSource, identity
 from support import strategies
 from support.exactness import assert_same
+from support.examples import examples
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 100)), max_size=60))
@@ -89,7 +90,7 @@ def test_threads_store_and_read_at_once():
     scratch.close()
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(strategies.datasets())
 def test_datasets_come_back_from_the_scratch_file(dataset):
     from labtree.objects import registry

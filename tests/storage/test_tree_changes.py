@@ -21,6 +21,7 @@ from labtree.storage.nodes import attach_children, detach_child, rename_child
 from labtree.storage.tree_changes import TreeFile
 from labtree.storage.trees import open_tree, save_tree
 from support.exactness import assert_same
+from support.examples import examples
 
 
 def dataset(seed):
@@ -172,7 +173,9 @@ class Machine(RuleBasedStateMachine):
 
 
 TestTreeFile = Machine.TestCase
-TestTreeFile.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestTreeFile.settings = settings(
+    max_examples=examples(30), stateful_step_count=25, deadline=None
+)
 
 
 def test_a_save_without_changes_writes_nothing(tmp_path):

@@ -28,6 +28,7 @@ from labtree.storage.zarr.trees import (
     save_zarr_tree,
 )
 from support.exactness import assert_same
+from support.examples import examples
 
 ARRAYS = {
     "f8": np.linspace(0, 1, 12).reshape(3, 4),
@@ -573,7 +574,7 @@ def test_nothing_there_is_said(tmp_path):
         open_zarr_tree(tmp_path / "file.zarr")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.data())
 def test_any_part_is_what_numpy_gives(tmp_path_factory, data):
     name = data.draw(st.sampled_from(list(PARTS)))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from support import strategies
 from support.exactness import assert_same
+from support.examples import examples
 
 ONE = xr.Dataset({"v": ("x", [1.0, 2.0], {"u": 1})}, {"x": [1, 2]}, {"a": 1})
 FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", None]}, index=pd.Index([3, 4], name="i"))
@@ -110,7 +111,7 @@ def test_the_message_has_the_path():
         assert_same({"a": [np.int32(1)]}, {"a": [np.int16(1)]}, "it")
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(strategies.objects())
 def test_everything_is_the_same_as_itself(obj):
     assert_same(obj, obj)

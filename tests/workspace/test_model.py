@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import labtree
+from support.examples import examples
 from support.interrupts import interrupted_at
 
 NAMESPACES = st.sampled_from(["a", "b", "x/y"])
@@ -155,4 +156,6 @@ class Workspaces(RuleBasedStateMachine):
 
 
 TestWorkspaces = Workspaces.TestCase
-TestWorkspaces.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
+TestWorkspaces.settings = settings(
+    max_examples=examples(12), stateful_step_count=20, deadline=None
+)

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 import labtree
 from support import strategies
 from support.exactness import assert_same
+from support.examples import examples
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
