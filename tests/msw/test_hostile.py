@@ -20,6 +20,7 @@ from labtree.msw import load_session, load_subject, validate_session
 from labtree.msw.pickles import read_frame_pickle
 from labtree.msw.settings import read_json, read_python_literals, read_yaml
 from labtree.testing.msw import ERAS, make_trials, write_session
+from support.examples import examples
 
 # --- pickles ----------------------------------------------------------------------------
 
@@ -392,7 +393,7 @@ def damage(data: bytes, pick: random.Random) -> bytes:
 RUNNING = {"exec", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen"}
 
 
-def test_two_thousand_damages(tmp_path: Path) -> None:
+def test_many_damages(tmp_path: Path) -> None:
     """Any damage gives a session or a labtree error, soon, and runs nothing."""
     forbidden: list[str] = []
 
@@ -419,7 +420,7 @@ def test_two_thousand_damages(tmp_path: Path) -> None:
     longest = 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for round_number in range(2000):
+        for round_number in range(examples(2000)):
             which = pick.randrange(len(sources))
             folder, files = sources[which], contents[which]
             names = pick.sample(sorted(files), pick.choice([1, 1, 1, len(files)]))

@@ -18,6 +18,7 @@ from labtree.storage import open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue, write_catalogue
 from labtree.storage.hdf5_end import end_of_hdf5
 from support.exactness import assert_same
+from support.examples import examples
 
 
 def _tree() -> xr.DataTree:
@@ -110,7 +111,7 @@ def test_flipped_bits(tmp_path):
     rng = random.Random(7)
 
     def flipped():
-        for _ in range(600):
+        for _ in range(examples(600)):
             place, bit = rng.randrange(len(data)), rng.randrange(8)
             damaged = bytearray(data)
             damaged[place] ^= 1 << bit
@@ -129,7 +130,7 @@ def test_flipped_bits_of_a_file_without_catalogue(tmp_path, cut_catalogue):
     rng = random.Random(8)
 
     def flipped():
-        for _ in range(150):
+        for _ in range(examples(150)):
             damaged = bytearray(data)
             damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
             yield len(data), bytes(damaged)

@@ -25,6 +25,7 @@ from labtree.storage.files import (
     write_file,
 )
 from support.exactness import assert_same
+from support.examples import examples
 
 
 def _names(folder):
@@ -108,7 +109,7 @@ def test_savers_and_readers_at_once_see_whole_files(tmp_path):
 
     def save(value):
         try:
-            for _ in range(15):
+            for _ in range(examples(20)):
                 save_tree(_tree(value), path)
         except BaseException as error:
             problems.append(error)

@@ -221,16 +221,16 @@ def test_groups_share_a_dimension_name_of_several_sizes(tmp_path):
 def test_thousands_of_variables_and_very_long_attributes(tmp_path, cut_catalogue):
     path = tmp_path / "many.h5"
     dataset = xr.Dataset(
-        {f"v{i}": ("x", np.array([i, i + 1])) for i in range(5500)},
+        {f"v{i}": ("x", np.array([i, i + 1])) for i in range(1500)},
         attrs={"long": "é" * 100_000, "numbers": np.arange(20_000.0)},
     )
     save_tree(xr.DataTree.from_dict({"/many": dataset}), path)
     with h5py.File(path) as file:
-        assert len(file["many/x"].attrs["REFERENCE_LIST"]) == 5500
+        assert len(file["many/x"].attrs["REFERENCE_LIST"]) == 1500
     with netCDF4.Dataset(path) as file:
         group = file.groups["many"]
-        assert len(group.variables) == 5500
-        assert group.variables["v5499"][...].tolist() == [5499, 5500]
+        assert len(group.variables) == 1500
+        assert group.variables["v1499"][...].tolist() == [1499, 1500]
         assert group.getncattr("long") == dataset.attrs["long"]
     for cut in (False, True):
         if cut:

@@ -20,6 +20,7 @@ from labtree.errors import BusyFileError, FormatError
 from labtree.storage.hdf5_end import append_first, read_chain, walk
 from labtree.storage.redo_log import RedoLog
 from support import power_loss
+from support.examples import examples
 
 
 def new_file(path, items=()):
@@ -286,9 +287,11 @@ def h5py_end(path):
 
 @pytest.mark.parametrize("with_reader", [False, True])
 def test_a_power_cut_leaves_an_acknowledged_state_or_the_next(tmp_path, with_reader):
-    for seed in range(3):
+    for seed in range(examples(20)):
         disk = recorded(tmp_path / f"disk{seed}", seed, steps=10, with_reader=with_reader)
-        assert list(wrong(disk, tmp_path, seed, 250, is_applied=not with_reader)) == []
+        assert (
+            list(wrong(disk, tmp_path, seed, examples(200), is_applied=not with_reader)) == []
+        )
 
 
 def test_each_sync_that_is_taken_away_is_missed(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 import labtree
 from support.exactness import assert_same
+from support.examples import examples
 
 FDS = Path("/proc/self/fd")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -86,20 +87,21 @@ def test_kill_during_saves_and_stores(tmp_path, sort):
             generation += 1
 
     # Of a child, because a large process takes its time to fork.
+    rounds = examples(80)
     one_save = 1.0
     for _ in range(3):
         started = time.perf_counter()
         os.waitpid(in_child(lambda: work(0, 1)), 0)
         one_save = min(one_save, time.perf_counter() - started)
 
-    for number in range(1, 71):
+    for number in range(1, rounds + 1):
         first = number * 1000
         kill_after(in_child(lambda first=first: work(first)), chance.uniform(0, 3 * one_save))
         found = whole(path)
         assert found == before or found >= first
         new += found != before
         before = found
-    assert 0 < new < 70  # some were killed before their first save, some after
+    assert 0 < new < rounds  # some were killed before their first save, some after
     # What the killed ones left is gone after the next save.
     fill(base, 5)
     labtree.load_workspace(path)
@@ -177,7 +179,13 @@ def test_a_disk_that_fills_up_during_a_save(tmp_path, lazy):
             assert tree.ws.get_info("rec1", "k0")["note"] == "2"
 
     chance = random.Random(0)
-    for limit in (0, 100, 2000, size - 300, *(chance.randrange(size - 300) for _ in range(25))):
+    for limit in (
+        0,
+        100,
+        2000,
+        size - 300,
+        *(chance.randrange(size - 300) for _ in range(examples(24))),
+    ):
         assert limited(limit, work) == f"OSError {errno.EFBIG}"
         assert path.read_bytes() == before
     assert whole(path) == 1

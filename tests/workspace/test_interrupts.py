@@ -1,6 +1,5 @@
 """Ctrl-C in a verb leaves the workspace as it was before, or as it is afterwards."""
 
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -10,10 +9,12 @@ import pytest
 import xarray as xr
 
 import labtree
+from support.examples import THOROUGH
 from support.interrupts import each_interrupt
 
-# Of all lines of a save; LABTREE_INTERRUPTS=100000 tries each.
-MOST = int(os.environ.get("LABTREE_INTERRUPTS", "80"))
+# Of all lines of a verb, and of a save.
+MOST_OF_A_VERB = None if THOROUGH else 60
+MOST_OF_A_SAVE = None if THOROUGH else 30
 Items = dict[tuple[str, str], object]
 
 
@@ -91,7 +92,7 @@ def test_an_interrupt_in_a_verb_leaves_the_state_before_or_after_it(verb: str, m
     VERBS[verb](tree)
     after = content(tree)
     tried = 0
-    for line, tree in each_interrupt(make, VERBS[verb]):
+    for line, tree in each_interrupt(make, VERBS[verb], most=MOST_OF_A_VERB):
         assert content(tree) in (before, after), f"line {line}"
         VERBS[verb](tree)  # it is usable
         tried += 1
@@ -107,7 +108,7 @@ def test_verbs_below_coordinates_of_a_namespace_are_whole_too(verb) -> None:
     before = content(tree)
     verb(tree)
     after = content(tree)
-    for line, tree in each_interrupt(with_coordinates_above, verb):
+    for line, tree in each_interrupt(with_coordinates_above, verb, most=MOST_OF_A_VERB):
         assert content(tree) in (before, after), f"line {line}"
 
 
@@ -130,7 +131,7 @@ def test_an_interrupt_in_a_save_leaves_the_file_before_or_after_it(tmp_path, kin
     def save(tree: xr.DataTree) -> None:
         tree.ws.save()
 
-    for point, tree in each_interrupt(make, save, most=MOST):
+    for point, tree in each_interrupt(make, save, most=MOST_OF_A_SAVE):
         here = content(tree)
         before = {place: item for place, item in here.items() if place[0] != "new"}
         assert content(labtree.load_workspace(path)) in (before, here), f"point {point}"

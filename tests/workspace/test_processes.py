@@ -10,6 +10,7 @@ import pytest
 
 import labtree
 from support.exactness import assert_same
+from support.examples import examples
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -82,7 +83,7 @@ def test_savers_of_one_path_end_with_one_of_them_whole(tmp_path):
             return None  # another one came in between, and this one is told
         return tree.ws.workspace_id
 
-    for _ in range(20):
+    for _ in range(examples(20)):
         ids = run(work, 3)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # the .json is the winner's too
@@ -141,11 +142,11 @@ def test_readers_beside_a_saver_see_one_whole_file_and_no_warning(tmp_path):
     def work(number):
         if number == 0:
             tree = labtree.open_workspace(path)
-            for generation in range(1, 40):
+            for generation in range(1, 15):
                 fill(tree, generation)
                 tree.ws.save()
             (tmp_path / "done").touch()
-            return 40
+            return 15
         seen = set()
         warnings.simplefilter("error")
         while not (tmp_path / "done").exists():
@@ -157,7 +158,7 @@ def test_readers_beside_a_saver_see_one_whole_file_and_no_warning(tmp_path):
         return len(seen)
 
     saved, *seen = run(work, 3)
-    assert saved == 40
+    assert saved == 15
     assert min(seen) > 1
     assert sorted(each.name for each in tmp_path.iterdir()) == [
         "done",
