@@ -1,5 +1,7 @@
 """Changes of an HDF5 file in place: each is there whole, or not at all, whatever happens."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -363,6 +366,82 @@ def safely_read(path):
         return read(path)
     except Exception as error:
         return repr(error)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_at_any_call_leaves_the_old_state_or_the_new(tmp_path, number):
+    # In a process of its own: what HDF5 could not close crashes the interpreter at its end.
+    code = (
+        "from pathlib import Path; from storage import test_redo_log as tests; "
+        f"print(tests.faults_of_the_disk(Path({str(tmp_path)!r}), {number}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert int(done.stdout) > 40
+
+
+def faults_of_the_disk(folder, number):
+    """Let the disk fail from each call of several changes on; return how many calls."""
+    count = 0
+    for seed in (1, 2, 3, 4, 6):  # a note, and an item renamed, added, deleted and replaced
+        at = 0
+        while fails_at(at, number, seed, folder):
+            at += 1
+            count += 1
+    return count
+
+
+def fails_at(at, number, seed, folder):
+    """Let the disk fail from a call on; return whether there were that many calls."""
+    path = folder / f"{seed}-{at}.h5"
+    new_file(path)
+    chance, model = random.Random(seed), Model()
+    log = RedoLog(path)
+    for _ in range(3):
+        model.change(log, chance)
+    old, following = dict(model.state), model.copy()
+    with failing_disk(at, number) as calls:
+        try:
+            following.change(log, chance)
+            expected = following.state
+        except OSError as error:
+            if error.errno != number:
+                raise
+            expected = old
+    model = Model(expected)
+    model.change(log, chance)  # it works again on a disk that does
+    log.close()
+    RedoLog(path).close()
+    assert read(path) == model.state
+    return len(calls) > at
+
+
+@contextlib.contextmanager
+def failing_disk(at, number):
+    """Let reads, writes and syncs fail from a call on: a disk that is full stays full."""
+    calls = []
+
+    def failing(original):
+        def call(*args):
+            calls.append(original.__name__)
+            if len(calls) > at:
+                raise OSError(number, os.strerror(number))
+            return original(*args)
+
+        return call
+
+    names = ["pwrite", "fsync"] + ["pread"] * (number == errno.EIO)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setattr(os, name, failing(getattr(os, name)))
+        yield calls
 
 
 def test_an_interrupt_at_any_line_leaves_the_old_state_or_the_new(tmp_path):

@@ -48,6 +48,7 @@ __all__ = [
     "read_at",
     "read_chain",
     "superblock_with_end",
+    "unpack_record",
     "unpack_redo",
     "walk",
     "write_at",
@@ -317,7 +318,12 @@ def _lookup3(data: bytes) -> int:
 
 def _read_record(file: int, place: int) -> Record | None:
     """Return the record at a place, or None where there is none that is whole."""
-    data = read_at(file, _HEADER_SIZE, place)
+    record = unpack_record(read_at(file, _HEADER_SIZE, place), place)
+    return record if record and record.end <= os.fstat(file).st_size else None
+
+
+def unpack_record(data: bytes, place: int) -> Record | None:
+    """Return the record that begins with some bytes, or None where these are of none."""
     if len(data) < _HEADER_SIZE or not data.startswith(_MAGIC):
         return None
     (check,) = _CHECK.unpack_from(data, _HEADER.size)
@@ -329,8 +335,7 @@ def _read_record(file: int, place: int) -> Record | None:
     if version != VERSION or own != place:
         return None
     sizes, sums = (rest[0], rest[1], rest[2]), (rest[3], rest[4], rest[5], rest[6])
-    record = Record(bool(whole), file_id, transaction, place, previous, start, sizes, sums)
-    return record if record.end <= os.fstat(file).st_size else None
+    return Record(bool(whole), file_id, transaction, place, previous, start, sizes, sums)
 
 
 def walk(file: int, after: Record | None = None) -> Iterator[Record]:

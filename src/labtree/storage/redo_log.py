@@ -35,6 +35,7 @@ from labtree.storage.hdf5_end import (
     pack_redo,
     read_at,
     superblock_with_end,
+    unpack_record,
     unpack_redo,
     walk,
     write_at,
@@ -311,20 +312,20 @@ class Transaction:
         OSError
             What went wrong in a write, after HDF5 has closed the file.
         """
-        access = h5p.create(h5p.FILE_ACCESS)
-        access.set_fileobj_driver(h5fd.fileobj_driver, self._overlay)
-        access.set_fclose_degree(h5f.CLOSE_STRONG)
-        access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V110)
         # KeyboardInterrupt must not propagate into HDF5, which calls the overlay.
         with deferred_interrupts():
-            file = h5f.open(os.fsencode(self._log.path), h5f.ACC_RDWR, access)
             try:
-                yield file
+                file = _open_hdf5(self._log.path, self._overlay)
+                try:
+                    yield file
+                except BaseException:
+                    self._overlay.give_up()
+                    raise
+                finally:
+                    file.close()
             except BaseException:
-                self._overlay.fail(OSError("the change was given up"))
+                self._overlay.check()  # a fault of the disk explains what HDF5 stumbled over
                 raise
-            finally:
-                file.close()
         self._overlay.check()
 
     def fileno(self) -> int:
@@ -390,12 +391,14 @@ class Transaction:
             self._is_done = True
             if not is_durable:
                 self._discard()
-        (log._last,) = walk(file, last)
-        log._add_pending(place, runs)
-        log._is_sure = True
+        record = unpack_record(data, place)
+        assert record is not None
         with contextlib.suppress(OSError):  # it is durable; what stays pending is tried again
+            log._add_pending(place, runs)
+            log._last = record
+            log._is_sure = True
             log.apply()
-        return log._last
+        return record
 
     def _discard(self) -> None:
         """Cut off what was written."""
@@ -408,27 +411,43 @@ class Transaction:
             _unlock(log._file)
 
 
+def _open_hdf5(path: Path, overlay: "_Overlay") -> Any:
+    access = h5p.create(h5p.FILE_ACCESS)
+    try:
+        access.set_fileobj_driver(h5fd.fileobj_driver, overlay)
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
+        access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V110)
+        return h5f.open(os.fsencode(path), h5f.ACC_RDWR, access)
+    finally:
+        # HDF5 holds the overlay for as long as the list lives, unseen by Python. Held by an
+        # error that the overlay keeps, the list would live until the interpreter crashes.
+        access.close()
+
+
 class _Overlay:
     """The file as HDF5 sees it: its old part in memory where it changes, the rest on disk.
 
-    HDF5 cannot recover from a failed write, so a failure is kept and raised afterwards.
+    HDF5 cannot close a file on a disk that fails, so it sees no failure: from the first on
+    all that it writes stays in memory. What went wrong is kept and raised afterwards.
     """
 
     def __init__(self, log: RedoLog, start: int) -> None:
         self._log = log
         self._start = start
         self._pages: dict[int, bytearray] = {}
+        self._lost: dict[int, bytearray] = {}  # behind the old end, after a failure
         self._position = 0
         self._failure: BaseException | None = None
+        self._is_given_up = False
         self.size = start
         # HDF5 puts new objects behind the end that it finds here: behind the last record.
         first = bytearray(log._page(0))
         first[:SUPERBLOCK_SIZE] = superblock_with_end(bytes(first[:SUPERBLOCK_SIZE]), start)
         self._pages[0] = first
 
-    def fail(self, error: BaseException) -> None:
-        """Write nothing more."""
-        self._failure = self._failure or error
+    def give_up(self) -> None:
+        """Write nothing more: the change will not be committed."""
+        self._is_given_up = True
 
     def check(self) -> None:
         """Raise what went wrong in a write."""
@@ -441,6 +460,8 @@ class _Overlay:
         The superblock is not among them: it follows from the end.
         """
         self.check()
+        if self._is_given_up:
+            raise ValueError("a change that failed in the middle cannot be committed")
         runs: list[tuple[int, bytes]] = []
         for number in sorted(self._pages):
             stop = min(_PAGE, self._start - number * _PAGE)
@@ -472,44 +493,63 @@ class _Overlay:
         view = memoryview(buffer).cast("B")
         position, done = self._position, 0
         while done < len(view):
-            if position >= self._start:
-                data = read_at(self._log._file, len(view) - done, position)
-                data = data or b"\0" * (len(view) - done)  # reserved, not yet written
-            else:
-                number, offset = divmod(position, _PAGE)
-                stop = min(_PAGE, self._start - number * _PAGE)
-                page = self._pages.get(number) or self._log._page(number)
-                data = bytes(page[offset : min(stop, offset + len(view) - done)])
+            data = self._read(position, len(view) - done)
             view[done : done + len(data)] = data
             done, position = done + len(data), position + len(data)
         self._position = position
         return done
+
+    def _read(self, position: int, size: int) -> bytes:
+        """Return at least one byte at a position, at most some number of them."""
+        number, offset = divmod(position, _PAGE)
+        if position < self._start:
+            page = self._pages.get(number) or self._on_disk(number)
+            return bytes(page[offset : min(offset + size, self._start - number * _PAGE)])
+        if self._lost or self._failure:
+            return bytes((self._lost.get(number) or self._on_disk(number))[offset:][:size])
+        try:  # what is reserved but not written is zero
+            return read_at(self._log._file, size, position) or b"\0" * size
+        except BaseException as error:
+            self._failure = error
+            return self._read(position, size)
+
+    def _on_disk(self, number: int) -> bytes:
+        """Return a page that is not in memory; zeros where the disk fails."""
+        try:
+            return self._log._page(number)
+        except BaseException as error:
+            self._failure = self._failure or error
+            return b"\0" * _PAGE
 
     def write(self, data: Any) -> int:
         """Write at the place: into memory below the old end, else into the file."""
         view = memoryview(data).cast("B")
         position = self._position
         self._position += len(view)
-        if self._failure is None:
+        below = max(0, min(len(view), self._start - position))
+        self._keep(self._pages, view[:below], position)
+        view, position = view[below:], position + below
+        if not self._failure and not self._is_given_up:
             try:
-                self._write(view, position)
-            except BaseException as error:  # KeyboardInterrupt must not propagate into HDF5
+                write_at(self._log._file, view, position)
+            except BaseException as error:
                 self._failure = error
-        return len(view)
-
-    def _write(self, view: memoryview, position: int) -> None:
-        while view and position < self._start:
-            number, offset = divmod(position, _PAGE)
-            stop = min(_PAGE, self._start - number * _PAGE)
-            part = view[: stop - offset]
-            page = self._pages.get(number)
-            if page is None:
-                page = self._pages[number] = bytearray(self._log._page(number))
-            page[offset : offset + len(part)] = part
-            view, position = view[len(part) :], position + len(part)
+        if self._failure or self._is_given_up:
+            self._keep(self._lost, view, position)
         if view:
-            write_at(self._log._file, view, position)
             self.size = max(self.size, position + len(view))
+        return len(data)
+
+    def _keep(self, pages: dict[int, bytearray], view: memoryview, position: int) -> None:
+        """Put bytes into pages in memory."""
+        while view:
+            number, offset = divmod(position, _PAGE)
+            part, view = view[: _PAGE - offset], view[_PAGE - offset :]
+            page = pages.get(number)
+            if page is None:
+                page = pages[number] = bytearray(self._on_disk(number))
+            page[offset : offset + len(part)] = part
+            position += len(part)
 
     def truncate(self, size: int | None = None) -> int:
         """Do nothing: records stand behind HDF5's end."""
