@@ -1,10 +1,12 @@
-"""Speed of spike data beside SpikeLab, h5py and plain loops.
+"""Speed of spike data and of the verbs beside SpikeLab, pynapple, h5py and plain loops.
 
 As a test every row runs once at a small size. ``python tests/benchmarks/test_spikes.py``
-runs the full sizes and prints the table of docs/performance/spikes.md.
+runs the full sizes and prints the tables of docs/performance/spikes.md; with ``peers``,
+``large`` or ``cold`` behind it only that part.
 """
 
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -125,6 +127,98 @@ def verbs(repeats, n_units, n_spikes):
     )
 
 
+def large_recording(n_units, n_spikes, length_ms, seed=0):
+    random = np.random.default_rng(seed)
+    return labtree.spikes.from_times(
+        random.uniform(0, length_ms, n_units * n_spikes),
+        np.repeat(np.arange(n_units), n_spikes),
+        length_ms=length_ms,
+    )
+
+
+def peers(repeats, spikelab, nap, n_units, n_spikes, length_ms, n_events):
+    """Verbs beside the library that users come from: (work, labtree, peer, which peer)."""
+    ds = large_recording(n_units, n_spikes, length_ms)
+    theirs = spikelab.SpikeData(labtree.spikes.spike_trains(ds), length=length_ms)
+    group = labtree.to_pynapple(ds)
+    events = np.sort(np.random.default_rng(1).uniform(1000, length_ms - 2000, n_events))
+    seconds = nap.Ts(events / 1000)
+    verbs = labtree.spikes
+    rows = (
+        (
+            "spike time tiling of all pairs, 20 ms",
+            lambda: verbs.sttc(ds, 20),
+            lambda: theirs.spike_time_tilings(delt=20),
+            "SpikeLab",
+        ),
+        (
+            "correlograms of all pairs, 1 ms, ±50 ms",
+            lambda: verbs.correlograms(ds, 1, 50),
+            lambda: nap.compute_crosscorrelogram(group, 0.001, 0.05, norm=False),
+            "pynapple",
+        ),
+        (
+            f"counts around {n_events} events, 50 ms bins",
+            lambda: verbs.peri_event_counts(ds, events, 500, 1000, 50),
+            lambda: nap.compute_perievent(group, seconds, (-0.5, 1.0)),
+            "pynapple",
+        ),
+        (
+            "counts in 10 ms bins",
+            lambda: verbs.binned_counts(ds, 10),
+            lambda: group.count(0.01),
+            "pynapple",
+        ),
+    )
+    for work, ours, peer, name in rows:
+        peer()  # compiled before it is timed
+        yield (work, *timed(repeats, ours, peer), name)
+
+
+LARGE = {
+    "spike_counts": "verbs.spike_counts(ds)",
+    "firing_rates": "verbs.firing_rates(ds)",
+    "isi_statistics": "verbs.isi_statistics(ds)",
+    "binned_counts, 100 ms": "verbs.binned_counts(ds, 100)",
+    "binned_counts, 1 ms, sparse": "verbs.binned_counts(ds, 1, sparse=True)",
+    "smoothed_rates, 100 ms": "verbs.smoothed_rates(ds, 100, 500)",
+    "population_rate": "verbs.population_rate(ds, 10, 50)",
+    "bursts": "verbs.bursts(ds)",
+    "peri_event, 200 events": "verbs.peri_event(ds, events, 500, 1000)",
+    "peri_event_counts, 200 events": "verbs.peri_event_counts(ds, events, 500, 1000, 50)",
+    "psth, 200 events": "verbs.psth(ds, events, 500, 1000, 50)",
+    "latencies, 200 events": "verbs.latencies(ds, events, 500)",
+    "surrogates, jitter": "verbs.surrogates(ds, 'jitter', seed=0, window_ms=20)",
+    "surrogates, isi_shuffle": "verbs.surrogates(ds, 'isi_shuffle', seed=0)",
+    "curate": "verbs.curate(ds, min_spikes=10, max_violations=0.01)",
+    "sttc": "verbs.sttc(ds, 20)",
+    "correlograms": "verbs.correlograms(ds, 1, 50)",
+}
+
+
+def call_alone(expression, n_units, n_spikes, length_ms):
+    """Call a verb in a process of its own: seconds, and MiB that it took more."""
+    code = f"""
+import sys, time, resource
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np, labtree
+from test_spikes import large_recording
+ds = large_recording({n_units}, {n_spikes}, {length_ms})
+events = np.linspace(1000, {length_ms} - 2000, 200)
+verbs = labtree.spikes
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+result = {expression}
+taken = time.perf_counter() - start
+print(taken, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    seconds, mib = map(float, done.stdout.split())
+    return seconds, mib
+
+
 def floor(folder, repeats, n_items, n_units, n_spikes):
     arrays = [np.random.default_rng(at).random(n_units * n_spikes) for at in range(n_items)]
     path = folder / "floor.h5"
@@ -143,6 +237,19 @@ def floor(folder, repeats, n_items, n_units, n_spikes):
 
 def test_verbs_at_a_small_size():
     assert len(list(verbs(1, 4, 20))) == 4
+
+
+def test_verbs_beside_peers_at_a_small_size():
+    spikelab = pytest.importorskip("spikelab", reason="measured beside SpikeLab itself")
+    nap = pytest.importorskip("pynapple")
+    assert len(list(peers(1, spikelab, nap, 3, 20, 20_000.0, 5))) == 4
+
+
+@pytest.mark.parametrize("verb", LARGE)
+def test_every_verb_of_the_large_table_runs(verb):
+    ds = large_recording(3, 20, 10_000.0)
+    names = {"ds": ds, "verbs": labtree.spikes, "events": np.linspace(1000, 8000, 5)}
+    assert eval(LARGE[verb], names) is not None
 
 
 def test_files_at_a_small_size(tmp_path):
@@ -167,23 +274,46 @@ def test_a_train_of_many_units_reads_its_own_spikes(tmp_path):
 
 
 def main():
+    import pynapple
     import spikelab
 
     warnings.simplefilter("ignore")
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    print("| work | labtree (ms) | baseline (ms) | ratio |\n|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        for rows in (
-            spike_data_files(spikelab, folder, repeats, 50, 200, 2000),
-            array_files(spikelab, folder, repeats, 1000, 10_000),
-            verbs(repeats, 200, 2000),
-            verbs(repeats, 2000, 50),
+    parts = [part for part in sys.argv[1:] if not part.isdigit()] or [
+        "files", "peers", "large", "cold",
+    ]  # fmt: skip
+    repeats = next((int(part) for part in sys.argv[1:] if part.isdigit()), 7)
+    if "files" in parts:
+        print("| work | labtree (ms) | baseline (ms) | ratio |\n|---|---|---|---|")
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            for rows in (
+                spike_data_files(spikelab, folder, repeats, 50, 200, 2000),
+                array_files(spikelab, folder, repeats, 1000, 10_000),
+                verbs(repeats, 200, 2000),
+                verbs(repeats, 2000, 50),
+            ):
+                for work, ours, baseline in rows:
+                    print(f"| {work} | {ours:.2f} | {baseline:.2f} | {ours / baseline:.2f} |")
+            write, read = floor(folder, repeats, 50, 200, 2000)
+            print(
+                f"\nPlain h5py, one dataset an item: write {write:.0f} ms, read {read:.0f} ms."
+            )
+    if "peers" in parts:
+        print("\n| verb | labtree (ms) | peer (ms) | times faster |\n|---|---|---|---|")
+        for work, ours, theirs, name in peers(
+            repeats, spikelab, pynapple, 100, 2000, 600_000.0, 200
         ):
-            for work, ours, baseline in rows:
-                print(f"| {work} | {ours:.2f} | {baseline:.2f} | {ours / baseline:.2f} |")
-        write, read = floor(folder, repeats, 50, 200, 2000)
-        print(f"\nPlain h5py, one dataset an item: write {write:.0f} ms, read {read:.0f} ms.")
+            print(f"| {work} | {ours:.1f} | {theirs:.0f} ({name}) | {theirs / ours:.1f} |")
+    if "large" in parts:
+        print("\n| verb | s | MiB |\n|---|---|---|")
+        for name, expression in LARGE.items():
+            seconds, mib = call_alone(expression, 2000, 1000, 3_600_000.0)
+            print(f"| {name} | {seconds:.2f} | {mib:.0f} |")
+    if "cold" in parts:
+        print("\n| first call in a process | s |\n|---|---|")
+        for name, expression in LARGE.items():
+            seconds, _ = call_alone(expression, 10, 100, 60_000.0)
+            print(f"| {name} | {seconds:.3f} |")
 
 
 if __name__ == "__main__":
