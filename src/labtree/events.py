@@ -13,8 +13,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, UnknownNameError, unknown_name
-from labtree.objects.unit_attributes import ABSENT, MASK, masked_column, untouched_variable
+from labtree.objects.unit_attributes import ABSENT, masked_column, untouched_variable
 from labtree.objects.unit_attributes import column as gather_column
+from labtree.storage.missing import mark_missing
 
 __all__ = ["Events", "drop_log_text", "events_from"]
 
@@ -282,13 +283,8 @@ def column_variables(name: str, column: pd.Series, dim: str) -> dict[str, xr.Var
         values = column.astype(object).tolist()
         pairs = zip(values, missing.tolist(), strict=True)
         made = gather_column([ABSENT if gone else value for value, gone in pairs])
-    if made.missing is None:
-        return {name: untouched_variable((dim,), made.values, attrs)}
-    attrs[MASK] = f"{name}_missing"
-    return {
-        name: untouched_variable((dim,), made.values, attrs),
-        f"{name}_missing": xr.Variable(dim, made.missing),
-    }
+    variable = untouched_variable((dim,), made.values, attrs)
+    return mark_missing(name, variable, missing)
 
 
 def _alike(first: pd.Series, second: pd.Series) -> bool:

@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
+from labtree.storage.missing import mark_missing, mask_of
 
 __all__ = [
     "ABSENT",
@@ -49,7 +50,6 @@ ABSENT = _Absent()
 """Stands for the value of a unit that does not have the attribute."""
 
 REAL_NAME = "labtree_name"
-MASK = "ancillary_variables"
 
 
 def attribute_coords(
@@ -92,13 +92,13 @@ def attribute_coords(
         coord = name if name in plain else _unused(name.replace("/", "_"), used)
         attrs = {} if coord == name else {REAL_NAME: name}
         extra = tuple(_unused(f"{coord}_{axis}", used) for axis in range(1, values.ndim))
-        coords[coord] = untouched_variable(
+        variable = untouched_variable(
             (*dims, *extra), values.reshape(shape + values.shape[1:]), attrs
         )
-        if missing is not None:
-            mask = attrs[MASK] = _unused(f"{coord}_missing", used)
-            coords[coord].attrs = attrs
-            coords[mask] = xr.Variable(tuple(dims), missing.reshape(shape))
+        holes = np.zeros(shape, bool) if missing is None else missing.reshape(shape)
+        made = mark_missing(coord, variable, holes, used)
+        used |= set(made)
+        coords |= made
     return coords
 
 
@@ -148,7 +148,8 @@ def records(ds: xr.Dataset, dims: tuple[str, ...]) -> list[dict[str, Any]]:
         for name, coord in ds.coords.items()
         if coord.dims[: len(dims)] == dims
     }
-    masks = {variable.attrs[MASK] for variable in columns.values() if MASK in variable.attrs}
+    mask_names = {name: mask_of(columns, name) for name in columns}
+    masks = set(mask_names.values())
     count = int(np.prod([ds.sizes.get(dim, 0) for dim in dims]))
     out: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, variable in columns.items():
@@ -156,7 +157,7 @@ def records(ds: xr.Dataset, dims: tuple[str, ...]) -> list[dict[str, Any]]:
             continue
         real = variable.attrs.get(REAL_NAME, name)
         values = variable.values.reshape(len(out), *variable.shape[len(dims) :])
-        mask = columns.get(variable.attrs.get(MASK))
+        mask = columns.get(mask_names[name])
         missing = [False] * len(out) if mask is None else mask.values.ravel().tolist()
         for record, value, is_missing in zip(out, _as_given(values), missing, strict=True):
             if not is_missing:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from labtree.errors import DataError
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix
+from labtree.objects.unit_attributes import untouched_variable
 from labtree.spikes.counts import bin_numbers
 from labtree.spikes.trains import (
     MergedTrains,
@@ -20,6 +21,7 @@ from labtree.spikes.trains import (
     unit_coords,
 )
 from labtree.storage import ragged
+from labtree.storage.missing import mark_missing, mask_of
 
 __all__ = ["correlograms", "sttc"]
 
@@ -232,17 +234,17 @@ def _blocks(sizes: Ints) -> Iterator[tuple[int, int]]:
 def _both_sides(ds: xr.Dataset) -> dict[str, Any]:
     """Return the scalar attributes of the units along both sides of a pair."""
     found: dict[str, Any] = {}
-    for name, variable in unit_coords(ds).items():
-        if variable.dims != ("unit",):
+    own = {name: v for name, v in unit_coords(ds).items() if v.dims == ("unit",)}
+    masks = {name: mask_of(own, name) for name in own}
+    for name, variable in own.items():
+        if name in masks.values():
             continue
+        attrs = {k: v for k, v in variable.attrs.items() if k != "ancillary_variables"}
+        mask = masks[name]
+        holes = np.zeros(variable.shape, bool) if mask is None else own[mask].values
         for side in ("i", "j"):
-            attrs = dict(variable.attrs)
-            mask = attrs.get("ancillary_variables")
-            if mask is not None:
-                attrs["ancillary_variables"] = f"{mask}_{side}"
-            found[f"{name}_{side}"] = xr.Variable(
-                f"unit_{side}", variable.values, attrs, fastpath=True
-            )
+            copy = untouched_variable((f"unit_{side}",), variable.values, attrs)
+            found |= mark_missing(f"{name}_{side}", copy, holes)
     return found
 
 

@@ -70,7 +70,13 @@ def mask_of(variables: Mapping[Any, Any], name: object) -> str | None:
     name
         The variable.
     """
-    for word in str(variables[name].attrs.get(_ATTRIBUTE, "")).split():
+    text = str(variables[name].attrs.get(_ATTRIBUTE, ""))
+    if not text:
+        return None
+    own = f"{name}{MISSING}"  # may hold blanks, as its variable may
+    while own in variables and f" {own} " not in f" {text} ":
+        own += "_"
+    for word in (own, *text.split()):
         if word.rstrip("_").endswith(MISSING) and word in variables:
             mask = variables[word]
             if mask.dtype == bool and mask.dims == variables[name].dims[: mask.ndim]:

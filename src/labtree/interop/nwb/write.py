@@ -24,10 +24,11 @@ from labtree.interop.nwb.columns import NwbColumn, for_nwb, plain_json
 from labtree.interop.nwb.sources import TRIALS, Item, sources_of
 from labtree.interop.nwb.tables import nwb_name, role_of, table_of, unused
 from labtree.objects import pairwise, rate_data, spike_data
-from labtree.objects.unit_attributes import MASK, REAL_NAME, unit_attributes
+from labtree.objects.unit_attributes import REAL_NAME, unit_attributes
 from labtree.optional import require
 from labtree.spikes import spike_trains
 from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.missing import mask_of
 from labtree.storage.trees import check_folder
 
 __all__ = ["export_nwb"]
@@ -733,10 +734,10 @@ def _unit_columns(ds: xr.Dataset) -> Iterator[tuple[str, Any, Any, str]]:
     own = {
         name: coord.variable for name, coord in ds.coords.items() if coord.dims[:1] == ("unit",)
     }
-    masks = {variable.attrs.get(MASK) for variable in own.values()}
+    masks = {name: mask_of(own, name) for name in own}
     for name, variable in own.items():
-        if name not in masks:
-            mask = own.get(variable.attrs.get(MASK))
+        if name not in masks.values():
+            mask = own.get(masks[name])
             missing = None if mask is None else np.asarray(mask.values, bool)
             real = str(variable.attrs.get(REAL_NAME, name))
             yield real, variable.values, missing, str(variable.attrs.get("description", ""))

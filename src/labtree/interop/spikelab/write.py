@@ -26,9 +26,10 @@ from labtree.objects import (
     spike_data,
     spike_slice_stack,
 )
-from labtree.objects.unit_attributes import MASK, REAL_NAME, alike
+from labtree.objects.unit_attributes import REAL_NAME, alike
 from labtree.spikes.selection import slices_of
 from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.missing import mask_of
 from labtree.storage.trees import check_folder
 
 __all__ = ["export_spikelab"]
@@ -433,13 +434,14 @@ class _Writer:
             for name, coord in ds.coords.items()
             if coord.dims[:1] == ("unit",) and name not in _VARIABLES[kind]
         }
-        masks = {variable.attrs.get(MASK) for variable in own.values()}
+        mask_names = {name: mask_of(own, name) for name in own}
+        masks = set(mask_names.values())
         for name, variable in own.items():
             if name in masks:
                 continue
             real = str(variable.attrs.get(REAL_NAME, name))
             inner = f"{where}, attribute {real!r}"
-            mask = own.get(variable.attrs.get(MASK))
+            mask = own.get(mask_names[name])
             missing = (
                 np.zeros(variable.shape[0], bool) if mask is None else np.asarray(mask.values)
             )
