@@ -4,6 +4,7 @@ Spikes and recordings cut their windows around what :func:`events_from` returns,
 with :func:`drop_log_text` which events have none.
 """
 
+import json
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
@@ -138,14 +139,11 @@ def drop_log_text(labels: list[Any], times: Floats, reasons: list[str]) -> str:
     reasons
         Why.
     """
-    frame = pd.DataFrame(
-        {
-            "event": pd.Series([_plain(label) for label in labels], dtype=object),
-            "event_time": np.asarray(times, float),
-            "reason": pd.Series(reasons, dtype=object),
-        }
-    )
-    return str(frame.to_json(orient="split", index=False, double_precision=15))
+    rows = [
+        [_plain(label), time if np.isfinite(time) else None, reason]
+        for label, time, reason in zip(labels, times.tolist(), reasons, strict=True)
+    ]
+    return json.dumps({"columns": ["event", "event_time", "reason"], "data": rows})
 
 
 def _plain(label: Any) -> Any:

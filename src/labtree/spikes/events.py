@@ -1,5 +1,6 @@
 """Spikes around events: cut out, counted, averaged, and how long they took."""
 
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -446,13 +447,34 @@ def _windows(ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float) -> _W
 
 def _ranges(ds: xr.Dataset, windows: _Windows) -> tuple[Ints, Ints]:
     """Return for each (event, unit) where its spikes begin, and how many there are."""
-    row_size = ds["row_size"].values
-    trains = ragged.split_rows(ds["spike_times"].values, row_size)
-    n_events, n_units = windows.times.size, row_size.size
-    first = np.empty((n_units, n_events), np.int64)
-    last = np.empty((n_units, n_events), np.int64)
-    for unit, train in enumerate(trains):
-        first[unit] = first_after(train, windows.times, -windows.before, inclusive=True)
-        last[unit] = first_after(train, windows.times, windows.after, inclusive=True)
-    starts = first + ragged.row_offsets(row_size)[:-1, None]
-    return starts.T, np.maximum(last - first, 0).T
+    times, offsets = ds["spike_times"].values, ragged.row_offsets(ds["row_size"].values)
+    first = _first_after(times, offsets, windows.times, -windows.before)
+    last = _first_after(times, offsets, windows.times, windows.after)
+    return first.T, np.maximum(last - first, 0).T
+
+
+def _first_after(
+    times: NDArray[Any], offsets: Ints, origins: Floats, offset: float | Floats
+) -> Ints:
+    """Return for each (unit, event) the first spike at or after an offset from the event.
+
+    As `first_after` does for one unit; for all of them it is checked at once whether
+    rounding matters.
+    """
+    bounds = origins + offset
+    pairs = list(pairwise(offsets.tolist()))
+    found = np.empty((len(pairs), origins.size), np.int64)
+    for unit, (start, stop) in enumerate(pairs):
+        found[unit] = np.searchsorted(times[start:stop], bounds)
+    found += offsets[:-1, None]
+    if times.size:
+        here = times[np.minimum(found, times.size - 1)] - origins
+        before = times[np.maximum(found - 1, 0)] - origins
+        late = (found < offsets[1:, None]) & (here < offset)
+        early = (found > offsets[:-1, None]) & (before >= offset)
+        for unit in np.flatnonzero((late | early).any(axis=1)).tolist():
+            start, stop = pairs[unit]
+            found[unit] = start + first_after(
+                times[start:stop], origins, offset, inclusive=True
+            )
+    return found
