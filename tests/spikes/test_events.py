@@ -345,3 +345,38 @@ def test_units_of_a_session_around_events():
     assert stack["row_size"].values.tolist() == [[1, 1]]
     np.testing.assert_allclose(stack["spike_times"].values, [10, 0], atol=1e-9)
     assert stack["unit_id"].values.tolist() == ["u1", "u2"]
+
+
+def test_a_state_of_a_trial_table_says_when():
+    from labtree.msw import trials_to_frame
+    from labtree.testing.msw import make_trials
+
+    table = trials_to_frame(make_trials(12))
+    length = 1000 * float(table.msw.states(clock="session")["end"].max()) + 5000
+    ds = spikes([np.arange(0, length, 7.0)], length)
+    for options, state, edge, clock in (
+        ({}, "side_ready", "start", "session"),
+        ({"edge": "end"}, "side_ready", "end", "session"),
+        ({"clock": "trial"}, "side_ready", "start", "trial"),
+    ):
+        counts = labtree.spikes.peri_event_counts(
+            ds, table, 0, 100, 50, on="side_ready", **options
+        )
+        seconds = table.msw.state_time(state, edge=edge, clock=clock).to_numpy()
+        kept = np.flatnonzero(np.isfinite(seconds))
+        assert counts.event.values.tolist() == kept.tolist()
+        assert counts.event_time.values == pytest.approx(1000 * seconds[kept])
+    until = labtree.spikes.peri_event_counts(
+        ds,
+        table,
+        0,
+        0,
+        50,
+        on="side_ready",
+        until=(
+            table.msw.state_time("side_ready", edge="end", clock="session").to_numpy() * 1000
+        ),
+    )
+    assert (until.length > 0).all()
+    with pytest.raises(KeyError, match=r"no column or state 'side_redy'.*'side_ready'"):
+        labtree.spikes.latencies(ds, table, 100, on="side_redy")
