@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import xarray as xr
 
 from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
+from labtree.storage.blobs import checksum
 from labtree.storage.sources import BytesSource
 
 __all__ = [
@@ -58,13 +58,9 @@ def digest(items: Mapping[str, str]) -> str:
 def _array(data: Array) -> str:
     if data.dtype.hasobject:
         text = "\n".join(fingerprint_value(one) for one in data.ravel().tolist())
-        code = google_crc32c.value(text.encode("utf-8", "surrogatepass"))
+        code = checksum(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8))
     else:
-        code = 0
-        if data.nbytes:
-            flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-            flat.flags.writeable = False  # of this view; the library takes nothing else
-            code = google_crc32c.value(flat)
+        code = checksum(data) if data.nbytes else 0
     return f"{data.dtype.descr if data.dtype.names else data.dtype.str}{data.shape}{code:08x}"
 
 

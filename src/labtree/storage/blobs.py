@@ -38,9 +38,10 @@ def checksum(array: np.ndarray, crc: int = 0) -> int:
     """
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _LITTLE):
         array = array.astype(array.dtype.newbyteorder("<"))
-    data = as_bytes(array)
-    for start in range(0, len(data), _PART):  # it takes bytes, which are a copy
-        crc = google_crc32c.extend(crc, bytes(data[start : start + _PART]))
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    flat.flags.writeable = False  # of this view: the library takes nothing that can change
+    for start in range(0, flat.size, _PART):
+        crc = google_crc32c.extend(crc, flat[start : start + _PART])
     return crc
 
 
