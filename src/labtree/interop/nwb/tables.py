@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from labtree.interop.nwb.columns import NwbColumn, for_nwb
 
-__all__ = ["FrameTable", "nwb_name", "role_of", "table_of", "unused"]
+__all__ = ["Columns", "FrameTable", "nwb_name", "role_of", "table_of", "unused"]
 
 _STARTS = ("start_time", "Trial start timestamp")
 _STOPS = ("stop_time", "Trial end timestamp")
@@ -22,6 +22,31 @@ class FrameTable(NamedTuple):
     table: Any
     about: dict[str, Any]
     losses: list[str]
+
+
+class Columns:
+    """Gathers the columns of a table."""
+
+    def __init__(self, classes: Any) -> None:
+        self.classes = classes
+        self.vectors: list[Any] = []
+        self.names: list[str] = []
+
+    def add(
+        self, name: str, description: str, data: Any, ends: Any = None, *, stamps: bool = False
+    ) -> None:
+        """Add a column; with `ends` one of lists, with `stamps` NWB's own times."""
+        # pynwb cannot tell the type of an empty list.
+        values = data if len(data) else np.empty(np.shape(data) if np.ndim(data) > 1 else 0)
+        events = stamps and name == "timestamp"
+        make = self.classes.TimestampVectorData if events else self.classes.VectorData
+        vector = make(name=name, description=description, data=values)
+        self.vectors.append(vector)
+        if ends is not None:
+            stops = np.asarray(ends, np.int64)
+            index = self.classes.VectorIndex(name=f"{name}_index", data=stops, target=vector)
+            self.vectors.append(index)
+        self.names.append(name)
 
 
 def role_of(frame: pd.DataFrame) -> tuple[str, dict[Any, str]]:
@@ -83,17 +108,10 @@ def table_of(
         about["columns"][found] = {"name": label, "at": at, **column.about}
         columns[found] = column, str(texts.get(label) or f"Column {label!r}")
         losses += [f", column {label!r}: {loss}" for loss in column.losses]
-    vectors: list[Any] = []
+    gathered = Columns(modules)
     for found, (column, text) in columns.items():
-        stamps = role == "events" and found == "timestamp"
-        of = modules.TimestampVectorData if stamps else modules.VectorData
-        vector = of(name=found, description=text, data=_data(column))
-        vectors.append(vector)
-        if column.ends is not None:
-            ends = np.asarray(column.ends, np.int64)
-            index = modules.VectorIndex(name=f"{found}_index", data=ends, target=vector)
-            vectors.append(index)
-    more = {"columns": vectors, "colnames": list(columns)} if columns else {}
+        gathered.add(found, text, column.data, column.ends, stamps=found in fixed.values())
+    more = {"columns": gathered.vectors, "colnames": gathered.names} if columns else {}
     table = make(name=name, description=description, id=ids, **more)
     return FrameTable(table, about, losses)
 
@@ -164,8 +182,3 @@ def _in_session(values: Any) -> bool:
         return True
     finite = values[np.isfinite(values)]
     return not finite.size or float(np.abs(finite).max()) < _LATEST_S
-
-
-def _data(column: NwbColumn) -> Any:
-    # pynwb cannot tell the type of an empty list.
-    return column.data if len(column.data) else np.empty(0)

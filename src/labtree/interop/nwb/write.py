@@ -20,13 +20,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, LossWarning
-from labtree.interop.nwb.columns import NwbColumn, for_nwb, plain_json
+from labtree.interop.nwb.columns import for_nwb, plain_json
 from labtree.interop.nwb.sources import TRIALS, Item, sources_of
-from labtree.interop.nwb.tables import nwb_name, role_of, table_of, unused
+from labtree.interop.nwb.tables import Columns, nwb_name, role_of, table_of, unused
 from labtree.objects import pairwise, rate_data, spike_data
 from labtree.objects.unit_attributes import REAL_NAME, unit_attributes
 from labtree.optional import require
-from labtree.spikes import spike_trains
 from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.missing import mask_of
 from labtree.storage.trees import check_folder
@@ -324,15 +323,13 @@ class _Writer:
         known: dict[str, Any] = {}
         if resolution is not None:
             known["resolution"] = float(resolution)
-        if self.table_of_electrodes is not None:
-            known["electrode_table"] = self.file.electrodes
-        units = self.pynwb.misc.Units(name=name, description=f"Units of {where}", **known)
         ids = np.arange(ds.sizes["unit"])
         if "unit_id" in ds.coords:
             given = ds["unit_id"].values
             if given.dtype.kind in "iu" and (given.size == 0 or given.min() >= 0):
                 ids, about["unit_id"] = given, str(given.dtype)
-        taken = {column["name"] for column in units.__columns__} | set(dir(units))
+        make = self.pynwb.misc.Units
+        taken = {column["name"] for column in make.__columns__} | set(dir(make))
         own_of_nwb = {
             name
             for name in ("waveform_mean", "waveform_sd")
@@ -340,37 +337,47 @@ class _Writer:
         }
         taken -= own_of_nwb
         places = self._electrode_places(ds)
-        columns: dict[str, NwbColumn] = {}
+        columns = Columns(self.classes)
         about["columns"] = {}
         for real, values, missing, text in _unit_columns(ds):
             if real == "obs_intervals_ms" or (real == "unit_id" and "unit_id" in about):
                 continue
             column = for_nwb(values, missing)
-            if real in places:
-                about["columns"][real] = {"name": real, **column.about}
-                continue
-            name_of = unused(nwb_name(real), taken)
+            name_of = real if real in places else unused(nwb_name(real), taken)
             about["columns"][name_of] = {"name": real, **column.about}
-            columns[name_of] = column
-            if name_of in own_of_nwb:
+            if real in places:
                 continue
             for loss in column.losses:
                 self.lost(item, f", attribute {real!r}: {loss}")
             described = text or f"Attribute {real!r} of the units"
-            units.add_column(name=name_of, description=described, index=column.ends is not None)
+            columns.add(name_of, described, column.data, column.ends)
+        times = self.seconds(ds["spike_times"].values)
+        ends = np.cumsum(ds["row_size"].values)
+        columns.add("spike_times", "Times of the spikes in s", times, ends)
         start = ds.attrs["start_time"]
         whole = np.array([[start, start + ds.attrs["length"]]])
         intervals = [whole] * ds.sizes["unit"]
         if "obs_intervals_ms" in ds.coords:
             intervals = list(ds["obs_intervals_ms"].values)
-        for unit, train in enumerate(spike_trains(ds)):
-            units.add_unit(
-                id=int(ids[unit]),
-                spike_times=self.seconds(train),
-                obs_intervals=self.seconds(intervals[unit]),
-                **{key: _cell(column, unit) for key, column in columns.items()},
-                **{key: values[unit] for key, values in places.items()},
-            )
+        flat = np.concatenate([*intervals, np.empty((0, 2))])
+        ends = np.cumsum([len(each) for each in intervals])
+        columns.add(
+            "obs_intervals", "When the units were observed, in s", self.seconds(flat), ends
+        )
+        if "electrodes" in places:
+            rows = places["electrodes"]
+            columns.vectors += _region_column(self.common, rows, self.file.electrodes)
+            columns.names.append("electrodes")
+        if "electrode_group" in places:
+            columns.add("electrode_group", "Group of electrodes", places["electrode_group"])
+        units = make(
+            name=name,
+            description=f"Units of {where}",
+            id=[int(value) for value in ids],
+            columns=columns.vectors,
+            colnames=columns.names,
+            **known,
+        )
         for name_of, variable in ds.variables.items():
             other = name_of not in ("spike_times", "row_size") and variable.dims[:1] != (
                 "unit",
@@ -743,11 +750,16 @@ def _unit_columns(ds: xr.Dataset) -> Iterator[tuple[str, Any, Any, str]]:
             yield real, variable.values, missing, str(variable.attrs.get("description", ""))
 
 
-def _cell(column: NwbColumn, row: int) -> Any:
-    if column.ends is None:
-        return column.data[row]
-    start = column.ends[row - 1] if row else 0
-    return column.data[start : column.ends[row]]
+def _region_column(common: Any, rows: list[list[int]], table: Any) -> list[Any]:
+    """Return the column of the electrodes of each unit, and its index."""
+    region = common.DynamicTableRegion(
+        name="electrodes",
+        description="Electrodes of each unit",
+        data=[row for each in rows for row in each],
+        table=table,
+    )
+    ends = np.cumsum([len(each) for each in rows])
+    return [region, common.VectorIndex(name="electrodes_index", data=ends, target=region)]
 
 
 def _timing(seconds: NDArray[np.float64], nominal: Any = None) -> dict[str, Any]:
