@@ -148,6 +148,7 @@ class JournalWriter:
         self._fs = fs
         self._durable = durable
         self._synced = 0
+        self._in_append = False
         self._file: Any = None
         self._start_segment()
         if durable:
@@ -160,14 +161,12 @@ class JournalWriter:
 
     def append(self, times: np.ndarray, data: np.ndarray, arrival: float) -> None:
         """Write one packet: contiguous little-endian ``times`` and ``data``, checked."""
+        if self._in_append and self._file is not None:  # the last one was interrupted
+            self._back()
         if self._file is None or self.end[1] >= SEGMENT_BYTES:
             self._start_segment()
         segment, size, rows = self.end
-        if self._file.tell() != size:  # an earlier append was interrupted
-            self._back()
-            if self._file is None:
-                self._start_segment()
-                segment, size, rows = self.end
+        self._in_append = True
         step = max(1, _RECORD_BYTES // (8 + self.n_channels * self.dtype.itemsize))
         if len(times) <= step:
             size += self._write_record(times, data, rows, arrival)
@@ -179,6 +178,7 @@ class JournalWriter:
             self._sync_or_back()
         self.largest = max(self.largest, min(step, len(times)))
         self.end = (segment, size, rows + len(times))
+        self._in_append = False
 
     def size(self, segment: int) -> int:
         """Return the good bytes of a segment so far (from another thread)."""
