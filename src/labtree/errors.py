@@ -184,9 +184,19 @@ def damage_as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
 
     labtree's own errors and MemoryError pass.
 
+    Parameters
+    ----------
+    path : path
+        The file that is read.
+
     Yields
     ------
     None
+
+    Raises
+    ------
+    FormatError
+        For any other exception in the block; it names the file.
     """
     try:
         yield

@@ -161,6 +161,25 @@ def test_arrays_of_a_unit_land_in_whole_arrays(session):
     assert session["units"].attrs["by_unit"] == {"other": {"unit_002": {"nested": (1, None)}}}
 
 
+def test_values_of_each_spike_keep_their_type_and_name(session):
+    session.session.add_units(
+        {
+            "unit_001": {"a/b": np.array([1.0, 2], "f4"), "n": np.array([1, 2], "i2")},
+            "unit_002": {"a/b": np.array([3.0, 4, 5], "f4"), "n": np.array([3, 4, 5], "i4")},
+        }
+    )
+    units = session["units"]
+    assert units["a%2Fb"].dims == ("spike",)
+    assert units["a%2Fb"].dtype == np.float32
+    assert units["n"].dtype == np.int32
+    session.session.add_units({"unit_001": {"row": 1}})
+    row = decode_rows(session["units"].to_dataset())["unit_002"]
+    assert row["a/b"].tolist() == [3, 4, 5]
+    assert session["units"]["a%2Fb"].dims == ("spike",)
+    with pytest.raises(SessionError, match="units disagree on the type of 'n'"):
+        session.session.add_units({"unit_001": {"n": np.array([0.5, 1])}})
+
+
 SCALARS = st.one_of(
     st.integers(-(2**62), 2**62),
     st.booleans(),
@@ -288,6 +307,7 @@ def add_calls():
 @pytest.mark.parametrize(
     ("value", "named"),
     [
+        (iter([1]), "x"),
         ({"deep": [1, object()]}, r"x.*deep.*\[1\]"),
         (np.array([object()], object), "x"),
         (np.ma.masked_array([1, 2], [True, False]), "x"),

@@ -16,7 +16,7 @@ from labtree.pipeline import dimensions
 from labtree.pipeline.sessions import real_name, stored_name
 from labtree.storage.missing import mark_missing, masks_of
 
-__all__ = ["MASKS", "UNSTACKED", "decode_rows", "encode_rows", "unit_index"]
+__all__ = ["MASKS", "UNSTACKED", "common_dtype", "decode_rows", "encode_rows", "unit_index"]
 
 UNSTACKED = "by_unit"  # attribute for what is neither a scalar nor an array
 MASKS = "ancillary_variables"
@@ -37,7 +37,14 @@ def unit_index(units: xr.Dataset, unit_id: str) -> int:
     return int(np.flatnonzero(units["unit"].values == unit_id)[0])
 
 
-def _common_dtype(name: str, arrays: list[np.ndarray[Any, Any]]) -> np.dtype[Any]:
+def common_dtype(name: str, arrays: list[np.ndarray[Any, Any]]) -> np.dtype[Any]:
+    """Return the dtype that holds arrays of all units.
+
+    Raises
+    ------
+    SessionError
+        If they differ in more than their size.
+    """
     kinds = {array.dtype for array in arrays}
     if len(kinds) == 1:
         only: np.dtype[Any] = arrays[0].dtype
@@ -74,7 +81,7 @@ def _stack(
     """Return the variables for one name and which units lack it."""
     present = [np.asarray(v) for v in values if v is not _ABSENT]
     missing = np.array([v is _ABSENT for v in values])
-    dtype = _common_dtype(name, present)
+    dtype = common_dtype(name, present)
     shapes = {array.shape for array in present}
     if len(shapes) == 1:
         shape = shapes.pop()

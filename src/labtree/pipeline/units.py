@@ -13,13 +13,21 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
-from labtree.pipeline.per_unit import MASKS, UNSTACKED, decode_rows, encode_rows, unit_index
+from labtree.pipeline.per_unit import (
+    MASKS,
+    UNSTACKED,
+    common_dtype,
+    decode_rows,
+    encode_rows,
+    unit_index,
+)
 from labtree.pipeline.sections import add_trials, put_sections
 from labtree.pipeline.sessions import (
     child_group,
     named_children,
     own_copy,
     put_node,
+    real_name,
     stored_name,
     units_of,
 )
@@ -94,25 +102,7 @@ def encode_units(
     """
     trains = {unit: _train(unit, row.get("spike_times", ())) for unit, row in rows.items()}
     counts = np.array([len(train) for train in trains.values()], np.int64)
-    along: list[str] = []
-    if rows:
-        along = [
-            name
-            for name in next(iter(rows.values()))
-            if name != "spike_times"
-            and (
-                (
-                    like is not None
-                    and name in like.variables
-                    and like.variables[name].dims == ("spike",)
-                )
-                or len(set(counts.tolist())) > 1
-            )
-            and all(
-                isinstance(row.get(name), np.ndarray) and row[name].shape == (len(train),)
-                for row, train in zip(rows.values(), trains.values(), strict=True)
-            )
-        ]
+    along = _names_along_spikes(rows, counts, like)
     rest = {
         unit: {k: v for k, v in row.items() if k != "spike_times" and k not in along}
         for unit, row in rows.items()
@@ -122,11 +112,39 @@ def encode_units(
     dataset["row_size"] = ("unit", counts, {"sample_dimension": "spike"})
     dataset["spike_times"] = ("spike", flat, {"units": "sample"})
     for name in along:
-        dataset[name] = ("spike", np.concatenate([row[name] for row in rows.values()]))
+        parts = [row[name] for row in rows.values()]
+        stored, attrs = stored_name(name, "value of a unit")
+        whole = np.concatenate(parts).astype(common_dtype(name, parts))
+        dataset[stored] = ("spike", whole, attrs)
     if like is not None:
-        for name in ["spike_times", *along]:
-            dataset[name].attrs.update(like[name].attrs if name in like else {})
+        for key, variable in dataset.variables.items():
+            if variable.dims == ("spike",) and key in like:
+                variable.attrs.update(like[key].attrs)
     return dataset
+
+
+def _names_along_spikes(
+    rows: Mapping[str, Mapping[str, Any]], counts: Array, like: xr.Dataset | None
+) -> list[str]:
+    """Return the names of arrays that have one value for each spike, in every unit."""
+    known = set()
+    if like is not None:
+        known = {
+            real_name(name, variable.attrs)
+            for name, variable in like.variables.items()
+            if variable.dims == ("spike",)
+        }
+    differ = len(set(counts.tolist())) > 1  # else the lengths say nothing
+    return [
+        name
+        for name in next(iter(rows.values()), ())
+        if name != "spike_times"
+        and (differ or name in known)
+        and all(
+            isinstance(row.get(name), np.ndarray) and row[name].shape == (count,)
+            for row, count in zip(rows.values(), counts.tolist(), strict=True)
+        )
+    ]
 
 
 def _arrays_and_copies(values: Mapping[Any, Any], what: str) -> dict[str, Any]:
