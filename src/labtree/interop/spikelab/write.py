@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, LossWarning
+from labtree.errors import AlreadyExistsError, DataError, LossWarning
 from labtree.interop.spikelab.read import decode_array
 from labtree.objects import (
     pairwise,
@@ -116,6 +116,8 @@ def export_spikelab(
     target = Path(path)
     if target.suffix != ".h5":
         target = target.with_name(target.name + ".h5")
+    if target.is_dir():
+        raise AlreadyExistsError(f"{target} is a folder; choose another name")
     own = tree.ws.path
     if own is not None and own.resolve() == target.resolve():
         raise DataError(
