@@ -460,3 +460,19 @@ def test_a_file_that_was_replaced_is_not_read_instead(tmp_path):
     tree.close()
     with pytest.raises(ValueError, match=r"t.h5 was closed; open it again to read from it"):
         tree["v"].load()
+
+
+def test_a_file_is_not_replaced_by_a_tree_that_lacks_parts_of_it(tmp_path):
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w") as file:
+        file["a/x"] = [1, 2]
+        file["gone"] = h5py.SoftLink("/nowhere")
+    before = path.read_bytes()
+    with pytest.warns(DamageWarning, match="/gone cannot be read"):
+        tree = open_tree(path)
+    with pytest.raises(FormatError, match=r"would lose them: /gone\. Nothing was written"):
+        save_tree(tree, path)
+    assert path.read_bytes() == before
+    save_tree(tree, tmp_path / "other.h5")
+    tree.close()
+    assert _read(tmp_path / "other.h5")["a/x"].values.tolist() == [1, 2]

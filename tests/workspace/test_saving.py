@@ -420,3 +420,18 @@ def test_a_note_set_by_hand_does_not_stop_a_save(tmp_path, tree):
     index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["index"]
     assert index["rec1"]["rates"]["note"] == "3"
     assert index["rec1"]["depth"]["created_at"] is None
+
+
+def test_a_workspace_is_saved_compressed_and_stays_so(tmp_path):
+    tree = labtree.create_workspace()
+    tree.ws.store("rec", "zeros", np.zeros(200_000))
+    path = tree.ws.save(tmp_path / "small", compression="gzip")
+    assert path.stat().st_size < 100_000
+    opened = labtree.open_workspace(path)
+    opened.ws.store("rec", "more", np.ones(3))
+    opened.ws.save()
+    assert path.stat().st_size < 100_000
+    assert_same(labtree.load_item(path, "rec", "zeros"), np.zeros(200_000))
+    opened.ws.close()
+    with pytest.raises(ValueError, match=r"compression= is of \.h5 files"):
+        tree.ws.save(tmp_path / "a.zarr", compression="gzip")

@@ -534,6 +534,7 @@ class TreeWorkspaceAccessor:
         *,
         overwrite: bool = False,
         skip_damaged: bool = False,
+        compression: str | None = None,
     ) -> Path:
         """Write the workspace to a file, all or nothing.
 
@@ -549,6 +550,9 @@ class TreeWorkspaceAccessor:
         skip_damaged : bool
             Whether items that cannot be read are left out, with a warning that names
             them. The save is refused otherwise. Only to another path.
+        compression : {"gzip", "zstd"}, optional
+            Compress all arrays of a ``.h5`` file, in chunks. Every netCDF-4 reader has
+            ``"gzip"``. Without it arrays that came compressed stay so.
 
         Returns
         -------
@@ -571,7 +575,13 @@ class TreeWorkspaceAccessor:
         """
         from labtree.workspace.files import save_workspace
 
-        return save_workspace(self._tree, path, overwrite=overwrite, skip_damaged=skip_damaged)
+        return save_workspace(
+            self._tree,
+            path,
+            overwrite=overwrite,
+            skip_damaged=skip_damaged,
+            compression=compression,
+        )
 
     def close(self) -> None:
         """Release the files; what was not loaded cannot be read any more.

@@ -67,6 +67,8 @@ class NetCDFSource:
         self._file: _File | None = None
         self._stores: dict[str, _Store] = {}
         self._closed = False
+        #: The paths of what could not be read.
+        self.left_out: list[str] = []
 
     @property
     def file(self) -> "_File":
@@ -94,6 +96,11 @@ class NetCDFSource:
                         lister = _Lister(hdf5, folder, self.name)
                         lister.find()
                         self._lister = lister
+                        self.left_out += [
+                            f"{group.rstrip('/')}/{name}"
+                            for group, names in lister.hidden.items()
+                            for name in sorted(names)
+                        ]
                     self._file = _File(hdf5, self._lister)
                 except Exception as error:  # h5py raises whatever damage makes it
                     if isinstance(error, LabtreeError):
@@ -280,6 +287,7 @@ def open_groups(source: NetCDFSource, **decoding: Any) -> Iterator[OpenedGroup]:
 
 
 def _left_out(source: NetCDFSource, where: str, error: object) -> None:
+    source.left_out.append(where)
     warnings.warn(
         f"{source.name}: {where} cannot be read and was left out ({error})",
         DamageWarning,

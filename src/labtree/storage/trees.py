@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from labtree.storage.writing import write_tree
 __all__ = [
     "add_source",
     "build_tree",
+    "check_complete",
     "check_folder",
     "column_reader",
     "open_source",
@@ -74,6 +76,7 @@ def save_tree(tree: xr.DataTree, path: str | Path, *, compression: str | None = 
     """
     path = Path(path)
     check_folder(path)
+    check_complete(tree, path)
     with temporary_path(path) as temporary:
         written = write_tree(tree, temporary, compression)
         with folder_lock(path.parent):
@@ -151,14 +154,16 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
 def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) -> xr.DataTree:
     """Return the lazy tree of an opened file."""
     held: list[Any] = [source]
+    missing: list[str] = []
     try:
         if catalogue is not None:
             builder = DatasetBuilder(column_reader(source), catalogue.values)
-            tree = build_tree(catalogue.records(), builder, source.name)
+            tree = build_tree(catalogue.records(), builder, source.name, missing)
         else:
             other = NetCDFSource(source)
             held.append(other)
             tree = _tree_of_groups(other, decoding)
+            missing += other.left_out
             other.release()
     except BaseException as error:
         for each in held:
@@ -172,6 +177,9 @@ def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) 
         raise
     for each in held:
         add_source(tree, each)
+    if missing:
+        left = attached(tree, _LeftOut)
+        left.file, left.parts = os.path.abspath(source.name), missing  # noqa: PTH100
     return tree
 
 
@@ -199,6 +207,7 @@ def _tree_of_groups(source: NetCDFSource, decoding: dict[str, Any]) -> xr.DataTr
             attach_children(parent, {path[-1]: node})
         except ValueError as error:
             del nodes[path]
+            source.left_out.append("/" + "/".join(path))
             warnings.warn(
                 f"{source.name}: /{'/'.join(path)} has dimensions or coordinates that do not "
                 f"agree with those of a group above it, and was left out ({error}). Each group "
@@ -210,9 +219,24 @@ def _tree_of_groups(source: NetCDFSource, decoding: dict[str, Any]) -> xr.DataTr
 
 
 def build_tree(
-    records: list[dict[str, Any]], builder: DatasetBuilder, name: str = ""
+    records: list[dict[str, Any]],
+    builder: DatasetBuilder,
+    name: str = "",
+    left_out: list[str] | None = None,
 ) -> xr.DataTree:
-    """Return the tree of records, whose first is the root and parents come before children."""
+    """Return the tree of records, whose first is the root and parents come before children.
+
+    Parameters
+    ----------
+    records
+        Of all nodes.
+    builder
+        Makes the dataset of each.
+    name
+        The file, for warnings. Without it a node that cannot be made is an error.
+    left_out
+        Takes the paths of nodes that could not be made.
+    """
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}
     lost: set[tuple[str, ...]] = set()
@@ -229,6 +253,8 @@ def build_tree(
                 if not path or not name:
                     raise
                 lost.add(path)
+                if left_out is not None:
+                    left_out.append("/" + "/".join(path))
                 warnings.warn(
                     f"{name}: /{'/'.join(path)} cannot be read and was left out ({error})",
                     DamageWarning,
@@ -278,6 +304,30 @@ class _Closer:
 
     def __reduce__(self) -> Any:
         return _Closer, ()
+
+
+class _LeftOut:
+    """What of a file is not in the tree that was opened from it."""
+
+    def __init__(self) -> None:
+        self.file = ""
+        self.parts: list[str] = []
+
+
+def check_complete(tree: xr.DataTree, path: Path) -> None:
+    """Refuse to replace a file by a tree that lacks parts of it.
+
+    Raises
+    ------
+    FormatError
+        If `tree` was opened from the file at `path`, and parts of it could not be read.
+    """
+    left = attached(tree.root, _LeftOut)
+    if left.parts and path.exists() and Path(left.file).exists() and path.samefile(left.file):
+        raise FormatError(
+            f"{path} holds parts that could not be read when it was opened, and would lose "
+            f"them: {', '.join(left.parts[:5])}. Nothing was written; save under another name"
+        )
 
 
 def add_source(tree: xr.DataTree, source: Any) -> None:

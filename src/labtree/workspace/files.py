@@ -29,6 +29,7 @@ def save_workspace(
     *,
     overwrite: bool = False,
     skip_damaged: bool = False,
+    compression: str | None = None,
 ) -> Path:
     """Write a workspace to a file or a zarr store; all or nothing.
 
@@ -45,6 +46,9 @@ def save_workspace(
     skip_damaged
         Whether items whose data cannot be read are left out, with a warning that names
         them; the save is refused otherwise.
+    compression
+        ``"gzip"`` or ``"zstd"`` for all arrays of a ``.h5`` file. Without it arrays that
+        came compressed stay so.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def save_workspace(
         marks = saved_marks(root)
         kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
         try:
-            store.save(kept, check)
+            store.save(kept, check, compression)
         except FormatError as error:
             if skip_damaged:
                 raise

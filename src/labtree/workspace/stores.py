@@ -13,6 +13,7 @@ import xarray as xr
 from labtree.errors import (
     AlreadyExistsError,
     BusyFileError,
+    ConfigurationError,
     FormatError,
     MissingFileError,
     NotWritableError,
@@ -26,6 +27,7 @@ from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.trees import (
     add_source,
+    check_complete,
     check_folder,
     column_reader,
     open_source,
@@ -72,7 +74,7 @@ class Store(Protocol):
         """Raise an error if nothing can be saved there, before any work is done."""
         ...
 
-    def save(self, root: xr.DataTree, check: Check) -> None:
+    def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
         """Write a tree, all or nothing; `check` can still refuse it at the end."""
         ...
 
@@ -194,11 +196,13 @@ class Hdf5Store:
                 )
         listing.check(self.listing)
 
-    def save(self, root: xr.DataTree, check: Check) -> None:
+    def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
         """Write a tree, all or nothing."""
+        check_complete(root, self.file)
         index = listing.index_text(root)
+        about = {"index": zlib.crc32(index), "saved_at": time.time()}
         with temporary_path(self.file) as data, temporary_path(self.listing) as text:
-            written = write_tree(root, data, index=zlib.crc32(index), saved_at=time.time())
+            written = write_tree(root, data, compression, **about)
             text.write_bytes(index)
             with folder_lock(self.file.parent):
                 known = identity(data)
@@ -306,8 +310,12 @@ class ZarrStore:
         if isinstance(self._where, Folder) and self._where.path.is_file():
             raise AlreadyExistsError(f"{self.name} is a file; a zarr store is a folder")
 
-    def save(self, root: xr.DataTree, check: Check) -> None:
+    def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
         """Write a tree, all or nothing."""
+        if compression is not None:
+            raise ConfigurationError(
+                f"{self.name}: compression= is of .h5 files; save a zarr store without it"
+            )
         save_location(root, self._where, check)
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
