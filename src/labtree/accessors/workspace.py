@@ -551,8 +551,8 @@ class TreeWorkspaceAccessor:
             Whether items that cannot be read are left out, with a warning that names
             them. The save is refused otherwise. Only to another path.
         compression : {"gzip", "zstd"}, optional
-            Compress all arrays of a ``.h5`` file, in chunks. Every netCDF-4 reader has
-            ``"gzip"``. Without it arrays that came compressed stay so.
+            Compress all arrays, in chunks. Every netCDF-4 reader has ``"gzip"``. Without
+            it arrays of a ``.h5`` file that came compressed stay so.
 
         Returns
         -------

@@ -47,7 +47,7 @@ def save_workspace(
         Whether items whose data cannot be read are left out, with a warning that names
         them; the save is refused otherwise.
     compression
-        ``"gzip"`` or ``"zstd"`` for all arrays of a ``.h5`` file. Without it arrays that
+        ``"gzip"`` or ``"zstd"`` for all arrays. Without it arrays of a ``.h5`` file that
         came compressed stay so.
 
     Returns

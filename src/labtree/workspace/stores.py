@@ -13,7 +13,6 @@ import xarray as xr
 from labtree.errors import (
     AlreadyExistsError,
     BusyFileError,
-    ConfigurationError,
     FormatError,
     MissingFileError,
     NotWritableError,
@@ -312,11 +311,7 @@ class ZarrStore:
 
     def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
         """Write a tree, all or nothing."""
-        if compression is not None:
-            raise ConfigurationError(
-                f"{self.name}: compression= is of .h5 files; save a zarr store without it"
-            )
-        save_location(root, self._where, check)
+        save_location(root, self._where, check, compression)
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
         """Return the lazy tree that is there, and its version."""
