@@ -83,8 +83,8 @@ def save_workspace(
         complete(root)
 
         def check(found: Hashable | None, new: Hashable) -> None:
-            if found != seen and found not in state.versions:
-                raise _changed(store)
+            if found != seen:  # somebody has saved meanwhile
+                _check_known(state, store, found, root, overwrite)
             # An interrupt right after the save must not make it somebody else's.
             state.versions.add(new)
 
