@@ -18,10 +18,14 @@ from labtree.objects.unit_attributes import ABSENT, masked_column, untouched_var
 from labtree.objects.unit_attributes import column as gather_column
 from labtree.storage.missing import mark_missing
 
-__all__ = ["Events", "drop_log_text", "events_from"]
+__all__ = ["NO_END", "NO_TIME", "Events", "drop_log_text", "events_from", "until_in"]
 
 Floats = NDArray[np.float64]
 _UNITS = {"s": 1.0, "ms": 1000.0}
+
+# Why an event has no window.
+NO_TIME = "time is not finite"
+NO_END = "the end is not finite, or before the event"
 
 
 class Events(NamedTuple):
@@ -74,9 +78,9 @@ def events_from(
         Which end of the state; by default its start.
     clock : str, optional
         The clock of the state's times, see ``df.msw.state_time``; by default "session".
-    until : str, or array-like of shape (event,), optional
-        Where each trial ends: a column of seconds or a state of the table (its start),
-        or times in `unit`.
+    until : str, (str, "start" or "end"), or array-like of shape (event,), optional
+        Where each trial ends: a column of seconds or a state of the table (its start, or
+        the edge named beside it), or times in `unit`.
     unit : {"s", "ms"}
         Of the times that are returned.
     taken : collection of str
@@ -102,7 +106,14 @@ def events_from(
                     f"{type(events).__name__}; give a DataFrame, or leave {option}= out"
                 )
         times = _times(events, name)
-        ends = None if until is None else _until_times(until, times.size, name)
+        ends = None
+        if until is not None:
+            if _is_named(until):
+                raise DataError(
+                    f"until={until!r} names a part of a trial table, but {name} is "
+                    f"{type(events).__name__}; give a DataFrame, or times"
+                )
+            ends = _until_times(until, times.size, name)
         return Events(_not_empty(times, name), ends, {}, list(range(times.size)))
     if on is None:
         raise DataError(
@@ -114,8 +125,10 @@ def events_from(
     scale = _UNITS[unit]
     ends = None
     if until is not None:
-        if isinstance(until, str):
-            ends = _seconds(events, until, own | {"edge": "start"}, "until", False) * scale
+        if _is_named(until):
+            label, *end = [until] if isinstance(until, str) else until
+            edges = {"edge": end[0] if end else "start"}
+            ends = _seconds(events, label, own | edges, "until", bool(end)) * scale
         else:
             ends = _until_times(until, times.size, name)
     labels = events.index.tolist()
@@ -152,7 +165,7 @@ def _plain(label: Any) -> Any:
 
 def _times(events: Any, name: str) -> Floats:
     values = events.to_numpy() if hasattr(events, "to_numpy") else events
-    array: Any = np.asanyarray(values)
+    array: Any = np.atleast_1d(np.asanyarray(values))
     if isinstance(events, pd.Series):
         return _numbers(events, name)
     if isinstance(array, np.ma.MaskedArray):
@@ -162,6 +175,19 @@ def _times(events: Any, name: str) -> Floats:
     if array.size and array.dtype.kind not in "iuf":
         raise DataError(f"{name} must be numbers, found dtype {array.dtype}")
     return np.asarray(array, np.float64)
+
+
+def _is_named(until: Any) -> bool:
+    """Return whether an end is named: a column or a state, or a state and its edge."""
+    pair = isinstance(until, tuple) and len(until) == 2
+    return isinstance(until, str) or (pair and all(isinstance(part, str) for part in until))
+
+
+def until_in(until: Any, factor: float) -> Any:
+    """Return where trials end in another unit: times times a factor, names as they are."""
+    if until is None or _is_named(until):
+        return until
+    return _times(until, "until") * factor
 
 
 def _until_times(until: Any, size: int, name: str) -> Floats:

@@ -378,7 +378,7 @@ def test_bad_seconds(session, seconds):
 
 @settings(max_examples=examples(100), deadline=None)
 @given(
-    st.lists(st.floats(-2, 12), max_size=10),
+    st.lists(st.floats(-2, 12), min_size=1, max_size=10),
     st.integers(0, 200),
     st.integers(0, 200),
 )

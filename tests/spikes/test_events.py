@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labtree
+from labtree.msw import trials_to_frame
 from labtree.recording import drop_log
 from labtree.spikes.trains import first_after
+from labtree.testing.msw import make_trials
 from support.examples import examples
 
 # Times on a grid of tenths, so that windows and bins often end on a spike.
@@ -295,6 +297,28 @@ def test_trials_of_unequal_length_are_padded():
     tree.ws.store("m", "stack", stack)
 
 
+def test_trials_end_where_a_state_does():
+    table = trials_to_frame(make_trials(12))
+    length = 1000 * float(table.msw.states(clock="session")["end"].max()) + 5000
+    ds = spikes([np.arange(0, length, 7.0)], length)
+    stack = labtree.spikes.peri_event(
+        ds, table, 0, 0, on="side_ready", until=("side_ready", "end")
+    )
+    start, end = (
+        1000 * table.msw.state_time("side_ready", edge=edge, clock="session").to_numpy()
+        for edge in ("start", "end")
+    )
+    assert stack.length.values == pytest.approx((end - start)[stack.event.values])
+    with pytest.raises(ValueError, match="edge='stop'; expected 'start' or 'end'"):
+        labtree.spikes.peri_event(
+            ds, table, 0, 0, on="side_ready", until=("side_ready", "stop")
+        )
+    with pytest.raises(
+        ValueError, match="names a part of a trial table, but events_ms is list"
+    ):
+        labtree.spikes.peri_event(ds, [1000.0], 0, 0, until=("side_ready", "end"))
+
+
 def test_an_end_before_the_event_is_dropped():
     table = trials().assign(end=[0.001, 0.06, 0.07, np.nan])
     counts = labtree.spikes.peri_event_counts(
@@ -348,9 +372,6 @@ def test_units_of_a_session_around_events():
 
 
 def test_a_state_of_a_trial_table_says_when():
-    from labtree.msw import trials_to_frame
-    from labtree.testing.msw import make_trials
-
     table = trials_to_frame(make_trials(12))
     length = 1000 * float(table.msw.states(clock="session")["end"].max()) + 5000
     ds = spikes([np.arange(0, length, 7.0)], length)

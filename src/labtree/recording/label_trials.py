@@ -1,14 +1,12 @@
 """Trials after labels, and windows around events."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from labtree.errors import SessionError
-from labtree.events import events_from
+from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.recording.session import class_name
 from labtree.recording.session_streams import (
     DropLog,
@@ -17,12 +15,12 @@ from labtree.recording.session_streams import (
     check_policy,
     warn,
 )
-from labtree.recording.windows import WindowIndex, unbroken_mask, window_array
+from labtree.recording.windows import WindowIndex, broken_windows, window_array
 
 __all__ = ["continuous", "peri_event", "trials"]
 
 # Coordinates and dimensions of windows, which no column of a trial table may have.
-_TAKEN = ("event", "channel", "time", "event_time", "start_time", "session")
+_TAKEN = ("event", "channel", "time", "event_time", "start_time", "session", "length")
 
 
 def continuous(stream: StreamOfSession) -> xr.DataArray:
@@ -119,10 +117,10 @@ def peri_event(
         (n,) in s on the stream's clock; NaN is noted and left out. Or a trial table.
     pre_s, post_s
         Seconds before and after.
-    on, edge, clock
-        What of a trial table says when, see `labtree.events.events_from`.
-    until
-        Not of streams, whose windows are equally long.
+    on, edge, clock, until
+        What of a trial table says when, and when each trial ends, see
+        `labtree.events.events_from`. A window then reaches to `post_s` behind the end of
+        its trial; shorter ones end in NaN.
     on_gap
         As in `labeled_windows`.
     on_mismatch
@@ -134,14 +132,9 @@ def peri_event(
     -------
     DataArray
         Coordinates: ``time`` in s from the event's sample, ``event`` (position in
-        ``times``), ``event_time`` and ``start_time`` in s, ``session``, and the columns of a
-        trial table.
+        ``times``), ``event_time`` and ``start_time`` in s, ``session``, the columns of a
+        trial table, and with `until` ``length`` in s.
     """
-    if until is not None:
-        raise SessionError(
-            "windows of a stream are equally long; leave until= out, and give the longest as"
-            " post_s"
-        )
     check_policy("on_gap", on_gap)
     if stream.fs <= 0:
         raise SessionError("a stream without a sampling rate has no windows around events")
@@ -152,48 +145,92 @@ def peri_event(
             raise SessionError(f'{text}; write on_mismatch="warn" to go on all the same')
         warn(text)
     before = round(_seconds("pre_s", pre_s) * stream.fs)
-    win = before + round(_seconds("post_s", post_s) * stream.fs)
-    if win < 1:
-        raise SessionError(f"pre_s={pre_s!r} and post_s={post_s!r} hold no sample")
-    coordinates: Callable[[np.ndarray], dict[str, xr.Variable]] = lambda chosen: {}  # noqa: E731
-    if isinstance(times, pd.DataFrame) or any(part is not None for part in (on, edge, clock)):
-        events = events_from(
-            times, on=on, edge=edge, clock=clock, unit="s", taken=_TAKEN, name="times"
+    post_s = _seconds("post_s", post_s)
+    dtype = stream.dataset["data"].dtype
+    if until is not None and dtype.kind in "iu" and dtype.itemsize == 8:
+        raise SessionError(
+            f"until= pads with NaN, and no float holds every {dtype}; write"
+            ' ds.assign(data=ds["data"].astype(float)).session.peri_event(...)'
         )
-        moments, coordinates = events.times, events.chosen
-    else:
-        moments = np.asarray(getattr(times, "to_numpy", lambda: times)(), float).reshape(-1)
-    drops = DropLog()
+    if until is None and before + round(post_s * stream.fs) < 1:
+        raise SessionError(f"pre_s={pre_s!r} and post_s={post_s!r} hold no sample")
+    events = events_from(
+        times,
+        on=on,
+        edge=edge,
+        clock=clock,
+        until=until,
+        unit="s",
+        taken=_TAKEN,
+        name="times",
+    )
+    windows = _windows_around(stream, events, before, post_s)
+    chosen = np.flatnonzero(windows.reasons == "")
+    windows.reasons[chosen] = broken_windows(
+        stream, windows.starts[chosen], windows.lengths[chosen], on_gap
+    )
+    chosen = np.flatnonzero(windows.reasons == "")
+    gone = np.flatnonzero(windows.reasons != "")
+    starts, lengths = windows.starts[chosen], windows.lengths[chosen]
+    whole = before + round(post_s * stream.fs)
+    longest = whole if until is None else int(lengths.max(initial=0))
+    none = np.full(len(chosen), -1)
+    array = window_array(
+        [stream],
+        WindowIndex(np.zeros_like(chosen), starts, none),
+        longest,
+        DropLog(),
+        lengths=None if until is None else lengths,
+    )
+    coords: dict[str, Any] = {
+        "time": ("time", (np.arange(longest) - before) / stream.fs, {"units": "s"}),
+        "event": ("event", chosen),
+        "event_time": ("event", events.times[chosen], {"units": "s"}),
+    }
+    if until is not None:
+        coords["length"] = ("event", lengths / stream.fs, {"units": "s"})
+    log = drop_log_text(
+        [events.labels[at] for at in gone], events.times[gone], windows.reasons[gone].tolist()
+    )
+    return (
+        array.drop_vars(["class_index", "class_name"])
+        .rename(window="event")
+        .assign_coords(coords | events.chosen(chosen))
+        .assign_attrs(drop_log=log, dropped=len(gone))
+    )
+
+
+class _Windows(NamedTuple):
+    """First row and number of rows of the window of each event; why it has none, or ""."""
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    reasons: np.ndarray
+
+
+def _windows_around(
+    stream: StreamOfSession, events: Events, before: int, post_s: float
+) -> _Windows:
+    """Return the windows from so many samples before each event to ``post_s`` behind it."""
+    moments, timeline, n = events.times, stream.timeline, len(stream.timeline.times)
     finite = np.isfinite(moments)
-    timeline, n = stream.timeline, len(stream.timeline.times)
+    after = np.full(len(moments), post_s)
+    if events.until is not None:
+        after += events.until - moments
+    ends = finite & np.isfinite(after)
+    behind = np.rint(np.where(ends, after, 0.0) * stream.fs).astype(np.int64)
+    lengths = before + behind
     starts = timeline.locate(np.where(finite, moments, 0.0)) - before
     first = timeline.times[:1].min(initial=np.inf)
     early = moments < first - 1 / stream.fs
-    outside = early | timeline.is_after_end(moments) | (starts < 0) | (starts + win > n)
+    outside = early | timeline.is_after_end(moments) | (starts < 0) | (starts + lengths > n)
+    away = np.ones(len(moments), bool)
     if n:
-        most = max(stream.timeline.gap_s or 0, 1 / stream.fs)
+        most = max(timeline.gap_s or 0, 1 / stream.fs)
         away = np.abs(timeline.times[np.clip(starts + before, 0, n - 1)] - moments) > most
-    else:
-        away = np.ones(len(moments), bool)
-    reasons = np.where(outside, "reaches beyond the stream", "no sample at this time")
-    reasons = np.where(finite, reasons, "time is not finite")
-    keep = finite & ~outside & ~away
-    for at in np.flatnonzero(~keep):
-        drops.add(stream.session, float(moments[at]), -1, str(reasons[at]))
-    chosen = np.flatnonzero(keep)
-    whole = unbroken_mask(stream, starts[chosen], np.full(len(chosen), -1), win, on_gap, drops)
-    chosen = chosen[whole]
-    index = WindowIndex(
-        np.zeros(len(chosen), np.int64), starts[chosen], np.full(len(chosen), -1)
-    )
-    windows = window_array([stream], index, win, drops)
-    return (
-        windows.drop_vars(["class_index", "class_name"])
-        .rename(window="event")
-        .assign_coords(
-            time=("time", (np.arange(win) - before) / stream.fs, {"units": "s"}),
-            event=("event", chosen),
-            event_time=("event", moments[chosen], {"units": "s"}),
-        )
-        .assign_coords(coordinates(chosen))
-    )
+    reasons = np.full(len(moments), "", object)
+    reasons[away] = "no sample at this time"
+    reasons[outside] = "reaches beyond the stream"
+    reasons[~ends | (lengths < 1)] = NO_END
+    reasons[~finite] = NO_TIME
+    return _Windows(starts, lengths, reasons)

@@ -344,8 +344,9 @@ def drop_log(windows: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     -------
     DataFrame
         One row per window, label or session left out: session, start_time (s, NaN where
-        there is none), class_index (-1 where there is none), reason; of the verbs of
-        `labtree.spikes` one per event: event, event_time (ms), reason.
+        there is none), class_index (-1 where there is none), reason. Of windows around
+        events one per event: event (the index of a trial table, or the position),
+        event_time (in s of a stream, in ms of spikes), reason.
 
     Examples
     --------

@@ -205,8 +205,13 @@ class Timeline:
         period = 1 / self.fs if self.fs > 0 else 0.0
         return np.asarray(moments > self._sorted[-1] + period)
 
-    def standing(self, starts: np.ndarray, length: int) -> np.ndarray:
+    def standing(self, starts: np.ndarray, length: np.ndarray | int) -> np.ndarray:
         """Return which stretches of ``length`` samples meet a stamp that stands longer."""
+        if isinstance(length, np.ndarray):
+            found = np.zeros(len(starts), bool)
+            for one in np.unique(length[length < self.longest_run]).tolist():
+                found[length == one] = self.standing(starts[length == one], one)
+            return found
         if self.longest_run <= length:
             return np.zeros(len(starts), bool)
         steps = np.diff(self._sorted)
@@ -218,7 +223,9 @@ class Timeline:
         at = np.minimum(np.searchsorted(last, starts, "left"), len(last) - 1)
         return np.asarray((last[at] >= starts) & (first[at] < starts + length))
 
-    def breaks(self, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    def breaks(
+        self, starts: np.ndarray, length: np.ndarray | int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return which stretches of ``length`` samples hold an unusable one, or a gap."""
         last = starts + length - 1
         unusable = np.searchsorted(self.unusable, last, "right") > np.searchsorted(

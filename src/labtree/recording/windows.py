@@ -35,6 +35,7 @@ from labtree.storage.lazy import LazyArray, as_lazy, positions
 
 __all__ = [
     "WindowIndex",
+    "broken_windows",
     "cut_windows",
     "iter_labeled_windows",
     "labeled_windows",
@@ -134,11 +135,38 @@ def unbroken_mask(
     drops: DropLog,
 ) -> np.ndarray:
     """Return a mask of windows without gaps; log, warn about or reject the rest."""
-    unusable, gap = stream.timeline.breaks(starts, win)
-    standing = stream.timeline.standing(starts, win)
+    reasons = broken_windows(stream, starts, np.full(len(starts), win), on_gap)
+    kept: np.ndarray = reasons == ""
+    times = stream.timeline.times
+    for index in np.flatnonzero(~kept):
+        drops.add(
+            stream.session,
+            float(times[starts[index]]),
+            int(classes[index]),
+            str(reasons[index]),
+        )
+    return kept
+
+
+def broken_windows(
+    stream: StreamOfSession, starts: np.ndarray, lengths: np.ndarray, on_gap: Policy
+) -> np.ndarray:
+    """Return why each window cannot be used, "" where it can; warn about it or reject it.
+
+    Parameters
+    ----------
+    stream
+        That the windows are cut from.
+    starts, lengths
+        (n,) first row and number of rows of each window.
+    on_gap
+        As in `labeled_windows`.
+    """
+    unusable, gap = stream.timeline.breaks(starts, lengths)
+    standing = stream.timeline.standing(starts, lengths)
     broken = unusable | gap | standing
     if not broken.any():
-        return np.ones(len(starts), bool)
+        return np.full(len(starts), "", object)
     times = stream.timeline.times
     count = int(broken.sum())
     text = (
@@ -156,17 +184,11 @@ def unbroken_mask(
     if on_gap == "warn" or count == len(starts):
         text += "; if the time stamps jitter, gap_s says how long a step may be"
         warn(text)
-    reasons = np.where(standing, "time stamps stand still for longer than a window", "gap")
-    reasons = np.where(unusable, "time stamp not finite or out of order", reasons)
-    for index in np.flatnonzero(broken):
-        drops.add(
-            stream.session,
-            float(times[starts[index]]),
-            int(classes[index]),
-            str(reasons[index]),
-        )
-    kept: np.ndarray = ~broken
-    return kept
+    reasons = np.full(len(starts), "", object)
+    reasons[gap] = "gap"
+    reasons[standing] = "time stamps stand still for longer than a window"
+    reasons[unusable] = "time stamp not finite or out of order"
+    return reasons
 
 
 def window_and_hop(stream: StreamOfSession, window_ms: float, hop_ms: float) -> tuple[int, int]:
@@ -401,19 +423,24 @@ def class_coordinate(streams: list[StreamOfSession], index: WindowIndex) -> np.n
 
 
 class WindowArray(LazyArray):
-    """(window, channel, time) over streams of (time, channel); reads what is indexed."""
+    """(window, channel, time) over streams of (time, channel); reads what is indexed.
+
+    Windows that are shorter than the longest end in NaN.
+    """
 
     def __init__(
         self,
         streams: list[xr.Variable],
         stream: np.ndarray,
         start: np.ndarray,
+        length: np.ndarray,
         win: int,
         dtype: np.dtype[Any],
     ) -> None:
         self._streams = streams
         self._stream = stream
         self._start = start
+        self._length = length
         self._win = win
         self.shape = (len(start), streams[0].shape[1], win)
         self.dtype = dtype
@@ -430,8 +457,8 @@ class WindowArray(LazyArray):
         out = np.empty((len(windows), self._win, width), self.dtype)
         for number in np.unique(self._stream[windows]):
             mine = np.flatnonzero(self._stream[windows] == number)
-            starts = self._start[windows[mine]]
-            self._fill(out, mine, starts, self._streams[number], columns)
+            starts, lengths = self._start[windows[mine]], self._length[windows[mine]]
+            self._fill(out, mine, starts, lengths, self._streams[number], columns)
         turned = out.transpose(0, 2, 1)[:, :, time]
         turned = turned[:, 0] if narrow else turned
         return turned[0] if single else turned
@@ -441,11 +468,14 @@ class WindowArray(LazyArray):
         out: np.ndarray,
         at: np.ndarray,
         starts: np.ndarray,
+        lengths: np.ndarray,
         stream: xr.Variable,
         columns: Any,
     ) -> None:
         order = np.argsort(starts, kind="stable")
         at, starts = at[order], starts[order]
+        stops = starts + lengths[order]
+        reach = np.maximum.accumulate(stops)
         most = max(1, _BLOCK_BYTES // (stream.shape[1] * stream.dtype.itemsize))
         begin = 0
         while begin < len(starts):
@@ -453,14 +483,22 @@ class WindowArray(LazyArray):
             end = begin + 1
             while (
                 end < len(starts)
-                and starts[end] <= starts[end - 1] + self._win
-                and starts[end] + self._win - starts[begin] <= most
+                and starts[end] <= reach[end - 1]
+                and reach[end] - starts[begin] <= most
             ):
                 end += 1
             first = int(starts[begin])
-            block = stream[first : int(starts[end - 1]) + self._win, columns].values
-            for place, start in zip(at[begin:end], starts[begin:end] - first, strict=True):
-                out[place] = block[start : start + self._win]
+            block = stream[first : int(reach[end - 1]), columns].values
+            rows = zip(
+                at[begin:end].tolist(),
+                (starts[begin:end] - first).tolist(),
+                (stops[begin:end] - first).tolist(),
+                strict=True,
+            )
+            for place, start, stop in rows:
+                out[place, : stop - start] = block[start:stop]
+                if stop - start < self._win:
+                    out[place, stop - start :] = np.nan
             begin = end
 
 
@@ -471,13 +509,27 @@ def window_array(
     drops: DropLog,
     dtype: Any = None,
     chunks: Any = None,
+    lengths: np.ndarray | None = None,
 ) -> xr.DataArray:
-    """Return the windows of an index as one lazy DataArray."""
+    """Return the windows of an index as one lazy DataArray.
+
+    With `lengths`, how many samples each has, shorter ones end in NaN, and the dtype is one
+    of floats that holds the samples.
+    """
     variables = [stream.dataset["data"].variable for stream in streams]
     own = np.result_type(*[variable.dtype for variable in variables])
+    if lengths is None:
+        lengths = np.full(len(index), win)
+    else:
+        own = np.result_type(own, np.float16)
     data = as_lazy(
         WindowArray(
-            variables, index.stream, index.start, win, np.dtype(own if dtype is None else dtype)
+            variables,
+            index.stream,
+            index.start,
+            lengths,
+            win,
+            np.dtype(own if dtype is None else dtype),
         )
     )
     starts = np.empty(len(index))

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.events import Events, drop_log_text, events_from
+from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.objects import spike_data, spike_slice_stack
 from labtree.objects.layout import slice_coords
 from labtree.spikes.counts import bin_centers, bin_edges, bin_numbers, count_cells
@@ -22,8 +22,6 @@ Ints = NDArray[np.int64]
 Edge = Literal["start", "end"]
 
 _OUTSIDE = "the window leaves the recording"
-_NO_TIME = "time is not finite"
-_NO_END = "the end is not finite, or before the event"
 
 
 class _Windows(NamedTuple):
@@ -66,9 +64,10 @@ def peri_event(
         Which end of the state; by default its start.
     clock : str, optional
         The clock of a state's times, see ``df.msw.state_time``; by default "session".
-    until : str or array-like of shape (event,), optional
-        Where each trial ends: a column of seconds, a state, or times in ms. The window
-        then reaches to `post_ms` after it, and slices differ in length.
+    until : str, (str, "start" or "end"), or array-like of shape (event,), optional
+        Where each trial ends: a column of seconds, a state (its start, or the edge named
+        beside it), or times in ms. The window then reaches to `post_ms` after it, and
+        slices differ in length.
 
     Returns
     -------
@@ -433,11 +432,11 @@ def _windows(ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float) -> _W
     if not kept.size:
         ended = finite & has_end
         if finite.any() and not ended.any():
-            raise DataError(f"no event has an end: {_NO_END}")
+            raise DataError(f"no event has an end: {NO_END}")
         raise _none_left(times[ended], start, stop)
     reasons = np.where(inside, "", _OUTSIDE)
-    reasons = np.where(has_end, reasons, _NO_END)
-    reasons = np.where(finite, reasons, _NO_TIME)
+    reasons = np.where(has_end, reasons, NO_END)
+    reasons = np.where(finite, reasons, NO_TIME)
     gone = np.setdiff1d(np.arange(times.size), kept)
     log = drop_log_text(
         [found.labels[at] for at in gone.tolist()], times[gone], reasons[gone].tolist()

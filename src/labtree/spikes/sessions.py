@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import DataError
+from labtree.events import until_in
 from labtree.objects import spike_data
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.spikes.events import peri_event
@@ -152,9 +153,7 @@ def session_peri_event(
     Dataset
         Of the kind ``spike_slice_stack``, in ms.
     """
-    until = options.get("until")
-    if until is not None and not isinstance(until, str):
-        options["until"] = np.asarray(until, np.float64) * 1000
+    options["until"] = until_in(options.get("until"), 1000.0)
     if not isinstance(times, pd.DataFrame):
         array = times.to_numpy() if hasattr(times, "to_numpy") else times
         times = np.asarray(array, np.float64) * 1000
