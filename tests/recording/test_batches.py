@@ -180,3 +180,26 @@ def test_torch_windows_mixed_come_once_among_all_workers(windows, torch, workers
 
     expected = sorted(key(np.ascontiguousarray(w)) for w in windows.values)
     assert sorted(key(np.ascontiguousarray(samples)) for samples, _ in found) == expected
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torch_s_own_loader_gets_every_window_once(windows, workers, monkeypatch):
+    data = pytest.importorskip("torch.utils.data")
+    monkeypatch.setattr(window_batches, "_POOL_BYTES", 100_000)
+    mixed = labtree.torch_dataset(windows, shuffle=4)
+    loader = data.DataLoader(
+        mixed,
+        batch_size=16,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+    )
+    found = [
+        (samples.numpy().tobytes(), int(index))
+        for batch, indices in loader
+        for samples, index in zip(batch, indices, strict=True)
+    ]
+    every = zip(windows.values, windows.class_index.values.tolist(), strict=True)
+    assert sorted(found) == sorted((np.ascontiguousarray(w).tobytes(), i) for w, i in every)
+    drawn = next(iter(data.DataLoader(labtree.torch_dataset(windows), 8, shuffle=True)))
+    assert drawn[0].shape == (8, *windows.shape[1:])
+    assert drawn[1].shape == (8,)
