@@ -30,6 +30,7 @@ _SHORTEST_CHAIN = 4
 # A pulse may be missing on one side: intervals over one and two pulses are compared.
 _SKIP = 2
 _MOST_CANDIDATES = 20_000_000
+_REMAINDERS = 2**25 - 39  # a prime
 _SMALLEST_SEGMENT = 4
 
 
@@ -146,8 +147,14 @@ def _slack(interval: np.ndarray, tolerance: float, drift: float) -> np.ndarray:
 def _candidates(
     a: FloatArray, b: FloatArray, tolerance: float, drift: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs of pulses that an equally long interval follows in both."""
-    found: list[np.ndarray] = []
+    """Return pairs of pulses with two intervals beside them that are equally long in both.
+
+    One interval agrees with many by chance. Intervals with none before and none behind
+    them that agrees, too, are left out early; what a small table of remainders cannot
+    tell apart stays.
+    """
+    starts: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
     total = 0
     for p in range(1, _SKIP + 1):
         for q in range(1, _SKIP + 1):
@@ -166,9 +173,20 @@ def _candidates(
             i = np.repeat(np.arange(len(left)), count)
             within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
             j = order[np.repeat(low, count) + within]
-            found += [i * len(b) + j, (i + p) * len(b) + j + q]
-    keys = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+            starts.append(i * len(b) + j)
+            ends.append((i + p) * len(b) + j + q)
+    begins, stops = np.concatenate(starts), np.concatenate(ends)
+    carries_on = _seen(stops, begins) | _seen(begins, stops)
+    keys = np.sort(np.concatenate([begins[carries_on], stops[carries_on]]))
+    keys = keys[np.diff(keys, prepend=-1) > 0]
     return keys // max(1, len(b)), keys % max(1, len(b))
+
+
+def _seen(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return which of the wanted keys may be among some: False is certain."""
+    table = np.zeros(_REMAINDERS, bool)
+    table[keys % _REMAINDERS] = True
+    return table[wanted % _REMAINDERS]
 
 
 def _chains(
@@ -184,20 +202,25 @@ def _chains(
     A chain goes from one candidate to the next over at most two intervals on each side; a
     step of a clock ends it, and the next chain carries on behind.
     """
+    before = _links(a, b, i, j, tolerance, drift)
+    deep = _in_long_chains(before)
+    # The links among those that stay; a link to one that goes leads to none.
+    place = np.append(np.where(deep, np.cumsum(deep) - 1, deep.sum()), deep.sum())
+    i, j, before = i[deep], j[deep], place[before[:, deep]]
     alive = np.ones(len(i), bool)
     taken: list[np.ndarray] = []
     while True:
-        chain = _longest_chain(a, b, i, j, alive, tolerance, drift)
+        chain = _longest_chain(i, before, alive)
         if len(chain) < _SHORTEST_CHAIN:
             break
         if not taken:
-            _refuse_ambiguous(a, b, i, j, chain, tolerance, drift)
+            _refuse_ambiguous(a, b, i, j, before, chain)
         taken.append(chain)
         first, last = chain[0], chain[-1]
         # What is left lies before this chain on both sides, or behind it on both.
-        before = (i < i[first]) & (j < j[first])
+        ahead = (i < i[first]) & (j < j[first])
         behind = (i > i[last]) & (j > j[last])
-        alive &= before | behind
+        alive &= ahead | behind
     if not taken:
         return np.empty((0, 2), np.int64)
     nodes = np.concatenate(taken)
@@ -205,42 +228,61 @@ def _chains(
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
 
 
-def _longest_chain(
+def _links(
     a: FloatArray,
     b: FloatArray,
     i: np.ndarray,
     j: np.ndarray,
-    alive: np.ndarray,
     tolerance: float,
     drift: float,
 ) -> np.ndarray:
-    """Return the positions of the candidates in the longest chain, in order."""
-    nodes = np.flatnonzero(alive)
-    if len(nodes) == 0:
-        return nodes
-    first, second = i[nodes], j[nodes]
-    keys = first * len(b) + second
-    before = np.full((_SKIP * _SKIP, len(nodes)), len(nodes))
+    """Return (4, n) the candidates that may stand before each in a chain; n for none."""
+    n = len(i)
+    keys = i * len(b) + j
+    before = np.full((_SKIP * _SKIP, n), n)
     for row, (p, q) in enumerate(np.ndindex(_SKIP, _SKIP)):
-        fits = (first > p) & (second > q)
-        wanted = (first - p - 1) * len(b) + second - q - 1
-        at = np.minimum(np.searchsorted(keys, wanted), len(nodes) - 1)
+        fits = (i > p) & (j > q)
+        wanted = (i - p - 1) * len(b) + j - q - 1
+        at = np.minimum(np.searchsorted(keys, wanted), n - 1)
         fits &= keys[at] == wanted
-        left = a[first] - a[np.maximum(first - p - 1, 0)]
-        right = b[second] - b[np.maximum(second - q - 1, 0)]
+        left = a[i] - a[np.maximum(i - p - 1, 0)]
+        right = b[j] - b[np.maximum(j - q - 1, 0)]
         fits &= np.abs(left - right) <= _slack(left, tolerance, drift)
         before[row, fits] = at[fits]
-    length = np.zeros(len(nodes) + 1, np.int64)
-    starts = np.flatnonzero(np.diff(first, prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(nodes)], strict=True):
-        length[start:stop] = 1 + length[before[:, start:stop]].max(axis=0)
+    return before
+
+
+def _in_long_chains(before: np.ndarray) -> np.ndarray:
+    """Return which candidates stand in a chain that is long enough to count."""
+    n = before.shape[1]
+    ahead, behind = np.ones(n + 1, np.int64), np.ones(n + 1, np.int64)
+    for _ in range(_SHORTEST_CHAIN - 1):
+        ahead[n] = 0
+        ahead[:n] = 1 + ahead[before].max(axis=0, initial=0)
+        longer = behind.copy()
+        for row in before:  # no two candidates have the same one before them at this distance
+            longer[row] = np.maximum(longer[row], 1 + behind[:n])
+        behind = longer
+    return np.asarray(ahead[:n] + behind[:n] > _SHORTEST_CHAIN)
+
+
+def _longest_chain(i: np.ndarray, before: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """Return the positions of the candidates in the longest chain of those alive, in order."""
+    n = len(i)
+    if not alive.any():
+        return np.empty(0, np.int64)
+    length = np.zeros(n + 1, np.int64)
+    starts = np.flatnonzero(np.diff(i, prepend=-1))
+    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), n], strict=True):
+        longest = 1 + length[before[:, start:stop]].max(axis=0)
+        length[start:stop] = longest * alive[start:stop]
     at = int(length.argmax())
     chain = []
-    while at < len(nodes):
+    while at < n:
         chain.append(at)
         options = before[:, at]
-        at = int(options[length[options].argmax()]) if length[at] > 1 else len(nodes)
-    return np.asarray(nodes[chain[::-1]])
+        at = int(options[length[options].argmax()]) if length[at] > 1 else n
+    return np.array(chain[::-1], np.int64)
 
 
 def _refuse_ambiguous(
@@ -248,16 +290,15 @@ def _refuse_ambiguous(
     b: FloatArray,
     i: np.ndarray,
     j: np.ndarray,
+    before: np.ndarray,
     chain: np.ndarray,
-    tolerance: float,
-    drift: float,
 ) -> None:
     """Refuse pulses for which another matching is nearly as long as the longest."""
     partner = np.full(len(a), -1)
     partner[i[chain]] = j[chain]
     # The same pulses with other partners, and not just the longest chain a pulse further.
     other = (partner[i] >= 0) & (partner[i] != j)
-    rival = _longest_chain(a, b, i, j, other, tolerance, drift)
+    rival = _longest_chain(i, before, other)
     if len(rival) >= max(_SHORTEST_CHAIN, 0.7 * len(chain)):
         offsets = [float(b[j[nodes[0]]] - a[i[nodes[0]]]) for nodes in (chain, rival)]
         raise DataError(
