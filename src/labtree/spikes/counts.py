@@ -85,8 +85,10 @@ def count_cells(cells: Ints, shape: tuple[int, ...]) -> NDArray[np.int32]:
     """Return how often each cell of an array occurs among flat positions that never fall."""
     out = np.zeros(math.prod(shape), np.int32)
     if cells.size:
-        first = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
-        out[cells[first]] = np.diff(np.append(first, cells.size))
+        first = np.flatnonzero(cells[1:] != cells[:-1])
+        first += 1
+        first = np.concatenate([[0], first])
+        out[cells[first]] = np.diff(first, append=cells.size)
     return out.reshape(shape)
 
 
@@ -98,12 +100,17 @@ def bin_numbers(times: Floats, edges: Floats, *, closed: bool) -> Ints:
     """
     n_bins = edges.size - 1
     inside = (times >= edges[0]) & (times <= edges[-1] if closed else times < edges[-1])
+    everything = bool(inside.all())
     with np.errstate(over="ignore", invalid="ignore"):
         guess = (times - edges[0]) * (n_bins / (edges[-1] - edges[0]))
-    bins = np.clip(np.where(inside, guess, 0.0), 0, n_bins - 1).astype(np.int64)
-    bins -= (times < edges[bins]) & (bins > 0)
-    bins += (times >= edges[bins + 1]) & (bins < n_bins - 1)
-    return np.where(inside, bins, -1)
+    bins = (guess if everything else np.where(inside, guess, 0.0)).astype(np.int64)
+    np.minimum(bins, n_bins - 1, out=bins)
+    # Rounding puts few times into the bin beside their own.
+    low = np.flatnonzero(times < edges[bins])
+    high = np.flatnonzero(times >= edges[1:][bins])
+    bins[low] -= bins[low] > 0
+    bins[high] += bins[high] < n_bins - 1
+    return bins if everything else np.where(inside, bins, -1)
 
 
 @overload

@@ -447,15 +447,16 @@ def _windows(ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float) -> _W
 def _ranges(ds: xr.Dataset, windows: _Windows) -> tuple[Ints, Ints]:
     """Return for each (event, unit) where its spikes begin, and how many there are."""
     times, offsets = ds["spike_times"].values, ragged.row_offsets(ds["row_size"].values)
-    first = _first_after(times, offsets, windows.times, -windows.before)
-    last = _first_after(times, offsets, windows.times, windows.after)
+    n_events = windows.times.size
+    origins = np.concatenate([windows.times, windows.times])
+    from_event = np.concatenate([np.full(n_events, -windows.before), windows.after])
+    found = _first_after(times, offsets, origins, from_event)
+    first, last = found[:, :n_events], found[:, n_events:]
     return first.T, np.maximum(last - first, 0).T
 
 
-def _first_after(
-    times: NDArray[Any], offsets: Ints, origins: Floats, offset: float | Floats
-) -> Ints:
-    """Return for each (unit, event) the first spike at or after an offset from the event.
+def _first_after(times: NDArray[Any], offsets: Ints, origins: Floats, offset: Floats) -> Ints:
+    """Return for each (unit, origin) the first spike at or after an offset from the origin.
 
     As `first_after` does for one unit; for all of them it is checked at once whether
     rounding matters.
@@ -463,8 +464,8 @@ def _first_after(
     bounds = origins + offset
     pairs = list(pairwise(offsets.tolist()))
     found = np.empty((len(pairs), origins.size), np.int64)
-    for unit, (start, stop) in enumerate(pairs):
-        found[unit] = np.searchsorted(times[start:stop], bounds)
+    for row, (start, stop) in zip(found, pairs, strict=True):
+        row[:] = times[start:stop].searchsorted(bounds)
     found += offsets[:-1, None]
     if times.size:
         here = times[np.minimum(found, times.size - 1)] - origins
