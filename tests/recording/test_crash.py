@@ -150,6 +150,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path):
         # A process of its own: it has no threads, so its children can be forked from it.
         done = subprocess.run(
             [sys.executable, __file__, base, str(count)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,
             timeout=600,

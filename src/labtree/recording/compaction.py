@@ -1,10 +1,11 @@
 """Moves samples from a stream's journal into whole zarr chunks, while the recorder goes on."""
 
 import contextlib
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,9 @@ __all__ = ["ChunkFiller", "Compactor", "stream_arrays"]
 
 _READ_BYTES = 2**23
 _UNSYNCED = 64  # chunks
+_WRITERS = 2
+# Journal segments that are removed at a time while samples are behind.
+_RELEASED_AT_ONCE = 4
 _SYNCS_AT_ONCE = 8
 
 
@@ -35,8 +39,18 @@ def stream_arrays(folder: Path, name: str) -> tuple[Path, Path, Path]:
     )
 
 
+class _Chunk(NamedTuple):
+    """A whole chunk of each array, on its way to the files."""
+
+    index: int
+    buffers: list[np.ndarray]
+    writing: "Future[None] | None"  # None after a failure: to be tried again
+
+
 class ChunkFiller:
     """Collects samples and writes every chunk that they fill.
+
+    A chunk is compressed and written by threads of its own, while the next one is filled.
 
     Parameters
     ----------
@@ -59,20 +73,33 @@ class ChunkFiller:
         first_row: int = 0,
     ) -> None:
         data, times, arrivals = stream_arrays(folder, name)
-        self._data = np.zeros(shape, dtype)
-        self._times = np.zeros(shape[0])
-        self._arrivals = np.zeros(shape[0])
+        self._shape = shape
+        self._dtype = dtype
         # In this order: an array of samples never counts rows without their time stamps.
-        self._arrays = [(times, self._times), (data, self._data)]
+        self._paths = [times, data]
         if arrivals.is_dir():
-            self._arrays.insert(0, (arrivals, self._arrivals))
+            self._paths.insert(0, arrivals)
+        self._free: list[list[np.ndarray]] = []
+        self._take_buffers()
+        self._pending: deque[_Chunk] = deque()
+        self._writers: ThreadPoolExecutor | None = None
         self.rows = first_row
         self.synced = first_row // shape[0]
+
+    def _take_buffers(self) -> None:
+        rows = self._shape[0]
+        made = self._free.pop() if self._free else None
+        self._buffers = made or [
+            np.empty(rows),
+            np.empty(rows),
+            np.empty(self._shape, self._dtype),
+        ]
+        self._arrivals, self._times, self._data = self._buffers
 
     @property
     def chunk_rows(self) -> int:
         """Rows in a chunk."""
-        return len(self._times)
+        return self._shape[0]
 
     def add(self, block: Block) -> None:
         """Take in more samples."""
@@ -111,35 +138,73 @@ class ChunkFiller:
         """Write the last chunk, filled up with zeros, and say how many rows there are."""
         at = self.rows % self.chunk_rows
         if at:
-            for _, buffer in self._arrays:
+            for buffer in self._buffers:
                 buffer[at:] = 0
-            self._write(self.rows // self.chunk_rows)
+            self._write(self.rows // self.chunk_rows, self._buffers)
         self.publish(self.rows)
+        self.stop()
+
+    def settle(self) -> None:
+        """Wait until every whole chunk is written; one that failed is tried again."""
+        while self._pending:
+            self._settle_oldest()
+
+    def stop(self) -> None:
+        """Wait for the threads that write, and end them."""
+        if self._writers is not None:
+            self._writers.shutdown()
+            self._writers = None
 
     def publish(self, rows: int) -> None:
         """Bring chunks to the disk, then say in the metadata that there are ``rows``."""
+        self.settle()
         indices = range(self.synced, -(-rows // self.chunk_rows))
         jobs = [
-            (path, index, buffer.ndim) for index in indices for path, buffer in self._arrays
+            (path, index, buffer.ndim)
+            for index in indices
+            for path, buffer in zip(
+                self._paths, self._buffers[-len(self._paths) :], strict=True
+            )
         ]
         # A file system brings many files to the disk at once in little more time than one.
         with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
             list(pool.map(lambda job: sync_chunk(*job), jobs))
         self.synced = rows // self.chunk_rows
-        for path, _ in self._arrays:
+        for path in self._paths:
             if rows:
                 sync_folder(path / "c")
                 sync_folder(path)
             set_rows(path, rows)
 
     def _advance(self, count: int) -> None:
-        # The chunk is written before the rows count, so a failure can be tried again.
+        # A chunk is handed over before its rows count, so a failure can be tried again.
         if self.rows % self.chunk_rows + count == self.chunk_rows:
-            self._write(self.rows // self.chunk_rows)
+            self._hand_over(self.rows // self.chunk_rows)
         self.rows += count
 
-    def _write(self, index: int) -> None:
-        for path, buffer in self._arrays:
+    def _hand_over(self, index: int) -> None:
+        while len(self._pending) >= _WRITERS:
+            self._settle_oldest()
+        self._pending.append(_Chunk(index, self._buffers, self._begin(index, self._buffers)))
+        self._take_buffers()
+
+    def _begin(self, index: int, buffers: list[np.ndarray]) -> "Future[None]":
+        if self._writers is None:
+            self._writers = ThreadPoolExecutor(_WRITERS, "labtree recorder, chunks")
+        return self._writers.submit(self._write, index, buffers)
+
+    def _settle_oldest(self) -> None:
+        index, buffers, writing = self._pending[0]
+        try:
+            (writing or self._begin(index, buffers)).result()
+        except Exception:
+            self._pending[0] = _Chunk(index, buffers, None)
+            raise
+        self._pending.popleft()
+        self._free.append(buffers)
+
+    def _write(self, index: int, buffers: list[np.ndarray]) -> None:
+        for path, buffer in zip(self._paths, buffers[-len(self._paths) :], strict=True):
             write_chunk(path, index, buffer)
 
 
@@ -160,7 +225,7 @@ class Compactor:
         self.moved_rows = 0
         self.shown_rows = 0  # in whole chunks, which other programs can read
         self._journal = journal
-        self._filler = filler
+        self.filler = filler
         self._shown = shown
         self._segment = 0
         self._position = 0
@@ -180,27 +245,35 @@ class Compactor:
             elif self._segment < last:
                 self._segment += 1
                 self._position = 0
-                self._release()
+                if self._segment >= self._first_kept + _RELEASED_AT_ONCE:
+                    self._release()
             else:
                 break
+        self.filler.settle()
+        self._release()
         rows = self._whole_rows()
         # Streams that are too slow to fill a segment still reach the disk now and then.
-        if rows // self._filler.chunk_rows >= self._filler.synced + _UNSYNCED:
-            self._filler.publish(rows)
+        if rows // self.filler.chunk_rows >= self.filler.synced + _UNSYNCED:
+            self.filler.publish(rows)
         if rows > self.shown_rows:
             self.shown_rows = rows
             self._shown()
 
+    @property
+    def is_level(self) -> bool:
+        """Whether every sample of the journal has been taken in."""
+        return self._parsed_rows == self._journal.rows == self.filler.rows
+
     def publish(self) -> None:
         """Bring whole chunks to the disk, and say how many rows stand in them."""
-        self._filler.publish(self._whole_rows())
+        self.filler.publish(self._whole_rows())
 
     def _whole_rows(self) -> int:
-        return self._filler.rows - self._filler.rows % self._filler.chunk_rows
+        return self.filler.rows - self.filler.rows % self.filler.chunk_rows
 
     def _move(self, segment: tuple[Path, int], size: int) -> None:
         path, first_row = segment
-        journal, filler = self._journal, self._filler
+        journal, filler = self._journal, self.filler
         record = RECORD_HEADER_BYTES + journal.largest * (
             8 + journal.n_channels * journal.dtype.itemsize
         )
@@ -231,7 +304,7 @@ class Compactor:
             done += 1
         if done == self._first_kept:
             return
-        self._filler.publish(whole)
+        self.filler.publish(whole)
         for path, _ in files[self._first_kept : done]:
             # Windows keeps a file that someone reads; it goes when the recording ends.
             with contextlib.suppress(PermissionError):

@@ -475,12 +475,19 @@ class Recorder(AbstractContextManager["Recorder"]):
         with self._meta_lock:
             if self._state not in ("recording", "unfinished"):
                 return
+            is_first = self._state == "recording"
             try:
                 self._stop()
                 if self._held is None:
                     self._held = hold_file_lock(self._folder / LOCK)
                 if (self._folder / JOURNAL).is_dir():
-                    finish(self._folder, {n: s.odd for n, s in self._streams.items()})
+                    odd = {name: stream.odd for name, stream in self._streams.items()}
+                    fillers = {
+                        name: stream.compactor.filler
+                        for name, stream in self._streams.items()
+                        if is_first and stream.compactor.is_level
+                    }
+                    finish(self._folder, odd, fillers)
                 self._state = "closed"
             except OSError as error:
                 raise RecordingWriteError.of(
@@ -561,6 +568,8 @@ class Recorder(AbstractContextManager["Recorder"]):
             with stream.lock:
                 pass
         self._background.stop()
+        for stream in self._streams.values():
+            stream.compactor.filler.stop()
         for journal in (self._labels, *(stream.journal for stream in self._streams.values())):
             journal.close()
 

@@ -1,10 +1,10 @@
 """Finishing a recording: from journals to the layout of a finished session.
 
-The recorder ends every recording as `recover` does, so what a crash needs is what every
-recording uses. A journal is trusted before the arrays: a part of it is removed only when
-its samples are on the disk in whole chunks, so everything from its first row on is written
-again, however far the arrays had come. That makes it right after a power cut, and makes it
-the same when it is interrupted and run again.
+The recorder ends a recording as `recover` does; it is only spared to read again what it has
+just taken out of the journal itself. A journal is trusted before the arrays: a part of it
+is removed only when its samples are on the disk in whole chunks, so everything from its
+first row on is written again, however far the arrays had come. That makes it right after a
+power cut, and makes it the same when it is interrupted and run again.
 """
 
 import json
@@ -219,7 +219,11 @@ def read_labels_journal(folder: Path) -> tuple[list[tuple[float, int]], Findings
 # --- finishing ----------------------------------------------------------------------------
 
 
-def finish(folder: Path, odd: dict[str, dict[str, int]] | None = None) -> list[str]:
+def finish(
+    folder: Path,
+    odd: dict[str, dict[str, int]] | None = None,
+    fillers: Mapping[str, ChunkFiller] | None = None,
+) -> list[str]:
     """Give an unfinished recording its finished layout; return what had to be repaired.
 
     Can be interrupted at any moment and run again: the journal goes last, and a damaged
@@ -232,12 +236,20 @@ def finish(folder: Path, odd: dict[str, dict[str, int]] | None = None) -> list[s
     odd
         What is odd about the time stamps of each stream, as `odd_time_stamps` tells it; it
         is read from the arrays if None.
+    fillers
+        Of streams whose journal was taken in to its end: only what they still hold is
+        written. The others are read from their journals.
     """
     meta = parse_meta(read_json(folder / "meta.json"), str(folder / "meta.json"))
     _refuse_links(folder, meta["streams"])
     findings = Findings()
     for name, about in meta["streams"].items():
-        _finish_stream(folder, name, about, meta.get("class_names"), findings)
+        if fillers and name in fillers:
+            fillers[name].finish()
+        else:
+            _finish_stream(folder, name, about, findings)
+        if names := meta.get("class_names"):
+            set_attribute(stream_arrays(folder, name)[0], "class_names", names)
     _note_strangers(folder, meta["streams"], findings)
     try:
         labels, found = read_labels_journal(folder)
@@ -295,13 +307,7 @@ def _refuse_links(folder: Path, names: Iterable[str]) -> None:
             )
 
 
-def _finish_stream(
-    folder: Path,
-    name: str,
-    about: dict[str, Any],
-    class_names: list[str] | None,
-    findings: Findings,
-) -> None:
+def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:
     """Write the rows of a journal, from its first on, into the arrays of a stream."""
     journal = folder / JOURNAL / "streams" / name
     files = segments(journal) if journal.is_dir() else []
@@ -324,8 +330,6 @@ def _finish_stream(
     ):
         filler.add(block)
     filler.finish()
-    if class_names:
-        set_attribute(stream_arrays(folder, name)[0], "class_names", class_names)
 
 
 def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:
