@@ -225,16 +225,17 @@ class JournalWriter:
     def _write_record(
         self, times: np.ndarray, data: np.ndarray, first_row: int, arrival: float
     ) -> int:
+        n = len(times)
+        if data.nbytes <= _JOINED_BYTES:
+            payload = times.tobytes() + data.tobytes()
+            header = _record_header(n, first_row, arrival, zlib.crc32(payload))
+            self._write(header + payload)
+            return RECORD_HEADER_BYTES + len(payload)
         time_bytes, data_bytes = times.data.cast("B"), data.data.cast("B")
-        payload = zlib.crc32(data_bytes, zlib.crc32(time_bytes))
-        start = _RECORD_START.pack(_RECORD_MAGIC, len(times), first_row, arrival, payload)
-        header = start + zlib.crc32(start).to_bytes(4, "little")
-        if len(data_bytes) <= _JOINED_BYTES:
-            self._write(b"".join((header, time_bytes, data_bytes)))
-        else:
-            self._write(header + time_bytes)
-            self._write(data_bytes)
-        return len(header) + len(time_bytes) + len(data_bytes)
+        code = zlib.crc32(data_bytes, zlib.crc32(time_bytes))
+        self._write(_record_header(n, first_row, arrival, code) + time_bytes)
+        self._write(data_bytes)
+        return RECORD_HEADER_BYTES + len(time_bytes) + len(data_bytes)
 
     def _write(self, content: bytes | memoryview) -> None:
         file = self._file
@@ -267,6 +268,11 @@ class JournalWriter:
             self.close()
         if size == 0:
             self.close()
+
+
+def _record_header(rows: int, first_row: int, arrival: float, payload: int) -> bytes:
+    start = _RECORD_START.pack(_RECORD_MAGIC, rows, first_row, arrival, payload)
+    return start + zlib.crc32(start).to_bytes(4, "little")
 
 
 @lru_cache(maxsize=64)
