@@ -223,19 +223,48 @@ def pyplot():
     plt.close("all")
 
 
+def names_beside(ax):
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
 def test_plot(tree, pyplot):
-    axes = tree.session.plot()
-    assert len(axes) == 2
-    assert axes[0].get_ylabel() == "emg (uV)"
-    assert len(axes[0].lines) == 8
-    assert [text.get_text() for text in axes[0].texts] == ["rest", "fist", "rest", "pinch"]
-    spans = [patch.get_x() for patch in axes[0].patches]
-    np.testing.assert_allclose(spans, [0, 2, 4, 6])
-    axes[0].figure.canvas.draw()
-    (only,) = tree.session.plot(["force"])
-    assert only.get_ylabel() == "force (N)"
+    ax = tree.session.plot()
+    ax.figure.canvas.draw()
+    assert names_beside(ax) == [*(f"emg {n}" for n in range(8)), "force"]
+    texts = [text.get_text() for text in ax.texts]
+    assert texts[:4] == ["rest", "fist", "rest", "pinch"]
+    assert [text.split()[1] for text in texts[4:]] == ["µV", "N"]
+    np.testing.assert_allclose([patch.get_x() for patch in ax.patches], [0, 2, 4, 6])
+    assert ax.get_xlabel() == "Time from the first sample (s)"
+    given = pyplot.subplots()[1]
+    assert tree.session.plot(["force"], ax=given) is given
     with pytest.raises(UnknownNameError):
         tree.session.plot(["none"])
+    with pytest.raises(ValueError, match="from 3 s to 1 s is empty"):
+        tree.session.plot(start_s=3, stop_s=1)
+
+
+def test_a_scale_bar_is_as_long_as_it_says(peer, pyplot):
+    wave = np.sin(np.arange(1000) / 10)[:, None] * np.array([[100.0, 20.0]])
+    session = peer().stream("emg", wave.astype("f4"), np.arange(1000) / 100, 100, units="uV")
+    ax = labtree.open_session(session.write()).session.plot()
+    first, second, bar = (line.get_ydata() for line in ax.lines)
+    assert np.ptp(first) / np.ptp(second) == pytest.approx(5, rel=0.01)
+    microvolts = float(ax.texts[0].get_text().removesuffix(" µV"))
+    assert np.ptp(bar) / np.ptp(first) == pytest.approx(
+        microvolts / np.ptp(wave[:, 0]), rel=1e-3
+    )
+
+
+def test_no_more_than_a_dozen_names_are_written(peer, pyplot):
+    session = peer().stream("emg", np.ones((600, 40), "f4"), np.arange(600) / 10, 10)
+    for second in range(0, 60, 2):
+        session.label(float(second), second % 3)
+    ax = labtree.open_session(session.write(class_names=list("abc"))).session.plot()
+    assert len(ax.lines) == 32 + 1
+    assert len(names_beside(ax)) <= 12
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "c"]
+    assert len(ax.patches) == 30
 
 
 def test_a_plot_keeps_the_extremes_of_a_long_recording(pyplot):
@@ -258,11 +287,11 @@ def test_plot_of_odd_sessions(peer, pyplot):
         "nan", np.full((9, 2), np.nan), np.arange(1, 10), 1
     )
     tree = labtree.open_session(session.label(1.0, -3).write())
-    axes = tree.session.plot()
-    assert [len(axis.lines) for axis in axes] == [32, 2]
-    axes[0].figure.canvas.draw()
+    ax = tree.session.plot()
+    ax.figure.canvas.draw()
+    assert len(ax.lines) == 32 + 1 + 2 + 1  # channels and scale bars
     empty = labtree.open_session(peer().write())
-    assert len(empty.session.plot()) == 1
+    assert empty.session.plot().lines[:] == []
 
 
 def test_repr_is_the_documentation(tree):

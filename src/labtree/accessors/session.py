@@ -9,6 +9,8 @@ import xarray as xr
 from labtree.accessors.pipeline_session import PipelineSessionMethods
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from labtree.display import Panel
     from labtree.recording.models import StreamInfo
     from labtree.recording.session_streams import Policy
@@ -456,22 +458,38 @@ class SessionAccessor(PipelineSessionMethods):
         options = _given(on_gap=on_gap, on_mismatch=on_mismatch)
         return peri_event(stream, times, pre_s, post_s, **events, **options)
 
-    def plot(self, names: Sequence[str] | None = None, *, axes: Any = None) -> Any:
+    def plot(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        start_s: float | None = None,
+        stop_s: float | None = None,
+        max_channels: int = 32,
+        ax: "Axes | None" = None,
+    ) -> "Axes":
         """Draw streams below each other, with the spans of the labels behind them.
 
         Parameters
         ----------
         names : sequence of str, optional
             The streams; all that have samples by default.
-        axes : array of matplotlib Axes, optional
-            Where to draw, one for each stream; a new figure by default.
+        start_s, stop_s : float, optional
+            The stretch to show, in s from the first sample; all of it by default.
+        max_channels : int
+            Of a stream with more channels so many are shown, evenly taken.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure by default.
 
         Returns
         -------
-        ndarray of matplotlib Axes
+        matplotlib.axes.Axes
+            Channels stand one below the other, with a bar beside each stream that shows
+            its scale.
 
         Raises
         ------
+        DataError
+            (a ValueError) The stretch is empty.
         MissingDependencyError
             (an ImportError) matplotlib is not installed.
 
@@ -480,12 +498,19 @@ class SessionAccessor(PipelineSessionMethods):
         >>> import labtree
         >>> from labtree.testing.recordings import record_emg
         >>> tree = labtree.open_session(record_emg("sessions"))
-        >>> len(tree.session.plot(["emg"]))
-        1
+        >>> tree.session.plot(["emg"], start_s=1, stop_s=3).get_xlim()
+        (1.0, 3.0)
         """
         from labtree.recording.plots import plot_session
 
-        return plot_session(self._tree, names, axes=axes)
+        return plot_session(
+            self._tree,
+            names,
+            start_s=start_s,
+            stop_s=stop_s,
+            max_channels=max_channels,
+            ax=ax,
+        )
 
     def close(self) -> None:
         """Close the session's file; nothing can be read from it any more.
