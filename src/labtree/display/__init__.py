@@ -5,6 +5,7 @@ Whatever a panel is made of may be hostile: it is shortened, kept on one line, a
 """
 
 from labtree.display.formatting import (
+    COLORS,
     age,
     duration,
     format_bytes,
@@ -17,6 +18,7 @@ from labtree.display.formatting import (
 from labtree.display.panel import SHOWN, Panel, Section, variables_section
 
 __all__ = [
+    "COLORS",
     "SHOWN",
     "Panel",
     "Section",

@@ -1,4 +1,4 @@
-"""Numbers, sizes, times and names as short words on one line."""
+"""Numbers, sizes, times and names as short words on one line; colors of figures."""
 
 import math
 import time
@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any
 
 __all__ = [
+    "COLORS",
     "age",
     "date",
     "duration",
@@ -20,6 +21,9 @@ __all__ = [
     "truncate",
     "truncate_list",
 ]
+
+# Colors of figures that people with any color vision tell apart (Okabe and Ito 2008).
+COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
 _AGES = (
     (60, 60, "minute"), (3600, 24, "hour"), (86400, 60, "day"), (30.44 * 86400, 24, "month"),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from labtree.display import COLORS
 from labtree.errors import TrialTableError
 from labtree.msw.access import column_of, state_table, task_trials
 from labtree.msw.measures import blocks, outcome, rolling, switch_curve
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["plot_overview", "plot_states", "plot_switch_curve", "plot_trials"]
 
 Kind = Literal["overview", "states", "switch_curve"]
+_BLUE, _ORANGE, _RED, _GRAY = COLORS[4], COLORS[0], COLORS[5], "#777777"
 _COLORS = {
-    "rewarded": "#1b7837",
-    "correct": "#1b7837",
-    "unrewarded": "#9970ab",
-    "incorrect": "#9970ab",
-    "no_response": "#999999",
+    "rewarded": _BLUE,
+    "correct": _BLUE,
+    "unrewarded": _ORANGE,
+    "incorrect": _ORANGE,
+    "no_response": _GRAY,
 }
+_HATCHES = ("", "////", "....", "xxxx", "----")
 
 
 def _axes(ax: "Axes | None") -> "Axes":
@@ -74,9 +77,9 @@ def plot_overview(frame: pd.DataFrame, ax: "Axes | None" = None, n: int = 20) ->
         ax.plot(
             x[chosen],
             height[chosen],
-            "|",
+            "x" if name == "no_response" else "|",
             color=_COLORS.get(name, "#333333"),
-            markersize=9,
+            markersize=4 if name == "no_response" else 9,
             label=str(name).replace("_", " "),
         )
     running = rolling(task.assign(good=good), "good", n).to_numpy()
@@ -84,18 +87,21 @@ def plot_overview(frame: pd.DataFrame, ax: "Axes | None" = None, n: int = 20) ->
     if "choice" in task:
         right = pd.Series((chose > 0).astype(float), task.index).where(~np.isnan(chose))
         side = rolling(task.assign(right=right), "right", n).to_numpy()
-        ax.plot(x, side, color="#2166ac", linewidth=1.2, label=f"right, mean of {n}")
+        ax.plot(x, side, color=_RED, lw=1.2, ls="--", label=f"right, mean of {n}")
     if "block_number" in task:
         edges = np.cumsum(blocks(task)["n_trials"].to_numpy())[:-1]
         for edge in edges:
             ax.axvline(edge - 0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
-    sides = {-0.12: "left", 1.12: "right"} if "choice" in task else {}
-    ticks = sides | {0.0: "0", 0.5: "0.5", 1.0: "1"}
-    ax.set_yticks(list(ticks), list(ticks.values()))
+    if "choice" in task:
+        for place, side in ((-0.12, "left"), (1.12, "right")):
+            across = ax.get_yaxis_transform()
+            ax.text(1.01, place, side, transform=across, va="center", fontsize="small")
+    ax.set_yticks([0, 0.5, 1])
     ax.set(
         xlabel="task trial", ylabel="fraction", ylim=(-0.2, 1.2), xlim=(-1, max(len(task), 1))
     )
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
+    ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
@@ -114,7 +120,6 @@ def plot_states(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
         Where to draw; a new figure unless given.
     """
     ax = _axes(ax)
-    import matplotlib as mpl
     from matplotlib.collections import PolyCollection
 
     task = task_trials(frame)
@@ -122,8 +127,9 @@ def plot_states(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     numbers = task["trial"] if "trial" in task else range(len(task))
     row = visits["trial"].map({trial: place for place, trial in enumerate(numbers)})
     names = [name for name in visits["state"].cat.categories if (visits["state"] == name).any()]
-    colors = mpl.colormaps["tab20"](np.arange(len(names)) % 20)
-    for name, color in zip(names, colors, strict=True):
+    for number, name in enumerate(names):
+        turn, place = divmod(number, len(COLORS))
+        color, hatch = COLORS[place], _HATCHES[turn % len(_HATCHES)]
         there = (visits["state"] == name).to_numpy()
         a, b = visits["start"].to_numpy()[there], visits["end"].to_numpy()[there]
         y = row.to_numpy(float)[there]
@@ -132,7 +138,14 @@ def plot_states(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
             axis=2,
         )
         ax.add_collection(
-            PolyCollection(list(corners), facecolor=color, linewidth=0, label=name)
+            PolyCollection(
+                list(corners),
+                facecolor=color,
+                edgecolor="white" if hatch else "none",
+                hatch=hatch,
+                linewidth=0,
+                label=name,
+            )
         )
     longest = float(visits["end"].max()) if len(visits) else 1.0
     ax.set(
@@ -160,14 +173,21 @@ def plot_switch_curve(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     curve = switch_curve(frame)
     x, y = curve.index.to_numpy(), curve["new_side_fraction"].to_numpy()
     spread = np.sqrt(y * (1 - y) / np.maximum(curve["n"].to_numpy(), 1))
-    ax.fill_between(x, y - spread, y + spread, color="#2166ac", alpha=0.2, linewidth=0)
-    ax.plot(x, y, color="#2166ac", label=f"n up to {int(curve['n'].max())} switches")
+    ax.fill_between(x, y - spread, y + spread, color=_BLUE, alpha=0.2, linewidth=0)
+    ax.plot(x, y, color=_BLUE, marker=".")
+    every = -(-len(x) // 25)
+    for at, n in list(zip(x, curve["n"], strict=True))[::every]:
+        ax.text(
+            at, 1.01, f"{int(n)}", ha="center", va="bottom", fontsize="x-small", color=_GRAY
+        )
     ax.axvline(-0.5, color="#bbbbbb", linewidth=0.8)
     ax.axhline(0.5, color="#bbbbbb", linewidth=0.8, linestyle=":")
     ax.set(
         xlabel="trials from the switch",
         ylabel="fraction of choices\nof the now better side",
         ylim=(0, 1),
+        xlim=(x[0] - 1, x[-1] + 1),
     )
-    ax.legend(frameon=False, fontsize="small")
+    ax.set_title("mean ± SE; the numbers count switches", fontsize="medium", pad=16)
+    ax.spines[["top", "right"]].set_visible(False)
     return ax

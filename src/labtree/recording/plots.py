@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from labtree.display import COLORS
 from labtree.errors import DataError
 from labtree.optional import require
 from labtree.recording.session import labels_frame, stream, streams
@@ -18,8 +19,6 @@ __all__ = ["plot_session"]
 # More points than a screen has columns say nothing more; each column keeps its extremes.
 _COLUMNS = 2000
 _MOST_TEXTS = 12
-# Colors that people with any color vision tell apart (Okabe and Ito 2008), but for black.
-_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
 
 def plot_session(
@@ -197,7 +196,7 @@ def _plot_labels(ax: "Axes", labels: Any, zero: float, first: float, last: float
     spans = list(_spans(labels, zero, first, last))
     named: dict[tuple[int, str], Any] = {}
     for start, stop, index, text in spans:
-        color = _COLORS[index % len(_COLORS)]
+        color = COLORS[index % len(COLORS)]
         patch = ax.axvspan(start, stop, color=color, alpha=0.3, linewidth=0)
         named.setdefault((index, text), patch)
         if len(spans) <= _MOST_TEXTS:
