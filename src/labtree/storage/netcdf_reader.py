@@ -93,14 +93,9 @@ class NetCDFSource:
                     hdf5 = open_hdf5(self.name)
                     if self._lister is None:
                         folder = os.path.dirname(os.path.realpath(self.name))  # noqa: PTH120
-                        lister = _Lister(hdf5, folder, self.name)
+                        lister = _Lister(hdf5, folder, self.name, self.left_out)
                         lister.find()
                         self._lister = lister
-                        self.left_out += [
-                            f"{group.rstrip('/')}/{name}"
-                            for group, names in lister.hidden.items()
-                            for name in sorted(names)
-                        ]
                     self._file = _File(hdf5, self._lister)
                 except Exception as error:  # h5py raises whatever damage makes it
                     if isinstance(error, LabtreeError):
@@ -174,8 +169,38 @@ class _Kept:
         return self._kept
 
 
+class _Attributes(h5netcdf.attrs.Attributes):  # type: ignore[misc]
+    """Attributes of h5netcdf's: references to objects as paths, and all that can be read."""
+
+    def __init__(self, owner: Any):
+        object_ = owner._h5group if isinstance(owner, h5netcdf.Group) else owner._h5ds
+        root = owner._root
+        super().__init__(object_.attrs, root._check_valid_netcdf_dtype, root._h5py)
+        self._id, self._where, self._lister = object_.id, object_.name, root.lister
+
+    def __getitem__(self, name: str) -> Any:
+        kind = self._h5attrs.get_id(name).dtype
+        if h5py.check_ref_dtype(kind) is None:
+            return super().__getitem__(name)
+        references = np.ravel(np.asarray(self._h5attrs[name], object)).tolist()
+        paths = [(h5r.get_name(each, self._id) or b"").decode() for each in references]
+        return paths[0] if len(paths) == 1 else paths
+
+    def items(self) -> Any:
+        """Return the names and values of those that can be read."""
+        found = {}
+        for name in self:
+            try:
+                found[name] = self[name]
+            except Exception as error:  # h5py raises whatever a damaged object makes it
+                self._lister.leave_out(f"{self._where}, attribute {name!r}", error)
+        return found.items()
+
+
 class _Variable(_Kept, h5netcdf.Variable):  # type: ignore[misc]
-    pass
+    @property
+    def attrs(self) -> Any:
+        return _Attributes(self)
 
 
 class _Group(h5netcdf.Group):  # type: ignore[misc]
@@ -187,6 +212,10 @@ class _Group(h5netcdf.Group):  # type: ignore[misc]
     @property
     def _group_cls(self) -> Any:
         return _Group
+
+    @property
+    def attrs(self) -> Any:
+        return _Attributes(self)
 
     @property
     def _h5group(self) -> Any:
@@ -262,7 +291,7 @@ def open_groups(source: NetCDFSource, **decoding: Any) -> Iterator[OpenedGroup]:
         For each part that cannot be read and is left out.
     """
     root = source.file
-    attrs = _attributes(root, "/", source)
+    attrs = _attributes(root)
     version = file_version(attrs)
     if version is not None:
         check_version(version, 2, source.name)
@@ -279,32 +308,34 @@ def open_groups(source: NetCDFSource, **decoding: Any) -> Iterator[OpenedGroup]:
             if version is not None and path and "labtree_real_name" in store.ds.attrs:
                 names[-1] = str(json_values.loads(store.ds.attrs["labtree_real_name"]))
         except Exception as error:  # of a damaged or hostile group it can be anything
-            _left_out(source, where, error)
+            root.lister.leave_out(where, error)
             if path:
                 continue
             dataset = xr.Dataset()
         yield OpenedGroup(names, dataset)
 
 
-def _left_out(source: NetCDFSource, where: str, error: object) -> None:
-    source.left_out.append(where)
-    warnings.warn(
-        f"{source.name}: {where} cannot be read and was left out ({error})",
-        DamageWarning,
-        stacklevel=2,
-    )
-
-
 class _Lister:
     """Finds the groups of a file, and the members that must not be followed."""
 
-    def __init__(self, file: Any, folder: str, name: str):
+    def __init__(self, file: Any, folder: str, name: str, left_out: list[str]):
         self._file, self._folder, self._name = file, folder, name
+        self._left_out = left_out
         self._seen: set[int] = set()
         #: The paths of the groups, parents before children.
         self.groups: list[tuple[str, ...]] = []
         #: By the path of a group: members that must not be opened.
         self.hidden: dict[str, set[str]] = {}
+
+    def leave_out(self, where: str, reason: object) -> None:
+        """Warn, once, that a part of the file is left out."""
+        if where not in self._left_out:
+            self._left_out.append(where)
+            warnings.warn(
+                f"{self._name}: {where} cannot be read and was left out ({reason})",
+                DamageWarning,
+                stacklevel=2,
+            )
 
     def find(self) -> None:
         """Look at every member of every group."""
@@ -339,11 +370,7 @@ class _Lister:
                 reason = str(error)
             if reason is not None:
                 hidden.add(name)
-                warnings.warn(
-                    f"{self._name}: {where} cannot be read and was left out ({reason})",
-                    DamageWarning,
-                    stacklevel=2,
-                )
+                self.leave_out(where, reason)
         for name, member in below:
             self._group(member, (*path, name))
 
@@ -387,7 +414,8 @@ class _Store(H5NetCDFStore):
             try:
                 found[name] = self.lazy_variable(name)
             except Exception as error:  # h5py raises whatever a damaged object makes it
-                _left_out(self._source, f"{self._where.rstrip('/')}/{name}", error)
+                where = f"{self._where.rstrip('/')}/{name}"
+                self._source.file.lister.leave_out(where, error)
         return found
 
     def lazy_variable(self, name: str) -> Any:
@@ -451,20 +479,17 @@ class _Store(H5NetCDFStore):
 
     def get_attrs(self) -> Any:
         """Return the attributes that can be read."""
-        return _attributes(self.ds, self._where, self._source)
+        return _attributes(self.ds)
 
 
-def _attributes(owner: Any, where: str, source: NetCDFSource) -> dict[str, Any]:
+def _attributes(owner: Any) -> dict[str, Any]:
     """Return the attributes of a group, as the engine reads them, that can be read."""
-    found = {}
-    for name in owner.attrs:
-        try:
-            value = owner.attrs[name]
-            is_text = isinstance(value, bytes) and name != "_FillValue"
-            found[name] = value.decode("utf-8", "surrogateescape") if is_text else value
-        except Exception as error:  # h5py raises whatever a damaged object makes it
-            _left_out(source, f"{where}, attribute {name!r}", error)
-    return found
+    return {
+        name: value.decode("utf-8", "surrogateescape")
+        if isinstance(value, bytes) and name not in ("_FillValue", "missing_value")
+        else value
+        for name, value in owner.attrs.items()
+    }
 
 
 def _plain_blob(dataset: Any, source: FileSource, data: Any, fileno: int) -> Blob | None:
@@ -566,7 +591,7 @@ def _decoded(
         if not bad:
             raise
         for name, text in bad.items():
-            _left_out(store._source, f"{where.rstrip('/')}/{name}", text)
+            store._source.file.lister.leave_out(f"{where.rstrip('/')}/{name}", text)
         kept = {name: variable for name, variable in raw.items() if name not in bad}
         return xr.open_dataset(_Given(store, kept, dict(attrs)), cache=False, **decoding)
 
