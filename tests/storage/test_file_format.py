@@ -1,5 +1,7 @@
 """Files are read rightly by a reader that was written from docs/file-format.md alone."""
 
+import json
+
 import h5py
 import netCDF4
 import numpy as np
@@ -8,6 +10,7 @@ import xarray as xr
 
 from labtree.storage import open_tree, save_tree
 from labtree.storage.verifying import verify_file
+from labtree.storage.zarr.trees import open_zarr_tree, save_zarr_tree
 from support import format_reader
 from support.exactness import assert_same
 
@@ -152,3 +155,71 @@ def test_an_unknown_compression_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"compression is None, 'gzip'.* not 'lzf'"):
         save_tree(xr.DataTree(), tmp_path / "t.h5", compression="lzf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_programs_see_the_coordinates_of_each_variable(tmp_path):
+    depth = xr.Dataset(
+        {"v": (("x", "y"), np.ones((2, 3))), "w": ("y", np.ones(3)), "own": ("x", [1.0, 2.0])},
+        {"side": ("x", ["l", "r"]), "depth": ("y", [1, 2, 3]), "a b": ("x", [1, 2]), "n": 5},
+    )
+    depth["own"].attrs["coordinates"] = "mine"
+    for ending, engine in ((".h5", "h5netcdf"), (".h5", "netcdf4"), (".zarr", "zarr")):
+        path = tmp_path / f"t{ending}"
+        save = save_tree if ending == ".h5" else save_zarr_tree
+        save(xr.DataTree(depth), path)
+        with xr.open_dataset(path, engine=engine, decode_coords=False) as plain:
+            shown = {name: plain[name].attrs.get("coordinates") for name in plain.variables}
+        assert shown["v"] == "side depth n"
+        assert shown["w"] == "depth n"
+        assert shown["own"] == "mine"
+        assert shown["side"] is None
+    cut = open_tree(tmp_path / "t.h5")
+    assert_same(cut.to_dataset().load(), depth)
+    cut.close()
+
+
+def test_a_coordinates_attribute_that_another_program_writes_counts(tmp_path, cut_catalogue):
+    path = tmp_path / "t.h5"
+    dataset = xr.Dataset({"v": ("x", [1.0, 2.0]), "side": ("x", [3, 4]), "w": ("x", [5, 6])})
+    save_tree(xr.DataTree(dataset), path)
+    with h5py.File(path, "r+") as file:
+        file["v"].attrs["coordinates"] = "side"
+        file["w"].attrs["coordinates"] = "gone"
+    tree = open_tree(path)
+    assert set(tree.coords) == {"side"}
+    assert tree["w"].attrs == {"coordinates": "gone"}
+    tree.close()
+
+
+def test_packed_values_with_a_fill_value_are_read_as_missing(tmp_path):
+    for name, value in (("i2", -999), ("f4", -1.0)):
+        attrs = {"scale_factor": 0.5, "_FillValue": np.dtype(name).type(value)}
+        dataset = xr.Dataset({"v": ("x", np.array([2, value], name), attrs)})
+        for ending, engine in ((".h5", "h5netcdf"), (".h5", "netcdf4"), (".zarr", "zarr")):
+            save = save_tree if ending == ".h5" else save_zarr_tree
+            save(xr.DataTree(dataset), tmp_path / f"{name}{ending}")
+            with xr.open_dataset(tmp_path / f"{name}{ending}", engine=engine) as plain:
+                np.testing.assert_array_equal(plain["v"].values, [1.0, np.nan])
+        tree = open_zarr_tree(tmp_path / f"{name}.zarr")
+        assert_same(tree.to_dataset().load(), dataset)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_what_was_compressed_stays_so_wherever_it_is_saved(tmp_path, compression):
+    if compression == "zstd":
+        pytest.importorskip("hdf5plugin")
+    values = np.repeat(np.arange(50.0), 2000)
+    first, second = tmp_path / "1.h5", tmp_path / "2.zarr"
+    save_tree(xr.DataTree(xr.Dataset({"v": ("x", values)})), first, compression=compression)
+    with open_tree(first) as tree:
+        save_zarr_tree(tree, second)
+    metadata = json.loads((second / "v/zarr.json").read_text())
+    assert [each["name"] for each in metadata["codecs"]] == ["bytes", compression, "crc32c"]
+    third, fourth = tmp_path / "3.zarr", tmp_path / "4.h5"
+    save_zarr_tree(open_zarr_tree(second), third)
+    assert json.loads((third / "v/zarr.json").read_text())["codecs"] == metadata["codecs"]
+    save_tree(open_zarr_tree(third), fourth)
+    with h5py.File(fourth) as file:
+        assert file["v"].id.get_storage_size() < values.nbytes / 10
+    with open_tree(fourth) as tree:
+        np.testing.assert_array_equal(tree["v"].values, values)

@@ -351,6 +351,32 @@ def test_every_attribute_is_as_the_engine_shows_it(tmp_path):
         assert_same(found["x"].attrs, other["x"].attrs)
 
 
+def test_attributes_that_refer_to_objects_are_paths(tmp_path, recwarn):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["g/x"] = [1, 2]
+        both = np.array([file["g"].ref, file["g/x"].ref], h5py.ref_dtype)
+        file["g"].attrs["one"] = file["g/x"].ref
+        file["g/x"].attrs["two"] = both
+        file["g/x"].attrs["part"] = file["g/x"].regionref[:1]
+        file["g/x"].attrs["nothing"] = h5py.Reference()
+    tree = open_tree(tmp_path / "t.h5")
+    assert tree["g"].attrs == {"one": "/g/x"}
+    assert tree["g/x"].attrs == {"two": ["/g", "/g/x"], "part": "/g/x", "nothing": ""}
+    assert not recwarn.list
+    tree.close()
+
+
+def test_values_that_are_arrays_have_dimensions_of_their_own(tmp_path):
+    values = np.arange(12).reshape(3, 2, 2)
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file.create_dataset("x", (3,), np.dtype((">i4", (2, 2))))[...] = values
+    tree = open_tree(tmp_path / "t.h5")
+    assert tree["x"].dims[1:] == ("x_dim_0", "x_dim_1")
+    np.testing.assert_array_equal(tree["x"].values, values)
+    np.testing.assert_array_equal(tree["x"][1:, 0, ::-1].values, values[1:, 0, ::-1])
+    tree.close()
+
+
 def test_packed_values_are_decoded_and_options_are_xarrays(tmp_path):
     path = tmp_path / "t.nc"
     packed = {"dtype": "i2", "scale_factor": 0.5, "add_offset": 20.0, "_FillValue": -999}

@@ -1,8 +1,8 @@
 """Arrays that xarray reads when it needs them."""
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from labtree.storage.lazy import LazyArray, as_lazy
 from labtree.storage.sources import BytesSource, FileSource
 
 __all__ = [
+    "Column",
     "StoredArray",
     "array_of_column",
     "lazy",
@@ -24,6 +25,26 @@ __all__ = [
 ]
 
 _SLACK = 1 << 26  # a small file may hold many zeros
+
+
+class Column(NamedTuple):
+    """A plain array in a file, as a record lists it.
+
+    `place` is its offset in a file, or zarr's name of its type; `inline` is where in the
+    catalogue its values stand as well; `chunks` says how it is compressed.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int]
+    place: Any
+    crc: int | None = None
+    inline: int | None = None
+    chunks: Any = None
+
+    def listed(self) -> list[Any]:
+        """Return it as it stands in a record."""
+        return [*self] if self.chunks is not None else [*self[:-1]]
 
 
 class StoredArray(LazyArray):
@@ -58,8 +79,8 @@ class StoredArray(LazyArray):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it lies as plain bytes, which can be copied without decoding them."""
-        return all(type(blob) in (Blob, ChunkedBlob) for blob in self.blobs)
+        """Whether its plain arrays are labtree's own, to be copied without decoding them."""
+        return all(getattr(blob, "is_own", False) for blob in self.blobs)
 
     def read_whole(self) -> np.ndarray:
         """Return the whole array, checked."""
@@ -86,7 +107,7 @@ class StoredArray(LazyArray):
         return self._decode([blob.select((*key, *trailing)), *masks])
 
 
-def array_of_column(source: FileSource, column: list[Any], name: str) -> Any:
+def array_of_column(source: FileSource, column: Sequence[Any], name: str) -> Any:
     """Return the plain array of a catalogue's column.
 
     Parameters
@@ -94,8 +115,7 @@ def array_of_column(source: FileSource, column: list[Any], name: str) -> Any:
     source
         The file.
     column
-        Name in the file, dtype, shape, offset, CRC-32C, place of its copy, and of a
-        compressed array its compression, the shape of a chunk, and offset and size of each.
+        A :class:`Column`, or what a record lists of one.
     name
         The array's path in the file, for errors.
 
@@ -104,11 +124,11 @@ def array_of_column(source: FileSource, column: list[Any], name: str) -> Any:
     FormatError
         If the file cannot hold it.
     """
-    _, dtype, shape, offset, crc, *more = column
+    _, dtype, shape, offset, crc, _, chunks = Column(*column)
     kind = plain_dtype(dtype)
-    if len(more) < 2:
+    if chunks is None:
         return checked_blob(source, offset, kind, shape, crc, name)
-    method, chunk, places = more[1]
+    method, chunk, places = chunks
     size = source.known[3]
     for begin, length in places:
         if not (begin >= 0 and 0 <= length <= size - begin):

@@ -62,6 +62,7 @@ class Blob:
         The array's path in its file, for errors.
     """
 
+    is_own = True  # its values are those that labtree wrote
     __slots__ = ("__weakref__", "crc", "dtype", "name", "place", "shape")
 
     def __init__(

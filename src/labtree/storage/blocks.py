@@ -12,7 +12,7 @@ from labtree.errors import DataError
 from labtree.storage import codecs
 from labtree.storage._xarray import Variable, data_of
 
-__all__ = ["checked_block", "is_dask", "write_blocks"]
+__all__ = ["BlockArray", "checked_block", "is_dask", "write_blocks"]
 
 
 def is_dask(variable: Variable) -> bool:
@@ -20,6 +20,24 @@ def is_dask(variable: Variable) -> bool:
     # Not by its methods: arrays with units have those of what they hold.
     dask_array = sys.modules.get("dask.array")
     return dask_array is not None and isinstance(data_of(variable), dask_array.Array)
+
+
+class BlockArray:
+    """An array of dask that is written block by block, as its plain dtype and shape."""
+
+    def __init__(self, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...]):
+        self.array, self.dtype, self.shape = array, dtype, shape
+        self.nbytes = math.prod(shape) * dtype.itemsize
+
+    @classmethod
+    def of(cls, variable: Variable) -> tuple[codecs.Spec | None, "BlockArray"]:
+        """Return a variable of dask's, and the spec that decodes what is written."""
+        spec, dtype, extra = codecs.view_spec(variable.dtype)
+        return spec, cls(variable.data, dtype, variable.shape + extra)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        part = self.array[rows]
+        return codecs.encode_block(checked_block(part.compute(), part.dtype, part.shape))
 
 
 def write_blocks(

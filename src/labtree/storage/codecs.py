@@ -47,6 +47,7 @@ __all__ = [
     "encode",
     "encode_block",
     "extra_dimension",
+    "fill_value",
     "has_mask",
     "hints",
     "marks",
@@ -274,6 +275,18 @@ def hints(spec: Spec | None) -> dict[str, Any]:
         } | shown
     # CF has no such units; with "since" a reader of CF would fail.
     return {"units": f"{words} after 1970-01-01"} | shown
+
+
+def fill_value(value: Any, dtype: np.dtype[Any]) -> np.ndarray | None:
+    """Return a fill value in the type of its variable, as netCDF wants it, or None."""
+    if not isinstance(value, (int, float, np.number)) or isinstance(value, bool):
+        return None
+    with np.errstate(all="ignore"):
+        try:
+            cast = np.array(value).astype(dtype)
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return cast if np.array_equal(cast, np.array(value), equal_nan=dtype.kind == "f") else None
 
 
 def companions(spec: Spec | None) -> list[str]:

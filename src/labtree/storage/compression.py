@@ -158,6 +158,7 @@ class ChunkedBlob:
         Offset and size of each chunk, in C order.
     """
 
+    is_own = True  # its values are those that labtree wrote
     __slots__ = (
         "_grid",
         "chunk",

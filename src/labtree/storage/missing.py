@@ -13,11 +13,12 @@ import xarray as xr
 
 from labtree.storage._xarray import Variable
 
-__all__ = ["MISSING", "mark_missing", "mask_name", "mask_of", "masks_of"]
+__all__ = ["ANCILLARY", "MISSING", "mark_missing", "mask_name", "mask_of", "masks_of"]
 
 #: What the name of a mask ends in.
 MISSING = "_missing"
-_ATTRIBUTE = "ancillary_variables"
+#: The attribute that names it.
+ANCILLARY = "ancillary_variables"
 
 
 def mask_name(name: str, taken: Container[object] = ()) -> str:
@@ -55,8 +56,8 @@ def mark_missing(
     if not holes.any():
         return {name: variable}
     mask = mask_name(name, taken)
-    words = [*str(variable.attrs.get(_ATTRIBUTE, "")).split(), mask]
-    variable.attrs[_ATTRIBUTE] = " ".join(words)
+    words = [*str(variable.attrs.get(ANCILLARY, "")).split(), mask]
+    variable.attrs[ANCILLARY] = " ".join(words)
     return {name: variable, mask: Variable(variable.dims[: holes.ndim], holes)}
 
 
@@ -70,7 +71,7 @@ def mask_of(variables: Mapping[Any, Any], name: object) -> str | None:
     name
         The variable.
     """
-    text = str(variables[name].attrs.get(_ATTRIBUTE, ""))
+    text = str(variables[name].attrs.get(ANCILLARY, ""))
     if not text:
         return None
     own = f"{name}{MISSING}"  # may hold blanks, as its variable may

@@ -438,8 +438,15 @@ class _Store(H5NetCDFStore):
         fileno = h5o.get_info(self._source.file.hdf5["/"].id).fileno
         blob = _plain_blob(dataset, self._source.plain, data, fileno)
         where = self._where, name
-        array = _Guarded(self._source, where, data.shape, data.dtype, limit, blob)
-        return Variable(variable.dims, as_lazy(array), variable.attrs, variable.encoding)
+        # xarray casts values that are not native to a dtype that has no fields.
+        shown = dtype.newbyteorder("=") if data.dtype.names else data.dtype
+        shape, dims = data.shape, variable.dims
+        if dtype.subdtype is not None:  # of arrays; the engine forgets their dimensions
+            shown, inner = dtype.subdtype
+            shape += inner
+            dims += tuple(f"{name}_dim_{axis}" for axis in range(len(inner)))
+        array = _Guarded(self._source, where, shape, shown, limit, blob)
+        return Variable(dims, as_lazy(array), variable.attrs, variable.encoding)
 
     def _dimensions_of(self, dataset: Any) -> tuple[str, ...] | None:
         """Return the names of a variable's dimensions, or None where h5netcdf must tell.
@@ -542,10 +549,16 @@ class _Guarded(LazyArray):
         store = self.source.store(group)
         try:
             stored = store.ds.variables[name]
+            if stored._h5ds.dtype.subdtype is not None:
+                whole = np.asarray(stored._h5ds[()])
+                for axis, part in reversed(list(enumerate(key))):
+                    whole = whole[(*(slice(None),) * axis, part, ...)]
+                return whole
             raw: Any = store.open_store_variable(name, stored)  # type: ignore[no-untyped-call]
             data = data_of(raw)
             variable = Variable([f"axis_{n}" for n in range(len(self.shape))], data)
-            return np.asarray(variable[key].values)
+            values = np.asarray(variable[key].values)
+            return values.astype(self.dtype, copy=False) if self.dtype.names else values
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise FormatError(f"{self.source.name}: {path}: {error}") from error
 
@@ -624,13 +637,14 @@ def _record(
     dims = _dimension_names(store)
     columns = {name: _Column(raw[name], source, f"{where.rstrip('/')}/{name}") for name in ours}
     beside: set[str] = set()
+    coords: list[str] = []
     variables: list[list[Any]] = []
     for name, variable in raw.items():
         if name not in ours:
             continue
         spec = codecs.spec_of_marks(variable.attrs, columns[name].dtype)
         parts = [name]
-        hints: set[str] = set(codecs.hints(spec))
+        hints: set[str] = {"coordinates", *codecs.hints(spec)}
         if "labtree_text" in variable.attrs:
             parts.append(str(variable.attrs["labtree_text"]))
             hints.add("labtree_text")
@@ -642,17 +656,27 @@ def _record(
         if codecs.extra_dimension(spec, columns[name].shape) is not None:
             axes.pop()
         own = merge_attributes(variable.attrs, frozenset(hints))
+        words = str(variable.attrs.get("coordinates", "")).split()
+        if "coordinates" not in own:
+            if all(word in raw for word in words):
+                coords += [names.get(word, word) for word in words]
+            else:  # another program wrote it
+                own["coordinates"] = variable.attrs["coordinates"]
         axes = [dims.get(axis, axis) for axis in axes]
         coded = json_values.encode(own)
         variables.append([names[name], axes, spec, coded, [[part, None] for part in parts]])
     layout: dict[str, Any] = {}
     if "labtree_layout" in attrs:
         layout = json_values.loads(attrs["labtree_layout"])
-    elif "coordinates" in attrs:
-        layout = {"coords": [names.get(w, w) for w in str(attrs["coordinates"]).split()]}
+    else:
+        told = str(attrs.get("coordinates", "")).split()
+        layout = {"coords": [names.get(word, word) for word in told]}
     variables = [each for each in variables if each[4][0][0] not in beside]
     known = {each[0] for each in variables}
-    layout["coords"] = [name for name in layout.get("coords", []) if name in known]
+    for levels in layout.get("multiindexes", {}).values():
+        known.difference_update(levels)
+    coords = [name for name in (*layout.get("coords", []), *coords) if name in known]
+    layout["coords"] = list(dict.fromkeys(coords))
     own = merge_attributes(attrs, frozenset({"coordinates", "Conventions"}))
     given = attrs.get("Conventions")
     if where == "/" and given is not None and given != "CF-1.11":

@@ -1,8 +1,6 @@
 """Writing a tree to a new netCDF-4 file, one array at a time."""
 
 import json
-import math
-from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,24 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import UnsupportedTypeError
 from labtree.storage import codecs, json_values
-from labtree.storage._xarray import Variable, data_of
-from labtree.storage.arrays import StoredArray, array_of_column, stored_array
+from labtree.storage.arrays import Column, array_of_column
 from labtree.storage.attributes import write_attributes, write_native
 from labtree.storage.blobs import checksum
-from labtree.storage.blocks import checked_block, is_dask
 from labtree.storage.catalogue import PAGE, VERSION, write_catalogue
-from labtree.storage.compression import ChunkedBlob, Compression, find_compression
-from labtree.storage.missing import mask_name
-from labtree.storage.names import LONGEST, encode_name, file_name
+from labtree.storage.compression import Compression, find_compression
+from labtree.storage.names import file_name
 from labtree.storage.netcdf_writer import NON_COORDINATE, NetCDFWriter, create_file
-from labtree.storage.records import dataset_layout, kept_variables, variable_values
 from labtree.storage.sources import FileSource
+from labtree.storage.walking import (
+    Naming,
+    Node,
+    PlainArray,
+    PlainVariable,
+    node_of,
+    noted,
+    walk,
+)
 
 __all__ = ["Written", "write_dataset", "write_group_attributes", "write_tree"]
 
@@ -31,6 +33,7 @@ __all__ = ["Written", "write_dataset", "write_group_attributes", "write_tree"]
 # file reads nothing else.
 _INLINE = 1 << 16
 _CONVENTIONS = "CF-1.11"
+_NAMING = Naming(lambda names: {name: file_name(name) for name in names}, file_name)
 
 
 @dataclass(slots=True)
@@ -39,7 +42,7 @@ class Written:
 
     records: list[dict[str, Any]] = field(default_factory=list)
     values: bytearray = field(default_factory=bytearray)
-    moves: list[tuple[list[Any], int, list[Any]]] = field(default_factory=list)
+    moves: list[tuple[list[Any], int, Column]] = field(default_factory=list)
 
     def relocate(self, source: FileSource) -> None:
         """Let arrays that were copied from an older file read from the new one from now on.
@@ -82,7 +85,7 @@ def write_tree(
     try:
         write_native(writer.file, "labtree_file_format", VERSION)
         write_native(writer.file, "labtree_file_page", PAGE)
-        _write_node(writer, writer.file, tree, [], written, frozenset(), chosen)
+        _write_nodes(writer, tree, written, chosen)
         writer.close()
         header = {
             "format": "labtree",
@@ -99,33 +102,25 @@ def write_tree(
     return written
 
 
-def _write_node(
-    writer: NetCDFWriter,
-    group: Any,
-    node: xr.DataTree,
-    path: list[str],
-    written: Written,
-    above: frozenset[str],
-    compression: Compression | None,
+def _write_nodes(
+    writer: NetCDFWriter, tree: xr.DataTree, written: Written, compression: Compression | None
 ) -> None:
-    """Write a node and all below it; `above` are the dimensions that its group sees."""
-    where = "/" + "/".join(path)
-    dataset = node.to_dataset(inherit=False)
-    written.records.append(
-        write_dataset(writer, group, dataset, path, written, above, compression)
-    )
-    dimensions = above.union(file_name(str(name)) for name in dataset.sizes)
-    for name, child in node.children.items():
-        encoded = file_name(name)
-        below = writer.group(group, encoded)
-        if encoded != name:
-            write_native(below, "labtree_real_name", json.dumps(name))
-        try:
-            _write_node(writer, below, child, [*path, name], written, dimensions, compression)
-        except (TypeError, ValueError, OSError) as error:
-            if not getattr(error, "__notes__", None):
-                error.add_note(f"while writing {where.rstrip('/')}/{name}")
-            raise
+    # The open groups above the next one, and the dimensions that each sees.
+    groups: list[tuple[Any, frozenset[str], dict[str, str]]] = []
+    for node in walk(tree, _NAMING):
+        del groups[len(node.path) :]
+        group, above = writer.file, frozenset[str]()
+        with noted(node.path):
+            if node.path:
+                parent, above, files = groups[-1]
+                name = node.path[-1]
+                group = writer.group(parent, files[name])
+                if files[name] != name:
+                    write_native(group, "labtree_real_name", json.dumps(name))
+            written.records.append(
+                _write_node(writer, group, node, written, above, compression)
+            )
+        groups.append((group, above.union(node.dims.values()), node.files))
 
 
 def write_dataset(
@@ -155,73 +150,65 @@ def write_dataset(
     compression
         Of all its arrays.
     """
-    where = "/" + "/".join(path)
-    attrs = dict(dataset.attrs)
-    coded = json_values.encode(attrs, f"{where}.attrs")
-    record: dict[str, Any] = {"path": path, "attrs": coded}
-    indexes = dataset.xindexes if dataset.coords else {}
-    layout = dataset_layout(dataset, where)
-    if layout:
-        record["layout"] = layout
-    variables = kept_variables(dataset)
-    files = _file_names((*variables, *dataset.sizes))
-    write_group_attributes(group, dataset, path)
-    dimensions = {files[str(dim)] for dim in dataset.sizes}
-    node = _NodeWriter(writer, group, files, dimensions, above, written, compression)
-    record["variables"] = [
-        node.write(name, variable, f"{where.rstrip('/')}/{name}", name in indexes)
-        for name, variable in variables.items()
-    ]
-    names = {file: json.dumps(name) for name, file in files.items() if file != name}
-    writer.connect(group, node.sizes, node.connections, names)
-    return record
+    node = node_of(dataset, path, _NAMING)
+    return _write_node(writer, group, node, written, above, compression)
 
 
 def write_group_attributes(group: Any, dataset: xr.Dataset, path: list[str]) -> None:
     """Write the attributes of an open group that has none: a dataset's, and its layout."""
-    where = "/" + "/".join(path)
-    attrs = dict(dataset.attrs)
-    files = _file_names((*kept_variables(dataset), *dataset.sizes))
-    _write_layout(group, dataset_layout(dataset, where), files, attrs)
+    _write_group(group, node_of(dataset, path, _NAMING))
+
+
+def _write_node(
+    writer: NetCDFWriter,
+    group: Any,
+    node: Node,
+    written: Written,
+    above: frozenset[str],
+    compression: Compression | None,
+) -> dict[str, Any]:
+    _write_group(group, node)
+    sink = _GroupWriter(writer, group, {*node.dims.values()}, above, written, compression)
+    record = node.record(
+        [variable.record(sink.write(variable)) for variable in node.variables()]
+    )
+    names = {
+        file: json.dumps(name)
+        for name, file in (*node.files.items(), *node.dims.items())
+        if file != name
+    }
+    writer.connect(group, sink.sizes, sink.connections, names)
+    return record
+
+
+def _write_group(group: Any, node: Node) -> None:
+    _write_layout(group, node)
     # Other programs read these as the list of coordinates, and as labtree's word for CF.
-    write_attributes(group, attrs, where, frozenset({"coordinates", "Conventions"}))
-    if not path:
-        given = attrs.get("Conventions")
+    taken = frozenset({"coordinates", "Conventions"})
+    write_attributes(group, node.attrs, node.where, taken)
+    if not node.path:
+        given = node.attrs.get("Conventions")
         is_text = type(given) is str and given.isascii() and "\0" not in given
         write_native(group, "Conventions", given if is_text else _CONVENTIONS)
 
 
-def _write_layout(
-    group: Any, layout: dict[str, Any], files: dict[str, str], attrs: dict[Any, Any]
-) -> None:
+def _write_layout(group: Any, node: Node) -> None:
     """Write which variables are coordinates: for all programs, and in full where needed."""
-    coords = layout.get("coords", [])
-    is_told = all(" " not in name and files[name] == name for name in coords)
-    is_told = is_told and "coordinates" not in attrs
-    if layout and not (is_told and set(layout) == {"coords"}):
-        write_native(group, "labtree_layout", json_values.dumps(layout))
-    if coords and "coordinates" not in attrs:
-        write_native(group, "coordinates", " ".join(files[name] for name in coords))
-
-
-def _file_names(names: Iterable[Hashable]) -> dict[str, str]:
-    files = {}
-    for name in names:
-        if type(name) is not str or not name:
-            raise UnsupportedTypeError(
-                f"names of variables and dimensions are str, not {name!r}"
-            )
-        files[name] = file_name(name)
-    return files
+    coords = node.layout.get("coords", [])
+    is_told = all(" " not in name and node.files[name] == name for name in coords)
+    is_told = is_told and "coordinates" not in node.attrs
+    if node.layout and not (is_told and set(node.layout) == {"coords"}):
+        write_native(group, "labtree_layout", json_values.dumps(node.layout))
+    if coords and "coordinates" not in node.attrs:
+        write_native(group, "coordinates", " ".join(node.files[name] for name in coords))
 
 
 @dataclass(slots=True)
-class _NodeWriter:
+class _GroupWriter:
     """Writes the variables of one group and gathers its dimensions."""
 
     writer: NetCDFWriter
     group: Any
-    files: dict[str, str]
     dimensions: set[str]
     above: frozenset[str]
     written: Written
@@ -229,162 +216,75 @@ class _NodeWriter:
     sizes: dict[str, int] = field(default_factory=dict)
     connections: list[tuple[str, tuple[str, ...], Any]] = field(default_factory=list)
 
-    def write(self, name: str, variable: Variable, path: str, is_index: bool) -> list[Any]:
-        """Write one variable; return its part of the record."""
-        plain = _plain_arrays(variable, path)
-        attrs = {key: value for key, value in variable.attrs.items() if key not in codecs.MARKS}
-        main = self.files[name]
-        dims = tuple(self.files[str(dim)] for dim in variable.dims)
-        extra = codecs.extra_dimension(plain.spec, plain.arrays[0].shape)
-        clash = main in self.dimensions and dims[:1] != (main,)
-        if clash or (not dims and main in self.above):
-            main = NON_COORDINATE + main
-        columns, shown = [], {}
-        for i, role in enumerate(["", *codecs.companions(plain.spec)]):
-            file_name, here = main, dims if extra is None else (*dims, extra)
-            if role == "text":
-                file_name = self._companion(f"labtree_text_{self.files[name]}")
-                here = (self._companion(f"labtree_bytes_{self.files[name]}"),)
-                shown["labtree_text"] = file_name
-            elif role == "missing":
-                file_name, here = self._companion(mask_name(self.files[name])), dims
-                shown["ancillary_variables"] = file_name
-            column, dataset = self._array(plain, i, file_name, here)
-            if i == 0:
-                first = dataset
-                if is_index and plain.arrays[0].nbytes <= _INLINE:  # never dask's
-                    column[5] = len(self.written.values)
-                    self.written.values += plain.arrays[0].tobytes()
-            elif role == "missing":
+    def write(self, variable: PlainVariable) -> list[Column]:
+        """Write one variable; return its columns."""
+        compression = self.compression or find_compression(variable.compression)
+        columns = []
+        for array in variable.arrays:
+            name, dims = array.name, array.dims
+            if not array.role:
+                clash = name in self.dimensions and dims[:1] != (name,)
+                if clash or (not dims and name in self.above):
+                    name = NON_COORDINATE + name
+                extra = codecs.extra_dimension(variable.spec, array.values.shape)
+                dims = dims if extra is None else (*dims, extra)
+            column, dataset = self._array(array, name, dims, compression)
+            if not array.role:
+                self._describe(dataset, variable)
+                if variable.is_index and array.values.nbytes <= _INLINE:  # never dask's
+                    column = column._replace(inline=len(self.written.values))
+                    self.written.values += array.values.tobytes()
+            elif array.role == "missing":
                 write_native(dataset, "dtype", "bool")
             columns.append(column)
-        self._describe(first, name, plain, attrs, shown, path)
-        coded = json_values.encode(attrs, f"{path}.attrs") if attrs else {}
-        return [name, list(variable.dims), plain.spec, coded, columns]
+        return columns
 
     def _array(
-        self, plain: "_Plain", i: int, file_name: str, dims: tuple[str, ...]
-    ) -> tuple[list[Any], Any]:
+        self,
+        array: PlainArray,
+        name: str,
+        dims: tuple[str, ...],
+        compression: Compression | None,
+    ) -> tuple[Column, Any]:
         """Write one plain array; return its column and its open dataset."""
-        array, crc = plain.arrays[i], plain.crcs[i]
-        shape, dtype = tuple(array.shape), array.dtype
-        compression = self.compression or plain.compression
-        if not shape or not array.nbytes:
+        values = array.values
+        shape, dtype = tuple(values.shape), values.dtype
+        if not shape or not values.nbytes:
             compression = None
-        dataset = self.writer.variable(self.group, file_name, dtype, shape, compression)
-        column: list[Any] = [file_name, dtype.str, list(shape), 0, crc, None]
+        dataset = self.writer.variable(self.group, name, dtype, shape, compression)
+        column = Column(name, dtype.str, list(shape), 0)
         if compression is not None:
-            slab = array.slab if isinstance(array, _Planned) else lambda a, b: array[a:b]
-            places, column[4] = self.writer.write_chunks(dataset, slab, dtype, compression)
-            chunk = compression.chunk_shape(shape, dtype.itemsize)
-            column[3] = None
-            column.append([compression.name, list(chunk), places])
-        elif isinstance(array, _Planned):
-            column[3], column[4] = self.writer.write_blocks(dataset, array.array, dtype, shape)
+            places, crc = self.writer.write_chunks(
+                dataset, lambda start, stop: values[start:stop], dtype, compression
+            )
+            chunks = [
+                compression.name,
+                [*compression.chunk_shape(shape, dtype.itemsize)],
+                places,
+            ]
+            column = column._replace(place=None, crc=crc, chunks=chunks)
+        elif array.is_blocks:
+            place, crc = self.writer.write_blocks(dataset, values.array, dtype, shape)
+            column = column._replace(place=place, crc=crc)
         else:
-            column[3] = self.writer.write(dataset, array)
-        if plain.blobs is not None:
-            self.written.moves.append((plain.blobs, i, column))
-        write_native(dataset, "labtree_crc32c", np.array(column[4], "<u4"))
+            known = getattr(array.blob, "crc", None)
+            crc = checksum(values) if known is None else known
+            column = column._replace(place=self.writer.write(dataset, values), crc=crc)
+        if array.blobs is not None:
+            self.written.moves.append((array.blobs, array.number, column))
+        write_native(dataset, "labtree_crc32c", np.array(column.crc, "<u4"))
         self.sizes.update(zip(dims, shape, strict=True))
-        self.connections.append((file_name, dims, dataset))
+        self.connections.append((name, dims, dataset))
         return column, dataset
 
-    def _describe(
-        self,
-        dataset: Any,
-        name: str,
-        plain: "_Plain",
-        attrs: dict[Any, Any],
-        shown: dict[str, str],
-        path: str,
-    ) -> None:
+    def _describe(self, dataset: Any, variable: PlainVariable) -> None:
         """Write what a variable is, for labtree and for others, and its attributes."""
-        hints = codecs.hints(plain.spec)
-        marks = codecs.marks(plain.spec, plain.arrays[0].dtype)
-        if self.files[name] != name:
-            marks["labtree_real_name"] = json.dumps(name)
-        if "ancillary_variables" in shown and type(attrs.get("ancillary_variables")) is str:
-            words = attrs["ancillary_variables"]
-            shown["ancillary_variables"] = f"{words} {shown['ancillary_variables']}"
-        for key, value in (marks | hints | shown).items():
+        for key, value in variable.own.items():
             write_native(dataset, key, value)
-        fill = attrs.get("_FillValue")
-        if plain.spec is None and fill is not None:
-            native = _fill_value(fill, plain.arrays[0].dtype)
+        fill = variable.attrs.get("_FillValue")
+        if variable.spec is None and fill is not None:
+            native = codecs.fill_value(fill, variable.arrays[0].values.dtype)
             if native is not None:
                 write_native(dataset, "_FillValue", native)
-        if attrs:
-            write_attributes(dataset, attrs, path, frozenset({*hints, *shown}))
-
-    def _companion(self, name: str) -> str:
-        """Return a name for what stands beside a variable that no other has."""
-        if len(name.encode()) > LONGEST:
-            name = encode_name(name)
-        taken = {*self.files.values(), *self.sizes, *(each for each, _, _ in self.connections)}
-        while name in taken:
-            name += "_"
-        return name
-
-
-def _fill_value(value: Any, dtype: np.dtype[Any]) -> np.ndarray | None:
-    """Return a fill value in the type of its variable, as netCDF wants it, or None."""
-    if not isinstance(value, (int, float, np.number)) or isinstance(value, bool):
-        return None
-    with np.errstate(all="ignore"):
-        try:
-            cast = np.array(value).astype(dtype)
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return cast if np.array_equal(cast, np.array(value), equal_nan=dtype.kind == "f") else None
-
-
-class _Planned:
-    """A dask array that will be written block by block, as its plain dtype and shape."""
-
-    def __init__(self, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...]):
-        self.array, self.dtype, self.shape = array, dtype, shape
-        self.nbytes = math.prod(shape) * dtype.itemsize
-
-    def slab(self, start: int, stop: int) -> np.ndarray:
-        """Return the plain values between two positions of the first axis."""
-        part = self.array[start:stop]
-        return codecs.encode_block(checked_block(part.compute(), part.dtype, part.shape))
-
-
-@dataclass(slots=True)
-class _Plain:
-    """A variable as plain arrays, and where they come from."""
-
-    spec: codecs.Spec | None
-    arrays: list[Any]
-    crcs: list[int | None]
-    blobs: list[Any] | None = None
-    compression: Compression | None = None
-
-
-def _plain_arrays(variable: Variable, path: str) -> _Plain:
-    if not isinstance(data_of(variable), np.ndarray):
-        stored = stored_array(variable)
-        if stored is not None and stored.is_plain:
-            return _copied(stored)
-    sized = not any(math.isnan(size) for size in variable.shape)
-    if is_dask(variable) and sized and variable.dtype.kind not in "OT":
-        spec, dtype, extra = codecs.view_spec(variable.dtype)
-        planned = _Planned(variable.data, dtype, variable.shape + extra)
-        return _Plain(spec, [planned], [None])
-    if is_dask(variable):  # texts have no width that their blocks agree on
-        variable = variable.compute()
-    spec, arrays = codecs.encode(variable_values(variable, path), path)
-    return _Plain(spec, list(arrays), [checksum(array) for array in arrays])
-
-
-def _copied(stored: StoredArray) -> _Plain:
-    arrays: list[Any] = [blob.read() for blob in stored.blobs]
-    crcs: list[int | None] = [
-        checksum(array) if blob.crc is None else blob.crc
-        for blob, array in zip(stored.blobs, arrays, strict=True)
-    ]
-    chunked = next((blob for blob in stored.blobs if isinstance(blob, ChunkedBlob)), None)
-    compression = None if chunked is None else chunked.compression
-    return _Plain(stored.spec, arrays, crcs, stored.blobs, compression)
+        if variable.attrs:
+            write_attributes(dataset, variable.attrs, variable.path, variable.hidden)

@@ -7,6 +7,7 @@ import numpy as np
 
 from labtree.errors import FormatError
 from labtree.storage.blobs import Key
+from labtree.storage.compression import Compression
 from labtree.storage.lazy import positions
 from labtree.storage.zarr.stores import Location, damage_named
 
@@ -90,9 +91,22 @@ class ZarrArray:
         zarr's name of its type; texts and complex numbers have no last dimension there.
     name
         The array's path, for errors.
+    compression
+        How its chunks are compressed, or None.
     """
 
-    __slots__ = ("_array", "crc", "data_type", "dtype", "location", "name", "path", "shape")
+    is_own = True  # its values are those that labtree wrote
+    crc = None
+    __slots__ = (
+        "_array",
+        "compression",
+        "data_type",
+        "dtype",
+        "location",
+        "name",
+        "path",
+        "shape",
+    )
 
     def __init__(
         self,
@@ -102,6 +116,7 @@ class ZarrArray:
         shape: tuple[int, ...],
         data_type: str,
         name: str,
+        compression: Compression | None = None,
     ) -> None:
         self.location = location
         self.path = path
@@ -109,7 +124,7 @@ class ZarrArray:
         self.shape = shape
         self.data_type = data_type
         self.name = name
-        self.crc = None
+        self.compression = compression
         self._array: Any = None
 
     @property
@@ -171,7 +186,7 @@ class ZarrArray:
 
     def __reduce__(self) -> Any:
         parts = self.location, self.path, self.dtype, self.shape, self.data_type, self.name
-        return ZarrArray, parts
+        return ZarrArray, (*parts, self.compression)
 
 
 def _length(part: Any) -> int:

@@ -22,6 +22,7 @@ import xarray as xr
 
 from labtree.errors import DamageWarning, FormatError, LabtreeError, MissingFileError
 from labtree.storage import codecs, json_values
+from labtree.storage.arrays import Column
 from labtree.storage.attributes import RESERVED
 from labtree.storage.blobs import plain_dtype
 from labtree.storage.catalogue import PAGE, VERSION, Catalogue, catalogue_text
@@ -279,7 +280,6 @@ def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
     def visit(key: str, path: list[str]) -> None:
         own = nodes[key].get("attributes", {})
         layout = own.get("labtree_layout") or {}
-        names = layout.get("names", {})
         prefix = f"{key}/" if key else ""
         below = [
             other for other in nodes
@@ -287,28 +287,29 @@ def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
         ]  # fmt: skip
         arrays = [each for each in below if nodes[each]["node_type"] == "array"]
         companions = {
-            nodes[each]["attributes"].get(role)
+            str(nodes[each]["attributes"][role]).split()[-1]
             for each in arrays
-            for role in ("labtree_text", "ancillary_variables")
-            if "labtree_dtype" in nodes[each].get("attributes", {})
+            for role, mark in (
+                ("labtree_text", "labtree_text"),
+                ("ancillary_variables", "labtree_missing"),
+            )
+            if mark in nodes[each].get("attributes", {})
         }
         record: dict[str, Any] = {"path": path, "attrs": _exact(own, _GROUP_OWN)}
-        kept = {part: each for part, each in layout.items() if part != "names"}
-        if kept:
-            record["layout"] = kept
+        if layout:
+            record["layout"] = layout
         record["variables"] = []
         for each in arrays:
             file = each[len(prefix) :]
             if file in companions:
                 continue
-            variable = _walked_variable(file, names.get(file, file), nodes, prefix, location)
+            variable = _walked_variable(file, nodes, prefix, location)
             if variable is not None:
                 record["variables"].append(variable)
         records.append(record)
         for each in below:
             if nodes[each]["node_type"] == "group":
-                file = each[len(prefix) :]
-                visit(each, [*path, names.get(file, file)])
+                visit(each, [*path, _real_name(each[len(prefix) :], nodes[each])])
 
     try:
         visit("", [])
@@ -318,6 +319,11 @@ def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
         ) from error
     text = catalogue_text({"id": None}, records)
     return Catalogue({"id": None}, text, b"")
+
+
+def _real_name(file: str, metadata: dict[str, Any]) -> str:
+    found = metadata.get("attributes", {}).get("labtree_real_name")
+    return file if found is None else str(json.loads(found))
 
 
 _GROUP_OWN = frozenset(
@@ -334,7 +340,7 @@ def _exact(attributes: dict[str, Any], own: frozenset[str]) -> Any:
 
 
 def _walked_variable(
-    file: str, name: str, nodes: dict[str, Any], prefix: str, location: Location
+    file: str, nodes: dict[str, Any], prefix: str, location: Location
 ) -> list[Any] | None:
     metadata = nodes[prefix + file]
     attributes = metadata.get("attributes", {})
@@ -344,7 +350,7 @@ def _walked_variable(
         columns = [first]
         for role, key in (("text", "labtree_text"), ("missing", "ancillary_variables")):
             if spec is not None and role in codecs.companions(spec):
-                other = attributes[key]
+                other = str(attributes[key]).split()[-1]
                 columns.append(
                     _walked_column(prefix, other, nodes[prefix + other], location, {})
                 )
@@ -358,9 +364,11 @@ def _walked_variable(
             stacklevel=2,
         )
         return None
-    hidden = frozenset({"labtree_text", "ancillary_variables", *codecs.hints(spec)})
-    exact = _exact(attributes, hidden if spec is not None else frozenset())
-    return [name, dims, spec, exact, columns]
+    hidden = {"coordinates", *codecs.hints(spec)}
+    if codecs.has_mask(spec):
+        hidden.add("ancillary_variables")
+    exact = _exact(attributes, frozenset(hidden))
+    return [_real_name(file, metadata), dims, spec, exact, columns]
 
 
 def _walked_column(
@@ -370,6 +378,7 @@ def _walked_column(
     data_type, shape = metadata["data_type"], list(metadata["shape"])
     if not isinstance(data_type, str):
         raise FormatError(f"zarr's type {data_type!r} is not known here")
+    named = str(attributes.get("labtree_dtype", ""))
     if data_type == "string":
         import zarr
 
@@ -379,22 +388,24 @@ def _walked_column(
         widest = max(
             (len(str(t).encode()) for t in np.ravel(np.asarray(array[...]))), default=1
         )
-        named = str(attributes.get("labtree_dtype", ""))
         if named[1:2] == "U":
             widest = max(widest, int(named[2:]))
-        return [file, "|S1", [*shape, widest or 1], data_type, None, None]
-    if data_type.startswith("complex"):
-        return [file, f"<f{int(data_type[7:]) // 16}", [*shape, 2], data_type, None, None]
-    if data_type in ("bool", "float16"):
-        plain = {"bool": "|i1", "float16": "<f4"}[data_type]
-        return [file, plain, shape, data_type, None, None]
-    dtype = np.dtype(data_type)
-    if attributes.get("labtree_dtype", "")[1:2] == "S" and dtype == np.uint8:
-        dtype = np.dtype("S1")
-    settings = [c.get("configuration") for c in metadata["codecs"] if c["name"] == "bytes"]
-    if any(each and each.get("endian") == "big" for each in settings):
-        dtype = dtype.newbyteorder(">")
-    return [file, dtype.str, shape, data_type, None, None]
+        dtype, shape = "|S1", [*shape, widest or 1]
+    elif data_type.startswith("complex"):
+        dtype, shape = f"<f{int(data_type[7:]) // 16}", [*shape, 2]
+    elif data_type in ("bool", "float16"):
+        dtype = {"bool": "|i1", "float16": "<f4"}[data_type]
+    else:
+        kind = np.dtype(data_type)
+        if named[1:2] == "S" and kind == np.uint8:
+            kind = np.dtype("S1")
+        settings = [c.get("configuration") for c in metadata["codecs"] if c["name"] == "bytes"]
+        if any(each and each.get("endian") == "big" for each in settings):
+            kind = kind.newbyteorder(">")
+        dtype = kind.str
+    compressed = [c["name"] for c in metadata["codecs"] if c["name"] in ("gzip", "zstd")]
+    column = Column(file, dtype, shape, data_type, chunks=compressed[0] if compressed else None)
+    return column.listed()
 
 
 def _all_metadata(location: Location, root: dict[str, Any]) -> dict[str, Any]:
@@ -460,15 +471,16 @@ def column_reader(
         folders |= _folders(catalogue)
 
     def column(path: list[str], column: list[Any]) -> ZarrArray:
-        name, dtype, shape, data_type = column[:4]
+        name, dtype, shape, data_type, _, _, compression = Column(*column)
         prefix = folders[tuple(path)] if folder is None else f"{folder}/"
         return ZarrArray(
             location,
             f"{prefix}{name}",
             plain_dtype(dtype),
             tuple(shape),
-            data_type,
+            str(data_type),
             "/".join([*path, name]),
+            find_compression(compression),
         )
 
     return column

@@ -1,7 +1,10 @@
 """Writing a tree into an empty zarr store, through zarr-python."""
 
 import asyncio
+import base64
+import json
 import math
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +13,10 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import UnsupportedTypeError
-from labtree.storage import codecs, json_values
-from labtree.storage._xarray import Variable
-from labtree.storage.arrays import stored_array
-from labtree.storage.blocks import checked_block, is_dask
-from labtree.storage.missing import mask_name
-from labtree.storage.names import encode_name
-from labtree.storage.records import dataset_layout, kept_variables, variable_values
+from labtree.storage import codecs
+from labtree.storage.arrays import Column
+from labtree.storage.blocks import BlockArray, checked_block
+from labtree.storage.walking import Naming, Node, PlainArray, PlainVariable, noted, walk
 from labtree.storage.zarr.arrays import ZarrArray, chunk_shape, native_values
 from labtree.storage.zarr.metadata import (
     array_metadata,
@@ -34,6 +34,7 @@ __all__ = ["WrittenStore", "write_nodes", "write_object"]
 # opens a tree, and there they cost no request of their own.
 _INLINE = 1 << 24
 _AT_ONCE = 1 << 26  # bytes of values that are under way at once
+_NAMING = Naming(file_names, str)
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ def write_nodes(
         If a part cannot be kept exactly; the message has its path.
     """
     writer = _Writer(store, prefix, separator, compression, inline)
-    writer.node(tree, [], [prefix] if prefix else [])
+    writer.nodes(tree)
     writer.finish()
     return writer.written
 
@@ -108,42 +109,24 @@ class _Writer:
     waiting: list[tuple[str, np.ndarray]] = field(default_factory=list)
     waiting_bytes: int = 0
 
-    def node(self, node: xr.DataTree, path: list[str], folder: list[str]) -> None:
-        """Write a node and all below it."""
-        where = "/" + "/".join(path)
-        dataset = node.to_dataset(inherit=False)
-        variables = kept_variables(dataset)
-        _check_names((*variables, *dataset.sizes))
-        files = file_names([*variables, *node.children])
-        attrs = dict(dataset.attrs)
-        coded = json_values.encode(attrs, f"{where}.attrs")
-        layout = dataset_layout(dataset, where)
-        indexes = dataset.xindexes if dataset.coords else {}
-        record: dict[str, Any] = {"path": path, "attrs": coded}
-        if layout:
-            record["layout"] = layout
-        shown = shown_attributes(attrs, coded, frozenset({"coordinates"} if layout else ()))
-        shown.update(_shown_layout(layout, files, "coordinates" in attrs))
-        self._metadata(folder, group_metadata(shown))
-        record["variables"] = [
-            self._variable(
-                name,
-                variable,
-                f"{where.rstrip('/')}/{name}",
-                [*folder, files[name]],
-                set(files.values()),
-                name in indexes,
-            )
-            for name, variable in variables.items()
-        ]
-        self.written.records.append(record)
-        for name, child in node.children.items():
-            try:
-                self.node(child, [*path, name], [*folder, files[name]])
-            except (TypeError, ValueError, OSError) as error:
-                if not getattr(error, "__notes__", None):
-                    error.add_note(f"while writing {where.rstrip('/')}/{name}")
-                raise
+    def nodes(self, tree: xr.DataTree) -> None:
+        """Write a tree; of metadata and values most still wait then."""
+        # The folders of the nodes above the next one, and what each calls its members.
+        above: list[tuple[list[str], dict[str, str]]] = []
+        for node in walk(tree, _NAMING):
+            del above[len(node.path) :]
+            folder, real_name = [self.prefix] if self.prefix else [], {}
+            if node.path:
+                parent, files = above[-1]
+                name = node.path[-1]
+                folder = [*parent, files[name]]
+                if files[name] != name:
+                    real_name = {"labtree_real_name": json.dumps(name)}
+            with noted(node.path):
+                self._metadata(folder, group_metadata(_shown(node) | real_name))
+                variables = [v.record(self._variable(v, folder)) for v in node.variables()]
+                self.written.records.append(node.record(variables))
+            above.append((folder, node.files))
 
     def _metadata(self, folder: list[str], metadata: dict[str, Any]) -> None:
         key = "/".join(folder)
@@ -151,95 +134,82 @@ class _Writer:
             raise UnsupportedTypeError(f"{key} would be written twice; rename a variable")
         self.written.metadata[key] = metadata
 
-    def _variable(
-        self,
-        name: str,
-        variable: Variable,
-        where: str,
-        folder: list[str],
-        taken: set[str],
-        is_index: bool,
-    ) -> list[Any]:
-        spec, arrays = _plain_arrays(variable, where)
-        attrs = {key: value for key, value in variable.attrs.items() if key not in codecs.MARKS}
-        coded = json_values.encode(attrs, f"{where}.attrs") if attrs else {}
-        dims = tuple(map(str, variable.dims))
-        stored = stored_array(variable)
-        sources = [] if stored is None else stored.blobs
-        columns: list[list[Any]] = []
-        companions: dict[str, str] = {}
-        for i, role in enumerate(["", *codecs.companions(spec)]):
-            if role == "":
-                continue
-            base = f"labtree_text_{folder[-1]}" if role == "text" else mask_name(folder[-1])
-            file_name = _free(base, taken)
-            taken.add(file_name)
-            below = [*folder[:-1], file_name]
-            here = (f"labtree_bytes_{folder[-1]}",) if role == "text" else dims
-            shown = {"dtype": "bool"} if role == "missing" else {}
-            companions["labtree_text" if role == "text" else "ancillary_variables"] = file_name
-            columns.append(self._array(arrays[i], None, here, below, shown))
-            self._moved(sources, i, below)
-        hints = codecs.hints(spec)
-        marks = codecs.marks(spec, arrays[0].dtype)
-        own = {key: _json(value) for key, value in hints.items()} | marks | companions
-        shown = shown_attributes(attrs, coded, frozenset({*hints, *companions})) | own
-        first = self._array(arrays[0], spec, dims, folder, shown)
-        self._moved(sources, 0, folder)
-        if is_index and arrays[0].nbytes <= self.inline:  # an index is never dask's
-            first[5] = len(self.written.values)
-            self.written.values += np.ascontiguousarray(arrays[0]).tobytes()
-        return [name, list(variable.dims), spec, coded, [first, *columns]]
+    def _variable(self, variable: PlainVariable, group: list[str]) -> list[Column]:
+        attrs, spec = variable.attrs, variable.spec
+        own = {key: _json(value) for key, value in variable.own.items()}
+        fill = attrs.get("_FillValue")
+        if spec is None and fill is not None:
+            native = codecs.fill_value(fill, variable.arrays[0].values.dtype)
+            if native is not None:
+                own["_FillValue"] = _shown_fill_value(native)
+        compression = self.compression or variable.compression
+        columns = []
+        for array in variable.arrays:
+            folder, shown, codec = [*group, array.name], dict[str, Any](), spec
+            if not array.role:
+                shown = shown_attributes(attrs, variable.coded, variable.hidden) | own
+            else:
+                codec = None
+                if array.role == "missing":
+                    shown = {"dtype": "bool"}
+            column = self._array(array, codec, folder, shown, compression)
+            if isinstance(array.blob, ZarrArray):
+                self.written.moves.append((array.blob, "/".join(folder)))
+            is_index = variable.is_index and not array.role  # an index is never dask's
+            if is_index and array.values.nbytes <= self.inline:
+                column = column._replace(inline=len(self.written.values))
+                self.written.values += np.ascontiguousarray(array.values).tobytes()
+            columns.append(column)
+        return columns
 
     def _array(
         self,
-        array: Any,
+        plain: PlainArray,
         spec: codecs.Spec | None,
-        dims: tuple[str, ...],
         folder: list[str],
         shown: dict[str, Any],
-    ) -> list[Any]:
+        compression: str | None,
+    ) -> Column:
         """Write one plain array; return its column."""
-        data_type, is_shorter = stored_as(spec, array.dtype)
-        if isinstance(array, _Planned) and data_type == "float16":
+        values, dims = plain.values, plain.dims
+        data_type, is_shorter = stored_as(spec, values.dtype)
+        if plain.is_blocks and data_type == "float16":
             data_type = "uint16"
-        shape = array.shape[:-1] if is_shorter else array.shape
-        extra = codecs.extra_dimension(spec, array.shape)
+        shape = values.shape[:-1] if is_shorter else values.shape
+        extra = codecs.extra_dimension(spec, values.shape)
         if extra is not None and not is_shorter:
             dims = (*dims, extra)
         if data_type in ("string", "bool"):
             shown = {key: value for key, value in shown.items() if key not in _NOT_SHOWN}
-        width = math.prod(array.shape[len(shape) :]) * array.dtype.itemsize
-        if isinstance(array, _Planned):
-            chunks = array.regular(max(1, width))
+        width = max(1, math.prod(values.shape[len(shape) :]) * values.dtype.itemsize)
+        if plain.is_blocks:
+            chunks = _block_chunks(values, width)
             chunks = (*chunks, *(max(1, size) for size in shape[len(chunks) :]))
         else:
-            chunks = chunk_shape(shape, max(1, width))
+            chunks = chunk_shape(shape, width)
         metadata = array_metadata(
             data_type,
-            array.dtype,
+            values.dtype,
             shape,
             chunks,
             dims,
             shown,
             self.separator,
-            self.compression,
+            compression,
         )
         self._metadata(folder, metadata)
         key = "/".join(folder)
-        if isinstance(array, _Planned):
+        if plain.is_blocks:
             self.flush()
-            array.write(_array_of(self._opened(key)))
-        elif array.nbytes or data_type == "string":
-            self.waiting.append((key, native_values(array, data_type)))
-            self.waiting_bytes += array.nbytes
+            _write_blocks(values, _array_of(self._opened(key)))
+        elif values.nbytes or data_type == "string":
+            self.waiting.append((key, native_values(values, data_type)))
+            self.waiting_bytes += values.nbytes
             if self.waiting_bytes > _AT_ONCE:
                 self.flush()
-        return [folder[-1], array.dtype.str, list(array.shape), data_type, None, None]
-
-    def _moved(self, sources: list[Any], i: int, folder: list[str]) -> None:
-        if sources and isinstance(sources[i], ZarrArray):
-            self.written.moves.append((sources[i], "/".join(folder)))
+        return Column(
+            folder[-1], values.dtype.str, list(values.shape), data_type, chunks=compression
+        )
 
     def _opened(self, key: str) -> Any:
         from zarr.core.array import AsyncArray
@@ -302,82 +272,58 @@ def _json(value: Any) -> Any:
     return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
+def _shown_fill_value(value: np.ndarray) -> Any:
+    """Return a fill value as xarray writes it into the attributes of an array of zarr."""
+    if value.dtype.kind == "f":
+        return base64.b64encode(struct.pack("<d", float(value))).decode()
+    return value.item()
 
 
-def _check_names(names: Iterable[Any]) -> None:
-    for name in names:
-        if type(name) is not str or not name:
-            raise UnsupportedTypeError(
-                f"names of variables and dimensions are str, not {name!r}"
-            )
-
-
-def _shown_layout(
-    layout: dict[str, Any], files: dict[str, str], has_coordinates: bool
-) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
-    names = {file: name for name, file in files.items() if file != name}
-    if layout or names:
-        shown["labtree_layout"] = layout | ({"names": names} if names else {})
-    coords = [name for name in layout.get("coords", []) if " " not in name]
-    coords = [name for name in coords if encode_name(name) == name]
-    if coords and not has_coordinates:
+def _shown(node: Node) -> dict[str, Any]:
+    """Return the attributes of a group, and which of its variables are coordinates."""
+    layout = node.layout
+    shown = shown_attributes(
+        node.attrs, node.coded, frozenset({"coordinates"} if layout else ())
+    )
+    if layout:
+        shown["labtree_layout"] = layout
+    coords = [name for name in layout.get("coords", []) if node.files[name] == name]
+    coords = [name for name in coords if " " not in name]
+    if coords and "coordinates" not in node.attrs:
         shown["coordinates"] = " ".join(coords)
     return shown
 
 
-def _plain_arrays(variable: Variable, path: str) -> tuple[codecs.Spec | None, list[Any]]:
-    stored = stored_array(variable)
-    if stored is not None:
-        return stored.spec, [blob.read() for blob in stored.blobs]
-    is_sized = not any(math.isnan(size) for size in variable.shape)
-    if is_dask(variable) and is_sized and variable.dtype.kind not in "OT":
-        spec, dtype, extra = codecs.view_spec(variable.dtype)
-        return spec, [_Planned(variable.data, dtype, variable.shape + extra)]
-    if is_dask(variable):  # texts have no width that their blocks agree on
-        variable = variable.compute()
-    spec, arrays = codecs.encode(variable_values(variable, path), path)
-    return spec, list(arrays)
+def _block_chunks(blocks: BlockArray, itemsize: int) -> tuple[int, ...]:
+    """Return the shape of chunks: that of dask's blocks, where one fits all."""
+    array = blocks.array
+    is_regular = all(
+        len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0] for sizes in array.chunks
+    )
+    if not is_regular:
+        return chunk_shape(array.shape, itemsize)
+    return tuple(max(1, size) for size in array.chunksize)
 
 
-class _Planned:
-    """A dask array that is written block by block, as its plain dtype and shape."""
+def _write_blocks(blocks: BlockArray, target: Any) -> None:
+    """Write every block where it is computed, on a cluster by its workers."""
+    import dask
 
-    def __init__(self, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...]):
-        self.array, self.dtype, self.shape = array, dtype, shape
-        self.nbytes = math.prod(shape) * dtype.itemsize
-
-    def regular(self, itemsize: int) -> tuple[int, ...]:
-        """Return the shape of chunks: that of the blocks, where one fits all."""
-        is_regular = all(
-            len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0] for sizes in self.array.chunks
+    delayed: Any = dask.delayed  # type: ignore[attr-defined]
+    compute: Any = dask.compute  # type: ignore[attr-defined]
+    put = delayed(_put_block)
+    array = blocks.array
+    size = target.chunks[: array.ndim]
+    parts = array.rechunk(size).to_delayed()
+    data_type = target.metadata.to_dict()["data_type"]
+    tasks = []
+    for index in np.ndindex(*parts.shape):
+        part = tuple(
+            slice(int(i) * chunk, min((int(i) + 1) * chunk, length))
+            for i, chunk, length in zip(index, size, array.shape, strict=True)
         )
-        if not is_regular:
-            return chunk_shape(self.array.shape, itemsize)
-        return tuple(max(1, size) for size in self.array.chunksize)
-
-    def write(self, target: Any) -> None:
-        """Write every block where it is computed, on a cluster by its workers."""
-        import dask
-
-        delayed: Any = dask.delayed  # type: ignore[attr-defined]
-        compute: Any = dask.compute  # type: ignore[attr-defined]
-        put = delayed(_put_block)
-        size = target.chunks[: self.array.ndim]
-        blocks = self.array.rechunk(size).to_delayed()
-        data_type = target.metadata.to_dict()["data_type"]
-        tasks = []
-        for index in np.ndindex(*blocks.shape):
-            part = tuple(
-                slice(int(i) * chunk, min((int(i) + 1) * chunk, length))
-                for i, chunk, length in zip(index, size, self.array.shape, strict=True)
-            )
-            tasks.append(put(target, part, blocks[index], self.array.dtype, str(data_type)))
-        compute(*tasks)
+        tasks.append(put(target, part, parts[index], array.dtype, str(data_type)))
+    compute(*tasks)
 
 
 def _put_block(
