@@ -212,7 +212,7 @@ class Hdf5Store:
                     source.hold()  # before another program can replace the file
                     add_source(root, source)
                     written.relocate(source)
-                replace_file(text, self.listing)
+                replace_file(text, self.listing, durable=False)  # the .h5 is the truth
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
         """Return the lazy tree that is there, and its version."""

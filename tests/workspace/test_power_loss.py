@@ -1,0 +1,200 @@
+"""A workspace after a power cut: what was acknowledged or what was being saved, whole."""
+
+import shutil
+import sys
+import warnings
+
+import h5netcdf
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+import labtree
+from labtree.errors import DamageWarning, LabtreeError
+from support import power_loss
+from support.examples import examples
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches /proc")
+
+
+class Model:
+    """A workspace beside what it should hold: (namespace, key) -> (first value, note)."""
+
+    def __init__(self, tree):
+        self.tree, self.state = tree, {}
+
+    def store(self, key, value, note):
+        self.tree.ws.store("rec", key, np.arange(200) + value, note=note)
+        self.state["rec", key] = value, note
+
+    def rename(self, old, new):
+        assert self.tree.ws.rename("rec", old, new)
+        self.state["rec", new] = self.state.pop(("rec", old))
+
+    def note(self, key, note):
+        assert self.tree.ws.add_note("rec", key, note)
+        self.state["rec", key] = self.state["rec", key][0], note
+
+    def delete(self, key):
+        assert self.tree.ws.delete("rec", key)
+        del self.state["rec", key]
+
+    def steps(self):
+        """Make one change after the other."""
+        yield self.store("a", 1, "one")
+        yield self.store("b", 2, "two")
+        yield self.note("a", "a longer note" * 40)
+        yield self.rename("a", "moved")
+        yield self.store("b", 3, "three")
+        yield self.delete("moved")
+
+
+def found_at(path):
+    """Return what a workspace holds, None where there is none, or what is wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*study.json", DamageWarning)
+            tree = labtree.load_workspace(path)
+    except FileNotFoundError:
+        return None
+    except (LabtreeError, Warning) as error:
+        return f"{type(error).__name__}: {error}"
+    state = {}
+    for namespace, key in tree.ws.find():
+        values = np.asarray(tree.ws[namespace, key])
+        if not np.array_equal(values, np.arange(200) + values[0]):
+            return f"{namespace}/{key} is mixed"
+        state[namespace, key] = int(values[0]), tree.ws.describe()[namespace][key]["note"]
+    return state
+
+
+def foreign(path):
+    """Return what other libraries find, or what stops them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of groups that zarr does not find
+            return read_by_others(path)
+    except Exception as error:
+        return repr(error)
+
+
+def read_by_others(path):
+    """Read by zarr, or by h5py and h5netcdf."""
+    if path.suffix == ".zarr":
+        return contents(
+            zarr.open_group(path, mode="r", use_consolidated=False),
+            lambda group: group.groups(),
+        )
+    with h5py.File(path, "r") as h5, h5netcdf.File(path, "r") as netcdf:
+        states = [contents(file, lambda group: group.items()) for file in (h5, netcdf)]
+    assert states[0] == states[1]
+    return states[0]
+
+
+def contents(file, children):
+    state = {}
+    for namespace, group in children(file):
+        for key, item in children(group):
+            values, note = np.asarray(item["data"]), item.attrs["labtree_note"]
+            assert np.array_equal(values, np.arange(200) + values[0])
+            note = note.decode() if isinstance(note, bytes) else note
+            state[namespace, key] = int(values[0]), note
+    return state
+
+
+def save_anew(folder, disk, name):
+    """Save one new workspace after the other to one path."""
+    steps = Model(None)
+    steps.tree = labtree.create_workspace()
+    for _ in steps.steps():
+        disk.begin(dict(steps.state))
+        copy = labtree.create_workspace()
+        copy.ws.merge_from(steps.tree)
+        copy.ws.save(folder / name, overwrite=True)
+        disk.acknowledge(dict(steps.state))
+
+
+def save_again(folder, disk, name):
+    """Save a workspace again and again onto its own file."""
+    model = Model(labtree.create_workspace())
+    for _ in model.steps():
+        disk.begin(dict(model.state))
+        model.tree.ws.save(folder / name)
+        disk.acknowledge(dict(model.state))
+    model.tree.ws.close()
+
+
+WAYS = {
+    "new file": (save_anew, "study.h5"),
+    "same file": (save_again, "study.h5"),
+    "zarr": (save_anew, "study.zarr"),
+}
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory):
+    """Give the record of each way, made when it is first needed."""
+    made = {}
+
+    def disk(way):
+        if way not in made:
+            write, name = WAYS[way]
+            folder = tmp_path_factory.mktemp("disk")
+            with power_loss.record(folder) as made[way]:
+                write(folder, made[way], name)
+        return made[way]
+
+    return disk
+
+
+def wrong(name, folder, crashes, *, is_used=True):
+    """Yield what is neither the acknowledged state nor the next after a power cut."""
+    for crash in crashes:
+        shutil.rmtree(folder, ignore_errors=True)
+        path = crash.write(folder) / name
+        index = path.with_suffix(".json")
+        # No file system of today shows bytes that were never written to a file.
+        if index.exists() and index.read_bytes().strip(b"\0")[:1] not in (b"", b"{"):
+            index.unlink()
+        allowed = [crash.acknowledged]
+        allowed += [] if crash.attempted is None else [crash.attempted]
+        found = found_at(path)
+        if found not in allowed:
+            yield crash.after, found
+        elif path.suffix == ".zarr" and found is not None and foreign(path) != found:
+            yield "foreign", foreign(path)
+        elif found is not None and is_used:
+            yield from problems_of_use(path, found)
+
+
+def problems_of_use(path, state):
+    """Store into what a crash left; other programs must find that and all the rest."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*study.json", DamageWarning)
+        with labtree.open_workspace(path) as tree:
+            tree.ws.store("rec", "later", np.arange(200) + 9, note="later")
+            tree.ws.save()
+    expected = {**state, ("rec", "later"): (9, "later")}
+    if foreign(path) != expected:
+        yield "foreign", foreign(path)
+    if found_at(path) != expected:
+        yield "later", found_at(path)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_power_cut_leaves_the_acknowledged_state_or_the_next(disks, tmp_path, way):
+    crashes = disks(way).crashes(1, examples(40 if way == "zarr" else 100))
+    assert list(wrong(WAYS[way][1], tmp_path / "after", crashes)) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_sync_that_is_taken_away_is_missed(disks, tmp_path, way):
+    disk, name = disks(way), WAYS[way][1]
+    ends = [i for i, event in enumerate(disk.events) if event.kind == "acknowledge"]
+    syncs = [each for each in disk.syncs if ends[-2] < each < ends[-1]]
+    assert len(syncs) >= 2
+    for event in syncs[-examples(4 * len(syncs)) :]:
+        crashes = disk.crashes(2, 200, without=event, within=ends[-1] + 2 - event)
+        found = wrong(name, tmp_path / "after", crashes, is_used=False)
+        assert any(found), (disk.events[event].kind, disk.events[event].target)
