@@ -513,13 +513,18 @@ def _report(path: Path | str) -> dict[str, Any]:
     from labtree.msw import validate_session
     from labtree.opening import find, recognize
     from labtree.storage.verifying import verify_file
+    from labtree.storage.zarr.stores import is_zarr_folder
+    from labtree.storage.zarr.verifying import verify_store
 
     if "://" in str(path):
-        return {"path": str(path), "format": "workspace", "problems": _read_all(path)}
+        return {"path": str(path), "format": "workspace", **verify_store(path)._asdict()}
     file = find(path)
     found = recognize(file)
-    if found.name in ("workspace", "pipeline", "session", "tree") and file.is_file():
-        return {"path": str(file), "format": found.name, **verify_file(file)._asdict()}
+    if found.name in ("workspace", "pipeline", "session", "tree", "zarr"):
+        if file.is_file():
+            return {"path": str(file), "format": found.name, **verify_file(file)._asdict()}
+        if is_zarr_folder(file):
+            return {"path": str(file), "format": found.name, **verify_store(file)._asdict()}
     problems = validate_session(file).issues if found.name == "msw" else _read_all(file)
     return {"path": str(file), "format": found.name, "problems": problems}
 

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labtree.errors import ConfigurationError, DamageWarning, FormatError, WorkspaceError
 from labtree.storage.arrays import stored_array
 from labtree.storage.hdf5_end import crc32c
+from labtree.storage.verifying import accept_values
 from labtree.storage.zarr.metadata import file_names, shown_attributes
 from labtree.storage.zarr.stores import Folder, is_zarr, location_of
 from labtree.storage.zarr.trees import (
@@ -27,6 +29,7 @@ from labtree.storage.zarr.trees import (
     read_node,
     save_zarr_tree,
 )
+from labtree.storage.zarr.verifying import verify_store
 from support.exactness import assert_same
 from support.examples import examples
 
@@ -407,7 +410,6 @@ def test_a_store_of_others_is_not_opened(tmp_path):
 
 
 def test_what_others_added_and_changed_is_seen(tmp_path):
-    import zarr
 
     path = tmp_path / "a.zarr"
     tree = everything()
@@ -430,7 +432,6 @@ def test_what_others_added_and_changed_is_seen(tmp_path):
 
 
 def test_without_a_catalogue_the_metadata_tell_all(tmp_path):
-    import zarr
 
     path = tmp_path / "a.zarr"
     save_zarr_tree(everything(), path)
@@ -541,6 +542,25 @@ def test_a_missing_or_damaged_chunk_is_an_error(tmp_path):
     with pytest.raises(FormatError, match=r"n3/x.*missing"):
         open_zarr_tree(path)["n3/x"][3].load()
     assert open_zarr_tree(path)["n4/x"].values.tolist() == [1] * 50
+
+
+def test_verify_counts_what_it_could_check_and_names_what_is_wrong(tmp_path):
+    path = tmp_path / "a.zarr"
+    save_zarr_tree(small(1), path)
+    count = len(list(path.glob("*/*/zarr.json")))
+    assert verify_store(path) == ([], count, 0)
+    zarr.open_group(path)["n3"].create_array("other", data=np.arange(3))
+    assert verify_store(path) == ([], count, 1)
+    chunk = path / "n3/x/c.0"
+    data = chunk.read_bytes()
+    chunk.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+    (path / "n4/x/c.0").unlink()
+    problems = verify_store(path).problems
+    assert len(problems) == 2
+    assert f"{path}: n3/x: " in problems[0]
+    assert f"{path}: n4/x: 1 of 1 chunks are not there" in problems[1]
+    with pytest.raises(FormatError, match="nothing to accept"):
+        accept_values(path, "n3")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"attributes":3}', b'{"attributes":{}}'])

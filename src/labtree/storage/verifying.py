@@ -9,13 +9,14 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from labtree.errors import LabtreeError, MissingFileError
+from labtree.errors import FormatError, LabtreeError, MissingFileError
 from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.blobs import checksum
 from labtree.storage.netcdf_reader import NetCDFSource, open_groups
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.trees import column_reader, open_source
+from labtree.storage.zarr.stores import is_zarr
 
 __all__ = ["Verification", "accept_values", "verify_file"]
 
@@ -178,8 +179,15 @@ def accept_values(path: str | Path, group: str) -> list[str]:
     ------
     MissingFileError
         If the file or the group does not exist.
+    FormatError
+        If it is a zarr store, where whoever writes a chunk writes its sum.
     """
     accepted = []
+    if is_zarr(path):
+        raise FormatError(
+            f"{path} is a zarr store: a program that writes a chunk there writes its sum too, "
+            "so that there is nothing to accept"
+        )
     if not Path(path).is_file():
         raise MissingFileError(f"there is no file {path}")
     with h5py.File(path, "r+") as file:

@@ -38,6 +38,7 @@ from labtree.storage.zarr.writing import WrittenStore, write_nodes, write_object
 
 __all__ = [
     "Opened",
+    "all_metadata",
     "column_reader",
     "open_location",
     "open_zarr_tree",
@@ -274,7 +275,7 @@ def _lists_all(folder: Path, records: list[dict[str, Any]]) -> bool:
 
 def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
     """Return a catalogue that is made from the metadata of groups and arrays."""
-    nodes = _all_metadata(location, root)
+    nodes = all_metadata(location, root)
     records: list[dict[str, Any]] = []
 
     def visit(key: str, path: list[str]) -> None:
@@ -408,9 +409,11 @@ def _walked_column(
     return column.listed()
 
 
-def _all_metadata(location: Location, root: dict[str, Any]) -> dict[str, Any]:
+def all_metadata(location: Location, root: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the metadata of all groups and arrays, as they stand now, by path."""
     import zarr
+
+    root = json.loads(location.read(_ROOT)) if root is None else root
 
     group = zarr.open_group(
         store=location.store(), mode="r", zarr_format=3, use_consolidated=False
