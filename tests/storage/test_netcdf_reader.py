@@ -292,6 +292,10 @@ PARTS = {
     "texts in a compound": lambda file: file.create_dataset(
         "bad", data=np.array([(1, "a")], dtype=[("i", "i4"), ("s", h5py.string_dtype())])
     ),
+    "half of its scales": lambda file: (
+        file["a/x"].make_scale("x"),
+        file.create_dataset("bad", data=[[1, 2], [3, 4]]).dims[0].attach_scale(file["a/x"]),
+    ),
     "time": lambda file: file.create_dataset("bad", data=[1]).attrs.__setitem__(
         "units", "moons since always"
     ),

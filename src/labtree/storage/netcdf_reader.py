@@ -181,7 +181,7 @@ class _Attributes(h5netcdf.attrs.Attributes):  # type: ignore[misc]
     def __getitem__(self, name: str) -> Any:
         kind = self._h5attrs.get_id(name).dtype
         if h5py.check_ref_dtype(kind) is None:
-            return super().__getitem__(name)
+            return _as_utf8(super().__getitem__(name))
         references = np.ravel(np.asarray(self._h5attrs[name], object)).tolist()
         paths = [(h5r.get_name(each, self._id) or b"").decode() for each in references]
         return paths[0] if len(paths) == 1 else paths
@@ -195,6 +195,18 @@ class _Attributes(h5netcdf.attrs.Attributes):  # type: ignore[misc]
             except Exception as error:  # h5py raises whatever a damaged object makes it
                 self._lister.leave_out(f"{self._where}, attribute {name!r}", error)
         return found.items()
+
+
+def _as_utf8(value: Any) -> Any:
+    """Return a text that a program marked as ASCII, as netCDF-C does, for what it is."""
+    if isinstance(value, list):
+        return [_as_utf8(each) for each in value]
+    if not isinstance(value, str) or value.isascii():
+        return value
+    try:
+        return value.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        return value
 
 
 class _Variable(_Kept, h5netcdf.Variable):  # type: ignore[misc]
@@ -363,7 +375,7 @@ class _Lister:
                         self._seen.add(address)
                         below.append((name, member))
                 elif isinstance(member, h5py.Dataset):
-                    reason = self._outside(member)
+                    reason = self._outside(member) or _is_half_labeled(member)
                 elif member is not None and not isinstance(member, h5py.Datatype):
                     reason = "it is no group and no dataset"
             except Exception as error:  # h5py raises whatever a damaged object makes it
@@ -397,6 +409,14 @@ class _Lister:
     def _is_inside(self, file: str) -> bool:
         target = os.path.realpath(os.path.join(self._folder, file))  # noqa: PTH118
         return os.path.commonpath([self._folder, target]) == self._folder
+
+
+def _is_half_labeled(dataset: Any) -> str | None:
+    """Return why h5netcdf refuses the dimensions of a dataset, and its whole file, or None."""
+    if len(dataset.shape or ()) < 2 or "DIMENSION_LIST" not in dataset.attrs:
+        return None
+    counts = {len(scales) for scales in dataset.attrs["DIMENSION_LIST"]}
+    return "some of its dimensions have a scale and others none" if {0} < counts else None
 
 
 class _Store(H5NetCDFStore):
