@@ -348,13 +348,24 @@ def test_a_log_that_cannot_be_read_does_not_cost_the_trials(
 ) -> None:
     folder = session(tmp_path, [trial_of(2.5 + 2 * i, i) for i in range(6)])
 
-    def refuse(path: Path, max_bytes: int) -> bytes:
+    def refuse(path: Path) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("labtree.msw.log.read_file", refuse)
+    monkeypatch.setattr("labtree.msw.log.open_regular", refuse)
     found, told = loaded(folder)
     assert found.n_trials == 6
     assert f"{NAME}.msw.csv" in told
+
+
+@pytest.mark.parametrize("part_bytes", [1, 5, 11, 12, 100, 2**20])
+def test_ended_trials_are_counted_wherever_a_part_of_the_log_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int
+) -> None:
+    monkeypatch.setattr("labtree.msw.log._PART_BYTES", part_bytes)
+    rows = ["END-TRIAL;pc;;;The trial ended;", "STATE;END-TRIAL;", "END-TRIAL;", "x", "END-TRI"]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    assert count_ended_trials(path) == 2
 
 
 def test_the_warning_is_a_damage_warning(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ PAGE = f"m01__{DT}__gonogo"
 def test_every_era_gives_the_same_trials(tmp_path: Path, era: Any) -> None:
     trials = make_trials(40)
     session = load_session(write_session(tmp_path, era, trials=trials))
-    formats = dict.fromkeys(("page", "current", "subprotocols"), "session_yaml")
+    formats = dict.fromkeys(("2025", "2026", "subprotocols"), "session_yaml")
     assert session.artifact_format == formats.get(era, era)
     assert session.n_trials == 40
     assert session.is_complete
@@ -661,7 +661,7 @@ def test_a_folder_without_sessions(tmp_path: Path) -> None:
 
 
 def test_containers(tmp_path: Path) -> None:
-    folder = write_session(tmp_path, "current")
+    folder = write_session(tmp_path, "2026")
     container = folder.parent
     (container / f"m01__{DT}__video_flir__v1").mkdir()
     (container / f"m01__{DT}__pxi__v1").mkdir()
@@ -802,3 +802,20 @@ def test_a_hostile_pickle_beside_good_trials_is_never_opened(tmp_path: Path) -> 
         load_session(only)
     assert not (tmp_path / "ran").exists()
     assert issubclass(UnsafePickleError, FormatError)
+
+
+def test_text_with_a_lone_surrogate_costs_no_trial(tmp_path: Path) -> None:
+    trials = make_trials(4)
+    trials[1]["info"]["remark"] = "a\ud800"
+    trials[2]["info"]["name\udc00"] = 3
+    df = load_session(write_session(tmp_path, trials=trials, with_log=False)).df
+    assert df is not None
+    assert df["remark"].tolist()[1] == "a\ud800"
+    assert df["remark"].isna().tolist() == [True, False, True, True]
+    assert df["name\udc00"].tolist()[2] == 3
+    assert len(df.msw.states()) == sum(
+        start == start
+        for trial in trials
+        for visits in trial["States timestamps"].values()
+        for start, _ in visits
+    )

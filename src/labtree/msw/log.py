@@ -7,6 +7,7 @@ clock, and only then its ``STATE`` rows, one for each visit and one of NaN for e
 that was not visited. States and events count from the trial's start.
 """
 
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labtree.msw.trial_table import END, EVENTS, RESTORED, START, STATES, FloatArray, is_time
-from labtree.storage.files import read_file
+from labtree.storage.files import open_regular, read_file
 
 __all__ = ["Completed", "SessionLog", "complete_from_log", "count_ended_trials", "read_log"]
 
 # The state machine's clock ticks every 100 microseconds, and the trial file is rounded.
 _SAME_S = 2e-4
 _MAX_BYTES = 2**32
+_PART_BYTES = 2**20
 # Beyond this, a time is no count of ticks any more.
 _LATEST_S = 1e12
 _BPOD_START = "Bpod start timestamp"
@@ -62,8 +64,15 @@ class Completed(NamedTuple):
 
 def count_ended_trials(path: Path) -> int:
     """Count the trials that a log says have ended, whole or not."""
-    data = read_file(path, _MAX_BYTES)
-    return data.count(b"\nEND-TRIAL;") + data.startswith(b"END-TRIAL;")
+    row = b"\nEND-TRIAL;"
+    count, rest = 0, b"\n"
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
+        while part := file.read(_PART_BYTES):
+            # A row may begin in one part and end in the next.
+            part = rest + part
+            count += part.count(row)
+            rest = part[1 - len(row) :]
+    return count
 
 
 def read_log(path: Path) -> SessionLog:

@@ -1,6 +1,7 @@
 """Trial tables: one flat row a trial, with the states and events in the attributes."""
 
 import contextlib
+import functools
 import gc
 import math
 import re
@@ -498,7 +499,13 @@ class FrameBuilder:
         if ("", RESTORED) in self._fields:
             columns[RESTORED] = np.array([v is True for v in self._fields["", RESTORED]])
         # The arrays are new and nobody else's.
-        frame = pd.DataFrame(columns, copy=False)
+        rows = pd.RangeIndex(self.n_trials)
+        try:
+            frame = pd.DataFrame(columns, index=rows, copy=False)
+        except UnicodeEncodeError:
+            names = pd.Index(list(columns), dtype=object)
+            frame = pd.DataFrame(dict(enumerate(columns.values())), index=rows, copy=False)
+            frame.columns = names
         states, events = self._states.finish(), self._events.finish()
         frame.attrs[ATTRIBUTE] = TrialTables(
             states, events, _has_absolute_states(columns.get(START), states)
@@ -598,10 +605,18 @@ def _to_column(values: list[Any]) -> Any:
     ):
         return np.array(values, np.float64)
     if kinds <= {str, type(None)}:
-        return pd.Series(values)
+        try:
+            return pd.array(values, dtype=_text_dtype())
+        except UnicodeEncodeError:  # Arrow holds no lone surrogate.
+            return pd.Series(values, dtype=object)
     cells = np.empty(len(values), object)
     cells[:] = values
     return cells
+
+
+@functools.cache
+def _text_dtype() -> Any:
+    return pd.Series(["text"]).dtype
 
 
 def _integers(values: list[int]) -> Any:

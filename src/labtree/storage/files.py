@@ -194,14 +194,16 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise FormatError(f"{path}: it has {size} bytes; expected at most {max_bytes}")
-        content = bytearray()
+        parts: list[bytes] = []
+        n_read = 0
         # A read of a gigabyte would take the memory for one, however small the file is.
         part_size = min(max(size + 1, 2**16), 2**30)
-        while part := file.read(min(max_bytes + 1 - len(content), part_size)):
-            content += part
-            if len(content) > max_bytes:  # it grew, or the file system does not tell its size
+        while part := file.read(min(max_bytes + 1 - n_read, part_size)):
+            parts.append(part)
+            n_read += len(part)
+            if n_read > max_bytes:  # it grew, or the file system does not tell its size
                 raise FormatError(f"{path}: it has more than {max_bytes} bytes")
-    return bytes(content)
+    return b"".join(parts)  # one part is not copied
 
 
 def with_suffix_h5(path: str | os.PathLike[str]) -> Path:
