@@ -1,6 +1,7 @@
 """To neo and back."""
 
 import sys
+import textwrap
 import warnings
 from datetime import datetime
 
@@ -199,10 +200,34 @@ def neo_rate(neo):
     return 1 * quantities.kHz
 
 
-def test_what_cannot_be_converted_is_said(neo):
-    block = neo.Block()
-    with pytest.raises(ValueError, match=r"0 segments: .* from_neo\(block.segments\[0\]\)"):
+def test_a_block_of_several_segments_gives_each(neo):
+    block = neo.Block(name="day", subject="m01")
+    for i in range(3):
+        segment = neo.Segment(name=f"sweep {i}")
+        segment.spiketrains = [neo.SpikeTrain([i + 0.5], t_start=i, t_stop=i + 1, units="s")]
+        block.segments.append(segment)
+    tree = labtree.create_workspace("neo")
+    with pytest.raises(ValueError, match="the Block has 3 Segments") as told:
         labtree.from_neo(block)
+    lines = str(told.value).partition("store all:\n")[2]
+    exec(textwrap.dedent(lines), {"labtree": labtree, "tree": tree, "block": block})
+    for i in range(3):
+        ds = tree.ws["block", f"segment_{i}"]
+        assert ds.identical(labtree.from_neo(block, segment=i))
+        assert ds["spike_times"].values.tolist() == [i * 1000 + 500]
+        assert (ds.attrs["start_time"], ds.attrs["length"]) == (i * 1000, 1000)
+        assert ds.attrs["metadata"]["neo_segment"]["name"] == f"sweep {i}"
+        assert ds.attrs["metadata"]["neo_block"]["annotations"] == {"subject": "m01"}
+    assert labtree.from_neo(block, segment=-1).identical(labtree.from_neo(block, segment=2))
+    with pytest.raises(ValueError, match="the Block has the Segments 0 to 2, not 3"):
+        labtree.from_neo(block, segment=3)
+    with pytest.raises(ValueError, match="segment=1 chooses from a Block, found Segment"):
+        labtree.from_neo(block.segments[1], segment=1)
+
+
+def test_what_cannot_be_converted_is_said(neo):
+    with pytest.raises(ValueError, match="the Block has no Segment"):
+        labtree.from_neo(neo.Block())
     with pytest.raises(ValueError, match=r"takes a SpikeTrain, .* found float"):
         labtree.from_neo([1.0])
     with pytest.raises(ValueError, match="to_neo takes spike_data, found 'rate_data'"):

@@ -112,13 +112,15 @@ def to_neo(ds: xr.Dataset) -> Any:
     return block
 
 
-def from_neo(obj: Any) -> xr.Dataset:
+def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
     """Return neo's spike trains as a Dataset.
 
     Parameters
     ----------
-    obj : SpikeTrain, list of SpikeTrain, Segment, or Block of one Segment
+    obj : SpikeTrain, list of SpikeTrain, Segment, or Block
         Recognized by its attributes. Times are converted to ms.
+    segment : int, optional
+        Which Segment of a Block, counted from 0; not needed for a Block of one.
 
     Returns
     -------
@@ -133,7 +135,8 @@ def from_neo(obj: Any) -> xr.Dataset:
     Raises
     ------
     DataError
-        A ValueError, if this is none of them, or a Block of several Segments.
+        A ValueError, if this is none of them, or a Block without the Segment asked for, or
+        with several where none was asked for.
 
     Warns
     -----
@@ -150,15 +153,15 @@ def from_neo(obj: Any) -> xr.Dataset:
     """
     metadata: dict[str, Any] = {}
     if hasattr(obj, "segments"):
-        if len(obj.segments) != 1:
-            raise DataError(
-                f"the Block has {len(obj.segments)} segments: convert one with "
-                "from_neo(block.segments[0])"
-            )
+        chosen = _segment(obj, segment)
         annotations = dict(obj.annotations)
         metadata.update(annotations.pop("metadata", None) or {})
         _keep(metadata, "neo_block", obj, annotations)
-        obj = obj.segments[0]
+        obj = chosen
+    elif segment is not None:
+        raise DataError(
+            f"segment={segment} chooses from a Block, found {type(obj).__name__}; leave it out"
+        )
     raw: dict[str, Any] = {}
     if hasattr(obj, "spiketrains"):
         _keep(metadata, "neo_segment", obj, dict(obj.annotations))
@@ -193,6 +196,25 @@ def from_neo(obj: Any) -> xr.Dataset:
     return _with_arrays(ds, found)
 
 
+def _segment(block: Any, chosen: int | None) -> Any:
+    """Return the Segment that is meant; the error for several says how to take them all."""
+    n = len(block.segments)
+    if chosen is None and n == 1:
+        return block.segments[0]
+    if chosen is not None and -n <= chosen < n:
+        return block.segments[chosen]
+    if n < 2 or chosen is not None:
+        found = "no Segment" if n == 0 else f"the Segments 0 to {n - 1}"
+        asked = "" if chosen is None else f", not {chosen}"
+        raise DataError(f"from_neo: the Block has {found}{asked}")
+    raise DataError(
+        f"the Block has {n} Segments, each with a time of its own; convert one with "
+        "from_neo(block, segment=0), or store all:\n"
+        f"    for i in range({n}):\n"
+        "        tree.ws.store('block', f'segment_{i}', labtree.from_neo(block, segment=i))"
+    )
+
+
 def _milliseconds(quantity: Any) -> Any:
     # Values that are in ms already keep their dtype.
     plain = quantity if str(quantity.dimensionality) == "ms" else quantity.rescale("ms")
@@ -208,7 +230,7 @@ def _attributes(
         if getattr(spikes, name, None):
             out[name] = str(getattr(spikes, name))
     rate = getattr(spikes, "sampling_rate", None)
-    # neo gives a train whose rate nobody said one of 1 Hz.
+    # neo gives a train without a rate one of 1 Hz.
     if rate is not None and float(rate.rescale("Hz").magnitude) != 1.0:
         out["sampling_rate_hz"] = float(rate.rescale("Hz").magnitude)
     own = _milliseconds(spikes.t_start).item(), _milliseconds(spikes.t_stop).item()
