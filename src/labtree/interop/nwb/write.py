@@ -21,6 +21,13 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError, LossWarning
 from labtree.interop.nwb.columns import for_nwb, plain_json
+from labtree.interop.nwb.electrodes import Electrodes, is_table_of_electrodes
+from labtree.interop.nwb.item_tables import (
+    Row,
+    table_of_items,
+    table_of_metadata,
+    types_of_items,
+)
 from labtree.interop.nwb.sources import TRIALS, Item, sources_of
 from labtree.interop.nwb.tables import Columns, nwb_name, role_of, table_of, unused
 from labtree.objects import pairwise, rate_data, spike_data
@@ -181,8 +188,7 @@ class _Writer:
         self.items = items
         self.losses: list[str] = []
         self.names: set[str] = {"workspace", "metadata", "labtree_types"}
-        self.rows: list[dict[str, Any]] = []
-        self.regions: dict[str, Any] = {}
+        self.rows: list[Row] = []
         for item in items:
             if item.kind in (spike_data.KIND, rate_data.KIND):
                 (spike_data if item.kind == spike_data.KIND else rate_data).validate(item.obj)
@@ -195,7 +201,11 @@ class _Writer:
     def write(self, file: Any, resolution: float | None) -> None:
         """Put all items into a file."""
         self.file = file
-        self._electrodes()
+        kept = next(filter(is_table_of_electrodes, reversed(self.items)), None)
+        self.electrodes = Electrodes(file, kept)
+        if kept is not None:
+            self.items = [item for item in self.items if item is not kept]
+            self.rows.append(Row(kept, "/general/extracellular_ephys/electrodes", {}))
         one = sum(item.kind == spike_data.KIND for item in self.items) == 1
         trials = sum(item.kind == "trials" or item.key == "trials" for item in self.items) == 1
         for item in self.items:
@@ -212,8 +222,21 @@ class _Writer:
                 where = self._array(item)
             else:
                 where = self._frame(item, trials, about)
-            self.rows.append({"item": item, "nwb_path": where, "about": about})
-        self._tables()
+            self.rows.append(Row(item, where, about))
+        self._item_tables()
+
+    def _item_tables(self) -> None:
+        """Write where each item went, and what is known of it."""
+        new = self.common.DynamicTable
+        self.module("labtree").add(table_of_items(new, self.rows, self.zero))
+        self.file.add_scratch(
+            types_of_items(self.rows),
+            name="labtree_types",
+            description="Names and types of the columns of labtree's items, as JSON",
+        )
+        table = table_of_metadata(new, self.items, self.lost)
+        if table is not None:
+            self.module("labtree").add(table)
 
     def name(self, item: Item) -> str:
         name = (
@@ -254,65 +277,6 @@ class _Writer:
             found = np.where(better, near, found)
         return np.asarray(found)
 
-    def _electrodes(self) -> None:
-        """Make devices, groups and electrodes of what an import kept of them."""
-        kept = {item.key: item for item in self.items if item.key == "electrodes"}
-        self.table_of_electrodes = None
-        item = kept.get("electrodes")
-        if item is None or "location" not in item.obj.columns:
-            return
-        frame = item.obj
-        groups = frame["group"].tolist() if "group" in frame else ["electrodes"] * len(frame)
-        names = [str(name) for name in frame.columns if name not in ("group", "group_name")]
-        known = {"x", "y", "z", "imp", "location", "filtering", "reference"}
-        for name in names:
-            if name not in known:
-                text = frame.attrs.get("columns", {}).get(name, name)
-                self.file.add_electrode_column(nwb_name(name), str(text))
-        for at, row in enumerate(frame.to_dict("records")):
-            group = self._group(str(groups[at]), str(row["location"]))
-            values = {nwb_name(name): row[name] for name in names}
-            self.file.add_electrode(group=group, id=int(frame.index[at]), **values)
-        self.table_of_electrodes = item
-        self.items = [each for each in self.items if each is not item]
-        self.rows.append({
-            "item": item, "about": {}, "nwb_path": "/general/extracellular_ephys/electrodes",
-        })  # fmt: skip
-
-    def _group(self, name: str, location: str) -> Any:
-        name = nwb_name(name)
-        if name in self.file.electrode_groups:
-            return self.file.electrode_groups[name]
-        device = (
-            next(iter(self.file.devices.values()))
-            if self.file.devices
-            else self.file.create_device("device", description="Not known to labtree")
-        )
-        return self.file.create_electrode_group(
-            name, description=f"Electrodes {name}", location=location, device=device
-        )
-
-    def _region(self, item: Item, count: int) -> Any:
-        """Return the electrodes of a series; None if the table of electrodes lacks them."""
-        ds = item.obj
-        ids = ds["channel"].values if "channel" in ds.coords else np.arange(count)
-        described = f"Channels of {item.key}"
-        table = self.file.electrodes
-        if self.table_of_electrodes is not None:
-            place = {int(value): at for at, value in enumerate(table.id[:])}
-            if ids.dtype.kind not in "iu" or not set(ids.tolist()) <= set(place):
-                return None
-            rows = [place[int(value)] for value in ids]
-            return self.file.create_electrode_table_region(rows, described)
-        first = 0 if table is None else len(table)
-        if table is None:
-            self.file.add_electrode_column("channel_name", "Name of the channel")
-        group = self._group(item.key, "unknown")
-        for value in ids:
-            self.file.add_electrode(group=group, location="unknown", channel_name=str(value))
-        rows = list(range(first, first + count))
-        return self.file.create_electrode_table_region(rows, described)
-
     def _units(
         self, item: Item, one: bool, resolution: float | None, about: dict[str, Any]
     ) -> str:
@@ -336,7 +300,7 @@ class _Writer:
             if name in ds.coords and ds[name].ndim > 1 and ds[name].dtype.kind in "iuf"
         }
         taken -= own_of_nwb
-        places = self._electrode_places(ds)
+        places = self.electrodes.places(ds)
         columns = Columns(self.classes)
         about["columns"] = {}
         for real, values, missing, text in _unit_columns(ds):
@@ -391,23 +355,6 @@ class _Writer:
         self.module("ecephys").add(units)
         return f"/processing/ecephys/{name}"
 
-    def _electrode_places(self, ds: xr.Dataset) -> dict[str, list[Any]]:
-        """Return electrodes and group of each unit, where the file has these electrodes."""
-        places: dict[str, list[Any]] = {}
-        if self.table_of_electrodes is None:
-            return places
-        rows = {int(value): at for at, value in enumerate(self.file.electrodes.id[:])}
-        if "electrodes" in ds.coords:
-            given = [np.asarray(each).ravel().tolist() for each in ds["electrodes"].values]
-            if all(set(each) <= set(rows) for each in given):
-                places["electrodes"] = [[rows[value] for value in each] for each in given]
-        if "electrode_group" in ds.coords:
-            groups = self.file.electrode_groups
-            names = [str(each) for each in ds["electrode_group"].values]
-            if all(name in groups for name in names):
-                places["electrode_group"] = [groups[name] for name in names]
-        return places
-
     def _rates(self, item: Item) -> str:
         ds, name = item.obj, self.name(item)
         records = [json.loads(plain_json(r, [])) for r in unit_attributes(ds)]
@@ -433,7 +380,7 @@ class _Writer:
         electrical = electrical and data.ndim >= 2 and data.dims[1] == "channel"
         more: dict[str, Any] = {}
         conversion = data.attrs.get("conversion", 1.0)
-        region = self._region(item, data.shape[1]) if electrical else None
+        region = self.electrodes.region(item, data.shape[1]) if electrical else None
         if region is not None:
             more["electrodes"] = region
             conversion = conversion * (factor or 1.0)
@@ -472,8 +419,8 @@ class _Writer:
         if kind not in (None, type(series).__name__):
             self.lost(item, f": a {kind} becomes a {type(series).__name__}")
         known = {"time", "channel", "channel_conversion"}
-        if self.table_of_electrodes is not None:
-            known |= {str(each) for each in self.table_of_electrodes.obj.columns}
+        if self.electrodes.kept is not None:
+            known |= {str(each) for each in self.electrodes.kept.obj.columns}
         for each, variable in ds.variables.items():
             if each == "data" or each in known:
                 continue
@@ -502,7 +449,7 @@ class _Writer:
         part = Item(item.namespace, key, series, "series", None, item.created_at)
         about: dict[str, Any] = {}
         path = self._series(part, about)
-        self.rows.append({"item": part, "nwb_path": path, "about": about})
+        self.rows.append(Row(part, path, about))
 
     def _clock(self, ds: xr.Dataset) -> dict[str, Any]:
         start, rate = ds.attrs.get("starting_time"), ds.attrs.get("fs")
@@ -617,81 +564,7 @@ class _Writer:
             part = Item(item.namespace, key, table, "table", None, item.created_at)
             about: dict[str, Any] = {}
             path = self._frame(part, False, about)
-            self.rows.append({"item": part, "nwb_path": path, "about": about})
-
-    def _tables(self) -> None:
-        """Write where each item went, and what is known of it."""
-        table = self.common.DynamicTable(
-            name="workspace",
-            description=f"Items of the workspace; times are counted from {self.zero} ms",
-        )
-        columns = {
-            "item_namespace": "Namespace of the item",
-            "item_key": "Key of the item",
-            "kind": "Kind of the item",
-            "note": "Note of the item",
-            "stored_at": "When the item was stored, in seconds since 1970",
-            "nwb_path": "Where the item is in this file",
-            "clock_offset_ms": "What to add to the times in this file, in ms",
-        }
-        for column, description in columns.items():
-            table.add_column(name=column, description=description)
-        for row in self.rows:
-            item = row["item"]
-            table.add_row(
-                item_namespace=item.namespace,
-                item_key=item.key,
-                kind=item.kind,
-                note=item.note or "",
-                stored_at=float(item.created_at),
-                nwb_path=row["nwb_path"],
-                clock_offset_ms=float(self.zero),
-            )
-        self.module("labtree").add(table)
-        types = {row["nwb_path"]: row["about"] for row in self.rows}
-        self.file.add_scratch(
-            json.dumps(types),
-            name="labtree_types",
-            description="Names and types of the columns of labtree's items, as JSON",
-        )
-        leaves = [
-            (item, where, value)
-            for item in self.items
-            if isinstance(item.obj, xr.Dataset)
-            for where, value in _leaves(item.obj.attrs.get("metadata", {}))
-        ]
-        if leaves:
-            self.module("labtree").add(self._metadata(leaves))
-
-    def _metadata(self, leaves: list[tuple[Item, tuple[Any, ...], Any]]) -> Any:
-        table = self.common.DynamicTable(
-            name="metadata", description="What is known of each item"
-        )
-        columns = {
-            "item_namespace": "Namespace of the item",
-            "item_key": "Key of the item",
-            "metadata_key": "Where the value stands, keys and positions joined by '/'",
-            "metadata_path": "The same keys and positions, as JSON",
-            "metadata_value": "The value, as JSON",
-        }
-        for column, description in columns.items():
-            table.add_column(name=column, description=description)
-        for item, where, value in leaves:
-            losses: list[str] = []
-            text = plain_json(value, losses)
-            key = "/".join(map(str, where))
-            for loss in losses:
-                self.lost(item, f", metadata {key!r}: {loss}")
-            table.add_row(
-                item_namespace=item.namespace,
-                item_key=item.key,
-                metadata_key=key,
-                metadata_path=json.dumps(
-                    [part if isinstance(part, int) else str(part) for part in where]
-                ),
-                metadata_value=text,
-            )
-        return table
+            self.rows.append(Row(part, path, about))
 
 
 def _first_ms(item: Item) -> float:
@@ -796,16 +669,3 @@ def _blocks(data: xr.DataArray) -> Any:
             return data.dtype
 
     return Blocks(buffer_gb=0.0625)
-
-
-def _leaves(value: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    if isinstance(value, dict) and value:
-        inner: list[tuple[Any, Any]] = list(value.items())
-    elif isinstance(value, list | tuple) and any(isinstance(v, dict | list) for v in value):
-        inner = list(enumerate(value))
-    else:
-        if where:
-            yield where, value
-        return
-    for key, part in inner:
-        yield from _leaves(part, (*where, key))
