@@ -33,7 +33,7 @@ class use_lab:  # noqa: N801, called like a function
 
     The steps :func:`labtree.mea.add_section_time`, :func:`labtree.mea.section_spike_times`
     and :func:`labtree.mea.compute_sta` take from here what they are not given, and record
-    it. What is not said here is looked for where the environment variable
+    it. A path that is not given here is looked for where the environment variable
     ``LABTREE_MEA_LAB`` points: at a folder or a TOML file like `lab`.
 
     Parameters
@@ -149,7 +149,8 @@ def read_lab(lab: str | Path) -> dict[str, Path]:
 def lab_paths() -> dict[str, Path]:
     """Return where the lab keeps its files, by the steps' parameters.
 
-    What :func:`use_lab` said counts before the environment variable ``LABTREE_MEA_LAB``.
+    What :func:`use_lab` was given goes before the environment variable
+    ``LABTREE_MEA_LAB``.
 
     Returns
     -------
@@ -165,9 +166,9 @@ def lab_paths() -> dict[str, Path]:
     ['config_dir']
     """
     block = _IN_BLOCK.get()
-    said = _EVERYWHERE[0] if block is None else block
+    named = _EVERYWHERE[0] if block is None else block
     place = os.environ.get(VARIABLE)
-    return {**(read_lab(place) if place else {}), **said}
+    return {**(read_lab(place) if place else {}), **named}
 
 
 def from_lab(*names: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

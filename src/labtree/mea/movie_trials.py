@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import ConfigurationError, unknown_name
+from labtree.errors import ConfigurationError
 from labtree.mea.lab import from_lab
-from labtree.mea.playlists import frame_times, sampling_rate, section_table
+from labtree.mea.playlists import frame_times, movies_shown, sampling_rate, section_table
 from labtree.pipeline.sections import put_sections, spike_ranges
 from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
@@ -184,11 +184,9 @@ def section_spike_times(
         )
     if isinstance(movie_names, str):
         movie_names = [movie_names]
-    shown = dict.fromkeys(section_table(session)["movie"].values.tolist())
-    movies = list(shown if movie_names is None else movie_names)
+    movies = movies_shown(session) if movie_names is None else list(movie_names)
     for movie in movies:
-        if movie not in shown:
-            raise unknown_name("movie", movie, shown)
+        section_table(session, movie)  # what was not shown is an error before anything is done
     pad = np.rint(pad_s * sampling_rate(session)).astype(np.int64)
     frames = frame_times(session)
     configs = {movie: read_section_config(movie, config_dir) for movie in movies}

@@ -220,8 +220,13 @@ def section_table(session: xr.DataTree, movie_name: str | None = None) -> xr.Dat
         return table
     own = np.flatnonzero(table["movie"].values == movie_name)
     if not len(own):
-        raise unknown_name("movie", movie_name, dict.fromkeys(table["movie"].values.tolist()))
+        raise unknown_name("movie", movie_name, movies_shown(session))
     return table.isel(section=own)
+
+
+def movies_shown(session: xr.DataTree) -> list[str]:
+    """Return the names of the movies that were shown, in their order."""
+    return list(dict.fromkeys(section_table(session)["movie"].values.tolist()))
 
 
 @step(

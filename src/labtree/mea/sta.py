@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import ConfigurationError, FormatError, unknown_name
+from labtree.errors import ConfigurationError, FormatError
 from labtree.mea.lab import from_lab
-from labtree.mea.playlists import frame_times, section_table
+from labtree.mea.playlists import frame_times, movies_shown, section_table
 from labtree.mea.sta_kernel import lags_of, spike_triggered_average
 from labtree.pipeline.sections import checked_sections
 from labtree.pipeline.sessions import add_warning, units_of
@@ -94,11 +94,9 @@ def spikes_per_frame(
 
 
 def _noise_movie(session: xr.DataTree, movie_name: str | None) -> str:
-    shown: list[str] = list(dict.fromkeys(section_table(session)["movie"].values.tolist()))
     if movie_name is not None:
-        if movie_name not in shown:
-            raise unknown_name("movie", movie_name, shown)
         return movie_name
+    shown = movies_shown(session)
     noise = [movie for movie in shown if "noise" in movie.lower()]
     if len(noise) != 1:
         found, example = ", ".join(map(repr, noise or shown)), (noise or shown)[0]
@@ -177,8 +175,8 @@ def compute_sta(
     """
     assert stimuli_dir is not None  # filled in
     name = _noise_movie(session, movie_name)
-    movie = open_movie(Path(stimuli_dir) / f"{name}.npy")
     table = section_table(session, name)
+    movie = open_movie(Path(stimuli_dir) / f"{name}.npy")
     lengths = table["movie_length"].values
     if len(movie) != lengths[0]:
         if not 0.9 <= len(movie) / lengths[0] <= 1.1:
