@@ -142,7 +142,7 @@ def test_other_folders_are_errors(tmp_path: Path) -> None:
 
 
 def test_cameras_are_listed_beside_the_sessions_of_a_container(tmp_path: Path) -> None:
-    session = write_session(tmp_path, "current")
+    session = write_session(tmp_path, "2026")
     container = session.parent
     write_flir(container / FLIR)
     (container / RCE).mkdir()

@@ -409,7 +409,7 @@ def test_many_damages(tmp_path: Path) -> None:
         )
         for era in ERAS
         for task in ("sequence", "probabilistic_switching")
-        if task == "sequence" or era == "page"
+        if task == "sequence" or era == "2025"
     ]
     contents = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in sources]
     for folder in sources:

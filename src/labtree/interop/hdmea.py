@@ -39,7 +39,7 @@ def is_hdmea(path: str | Path) -> bool:
         with h5py.File(path, "r") as file:
             known = {"hdmea_version", "hdmea_pipeline_version", "stage1_completed"}
             return bool(known & set(file.attrs)) and "labtree_format" not in file.attrs
-    except Exception:  # a damaged file is said to be so by what reads it
+    except Exception:  # what reads it reports the damage
         return False
 
 

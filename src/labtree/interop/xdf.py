@@ -39,12 +39,12 @@ def _field(about: Any, *path: str) -> Any:
 def _channels(
     info: Any, count: int, where: str
 ) -> tuple[list[str] | None, str | None, list[str] | None, list[str]]:
-    """Return names, the one unit, or the unit of each channel, and what is odd about them."""
+    """Return names, the one unit, or the unit of each channel, and remarks on them."""
     listed = _field(info, "desc", "channels", "channel")
     listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
-    odd: list[str] = []
+    remarks: list[str] = []
     if not listed:
-        return None, None, None, odd
+        return None, None, None, remarks
     if len(listed) != count:
         return (
             None,
@@ -52,18 +52,20 @@ def _channels(
             None,
             [f"{where}: {len(listed)} channels are described, {count} are there"],
         )
-    odd = []
+    remarks = []
     names: list[str] | None = [str(_field(channel, "label") or "") for channel in listed]
     if not all(names or []):
         names = None
     elif len(set(names or [])) < count:
-        odd.append(f"{where}: channel names repeat, later ones get a number: {names}")
+        remarks.append(f"{where}: channel names repeat, later ones get a number: {names}")
         names = _unlike(names or [])
     units = [str(_field(channel, "unit") or "") for channel in listed]
     if len(set(units)) == 1:
-        return names, units[0] or None, None, odd
-    odd.append(f"{where}: channels differ in their units, which are in its 'unit' coordinate")
-    return names, None, units, odd
+        return names, units[0] or None, None, remarks
+    remarks.append(
+        f"{where}: channels differ in their units, which are in its 'unit' coordinate"
+    )
+    return names, None, units, remarks
 
 
 def _unlike(names: Sequence[str]) -> list[str]:
@@ -127,7 +129,7 @@ def import_xdf(
     Every stream becomes ``streams/<name>``; one of text (markers) has ``data`` of strings.
     Of streams of the same name the later ones get a number. Time stamps are those of the
     file, with the offsets of its clocks; `labtree.dejitter` makes a clean clock of a stream's,
-    and keeps its gaps. Damage, and samples that the file says it should have, are told in a
+    and keeps its gaps. Damage, and samples that the file says it should have, are named in a
     warning and in ``attrs["repairs"]``.
 
     Parameters
@@ -184,21 +186,21 @@ def import_xdf(
         raise FormatError(f"{path}: expected an XDF file ({error!r})") from error
     if not found:
         raise FormatError(f"{path}: expected an XDF file with streams, found none")
-    damage, odd = _damage(path), list[str]()
+    damage, remarks = _damage(path), list[str]()
     given = [str(_field(item["info"], "name") or "stream").replace("/", "-") for item in found]
     unlike = _unlike(given)
     if given != unlike:
-        odd.append(f"streams share a name, later ones get a number: {unlike}")
+        remarks.append(f"streams share a name, later ones get a number: {unlike}")
     streams: dict[str, xr.Dataset] = {}
     for name, item in zip(unlike, found, strict=True):
         streams[name], notes = _stream(item, f"stream {name!r}")
-        odd += notes
+        remarks += notes
         expected = _field(item.get("footer"), "info", "sample_count")
         have = streams[name].sizes["time"]
         if isinstance(expected, str) and expected.isdecimal() and int(expected) != have:
             damage.append(f"stream {name!r} has {have} samples, its end says {expected}")
-    if told := damage + odd:
-        warnings.warn(f"{path}: " + "; ".join(told), RecordingWarning, stacklevel=2)
+    if found := damage + remarks:
+        warnings.warn(f"{path}: " + "; ".join(found), RecordingWarning, stacklevel=2)
     names, events = _labels(streams, labels, label_channel, class_names, path)
     attributes = {
         "session_path": str(path),
@@ -229,7 +231,7 @@ def _stream(item: dict[str, Any], where: str) -> tuple[xr.Dataset, list[str]]:
         data = np.empty((len(times), count), object)
         for row, texts in enumerate(series):
             data[row] = texts
-    names, unit, units, odd = _channels(info, data.shape[1], where)
+    names, unit, units, remarks = _channels(info, data.shape[1], where)
     dataset = stream_dataset(
         data,
         times,
@@ -241,7 +243,7 @@ def _stream(item: dict[str, Any], where: str) -> tuple[xr.Dataset, list[str]]:
     if units is not None:
         dataset = dataset.assign_coords(unit=("channel", np.array(units, object)))
     kind = _field(info, "type")
-    return (dataset.assign_attrs(type=kind) if isinstance(kind, str) else dataset), odd
+    return (dataset.assign_attrs(type=kind) if isinstance(kind, str) else dataset), remarks
 
 
 def _labels(

@@ -10,8 +10,13 @@ from labtree.msw.cameras import (
     detect_camera_backend as detect_camera_backend,
     load_camera_acquisition as load_camera_acquisition,
 )
+from labtree.msw.containers import (
+    AcquisitionInfo as AcquisitionInfo,
+    ContainerReport as ContainerReport,
+    enumerate_acquisitions as enumerate_acquisitions,
+    validate_container as validate_container,
+)
 from labtree.msw.manifests import (
-    MetadataValidator as MetadataValidator,
     append_acquisition_to_session as append_acquisition_to_session,
     append_probe_insertion as append_probe_insertion,
     append_subprotocol as append_subprotocol,
@@ -25,6 +30,9 @@ from labtree.msw.manifests import (
     set_manifest_metadata as set_manifest_metadata,
     set_subject_metadata as set_subject_metadata,
     update_subject_manifest as update_subject_manifest,
+)
+from labtree.msw.metadata_validators import (
+    MetadataValidator as MetadataValidator,
     validate_metadata as validate_metadata,
 )
 from labtree.msw.models import (
@@ -45,14 +53,10 @@ from labtree.msw.names import (
     parse_subject as parse_subject,
 )
 from labtree.msw.sessions import (
-    AcquisitionInfo as AcquisitionInfo,
-    ContainerReport as ContainerReport,
     SessionList as SessionList,
-    enumerate_acquisitions as enumerate_acquisitions,
     load_acquisition as load_acquisition,
     load_session as load_session,
     load_subject as load_subject,
-    validate_container as validate_container,
     validate_session as validate_session,
 )
 from labtree.msw.trees import (

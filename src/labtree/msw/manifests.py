@@ -3,7 +3,7 @@
 ``session_manifest.yaml`` in a container lists its acquisitions, ``acquisition_manifest.yaml``
 in an acquisition lists its subprotocols, and ``subject_manifest.yaml`` in a subject's folder
 holds what persists across sessions, such as probe insertions. Each has an open ``metadata``
-tree, of which other packages may check their own parts (`validate_metadata`).
+tree, of which other packages may check their own parts (`labtree.msw.validate_metadata`).
 
 Every change is made under the lock of the folder and replaces the file whole, so that two
 programs that write to one manifest lose nothing of each other. A manifest that cannot be read
@@ -14,10 +14,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from labtree.errors import (
     FormatError,
@@ -42,7 +40,6 @@ __all__ = [
     "MANIFEST_VERSION",
     "SESSION_MANIFEST",
     "SUBJECT_MANIFEST",
-    "MetadataValidator",
     "append_acquisition_to_session",
     "append_probe_insertion",
     "append_subprotocol",
@@ -56,7 +53,6 @@ __all__ = [
     "set_manifest_metadata",
     "set_subject_metadata",
     "update_subject_manifest",
-    "validate_metadata",
 ]
 
 SESSION_MANIFEST = "session_manifest.yaml"
@@ -179,20 +175,35 @@ def _now() -> str:
 
 def _entries(path: Path, manifest: Manifest, name: str) -> list[dict[str, Any]]:
     """Return the list of entries of a manifest, which may be missing."""
+    if name == "acquisitions" and "sessions" in manifest:
+        name = "sessions"  # Manifests of May 2026 called them so.
     entries = manifest.setdefault(name, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise FormatError(f"{path}: {name!r} is no list of mappings; mend it by hand")
     return entries
 
 
-def _entry(
-    path: Path, entries: list[dict[str, Any]], key: str, name: str, what: str
-) -> dict[str, Any]:
-    for entry in entries:
-        if entry.get(key) == name:
-            return entry
-    known = [str(entry.get(key)) for entry in entries]
-    raise unknown_name(f"{what} of {path}", name, known, UnknownNameError)
+def _append_entry(
+    path: Path, new: Callable[[], Manifest], entries: str, key: str, entry: dict[str, Any]
+) -> Path:
+    """Append an entry to a list of a manifest, unless it has one of that name."""
+    with _changed(path, new) as manifest:
+        there = _entries(path, manifest, entries)
+        if not any(other.get(key) == entry[key] for other in there):
+            there.append(entry)
+    return path
+
+
+def _update_entry(path: Path, entries: str, key: str, name: str, values: Manifest) -> Path:
+    """Set values of one entry of a list of a manifest."""
+    with _changed(path, None) as manifest:
+        there = _entries(path, manifest, entries)
+        for entry in there:
+            if entry.get(key) == name:
+                entry.update(values)
+                return path
+        known = [str(entry.get(key)) for entry in there]
+        raise unknown_name(f"{entries[:-1]} of {path}", name, known, UnknownNameError)
 
 
 # --- sessions ------------------------------------------------------------------------------
@@ -220,8 +231,12 @@ def init_session_manifest(session_container: str | Path, session_name: str) -> P
     'session_manifest.yaml'
     """
     path = Path(session_container) / SESSION_MANIFEST
-    with _changed(path, lambda: _new("session", session_name=session_name, acquisitions=[])):
+    with _changed(path, lambda: _new_session(session_name)):
         return path
+
+
+def _new_session(name: str) -> Manifest:
+    return _new("session", session_name=name, acquisitions=[])
 
 
 def append_acquisition_to_session(
@@ -258,30 +273,21 @@ def append_acquisition_to_session(
     >>> read_manifest(path)["acquisitions"][0]["status"]
     'complete'
     """
-    parse_acquisition_basename(
-        acquisition_basename
-    )  # A name that is one path component stays inside.
-    path = Path(session_container) / SESSION_MANIFEST
-    name = Path(session_container).absolute().name
-    with _changed(
-        path, lambda: _new("session", session_name=name, acquisitions=[])
-    ) as manifest:
-        entries = _entries(path, manifest, _acquisitions_key(manifest))
-        if not any(entry.get("basename") == acquisition_basename for entry in entries):
-            entries.append(
-                {
-                    "basename": acquisition_basename,
-                    "started_at": started_at or _now(),
-                    "ended_at": None,
-                    "status": "running",
-                }
-            )
-    return path
-
-
-def _acquisitions_key(manifest: Manifest) -> str:
-    # Manifests of May 2026 called them sessions.
-    return "sessions" if "sessions" in manifest else "acquisitions"
+    # A name that is one path component stays inside.
+    parse_acquisition_basename(acquisition_basename)
+    folder = Path(session_container)
+    return _append_entry(
+        folder / SESSION_MANIFEST,
+        lambda: _new_session(folder.absolute().name),
+        "acquisitions",
+        "basename",
+        {
+            "basename": acquisition_basename,
+            "started_at": started_at or _now(),
+            "ended_at": None,
+            "status": "running",
+        },
+    )
 
 
 def finalize_acquisition_in_session(
@@ -324,11 +330,8 @@ def finalize_acquisition_in_session(
     'session_manifest.yaml'
     """
     path = Path(session_container) / SESSION_MANIFEST
-    with _changed(path, None) as manifest:
-        entries = _entries(path, manifest, _acquisitions_key(manifest))
-        entry = _entry(path, entries, "basename", acquisition_basename, "acquisition")
-        entry["ended_at"], entry["status"] = ended_at or _now(), status
-    return path
+    values = {"ended_at": ended_at or _now(), "status": status}
+    return _update_entry(path, "acquisitions", "basename", acquisition_basename, values)
 
 
 # --- acquisitions --------------------------------------------------------------------------
@@ -418,21 +421,19 @@ def append_subprotocol(
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
     _check_file(path, filename)
     folder = Path(acquisition_folder).absolute().name
-    with _changed(
-        path, lambda: _new("acquisition", acquisition_name=folder, subprotocols=[])
-    ) as manifest:
-        entries = _entries(path, manifest, "subprotocols")
-        if not any(entry.get("name") == name for entry in entries):
-            entries.append(
-                {
-                    "name": name,
-                    "file": filename,
-                    "barcode_start": barcode_start,
-                    "barcode_end": None,
-                    "status": "running",
-                }
-            )
-    return path
+    return _append_entry(
+        path,
+        lambda: _new("acquisition", acquisition_name=folder, subprotocols=[]),
+        "subprotocols",
+        "name",
+        {
+            "name": name,
+            "file": filename,
+            "barcode_start": barcode_start,
+            "barcode_end": None,
+            "status": "running",
+        },
+    )
 
 
 def _check_file(path: Path, file: str) -> None:
@@ -485,11 +486,8 @@ def finalize_subprotocol(
     'acquisition_manifest.yaml'
     """
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
-    with _changed(path, None) as manifest:
-        entries = _entries(path, manifest, "subprotocols")
-        entry = _entry(path, entries, "name", name, "subprotocol")
-        entry["barcode_end"], entry["status"] = barcode_end, status
-    return path
+    values = {"barcode_end": barcode_end, "status": status}
+    return _update_entry(path, "subprotocols", "name", name, values)
 
 
 def set_manifest_metadata(path: str | Path, metadata: Mapping[str, Any]) -> Path:
@@ -717,88 +715,3 @@ def read_subject_manifest(path: str | Path) -> Manifest | None:
         with suppress(FormatError):
             subjects.add(parse_acquisition_basename(folder.name)["subject"])
     return None
-
-
-# --- validators of metadata ----------------------------------------------------------------
-
-
-@runtime_checkable
-class MetadataValidator(Protocol):
-    """What a package registers to check its own part of manifests' metadata.
-
-    It is named as an entry point of the group ``labtree.msw_validators`` (those of
-    ``msw.metadata`` count too), as an object of this shape or a class of such objects.
-
-    Attributes
-    ----------
-    subtree : str
-        The key in ``metadata`` that it checks.
-    schema_version : str
-        The version of what it knows.
-    """
-
-    subtree: str
-    schema_version: str
-
-    def validate(self, content: Any) -> list[str]:
-        """Return what is wrong with the part, in sentences; nothing is an empty list."""
-        ...
-
-
-_GROUPS = ("labtree.msw_validators", "msw.metadata")
-
-
-def validate_metadata(metadata: Mapping[str, Any] | None) -> dict[str, list[str]]:
-    """Check the parts of a metadata tree for which a validator is installed.
-
-    Parameters
-    ----------
-    metadata : dict or None
-        For example ``session.metadata``, or ``read_manifest(path)["metadata"]``.
-
-    Returns
-    -------
-    dict of str to list of str
-        What each validator found, by the key of the part. A validator that fails, or
-        cannot be loaded, is reported as well; parts without a validator are not.
-
-    Examples
-    --------
-    >>> validate_metadata({"diary": "rested"})
-    {}
-    """
-    found: dict[str, list[str]] = {}
-    for point in _points():
-        validator, problem = _loaded(point)
-        if problem:
-            found.setdefault(point.name, []).append(problem)
-        elif metadata and validator is not None and validator.subtree in metadata:
-            try:
-                messages = [
-                    str(text) for text in validator.validate(metadata[validator.subtree])
-                ]
-            except Exception as error:
-                messages = [f"its validator {point.value!r} failed: {error!r}"]
-            if messages:
-                found.setdefault(validator.subtree, []).extend(messages)
-    return found
-
-
-def _points() -> list[EntryPoint]:
-    """Return the entry points, once each, in the order of their names."""
-    points = {(p.name, p.value): p for group in _GROUPS for p in entry_points(group=group)}
-    return [points[key] for key in sorted(points)]
-
-
-@cache
-def _loaded(point: EntryPoint) -> tuple[MetadataValidator | None, str]:
-    try:
-        made = point.load()
-        made = made() if isinstance(made, type) else made
-    except Exception as error:
-        return None, f"its validator {point.value!r} cannot be loaded: {error!r}"
-    if not isinstance(made, MetadataValidator) or not isinstance(made.subtree, str):
-        return None, (
-            f"its validator {point.value!r} lacks subtree, schema_version or validate(content)"
-        )
-    return made, ""

@@ -263,7 +263,7 @@ def check_times(frame: pd.DataFrame) -> list[str]:
 
 
 def check_trials(frame: pd.DataFrame) -> list[str]:
-    """Return what is odd about trials: see ``df.msw.validate``."""
+    """Return warnings about trials: see ``df.msw.validate``."""
     found: list[str] = []
 
     def tell(bad: Any, what: str) -> None:

@@ -18,9 +18,10 @@ parse back to the same parts.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from labtree.errors import FormatError
 
@@ -85,6 +86,14 @@ class FileName(TypedDict):
 
 def _refuse(name: object, why: str, expected: str) -> FormatError:
     return FormatError(f"{name!r}: {why}; expected {expected}")
+
+
+def _parsing_back(name: str, found: Mapping[str, Any], wanted: Mapping[str, object]) -> str:
+    """Return a name after checking that it parses back to the parts that it was made of."""
+    got = {part: found[part] for part in wanted}
+    if got != wanted:
+        raise _refuse(name, f"would parse back as {got}", f"{dict(wanted)}")
+    return name
 
 
 def parse_datetime(text: str, name: str | None = None) -> tuple[datetime, str]:
@@ -269,22 +278,15 @@ def make_acquisition_basename(
     if acq_version is not None:
         parts.append(f"v{acq_version}")
     name = "__".join(map(str, parts))
-    wanted = (subject, datetime_str, task, acq_type, acq_version, is_legacy_acquisition)
-    found = parse_acquisition_basename(name)
-    got = tuple(
-        found[key]
-        for key in (
-            "subject",
-            "datetime_str",
-            "task",
-            "acq_type",
-            "acq_version",
-            "is_legacy_acquisition",
-        )
-    )
-    if got != wanted:
-        raise _refuse(name, f"would parse back as {got}", f"{wanted}")
-    return name
+    wanted = {
+        "subject": subject,
+        "datetime_str": datetime_str,
+        "task": task,
+        "acq_type": acq_type,
+        "acq_version": acq_version,
+        "is_legacy_acquisition": is_legacy_acquisition,
+    }
+    return _parsing_back(name, parse_acquisition_basename(name), wanted)
 
 
 def parse_container_name(name: str) -> ContainerName:
@@ -368,13 +370,13 @@ def make_container_name(
     if task is not None:
         parts.append(f"session_{task}")
     name = "__".join(map(str, parts))
-    found = parse_container_name(name)
-    got = (found["subject"], found["datetime_str"], found["session_type"], found["task"])
-    if got != (subject, datetime_str, session_type, task):
-        raise _refuse(
-            name, f"would parse back as {got}", f"{(subject, datetime_str, session_type, task)}"
-        )
-    return name
+    wanted = {
+        "subject": subject,
+        "datetime_str": datetime_str,
+        "session_type": session_type,
+        "task": task,
+    }
+    return _parsing_back(name, parse_container_name(name), wanted)
 
 
 def parse_file_name(name: str) -> FileName:
@@ -426,9 +428,8 @@ def make_file_name(acquisition: str, artifact: str) -> str:
     'm01__20260514_143022__gonogo.msw.jsonl'
     """
     name = f"{acquisition}.msw.{artifact}"
-    if parse_file_name(name) != {"acquisition": acquisition, "artifact": artifact}:
-        raise _refuse(name, "would parse back otherwise", f"{acquisition!r} and {artifact!r}")
-    return name
+    wanted = {"acquisition": acquisition, "artifact": artifact}
+    return _parsing_back(name, parse_file_name(name), wanted)
 
 
 def parse_subject(name: str) -> SubjectName:
@@ -483,16 +484,8 @@ def make_subject(subject_id: str, animal_id: str, *fields: str) -> str:
     'rat12_a3_left'
     """
     name = "_".join((subject_id, animal_id, *fields))
-    found = parse_subject(name)
-    if (found["subject_id"], found["animal_id"], *found["fields"]) != (
-        subject_id,
-        animal_id,
-        *fields,
-    ):
-        raise _refuse(
-            name, f"would parse back as {found}", f"{(subject_id, animal_id, *fields)}"
-        )
-    return name
+    wanted = {"subject_id": subject_id, "animal_id": animal_id, "fields": list(fields)}
+    return _parsing_back(name, parse_subject(name), wanted)
 
 
 def identify_namespace_version(

@@ -164,6 +164,16 @@ def session_basename(folder: Path, names: list[str]) -> str:
     )
 
 
+def identify(basename: str) -> dict[str, str]:
+    """Return who, when and what by a session's name; "" for all of it if that says nothing."""
+    keys = ("subject", "datetime_str", "acq_type", "namespace_version")
+    try:
+        parts = parse_acquisition_basename(basename)
+    except FormatError:
+        return dict.fromkeys((*keys, "task"), "")
+    return {key: str(dict(parts)[key]) for key in keys} | {"task": parts["task"] or ""}
+
+
 def _parses(name: str) -> bool:
     try:
         parse_acquisition_basename(name.split(".")[0])

@@ -1,256 +1,44 @@
-"""Sessions from folders: one, those of a container, those of a subject; and checks of both."""
+"""Sessions from folders: one, those of a container, those of a subject; and their checks."""
 
 import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
 from labtree.errors import FileAccessError, FormatError, LabtreeError, MissingFileError
-from labtree.msw.cameras import load_camera_acquisition
-from labtree.msw.manifests import validate_metadata
+from labtree.msw.containers import kind_of, list_acquisitions
 from labtree.msw.measures import check_times, check_trials
+from labtree.msw.metadata_validators import validate_metadata
 from labtree.msw.models import MswSession, ValidationResult, table_of
 from labtree.msw.names import parse_acquisition_basename, parse_container_name
 from labtree.msw.session_files import (
     SessionFiles,
     acquisition_folders,
     detect_format,
-    has_all_files,
+    identify,
     is_session_folder,
     list_folder,
     read_folder,
     read_settings,
     session_basename,
 )
-from labtree.msw.settings import read_yaml
 from labtree.msw.trial_file import warn_of_damage
 from labtree.msw.trial_table import concat_trials
 
 __all__ = [
-    "AcquisitionInfo",
-    "ContainerReport",
     "SessionList",
-    "enumerate_acquisitions",
     "load_acquisition",
     "load_session",
     "load_subject",
-    "validate_container",
     "validate_session",
 ]
 
-Kind = Literal["session", "camera", "recording"]
 _DEPTH = 4
-
-# --- containers ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AcquisitionInfo:
-    """One acquisition of a container.
-
-    Attributes
-    ----------
-    basename : str
-        Its name, by its files, or else its folder.
-    acq_type : str
-        As in its name; "" if that does not parse.
-    kind : {"session", "camera", "recording"}
-        Trials, video, or a recording of another program (types pxi and photo).
-    on_disk, in_manifest : bool
-        Where it was found.
-    status : str or None
-        As the manifest says: running, complete, aborted.
-    folder : pathlib.Path or None
-        Where it is on disk.
-    backend : str or None
-        Of a camera: "flir" or "rce".
-    is_complete : bool
-        The files that it should have are on disk, by their names: trials and settings, or
-        those of each camera. Other recordings are not looked into.
-    """
-
-    basename: str
-    acq_type: str
-    kind: Kind
-    on_disk: bool
-    in_manifest: bool
-    status: str | None
-    folder: Path | None = None
-    backend: Literal["flir", "rce"] | None = None
-    is_complete: bool = False
-
-
-@dataclass(frozen=True)
-class ContainerReport:
-    """A container's manifest against its folder.
-
-    Attributes
-    ----------
-    container : pathlib.Path
-        The folder.
-    acquisitions : tuple of AcquisitionInfo
-        By time.
-    on_disk_not_in_manifest, in_manifest_not_on_disk : tuple of str
-        Where the two differ.
-    """
-
-    container: Path
-    acquisitions: tuple[AcquisitionInfo, ...]
-    on_disk_not_in_manifest: tuple[str, ...]
-    in_manifest_not_on_disk: tuple[str, ...]
-
-    @property
-    def is_consistent(self) -> bool:
-        """Whether manifest and folder name the same acquisitions."""
-        return not self.on_disk_not_in_manifest and not self.in_manifest_not_on_disk
-
-
-def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
-    """List the acquisitions of a container, by time: its manifest's and its folders'.
-
-    Parameters
-    ----------
-    container : path
-        The container's folder.
-
-    Returns
-    -------
-    list of AcquisitionInfo
-        By time.
-
-    Raises
-    ------
-    MissingFileError
-        There is no such folder.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> from labtree.testing.msw import make_trials, write_session
-    >>> folder = write_session("mouse", trials=make_trials(20))
-    >>> len(labtree.msw.enumerate_acquisitions(folder.parent))
-    1
-    """
-    found, notes = list_acquisitions(Path(container))
-    warn_of_damage(notes)
-    return found
-
-
-def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
-    """Do as `enumerate_acquisitions`, and return its warnings instead of giving them."""
-    if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder")
-    statuses, notes = _manifest_entries(folder)
-    on_disk: dict[str, Path] = {}
-    for path in acquisition_folders(folder):
-        # A folder that was renamed is still the acquisition that its files are named by.
-        name = session_basename(path, list_folder(path).names)
-        on_disk[path.name if name in on_disk or not _parses(name) else name] = path
-    found = []
-    for basename in {*statuses, *on_disk}:
-        identity = _identity(basename)
-        acq_type, there = identity["acq_type"], on_disk.get(basename)
-        info = AcquisitionInfo(
-            basename,
-            acq_type,
-            _kind(acq_type),
-            basename in on_disk,
-            basename in statuses,
-            statuses.get(basename),
-            there,
-            "rce" if acq_type == "video_rce" else "flir" if acq_type == "video_flir" else None,
-            there is not None and _looks_complete(there, _kind(acq_type)),
-        )
-        found.append((identity["datetime_str"], basename, info))
-    return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
-
-
-def _looks_complete(folder: Path, kind: Kind) -> bool:
-    """Return whether the files that an acquisition should have are there, by their names."""
-    try:
-        if kind == "camera":
-            return load_camera_acquisition(folder).is_complete
-        return kind == "session" and has_all_files(list_folder(folder).names)
-    except (LabtreeError, OSError):
-        return False
-
-
-def _parses(name: str) -> bool:
-    return bool(_identity(name)["datetime_str"])
-
-
-def _kind(acq_type: str) -> Kind:
-    if acq_type.startswith("video_"):
-        return "camera"
-    return "recording" if acq_type in ("pxi", "photo") else "session"
-
-
-def _manifest_entries(folder: Path) -> tuple[dict[str, str | None], list[str]]:
-    path = folder / "session_manifest.yaml"
-    if not path.is_file():
-        return {}, []
-    try:
-        manifest, notes = read_yaml(path)
-    except FormatError as error:
-        return {}, [str(error)]
-    entries = manifest.get("acquisitions", manifest.get("sessions")) or []
-    statuses: dict[str, str | None] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        content = entry if isinstance(entry, dict) else {}
-        basename = content.get("basename", content.get("session_dir"))
-        try:
-            # A name that is one path component cannot lead out of the container.
-            parse_acquisition_basename(str(basename))
-        except FormatError as error:
-            notes.append(f"{path}: an entry is left out: {error}")
-            continue
-        status = content.get("status")
-        statuses[str(basename)] = None if status is None else str(status)
-    return statuses, notes
-
-
-def validate_container(container: str | Path) -> ContainerReport:
-    """Compare a container's manifest with its folder.
-
-    Parameters
-    ----------
-    container : path
-        The container's folder.
-
-    Returns
-    -------
-    ContainerReport
-        What the manifest names and the folder lacks, and the other way round.
-
-    Raises
-    ------
-    MissingFileError
-        There is no such folder.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> from labtree.testing.msw import make_trials, write_session
-    >>> folder = write_session("mouse", trials=make_trials(20))
-    >>> len(labtree.msw.validate_container(folder.parent).acquisitions)
-    1
-    """
-    found = enumerate_acquisitions(container)
-    return ContainerReport(
-        Path(container),
-        tuple(found),
-        tuple(item.basename for item in found if item.on_disk and not item.in_manifest),
-        tuple(item.basename for item in found if item.in_manifest and not item.on_disk),
-    )
-
-
-# --- loading -------------------------------------------------------------------------------
 
 
 class SessionList(list[MswSession]):
@@ -345,7 +133,7 @@ def _load(
 
 
 def _to_session(folder: Path, files: SessionFiles, container: Path | None = None) -> MswSession:
-    identity = _identity(files.basename)
+    identity = identify(files.basename)
     task = identity["task"]
     if identity["datetime_str"] and not task:
         task = setting_of_task(files.process) or identity["acq_type"]
@@ -385,16 +173,6 @@ def _to_session(folder: Path, files: SessionFiles, container: Path | None = None
         acquisition_name=None if container is None else container.name,
         acquisition_dir=container,
     )
-
-
-def _identity(basename: str) -> dict[str, str]:
-    """Return who, when and what by a session's name; "" for all of it if that says nothing."""
-    keys = ("subject", "datetime_str", "acq_type", "namespace_version")
-    try:
-        parts = parse_acquisition_basename(basename)
-    except FormatError:
-        return dict.fromkeys((*keys, "task"), "")
-    return {key: str(dict(parts)[key]) for key in keys} | {"task": parts["task"] or ""}
 
 
 def setting_of_task(process: dict[str, Any] | None) -> str:
@@ -585,7 +363,7 @@ def _seems_a_session(folder: Path) -> bool:
         parts = parse_acquisition_basename(folder.name)
     except FormatError:
         return False
-    return _kind(parts["acq_type"]) == "session"
+    return kind_of(parts["acq_type"]) == "session"
 
 
 class _Filter:

@@ -280,16 +280,18 @@ def session_to_tree(session: MswSession, recording: xr.DataTree | None = None) -
                 "these groups first"
             )
         groups["/"] = recording.to_dataset(inherit=False)
-    said = {
+    attributes = {
         "session_id": session.basename,
         "subject": session.subject,
         "task": session.task,
         "session_datetime": session.datetime_str,
         "msw_version": session.msw_version,
     }
-    groups["metadata"] = xr.Dataset(attrs=said | {"msw_session": session.model_dump_json()})
+    groups["metadata"] = xr.Dataset(
+        attrs=attributes | {"msw_session": session.model_dump_json()}
+    )
     if session.df is not None:
         groups["trials"] = trials_to_xarray(session.df)
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {**said, **attrs}
+    tree.attrs = {**attributes, **attrs}
     return tree

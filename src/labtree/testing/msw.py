@@ -20,9 +20,9 @@ from labtree.msw.trial_file import encode_header, encode_trial
 
 __all__ = ["ERAS", "make_trials", "make_ttl_edges", "write_log", "write_session"]
 
-Era = Literal["page", "current", "subprotocols", "separate_json", "legacy", "manifest"]
+Era = Literal["2025", "2026", "subprotocols", "separate_json", "legacy", "manifest"]
 ERAS: tuple[Era, ...] = (
-    "page", "current", "subprotocols", "separate_json", "legacy", "manifest",
+    "2025", "2026", "subprotocols", "separate_json", "legacy", "manifest",
 )  # fmt: skip
 Trial = dict[str, Any]
 _NAN = float("nan")
@@ -351,7 +351,7 @@ _LOG_ABOUT = [
 
 def write_session(
     base: str | Path,
-    era: Era = "page",
+    era: Era = "2025",
     *,
     trials: list[Trial] | None = None,
     subject: str = "m01",
@@ -366,8 +366,8 @@ def write_session(
     base : path
         The folder of the subjects.
     era : str
-        One of `ERAS`: "page" (layout of 2025), "current" (layout of 2026),
-        "subprotocols" (the same, with two parts and a manifest), "separate_json", "legacy"
+        One of `ERAS`: "2025" and "2026" (the layouts of these years),
+        "subprotocols" (that of 2026, with two parts and a manifest), "separate_json", "legacy"
         (a pickle), and "manifest" (brought in from an older system).
     trials : list of dict, optional
         What `make_trials` gives; a hundred of the default task unless given.
@@ -384,10 +384,10 @@ def write_session(
     trials = make_trials() if trials is None else trials
     old = era in ("separate_json", "legacy")
     datetime_str = datetime_str or ("20260514_143022" if old else "20260514_143022_123456")
-    if era in ("page", "separate_json", "legacy"):
+    if era in ("2025", "separate_json", "legacy"):
         name = make_name(subject, datetime_str, task, is_legacy_acquisition=True)
         container = make_container_name(
-            None if era == "page" else subject, datetime_str, task=task
+            None if era == "2025" else subject, datetime_str, task=task
         )
     else:
         name = make_name(subject, datetime_str, task, "msw", 1)
@@ -424,13 +424,13 @@ def write_session(
         target.write_bytes(text if isinstance(text, bytes) else text.encode())
 
     lines = encode_header() + b"".join(map(encode_trial, trials))
-    if era in ("page", "current", "subprotocols"):
+    if era in ("2025", "2026", "subprotocols"):
         put(
             "session.yaml",
             _to_yaml({"msw_format_version": 2, "process": process, "task_settings": settings}),
         )
-    if era in ("page", "current", "separate_json", "manifest"):
-        put("jsonl" if era == "page" else "df.jsonl", lines)
+    if era in ("2025", "2026", "separate_json", "manifest"):
+        put("jsonl" if era == "2025" else "df.jsonl", lines)
     if era == "separate_json":
         paths = {
             "basepath": "D:/data",

@@ -1,7 +1,7 @@
 """Write a workspace as a file that SpikeLab loads.
 
 SpikeLab's format holds less than a workspace does. What would change on the way is
-found first, item by item, and said before the file appears.
+found first, item by item, and named before the file appears.
 """
 
 import json

@@ -1,0 +1,230 @@
+"""Containers: what a folder of acquisitions holds, and what its manifest says of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from labtree.errors import FormatError, LabtreeError, MissingFileError
+from labtree.msw.cameras import load_camera_acquisition
+from labtree.msw.names import parse_acquisition_basename
+from labtree.msw.session_files import (
+    acquisition_folders,
+    has_all_files,
+    identify,
+    list_folder,
+    session_basename,
+)
+from labtree.msw.settings import read_yaml
+from labtree.msw.trial_file import warn_of_damage
+
+__all__ = [
+    "AcquisitionInfo",
+    "ContainerReport",
+    "enumerate_acquisitions",
+    "kind_of",
+    "list_acquisitions",
+    "validate_container",
+]
+
+Kind = Literal["session", "camera", "recording"]
+
+
+@dataclass(frozen=True)
+class AcquisitionInfo:
+    """One acquisition of a container.
+
+    Attributes
+    ----------
+    basename : str
+        Its name, by its files, or else its folder.
+    acq_type : str
+        As in its name; "" if that does not parse.
+    kind : {"session", "camera", "recording"}
+        Trials, video, or a recording of another program (types pxi and photo).
+    on_disk, in_manifest : bool
+        Where it was found.
+    status : str or None
+        As the manifest says: running, complete, aborted.
+    folder : pathlib.Path or None
+        Where it is on disk.
+    backend : str or None
+        Of a camera: "flir" or "rce".
+    is_complete : bool
+        The files that it should have are on disk, by their names: trials and settings, or
+        those of each camera. Other recordings are not looked into.
+    """
+
+    basename: str
+    acq_type: str
+    kind: Kind
+    on_disk: bool
+    in_manifest: bool
+    status: str | None
+    folder: Path | None = None
+    backend: Literal["flir", "rce"] | None = None
+    is_complete: bool = False
+
+
+@dataclass(frozen=True)
+class ContainerReport:
+    """A container's manifest against its folder.
+
+    Attributes
+    ----------
+    container : pathlib.Path
+        The folder.
+    acquisitions : tuple of AcquisitionInfo
+        By time.
+    on_disk_not_in_manifest, in_manifest_not_on_disk : tuple of str
+        Where the two differ.
+    """
+
+    container: Path
+    acquisitions: tuple[AcquisitionInfo, ...]
+    on_disk_not_in_manifest: tuple[str, ...]
+    in_manifest_not_on_disk: tuple[str, ...]
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether manifest and folder name the same acquisitions."""
+        return not self.on_disk_not_in_manifest and not self.in_manifest_not_on_disk
+
+
+def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
+    """List the acquisitions of a container, by time: its manifest's and its folders'.
+
+    Parameters
+    ----------
+    container : path
+        The container's folder.
+
+    Returns
+    -------
+    list of AcquisitionInfo
+        By time.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such folder.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, write_session
+    >>> folder = write_session("mouse", trials=make_trials(20))
+    >>> len(labtree.msw.enumerate_acquisitions(folder.parent))
+    1
+    """
+    found, notes = list_acquisitions(Path(container))
+    warn_of_damage(notes)
+    return found
+
+
+def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
+    """Do as `enumerate_acquisitions`, and return its warnings instead of giving them."""
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder")
+    statuses, notes = _manifest_entries(folder)
+    on_disk: dict[str, Path] = {}
+    for path in acquisition_folders(folder):
+        # A folder that was renamed is still the acquisition that its files are named by.
+        name = session_basename(path, list_folder(path).names)
+        on_disk[path.name if name in on_disk or not _parses(name) else name] = path
+    found = []
+    for basename in {*statuses, *on_disk}:
+        identity = identify(basename)
+        acq_type, there = identity["acq_type"], on_disk.get(basename)
+        info = AcquisitionInfo(
+            basename,
+            acq_type,
+            kind_of(acq_type),
+            basename in on_disk,
+            basename in statuses,
+            statuses.get(basename),
+            there,
+            "rce" if acq_type == "video_rce" else "flir" if acq_type == "video_flir" else None,
+            there is not None and _looks_complete(there, kind_of(acq_type)),
+        )
+        found.append((identity["datetime_str"], basename, info))
+    return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
+
+
+def _looks_complete(folder: Path, kind: Kind) -> bool:
+    """Return whether the files that an acquisition should have are there, by their names."""
+    try:
+        if kind == "camera":
+            return load_camera_acquisition(folder).is_complete
+        return kind == "session" and has_all_files(list_folder(folder).names)
+    except (LabtreeError, OSError):
+        return False
+
+
+def _parses(name: str) -> bool:
+    return bool(identify(name)["datetime_str"])
+
+
+def kind_of(acq_type: str) -> Kind:
+    """Return what an acquisition of a type holds."""
+    if acq_type.startswith("video_"):
+        return "camera"
+    return "recording" if acq_type in ("pxi", "photo") else "session"
+
+
+def _manifest_entries(folder: Path) -> tuple[dict[str, str | None], list[str]]:
+    path = folder / "session_manifest.yaml"
+    if not path.is_file():
+        return {}, []
+    try:
+        manifest, notes = read_yaml(path)
+    except FormatError as error:
+        return {}, [str(error)]
+    entries = manifest.get("acquisitions", manifest.get("sessions")) or []
+    statuses: dict[str, str | None] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        content = entry if isinstance(entry, dict) else {}
+        basename = content.get("basename", content.get("session_dir"))
+        try:
+            # A name that is one path component cannot lead out of the container.
+            parse_acquisition_basename(str(basename))
+        except FormatError as error:
+            notes.append(f"{path}: an entry is left out: {error}")
+            continue
+        status = content.get("status")
+        statuses[str(basename)] = None if status is None else str(status)
+    return statuses, notes
+
+
+def validate_container(container: str | Path) -> ContainerReport:
+    """Compare a container's manifest with its folder.
+
+    Parameters
+    ----------
+    container : path
+        The container's folder.
+
+    Returns
+    -------
+    ContainerReport
+        What the manifest names and the folder lacks, and the other way round.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such folder.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.msw import make_trials, write_session
+    >>> folder = write_session("mouse", trials=make_trials(20))
+    >>> len(labtree.msw.validate_container(folder.parent).acquisitions)
+    1
+    """
+    found = enumerate_acquisitions(container)
+    return ContainerReport(
+        Path(container),
+        tuple(found),
+        tuple(item.basename for item in found if item.on_disk and not item.in_manifest),
+        tuple(item.basename for item in found if item.in_manifest and not item.on_disk),
+    )
