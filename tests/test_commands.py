@@ -153,7 +153,7 @@ def test_a_folder_of_many_things(kinds, capsys):
     code, out, _ = run(capsys, "verify", folder)
     assert code == 0
     assert out.splitlines()[-1] == f"{len(lines)} files, none with problems"
-    with pytest.raises(labtree.FormatError, match=r"opens what is in it, one by one: .*and"):
+    with pytest.raises(labtree.FormatError, match=r"is a folder; write for what is in it:\n    labtree"):
         labtree.open(folder)
     code, out, _ = run(capsys, "recover", folder)
     assert (code, out) == (0, f"{kinds['recording']}: nothing to repair\n")
@@ -368,7 +368,7 @@ def test_help_lists_formats_and_gives_examples(capsys):
 def test_the_index_of_a_workspace_says_which_file_to_open(kinds, capsys):
     code, _, err = run(capsys, "ls", kinds["workspace"].with_suffix(".json"))
     assert code == 1
-    assert "is the index of study.h5: open that" in err
+    assert f"is the index of study.h5; write labtree.open({str(kinds['workspace'])!r})" in err
 
 
 def test_formats_of_other_packages_are_asked(tmp_path, monkeypatch, capsys):

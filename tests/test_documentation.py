@@ -1,5 +1,6 @@
 """Every Python block of the README and the documentation runs as it stands."""
 
+import importlib.util
 import inspect
 import re
 import warnings
@@ -10,11 +11,21 @@ import pytest
 import labtree
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = [page for page in PAGES if not {"notebooks", "_build"} & {*page.parts}]
+# The landing page opens data, which it is given below.
+RUNNABLE = [page for page in PAGES if page.name != "index.md" or page.parent.name != "docs"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def load_pictures():
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs/pictures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
 def test_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {}
@@ -37,17 +48,66 @@ def test_pages_link_to_files_that_are_there():
         for target in re.findall(
             r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")
         ):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            built = {"notebooks": ROOT / "notebooks"}.get(target.partition("/")[0])
+            place = page.parent / target if built is None else built.parent / target
+            assert place.exists(), f"{page.name}: {target}"
 
 
-def test_the_reference_has_every_public_name():
-    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"auto(?:function|class):: labtree\.([A-Za-z_]+)$", text, re.M))
-    modules = {name for name in dir(labtree) if inspect.ismodule(getattr(labtree, name))}
-    errors = {name for name in dir(labtree) if name.endswith(("Error", "Warning"))}
-    assert set(dir(labtree)) - modules - errors - {"__version__"} <= listed
-    for name in ("errors", "mea", "msw", "spikes"):
-        assert f".. automodule:: labtree.{name}\n" in text
+def test_the_reference_has_every_public_name_once():
+    pages = (ROOT / "docs/reference").glob("*.md")
+    blocks = re.findall(
+        r"^```\{names\}\n(.*?)^```$", "".join(p.read_text("utf-8") for p in pages), re.M | re.S
+    )
+    listed = [line for block in blocks for line in block.split()]
+    assert sorted(listed) == sorted(set(listed))
+    documented = set()
+    for name in listed:
+        if not name.endswith(":"):
+            package, _, last = name.rpartition(".")
+            documented.add(id(getattr(importlib.import_module(package), last)))
+    packages = [
+        labtree, labtree.recording, labtree.spikes, labtree.mea, labtree.msw, labtree.testing,
+    ]  # fmt: skip
+    missing = [
+        f"{package.__name__}.{name}"
+        for package in packages
+        for name in dir(package)
+        if not inspect.ismodule(getattr(package, name))
+        and name != "__version__"
+        and id(getattr(package, name)) not in documented
+    ]
+    for module in (labtree.clocks, labtree.errors):
+        missing += [
+            f"{module.__name__}.{name}"
+            for name in module.__all__
+            if id(getattr(module, name)) not in documented
+            and (inspect.isclass(getattr(module, name)) or module is labtree.clocks)
+        ]
+    assert missing == []
+    accessors = {name for name in listed if ".accessors." in name}
+    assert len(accessors) == 6
+
+
+def test_the_landing_page_runs_on_its_data(tmp_path, monkeypatch, capsys):
+    pictures = load_pictures()
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pictures.write_landing_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    pictures.run((ROOT / "docs/index.md").read_text(encoding="utf-8"), pictures.BLOCK)
+    assert len(pyplot.gcf().axes) == 2
+    pyplot.close("all")
+    assert "around_go" in capsys.readouterr().out
+    assert labtree.load_item("pilot", "day1", "around_go").sizes["slice"] == 80
+
+
+def test_every_picture_is_small_and_made_of_a_notebook():
+    pictures = load_pictures()
+    made = {f"{name}.png" for name, _ in pictures.PICTURES.values()} | {"landing.png"}
+    there = {path.name: path.stat().st_size for path in (ROOT / "docs/_static").glob("*.png")}
+    assert set(there) == made
+    assert max(there.values()) < 60_000
+    for notebook in pictures.PICTURES:
+        assert (ROOT / f"notebooks/{notebook}.md").is_file()
 
 
 def test_no_page_speaks_of_a_house():

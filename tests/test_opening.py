@@ -135,5 +135,5 @@ def test_nothing_there_and_damage(tmp_path, workspace):
 
 
 def test_a_workspace_is_no_session(workspace):
-    with pytest.raises(labtree.FormatError, match="a labtree workspace, no session; open it"):
+    with pytest.raises(labtree.FormatError, match=r"a labtree workspace, not a session; write labtree.open_workspace\("):
         labtree.open_session(workspace)

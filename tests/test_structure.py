@@ -25,12 +25,16 @@ LAYERS = """
     objects
     storage
     display
-    optional
+    optional hints
     errors _version _lazy
 """
 LAYER_OF = {name: i for i, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-# xarray calls this module to open a file, as a user calls labtree.open.
-ENTRY_POINTS = {("labtree.interop.xarray_engine", "labtree.opening")}
+# xarray calls the first to open a file, as a user calls labtree.open; the second asks what a
+# file is after a function has refused it.
+ENTRY_POINTS = {
+    ("labtree.interop.xarray_engine", "labtree.opening"),
+    ("labtree.hints", "labtree.opening"),
+}
 UNFINISHED_IMPORTS: set[tuple[str, str]] = set()
 
 BARE = {

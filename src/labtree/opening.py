@@ -2,7 +2,7 @@
 
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,12 +18,14 @@ from labtree.errors import (
     MissingDependencyError,
     MissingFileError,
 )
+from labtree.hints import takes
 
 __all__ = [
     "FORMATS",
     "Format",
     "contents",
     "find",
+    "instead",
     "load_session",
     "open",
     "open_session",
@@ -45,12 +47,31 @@ class Format:
         The function that makes a tree of a path.
     is_session
         Whether :func:`open_session` takes it.
+    line
+        The line to write for a file of it, with its path in the place of ``{}``.
     """
 
     name: str
     what: str
     opens: Callable[[Path], xr.DataTree]
     is_session: bool = False
+    line: str = "labtree.open({})"
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Something that labtree does not open.
+
+    Parameters
+    ----------
+    what
+        In words, with its article.
+    line
+        What to write instead, with the path in the place of ``{}``; "" where there is none.
+    """
+
+    what: str
+    line: str = ""
 
 
 def _workspace(path: Path) -> xr.DataTree:
@@ -140,20 +161,49 @@ def _zarr(path: Path) -> xr.DataTree:
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
-        Format("workspace", "a labtree workspace", _workspace),
-        Format("spikelab", "a workspace of SpikeLab", _spikelab),
-        Format("nwb", "an NWB file", _nwb),
-        Format("phy", "a folder of Kilosort or Phy", _phy),
-        Format("recording", "a recording of labtree or MyoGestic", _recording, True),
-        Format("xdf", "an XDF file; labtree.import_xdf takes its labels", _xdf, True),
-        Format("pipeline", "a pipeline session", _pipeline, True),
-        Format("hdmea", "a session of hdmea", _hdmea, True),
+        Format(
+            "workspace", "a labtree workspace", _workspace, False, "labtree.open_workspace({})"
+        ),
+        Format(
+            "spikelab", "a workspace of SpikeLab", _spikelab, False,
+            "labtree.import_spikelab({})",
+        ),
+        Format("nwb", "an NWB file", _nwb, False, "labtree.import_nwb({})"),
+        Format("phy", "a folder of Kilosort or Phy", _phy, False, "labtree.import_phy({})"),
+        Format(
+            "recording", "a recording of labtree or MyoGestic", _recording, True,
+            "labtree.open_session({})",
+        ),
+        Format(
+            "xdf", "an XDF file; labtree.import_xdf takes its labels", _xdf, True,
+            "labtree.import_xdf({}, 'sessions')",
+        ),
+        Format("pipeline", "a pipeline session", _pipeline, True, "labtree.load_session({})"),
+        Format("hdmea", "a session of hdmea", _hdmea, True, "labtree.load_session({})"),
         Format("mcs", "a CMCR or CMTR file of Multi Channel Systems", _mcs),
-        Format("msw", "a Murine Shift Work session", _msw, True),
+        Format(
+            "msw", "a Murine Shift Work session", _msw, True, "labtree.msw.load_session({})"
+        ),
         Format("session", "a session saved by labtree", _session, True),
         Format("tree", "a netCDF-4 or HDF5 file", _tree),
         Format("zarr", "a zarr store that labtree wrote", _zarr),
     )
+}  # fmt: skip
+#: What other libraries open, by the end of a file's name.
+_OTHERS = {
+    (".mat",): Other("a MATLAB file", "scipy.io.loadmat({})"),
+    (".csv",): Other("a table of text", "pandas.read_csv({})"),
+    (".tsv",): Other("a table of text", "pandas.read_csv({}, sep='\\t')"),
+    (".parquet",): Other("a table", "pandas.read_parquet({})"),
+    (".xlsx", ".xls"): Other("a table of Excel", "pandas.read_excel({})"),
+    (".npy", ".npz"): Other("a numpy file", "numpy.load({})"),
+    (".pkl", ".pickle"): Other("a pickle, which runs code when it is read"),
+    (".edf", ".bdf", ".vhdr", ".fif", ".set"): Other(
+        "a recording that MNE reads", "labtree.from_mne_raw(mne.io.read_raw({}))"
+    ),
+    (".abf", ".smr", ".smrx", ".plx", ".nev", ".ns5", ".rhd", ".rhs", ".nix"): Other(
+        "a recording that neo reads", "labtree.from_neo(neo.get_io({}).read_block())"
+    ),
 }
 
 
@@ -178,25 +228,69 @@ def recognize(path: str | Path) -> Format:
         (a ValueError) It is of none of the formats; the message says what it looks like.
     """
     found = find(path)
-    name = _folder(found) if found.is_dir() else _file(found)
-    if name in FORMATS and name not in _GENERAL:
-        return FORMATS[name]
+    form = _look(found)
+    if isinstance(form, Format):
+        return form
+    if found.is_dir() and (things := contents(found)):
+        raise FormatError(f"{found} is a folder{_listed(things)}")
+    if form.line:
+        raise FormatError(f"{found} is {form.what}; write {form.line.format(repr(str(found)))}")
+    raise FormatError(
+        f"{found} is {form.what}, and no format that labtree opens (labtree --help lists them)"
+    )
+
+
+def _look(found: Path) -> Format | Other:
+    form = _folder(found) if found.is_dir() else _file(found)
+    if isinstance(form, Format) and form.name not in _GENERAL:
+        return form
     for entry in entry_points(group="labtree.formats"):
         other = entry.load()
         if other.recognizes(found):
             return Format(entry.name, f"a file of the format {entry.name}", other.open)
-    if name in FORMATS:
-        return FORMATS[name]
-    if found.is_dir() and (things := contents(found)):
-        shown = [f"{each.relative_to(found)} ({form.what})" for each, form in things[:5]]
-        more = [f"and {len(things) - 5} more"] if len(things) > 5 else []
-        raise FormatError(
-            f"{found} is a folder; labtree opens what is in it, one by one: "
-            + ", ".join(shown + more)
-        )
-    raise FormatError(
-        f"{found} is {name}, and no format that labtree opens (labtree --help lists them)"
-    )
+    return form
+
+
+def _listed(things: list[tuple[Path, Format]]) -> str:
+    lines = [
+        f"\n    {form.line.format(repr(str(path)))}  # {form.what}" for path, form in things
+    ]
+    more = f"\n    and {len(things) - 10} more" if len(things) > 10 else ""
+    return "; write for what is in it:" + "".join(lines[:10]) + more
+
+
+def instead(path: object, what: str, formats: Collection[str]) -> str | None:
+    """Return what a file is that a function does not take, and the line to write for it.
+
+    Parameters
+    ----------
+    path
+        What was given to the function.
+    what
+        What the function takes, such as ``"a workspace"``.
+    formats
+        The same by the names of `FORMATS`.
+
+    Returns
+    -------
+    str or None
+        A sentence; None where there is no file, or it is of one of the formats, damaged, or
+        unknown.
+    """
+    if not isinstance(path, str | Path) or "://" in str(path):
+        return None
+    try:
+        found = find(path)
+        form = _look(found)
+        if isinstance(form, Format) and form.name in formats:
+            return None
+        if isinstance(form, Other) and found.is_dir() and (things := contents(found)):
+            return f"{path} is a folder, not {what}{_listed(things)}"
+    except (FormatError, OSError):
+        return None
+    if not form.line:
+        return None
+    return f"{path} is {form.what}, not {what}; write {form.line.format(repr(str(path)))}"
 
 
 def contents(folder: Path, depth: int = 4) -> list[tuple[Path, Format]]:
@@ -210,7 +304,7 @@ def contents(folder: Path, depth: int = 4) -> list[tuple[Path, Format]]:
         if path.name.startswith("."):
             continue
         try:
-            name = _folder(path) if path.is_dir() else _file(path)
+            form = _folder(path) if path.is_dir() else _file(path)
         except FormatError:
             found.append(
                 (path, Format("damaged", "a file that is cut short or damaged", _tree))
@@ -218,8 +312,8 @@ def contents(folder: Path, depth: int = 4) -> list[tuple[Path, Format]]:
             continue
         except OSError:
             continue
-        if name in FORMATS:
-            found.append((path, FORMATS[name]))
+        if isinstance(form, Format):
+            found.append((path, form))
         elif depth > 1 and path.is_dir() and not path.is_symlink():
             found += contents(path, depth - 1)
     return found
@@ -236,34 +330,39 @@ def find(path: str | Path) -> Path:
     raise MissingFileError(f"there is nothing at {given}")
 
 
-def _folder(path: Path) -> str:
+def _folder(path: Path) -> Format | Other:
     if _is_recording(path):
-        return "recording"
+        return FORMATS["recording"]
     if (path / "zarr.json").is_file():
-        return "nwb" if _is_nwb(path) else _zarr_folder(path)
+        return FORMATS["nwb"] if _is_nwb(path) else _zarr_folder(path)
     names = {entry.name for entry in path.iterdir()}
     if ".zattrs" in names and _is_nwb(path):
-        return "nwb"
+        return FORMATS["nwb"]
+    if names & {".zgroup", ".zarray", ".zmetadata"}:
+        return _OTHER_ZARR
     if "spike_times.npy" in names and names & {"spike_clusters.npy", "spike_templates.npy"}:
-        return "phy"
+        return FORMATS["phy"]
     if any(_is_msw(name) for name in names):
-        return "msw"
+        return FORMATS["msw"]
     if not names:
-        return "an empty folder"
+        return Other("an empty folder")
     shown = ", ".join(sorted(names)[:5])
-    return f"a folder with {shown}" + (", …" if len(names) > 5 else "")
+    return Other(f"a folder with {shown}" + (", …" if len(names) > 5 else ""))
 
 
-def _zarr_folder(path: Path) -> str:
+_OTHER_ZARR = Other("a zarr store of another program", "xarray.open_zarr({})")
+
+
+def _zarr_folder(path: Path) -> Format | Other:
     try:
         with _zarr(path) as tree:
             if "labtree_workspace_id" in tree.attrs:
-                return "workspace"
+                return FORMATS["workspace"]
             kept = tree.children["metadata"].attrs if "metadata" in tree.children else {}
             is_session = "recording_state" in tree.attrs or "msw_session" in kept
-            return "session" if is_session else "zarr"
+            return FORMATS["session" if is_session else "zarr"]
     except FormatError:
-        return "a zarr store of another program; open it with xarray.open_zarr"
+        return _OTHER_ZARR
 
 
 def _is_nwb(path: Path) -> bool:
@@ -289,34 +388,39 @@ def _is_msw(name: str) -> bool:
     return ".msw." in name or name in manifests or name.endswith("task_settings.py")
 
 
-def _file(path: Path) -> str:
+def _file(path: Path) -> Format | Other:
     if not path.is_file():
-        return "neither a file nor a folder"
+        return Other("neither a file nor a folder")
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return _hdf5(path)
     if start[:4] == b"XDF:" or (start[:2] == b"\x1f\x8b" and ".xdf" in path.name.lower()):
-        return "xdf"
+        return FORMATS["xdf"]
+    if start[:3] == b"CDF":
+        return Other("a netCDF-3 file", "xarray.open_dataset({})")
+    by_name = (other for ends, other in _OTHERS.items() if path.suffix.lower() in ends)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = (name.replace("\\", "/").rpartition("/")[2] for name in archive.namelist())
             is_recording = "meta.json" in names
-        return "recording" if is_recording else "a zip archive without a recording"
+        without = Other("a zip archive without a recording")
+        return FORMATS["recording"] if is_recording else next(by_name, without)
     if not start:
-        return "an empty file"
+        return Other("an empty file")
     workspace = path.with_suffix(".h5")
     if path.suffix == ".json" and workspace.is_file():
-        return f"the index of {workspace.name}: open that"
-    return f"a file that begins with {start!r}"
+        line = f"labtree.open({str(workspace)!r})".replace("{", "{{").replace("}", "}}")
+        return Other(f"the index of {workspace.name}", line)
+    return next(by_name, Other(f"a file that begins with {start!r}"))
 
 
-def _hdf5(path: Path) -> str:
+def _hdf5(path: Path) -> Format:
     from labtree.storage.netcdf_reader import open_hdf5
 
     try:
         with open_hdf5(path) as file:
-            return _by_content(file)
+            return FORMATS[_by_content(file)]
     except BusyFileError:
         raise
     except Exception as error:  # a damaged file fails anywhere in what reads it
@@ -386,6 +490,7 @@ def open(path: str | Path) -> xr.DataTree:
     return recognize(path).opens(find(path))
 
 
+@takes("a pipeline session", "pipeline", "hdmea")
 def load_session(path: str | Path) -> xr.DataTree:
     """Load a pipeline session or checkpoint into memory, ready to go on where it stopped.
 
@@ -467,7 +572,6 @@ def open_session(
         return recordings.open_recording(path, on_missing=on_missing)
     found = recognize(path)
     if not found.is_session:
-        raise FormatError(
-            f"{path} is {found.what}, no session; open it with labtree.open(path)"
-        )
+        line = found.line.format(repr(str(path)))
+        raise FormatError(f"{path} is {found.what}, not a session; write {line}")
     return found.opens(find(path))

@@ -186,9 +186,12 @@ def test_what_is_no_nwb_is_said(tmp_path):
     (tmp_path / "a.nwb").write_text("not HDF5")
     with h5py.File(tmp_path / "b.nwb", "w") as file:
         file["x"] = 1
-    for name in ("a.nwb", "b.nwb"):
+    for name, words in (
+        ("a.nwb", "a.nwb cannot be read as NWB"),
+        ("b.nwb", r"b.nwb is a netCDF-4 or HDF5 file, not an NWB file; write labtree.open\("),
+    ):
         assert not is_nwb(tmp_path / name)
-        with pytest.raises(labtree.FormatError, match=f"{name} cannot be read as NWB"):
+        with pytest.raises(labtree.FormatError, match=words):
             labtree.import_nwb(tmp_path / name)
 
 

@@ -198,7 +198,7 @@ def test_unknown_stream_lists_the_known(peer):
         lambda: tree.session.trials("eeg"),
         lambda: tree.session.peri_event("eeg", [1.0], 0, 1),
     ):
-        with pytest.raises(UnknownNameError, match=r"no stream 'eeg' in .*\['emg'\]"):
+        with pytest.raises(UnknownNameError, match=r"no stream 'eeg' in .*; there are: 'emg'"):
             call()
 
 

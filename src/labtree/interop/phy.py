@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
+from labtree.hints import takes
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
 from labtree.storage.files import read_file
@@ -38,6 +39,7 @@ _USUAL = {
 }
 
 
+@takes("a folder of Kilosort or Phy", "phy")
 def import_phy(
     folder: str | os.PathLike[str], *, sample_rate_hz: float | None = None
 ) -> xr.DataTree:

@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from labtree.errors import FileAccessError, FormatError, LabtreeError, MissingFileError
+from labtree.hints import takes
 from labtree.msw.containers import kind_of, list_acquisitions
 from labtree.msw.measures import check_times, check_trials
 from labtree.msw.metadata_validators import validate_metadata
@@ -76,6 +77,7 @@ class SessionList(list[MswSession]):
         return concat_trials(frames)
 
 
+@takes("a Murine Shift Work session", "msw")
 def load_session(
     session_dir: str | Path,
     *,

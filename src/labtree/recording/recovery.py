@@ -23,6 +23,7 @@ from labtree.errors import (
     MissingFileError,
     RecordingWriteError,
 )
+from labtree.hints import takes
 from labtree.recording.archive import FolderStore
 from labtree.recording.chunks import ArrayReader, create_array, set_attribute
 from labtree.recording.compaction import ChunkFiller, stream_arrays
@@ -430,6 +431,7 @@ def write_root(
 # --- recovering ---------------------------------------------------------------------------
 
 
+@takes("a recording", "recording")
 def recover(folder: str | Path) -> list[str]:
     """Finish a recording whose process died, in place, and repair what can be.
 

@@ -17,7 +17,9 @@ from labtree.errors import (
     RecordingWarning,
     SessionError,
     UnknownNameError,
+    unknown_name,
 )
+from labtree.hints import takes
 from labtree.recording.archive import SUFFIX, FolderStore, SessionStore, ZipStore
 from labtree.recording.chunks import ArrayReader, Rows, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
@@ -44,6 +46,7 @@ __all__ = [
 OnMissing = Literal["warn", "raise"]
 
 
+@takes("a recording", "recording")
 def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.DataTree:
     """Open a recording as a lazy tree; no sample is read before it is asked for.
 
@@ -415,8 +418,12 @@ def stream(tree: xr.DataTree, name: str) -> xr.Dataset:
     """Return one stream; an unknown name is an error that lists those there are."""
     found = streams(tree)
     if name not in found:
+        if "labtree_workspace_id" in tree.attrs:
+            raise UnknownNameError(
+                f"no stream {name!r}: this tree is a labtree workspace: write tree.ws"
+            )
         where = tree.attrs.get("session_path", "this tree")
-        raise UnknownNameError(f"no stream {name!r} in {where}; streams: {list(found)}")
+        raise unknown_name("stream", name, found, where=f" in {where}")
     return found[name]
 
 

@@ -40,7 +40,9 @@ def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
     """Raise DataError unless a Dataset is of one of some kinds."""
     kind = ds.attrs.get("labtree_kind") if isinstance(ds, xr.Dataset) else type(ds).__name__
     if kind not in kinds:
-        raise DataError(f"{verb} takes a Dataset of kind {' or '.join(kinds)}, found {kind!r}")
+        message = f"{verb} takes a Dataset of kind {' or '.join(kinds)}, found {kind!r}"
+        made = "labtree.spikes.from_times(times_ms, units), labtree.spike_data(trains, length=...)"
+        raise DataError(f"{message}; write {made}" if "spike_data" in kinds else message)
 
 
 def unit_coords(ds: xr.Dataset) -> dict[Any, xr.Variable]:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from labtree.display import plural
 from labtree.errors import DamageWarning, FormatError, WorkspaceError
+from labtree.hints import takes
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
 from labtree.storage.trees import release_sources
@@ -184,6 +185,7 @@ def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, ...
     return kept, set(damaged)
 
 
+@takes("a workspace", "workspace")
 def open_workspace(path: str | Path) -> xr.DataTree:
     """Open a saved workspace to browse it; data are read when they are indexed.
 
@@ -234,6 +236,7 @@ def open_workspace(path: str | Path) -> xr.DataTree:
 _LARGE = 1 << 22
 
 
+@takes("a workspace", "workspace")
 def load_workspace(path: str | Path) -> xr.DataTree:
     """Read a saved workspace into memory, whole; the file is closed again.
 
@@ -279,6 +282,7 @@ def load_workspace(path: str | Path) -> xr.DataTree:
     return tree
 
 
+@takes("a workspace", "workspace")
 def load_item(path: str | Path, namespace: str, key: str) -> Any:
     """Read one object out of a saved workspace; nothing else is touched.
 

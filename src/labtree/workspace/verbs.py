@@ -454,7 +454,7 @@ def comparison_namespace(*namespaces: str) -> str:
     return "_".join(["C", *namespaces])
 
 
-def check_place(place: object) -> tuple[str, str]:
+def check_place(place: object, tree: xr.DataTree | None = None) -> tuple[str, str]:
     """Return namespace and key of ``tree.ws[namespace, key]``."""
     if isinstance(place, tuple) and len(place) == 2:
         return place
@@ -462,4 +462,10 @@ def check_place(place: object) -> tuple[str, str]:
     if isinstance(place, str) and "/" in place:
         namespace, _, key = place.partition("/")
         line = f"tree.ws[{namespace!r}, {key!r}]"
-    raise UnsupportedTypeError(f"write {line}, with two names, not {place!r}")
+    keys = list_keys(tree, place) if isinstance(place, str) and tree is not None else []
+    if keys:
+        line = f"tree.ws[{place!r}, {keys[0]!r}]"
+        keys_are = f"; its keys are {', '.join(map(repr, keys[:20]))}"
+    else:
+        keys_are = ""
+    raise UnsupportedTypeError(f"write {line}, with two names, not {place!r}{keys_are}")

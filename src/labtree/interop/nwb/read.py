@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import FormatError, LossWarning, MissingFileError
+from labtree.hints import takes
 from labtree.interop.nwb.containers import (
     array_of,
     facts_of,
@@ -43,6 +44,7 @@ _FACTS = (
 )  # fmt: skip
 
 
+@takes("an NWB file", "nwb")
 def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
     """Read an NWB file, HDF5 or zarr, into a workspace.
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
+from labtree.hints import takes
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
@@ -77,6 +78,7 @@ class SpikeLabFile(NamedTuple):
     problems: list[str]
 
 
+@takes("a workspace of SpikeLab", "spikelab")
 def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
     """Read a file of SpikeLab into a workspace.
 

@@ -1,0 +1,174 @@
+"""Who opens a file with the function for another is given the line that works."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import xarray as xr
+
+import labtree
+from labtree.testing import make_trials, record_emg, write_session
+
+LINE = re.compile(r"(?:; write |\n    )([a-z]+\.[^#\n]+\))")
+FUNCTIONS = {
+    "workspace": [labtree.open_workspace, labtree.load_workspace],
+    "recording": [labtree.recording.open_recording, labtree.recover],
+    "mouse": [labtree.msw.load_session],
+    "pipeline": [labtree.load_session],
+    "others": [labtree.import_phy, labtree.import_nwb, labtree.import_spikelab],
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """Return a file or folder of each kind, by its name."""
+    folder = tmp_path_factory.mktemp("kinds")
+    tree = labtree.create_workspace("pilot")
+    tree.ws.store("rec1", "rates", np.zeros((2, 3)))
+    session = labtree.create_session("rec1", output_dir=folder)
+    session.session.add_units({"u1": {"spike_times": np.array([1, 2])}})
+    other = xr.Dataset({"a": ("x", [1.0, 2.0])})
+    other.to_zarr(folder / "other.zarr", consolidated=False)
+    other.to_netcdf(folder / "other.nc", engine="h5netcdf")
+    record_emg(folder / "sessions")
+    return {
+        "workspace": tree.ws.save(folder / "study"),
+        "zarr workspace": tree.ws.save(folder / "study.zarr"),
+        "recording": next((folder / "sessions").iterdir()),
+        "recordings": folder / "sessions",
+        "mouse": write_session(folder / "mouse", trials=make_trials(10)),
+        "pipeline": session.session.save(),
+        "other zarr": folder / "other.zarr",
+        "netCDF": folder / "other.nc",
+    }
+
+
+def lines_of(message):
+    return LINE.findall(message)
+
+
+def run(line):
+    """Run a line of a message as a user would."""
+    return eval(line, {"labtree": labtree, "xarray": xr, "pandas": pd, "numpy": np})
+
+
+@pytest.mark.parametrize("kind", ["workspace", "zarr workspace", "recording", "recordings",
+                                  "mouse", "pipeline", "other zarr", "netCDF"])  # fmt: skip
+@pytest.mark.parametrize("takes", FUNCTIONS)
+@pytest.mark.filterwarnings("ignore:Failed to open Zarr store with consolidated metadata")
+def test_the_wrong_function_says_what_it_is_and_the_line_that_works(kinds, kind, takes):
+    if kind.endswith(takes):
+        return
+    for function in FUNCTIONS[takes]:
+        with pytest.raises((labtree.FormatError, labtree.MissingFileError)) as error:
+            function(kinds[kind])
+        message = str(error.value)
+        assert message.startswith(f"{kinds[kind]} is a")
+        assert ", not a" in message
+        (line,) = lines_of(message)
+        opened = run(line)
+        assert opened is not None
+        opened.close() if hasattr(opened, "close") else None
+
+
+def test_sessions_of_every_kind_open_and_others_name_their_function(kinds):
+    for kind in ("recording", "mouse", "pipeline"):
+        labtree.open_session(kinds[kind]).close()
+    for kind in ("workspace", "netCDF"):
+        with pytest.raises(labtree.FormatError, match=", not a session; write ") as error:
+            labtree.open_session(kinds[kind])
+        (line,) = lines_of(str(error.value))
+        run(line).close()
+
+
+def test_a_folder_of_several_things_lists_them_with_their_lines(kinds):
+    folder = kinds["netCDF"].parent
+    with pytest.raises(labtree.FormatError, match="is a folder; write for what is in it") as error:
+        labtree.open(folder)
+    lines = lines_of(str(error.value))
+    assert len(lines) == 6
+    for line in lines:
+        assert run(line) is not None
+    assert "# a Murine Shift Work session" in str(error.value)
+
+
+def test_a_long_folder_is_cut(tmp_path):
+    for number in range(14):
+        tree = labtree.create_workspace()
+        tree.ws.store("a", "b", number)
+        tree.ws.save(tmp_path / f"day{number:02}")
+    with pytest.raises(labtree.FormatError) as error:
+        labtree.open(tmp_path)
+    assert len(lines_of(str(error.value))) == 10
+    assert str(error.value).endswith("\n    and 4 more")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"x,y\n1,2\n", "a table of text; write pandas.read_csv("),
+        ("a.tsv", b"x\ty\n1\t2\n", "a table of text; write pandas.read_csv("),
+        ("a.edf", b"0       ", "a recording that MNE reads; write labtree.from_mne_raw(mne.io."),
+        ("a.plx", b"PLEX", "a recording that neo reads; write labtree.from_neo(neo.get_io("),
+        ("a.nc", b"CDF\x01", "a netCDF-3 file; write xarray.open_dataset("),
+        ("a.pkl", b"\x80\x04K\x01.", "a pickle, which runs code when it is read, and no format"),
+    ],
+)  # fmt: skip
+def test_files_of_other_libraries_name_the_call_that_reads_them(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(labtree.FormatError, match=re.escape(f"{path} is {said}")) as error:
+        labtree.open(path)
+    if "pandas" in said:
+        assert run(lines_of(str(error.value))[0]).to_dict("list") == {"x": [1], "y": [2]}
+
+
+def test_files_of_numpy_and_matlab(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(3))
+    scipy.io.savemat(tmp_path / "a.mat", {"x": 1})
+    for name, line in (("a.npy", "numpy.load"), ("a.mat", "scipy.io.loadmat")):
+        with pytest.raises(labtree.FormatError, match=f"; write {line}") as error:
+            labtree.open(tmp_path / name)
+    assert str(tmp_path / "a.mat") in str(error.value)
+
+
+def test_nothing_and_damage_keep_their_own_words(tmp_path, kinds):
+    with pytest.raises(labtree.MissingFileError, match="there is no workspace file"):
+        labtree.open_workspace(tmp_path / "nothing")
+    whole = kinds["workspace"].read_bytes()
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(labtree.FormatError) as error:
+        labtree.open_workspace(cut)
+    assert lines_of(str(error.value)) == []
+    with pytest.raises(labtree.FormatError, match="begins with b'hello'"):
+        Path(tmp_path / "text").write_text("hello")
+        labtree.recording.open_recording(tmp_path / "text")
+
+
+def test_the_functions_keep_their_help_and_their_types():
+    assert labtree.open_workspace.__doc__.startswith("Open")
+    assert labtree.recover.__name__ == "recover"
+
+
+def test_a_namespace_in_brackets_lists_its_keys():
+    tree = labtree.create_workspace()
+    tree.ws.store("rec1", "rates", 1)
+    tree.ws.store("rec1", "spikes", 1)
+    with pytest.raises(TypeError, match=r"write tree.ws\['rec1', 'rates'\]") as error:
+        tree.ws["rec1"]
+    assert "its keys are 'rates', 'spikes'" in str(error.value)
+
+
+def test_spike_verbs_say_how_their_input_is_made():
+    with pytest.raises(labtree.DataError, match=r"labtree.spikes.from_times\(times_ms, units\)"):
+        labtree.spikes.sttc(xr.Dataset())
+
+
+def test_a_session_verb_on_a_workspace_says_what_the_tree_is():
+    tree = labtree.create_workspace("pilot")
+    with pytest.raises(KeyError, match=r"this tree is a labtree workspace: write tree.ws"):
+        tree.session.windows("emg", 200, 50)
