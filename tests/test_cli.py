@@ -35,9 +35,9 @@ def test_ls_lists_items_with_shape_and_note(study, capsys):
     assert (code, err) == (0, "")
     lines = [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DATE", line) for line in out.splitlines()]
     assert lines == [
-        "rec1/rates  ndarray  2 × 3 float64    48 B  DATE  two units",
-        "rec1/a/b    dict     keys: threshold        DATE",
-        "rec2/rates  ndarray  4 float32        16 B  DATE",
+        "rec1/rates  ndarray  2 × 3 float64  48 B  DATE  two units",
+        "rec1/a/b    dict     threshold            DATE",
+        "rec2/rates  ndarray  4 float32      16 B  DATE",
     ]
 
 

@@ -153,7 +153,9 @@ def test_a_folder_of_many_things(kinds, capsys):
     code, out, _ = run(capsys, "verify", folder)
     assert code == 0
     assert out.splitlines()[-1] == f"{len(lines)} files, none with problems"
-    with pytest.raises(labtree.FormatError, match=r"is a folder; write for what is in it:\n    labtree"):
+    with pytest.raises(
+        labtree.FormatError, match=r"is a folder; write for what is in it:\n    labtree"
+    ):
         labtree.open(folder)
     code, out, _ = run(capsys, "recover", folder)
     assert (code, out) == (0, f"{kinds['recording']}: nothing to repair\n")

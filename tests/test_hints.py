@@ -86,7 +86,9 @@ def test_sessions_of_every_kind_open_and_others_name_their_function(kinds):
 
 def test_a_folder_of_several_things_lists_them_with_their_lines(kinds):
     folder = kinds["netCDF"].parent
-    with pytest.raises(labtree.FormatError, match="is a folder; write for what is in it") as error:
+    with pytest.raises(
+        labtree.FormatError, match="is a folder; write for what is in it"
+    ) as error:
         labtree.open(folder)
     lines = lines_of(str(error.value))
     assert len(lines) == 6
@@ -111,10 +113,10 @@ def test_a_long_folder_is_cut(tmp_path):
     [
         ("a.csv", b"x,y\n1,2\n", "a table of text; write pandas.read_csv("),
         ("a.tsv", b"x\ty\n1\t2\n", "a table of text; write pandas.read_csv("),
-        ("a.edf", b"0       ", "a recording that MNE reads; write labtree.from_mne_raw(mne.io."),
+        ("a.edf", b"0       ", "a recording that MNE reads; write labtree.from_mne_raw("),
         ("a.plx", b"PLEX", "a recording that neo reads; write labtree.from_neo(neo.get_io("),
         ("a.nc", b"CDF\x01", "a netCDF-3 file; write xarray.open_dataset("),
-        ("a.pkl", b"\x80\x04K\x01.", "a pickle, which runs code when it is read, and no format"),
+        ("a.pkl", b"\x80\x04K\x01.", "a pickle, which runs code when it is read, and no"),
     ],
 )  # fmt: skip
 def test_files_of_other_libraries_name_the_call_that_reads_them(tmp_path, name, content, said):
@@ -144,8 +146,8 @@ def test_nothing_and_damage_keep_their_own_words(tmp_path, kinds):
     with pytest.raises(labtree.FormatError) as error:
         labtree.open_workspace(cut)
     assert lines_of(str(error.value)) == []
+    Path(tmp_path / "text").write_text("hello")
     with pytest.raises(labtree.FormatError, match="begins with b'hello'"):
-        Path(tmp_path / "text").write_text("hello")
         labtree.recording.open_recording(tmp_path / "text")
 
 
@@ -164,7 +166,9 @@ def test_a_namespace_in_brackets_lists_its_keys():
 
 
 def test_spike_verbs_say_how_their_input_is_made():
-    with pytest.raises(labtree.DataError, match=r"labtree.spikes.from_times\(times_ms, units\)"):
+    with pytest.raises(
+        labtree.DataError, match=r"labtree.spikes.from_times\(times_ms, units\)"
+    ):
         labtree.spikes.sttc(xr.Dataset())
 
 

@@ -5,13 +5,14 @@ import time
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import labtree
 from labtree import display
 from labtree.display import Panel, Section
-from labtree.testing.recordings import record_emg
+from labtree.testing import make_trials, record_emg, write_session
 from support import displays
 
 # The tags and attributes that labtree itself writes; whatever else there is came in a name.
@@ -27,7 +28,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.text, self.details = [], [], 0
-        self.feed(text)
+        self.feed(displays.without_xarrays_own(text))
         self.close()
         assert self.open == []
 
@@ -42,6 +43,78 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
+
+
+def test_the_page_of_a_dataset_shows_what_xarrays_own_shows():
+    dataset = xr.Dataset(
+        {"rate": (("unit", "time"), np.zeros((2, 3)), {"units": "Hz"})},
+        {"depth": ("unit", [120, 340], {"units": "um"})},
+        {"rig": "left", displays.SCRIPT: "\u202e" + displays.SCRIPT},
+    )
+    page, text = dataset.ws._repr_html_(), repr(dataset.ws)
+    for each in ("rate", "Hz", "depth", "120 340", "um", "rig", "left"):
+        assert each in page
+        assert each in text or each in ("Hz", "um", "left")
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "\u202e" not in page + text
+    assert page.startswith("<style>")
+    assert text.startswith("<labtree dataset> 2 units × 3 time points: rate, ")
+    assert page.count("<div") == page.count("</div>")
+
+
+def test_the_page_of_an_item_says_what_it_is_in_words():
+    tree = labtree.create_workspace()
+    tree.ws.store("rec1", "rates", labtree.rate_data(np.zeros((2, 600)), np.arange(600)), "x")
+    tree.ws.store("rec1", "lfp", xr.DataArray(np.zeros((9, 2)), dims=("time", "channel"),
+                                             attrs={"units": "uV"}))  # fmt: skip
+    tree.ws.store("rec1", "trials", pd.DataFrame({"choice": [1], "latency": [0.1]}))
+    tree.ws.store("rec1", "matrix", labtree.pairwise_matrix(np.eye(3)))
+    assert "2 units × 600 time points, Hz, 14.4 kB, stored just now, note: x" in repr(
+        tree["rec1/rates"].ws
+    )
+    shown = repr(tree.ws)
+    for words in (
+        "9 time points × 2 channels, float64, uV",
+        "1 row: choice, latency",
+        "3 units × 3 units",
+    ):
+        assert words in shown
+
+
+def test_the_session_of_a_tree_that_is_none_says_what_it_is():
+    tree = labtree.create_workspace("pilot")
+    assert "this tree is a labtree workspace 'pilot': write tree.ws" in repr(tree.session)
+    assert "this tree is empty" in repr(xr.DataTree().session)
+    other = xr.DataTree(children={"a": xr.DataTree(), "b": xr.DataTree()})
+    assert "has the groups a, b, and none of streams, labels" in repr(other.session)
+    assert "labtree.open_session(path)" in other.session._repr_html_()
+
+
+def test_a_tree_of_a_workspace_says_where_to_look():
+    tree = labtree.create_workspace("pilot")
+    assert "tree.ws lists the items" in repr(tree)
+    assert "tree.ws lists the items" in tree._repr_html_()
+
+
+def test_a_mouse_session_has_a_page(tmp_path):
+    session = labtree.msw.load_session(write_session(tmp_path, trials=make_trials(40)))
+    text, page = repr(session), session._repr_html_()
+    assert str(session) == text
+    for each in (
+        "labtree mouse session m01", "probabilistic_switching, 2026-05-14 14:30",
+        "40 rows: 38 of the task, 2 barcodes", "settings_task", "columns of df",
+    ):  # fmt: skip
+        assert each in text
+        assert each in page
+    Page(page)
+    assert len(text) < 4_000
+    hostile = session.model_copy(update={"subject": displays.SCRIPT, "task": "a\nb"})
+    assert "<script" not in "".join(hostile._repr_html_())
+    assert "a\\nb" in repr(hostile)
+    same = labtree.msw.load_session(session.session_dir)
+    assert same == session
+    assert hostile != session
 
 
 @pytest.mark.parametrize("name", displays.pages())

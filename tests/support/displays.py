@@ -105,3 +105,9 @@ def pages():
         "nothing": xr.DataTree().session,
     }
     return {name: (repr(each), each._repr_html_()) for name, each in shown.items()}
+
+
+def without_xarrays_own(page):
+    """Take off the page that xarray makes of an object, which stands before the methods."""
+    own, is_there, rest = page.partition('<div class="whole">')
+    return own + rest[rest.rindex("</div><details") + 6 :] if is_there else page

@@ -35,14 +35,14 @@ class SessionAccessor(PipelineSessionMethods):
         from labtree.msw.msw_panel import is_msw_session, session_panel
         from labtree.pipeline.pipeline_panel import pipeline_panel
         from labtree.pipeline.sessions import is_session
-        from labtree.recording.recording_panel import recording_panel
+        from labtree.recording.recording_panel import nothing_panel, recording_panel
 
         panels = [pipeline_panel(self._tree)] if is_session(self._tree) else []
         if is_msw_session(self._tree):
             panels.append(session_panel(self._tree))
-        if not panels or "streams" in self._tree.children:
+        if {"streams", "labels"} & {*self._tree.children}:
             panels.append(recording_panel(self._tree))
-        return panels
+        return panels or [nothing_panel(self._tree)]
 
     def __repr__(self) -> str:
         return "\n\n".join(panel.text() for panel in self._panels())

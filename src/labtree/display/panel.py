@@ -38,7 +38,7 @@ _STYLE = (
     ".labtree .muted{opacity:.65}.labtree .note{font-style:italic}"
     ".labtree b,.labtree span,.labtree td{unicode-bidi:isolate}"
     ".labtree summary{cursor:pointer;overflow-wrap:anywhere}"
-    ".labtree div.head{overflow-wrap:anywhere}"
+    ".labtree div.head{overflow-wrap:anywhere}.labtree .whole{margin:.3em 0 .3em 1em}"
     ".labtree pre{white-space:pre-wrap;margin:.2em 0 0 1em;background:none;color:inherit}"
     "</style>"
 )
@@ -128,6 +128,8 @@ class Panel:
         What can be called, such as ``".store(namespace, key, obj)"``.
     section_noun
         What a section is, for the count of those that are not shown.
+    whole
+        An object of xarray whose own page follows.
     """
 
     title: str
@@ -135,6 +137,7 @@ class Panel:
     sections: Sequence[Section] = ()
     calls: Sequence[str] = ()
     section_noun: str = "section"
+    whole: xr.Dataset | xr.DataArray | None = None
 
     def text(self, *, with_calls: bool = True) -> str:
         """Return the panel as text.
@@ -155,6 +158,9 @@ class Panel:
             lines += section.text()
         if more := self._more():
             lines.append(more)
+        if self.whole is not None:
+            # Names may hold what acts on a terminal; xarray shows them as they are.
+            lines += [printable(line) for line in repr(self.whole).split("\n")]
         return "\n".join([*lines, *(self._call_lines() if with_calls else ())])
 
     def html(self) -> str:
@@ -165,6 +171,9 @@ class Panel:
         parts = [section.html() for section in self.sections[:SHOWN]]
         if more := self._more():
             parts.append(f'<div class="muted">{escape(more)}</div>')
+        if self.whole is not None:
+            whole = "\n".join(map(printable, self.whole._repr_html_().split("\n")))
+            parts.append(f'<div class="whole">{whole}</div>')
         if self.calls:
             calls = f"<pre>{escape(_joined(self.calls))}</pre>"
             parts.append(_fold("methods", "", calls, is_open=False))

@@ -123,11 +123,23 @@ class MswSession(BaseModel):
         if not isinstance(other, MswSession):
             return NotImplemented
         # repr shows NaN and null as different, and the same NaN as equal.
-        if repr(self) != repr(other):
+        if self.__repr_str__(", ") != other.__repr_str__(", "):
             return False
         if self.df is None or other.df is None:
             return self.df is other.df
         return bool(self.df.equals(other.df))
+
+    def __repr__(self) -> str:
+        from labtree.msw.msw_panel import loaded_session_panel
+
+        return loaded_session_panel(self).text()
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from labtree.msw.msw_panel import loaded_session_panel
+
+        return loaded_session_panel(self).html()
 
     @property
     def host_session_name(self) -> str | None:

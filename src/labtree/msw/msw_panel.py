@@ -1,5 +1,7 @@
 """What ``df.msw`` and the tree of a session show of themselves: facts only."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -16,7 +18,10 @@ from labtree.display import (
 from labtree.msw.access import is_of_type, tables_of
 from labtree.msw.trial_table import ATTRIBUTE, IntArray, Ragged, TrialTables, gather
 
-__all__ = ["is_msw_session", "session_panel", "trials_panel"]
+if TYPE_CHECKING:
+    from labtree.msw.models import MswSession
+
+__all__ = ["is_msw_session", "loaded_session_panel", "session_panel", "trials_panel"]
 
 _TIMES = (
     ".states()", ".events()", ".state_time(name, edge, clock)", ".visited(name)",
@@ -91,6 +96,46 @@ def session_panel(tree: xr.DataTree) -> Panel:
         sections.append(variables_section(trials.variables, "trials", about, is_open=False))
     calls = ["df = labtree.msw.MswSession.from_tree(tree).df", "df.msw"]
     return Panel("labtree Murine Shift Work session", about, sections, calls)
+
+
+def loaded_session_panel(session: "MswSession") -> Panel:
+    """Return what a loaded session is: who, which task, when, its trials and settings."""
+    facts = [
+        ("folder", str(session.session_dir)),
+        (
+            "recorded by",
+            f"msw {session.msw_version}, files of the kind {session.artifact_format}",
+        ),
+        ("part of", session.acquisition_name or session.host_session_name or ""),
+        ("complete", "yes" if session.is_complete else "no: trials or settings are missing"),
+    ]
+    sections = [Section("", [fact for fact in facts if fact[1]], ("muted", "text"))]
+    if session.df is not None:
+        columns = list(session.df.dtypes.items())
+        about = str(len(columns))
+        sections.append(
+            Section("columns of df", columns, ("name", "muted"), about, is_open=False)
+        )
+    for name in ("settings_task", "settings_process", "settings_stage", "settings_ephys"):
+        if settings := getattr(session, name):
+            rows = [(key, truncate(value, 200)) for key, value in settings.items()]
+            sections.append(
+                Section(name, rows, ("name", "text"), str(len(rows)), is_open=False)
+            )
+    when = session.datetime_str
+    when = f"{when[:4]}-{when[4:6]}-{when[6:8]} {when[9:11]}:{when[11:13]}" if when else ""
+    trials = "no trials" if session.df is None else _head(session.df)
+    title = " ".join(filter(None, ["labtree mouse session", truncate(session.subject, 40)]))
+    about = ", ".join(filter(None, [truncate(session.task, 60), when, trials]))
+    calls = (
+        ".df",
+        ".df.msw",
+        ".df.msw.plot()",
+        ".to_tree(recording)",
+        ".settings_task",
+        ".metadata",
+    )
+    return Panel(title, about, sections, calls)
 
 
 def trials_panel(frame: pd.DataFrame) -> Panel:

@@ -15,7 +15,7 @@ from labtree.display import (
     variables_section,
 )
 
-__all__ = ["recording_panel", "stream_panel"]
+__all__ = ["nothing_panel", "recording_panel", "stream_panel"]
 
 _CALLS = (
     ".streams", ".labels", ".class_names", ".stream_info(name)", ".continuous(name)",
@@ -63,6 +63,28 @@ def recording_panel(tree: xr.DataTree) -> Panel:
         sections.append(Section("repairs", lines, ("text",), str(len(lines))))
     about = plural(len(rows), "stream") + (f", recorded {created}" if created else "")
     return Panel("labtree session", about, sections, _CALLS)
+
+
+def nothing_panel(tree: xr.DataTree) -> Panel:
+    """Return what a tree is that is no session, and how one comes by a session."""
+    calls = (
+        "labtree.open_session(path)", "labtree.create_session(dataset_id)",
+        "labtree.load_session(path)", "labtree.Recorder(base_path)",
+    )  # fmt: skip
+    attrs = tree.root.attrs
+    groups = [str(name) for name in tree.children]
+    if "labtree_workspace_id" in attrs:
+        name = truncate(attrs.get("labtree_name", ""), 80)
+        what = f"this tree is a labtree workspace{f' {name!r}' if name else ''}: write tree.ws"
+        calls = ("tree.ws", 'tree["namespace/key"]')
+    elif groups:
+        listed = truncate(", ".join(groups[:8]), 200)
+        what = (
+            f"this tree has the groups {listed}, and none of streams, labels, units or trials"
+        )
+    else:
+        what = "this tree is empty" if not tree.data_vars else "this tree has no groups"
+    return Panel("no labtree session", what, calls=calls)
 
 
 def stream_panel(dataset: xr.Dataset) -> Panel:

@@ -41,7 +41,9 @@ def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
     kind = ds.attrs.get("labtree_kind") if isinstance(ds, xr.Dataset) else type(ds).__name__
     if kind not in kinds:
         message = f"{verb} takes a Dataset of kind {' or '.join(kinds)}, found {kind!r}"
-        made = "labtree.spikes.from_times(times_ms, units), labtree.spike_data(trains, length=...)"
+        made = (
+            "labtree.spikes.from_times(times_ms, units), labtree.spike_data(trains, length=...)"
+        )
         raise DataError(f"{message}; write {made}" if "spike_data" in kinds else message)
 
 

@@ -110,7 +110,9 @@ def identify(
     workspace_id: str | None = None, name: str | None = None, created_at: float | None = None
 ) -> dict[str, Any]:
     """Return the attributes of a workspace's root; what is not given is made new."""
-    attrs: dict[str, Any] = {"labtree_workspace_id": workspace_id or str(uuid.uuid4())}
+    # xarray's own page of a tree shows its attributes: this one says where to look.
+    attrs: dict[str, Any] = {"labtree_help": "tree.ws lists the items, their kinds and notes"}
+    attrs["labtree_workspace_id"] = workspace_id or str(uuid.uuid4())
     if name is not None:
         attrs["labtree_name"] = name
     attrs["labtree_created_at"] = time.time() if created_at is None else created_at

@@ -71,13 +71,16 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
 
 def item_panel(node: xr.DataTree) -> Panel:
     """Return what an item of a workspace is, and what can be done with it."""
-    info = describe_item(node)
-    rows = [(name, value) for name, value in info.items() if name not in ("type", "note")]
-    about = [format_bytes(_nbytes(node))]
-    about += [f"note: {truncate(info['note'], 200)}"] if "note" in info else []
+    _, note, kind, facts, nbytes = item_cells(node)
+    created = age(describe_item(node)["created_at"])
+    about = [facts, nbytes, f"stored {created}" if created else ""]
+    about += [f"note: {truncate(note, 200)}"] if note else []
     name = truncate("/".join(map(real_name, (node.parents[0], node))), 80)
-    title = f"labtree {truncate(info['type'], 80)} {name!r}"
-    return Panel(title, ", ".join(about), [Section("", rows, ("", "text"))], _ITEM_CALLS)
+    dataset = node.to_dataset(inherit=False)
+    about_text = ", ".join(filter(None, about))
+    return Panel(
+        f"labtree {truncate(kind, 80)} {name!r}", about_text, calls=_ITEM_CALLS, whole=dataset
+    )
 
 
 def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> Panel:
@@ -91,23 +94,41 @@ def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> P
         return Panel(
             f"labtree {type(obj).__name__.lower()}", about, [section], _OBJECT_CALLS[:1]
         )
-    summary = registry.summary(obj)
-    title = f"labtree {truncate(registry.kind_of(obj), 80)}"
-    sections = [Section("", list(summary.items()), ("", "text"))]
-    about = format_bytes(obj.nbytes)
-    if "length_ms" in summary:
-        about = f"{item_facts(summary, _sizes(obj.sizes))}, {about}"
+    summary = {"type": registry.kind_of(obj), **registry.summary(obj)}
+    about = [item_facts(summary, _dimensions(obj), _unit(obj)), format_bytes(obj.nbytes)]
     verbs = [f"labtree.spikes.{verb}" for verb in registry.verbs(obj)]
-    return Panel(title, about, sections, (*_OBJECT_CALLS, *verbs))
+    return Panel(
+        f"labtree {truncate(summary['type'], 80)}",
+        ", ".join(filter(None, about)),
+        calls=(*_OBJECT_CALLS, *verbs),
+        whole=obj,
+    )
 
 
-def _sizes(sizes: Any) -> dict[Any, int]:
-    """Return the sizes of dimensions, the spikes last."""
-    return {dim: sizes[dim] for dim in sorted(sizes, key=lambda dim: dim == "spike")}
+def _dimensions(obj: Any) -> dict[str, int]:
+    """Return the sizes of dimensions, in the order of the values; those of spikes last."""
+    main = _main(obj)
+    dims = [*(main.dims if main is not None else ()), *obj.sizes]
+    dims.sort(key=lambda dim: dim == "spike")
+    return {str(dim): obj.sizes[dim] for dim in dict.fromkeys(dims)}
 
 
-def item_facts(info: dict[str, Any], sizes: Any = None) -> str:
-    """Return the shape of an item in words, from what `describe_item` tells of it.
+def _main(obj: Any) -> Any:
+    """Return the array that an object is about; None where it has several."""
+    if isinstance(obj, xr.DataArray):
+        return obj.variable
+    names = list(obj.data_vars)
+    known = [name for name in ("rate", "matrix", "data", "row_size") if name in names]
+    return obj.variables[known[0]] if known else None
+
+
+def _unit(obj: Any) -> str:
+    main = _main(obj)
+    return "" if main is None else truncate(main.attrs.get("units", ""), 24)
+
+
+def item_facts(info: dict[str, Any], sizes: dict[str, int], unit: str = "") -> str:
+    """Return in words how large an item is and what is in it.
 
     Parameters
     ----------
@@ -115,32 +136,54 @@ def item_facts(info: dict[str, Any], sizes: Any = None) -> str:
         The item's description.
     sizes
         The sizes of its dimensions, by name.
+    unit
+        Of its values.
     """
+    kind = info.get("type")
+    if "length_ms" in info:
+        length = info["length_ms"]
+        facts = [plural(size, dim) for dim, size in sizes.items()]
+        return ", ".join([*facts, duration(length / 1000)] if length else facts)
+    if kind == "dataframe":
+        columns = ", ".join(map(str, info["columns"][:SHOWN]))
+        return f"{plural(info['shape'][0], 'row')}: {truncate(columns, 60)}"
+    if kind == "dataset":
+        names = ", ".join(map(str, info["variables"][:SHOWN]))
+        shape = " × ".join(_extent(dim, size) for dim, size in sizes.items())
+        return ": ".join(filter(None, [shape, truncate(names, 60)]))
+    if kind == "dataarray" or ("shape" in info and "dtype" not in info and sizes):
+        shape = " × ".join(_extent(dim, size) for dim, size in sizes.items())
+        return ", ".join(filter(None, [shape, str(info.get("dtype", "")), unit]))
     if "shape" in info:
         return shape_and_dtype(info["shape"], info.get("dtype", ""))
-    if "sizes" in info:
-        return ", ".join(f"{dim}: {length}" for dim, length in info["sizes"].items())
-    facts = [plural(length, str(dim)) for dim, length in (sizes or {}).items()]
-    if length := info.get("length_ms"):
-        facts.append(duration(length / 1000))
-    if facts:
-        return ", ".join(facts)
+    if "keys" in info:
+        return truncate(", ".join(map(str, info["keys"][:SHOWN])), 60)
+    if "value" in info:
+        return truncate(info["value"])
     skipped = {"type", "created_at", "note"}
     return ", ".join(
         f"{name}: {truncate(value)}" for name, value in info.items() if name not in skipped
     )
 
 
+def _extent(dim: str, size: int) -> str:
+    """Return how long a dimension is in words, such as "20 units"."""
+    noun = "time point" if dim == "time" else dim.removesuffix("_i").removesuffix("_j")
+    return (
+        plural(size, noun)
+        if noun.replace(" ", "").isalpha() and len(noun) > 2
+        else f"{size:,} {dim}"
+    )
+
+
 def item_cells(node: xr.DataTree) -> tuple[str, str, str, str, str]:
     """Return name, note, kind, shape in words, and size of an item."""
     info = describe_item(node)
-    # Of spikes, how many units and spikes there are says more than the other facts.
-    sizes = _sizes(node.sizes) if "length_ms" in info else {}
     return (
         real_name(node),
         str(info.get("note", "")),
         str(info["type"]),
-        item_facts(info, sizes),
+        item_facts(info, _dimensions(node), _unit(node)),
         # What a dict or a number takes stands in attributes, and is not counted.
         format_bytes(_nbytes(node)) if _nbytes(node) else "",
     )
