@@ -123,7 +123,7 @@ class MswSession(BaseModel):
         if not isinstance(other, MswSession):
             return NotImplemented
         # repr shows NaN and null as different, and the same NaN as equal.
-        if self.__repr_str__(", ") != other.__repr_str__(", "):
+        if BaseModel.__repr__(self) != BaseModel.__repr__(other):
             return False
         if self.df is None or other.df is None:
             return self.df is other.df
