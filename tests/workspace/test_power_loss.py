@@ -157,13 +157,18 @@ def wrong(name, folder, crashes, *, is_used=True):
         # No file system of today shows bytes that were never written to a file.
         if index.exists() and index.read_bytes().strip(b"\0")[:1] not in (b"", b"{"):
             index.unlink()
-        allowed = [crash.acknowledged]
-        allowed += [] if crash.attempted is None else [crash.attempted]
+        # What was acknowledged stands where others look for it, before labtree repairs it;
+        # zarr stores are whole at any moment.
+        others = None
+        if crash.acknowledged is not None and (crash.attempted is None or name != "study.h5"):
+            others = foreign(path)
         found = found_at(path)
-        if found not in allowed:
+        if found not in [crash.acknowledged] + [crash.attempted] * (
+            crash.attempted is not None
+        ):
             yield crash.after, found
-        elif path.suffix == ".zarr" and found is not None and foreign(path) != found:
-            yield "foreign", foreign(path)
+        elif others not in (None, found):
+            yield "other programs", crash.after, others
         elif found is not None and is_used:
             yield from problems_of_use(path, found)
 

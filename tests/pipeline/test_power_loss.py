@@ -1,0 +1,73 @@
+"""A pipeline session after a power cut during a save: the one before it, or the new one."""
+
+import shutil
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import labtree
+from labtree.errors import LabtreeError
+from support import power_loss
+from support.examples import examples
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches /proc")
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    """Record a session that is saved after each of some steps."""
+    folder = tmp_path_factory.mktemp("disk")
+    session = labtree.create_session("rec1", output_dir=folder)
+    units = {"unit_001": {"spike_times": np.arange(500), "row": 3}}
+    with power_loss.record(folder) as recorded:
+        for number in range(4):
+            if number == 1:
+                session.session.add_units(units)
+            session.session.add_warning(f"warning {number}")
+            session.session.mark_step_complete(f"step {number}")
+            recorded.begin(number)
+            session.session.save()
+            recorded.acknowledge(number)
+    return recorded
+
+
+def found_at(path):
+    """Return the number of the last step, None without a file, or what is wrong."""
+    if not path.exists():
+        return None
+    try:
+        session = labtree.load_session(path).session
+        steps, warnings, count = session.completed_steps, session.warnings, session.unit_count
+    except LabtreeError as error:
+        return repr(error)
+    number = len(steps) - 1
+    if warnings != [f"warning {n}" for n in range(number + 1)] or count != (number > 0):
+        return "a mix"
+    if count:
+        with h5py.File(path) as file:
+            assert np.array_equal(file["units/spike_times"][()], np.arange(500))
+    return number
+
+
+def wrong(folder, crashes):
+    """Yield what is neither the acknowledged session nor the next."""
+    for crash in crashes:
+        shutil.rmtree(folder, ignore_errors=True)
+        found = found_at(crash.write(folder) / "rec1.h5")
+        if found != crash.acknowledged and (found is None or found != crash.attempted):
+            yield crash.after, found
+
+
+def test_a_power_cut_leaves_the_acknowledged_session_or_the_next(disk, tmp_path):
+    assert list(wrong(tmp_path / "after", disk.crashes(1, examples(80)))) == []
+
+
+def test_each_sync_that_is_taken_away_is_missed(disk, tmp_path):
+    ends = [i for i, event in enumerate(disk.events) if event.kind == "acknowledge"]
+    syncs = [each for each in disk.syncs if ends[-2] < each < ends[-1]]
+    assert len(syncs) == 2
+    for event in syncs:
+        crashes = disk.crashes(2, 200, without=event, within=ends[-1] + 2 - event)
+        assert any(wrong(tmp_path / "after", crashes)), disk.events[event]
