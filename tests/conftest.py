@@ -33,6 +33,12 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """What a test writes need not outlive a power cut; some disks take long to promise that."""
+    monkeypatch.setattr(os, "fsync", os.fstat)  # which refuses a closed file as well
+
+
+@pytest.fixture(autouse=True)
 def _close_figures():
     yield
     pyplot = sys.modules.get("matplotlib.pyplot")

@@ -1,7 +1,6 @@
 """Sessions as MyoGestic lays them out, written with zarr itself and with json."""
 
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,12 +66,6 @@ class PeerSession:
                 if file.is_file():
                     archive.write(file, file.relative_to(self.folder).as_posix())
         return path
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    """Tests look at what is written, and when; a busy disk only makes them slow."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -19,12 +19,6 @@ FDS = Path("/proc/self/fd")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    """What a killed process handed to the system is not lost; only power cuts need fsync."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def items(generation, count=12):
     """What generation `generation` of a workspace holds; sizes differ on purpose."""
     return {f"k{i}": np.full(500 + 3000 * (i % 3), generation * 100 + i) for i in range(count)}

@@ -147,11 +147,6 @@ def clean(folder: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_waits_for_the_disk(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
-@pytest.fixture(autouse=True)
 def _names_that_are_gone():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a verb that is called again

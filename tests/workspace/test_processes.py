@@ -16,12 +16,6 @@ from support.examples import examples
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    """What a killed process handed to the system is not lost; only power cuts need fsync."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def run(work, count):
     """Fork `count` children that begin at once; return what each put into the queue."""
     context = multiprocessing.get_context("fork")

@@ -1,6 +1,5 @@
 """Threads that store, read, note, rename and save at once; and many items."""
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,12 +9,6 @@ import xarray as xr
 
 import labtree
 from support.exactness import assert_same
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    """What a killed process handed to the system is not lost; only power cuts need fsync."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def run(*works):
