@@ -14,12 +14,11 @@ import xarray as xr
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
 from labtree.pipeline.sessions import real_name, stored_name
-from labtree.storage.missing import mark_missing, masks_of
+from labtree.storage.missing import ANCILLARY, mark_missing, masks_of
 
-__all__ = ["MASKS", "UNSTACKED", "common_dtype", "decode_rows", "encode_rows", "unit_index"]
+__all__ = ["UNSTACKED", "common_dtype", "decode_rows", "encode_rows", "unit_index"]
 
 UNSTACKED = "by_unit"  # attribute for what is neither a scalar nor an array
-MASKS = "ancillary_variables"
 _ABSENT = object()
 
 
@@ -165,7 +164,9 @@ def encode_rows(
         dims = None if known is None else tuple(str(dim) for dim in known.dims[1:])
         made, missing = _stack(name, variable, values, dims)
         if known is not None:
-            made[variable].attrs.update({k: v for k, v in known.attrs.items() if k != MASKS})
+            made[variable].attrs.update(
+                {k: v for k, v in known.attrs.items() if k != ANCILLARY}
+            )
         made[variable].attrs.update(name_attrs)
         if missing.any():
             counts = (

@@ -14,7 +14,6 @@ import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline.per_unit import (
-    MASKS,
     UNSTACKED,
     common_dtype,
     decode_rows,
@@ -33,7 +32,7 @@ from labtree.pipeline.sessions import (
 )
 from labtree.storage import ragged
 from labtree.storage._xarray import data_of
-from labtree.storage.missing import masks_of
+from labtree.storage.missing import ANCILLARY, masks_of
 
 __all__ = [
     "add_feature",
@@ -291,7 +290,7 @@ def _replace_in_place(
                 done.variables[masks[name]].data = missing
             else:
                 done = done.drop_vars(masks[name])
-                del done.variables[name].attrs[MASKS]
+                del done.variables[name].attrs[ANCILLARY]
     return done
 
 
