@@ -116,3 +116,28 @@ def test_no_page_speaks_of_a_house():
         assert not words & {"house", "rooms", "doors", "cellar", "colour", "labelled"}, (
             page.name
         )
+
+
+def test_the_page_on_spikelab_has_every_call_of_it():
+    spikelab = pytest.importorskip("spikelab")
+    page = (ROOT / "docs/spikelab.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"[A-Za-z_]\w*", page))
+    for name in (
+        "AnalysisWorkspace", "WorkspaceManager", "SpikeData", "RateData", "RateSliceStack",
+        "SpikeSliceStack", "PairwiseCompMatrix", "PairwiseCompMatrixStack",
+    ):  # fmt: skip
+        public = {each for each in dir(getattr(spikelab, name)) if each[0] != "_"}
+        assert public - named == set(), name
+
+
+def test_pages_on_other_tools_name_only_what_there_is():
+    for page in ("spikelab", "from-hdmea", "from-myogestic", "from-msw-io", "i-want-to"):
+        text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+        for name in set(re.findall(r"`@?(labtree(?:\.\w+)+)", text)) - {
+            "labtree.msw_validators"
+        }:
+            value = labtree
+            for part in name.split(".")[1:]:
+                value = getattr(value, part)
+        for name in set(re.findall(r"`s\.(\w+)", text)):
+            assert hasattr(labtree.spikes, name), name
