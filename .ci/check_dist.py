@@ -1,6 +1,5 @@
-"""Check what was built: its version, its files, and the tag of the commit where there is one."""
+"""Check what was built: its version, its files, and a tag of the commit."""
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -44,4 +43,4 @@ root = Path(__file__).parents[1]
 git = ["git", "-C", str(root), "tag", "--points-at", "HEAD", "v*"]
 tags = subprocess.run(git, capture_output=True, text=True, check=False).stdout.split()
 assert tags in ([], [f"v{labtree.__version__}"]), f"tag {tags}, version {labtree.__version__}"
-print(f"{wheel.name}: {len(in_wheel)} files, {os.path.getsize(wheel) / 1e6:.1f} MB")
+print(f"{wheel.name}: {len(in_wheel)} files, {wheel.stat().st_size / 1e6:.1f} MB")

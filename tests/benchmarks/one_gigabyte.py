@@ -1,8 +1,7 @@
 """How long one gigabyte takes: ``python tests/benchmarks/one_gigabyte.py [FOLDER]``.
 
-Saved, opened and read as a workspace, and recorded as EMG; beside one plain file of as many bytes
-that is written from one end to the other and brought to the disk. Prints the table of the
-documentation's page on performance.
+Saved, opened and read as a workspace, and recorded as EMG; beside one plain file of as many
+bytes, written and synced. Prints the table of the documentation's page on performance.
 """
 
 import os
@@ -114,8 +113,7 @@ def main(base=None):
         ]
         (folder / "plain").unlink()
         for part in (workspace, recording):
-            for row in part(folder, arrays):
-                rows.append(row)
+            rows += part(folder, arrays)
     print("| work | time | size |\n|---|---|---|")
     for what, duration, size in rows:
         time_text = f"{duration:.1f} s" if duration >= 1 else f"{duration * 1000:.3g} ms"

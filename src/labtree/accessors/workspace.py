@@ -125,7 +125,7 @@ class TreeWorkspaceAccessor:
         return verbs.item_summary(self._tree)
 
     def validate(self) -> None:
-        """Check that the item ``tree["namespace/key"]`` holds together as its kind requires.
+        """Check that the item ``tree["namespace/key"]`` is valid for its kind.
 
         Raises
         ------
@@ -725,7 +725,7 @@ class ObjectWorkspaceAccessor(_Storable):
         return registry.summary(self._obj)
 
     def validate(self) -> None:
-        """Check that the object holds together as its kind requires.
+        """Check that the object is valid for its kind.
 
         Raises
         ------

@@ -127,7 +127,7 @@ def electrical_images(
         The window is ``[spike - pre, spike + post)``.
     sos : array (section, 6) or None
         Filter; without one each sensor's mean over the recording until ``until`` is
-        taken off.
+        subtracted.
     chunk_frames : int
     until : int, optional
         Frame up to which spikes are used.

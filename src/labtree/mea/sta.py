@@ -139,7 +139,7 @@ def compute_sta(
     movie_name : str, optional
         By default the one movie whose name holds "noise".
     subtract_mean : bool
-        Whether the movie's mean frame is taken off.
+        Whether the movie's mean frame is subtracted.
     permutations, seed : int
         See :func:`labtree.mea.sta_kernel.spike_triggered_average`.
 

@@ -215,7 +215,7 @@ def spike_triggered_average(
     cover_range : (int, int)
         Frames relative to the spike's own, the last one excluded.
     subtract_mean : bool
-        Whether the movie's mean frame is taken off.
+        Whether the movie's mean frame is subtracted.
     permutations : int
         If above 0, the average is compared with that many averages after each unit's
         counts were rotated in time by a random amount: ``z = (average - mean) / sd``.

@@ -437,7 +437,7 @@ def validate(obj: xr.Dataset | xr.DataArray) -> None:
     Raises
     ------
     ValueError
-        If it does not hold together as its kind should.
+        If it is not valid for its kind.
     TypeError
         If parts cannot be kept exactly, with their paths.
     """
@@ -453,7 +453,7 @@ def validate(obj: xr.Dataset | xr.DataArray) -> None:
 
 
 def plot(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
-    """Draw an object as its kind is drawn; one that no longer is of its kind as arrays.
+    """Plot an object in the way of its kind; one that no longer fits its kind as arrays.
 
     Raises
     ------

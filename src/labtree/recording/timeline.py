@@ -6,7 +6,7 @@ The rules, for a stream of declared rate ``fs``:
   either the samples stamped before an earlier one are out, or those stamped after a later
   one, whichever are fewer. What is not usable takes part in nothing.
 - A gap is a step between two neighboring samples of more than ``gap_s``, one and a half
-  sample periods unless told otherwise. Samples that share one time stamp (a packet that
+  sample periods unless the caller sets it. Samples that share one time stamp (a packet that
   was stamped once) explain a step of their number of periods.
 - A moment belongs to the nearest usable sample, the first one on a tie; a moment in a gap
   belongs to the first sample behind it.

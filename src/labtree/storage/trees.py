@@ -1,4 +1,4 @@
-"""Trees in files: save one whole, open one without reading it, let go of it."""
+"""Trees in files: save one whole, open one without reading it, close it."""
 
 import contextlib
 import gc
