@@ -2,6 +2,7 @@
 
 import functools
 import linecache
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def interrupted_at(point: int, call: Callable[[], Any]) -> bool:
         nonlocal count
         count += 1
         if count == point:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)  # which code may put off, as a real one
 
     try:
         _traced(call, interrupt)

@@ -15,6 +15,7 @@ import xarray as xr
 
 import labtree
 from labtree.storage import files as storage_files
+from labtree.workspace.stores import Hdf5Store
 from support.exactness import assert_same
 
 
@@ -299,12 +300,17 @@ def test_a_failing_item_fails_the_save_with_its_path(tmp_path, tree):
     tree.ws.save()
 
 
-@pytest.mark.parametrize("failing", range(6))
+@pytest.mark.parametrize(
+    ("in_place", "failing"),
+    [(True, step) for step in range(3)] + [(False, step) for step in range(6)],
+)
 def test_a_save_that_is_stopped_at_any_step_leaves_one_whole_file(
-    tmp_path, tree, monkeypatch, failing
+    tmp_path, tree, monkeypatch, in_place, failing
 ):
     path = tree.ws.save(tmp_path / "study")
     tree.ws.add_note("rec1", "rates", "new")
+    if not in_place:
+        monkeypatch.setattr(Hdf5Store, "save_changes", lambda *_: False)
     count = iter(range(100))
 
     def stop(call):

@@ -12,19 +12,31 @@ replace those of the same path or are new, and ``{"path": [...], "removed": true
 
 import json
 import os
+import time
 import warnings
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from labtree.errors import DamageWarning, FormatError
-from labtree.storage.hdf5_end import SUPERBLOCK_SIZE, append_first, read_at, read_chain, walk
+from labtree.storage.hdf5_end import (
+    SUPERBLOCK_SIZE,
+    Record,
+    append_first,
+    last_record,
+    read_at,
+    read_chain,
+)
+from labtree.storage.sources import identity
 from labtree.storage.versions import check_version
 
 __all__ = [
     "PAGE",
     "VERSION",
     "Catalogue",
+    "catalogue_of",
     "catalogue_text",
+    "file_version",
     "merged",
     "read_catalogue",
     "write_catalogue",
@@ -41,11 +53,15 @@ _OLD_FOOTER = 48
 
 
 class Catalogue(NamedTuple):
-    """The content of a catalogue: its header, its text, and values of index coordinates."""
+    """The content of a catalogue: its header, its text, and values of index coordinates.
+
+    `last` is the last record of the file that it was read from.
+    """
 
     header: dict[str, Any]
     text: bytes
     values: bytes
+    last: Record | None = None
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of all nodes, parents before children."""
@@ -114,22 +130,47 @@ def read_catalogue(path: Path) -> Catalogue | None:
     """
     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        start = read_at(file, SUPERBLOCK_SIZE, 0)
-        if not start.startswith(_HDF5):
-            raise FormatError(_foreign(path, start))
-        _check_version(file, path)
+        return catalogue_of(file, path)
+    finally:
+        os.close(file)
+
+
+def catalogue_of(file: int, path: Path) -> Catalogue | None:
+    """Return the catalogue of an open file; as :func:`read_catalogue`."""
+    start = read_at(file, SUPERBLOCK_SIZE, 0)
+    if not start.startswith(_HDF5):
+        raise FormatError(_foreign(path, start))
+    _check_version(file, path)
+    for pause_s in (0.001, 0.01, None):
         try:
-            found = list(walk(file))
-            if not found:
+            last = last_record(file)
+            if last is None:
                 return None
-            parts = [
-                (record.text(file), record.values(file))
-                for record in read_chain(file, found[-1])
-            ]
-            return merged(parts)
+            chain = read_chain(file, last)
+            parts = [(record.text(file), record.values(file)) for record in chain]
+            return merged(parts)._replace(last=last)
         except FormatError as error:
-            _warn_of_damage(path, error)
-            return None
+            if pause_s is None:
+                _warn_of_damage(path, error)
+                return None
+            time.sleep(pause_s)  # a change may be replacing these very bytes
+    raise AssertionError("unreachable")
+
+
+def file_version(path: Path) -> Hashable:
+    """Return what changes when a file does: its last record, or else its time and size.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no file.
+    """
+    known = identity(path)
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        return last_record(file) or known
+    except FormatError:
+        return known
     finally:
         os.close(file)
 

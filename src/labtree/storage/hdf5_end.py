@@ -40,8 +40,10 @@ __all__ = [
     "Record",
     "aligned",
     "append_first",
+    "continues",
     "crc32c",
     "end_of_hdf5",
+    "last_record",
     "pack_head",
     "pack_record",
     "pack_redo",
@@ -375,6 +377,33 @@ def walk(file: int, after: Record | None = None) -> Iterator[Record]:
         if following is None and not _is_complete(file, record):
             return
         yield record
+
+
+def last_record(file: int) -> Record | None:
+    """Return the record of the last change that was committed, or None where there is none.
+
+    It tells one state of a file from every other: it has sums of what the change brought.
+    """
+    last = None
+    for last in walk(file):  # noqa: B007
+        pass
+    return last
+
+
+def continues(file: int, record: Record) -> bool:
+    """Return whether a file still is the one that had a record, with changes behind it.
+
+    What stood in the file then still stands there at the same place.
+    """
+    try:
+        found = next(walk(file), None)
+        return (
+            found is not None
+            and found.file_id == record.file_id
+            and _read_record(file, record.place) == record
+        )
+    except FormatError:
+        return False
 
 
 def _damage(file: int, place: int) -> FormatError:

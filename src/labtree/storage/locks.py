@@ -13,10 +13,19 @@ from typing import IO
 
 from labtree.errors import BusyFileError, FormatError, MissingFileError
 
-__all__ = ["folder_lock", "hold_file_lock", "is_locked", "release_file_lock", "try_lock"]
+__all__ = [
+    "WriterLock",
+    "folder_lock",
+    "hold_file_lock",
+    "is_locked",
+    "release_file_lock",
+    "try_lock",
+    "writer_lock",
+]
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
+_LONGEST = 240  # bytes of a name, with room for an ending
 
 if sys.platform == "win32":
     import msvcrt
@@ -110,6 +119,70 @@ def release_file_lock(file: IO[bytes]) -> None:
     with contextlib.suppress(OSError):
         os.unlink(file.name)  # noqa: PTH108
     file.close()
+
+
+class WriterLock:
+    """The lock of those who change a file, held until :meth:`release`.
+
+    It is a file beside it, since HDF5 uses the lock of the file itself.
+
+    Parameters
+    ----------
+    file
+        What is going to be changed.
+    patience_s
+        How long to wait for others.
+
+    Raises
+    ------
+    BusyFileError
+        If another holds it all the time; the message says what to do.
+    """
+
+    def __init__(self, file: Path, patience_s: float = 2.0) -> None:
+        name = os.fsencode(f".{file.name}")[:_LONGEST].decode(errors="ignore") + ".lock"
+        self._path = file.with_name(name)
+        end = time.monotonic() + patience_s
+        tries = 0
+        while not self._try():
+            if tries == 0:
+                gc.collect()  # what an interrupt left of an earlier holder in this process
+            elif time.monotonic() > end:
+                raise BusyFileError(
+                    f"{file} is being written by another process or workspace, perhaps one "
+                    'that opened it with mode="a"; close that, or wait for it, and try again. '
+                    f"Reading needs no waiting: labtree.open_workspace({str(file)!r})"
+                )
+            tries += 1
+            time.sleep(_PAUSE_S)
+
+    def _try(self) -> bool:
+        descriptor = _open(self._path, os.O_RDWR | os.O_CREAT)
+        self._close = weakref.finalize(self, os.close, descriptor)
+        if try_lock(descriptor) and _is_at(descriptor, self._path):
+            return True
+        self._close()
+        return False
+
+    def release(self) -> None:
+        """Let others change the file."""
+        if self._close.alive:
+            if os.name == "nt":  # cannot remove an open file
+                self._close()
+            # Removed while it is held: who waits for it sees that, and makes a new one.
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            self._close()
+
+
+@contextlib.contextmanager
+def writer_lock(file: Path, patience_s: float = 2.0) -> Iterator[None]:
+    """Hold the lock of those who change a file; see :class:`WriterLock`."""
+    held = WriterLock(file, patience_s)
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def is_locked(path: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from labtree.errors import ClosedError, FormatError
+from labtree.storage.hdf5_end import Record, continues
 
 __all__ = [
     "BytesSource",
@@ -77,11 +78,28 @@ def write_all(file: Any, lock: Any, view: memoryview, offset: int) -> None:
 
 
 class FileSource:
-    """A file on disk, opened when first read; pickles as its path."""
+    """A file on disk, opened when first read; pickles as its path.
 
-    def __init__(self, path: str | Path, known: tuple[int, int, int, int] | None = None):
+    Parameters
+    ----------
+    path
+        The file.
+    known
+        Its identity; what it is now if not given.
+    record
+        The last record of a file of labtree then: changes in place that came behind it leave
+        all arrays where they were.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        known: tuple[int, int, int, int] | None = None,
+        record: Record | None = None,
+    ):
         self.name = str(path)
         self.known = known or identity(path)
+        self.record = record
         self._lock = threading.RLock()
         self._file: Any = None
         self._closed = False
@@ -92,9 +110,9 @@ class FileSource:
                 raise ClosedError(f"{self.name} was closed; open it again to read from it")
             if self._file is None:
                 file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed by close()
-                stat = os.fstat(file.fileno())
-                found = stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
-                if found != self.known:
+                if self._identity(file) != self.known and not (
+                    self.record is not None and continues(file.fileno(), self.record)
+                ):
                     file.close()
                     raise FormatError(
                         f"{self.name} changed on disk after it was opened; open it again"
@@ -102,9 +120,22 @@ class FileSource:
                 self._file = file
             return self._file
 
+    @staticmethod
+    def _identity(file: Any) -> tuple[int, int, int, int]:
+        stat = os.fstat(file.fileno())
+        return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+
     def hold(self) -> None:
         """Open the file now, so that later reads see it even when it is replaced."""
         self._opened()
+
+    def fileno(self) -> int:
+        """Return the number of the open file."""
+        return int(self._opened().fileno())
+
+    def advance(self, record: Record) -> None:
+        """Take over that the file has grown by changes, up to a record."""
+        self.known, self.record = self._identity(self._opened()), record
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset` on; return how many bytes there were."""
@@ -119,7 +150,7 @@ class FileSource:
                 self._file = None
 
     def __reduce__(self) -> Any:
-        return FileSource, (self.name, self.known)
+        return FileSource, (self.name, self.known, self.record)
 
     def __del__(self) -> None:
         file = getattr(self, "_file", None)

@@ -5,9 +5,13 @@ so that a crash leaves the old or the new state. The catalogue gets a record of 
 and a whole one when the chain of changes has grown long.
 """
 
+import contextlib
 import copy
 import json
 import math
+import os
+import weakref
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,15 @@ import numpy as np
 import xarray as xr
 from h5py import h5a, h5g
 
+from labtree.errors import FormatError, LabtreeError
 from labtree.storage import codecs, json_values
 from labtree.storage.attributes import write_native
 from labtree.storage.blobs import checksum
 from labtree.storage.blocks import is_dask
 from labtree.storage.catalogue import catalogue_text, merged
+from labtree.storage.hdf5_end import Record as EndRecord
 from labtree.storage.hdf5_end import read_at, read_chain
+from labtree.storage.interrupts import deferred_interrupts
 from labtree.storage.marks import (
     Mark,
     are_simple,
@@ -34,13 +41,12 @@ from labtree.storage.marks import (
 from labtree.storage.marks import Path as NodePath
 from labtree.storage.names import file_name
 from labtree.storage.netcdf_writer import NetCDFWriter
-from labtree.storage.nodes import own_variables
 from labtree.storage.records import variable_values
 from labtree.storage.redo_log import RedoLog, Transaction
 from labtree.storage.sources import as_bytes
 from labtree.storage.writing import Written, write_dataset, write_group_attributes
 
-__all__ = ["TreeFile"]
+__all__ = ["Changes", "TreeFile"]
 
 _MOST_LINKS = 500
 _MOVING = "labtree_moving_{}"
@@ -50,17 +56,48 @@ Record = dict[str, Any]
 
 
 @dataclass(slots=True)
-class _Changes:
-    """What has to be done to a file so that it holds a tree."""
+class Changes:
+    """What has to be done to a file so that it holds a tree.
 
+    Attributes
+    ----------
+    nodes
+        The nodes that are looked at, each before those below it.
+    removed
+        Paths that are not in the tree any more.
+    moved
+        New path and old path of nodes that only stand elsewhere.
+    relinked
+        The topmost of those.
+    written
+        Nodes that are new, or whose variables changed.
+    described
+        Nodes of which only attributes changed.
+    is_all
+        Whether all nodes were looked at.
+    """
+
+    nodes: dict[NodePath, xr.DataTree] = field(default_factory=dict)
     removed: list[NodePath] = field(default_factory=list)
-    moved: dict[NodePath, NodePath] = field(default_factory=dict)  # new path -> old path
-    relinked: dict[NodePath, NodePath] = field(default_factory=dict)  # the topmost of them
+    moved: dict[NodePath, NodePath] = field(default_factory=dict)
+    relinked: dict[NodePath, NodePath] = field(default_factory=dict)
     written: list[NodePath] = field(default_factory=list)
-    described: list[NodePath] = field(default_factory=list)  # only attributes changed
+    described: list[NodePath] = field(default_factory=list)
+    is_all: bool = True
 
     def __bool__(self) -> bool:
         return bool(self.removed or self.moved or self.written or self.described)
+
+    @property
+    def touched(self) -> set[NodePath]:
+        """The paths of all nodes in the tree that are not as they were."""
+        return {*self.written, *self.described, *self.moved}
+
+    @property
+    def gone(self) -> list[NodePath]:
+        """The topmost paths where a node stood that is not there any more, or another one."""
+        away = {*self.removed, *self.relinked.values(), *self.relinked}
+        return [path for path in away if not _is_in(path[:-1], away)]
 
 
 class TreeFile:
@@ -88,7 +125,11 @@ class TreeFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_closed = False
+        self.process = os.getpid()
         self.log = RedoLog(path)
+        self._collected = weakref.finalize(self, _close, self.log, self.process, 0.0)
+        self._collected.atexit = False
         try:
             self._read()
         except BaseException:
@@ -101,10 +142,17 @@ class TreeFile:
         parts = [(record.text(file), record.values(file)) for record in chain]
         catalogue = merged(parts)
         self.header = catalogue.header
+        if type(self.header.get("next_dimension")) is not int:
+            raise FormatError(f"{self.path}: the catalogue lacks the number of dimensions")
         self.records: dict[NodePath, Record] = {
             tuple(record["path"]): record for record in catalogue.records()
         }
-        self._values = bytes(catalogue.values)
+        self._children: dict[NodePath, dict[str, None]] = {}  # names, in their order
+        for path in self.records:
+            if path:
+                self._children.setdefault(path[:-1], {})[path[-1]] = None
+        self._live = sum(map(_live_bytes, self.records.values()))
+        self._values = bytearray(catalogue.values)
         self._links = len(chain) - 1
         self._whole_size = sum(chain[0].sizes)
         self._changed_size = sum(sum(record.sizes) for record in chain[1:])
@@ -130,59 +178,154 @@ class TreeFile:
         Written or None
             What was written; None where nothing had changed.
         """
-        if self.log.last.transaction != self._transaction:  # an interrupt came at its end
-            self._read()
-        nodes = dict(iterate_nodes(tree))
-        changes = self._find(nodes, marks)
-        if not changes and all(self.header.get(name) == about[name] for name in about):
+        return self.write(self.find(tree, marks), marks, **about)
+
+    def write(
+        self,
+        changes: Changes,
+        marks: dict[NodePath, Mark],
+        committed: Callable[[Written], None] | None = None,
+        *,
+        whole: bool = False,
+        **about: Any,
+    ) -> Written | None:
+        """Write what :meth:`find` found; durable when it returns.
+
+        Parameters
+        ----------
+        changes
+            What differs.
+        marks
+            Brought up to date when it is done.
+        committed
+            Called when it is durable, before the marks are made.
+        whole
+            Whether the catalogue is written whole, not as what changed.
+        **about
+            What changes in the header of the catalogue.
+
+        Returns
+        -------
+        Written or None
+            What was written; None where there is nothing to do.
+        """
+        is_short = not whole or not self._links
+        if not changes and is_short and about.items() <= self.header.items():
             return None
         written = Written()
         header = {**self.header, **about}
         with self.log.transaction() as change:
-            records = self.records
             if changes:
-                with change.hdf5() as file:
+                with _as_format_errors(self.path), change.hdf5() as file:
                     output = _ChangeOutput(change)
                     writer = NetCDFWriter(output, file, header["next_dimension"])
-                    self._apply(writer, nodes, changes, written)
+                    self._apply(writer, changes, written)
                     header["next_dimension"] = writer.next_dimension
-                records = self._new_records(nodes, changes, written)
-            self._commit(change, header, records, changes, written)
-        for path in (*changes.removed, *changes.moved.values()):
-            marks.pop(path, None)
-        for path in (*changes.written, *changes.described, *changes.moved):
-            marks[path] = mark_node(nodes[path])
+            fresh = self._new_records(changes, written)
+            with deferred_interrupts():  # what is in the file is known here, whatever comes
+                self._commit(change, header, fresh, changes, written, whole)
+                if committed is not None:
+                    committed(written)
+                for path in (*changes.removed, *changes.moved.values()):
+                    marks.pop(path, None)
+                for path in fresh:
+                    marks[path] = mark_node(changes.nodes[path])
         return written
 
-    def close(self, patience_s: float = 1.0) -> bool:
-        """Write a whole catalogue if the chain is long, and let go of the file."""
-        return self.log.close(patience_s)
+    @property
+    def version(self) -> EndRecord:
+        """The last record of the file; see :func:`labtree.storage.catalogue.file_version`."""
+        return self.log.last
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file has."""
+        return self.log.last.end
 
     @property
     def dead_bytes(self) -> int:
         """How many bytes of the file no item uses any more, about."""
-        used = len(self._values) + self._whole_size
-        for record in self.records.values():
-            for _, _, _, _, columns in record["variables"]:
-                used += sum(_stored_bytes(column) for column in columns)
-            used += 5000  # groups, dimensions and attributes of one item in HDF5
-        return max(0, self.log.last.end - used)
+        return max(0, self.size - self._live - self._whole_size)
+
+    def close(self, patience_s: float = 1.0) -> bool:
+        """Let go of the file; wait for readers to do so where a change has to wait for them.
+
+        Returns
+        -------
+        bool
+            Whether everything is in its place. It is durable in any case, and the next who
+            opens the file for changes puts it there.
+        """
+        if self.is_closed:
+            return True
+        self.is_closed = True
+        self._collected.detach()
+        return _close(self.log, self.process, patience_s)
 
     # What differs.
 
+    def find(
+        self,
+        tree: xr.DataTree,
+        marks: dict[NodePath, Mark],
+        places: Collection[NodePath] | None = None,
+    ) -> Changes:
+        """Return what of a tree differs from the file.
+
+        Parameters
+        ----------
+        tree
+            The root.
+        marks
+            The nodes as they were when the tree was opened from this file, or saved to it.
+        places
+            Where to look: at these nodes, those above and those below. Everywhere if not
+            given.
+        """
+        if self.log.last.transaction != self._transaction:  # an interrupt came at its end
+            self._read()
+        if places is None:
+            return self._find(Changes(dict(iterate_nodes(tree))), marks, self.records)
+        nodes: dict[NodePath, xr.DataTree] = {}
+        known: dict[NodePath, None] = {}
+        for place in places:
+            for depth in range(len(place) + 1):
+                path = place[:depth]
+                node = _node_at(tree, path)
+                if node is not None:
+                    nodes[path] = node
+                if path in self.records:
+                    known[path] = None
+            if place in nodes:
+                nodes |= {(*place, *path): node for path, node in iterate_nodes(nodes[place])}
+            known |= dict.fromkeys(self._below(place))
+        ordered = dict(sorted(nodes.items(), key=lambda pair: len(pair[0])))
+        return self._find(Changes(ordered, is_all=False), marks, known)
+
+    def _below(self, place: NodePath) -> list[NodePath]:
+        """Return the paths of all records below one."""
+        found: list[NodePath] = []
+        for name in self._children.get(place, ()):
+            found += [(*place, name), *self._below((*place, name))]
+        return found
+
     def _find(
-        self, nodes: dict[NodePath, xr.DataTree], marks: dict[NodePath, Mark]
-    ) -> _Changes:
-        changes = _Changes()
+        self, changes: Changes, marks: dict[NodePath, Mark], known: Collection[NodePath]
+    ) -> Changes:
+        """Compare nodes with the file, which has `known` nodes where they are."""
+        nodes = changes.nodes
         was: dict[int, NodePath] = {}
-        for path, each in marks.items():
-            known = each.node()
-            if known is not None and path in self.records:
-                was[id(known)] = path
-        origins = {path: was.get(id(node)) for path, node in nodes.items()}
-        origins[()] = ()
+        for path in known:
+            mark = marks.get(path)
+            if mark is not None and nodes.get(path) is not (before := mark.node()):
+                was[id(before)] = path
+        origins: dict[NodePath, NodePath | None] = {(): ()}
         for path, node in nodes.items():
-            origin = origins[path]
+            mark = marks.get(path)
+            origin: NodePath | None = path
+            if path and (mark is None or mark.node() is not node or path not in self.records):
+                origin = was.get(id(node))
+            origins[path] = origin
             if origin is None:
                 changes.written.append(path)
                 continue
@@ -190,27 +333,27 @@ class TreeFile:
                 changes.moved[path] = origin
                 if not (path[-1] == origin[-1] and origins[path[:-1]] == origin[:-1]):
                     changes.relinked[path] = origin
-            mark = marks.get(origin)
-            difference = self._difference(node, self.records[origin], mark)
+                mark = marks.get(origin)
+            difference = self._difference(node, origin, mark)
             if difference == "variables":
                 changes.written.append(path)
             elif difference == "attributes":
                 changes.described.append(path)
         kept = set(changes.moved.values())
-        changes.removed = [p for p in self.records if p not in nodes and p not in kept]
+        changes.removed = [p for p in known if p not in nodes and p not in kept]
         return changes
 
-    def _difference(self, node: xr.DataTree, record: Record, mark: Mark | None) -> str | None:
+    def _difference(self, node: xr.DataTree, origin: NodePath, mark: Mark | None) -> str | None:
         """Return what of a node differs from the file: "variables", "attributes" or nothing."""
         if mark is None or not has_same_variables(mark, node):
             return "variables"
         known: dict[Any, list[Any]] | None = None
-        for name, variable in own_variables(node).items():
+        for name, variable in mark.variables.items():
             attrs = variable.attrs if name in mark.variable_attrs else {}
             if is_untouched(mark, name, variable) and are_simple(attrs):
                 continue
             if known is None:
-                known = {each: rest for each, *rest in record["variables"]}
+                known = {each: rest for each, *rest in self.records[origin]["variables"]}
             if name not in known:  # a MultiIndex shows tuples that are not written
                 continue
             _, spec, coded, columns = known[name]
@@ -224,36 +367,27 @@ class TreeFile:
                 return "variables"
         if same_attributes(mark.attrs, node.attrs) and are_simple(node.attrs):
             return None
-        if json_values.encode(dict(node.attrs), "attrs") != record["attrs"]:
+        if json_values.encode(dict(node.attrs), "attrs") != self.records[origin]["attrs"]:
             return "attributes"
         return None
 
     # The change of HDF5's groups.
 
-    def _apply(
-        self,
-        writer: NetCDFWriter,
-        nodes: dict[NodePath, xr.DataTree],
-        changes: _Changes,
-        written: Written,
-    ) -> None:
-        root = writer.file
+    def _apply(self, writer: NetCDFWriter, changes: Changes, written: Written) -> None:
+        root, nodes = writer.file, changes.nodes
+        origins = set(changes.moved.values())
         temporary: dict[NodePath, str] = {}
         # The deepest first: what moves out of a group must not go with it.
         for path in sorted(changes.relinked, key=lambda p: -len(changes.relinked[p])):
             origin = changes.relinked[path]
             temporary[path] = _MOVING.format(len(temporary))
             _move(root, _place(origin), [temporary[path]])
-        replaced = [
-            path
-            for path in changes.relinked
-            if path in self.records and path not in changes.moved.values()
-        ]
+        replaced = [p for p in changes.relinked if p in self.records and p not in origins]
         leaves = [
             path
             for path in changes.written
             if path in self.records
-            and path not in changes.moved.values()
+            and path not in origins
             and not nodes[path].children
             and path
         ]
@@ -262,7 +396,9 @@ class TreeFile:
             if not any(path[:depth] in gone for depth in range(1, len(path))):
                 _unlink(root, _place(path))
         rewritten, described = set(changes.written), set(changes.described)
-        for path, node in nodes.items():
+        touched = changes.touched
+        for path in filter(touched.__contains__, nodes):
+            node = nodes[path]
             if path in temporary:
                 _move(root, [temporary[path]], _place(path))
                 _set_real_name(h5g.open(root, _joined(_place(path))), path)
@@ -297,109 +433,112 @@ class TreeFile:
 
     # The catalogue.
 
-    def _new_records(
-        self, nodes: dict[NodePath, xr.DataTree], changes: _Changes, written: Written
-    ) -> dict[NodePath, Record]:
-        """Return the records of the tree, those of nodes that were written with old copies."""
-        fresh = {tuple(record["path"]): record for record in written.records}
-        described = set(changes.described)
-        records: dict[NodePath, Record] = {}
-        for path, node in nodes.items():
-            record = fresh.get(path)
+    def _new_records(self, changes: Changes, written: Written) -> dict[NodePath, Record]:
+        """Return the new records of the nodes that are not as they were, in their order."""
+        made = {tuple(record["path"]): record for record in written.records}
+        described, touched = set(changes.described), changes.touched
+        fresh: dict[NodePath, Record] = {}
+        for path in filter(touched.__contains__, changes.nodes):
+            record = made.get(path)
             if record is None:
-                record = self.records[changes.moved.get(path, path)]
-                if path in changes.moved or path in described:
-                    record = copy.deepcopy(record)
-                    record["path"] = list(path)
-                    record["attrs"] = json_values.encode(dict(node.attrs), "attrs")
-            records[path] = record
-        return records
+                record = copy.deepcopy(self.records[changes.moved.get(path, path)])
+                record["path"] = list(path)
+                if path in described:
+                    attrs = dict(changes.nodes[path].attrs)
+                    record["attrs"] = json_values.encode(attrs, "attrs")
+                _take_values(record, self._values, written.values)
+            fresh[path] = record
+        return fresh
 
     def _commit(
         self,
         change: Transaction,
         header: dict[str, Any],
-        records: dict[NodePath, Record],
-        changes: _Changes,
+        fresh: dict[NodePath, Record],
+        changes: Changes,
         written: Written,
+        whole: bool,
     ) -> None:
-        fresh = {id(record) for record in written.records}
-        sources = {id(r): bytes(written.values) if id(r) in fresh else self._values
-                   for r in records.values()}  # fmt: skip
-        touched = {*changes.written, *changes.described, *changes.moved}
-        lines: list[Record] = [
-            {"path": list(path), "removed": True}
-            for path in (*changes.removed, *changes.relinked.values())
-        ]
-        lines += [
-            {"path": list(path), "removed": True}
-            for path in changes.relinked
-            if path in self.records
-        ]
-        values = bytearray()
-        lines += [
-            _with_values(records[path], sources[id(records[path])], values)
-            for path in records
-            if path in touched
-        ]
-        text = catalogue_text(header, lines)
+        gone = changes.gone
+        lines: list[Record] = [{"path": list(path), "removed": True} for path in gone]
+        text, values = catalogue_text(header, [*lines, *fresh.values()]), written.values
         is_whole = (
-            self._links + 1 > _MOST_LINKS
+            whole
+            or self._links + 1 > _MOST_LINKS
             or self._changed_size + len(text) + len(values)
             > max(self._whole_size // 2, 1 << 16)
-            or not self._is_in_order(records, changes)
+            or not self._is_in_order(changes, fresh)
         )
         if is_whole:
-            values = bytearray()
-            all_lines = [
-                _with_values(record, sources[id(record)], values) for record in records.values()
-            ]
-            text = catalogue_text(header, all_lines)
+            records, values = self._all_records(changes, fresh, written)
+            text = catalogue_text(header, records)
         change.commit(text, bytes(values), is_whole=is_whole)
-        self._read() if is_whole else self._follow(header, records, lines, values, text)
-
-    def _is_in_order(self, records: dict[NodePath, Record], changes: _Changes) -> bool:
-        """Return whether a reader that merges the change finds the children in their order."""
-        gone = {*changes.removed, *changes.relinked.values(), *changes.relinked}
-        after = list(self.records)
-        if gone:
-            after = [path for path in after if not _is_below(path, gone)]
-        touched = {*changes.written, *changes.described, *changes.moved}
-        known = set(after)
-        after += [path for path in records if path in touched and path not in known]
-        parents = {path[:-1] for path in (*touched, *gone) if path}
-
-        def children(paths: list[NodePath]) -> dict[NodePath, list[NodePath]]:
-            found: dict[NodePath, list[NodePath]] = {parent: [] for parent in parents}
-            for path in paths:
-                if path and path[:-1] in found:
-                    found[path[:-1]].append(path)
-            return found
-
-        return children(after) == children(list(records))
-
-    def _follow(
-        self,
-        header: dict[str, Any],
-        records: dict[NodePath, Record],
-        lines: list[Record],
-        values: bytearray,
-        text: bytes,
-    ) -> None:
-        """Take over what was committed, without reading it back."""
-        start = len(self._values)
-        for line in lines:
-            if line.get("removed"):
-                continue
-            for variable in line["variables"]:
-                if variable[4][0][5] is not None:
-                    variable[4][0][5] += start
-            records[tuple(line["path"])] = line
-        self.header, self.records = header, records
-        self._values += bytes(values)
+        if is_whole:
+            self._read()
+            return
+        self._follow(gone, fresh)
+        self.header = header
+        self._values += values
         self._links += 1
         self._changed_size += len(text) + len(values)
         self._transaction = self.log.last.transaction
+
+    def _all_records(
+        self, changes: Changes, fresh: dict[NodePath, Record], written: Written
+    ) -> tuple[list[Record], bytearray]:
+        """Return the records of the whole tree, parents first, and their values."""
+        all_records = dict(self.records)
+        for path in changes.gone:
+            for each in (path, *self._below(path)):
+                all_records.pop(each, None)
+        all_records.update(fresh)
+        order = changes.nodes if changes.is_all else sorted(all_records, key=len)
+        values, records = bytearray(), []
+        for path in order:
+            record = copy.deepcopy(all_records[path])
+            _take_values(record, written.values if path in fresh else self._values, values)
+            records.append(record)
+        return records, values
+
+    def _follow(self, gone: list[NodePath], fresh: dict[NodePath, Record]) -> None:
+        """Take over what was committed, without reading it back."""
+        for top in gone:
+            for path in (top, *self._below(top)):
+                record = self.records.pop(path, None)
+                self._live -= 0 if record is None else _live_bytes(record)
+                self._children.pop(path, None)
+            self._children.get(top[:-1], {}).pop(top[-1], None)
+        for path, record in fresh.items():
+            if path in self.records:
+                self._live -= _live_bytes(self.records[path])
+            for variable in record["variables"]:
+                if variable[4][0][5] is not None:
+                    variable[4][0][5] += len(self._values)
+            self.records[path] = record
+            self._live += _live_bytes(record)
+            if path:
+                self._children.setdefault(path[:-1], {})[path[-1]] = None
+
+    def _is_in_order(self, changes: Changes, fresh: dict[NodePath, Record]) -> bool:
+        """Return whether a reader that merges the change finds the children in their order."""
+        if not changes.is_all:
+            return True
+        gone = set(changes.gone)
+        changed = {path[:-1] for path in (*fresh, *gone) if path}
+        for parent in changed & changes.nodes.keys():
+            names = [
+                name for name in self._children.get(parent, ()) if (*parent, name) not in gone
+            ]
+            known = set(names)
+            names += [p[-1] for p in fresh if p and p[:-1] == parent and p[-1] not in known]
+            if names != list(changes.nodes[parent].children):
+                return False
+        return True
+
+
+def _close(log: RedoLog, process: int, patience_s: float) -> bool:
+    # A fork must not release its parent's lock.
+    return process != os.getpid() or log.close(patience_s)
 
 
 class _ChangeOutput:
@@ -424,6 +563,19 @@ class _ChangeOutput:
         """Do nothing: the transaction closes the file."""
 
 
+@contextlib.contextmanager
+def _as_format_errors(path: Path) -> Iterator[None]:
+    """Say of what HDF5 cannot do in a file that the file is to blame; not of a failing disk."""
+    try:
+        yield
+    except LabtreeError:
+        raise
+    except (RuntimeError, KeyError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise FormatError(f"{path} cannot be changed in place: {error}") from error
+
+
 def _has_same_values(variable: Any, spec: codecs.Spec | None, columns: list[list[Any]]) -> bool:
     """Return whether a variable's values are those that a catalogue's columns describe."""
     if isinstance(variable, xr.IndexVariable):  # cannot be changed in place
@@ -446,12 +598,8 @@ def _has_same_values(variable: Any, spec: codecs.Spec | None, columns: list[list
     )
 
 
-def _with_values(record: Record, source: bytes, values: bytearray) -> Record:
-    """Return a record whose copies of index coordinates are moved into `values`."""
-    places = [column[0][5] for *_, column in record["variables"]]
-    if all(place is None for place in places):
-        return record
-    record = copy.deepcopy(record)
+def _take_values(record: Record, source: bytes | bytearray, values: bytearray) -> None:
+    """Put a record's copies of index coordinates behind `values`, and say so in it."""
     for *_, columns in record["variables"]:
         first = columns[0]
         if first[5] is not None:
@@ -459,17 +607,29 @@ def _with_values(record: Record, source: bytes, values: bytearray) -> Record:
             data = source[first[5] : first[5] + size]
             first[5] = len(values)
             values += data
-    return record
+
+
+def _live_bytes(record: Record) -> int:
+    """Return about how many bytes a node takes in the file."""
+    columns = [column for variable in record["variables"] for column in variable[4]]
+    return 2500 + sum(map(_stored_bytes, columns))
 
 
 def _stored_bytes(column: list[Any]) -> int:
     if len(column) > 6 and column[6]:
-        return int(sum(size for _, size in column[6][2]))
-    return int(math.prod(column[2]) * np.dtype(column[1]).itemsize)
+        return 1000 + int(sum(size for _, size in column[6][2]))
+    return 1000 + int(math.prod(column[2]) * np.dtype(column[1]).itemsize)
 
 
-def _is_below(path: NodePath, gone: set[NodePath]) -> bool:
-    return any(path[:depth] in gone for depth in range(1, len(path) + 1))
+def _is_in(path: NodePath, places: set[NodePath]) -> bool:
+    return any(path[:depth] in places for depth in range(1, len(path) + 1))
+
+
+def _node_at(tree: xr.DataTree, path: NodePath) -> xr.DataTree | None:
+    node: xr.DataTree | None = tree
+    for name in path:
+        node = None if node is None else node.children.get(name)
+    return node
 
 
 # Groups of HDF5.

@@ -20,7 +20,7 @@ from labtree.errors import (
 )
 from labtree.storage.arrays import array_of_column
 from labtree.storage.attached import attached
-from labtree.storage.catalogue import Catalogue, read_catalogue
+from labtree.storage.catalogue import Catalogue, catalogue_of
 from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.locks import folder_lock
 from labtree.storage.netcdf_reader import NetCDFSource, open_groups
@@ -139,9 +139,12 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
         except (FileNotFoundError, FormatError):  # it is being replaced
             continue
         try:
-            catalogue = read_catalogue(path)
-            if identity(path) == source.known:
+            catalogue = catalogue_of(source.fileno(), path)
+            if catalogue is not None and catalogue.last is not None:
+                source.advance(catalogue.last)
                 return source, catalogue
+            if identity(path) == source.known:
+                return source, None
         except FileNotFoundError:
             pass
         except BaseException:

@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from labtree.display import plural
-from labtree.errors import DamageWarning, FormatError, WorkspaceError
+from labtree.errors import ClosedError, DamageWarning, FormatError, WorkspaceError
 from labtree.hints import takes
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
@@ -78,17 +78,36 @@ def save_workspace(
                 f"skip_damaged=True would remove the damaged items from {store.name}, which "
                 "they came from; save to another path"
             )
+        if state.is_closed and path is None:
+            raise ClosedError(f"{store.name} was closed; open it again to save to it")
         store.check()
         seen = store.version()
         _check_known(state, store, seen, root, overwrite)
         complete(root)
+
+        latest: list[Hashable] = []
 
         def check(found: Hashable | None, new: Hashable) -> None:
             if found != seen:  # somebody has saved meanwhile
                 _check_known(state, store, found, root, overwrite)
             # An interrupt right after the save must not make it somebody else's.
             state.versions.add(new)
+            latest.append(new)
 
+        def committed(version: Hashable) -> None:
+            state.versions.add(version)
+            state.current = version
+
+        if (
+            not skip_damaged
+            and compression is None
+            and state.store is not None
+            and store.name == state.store.name
+            and seen is not None
+            and seen == state.current
+            and state.store.save_changes(root, state.saved, seen, committed)
+        ):
+            return Path(store.location)
         marks = saved_marks(root)
         kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
         try:
@@ -101,6 +120,7 @@ def save_workspace(
                 "tree.ws.save(path, skip_damaged=True)"
             ) from error
         state.saved = {name: mark for name, mark in marks.items() if name not in left_out}
+        state.current = latest[-1]
         state.store = store
         state.names.add(store.name)
     where: Path = store.location
@@ -223,6 +243,7 @@ def open_workspace(path: str | Path) -> xr.DataTree:
     state = state_of(tree)
     state.is_lazy, state.store = True, store
     state.versions.add(version)
+    state.current = version
     state.incomplete = None if store.is_whole else version
     state.names.add(store.name)
     mark_saved(tree)

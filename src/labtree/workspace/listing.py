@@ -7,17 +7,24 @@ written anew; a file that is valid JSON of something else is never replaced.
 import json
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import xarray as xr
 
-from labtree.errors import DamageWarning, FormatError, MissingFileError, WorkspaceError
+from labtree.errors import (
+    BusyFileError,
+    DamageWarning,
+    FormatError,
+    MissingFileError,
+    WorkspaceError,
+)
 from labtree.storage.files import read_file, replace_file, temporary_path
 from labtree.storage.locks import folder_lock
-from labtree.workspace.verbs import describe
+from labtree.workspace.items import describe_item, real_name
 
-__all__ = ["check", "index_text", "renew"]
+__all__ = ["Index", "check", "renew"]
 
 # No index is larger: 100 million items of 40 bytes.
 _MOST = 1 << 32
@@ -25,36 +32,90 @@ _MOST = 1 << 32
 _HEAD = '"workspace_id"'
 
 
-def index_text(root: xr.DataTree) -> bytes:
-    """Return the text of a workspace's index: id, name, time, and its items."""
-    about = {
-        "workspace_id": root.attrs["labtree_workspace_id"],
-        "name": root.attrs.get("labtree_name"),
-        "created_at": root.attrs["labtree_created_at"],
-    }
-    # A line an item: json's own indentation would be written by slow Python code.
-    head = ",\n".join(f" {_JSON(name)}: {_JSON(value)}" for name, value in about.items())
-    index = _block(
-        {
-            namespace: _block({key: _JSON(info) for key, info in keys.items()}, "  ")
-            for namespace, keys in describe(root).items()
-        },
-        " ",
-    )
-    text = f'{{\n{head},\n "index": {index}\n}}\n'
-    return text.encode(errors="backslashreplace")
+class Index:
+    """The text of an index; what it says of an item is kept until the item changes."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, dict[str, str]] = {}  # by the names of the nodes
+
+    def forget(self, paths: Iterable[tuple[str, ...]]) -> None:
+        """Make the lines of these nodes anew the next time."""
+        for path in paths:
+            if len(path) == 1:
+                self._lines.pop(path[0], None)
+            elif path:
+                self._lines.get(path[0], {}).pop(path[1], None)
+
+    def take(self, text: bytes, root: xr.DataTree, saved: Container[tuple[str, ...]]) -> None:
+        """Take over the lines of an index that was written of a tree that now is `root`.
+
+        Parameters
+        ----------
+        text
+            Surely the index that belongs to what is saved.
+        root
+            The tree.
+        saved
+            The paths of those nodes that may be in it.
+        """
+        spaces = {real_name(group): group for group in root.children.values()}
+        group, lines, keys = None, {}, {}
+        for line in text.decode(errors="replace").split("\n"):
+            if line.startswith('   "') and group is not None:
+                key, _ = _DECODER.raw_decode(line, 3)
+                if (name := keys.get(key)) is not None and (group.name, name) in saved:
+                    lines[name] = line.removesuffix(",")
+            elif line.startswith('  "'):
+                group = spaces.get(_DECODER.raw_decode(line, 2)[0])
+                if group is not None:
+                    keys = {real_name(node): name for name, node in group.children.items()}
+                    lines = self._lines.setdefault(str(group.name), {})
+
+    def text(self, root: xr.DataTree) -> bytes:
+        """Return the text of a workspace's index: id, name, time, and its items."""
+        about = {
+            "workspace_id": root.attrs["labtree_workspace_id"],
+            "name": root.attrs.get("labtree_name"),
+            "created_at": root.attrs["labtree_created_at"],
+        }
+        # A line an item: json's own indentation would be written by slow Python code.
+        head = ",\n".join(f" {_JSON(name)}: {_JSON(value)}" for name, value in about.items())
+        spaces = [
+            f"  {_JSON(real_name(group))}: {_block(self._keys(name, group), '  ')}"
+            for name, group in root.children.items()
+        ]
+        text = f'{{\n{head},\n "index": {_block(spaces, " ")}\n}}\n'
+        return text.encode(errors="backslashreplace")
+
+    def _keys(self, space: str, group: xr.DataTree) -> list[str]:
+        known = self._lines.get(space, {})
+        lines = {}
+        for name, node in group.children.items():
+            line = known.get(name)
+            if line is None:
+                line = f"   {_JSON(real_name(node))}: {_JSON(describe_item(node))}"
+            lines[name] = line
+        self._lines[space] = lines
+        return list(lines.values())
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False).encode
+_DECODER = json.JSONDecoder()
 
 
-def _block(entries: dict[str, str], indent: str) -> str:
-    lines = ",\n".join(f"{indent} {_JSON(name)}: {text}" for name, text in entries.items())
-    return f"{{\n{lines}\n{indent}}}" if lines else "{}"
+def _block(lines: list[str], indent: str) -> str:
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}" if lines else "{}"
 
 
-def check(file: Path) -> None:
+def check(file: Path, agreed: int | None = None) -> None:
     """Refuse to replace a file that is not the index of a workspace.
+
+    Parameters
+    ----------
+    file
+        Where it goes.
+    agreed
+        The checksum of the index that was written there last, if it is known.
 
     Raises
     ------
@@ -70,7 +131,7 @@ def check(file: Path) -> None:
             f"{error}; the index of the workspace goes there: move it away or save under "
             "another name"
         ) from error
-    if not _is_index(content):
+    if zlib.crc32(content) != agreed and not _is_index(content):
         raise WorkspaceError(
             f"{file} is there and is not the index of a workspace; move it away or save "
             "under another name"
@@ -91,7 +152,11 @@ def _is_index(content: bytes) -> bool:
 
 
 def renew(
-    file: Path, root: xr.DataTree, agreed: int | None, still_there: Callable[[], bool]
+    file: Path,
+    root: xr.DataTree,
+    agreed: int | None,
+    lock: Callable[[], AbstractContextManager[None]],
+    still_there: Callable[[], bool],
 ) -> None:
     """Write an index anew, with a warning, if it does not say what the workspace holds.
 
@@ -103,6 +168,8 @@ def renew(
         The workspace, as it was opened.
     agreed
         The checksum of the index that was written with the workspace, if it is known.
+    lock
+        Keeps those who save the workspace away; while one of them is at work nothing is done.
     still_there
         Says whether the workspace's file is still the one that was opened.
     """
@@ -115,16 +182,18 @@ def renew(
         return
     if agreed is not None and zlib.crc32(found) == agreed:
         return
-    expected = index_text(root)
+    expected = Index().text(root)
     try:
-        # A save replaces both under this lock: what is found here is not half of a save.
-        with folder_lock(file.parent), temporary_path(file) as text:
+        # A save replaces both under these locks: what is found here is not half of a save.
+        with lock(), folder_lock(file.parent), temporary_path(file) as text:
             if not still_there() or read_file(file, _MOST) == expected:
                 return
             check(file)
             text.write_bytes(expected)
             replace_file(text, file)
         done = "it was written anew from the .h5 file"
+    except BusyFileError:
+        return
     except (OSError, WorkspaceError, FormatError) as error:
         done = f"it was left as it is: {error}"
     _warn(file, done)

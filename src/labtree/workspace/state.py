@@ -56,6 +56,8 @@ class State:
     versions
         What those held then (see :meth:`labtree.workspace.stores.Store.version`);
         anything else there was written by somebody else.
+    current
+        The one of these in which the nodes are as `saved` says.
     incomplete
         The version that was opened, where parts of it could not be read.
     saved
@@ -67,6 +69,7 @@ class State:
     store: "Store | None" = None
     names: set[str] = field(default_factory=set)
     versions: set[Hashable] = field(default_factory=set)
+    current: Hashable | None = None
     incomplete: Hashable | None = None
     saved: dict[Path, Mark] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)

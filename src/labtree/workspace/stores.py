@@ -1,10 +1,11 @@
 """Where a workspace is saved: an HDF5 file with its index, or a zarr store."""
 
+import contextlib
 import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +19,16 @@ from labtree.errors import (
     NotWritableError,
     WorkspaceError,
 )
-from labtree.storage.catalogue import read_catalogue
+from labtree.storage.catalogue import file_version
 from labtree.storage.files import replace_file, temporary_path
-from labtree.storage.locks import folder_lock
+from labtree.storage.hdf5_end import Record
+from labtree.storage.locks import folder_lock, writer_lock
+from labtree.storage.marks import Mark
+from labtree.storage.marks import Path as NodePath
 from labtree.storage.netcdf_reader import open_hdf5
 from labtree.storage.records import DatasetBuilder
-from labtree.storage.sources import FileSource, identity
+from labtree.storage.sources import FileSource
+from labtree.storage.tree_changes import Changes, TreeFile
 from labtree.storage.trees import (
     add_source,
     check_complete,
@@ -32,7 +37,7 @@ from labtree.storage.trees import (
     open_source,
     read_tree,
 )
-from labtree.storage.writing import write_tree
+from labtree.storage.writing import Written, write_tree
 from labtree.storage.zarr.stores import Folder, is_zarr, is_zarr_folder, location_of
 from labtree.storage.zarr.trees import open_location, read_node, read_nodes, save_location
 from labtree.workspace import listing
@@ -75,6 +80,33 @@ class Store(Protocol):
 
     def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
         """Write a tree, all or nothing; `check` can still refuse it at the end."""
+        ...
+
+    def save_changes(
+        self,
+        root: xr.DataTree,
+        marks: dict[NodePath, Mark],
+        version: Hashable,
+        committed: Callable[[Hashable], None],
+    ) -> bool:
+        """Write what changed of a tree into what is there; all or nothing.
+
+        Parameters
+        ----------
+        root
+            The tree.
+        marks
+            The nodes as they are in that version; brought up to date.
+        version
+            What is there, or else nothing is done.
+        committed
+            Called with the new version when it is there for good.
+
+        Returns
+        -------
+        bool
+            False where this is not possible: nothing was done, and :meth:`save` is needed.
+        """
         ...
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
@@ -167,11 +199,14 @@ class Hdf5Store:
         self.location = self.file
         self.name = str(self.file)
         self.listing = self.file.with_suffix(".json")
+        self._agreed: int | None = None  # checksum of the index that the file was saved with
+        self._lines: listing.Index | None = None
+        self._changed: TreeFile | None = None  # kept open from one save to the next
 
     def version(self) -> Hashable | None:
         """Return what changes when somebody saves there; None where nothing is."""
         try:
-            return identity(self.file)
+            return file_version(self.file)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -193,33 +228,115 @@ class Hdf5Store:
                     f"{self.name} is protected against writing; save under another name, or "
                     f"allow it with pathlib.Path({self.name!r}).chmod(0o644)"
                 )
-        listing.check(self.listing)
+        listing.check(self.listing, self._agreed)
 
     def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
         """Write a tree, all or nothing."""
         check_complete(root, self.file)
-        index = listing.index_text(root)
+        lines = listing.Index()
+        index = lines.text(root)
         about = {"index": zlib.crc32(index), "saved_at": time.time()}
         with temporary_path(self.file) as data, temporary_path(self.listing) as text:
             written = write_tree(root, data, compression, **about)
             text.write_bytes(index)
-            with folder_lock(self.file.parent):
-                known = identity(data)
+            with writer_lock(self.file), folder_lock(self.file.parent):
+                known = file_version(data)
                 check(self.version(), known)
+                self._let_go()
                 replace_file(data, self.file)
+                self._agreed, self._lines = zlib.crc32(index), lines
                 if written.moves:
-                    source = FileSource(self.file, known)
-                    source.hold()  # before another program can replace the file
-                    add_source(root, source)
-                    written.relocate(source)
+                    self._relocate(root, written, known)
                 replace_file(text, self.listing, durable=False)  # the .h5 is the truth
+
+    def save_changes(
+        self,
+        root: xr.DataTree,
+        marks: dict[NodePath, Mark],
+        version: Hashable,
+        committed: Callable[[Hashable], None],
+    ) -> bool:
+        """Write what changed of a tree into the file; False where it must be written anew."""
+        with temporary_path(self.listing) as text, writer_lock(self.file):
+            file = self._opened(root, version) if self.version() == version else None
+            if file is None:
+                return False
+            try:
+                changes = file.find(root, marks)
+                index = self._index(root, file, changes, marks)
+                text.write_bytes(index)
+
+                def done(written: Written) -> None:
+                    committed(file.version)
+                    self._agreed = zlib.crc32(index)
+                    if written.moves:
+                        self._relocate(root, written, file.version)
+
+                file.write(changes, marks, done, index=zlib.crc32(index))
+            except BaseException as error:
+                self._lines = None  # what was made of items may not be what is saved
+                if not isinstance(error, FormatError):
+                    raise
+                self._let_go()  # a whole save tells what is wrong, or does without it
+                return False
+            with folder_lock(self.file.parent):
+                replace_file(text, self.listing, durable=False)
+        return True
+
+    def _index(
+        self,
+        root: xr.DataTree,
+        file: TreeFile,
+        changes: Changes,
+        marks: Container[NodePath],
+    ) -> bytes:
+        """Return the index of a tree; of items that did not change, what it said before."""
+        if self._lines is None:
+            self._lines = listing.Index()
+            with contextlib.suppress(OSError, ValueError):
+                found = self.listing.read_bytes()
+                if zlib.crc32(found) == file.header.get("index"):
+                    self._lines.take(found, root, marks)
+        self._lines.forget((*changes.touched, *changes.removed, *changes.moved.values()))
+        return self._lines.text(root)
+
+    def _opened(self, root: xr.DataTree, version: Hashable) -> TreeFile | None:
+        """Return the file, open for changes, or None where it cannot be changed in place."""
+        file = self._changed
+        if file is not None and not file.is_closed and file.version == version:
+            return file
+        self._let_go()
+        try:
+            file = TreeFile(self.file)
+        except FormatError:
+            return None
+        if file.version != version:
+            file.close()
+            return None
+        self._changed = file
+        add_source(root, file)
+        return file
+
+    def _let_go(self) -> None:
+        if self._changed is not None:
+            self._changed.close(0)
+            self._changed = None
+
+    def _relocate(self, root: xr.DataTree, written: Written, version: Hashable) -> None:
+        """Let arrays that were copied from another file be read from this one."""
+        record = version if isinstance(version, Record) else None
+        source = FileSource(self.file, record=record)
+        source.hold()  # before another program can replace the file
+        add_source(root, source)
+        written.relocate(source)
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
         """Return the lazy tree that is there, and its version."""
         if not self.file.is_file():
             raise FormatError(f"{self.name} is no file; a workspace is an HDF5 file")
         source, catalogue = open_source(self.file)
-        known = source.known
+        record = None if catalogue is None else catalogue.last
+        known: Hashable = source.known if record is None else record
         if catalogue is None:
             _refuse_spikelab(source)
         if catalogue is None:
@@ -232,6 +349,7 @@ class Hdf5Store:
         else:
             tree = read_tree(source, catalogue)
             self.is_whole = len(list(tree.subtree)) == catalogue.text.count(b"\n")
+            self._agreed = catalogue.header.get("index")
         if ID not in tree.attrs:
             tree.close()
             raise FormatError(
@@ -253,9 +371,13 @@ class Hdf5Store:
 
     def check_listing(self, root: xr.DataTree, version: Hashable) -> None:
         """Write the index anew where it does not say what the file holds."""
-        catalogue = read_catalogue(self.file)
-        agreed = None if catalogue is None else catalogue.header.get("index")
-        listing.renew(self.listing, root, agreed, lambda: self.version() == version)
+        listing.renew(
+            self.listing,
+            root,
+            self._agreed,
+            lambda: writer_lock(self.file, 0),
+            lambda: self.version() == version,
+        )
 
 
 def _refuse_spikelab(source: FileSource) -> None:
@@ -312,6 +434,16 @@ class ZarrStore:
     def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
         """Write a tree, all or nothing."""
         save_location(root, self._where, check, compression)
+
+    def save_changes(
+        self,
+        root: xr.DataTree,
+        marks: dict[NodePath, Mark],
+        version: Hashable,
+        committed: Callable[[Hashable], None],
+    ) -> bool:
+        """Return False: a zarr store is written whole."""
+        return False
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
         """Return the lazy tree that is there, and its version."""
