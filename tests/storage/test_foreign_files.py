@@ -1,5 +1,6 @@
 """Files of other programs open as xarray's h5netcdf engine opens them, and are kept."""
 
+import itertools
 import warnings
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree.storage import open_tree
+from support.examples import examples
 from support.foreign_files import (
     same_trees,
     write_with_h5py,
@@ -23,15 +25,17 @@ WRITERS = {
     "xarray through netcdf4": lambda path: write_with_xarray(path, "netcdf4"),
 }
 
+NUMBERS = itertools.count()  # a file that could not be written may still be open
 
-def _written(draw, program, path):
-    """Return whether the program could write the file that was drawn."""
-    path.unlink(missing_ok=True)
+
+def _written(draw, program, folder):
+    """Return the file that was drawn, or None where the program could not write it."""
+    path = folder / f"{next(NUMBERS)}.h5"
     try:
         draw(WRITERS[program](path))
     except (TypeError, ValueError, AttributeError, OSError, RuntimeError):
-        return False
-    return True
+        return None
+    return path
 
 
 def _as_the_engine_shows_it(path):
@@ -49,17 +53,18 @@ def _as_the_engine_shows_it(path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("program", WRITERS)
 def test_a_file_opens_as_the_engine_opens_it(tmp_path_factory, program):
-    path = tmp_path_factory.mktemp("files") / "file.h5"
+    folder = tmp_path_factory.mktemp("files")
 
     @settings(
-        max_examples=12,
+        max_examples=examples(8),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(st.data())
     def check(data):
-        if not _written(data.draw, program, path):
+        path = _written(data.draw, program, folder)
+        if path is None:
             return
         expected = _as_the_engine_shows_it(path)
         with warnings.catch_warnings(record=True) as caught:
@@ -83,20 +88,20 @@ def test_what_was_opened_is_kept_when_it_is_stored(tmp_path_factory, ending):
     folder = tmp_path_factory.mktemp("files")
 
     @settings(
-        max_examples=12,
+        max_examples=examples(8),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.data(), st.sampled_from(sorted(WRITERS)), st.integers(0, 1 << 30))
-    def check(data, program, number):
-        path = folder / "file.h5"
-        if not _written(data.draw, program, path):
+    @given(st.data(), st.sampled_from(sorted(WRITERS)))
+    def check(data, program):
+        path = _written(data.draw, program, folder)
+        if path is None:
             return
         opened = open_tree(path)
         workspace = labtree.create_workspace()
         workspace.ws.store("others", "file", opened)
-        saved = workspace.ws.save(folder / f"saved{number}{ending}", overwrite=True)
+        saved = workspace.ws.save(folder / f"saved {path.stem}{ending}")
         again = labtree.load_workspace(saved).ws["others", "file"]
         same_trees(again, opened, encoding=False)
         opened.close()

@@ -328,6 +328,18 @@ def test_a_child_that_disagrees_with_its_parent_is_left_out(tmp_path):
     assert tree["a"].values.tolist() == [1, 1]
 
 
+def test_a_group_that_is_named_like_an_inherited_coordinate_is_left_out(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["time"] = [1.0, 2.0]
+        file["time"].make_scale("time")
+        file["a/time/v"] = 3
+        file["a/w"] = 4
+    with pytest.warns(DamageWarning, match=r"/a/time has dimensions or coordinates that do not"):
+        tree = _read(tmp_path / "t.h5")
+    assert tree["a/w"].item() == 4
+    assert not tree["a"].children
+
+
 ATTRIBUTES = {
     "bool": True,
     "bools": np.array([True, False]),
@@ -353,6 +365,23 @@ def test_every_attribute_is_as_the_engine_shows_it(tmp_path):
         assert set(other.attrs) >= {"bool", "complex", "matrix"}
         assert_same(found.attrs, other.attrs)
         assert_same(found["x"].attrs, other["x"].attrs)
+
+
+def test_arrays_of_any_length_are_kept_though_the_engine_fails(tmp_path, recwarn):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        ragged = file.create_dataset("r", (3,), h5py.vlen_dtype(np.dtype("i4")))
+        for i in range(3):
+            ragged[i] = np.arange(i)
+        file["a"] = [1, 2, 3]
+        file.create_dataset("one", (), h5py.vlen_dtype(np.dtype("i4")))[()] = [4, 5]
+    tree = open_tree(tmp_path / "t.h5")
+    assert list(tree.data_vars) == ["a", "one", "r"]
+    assert tree["one"].values.item().tolist() == [4, 5]
+    assert tree["r"][2].values.item().tolist() == [0, 1]
+    assert [part.tolist() for part in tree["r"].values] == [[], [0], [0, 1]]
+    assert tree["r"][1:2].values[0].dtype == np.dtype("i4")
+    assert not recwarn.list
+    tree.close()
 
 
 def test_attributes_that_refer_to_objects_are_paths(tmp_path, recwarn):

@@ -578,6 +578,10 @@ class _Guarded(LazyArray):
             data = data_of(raw)
             variable = Variable([f"axis_{n}" for n in range(len(self.shape))], data)
             values = np.asarray(variable[key].values)
+            if values.ndim and all(map(_is_number, key)):  # one array of any length
+                whole = np.empty((), object)
+                whole[()] = values
+                return whole
             return values.astype(self.dtype, copy=False) if self.dtype.names else values
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise FormatError(f"{self.source.name}: {path}: {error}") from error
@@ -615,18 +619,24 @@ def _decoded(
     try:
         return xr.open_dataset(whole, cache=False, **decoding)
     except Exception:
-        bad = {}
+        bad: dict[str, str] = {}
+        ragged: dict[str, Any] = {}
         for name, variable in raw.items():
             try:
                 xr.open_dataset(_Given(store, {name: variable}, {}), cache=False, **decoding)
             except Exception as reason:
-                bad[name] = str(reason)
-        if not bad:
+                if variable.dtype.kind == "O":  # arrays of any length, which have no CF
+                    ragged[name] = variable
+                else:
+                    bad[name] = str(reason)
+        if not bad and not ragged:
             raise
         for name, text in bad.items():
             store._source.file.lister.leave_out(f"{where.rstrip('/')}/{name}", text)
-        kept = {name: variable for name, variable in raw.items() if name not in bad}
-        return xr.open_dataset(_Given(store, kept, dict(attrs)), cache=False, **decoding)
+        kept = {name: each for name, each in raw.items() if name not in bad | ragged}
+        given = _Given(store, kept, dict(attrs))
+        dataset = xr.open_dataset(given, cache=False, **decoding).assign(ragged)
+        return dataset[[name for name in raw if name in dataset.variables]]
 
 
 class _Given(xr.backends.common.AbstractDataStore):

@@ -67,7 +67,7 @@ def plan_children(parent: xr.DataTree, children: Mapping[str, xr.DataTree]) -> l
         probe = parent.copy(deep=False)  # xarray checks, on a copy
         try:
             probe.children = {**probe.children, **children}
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise DataError(str(error)) from error
         children = {name: probe.children[name] for name in children}
     for name, child in children.items():
