@@ -103,7 +103,7 @@ def test_what_was_opened_is_kept_when_it_is_stored(tmp_path_factory, ending):
         workspace.ws.store("others", "file", opened)
         saved = workspace.ws.save(folder / f"saved {path.stem}{ending}")
         again = labtree.load_workspace(saved).ws["others", "file"]
-        same_trees(again, opened, encoding=False)
+        same_trees(again, opened, stored=True)
         opened.close()
 
     check()
