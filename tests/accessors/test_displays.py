@@ -20,7 +20,7 @@ TAGS = {
     "style", "div", "b", "span", "details", "summary", "table", "tr", "td", "pre",
 }  # fmt: skip
 ATTRIBUTES = {("class", v) for v in (
-    "labtree", "head", "muted", "name", "text", "note", "fact", "",
+    "labtree", "head", "muted", "muted size", "kind", "name", "text", "note", "fact", "",
 )} | {("open", None)}  # fmt: skip
 
 

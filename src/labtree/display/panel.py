@@ -25,7 +25,8 @@ _LENGTHS = {"text": 400, "note": 120}
 # Colors are the page's own, so that a panel is right in the dark as well. Text that runs
 # from right to left stays in its own box.
 _STYLE = (
-    "<style>.labtree{font-size:13px;line-height:1.45;overflow-x:auto}"
+    "<style>.labtree{font-size:13px;line-height:1.45;overflow-x:auto;"
+    "container-type:inline-size}"
     ".labtree table{border-collapse:collapse;margin:0 0 .4em 1em;font-size:inherit;"
     "color:inherit}"
     ".labtree td{text-align:left;padding:1px 12px 1px 0;vertical-align:top;"
@@ -35,6 +36,9 @@ _STYLE = (
     ".labtree td.text,.labtree td.note{white-space:normal;min-width:9em;"
     "overflow-wrap:anywhere}"
     ".labtree td.fact{white-space:normal;min-width:5em;overflow-wrap:anywhere}"
+    "@container (max-width:560px){.labtree td.size{display:none}"
+    ".labtree td.kind{white-space:normal;min-width:6em;overflow-wrap:anywhere}"
+    ".labtree td.text,.labtree td.note{min-width:7em}}"
     ".labtree .muted{opacity:.65}.labtree .note{font-style:italic}"
     ".labtree b,.labtree span,.labtree td{unicode-bidi:isolate}"
     ".labtree summary{cursor:pointer;overflow-wrap:anywhere}"
@@ -57,7 +61,8 @@ class Section:
         the first 12 are only counted.
     columns
         What each column holds: ``name``, ``note``, ``text`` (may be long), ``fact`` (may be
-        broken), ``muted``, or ``""`` (short).
+        broken), ``kind`` (broken where there is little room), ``muted size`` (left out
+        there), ``muted``, or ``""`` (short).
     about
         What stands behind the heading, such as a count.
     is_open
@@ -210,7 +215,9 @@ def variables_section(
         )
         for name, variable in variables.items()
     ]
-    return Section(title, rows, ("name", "", "", "muted"), about or str(len(rows)), is_open)
+    return Section(
+        title, rows, ("name", "", "", "muted size"), about or str(len(rows)), is_open
+    )
 
 
 def _fold(title: str, about: str, body: str, *, is_open: bool) -> str:

@@ -50,7 +50,7 @@ def pipeline_panel(session: xr.DataTree) -> Panel:
             (child, ", ".join(map(truncate, list(node.variables)[:SHOWN])), _nbytes(node))
             for child, node in named_children(session, name).items()
         ]
-        sections += _section(title, rows, ("name", "text", "muted"), is_open=False)
+        sections += _section(title, rows, ("name", "text", "muted size"), is_open=False)
     warnings = [(text,) for text in attrs.get("warnings", ())]
     sections += _section("warnings", warnings, ("text",))
     return Panel("labtree pipeline session", ", ".join(filter(None, about)), sections, _CALLS)

@@ -45,7 +45,7 @@ def recording_panel(tree: xr.DataTree) -> Panel:
         (name, *_stream_cells(dataset), format_bytes(dataset.nbytes))
         for name, dataset in streams(tree).items()
     ]
-    columns = ("name", "fact", "", "muted", "", "", "muted")
+    columns = ("name", "fact", "fact", "muted", "", "", "muted size")
     sections = [Section("", facts, ("muted", "text"))] if facts else []
     sections.append(Section("streams", rows, columns, str(len(rows))))
     if "labels" in tree.children:

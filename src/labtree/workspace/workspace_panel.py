@@ -50,7 +50,7 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
             Section(
                 f"{name}/",
                 [item_cells(node) if i < SHOWN else () for i, node in enumerate(nodes)],
-                ("name", "note", "fact", "fact", "muted"),
+                ("name", "note", "kind", "fact", "muted size"),
                 plural(len(nodes), "item"),
                 is_open=items <= 2 * SHOWN,
             )
