@@ -112,6 +112,12 @@ def test_a_mouse_session_has_a_page(tmp_path):
     hostile = session.model_copy(update={"subject": displays.SCRIPT, "task": "a\nb"})
     assert "<script" not in "".join(hostile._repr_html_())
     assert "a\\nb" in repr(hostile)
+    listed = labtree.msw.SessionList([session] * 30, {tmp_path: ValueError(displays.SCRIPT)})
+    assert "30 sessions" in repr(listed)
+    assert "… 18 more" in repr(listed)
+    assert "m01  probabilistic_switching  2026-05-14 14:30  40 rows" in repr(listed)
+    assert "could not be loaded" in listed._repr_html_()
+    Page(listed._repr_html_())
     same = labtree.msw.load_session(session.session_dir)
     assert same == session
     assert hostile != session

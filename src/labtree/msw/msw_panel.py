@@ -1,5 +1,7 @@
 """What ``df.msw`` and the tree of a session show of themselves: facts only."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +23,13 @@ from labtree.msw.trial_table import ATTRIBUTE, IntArray, Ragged, TrialTables, ga
 if TYPE_CHECKING:
     from labtree.msw.models import MswSession
 
-__all__ = ["is_msw_session", "loaded_session_panel", "session_panel", "trials_panel"]
+__all__ = [
+    "is_msw_session",
+    "list_panel",
+    "loaded_session_panel",
+    "session_panel",
+    "trials_panel",
+]
 
 _TIMES = (
     ".states()", ".events()", ".state_time(name, edge, clock)", ".visited(name)",
@@ -98,6 +106,28 @@ def session_panel(tree: xr.DataTree) -> Panel:
     return Panel("labtree Murine Shift Work session", about, sections, calls)
 
 
+def _who(session: "MswSession") -> tuple[str, str, str, str]:
+    """Return subject, task, moment and trials of a session, in words."""
+    when = session.datetime_str
+    when = f"{when[:4]}-{when[4:6]}-{when[6:8]} {when[9:11]}:{when[11:13]}" if when else ""
+    trials = "no trials" if session.df is None else _head(session.df)
+    return truncate(session.subject), truncate(session.task, 60), when, trials
+
+
+def list_panel(sessions: "Sequence[MswSession]", failed: Mapping[Path, Exception]) -> Panel:
+    """Return what a list of sessions holds, a line for each, and what could not be loaded."""
+    # Rows past those that are shown are only counted.
+    rows = [_who(session) if i < SHOWN else () for i, session in enumerate(sessions)]
+    sections = [Section("", rows, ("name", "", "", "muted"))]
+    if failed:
+        reasons = [(str(path), str(error)) for path, error in failed.items()]
+        sections.append(
+            Section("could not be loaded", reasons, ("text", "text"), str(len(failed)))
+        )
+    calls = ("[0]", ".trials()", ".failed")
+    return Panel("labtree mouse sessions", plural(len(sessions), "session"), sections, calls)
+
+
 def loaded_session_panel(session: "MswSession") -> Panel:
     """Return what a loaded session is: who, which task, when, its trials and settings."""
     facts = [
@@ -122,11 +152,8 @@ def loaded_session_panel(session: "MswSession") -> Panel:
             sections.append(
                 Section(name, rows, ("name", "text"), str(len(rows)), is_open=False)
             )
-    when = session.datetime_str
-    when = f"{when[:4]}-{when[4:6]}-{when[6:8]} {when[9:11]}:{when[11:13]}" if when else ""
-    trials = "no trials" if session.df is None else _head(session.df)
+    about = ", ".join(filter(None, _who(session)[1:]))
     title = " ".join(filter(None, ["labtree mouse session", truncate(session.subject, 40)]))
-    about = ", ".join(filter(None, [truncate(session.task, 60), when, trials]))
     calls = (
         ".df",
         ".df.msw",

@@ -59,6 +59,16 @@ class SessionList(list[MswSession]):
         super().__init__(sessions)
         self.failed = failed or {}
 
+    def __repr__(self) -> str:
+        from labtree.msw.msw_panel import list_panel
+
+        return list_panel(self, self.failed).text()
+
+    def _repr_html_(self) -> str:
+        from labtree.msw.msw_panel import list_panel
+
+        return list_panel(self, self.failed).html()
+
     def trials(self) -> pd.DataFrame:
         """Return all trials in one table, with a column ``session``.
 
