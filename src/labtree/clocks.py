@@ -186,7 +186,7 @@ def _seen(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return which of the wanted keys may be among some: False is certain."""
     table = np.zeros(_REMAINDERS, bool)
     table[keys % _REMAINDERS] = True
-    return table[wanted % _REMAINDERS]
+    return np.asarray(table[wanted % _REMAINDERS])
 
 
 def _chains(

@@ -93,9 +93,9 @@ def plot_overview(frame: pd.DataFrame, ax: "Axes | None" = None, n: int = 20) ->
         for edge in edges:
             ax.axvline(edge - 0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
     if "choice" in task:
-        for place, chosen in ((-0.12, "left"), (1.12, "right")):
-            across = ax.get_yaxis_transform()
-            ax.text(1.01, place, chosen, transform=across, va="center", fontsize="small")
+        across = ax.get_yaxis_transform()
+        for place, text in ((-0.12, "left"), (1.12, "right")):
+            ax.text(1.01, place, text, transform=across, va="center", fontsize="small")
     ax.set_yticks([0, 0.5, 1])
     ax.set(
         xlabel="task trial", ylabel="fraction", ylim=(-0.2, 1.2), xlim=(-1, max(len(task), 1))

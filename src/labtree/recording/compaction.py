@@ -42,7 +42,7 @@ def stream_arrays(folder: Path, name: str) -> tuple[Path, Path, Path]:
 class _Chunk(NamedTuple):
     """A whole chunk of each array, on its way to the files."""
 
-    index: int
+    number: int
     buffers: list[np.ndarray]
     writing: "Future[None] | None"  # None after a failure: to be tried again
 
@@ -194,11 +194,11 @@ class ChunkFiller:
         return self._writers.submit(self._write, index, buffers)
 
     def _settle_oldest(self) -> None:
-        index, buffers, writing = self._pending[0]
+        number, buffers, writing = self._pending[0]
         try:
-            (writing or self._begin(index, buffers)).result()
+            (writing or self._begin(number, buffers)).result()
         except Exception:
-            self._pending[0] = _Chunk(index, buffers, None)
+            self._pending[0] = _Chunk(number, buffers, None)
             raise
         self._pending.popleft()
         self._free.append(buffers)

@@ -67,7 +67,7 @@ def recording_panel(tree: xr.DataTree) -> Panel:
 
 def nothing_panel(tree: xr.DataTree) -> Panel:
     """Return what a tree is that is no session, and how one comes by a session."""
-    calls = (
+    calls: tuple[str, ...] = (
         "labtree.open_session(path)", "labtree.create_session(dataset_id)",
         "labtree.load_session(path)", "labtree.Recorder(base_path)",
     )  # fmt: skip
