@@ -1,11 +1,13 @@
 """kill -9 and full disks: the old file or the new one, whole, and no litter."""
 
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,6 @@ def fill(tree, generation):
 
 def whole(path):
     """Return the generation of a file, all of whose items must be of it."""
-    import warnings
 
     with warnings.catch_warnings():
         # A kill between the two files leaves an older index, which is written anew.
@@ -104,6 +105,94 @@ def test_kill_during_saves_and_stores(tmp_path, sort):
     fresh.ws.save(path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["study.h5", "study.json"]
     assert whole(path) == 7
+
+
+def verbs():
+    """Yield, without end, a verb for a workspace and what the workspace holds after it."""
+    state = {}
+    for n in itertools.count():
+        key, moved, gone = f"k{n % 7}", f"moved{n}", f"k{(n + 3) % 7}"
+        yield (
+            lambda ws, n=n, key=key: ws.store("rec", key, np.full(300, n), note=str(n)),
+            (state := {**state, key: (n, str(n))}),
+        )
+        yield (
+            lambda ws, key=key: ws.add_note("rec", key, "x" * 900),
+            (state := {**state, key: (n, "x" * 900)}),
+        )
+        if n % 3 == 0:
+            yield (
+                lambda ws, key=key, moved=moved: ws.rename("rec", key, moved),
+                (state := {**{k: v for k, v in state.items() if k != key}, moved: state[key]}),
+            )
+        if gone in state:
+            yield (
+                lambda ws, gone=gone: ws.delete("rec", gone),
+                (state := {k: v for k, v in state.items() if k != gone}),
+            )
+        if n % 3 == 2:
+            (last,) = [k for k in state if k.startswith("moved")]
+            yield (
+                lambda ws, last=last: ws.delete("rec", last),
+                (state := {k: v for k, v in state.items() if k != last}),
+            )
+
+
+def changed_until_killed(path, first, saves, told):
+    """Go on with the verbs from the first-th on; say after each how many are on the disk."""
+    options = {} if saves else {"mode": "a"}
+    tree = labtree.open_workspace(path, **options)
+    for number, (verb, _) in enumerate(verbs(), 1):
+        if number > first:
+            verb(tree.ws)
+            if saves:
+                tree.ws.save()
+            os.write(told, number.to_bytes(8, "little"))
+
+
+def holds(path):
+    """Return what a workspace holds: the first value and the note of each item."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*study.json does not say", UserWarning)
+        tree = labtree.load_workspace(path)
+    state = {}
+    for key, info in tree.ws.describe().get("rec", {}).items():
+        values = tree.ws["rec", key]
+        assert_same(values, np.full(300, values[0]))
+        state[key] = int(values[0]), info["note"]
+    return state
+
+
+@pytest.mark.parametrize("saves", [True])
+def test_kill_during_changes_in_place(tmp_path, saves):
+    path = labtree.create_workspace().ws.save(tmp_path / "study")
+    with labtree.open_workspace(path) as tree:  # imports once what all children need
+        tree.ws.store("rec", "k", np.zeros(3))
+        tree.ws.save()
+        tree.ws.delete("rec", "k")
+        tree.ws.save()
+    states = [{}]
+    coming = verbs()
+    chance, done, interrupted = random.Random(saves), 0, 0
+    rounds = examples(200)
+    for _ in range(rounds):
+        read, write = os.pipe()
+        child = in_child(lambda: changed_until_killed(path, done, saves, write))  # noqa: B023
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            # Some are killed while they open the file, most while they change it.
+            first = pipe.read(8) if chance.random() < 0.9 else b""
+            kill_after(child, chance.uniform(0, 0.03))
+            numbers = np.frombuffer(first + pipe.read(), "<u8")
+        promised = int(numbers[-1]) if len(numbers) else done
+        while len(states) < promised + 2:
+            states.append(next(coming)[1])
+        found = holds(path)
+        assert found in states[promised : promised + 2]
+        done = promised + (found != states[promised])
+        interrupted += found != states[promised]
+    assert done > rounds // 2
+    assert interrupted
 
 
 def test_two_files_in_one_folder_do_not_remove_each_others_work(tmp_path):
