@@ -17,7 +17,7 @@ _BLOCK_BYTES = 16 * 2**20
 
 
 # Windows that are read at once, and the stretches of a recording that they come from.
-_POOL_BYTES = 64 * 2**20
+_POOL_BYTES = 128 * 2**20
 _STRETCHES = 8
 
 
@@ -84,7 +84,7 @@ def batches(
         Windows per batch, at least 1; the last batch may have fewer.
     shuffle
         A seed, at least 0: each window comes once, in an order that the seed fixes. Windows
-        are mixed within 64 MB that come from eight places of the recordings at a time, so
+        are mixed within 128 MB that come from eight places of the recordings at a time, so
         that this is nearly as quick as reading in order. Another seed for each epoch. None:
         in order.
     drop_last
