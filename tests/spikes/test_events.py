@@ -369,6 +369,13 @@ def test_units_of_a_session_around_events():
     assert stack["row_size"].values.tolist() == [[1, 1]]
     np.testing.assert_allclose(stack["spike_times"].values, [10, 0], atol=1e-9)
     assert stack["unit_id"].values.tolist() == ["u1", "u2"]
+    trials = pd.DataFrame({"go": [0.2, 0.1], "end": [0.21, 0.3]})
+    for until in ("end", trials["end"].to_numpy()):
+        stack = session.session.peri_event(
+            "units", trials, pre_s=0.05, post_s=0, on="go", until=until
+        )
+        np.testing.assert_allclose(stack["length"], [60, 250])  # in ms
+        assert stack["row_size"].values.tolist() == [[0, 1], [2, 1]]
 
 
 def test_a_state_of_a_trial_table_says_when():
