@@ -414,9 +414,10 @@ class SessionAccessor(PipelineSessionMethods):
             Whether the beginning or the end of the state counts.
         clock : {"trial", "session", "ephys"}, optional
             What the state's times count from; ``"session"`` by default.
-        until : str or array-like, optional
-            Where each trial ends, a state, a column or times in s: trials of unequal
-            length, padded with NaN.
+        until : str, (str, "start" or "end"), or array-like of shape (event,), optional
+            Where each trial ends: a column of seconds, a state (its start, or the edge
+            named beside it), or times in s. Windows then reach to `post_s` behind it,
+            and shorter ones end in NaN.
         gap_s : float, optional
             Of a stream: longest step between two samples that is no gap, in s.
         on_gap : {"drop", "warn", "raise"}, optional
@@ -428,9 +429,10 @@ class SessionAccessor(PipelineSessionMethods):
         Returns
         -------
         DataArray or Dataset
-            Of a stream: (event, channel, time), lazy, with ``time`` in s from the event
-            and ``event_time``. Of units: a `labtree.spike_slice_stack`. Events without a
-            window are named by `labtree.drop_log`.
+            Of a stream: (event, channel, time), lazy, with ``time`` in s from the event,
+            ``event_time``, the columns of a table, and with `until` ``length`` in s. Of
+            units: a `labtree.spike_slice_stack`. Events without a window are named by
+            `labtree.drop_log`.
 
         Raises
         ------
