@@ -842,3 +842,20 @@ def test_a_label_by_another_clock_is_a_warning(tmp_path):
             recorder.add_label(1)
         recorder.add_label(2, timestamp=1.7e9)
     assert len(labtree.open_session(recorder.path).session.labels) == 3
+
+
+def test_a_recorder_may_be_closed_when_the_interpreter_ends(tmp_path):
+    script = """
+import atexit, sys, numpy as np, labtree
+recorder = labtree.Recorder(sys.argv[1])
+recorder.init_stream("emg", labtree.StreamInfo(n_channels=2, fs=10, dtype="int16"))
+recorder.append("emg", np.ones((35, 2), "i2"), np.arange(35) / 10)
+recorder.add_label(1, timestamp=1.0)
+atexit.register(recorder.close)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "journal").exists()
+    np.testing.assert_array_equal(read(folder)[0], np.ones((35, 2)))

@@ -167,8 +167,12 @@ class ChunkFiller:
             )
         ]
         # A file system brings many files to the disk at once in little more time than one.
-        with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
-            list(pool.map(lambda job: sync_chunk(*job), jobs))
+        try:
+            with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+                list(pool.map(lambda job: sync_chunk(*job), jobs))
+        except RuntimeError:  # the interpreter ends, and lets no thread start
+            for job in jobs:
+                sync_chunk(*job)
         self.synced = rows // self.chunk_rows
         for path in self._paths:
             if rows:
@@ -191,7 +195,13 @@ class ChunkFiller:
     def _begin(self, index: int, buffers: list[np.ndarray]) -> "Future[None]":
         if self._writers is None:
             self._writers = ThreadPoolExecutor(_WRITERS, "labtree recorder, chunks")
-        return self._writers.submit(self._write, index, buffers)
+        try:
+            return self._writers.submit(self._write, index, buffers)
+        except RuntimeError:  # the interpreter ends, and lets no thread start
+            self._write(index, buffers)
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
 
     def _settle_oldest(self) -> None:
         number, buffers, writing = self._pending[0]
