@@ -151,13 +151,14 @@ class TreeWorkspaceAccessor:
         ax: Any = None,
         unit: int | None = None,
         slice: int | None = None,
+        bin_ms: float | None = None,
         **style: Any,
     ) -> Any:
         """Draw the item ``tree["namespace/key"]`` in the way of its kind.
 
         Parameters
         ----------
-        ax, unit, slice, **style
+        ax, unit, slice, bin_ms, **style
             As for the ``.ws.plot`` of a Dataset.
 
         Returns
@@ -181,7 +182,7 @@ class TreeWorkspaceAccessor:
         """
         from labtree.workspace import verbs
 
-        chosen = {"ax": ax, "unit": unit, "slice": slice}
+        chosen = {"ax": ax, "unit": unit, "slice": slice, "bin_ms": bin_ms}
         style |= {name: value for name, value in chosen.items() if value is not None}
         return verbs.plot_item(self._tree, **style)
 
@@ -749,6 +750,7 @@ class ObjectWorkspaceAccessor(_Storable):
         ax: Any = None,
         unit: int | None = None,
         slice: int | None = None,
+        bin_ms: float | None = None,
         **style: Any,
     ) -> Any:
         """Draw the object in the way of its kind.
@@ -764,6 +766,8 @@ class ObjectWorkspaceAccessor(_Storable):
             Of stacks of spikes or rates: position of the unit; the average by default.
         slice : int, optional
             Of stacks of pairwise matrices: position of the slice; the average by default.
+        bin_ms : float, optional
+            Of stacks of spikes: width of the bins of the rate in ms; a round one by default.
         **style
             For the matplotlib function that draws, such as ``color``, ``cmap``, ``vmax``.
 
@@ -787,7 +791,7 @@ class ObjectWorkspaceAccessor(_Storable):
         """
         from labtree.objects import registry
 
-        chosen = {"ax": ax, "unit": unit, "slice": slice}
+        chosen = {"ax": ax, "unit": unit, "slice": slice, "bin_ms": bin_ms}
         style |= {name: value for name, value in chosen.items() if value is not None}
         return registry.plot(self._obj, **style)
 
