@@ -596,7 +596,7 @@ class StreamAccessor:
         Raises
         ------
         SessionError
-            (a ValueError) The stream has no rate, or one that its time stamps belie.
+            (a ValueError) The stream has no rate, or one that its time stamps contradict.
 
         Examples
         --------
