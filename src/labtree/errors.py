@@ -104,6 +104,9 @@ class TrialTableError(LabtreeError, ValueError):
 class FormatError(LabtreeError, ValueError):
     """A file is not what it should be: foreign, damaged, or of an unknown version."""
 
+    # Whether the message already names the function for this very file.
+    names_function = False
+
 
 class TrialDataError(FormatError, TypeError):
     """A value that a trial file cannot hold exactly."""

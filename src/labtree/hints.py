@@ -37,6 +37,8 @@ def takes(
             try:
                 return function(*args, **kwargs)
             except _REFUSALS as error:
+                if getattr(error, "names_function", False):
+                    raise
                 path = args[0] if args else kwargs.get(first)
                 instead = _instead(path, what, formats)
                 if instead is None:

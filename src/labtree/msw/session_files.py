@@ -245,10 +245,12 @@ def _opened(folder: Path) -> tuple[SessionFiles, Listing]:
     unsure = artifact_format in (None, "manifest")
     inside = acquisition_folders(folder) if unsure else []
     if inside:
-        raise FormatError(
+        error = FormatError(
             f"{folder}: a container of {len(inside)} acquisitions, not a session; write "
             f"load_acquisition({str(folder)!r}), or load_session of {inside[0].name!r}"
         )
+        error.names_function = True
+        raise error
     linked = [name for name in listing.dangling if detect_format([name]) is not None]
     absent = (
         f"{folder}: {', '.join(linked)}: links to files that are not here; fetch them (with "
