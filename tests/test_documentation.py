@@ -118,6 +118,11 @@ def test_no_page_speaks_of_a_house():
         )
 
 
+def test_the_citation_has_the_version():
+    text = (ROOT / "docs/CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {labtree.__version__}\n" in text
+
+
 def test_the_page_on_spikelab_has_every_call_of_it():
     spikelab = pytest.importorskip("spikelab")
     page = (ROOT / "docs/spikelab.md").read_text(encoding="utf-8")
