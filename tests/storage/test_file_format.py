@@ -1,6 +1,8 @@
 """Files are read rightly by a reader that was written from docs/file-format.md alone."""
 
+import datetime as dt
 import json
+from pathlib import Path
 
 import h5py
 import netCDF4
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import labtree
 from labtree.storage import open_tree, save_tree
 from labtree.storage.verifying import verify_file
 from labtree.storage.zarr.trees import open_zarr_tree, save_zarr_tree
@@ -36,7 +39,6 @@ def _everything() -> xr.Dataset:
         "(odd)": np.array([1, 2], "u2"),
     }
     data = {name: xr.Variable("x", array) for name, array in values.items()}
-    # xarray makes NaN of None unless the array is not its own
     data["grid"] = xr.Variable(("x", "y z"), np.arange(6.0).reshape(2, 3), {"units": "mV"})
     data["scalar"] = xr.Variable((), 5)
     data["grid"].attrs.update({"range": (0, 2.5), "_FillValue": -1.0, "nested": {"a": [None]}})
@@ -44,29 +46,94 @@ def _everything() -> xr.Dataset:
     return xr.Dataset(data, {"x": [10, 20], "side": ("x", ["l", "r"])}, attrs)
 
 
-@pytest.mark.parametrize("compression", [None, "gzip"])
-def test_a_reader_written_from_the_page_reads_every_kind(tmp_path, compression):
-    path = tmp_path / "t.h5"
-    dataset = _everything()
-    tree = xr.DataTree.from_dict({"/ns/(key)": dataset})
-    save_tree(tree, path, compression=compression)
-    with h5py.File(path) as file:
-        found = format_reader.read(file)["groups"]["ns"]["groups"]["(key)"]
-        names = format_reader.plain(file["ns/_%28key)"].attrs["coordinates"])
-    assert names == "side"
-    assert found["attrs"] == dataset.attrs
-    assert set(found["variables"]) == set(dataset.variables)
-    for name, variable in dataset.variables.items():
-        dims, values, attrs = found["variables"][name]
+def _check_dataset(found, expected):
+    attrs, variables = found
+    own = {key: value for key, value in attrs.items() if not key.startswith("labtree_")}
+    assert own == {k: v for k, v in expected.attrs.items() if not k.startswith("labtree_")}
+    assert set(variables) == set(expected.variables)
+    for name, variable in expected.variables.items():
+        dims, values, attrs = variables[name]
         assert tuple(dims) == variable.dims, name
         if variable.dtype.kind == "O":
-            values[values == np.array(None)] = np.nan
-            assert_same(values.tolist(), variable.values.tolist())
+            # xarray makes NaN of None unless the array is not its own
+            shown = [np.nan if value is None else value for value in values.tolist()]
+            wanted = [np.nan if value is None else value for value in variable.values.tolist()]
+            assert_same(shown, wanted)
         else:
             assert values.dtype == variable.dtype, name
             assert_same(np.asarray(values), variable.values)
         assert {**attrs} == dict(variable.attrs), name
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_reader_written_from_the_page_reads_every_type(tmp_path, compression):
+    path = tmp_path / "t.h5"
+    dataset = _everything()
+    tree = xr.DataTree.from_dict({"/ns/(key)": dataset})
+    save_tree(tree, path, compression=compression)
+    found = format_reader.read(path)["ns", "(key)"]
+    assert found[0] == dataset.attrs
+    _check_dataset(found, dataset)
+    with h5py.File(path) as file:
+        assert format_reader.marks(file["ns/_%28key)"])["coordinates"] == "side"
     assert verify_file(path).problems == []
+
+
+def _kinds():
+    rates = np.arange(6.0).reshape(2, 3)
+    trains = [[1.0, 3.0], [2.0], []]
+    neurons = [{"region": "CA1", "depth": 5}, {"region": None}, {"depth": 7}]
+    datasets = {
+        "spikes": labtree.spike_data(trains, length=10.0, neuron_attributes=neurons),
+        "rates": labtree.rate_data(rates, [0.0, 1.0, 2.0]),
+        "slices": labtree.rate_slice_stack(np.ones((2, 3, 2)), [(0.0, 2.0), (3.0, 5.0)]),
+        "matrix": labtree.pairwise_matrix(np.array([[1.0, 0.5], [np.nan, 1.0]])),
+        "stack": labtree.pairwise_stack(np.ones((2, 2, 3))),
+        "a/b": xr.Dataset({"v": (("x", "y"), rates)}, {"y": ["a", "b", "c"]}, {"n": (1, 2)}),
+    }
+    values = {
+        "array": np.array([[1 + 2j, 2], [0, 1]], ">c16"),
+        "nested": {
+            "tuple": (1, None, {2.5}),
+            5: [True, "é", b"x", 2**5000, float("inf"), -1j],
+            "array": np.array(["10 µV", "b"]),
+            "deeper": {"array": np.arange(3, dtype="f2"), "scalar": np.float32(2)},
+            "when": [dt.date(2024, 1, 2), dt.timedelta(1, 2, 3), slice(1, None), range(3)],
+            "structured": np.array((1, 2.0), [("a", "i4"), ("b", ">f8", (1,))]),
+        },
+        "scalar": 5,
+        "text": "hé",
+        "none": None,
+        "set": {1, 2},
+        "(odd) 50%": np.array([b"ab", b"c"]),
+        "long " * 60: np.array(["2020-01-01", "NaT"], "M8[ns]"),
+        "objects": np.array(["ok", None, ""], object),
+    }
+    return datasets, values
+
+
+def test_a_reader_written_from_the_page_reads_every_kind_of_a_workspace(tmp_path):
+    datasets, values = _kinds()
+    masked = np.ma.masked_array([1.0, 2.0], [False, True])
+    tree = labtree.create_workspace()
+    for key, value in (datasets | values | {"masked": masked}).items():
+        tree.ws.store("rec 1", key, value)
+    found = format_reader.read(tree.ws.save(tmp_path / "w"))
+    assert set(found) == {("rec 1", key) for key in (*datasets, *values, "masked")}
+    for key, value in values.items():
+        assert_same(found["rec 1", key], value, key)
+    for key, value in datasets.items():
+        _check_dataset(found["rec 1", key], value)
+        assert found["rec 1", key][0]["labtree_kind"] == tree.ws.get_info("rec 1", key)["type"]
+    assert found["rec 1", "masked"].tolist() == [1.0, None]
+
+
+def test_the_reader_has_the_lines_that_the_page_tells():
+    text = Path(format_reader.__file__).read_text()
+    start, end = text.index("import json"), text.index("def load(")
+    code = [line for line in text[end:].splitlines() if line.strip()]
+    assert len(code) <= 60
+    assert len(text[start:end].splitlines()) <= 16
 
 
 def test_the_root_says_what_the_file_is(tmp_path):

@@ -1,129 +1,84 @@
-"""A reader of labtree's files written from docs/file-format.md alone, with h5py and numpy."""
+"""A reader of labtree's files written from docs/file-format.md alone, with h5py and numpy.
 
-# ruff: noqa: E501
-import base64
-import datetime as dt
-import json
-import struct
+It reads all kinds but tables. A Dataset comes as its attributes and variables, a variable as
+its dimensions, values and attributes. Beside the tables, which stand on
+the page, it has 60 lines.
+"""
 
-import h5py
-import numpy as np
+# fmt: off
+# ruff: noqa: E401, E501, E731, I001
+import json, base64, datetime, re, urllib.parse, h5py, numpy as np
 
-HIDDEN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_FillValue",
-          "_Netcdf4Coordinates", "_NCProperties", "_Encoding", "dtype", "calendar",
-          "coordinates", "Conventions")  # fmt: skip
-MISSING = {"None": None, "NaN": float("nan"), "NA": "NA"}
-
-
-def plain(value):
-    value = value.decode() if isinstance(value, bytes) else value
-    return value.item() if isinstance(value, np.generic) and value.ndim == 0 else value
-
-
-def decoded(value):
-    """Return what the terms of ``labtree_attrs`` stand for."""
-    if isinstance(value, list):
-        return [decoded(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    if len(value) != 1 or not next(iter(value)).startswith("$"):
-        return {key: decoded(each) for key, each in value.items()}
-    ((tag, of),) = value.items()
-    readers = {
-        "$tuple": lambda: tuple(decoded(of)), "$set": lambda: set(decoded(of)),
-        "$frozenset": lambda: frozenset(decoded(of)), "$int": lambda: int(of, 16),
-        "$dict": lambda: {decoded(key): decoded(each) for key, each in of},
-        "$float": lambda: struct.unpack("<d", bytes.fromhex(of))[0],
-        "$complex": lambda: complex(*struct.unpack("<2d", bytes.fromhex(of))),
-        "$bytes": lambda: base64.b64decode(of), "$date": lambda: dt.date.fromisoformat(of),
-        "$scalar": lambda: np.frombuffer(base64.b64decode(of[1]), as_dtype(of[0]))[0],
-        "$array": lambda: np.frombuffer(base64.b64decode(of[2]), as_dtype(of[0])).reshape(of[1]),
-    }  # fmt: skip
-    return readers[tag]()
-
-
-def as_dtype(of):
-    if isinstance(of, str):
-        return np.dtype(of)
-    if "base" in of:
-        return np.dtype((as_dtype(of["base"]), tuple(of["shape"])))
-    formats = [as_dtype(each) for each in of["formats"]]
-    kept = {key: of[key] for key in ("names", "offsets", "itemsize")}
-    return np.dtype({**kept, "formats": formats}, align=of["aligned"])
-
-
-def values(group, dataset):
-    raw, marks = dataset[()], {key: plain(each) for key, each in dataset.attrs.items()}
-    named = marks.get("labtree_dtype")
+b64, bits, flat = base64.b64decode, bytes.fromhex, np.frombuffer
+objects = lambda values, shape: np.array([*values, None], object)[:-1].reshape(shape)
+HIDDEN = {*["CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties", "_FillValue", "_Encoding", "dtype", "calendar", "coordinates", "Conventions", "labtree_attrs", "labtree_attrs_order", "labtree_crc32c", "labtree_dtype", "labtree_file_format", "labtree_file_page", "labtree_layout", "labtree_missing", "labtree_real_name", "labtree_text"]}
+MISSING = {"None": None, "NaN": np.nan, "NA": "NA"}
+EXTRA = "labtree_chars_", "labtree_complex_", "labtree_points_", "labtree_bytes_"
+TAGS = {
+    "$tuple": tuple, "$set": set, "$frozenset": frozenset, "$dict": dict, "$bytes": b64, "$bytearray": b64,
+    "$text": lambda x: b64(x).decode(errors="surrogatepass"), "$int": lambda x: int(x, 16),
+    "$float": lambda x: flat(bits(x), "<f8").item(), "$complex": lambda x: flat(bits(x), "<c16").item(),
+    "$date": datetime.date.fromisoformat, "$datetime": lambda x: datetime.datetime.fromisoformat(x[0]),
+    "$slice": lambda x: slice(*x), "$range": lambda x: range(*x), "$timedelta": lambda x: datetime.timedelta(*x),
+    "$scalar": lambda x: flat(b64(x[1]), x[0])[0], "$array": lambda x: flat(b64(x[2]), x[0]).reshape(x[1]),
+    "$objects": lambda x: objects(x[1], x[0]), "$texts": lambda x: objects(x[1], x[0])}
+def load(text, parts=None):
+    def hook(value):  # called for the innermost objects first
+        if "itemsize" in value:
+            return np.dtype({key: value[key] for key in ("names", "formats", "offsets", "itemsize")}, value["aligned"])
+        tag, of = next(iter(value.items()), ("", None))
+        return parts[of] if tag == "$part" else TAGS[tag](of) if tag in TAGS else (
+            np.dtype((of, tuple(value["shape"]))) if tag == "base" else value)
+    return json.loads(text, object_hook=hook)
+def marks(item):
+    return {key: each.decode() if isinstance(each, bytes) else each.item() if isinstance(each, np.generic) else each
+            for key, each in item.attrs.items()}
+def name_of(item):
+    return load(item.attrs.get("labtree_real_name", json.dumps(item.name.split("/")[-1].removeprefix("_nc4_non_coord_"))))
+def dims_of(group, data):
+    ids = {each.attrs.get("_Netcdf4Dimid"): each for each in group.values()}
+    found = [scales[0] for scales in data.dims if len(scales)] or [
+        ids[each] for each in data.attrs.get("_Netcdf4Coordinates", [])] or [data][:data.ndim]
+    return [name for name in map(name_of, found) if not name.startswith(EXTRA)]
+def values_of(group, data, mark):
+    raw, named, ndim = data[()], mark.get("labtree_dtype", ""), len(dims_of(group, data))
+    texts = raw.view(f"S{raw.shape[-1]}")[..., 0] if raw.dtype == "S1" and raw.ndim > ndim else raw
     if named in ("object", "json", "StringDType"):
-        if "labtree_text" in marks:
-            text, ends = group[marks["labtree_text"]][()].tobytes(), np.cumsum(raw.reshape(-1))
-            parts = [text[end - n : end] for end, n in zip(ends, raw.reshape(-1), strict=True)]
-            shape = raw.shape
-        else:
-            shape = raw.shape[:-1]
-            parts = (
-                raw.reshape(-1, raw.shape[-1]).view(f"S{raw.shape[-1]}").reshape(-1).tolist()
-            )
-        texts = [part.decode() for part in parts]
-        found = [decoded(json.loads(each)) for each in texts] if named == "json" else texts
-        result = np.array([*found, None], object)[:-1].reshape(shape)
-        if "labtree_missing" in marks:
-            mask = group[marks["ancillary_variables"].split()[-1]][()] != 0
-            result[mask] = MISSING[marks["labtree_missing"]]
-        return result
-    if named is None:
-        return raw
-    dtype = as_dtype(json.loads(named)) if named.startswith("{") else np.dtype(named)
-    if dtype.kind == "U" and raw.dtype.kind == "S":
-        return np.char.decode(raw.view(f"S{raw.shape[-1]}")[..., 0], "utf-8").astype(dtype)
-    if dtype.kind in "bf" and dtype.itemsize <= 8 and raw.dtype.kind != "u":
+        found = texts.reshape(-1).tolist()
+        if "labtree_text" in mark:
+            joined, ends = group[mark["labtree_text"]][()].tobytes(), np.cumsum(raw)
+            found = [joined[end - size:end] for end, size in zip(ends, found, strict=True)]
+        found = objects([load(text) if named == "json" else text.decode() for text in found], texts.shape)
+        if "labtree_missing" in mark:
+            found[group[mark["ancillary_variables"].split()[-1]][()] != 0] = MISSING[mark["labtree_missing"]]
+        return found
+    dtype = load(named) if named[:1] == "{" else np.dtype(named or raw.dtype)
+    if dtype.kind == "U" and raw.dtype == "S1":
+        return np.char.decode(texts, "utf-8").astype(dtype)
+    if dtype.kind in "biuf" and dtype.itemsize <= 8 and (named != "<f2" or raw.dtype.kind == "f"):
         return raw.astype(dtype)
-    little = dtype.newbyteorder("<") if dtype.kind in "mMcU" else dtype
-    extra = raw.ndim - len(dimensions(group, dataset))
-    return raw.view(little).reshape(raw.shape[: raw.ndim - extra]).astype(dtype)
-
-
-def dimensions(group, dataset):
-    """Return the names of the dimensions without those of the encoding."""
-    if dataset.attrs.get("CLASS") == b"DIMENSION_SCALE":
-        numbers = np.atleast_1d(dataset.attrs.get("_Netcdf4Coordinates", []))
-        scales = [each for each in group.values() if "_Netcdf4Dimid" in each.attrs]
-        found = [s for n in numbers for s in scales if s.attrs["_Netcdf4Dimid"] == n] or [
-            dataset
-        ]
-    else:
-        found = [group.file[each[0]] for each in dataset.attrs.get("DIMENSION_LIST", [])]
-    return [real(each) for each in found
-            if not real(each).startswith(("labtree_chars_", "labtree_complex_", "labtree_points_", "labtree_bytes_"))]  # fmt: skip
-
-
-def real(item):
-    name = item.name.rpartition("/")[2].removeprefix("_nc4_non_coord_")
-    return json.loads(item.attrs.get("labtree_real_name", json.dumps(name)))
-
-
-def attributes(item):
-    native = {key: plain(each) for key, each in item.attrs.items()}
-    exact = decoded(json.loads(native.get("labtree_attrs", "{}")))
-    hints = {"units"} if native.get("labtree_dtype", "")[1:2] in ("m", "M") else set()
-    hints |= {"ancillary_variables"} if "labtree_missing" in native else set()
-    return {key: each for key, each in native.items()
-            if key not in HIDDEN and key not in hints and not key.startswith("labtree_")} | exact  # fmt: skip
-
-
-def read(group):
-    """Return attributes, variables (dimensions, values, attributes) and groups of a group."""
-    datasets = [each for each in group.values() if isinstance(each, h5py.Dataset)]
-    beside = {plain(each.attrs[key]).split()[-1] for each in datasets
-              for key, mark in (("labtree_text", "labtree_text"), ("ancillary_variables", "labtree_missing"))
-              if mark in each.attrs}  # fmt: skip
-    return {
-        "attrs": attributes(group),
-        "variables": {
-            real(each): (dimensions(group, each), values(group, each), attributes(each))
-            for each in datasets
-            if "labtree_crc32c" in each.attrs and each.name.rpartition("/")[2] not in beside
-        },
-        "groups": {real(each): read(each) for each in group.values() if isinstance(each, h5py.Group)},
-    }  # fmt: skip
+    return raw.view(dtype.newbyteorder("<") if dtype.kind in "mMcU" else dtype).reshape(raw.shape[:ndim]).astype(dtype)
+def attributes(mark):
+    times = mark.get("labtree_dtype", "")[1:2] in ("m", "M")
+    hidden = HIDDEN | {*["ancillary_variables"] * ("labtree_missing" in mark), *["units"] * times}
+    return {key: each for key, each in mark.items() if key not in hidden} | load(mark.get("labtree_attrs", "{}"))
+def variables(group):
+    found = ((each, marks(each)) for each in group.values() if "labtree_crc32c" in each.attrs)
+    return {name_of(each): (dims_of(group, each), values_of(group, each, mark), attributes(mark))
+            for each, mark in found if "labtree_beside" not in mark}
+def item(about, found):
+    if "labtree_structure" in about:
+        return load(about["labtree_structure"], {
+            name: item({"labtree_kind": part["kind"], **part["attrs"]}, {
+                old: found[new] for old, new in part["names"].items() if new in found})
+            for name, part in about.get("labtree_parts", {}).items()})
+    if about.get("labtree_kind") != "ndarray":
+        return about, found
+    data, mask = found["data"][1], found.get("mask", (0, False))[1]
+    return np.ma.MaskedArray(data, mask) if "labtree_masked" in about else data
+def key_of(group):
+    return marks(group).get("labtree_key", urllib.parse.unquote(re.sub("^_(?=%)", "", name_of(group))))
+def read(path):
+    with h5py.File(path) as file:
+        return {(key_of(space), key_of(key)): item(attributes(marks(key)), variables(key))
+                for space in file.values() for key in space.values()}

@@ -26,6 +26,7 @@ from labtree.objects.registry import (
     raw_or,
 )
 from labtree.objects.values import dataset_to_value, value_to_dataset
+from labtree.storage.codecs import MARKS
 from labtree.storage.names import encode_name
 from labtree.storage.records import check_dataset
 from labtree.storage.unsupported import all_unsupported
@@ -38,8 +39,6 @@ __all__ = [
     "return_dataset",
 ]
 
-#: Attributes of variables that say how a file holds them; elsewhere they are left over.
-_MARKS = ("labtree_dtype", "labtree_missing", "labtree_crc32c")
 #: Says which variables stand for indexes and arrays of pandas, and how to make them again.
 _PANDAS = "labtree_pandas"
 _NAMES = "labtree_names"
@@ -60,8 +59,8 @@ def keep_dataset(dataset: xr.Dataset, path: str = "obj") -> xr.Dataset:
     names = _tree_names((*dataset.variables, *dataset.dims))
     copy = dataset.copy(deep=True).drop_encoding()
     for variable in copy.variables.values():
-        if any(mark in variable.attrs for mark in _MARKS):
-            variable.attrs = {k: v for k, v in variable.attrs.items() if k not in _MARKS}
+        if any(mark in variable.attrs for mark in MARKS):
+            variable.attrs = {k: v for k, v in variable.attrs.items() if k not in MARKS}
     if names:
         copy = copy.rename(names)
         copy.attrs[_NAMES] = {name: label for label, name in names.items()}

@@ -60,7 +60,14 @@ Spec = dict[str, Any]
 
 #: Attributes of variables that say what their values are.
 MARKS = frozenset(
-    {"labtree_dtype", "labtree_missing", "labtree_text", "labtree_crc32c", "labtree_real_name"}
+    {
+        "labtree_beside",
+        "labtree_crc32c",
+        "labtree_dtype",
+        "labtree_missing",
+        "labtree_real_name",
+        "labtree_text",
+    }
 )
 
 _MISSING: dict[str, Any] = {"None": None, "NaN": float("nan"), "NA": pd.NA}

@@ -666,11 +666,10 @@ def _record(
     names = {name: _real_name(name, raw[name].attrs) for name in ours}
     dims = _dimension_names(store)
     columns = {name: _Column(raw[name], source, f"{where.rstrip('/')}/{name}") for name in ours}
-    beside: set[str] = set()
     coords: list[str] = []
     variables: list[list[Any]] = []
     for name, variable in raw.items():
-        if name not in ours:
+        if name not in ours or "labtree_beside" in variable.attrs:
             continue
         spec = codecs.spec_of_marks(variable.attrs, columns[name].dtype)
         parts = [name]
@@ -681,7 +680,6 @@ def _record(
         if codecs.has_mask(spec):
             parts.append(str(variable.attrs["ancillary_variables"]).split()[-1])
             hints.add("ancillary_variables")
-        beside.update(parts[1:])
         axes = list(variable.dims)
         if codecs.extra_dimension(spec, columns[name].shape) is not None:
             axes.pop()
@@ -701,7 +699,6 @@ def _record(
     else:
         told = str(attrs.get("coordinates", "")).split()
         layout = {"coords": [names.get(word, word) for word in told]}
-    variables = [each for each in variables if each[4][0][0] not in beside]
     known = {each[0] for each in variables}
     for levels in layout.get("multiindexes", {}).values():
         known.difference_update(levels)

@@ -234,8 +234,10 @@ class _GroupWriter:
                 if variable.is_index and array.values.nbytes <= _INLINE:  # never dask's
                     column = column._replace(inline=len(self.written.values))
                     self.written.values += array.values.tobytes()
-            elif array.role == "missing":
-                write_native(dataset, "dtype", "bool")
+            else:
+                write_native(dataset, "labtree_beside", variable.arrays[0].name)
+                if array.role == "missing":
+                    write_native(dataset, "dtype", "bool")
             columns.append(column)
         return columns
 

@@ -287,24 +287,14 @@ def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
             if other.startswith(prefix) and other != key and "/" not in other[len(prefix) :]
         ]  # fmt: skip
         arrays = [each for each in below if nodes[each]["node_type"] == "array"]
-        companions = {
-            str(nodes[each]["attributes"][role]).split()[-1]
-            for each in arrays
-            for role, mark in (
-                ("labtree_text", "labtree_text"),
-                ("ancillary_variables", "labtree_missing"),
-            )
-            if mark in nodes[each].get("attributes", {})
-        }
         record: dict[str, Any] = {"path": path, "attrs": _exact(own, _GROUP_OWN)}
         if layout:
             record["layout"] = layout
         record["variables"] = []
         for each in arrays:
-            file = each[len(prefix) :]
-            if file in companions:
+            if "labtree_beside" in nodes[each].get("attributes", {}):
                 continue
-            variable = _walked_variable(file, nodes, prefix, location)
+            variable = _walked_variable(each[len(prefix) :], nodes, prefix, location)
             if variable is not None:
                 record["variables"].append(variable)
         records.append(record)

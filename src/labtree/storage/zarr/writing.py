@@ -149,9 +149,9 @@ class _Writer:
             if not array.role:
                 shown = shown_attributes(attrs, variable.coded, variable.hidden) | own
             else:
-                codec = None
+                codec, shown = None, {"labtree_beside": variable.arrays[0].name}
                 if array.role == "missing":
-                    shown = {"dtype": "bool"}
+                    shown["dtype"] = "bool"
             column = self._array(array, codec, folder, shown, compression)
             if isinstance(array.blob, ZarrArray):
                 self.written.moves.append((array.blob, "/".join(folder)))
