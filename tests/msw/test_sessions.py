@@ -1,5 +1,6 @@
 """Folders of every era into sessions; partial and odd ones; many at once."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from labtree.errors import DamageWarning, FormatError, MissingFileError, UnsafePickleError
+from labtree.errors import (
+    DamageWarning,
+    FormatError,
+    MissingFileError,
+    TrialTableError,
+    UnsafePickleError,
+)
 from labtree.msw import (
     MswSession,
     enumerate_acquisitions,
@@ -809,7 +816,8 @@ def test_text_with_a_lone_surrogate_costs_no_trial(tmp_path: Path) -> None:
     trials = make_trials(4)
     trials[1]["info"]["remark"] = "a\ud800"
     trials[2]["info"]["name\udc00"] = 3
-    df = load_session(write_session(tmp_path, trials=trials, with_log=False)).df
+    folder = write_session(tmp_path, trials=trials, with_log=False)
+    df = load_session(folder).df
     assert df is not None
     assert df["remark"].tolist()[1] == "a\ud800"
     assert df["remark"].isna().tolist() == [True, False, True, True]
@@ -820,3 +828,8 @@ def test_text_with_a_lone_surrogate_costs_no_trial(tmp_path: Path) -> None:
         for visits in trial["States timestamps"].values()
         for start, _ in visits
     )
+    # Arrow, where pandas has it, holds no such text, and nested cells have no other column.
+    with contextlib.suppress(TrialTableError):
+        nested = load_session(folder, nested=True).df
+        assert nested is not None
+        assert nested["remark"].tolist()[1] == "a\ud800"

@@ -277,16 +277,27 @@ def nested_frame(trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
     The columns of ``info``, ``States timestamps``, ``Events timestamps`` and ``analysis``
     take the place of these fields, in that order, after the others. A name that is taken
     is written with its group, ``info.name``.
+
+    Raises
+    ------
+    TrialTableError
+        A text has a lone surrogate, which pandas refuses here.
     """
-    frame = pd.DataFrame(list(trials))
-    for group in NESTED_FIELDS:
-        if group not in frame:
-            continue
-        cells = [cell if isinstance(cell, dict) else {} for cell in frame.pop(group)]
-        spread = pd.DataFrame(cells, index=frame.index)
-        taken = {name: f"{group}.{name}" for name in spread if name in frame}
-        frame = pd.concat([frame, spread.rename(columns=taken)], axis=1)
-    return frame.drop(columns=[0], errors="ignore")
+    try:
+        frame = pd.DataFrame(list(trials))
+        for group in NESTED_FIELDS:
+            if group not in frame:
+                continue
+            cells = [cell if isinstance(cell, dict) else {} for cell in frame.pop(group)]
+            spread = pd.DataFrame(cells, index=frame.index)
+            taken = {name: f"{group}.{name}" for name in spread if name in frame}
+            frame = pd.concat([frame, spread.rename(columns=taken)], axis=1)
+        return frame.drop(columns=[0], errors="ignore")
+    except UnicodeEncodeError as error:
+        raise TrialTableError(
+            f"{error.object!r:.60} has a lone surrogate, which columns of nested cells cannot "
+            "hold; load the session without nested=True"
+        ) from None
 
 
 def trials_from_nested(frame: pd.DataFrame) -> list[dict[str, Any]]:
