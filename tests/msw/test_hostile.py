@@ -445,7 +445,7 @@ def test_many_damages(tmp_path: Path) -> None:
     assert not forbidden
     assert longest < 10
     # Most damage leaves something to load.
-    assert outcomes["loaded"] > outcomes["refused"] > 0
+    assert outcomes["loaded"] > 20 * outcomes["refused"]
 
 
 def test_damage_never_stops_a_subject(tmp_path: Path) -> None:
