@@ -584,8 +584,41 @@ class TreeWorkspaceAccessor:
             compression=compression,
         )
 
+    def compact(self) -> int:
+        """Write the file anew, without what deleted and replaced items left in it.
+
+        Saves add to the file and take nothing away. One of them does this by itself when
+        half of the file is of no use any more.
+
+        Returns
+        -------
+        int
+            By how many bytes the file is smaller now. Changes are saved with it.
+
+        Raises
+        ------
+        WorkspaceError
+            (a ValueError) There is no file yet, or somebody else changed it.
+
+        Examples
+        --------
+        >>> import labtree, numpy as np
+        >>> tree = labtree.create_workspace()
+        >>> tree.ws.store("rec1", "rates", np.zeros(10_000))
+        >>> path = tree.ws.save("pilot")
+        >>> tree.ws.store("rec1", "rates", np.ones(10_000))
+        >>> path = tree.ws.save()
+        >>> tree.ws.compact() > 80_000
+        True
+        """
+        from labtree.workspace.files import compact_workspace
+
+        return compact_workspace(self._tree)
+
     def close(self) -> None:
         """Release the files; what was not loaded cannot be read any more.
+
+        A workspace that was opened with ``mode="a"`` saves its changes first.
 
         Examples
         --------

@@ -25,6 +25,7 @@ __all__ = [
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
+_PATIENCE_S = 2.0  # for other writers of a file
 _LONGEST = 240  # bytes of a name, with room for an ending
 
 if sys.platform == "win32":
@@ -131,7 +132,7 @@ class WriterLock:
     file
         What is going to be changed.
     patience_s
-        How long to wait for others.
+        How long to wait for others; two seconds if not given.
 
     Raises
     ------
@@ -139,10 +140,10 @@ class WriterLock:
         If another holds it all the time; the message says what to do.
     """
 
-    def __init__(self, file: Path, patience_s: float = 2.0) -> None:
+    def __init__(self, file: Path, patience_s: float | None = None) -> None:
         name = os.fsencode(f".{file.name}")[:_LONGEST].decode(errors="ignore") + ".lock"
         self._path = file.with_name(name)
-        end = time.monotonic() + patience_s
+        end = time.monotonic() + (_PATIENCE_S if patience_s is None else patience_s)
         tries = 0
         while not self._try():
             if tries == 0:
@@ -176,7 +177,7 @@ class WriterLock:
 
 
 @contextlib.contextmanager
-def writer_lock(file: Path, patience_s: float = 2.0) -> Iterator[None]:
+def writer_lock(file: Path, patience_s: float | None = None) -> Iterator[None]:
     """Hold the lock of those who change a file; see :class:`WriterLock`."""
     held = WriterLock(file, patience_s)
     try:

@@ -19,6 +19,7 @@ __all__ = [
     "detach_child",
     "own_variables",
     "plan_children",
+    "plan_undo",
     "rename_child",
     "set_together",
     "variable_attrs",
@@ -87,6 +88,23 @@ def set_together(changes: Iterable[Change]) -> None:
     """
     objects, names, values = zip(*changes, strict=True)
     deque(map(object.__setattr__, objects, names, values), maxlen=0)
+
+
+def plan_undo(nodes: Iterable[xr.DataTree]) -> list[Change]:
+    """Return the changes for :func:`set_together` that make nodes again what they are now.
+
+    Their names, parents, children and attributes; not their variables.
+    """
+    return [
+        change
+        for node in nodes
+        for change in (
+            (node, "_children", dict(node._children)),
+            (node, "_attrs", None if node._attrs is None else dict(node._attrs)),
+            (node, "_name", node._name),
+            (node, "_parent", node._parent),
+        )
+    ]
 
 
 def detach_child(parent: xr.DataTree, name: str) -> xr.DataTree:

@@ -22,6 +22,7 @@ from h5py import h5a, h5g
 
 from labtree.errors import FormatError, LabtreeError
 from labtree.storage import codecs, json_values
+from labtree.storage.arrays import StoredArray, array_of_column, lazy
 from labtree.storage.attributes import write_native
 from labtree.storage.blobs import checksum
 from labtree.storage.blocks import is_dask
@@ -41,12 +42,13 @@ from labtree.storage.marks import (
 from labtree.storage.marks import Path as NodePath
 from labtree.storage.names import file_name
 from labtree.storage.netcdf_writer import NetCDFWriter
+from labtree.storage.nodes import own_variables
 from labtree.storage.records import variable_values
 from labtree.storage.redo_log import RedoLog, Transaction
-from labtree.storage.sources import as_bytes
+from labtree.storage.sources import FileSource, as_bytes
 from labtree.storage.writing import Written, write_dataset, write_group_attributes
 
-__all__ = ["Changes", "TreeFile"]
+__all__ = ["Changes", "TreeFile", "read_from_file"]
 
 _MOST_LINKS = 500
 _MOVING = "labtree_moving_{}"
@@ -534,6 +536,29 @@ class TreeFile:
             if names != list(changes.nodes[parent].children):
                 return False
         return True
+
+
+def read_from_file(changes: Changes, written: Written, source: FileSource) -> None:
+    """Let the arrays that were written be read from the file, and leave memory.
+
+    Parameters
+    ----------
+    changes, written
+        What :meth:`TreeFile.write` wrote; no variable of it is anybody else's.
+    source
+        The file.
+    """
+    for record in written.records:
+        path = record["path"]
+        variables = own_variables(changes.nodes[tuple(path)])
+        for name, _, spec, _, columns in record["variables"]:
+            if isinstance(variables[name], xr.IndexVariable):
+                continue
+            blobs = [
+                array_of_column(source, column, "/".join([*path, column[0]]))
+                for column in columns
+            ]
+            variables[name].data = lazy(StoredArray(spec, blobs))
 
 
 def _close(log: RedoLog, process: int, patience_s: float) -> bool:

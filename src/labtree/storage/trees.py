@@ -31,6 +31,7 @@ from labtree.storage.writing import write_tree
 
 __all__ = [
     "add_source",
+    "before_closing",
     "build_tree",
     "check_complete",
     "check_folder",
@@ -294,6 +295,7 @@ class _Closer:
     def __init__(self) -> None:
         # Weak: a file that no array reads any more, after a save, closes itself.
         self.held: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.first: list[Callable[[], None]] = []
         self.then: list[Callable[[], None]] = []
 
     def release(self) -> None:
@@ -301,9 +303,13 @@ class _Closer:
             self.held.pop().close()
 
     def __call__(self) -> None:
-        self.release()
-        for call in self.then:
-            call()
+        try:
+            for call in self.first:
+                call()
+        finally:
+            self.release()
+            for call in self.then:
+                call()
 
     def __reduce__(self) -> Any:
         return _Closer, ()
@@ -337,6 +343,13 @@ def add_source(tree: xr.DataTree, source: Any) -> None:
     """Close a source when the tree is closed; ``with`` and ``tree.close()`` do that."""
     closer = attached(tree, _Closer)
     closer.held.add(source)
+    tree.set_close(closer)
+
+
+def before_closing(tree: xr.DataTree, call: Callable[[], None]) -> None:
+    """Call a function when the tree is closed, before its files; it must not hold the tree."""
+    closer = attached(tree, _Closer)
+    closer.first.append(call)
     tree.set_close(closer)
 
 

@@ -1,6 +1,8 @@
 """Workspaces in files: save, open, load, one item; whatever the format."""
 
+import os
 import warnings
+import weakref
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,17 +11,30 @@ from typing import Any
 import xarray as xr
 
 from labtree.display import plural
-from labtree.errors import ClosedError, DamageWarning, FormatError, WorkspaceError
+from labtree.errors import (
+    ClosedError,
+    DamageWarning,
+    FormatError,
+    MissingFileError,
+    WorkspaceError,
+    unknown_name,
+)
 from labtree.hints import takes
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
-from labtree.storage.trees import release_sources
+from labtree.storage.trees import before_closing, release_sources
 from labtree.workspace.items import find_item, iterate_items, missing_item, node_name, read_node
 from labtree.workspace.state import State, mark_saved, saved_marks, state_of, watch
 from labtree.workspace.stores import Hdf5Store, Store, store_at
-from labtree.workspace.verbs import complete
+from labtree.workspace.verbs import complete, create_workspace
 
-__all__ = ["load_item", "load_workspace", "open_workspace", "save_workspace"]
+__all__ = [
+    "compact_workspace",
+    "load_item",
+    "load_workspace",
+    "open_workspace",
+    "save_workspace",
+]
 
 _SHOWN = 10
 
@@ -69,6 +84,8 @@ def save_workspace(
     state = state_of(root)
     with state.lock:
         store = state.store if path is None else store_at(path, new=True)
+        if store is not None and state.store is not None and store.name == state.store.name:
+            store = state.store
         if store is None:
             raise WorkspaceError(
                 "this workspace has no file yet; write where to: tree.ws.save('study.h5')"
@@ -84,47 +101,105 @@ def save_workspace(
         seen = store.version()
         _check_known(state, store, seen, root, overwrite)
         complete(root)
-
-        latest: list[Hashable] = []
-
-        def check(found: Hashable | None, new: Hashable) -> None:
-            if found != seen:  # somebody has saved meanwhile
-                _check_known(state, store, found, root, overwrite)
-            # An interrupt right after the save must not make it somebody else's.
-            state.versions.add(new)
-            latest.append(new)
-
-        def committed(version: Hashable) -> None:
-            state.versions.add(version)
-            state.current = version
-
-        if (
-            not skip_damaged
-            and compression is None
-            and state.store is not None
-            and store.name == state.store.name
-            and seen is not None
-            and seen == state.current
-            and state.store.save_changes(root, state.saved, seen, committed)
-        ):
-            return Path(store.location)
-        marks = saved_marks(root)
-        kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
-        try:
-            store.save(kept, check, compression)
-        except FormatError as error:
-            if skip_damaged:
-                raise
-            raise FormatError(
-                f"{error}; nothing was written. To save the rest elsewhere write "
-                "tree.ws.save(path, skip_damaged=True)"
-            ) from error
-        state.saved = {name: mark for name, mark in marks.items() if name not in left_out}
-        state.current = latest[-1]
-        state.store = store
-        state.names.add(store.name)
+        is_plain = not skip_damaged and compression is None
+        if not (is_plain and _save_changes(root, state, store, seen)):
+            _save_whole(root, state, store, seen, overwrite, skip_damaged, compression)
     where: Path = store.location
     return where
+
+
+def _save_changes(
+    root: xr.DataTree,
+    state: State,
+    store: Store,
+    seen: Hashable | None,
+    is_last: bool = False,
+) -> bool:
+    """Write what changed into what the workspace came from; False where this cannot be."""
+    if store is not state.store or seen is None or seen != state.current:
+        return False
+
+    def committed(version: Hashable) -> None:
+        state.versions.add(version)
+        state.current = version
+
+    return store.save_changes(root, state.saved, seen, committed, is_last=is_last)
+
+
+def _save_whole(
+    root: xr.DataTree,
+    state: State,
+    store: Store,
+    seen: Hashable | None,
+    overwrite: bool = False,
+    skip_damaged: bool = False,
+    compression: str | None = None,
+) -> None:
+    latest: list[Hashable] = []
+
+    def check(found: Hashable | None, new: Hashable) -> None:
+        if found != seen:  # somebody has saved meanwhile
+            _check_known(state, store, found, root, overwrite)
+        # An interrupt right after the save must not make it somebody else's.
+        state.versions.add(new)
+        latest.append(new)
+
+    marks = saved_marks(root)
+    kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
+    try:
+        store.save(kept, check, compression)
+    except FormatError as error:
+        if skip_damaged:
+            raise
+        raise FormatError(
+            f"{error}; nothing was written. To save the rest elsewhere write "
+            "tree.ws.save(path, skip_damaged=True)"
+        ) from error
+    if state.is_durable and store is not state.store:
+        return  # a copy: the workspace goes on in the file that it is open in
+    state.saved = {name: mark for name, mark in marks.items() if name not in left_out}
+    state.current = latest[-1]
+    state.store = store
+    state.names.add(store.name)
+
+
+def compact_workspace(tree: xr.DataTree) -> int:
+    """Write the file of a workspace anew, without what no item uses any more.
+
+    Changes are saved with it; all or nothing.
+
+    Returns
+    -------
+    int
+        By how many bytes the file is smaller now.
+
+    Raises
+    ------
+    WorkspaceError
+        If it has no file yet, or somebody else changed that.
+    """
+    root = tree.root
+    state = state_of(root)
+    with state.lock:
+        store = state.store
+        if store is None:
+            raise WorkspaceError(
+                "this workspace has no file yet; write where to: tree.ws.save('study.h5')"
+            )
+        if state.is_closed:
+            raise ClosedError(f"{store.name} was closed; open it again to compact it")
+        store.check()
+        seen = store.version()
+        _check_known(state, store, seen, root, overwrite=False)
+        complete(root)
+        before = _size(store)
+        _save_whole(root, state, store, seen)
+        return before - _size(store)
+
+
+def _size(store: Store) -> int:
+    path = Path(store.location) if isinstance(store.location, (str, Path)) else Path()
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _check_known(
@@ -206,19 +281,25 @@ def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, ...
 
 
 @takes("a workspace", "workspace")
-def open_workspace(path: str | Path) -> xr.DataTree:
-    """Open a saved workspace to browse it; data are read when they are indexed.
+def open_workspace(path: str | Path, mode: str = "r") -> xr.DataTree:
+    """Open a saved workspace; data are read when they are indexed.
 
     Parameters
     ----------
     path
         A file with or without ``.h5``, a folder ``name.zarr``, or a URL.
+    mode
+        ``"r"``: nothing reaches the disk before ``tree.ws.save()``; what is stored goes to
+        a temporary file until then. ``"a"``, for a ``.h5`` file, which is made where there
+        is none: store, rename, add_note, delete and merge_from are on the disk when they
+        return. One workspace at a time has a file open so; others can read it.
 
     Returns
     -------
     xarray.DataTree
-        Lazy: what is stored in it goes to a temporary file until it is saved. ``with
-        open_workspace(path) as tree`` or ``tree.ws.close()`` releases the file.
+        Lazy. ``with open_workspace(path) as tree`` or ``tree.ws.close()`` releases the
+        file; in mode ``"a"`` that also saves what was changed through plain xarray and
+        writes the index ``name.json``.
 
     Raises
     ------
@@ -226,6 +307,8 @@ def open_workspace(path: str | Path) -> xr.DataTree:
         If there is no such file.
     FormatError
         If it is no workspace, is cut short, or is from a newer labtree.
+    BusyFileError
+        In mode ``"a"``, if another process or workspace is changing the file.
 
     Examples
     --------
@@ -238,7 +321,64 @@ def open_workspace(path: str | Path) -> xr.DataTree:
     ...         saved["rec1/rates/data"][1].item()
     1.0
     """
-    store = store_at(path)
+    if mode == "a":
+        return _open_for_changes(path)
+    if mode != "r":
+        raise unknown_name("mode", mode, ["r", "a"], WorkspaceError)
+    return _open(store_at(path))
+
+
+def _open_for_changes(path: str | Path) -> xr.DataTree:
+    try:
+        store = store_at(path)
+    except MissingFileError:
+        store = store_at(path, new=True)
+    store.check()
+    store.hold()
+    try:
+        if store.version() is None:
+            tree = create_workspace()
+            state_of(tree).is_lazy = True
+            _save_whole(tree, state_of(tree), store, None)
+        else:
+            tree = _open(store)
+        state = state_of(tree)
+        if state.incomplete is not None:
+            raise WorkspaceError(
+                f"{store.name} has damaged parts that were left out, and cannot be opened with "
+                f'mode="a"; save the rest elsewhere: labtree.open_workspace({store.name!r})'
+                ".ws.save(path)"
+            )
+    except BaseException:
+        store.release()
+        raise
+    state.is_durable = True
+    root = weakref.ref(tree)
+    before_closing(tree, lambda: _finish(root()))
+    return tree
+
+
+def _finish(root: xr.DataTree | None) -> None:
+    """Save what is not on the disk yet, and let others change the file."""
+    state = None if root is None else state_of(root)
+    if root is None or state is None or not state.is_durable or state.is_closed:
+        return
+    store = state.store
+    if store is None or state.process != os.getpid():
+        return
+    with state.lock:
+        try:
+            complete(root)
+            seen = store.version()
+            if seen not in state.versions:
+                raise _changed(store)
+            if not _save_changes(root, state, store, seen, is_last=True):
+                _save_whole(root, state, store, seen)
+        finally:
+            store.release()
+
+
+def _open(store: Store) -> xr.DataTree:
     tree, version = store.open()
     state = state_of(tree)
     state.is_lazy, state.store = True, store

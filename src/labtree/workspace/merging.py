@@ -1,5 +1,6 @@
 """Taking the items of one workspace into another."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ from labtree.errors import UnsupportedTypeError, WorkspaceError
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children, plan_children, set_together
 from labtree.storage.scratch import put_dataset
+from labtree.workspace.durable import durable
 from labtree.workspace.items import (
     find_item,
     iterate_items,
@@ -84,14 +86,21 @@ def merge_workspace(
             for group in groups
             if node_name(root, real_name(group), "namespace") not in root.children
         ]
-        for namespace, key, _ in nodes:
-            mine = root.children.get(node_name(root, namespace, "namespace"))
-            if mine is not None:
-                forget_variables(state, (str(mine.name), node_name(mine, key, "key")))
-        _attach(root, spaces, nodes)
-        if "labtree_workspace_id" not in root.attrs:
-            root.attrs.update(identify())
+        places = [(node_name(root, namespace, "namespace"),) for namespace, _ in spaces] + [
+            _place(root, namespace, key) for namespace, key, _ in nodes
+        ]
+        with durable(root, places, is_new=True):
+            for place in places:
+                forget_variables(state, place)
+            _attach(root, spaces, nodes)
+            if "labtree_workspace_id" not in root.attrs:
+                root.attrs.update(identify())
     return {"merged": len(nodes), "skipped": len(skipped), "skipped_keys": skipped}
+
+
+def _place(root: xr.DataTree, namespace: str, key: str) -> tuple[str, ...]:
+    name = node_name(root, namespace, "namespace")
+    return name, node_name(root.children.get(name), key, "key")
 
 
 def _some(names: Iterable[Any]) -> str:
@@ -140,17 +149,22 @@ def _attach(
 
 def _copy(root: xr.DataTree, node: xr.DataTree, path: str) -> xr.DataTree:
     """Return a copy of a node and all below it that does not need the source any more."""
-    copy = xr.DataTree(dataset=_copy_dataset(root, node, path))
+    made = xr.DataTree(dataset=_copy_dataset(root, node, path))
     for name, child in node.children.items():
-        attach_children(copy, {name: _copy(root, child, f"{path}/{real_name(child)}")})
-    return copy
+        attach_children(made, {name: _copy(root, child, f"{path}/{real_name(child)}")})
+    return made
 
 
 def _copy_dataset(root: xr.DataTree, node: xr.DataTree, path: str) -> xr.Dataset:
     state = state_of(root)
     dataset = own_dataset(node)
+    if state.is_durable:  # it goes to the file at once
+        shallow = dataset.copy()
+        for part in (shallow, *shallow.variables.values()):
+            part.attrs = copy.deepcopy(part.attrs)
+        return shallow
     if state.is_lazy:
         return put_dataset(dataset, state.scratch(root), path)
-    copy = dataset.copy(deep=True)
-    load_variables(copy.variables.values())
-    return copy
+    deep = dataset.copy(deep=True)
+    load_variables(deep.variables.values())
+    return deep

@@ -62,6 +62,8 @@ class State:
         The version that was opened, where parts of it could not be read.
     saved
         The nodes as they were then, by their paths.
+    is_durable
+        Whether it was opened with ``mode="a"``: verbs write to the file.
     """
 
     is_lazy: bool = False
@@ -72,6 +74,7 @@ class State:
     current: Hashable | None = None
     incomplete: Hashable | None = None
     saved: dict[Path, Mark] = field(default_factory=dict)
+    is_durable: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
     process: int = field(default_factory=os.getpid)
     _scratch: ScratchSource | None = None
@@ -222,5 +225,7 @@ def _is_library(module: str) -> bool:
 @atexit.register
 def _warn_at_exit() -> None:
     for root, state in trees_with(State):
+        if state.is_durable and not state.is_closed:
+            root.close()
         if not state.is_closed and "labtree_workspace_id" in root.attrs:
             _warn(root, state, "was left at the end of the program")

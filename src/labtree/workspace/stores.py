@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Callable, Collection, Container, Hashable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,13 +22,13 @@ from labtree.errors import (
 from labtree.storage.catalogue import file_version
 from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.hdf5_end import Record
-from labtree.storage.locks import folder_lock, writer_lock
+from labtree.storage.locks import WriterLock, folder_lock, writer_lock
 from labtree.storage.marks import Mark
 from labtree.storage.marks import Path as NodePath
 from labtree.storage.netcdf_reader import open_hdf5
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.sources import FileSource
-from labtree.storage.tree_changes import Changes, TreeFile
+from labtree.storage.tree_changes import Changes, TreeFile, read_from_file
 from labtree.storage.trees import (
     add_source,
     check_complete,
@@ -45,6 +45,8 @@ from labtree.workspace import listing
 __all__ = ["Hdf5Store", "Store", "ZarrStore", "store_at"]
 
 ID = "labtree_workspace_id"
+# A file is written anew when half of it, and more than this, belongs to no item any more.
+_MOST_DEAD = 1 << 20
 #: Called with the version that is there and the one that is written, before it counts.
 Check = Callable[[Hashable | None, Hashable], None]
 # Ends of names that other programs take for a format; a name such as "day.2" is none.
@@ -88,6 +90,8 @@ class Store(Protocol):
         marks: dict[NodePath, Mark],
         version: Hashable,
         committed: Callable[[Hashable], None],
+        *,
+        is_last: bool = False,
     ) -> bool:
         """Write what changed of a tree into what is there; all or nothing.
 
@@ -101,12 +105,37 @@ class Store(Protocol):
             What is there, or else nothing is done.
         committed
             Called with the new version when it is there for good.
+        is_last
+            Whether it is not saved again soon, so that the catalogue is written whole.
 
         Returns
         -------
         bool
             False where this is not possible: nothing was done, and :meth:`save` is needed.
         """
+        ...
+
+    def commit(
+        self,
+        root: xr.DataTree,
+        marks: dict[NodePath, Mark],
+        places: Collection[NodePath],
+        version: Hashable,
+        committed: Callable[[Hashable], None],
+        is_new: bool,
+    ) -> bool:
+        """Write what changed at some places, as :meth:`save_changes`; not the index.
+
+        Where it `is_new`, the arrays of those nodes are read from there afterwards.
+        """
+        ...
+
+    def hold(self) -> None:
+        """Keep others from changing what is there until :meth:`release`."""
+        ...
+
+    def release(self) -> None:
+        """Let go of what is there."""
         ...
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
@@ -201,6 +230,8 @@ class Hdf5Store:
         self.listing = self.file.with_suffix(".json")
         self._agreed: int | None = None  # checksum of the index that the file was saved with
         self._lines: listing.Index | None = None
+        self._held: WriterLock | None = None
+        self._source: FileSource | None = None  # of what was written in mode "a"
         self._changed: TreeFile | None = None  # kept open from one save to the next
 
     def version(self) -> Hashable | None:
@@ -239,7 +270,7 @@ class Hdf5Store:
         with temporary_path(self.file) as data, temporary_path(self.listing) as text:
             written = write_tree(root, data, compression, **about)
             text.write_bytes(index)
-            with writer_lock(self.file), folder_lock(self.file.parent):
+            with self._writing(), folder_lock(self.file.parent):
                 known = file_version(data)
                 check(self.version(), known)
                 self._let_go()
@@ -255,11 +286,13 @@ class Hdf5Store:
         marks: dict[NodePath, Mark],
         version: Hashable,
         committed: Callable[[Hashable], None],
+        *,
+        is_last: bool = False,
     ) -> bool:
         """Write what changed of a tree into the file; False where it must be written anew."""
-        with temporary_path(self.listing) as text, writer_lock(self.file):
+        with temporary_path(self.listing) as text, self._writing():
             file = self._opened(root, version) if self.version() == version else None
-            if file is None:
+            if file is None or file.dead_bytes > max(_MOST_DEAD, file.size // 2):
                 return False
             try:
                 changes = file.find(root, marks)
@@ -272,7 +305,7 @@ class Hdf5Store:
                     if written.moves:
                         self._relocate(root, written, file.version)
 
-                file.write(changes, marks, done, index=zlib.crc32(index))
+                file.write(changes, marks, done, whole=is_last, index=zlib.crc32(index))
             except BaseException as error:
                 self._lines = None  # what was made of items may not be what is saved
                 if not isinstance(error, FormatError):
@@ -282,6 +315,68 @@ class Hdf5Store:
             with folder_lock(self.file.parent):
                 replace_file(text, self.listing, durable=False)
         return True
+
+    def commit(
+        self,
+        root: xr.DataTree,
+        marks: dict[NodePath, Mark],
+        places: Collection[NodePath],
+        version: Hashable,
+        committed: Callable[[Hashable], None],
+        is_new: bool,
+    ) -> bool:
+        """Write what changed at some places into the file; not the index."""
+        file = self._opened(root, version)
+        if file is None:
+            self._refuse_other(version)
+            return False
+
+        def done(written: Written) -> None:
+            committed(file.version)
+            if is_new and written.records:
+                if self._source is None:
+                    self._source = FileSource(self.file)
+                    add_source(root, self._source)
+                self._source.advance(file.version)
+                read_from_file(changes, written, self._source)
+
+        try:
+            changes = file.find(root, marks, places)
+            if self._lines is not None:
+                self._lines.forget(places)
+            file.write(changes, marks, done, index=None)
+        except FormatError:  # a whole save tells what is wrong, or does without it
+            self._let_go()
+            self._refuse_other(version)
+            return False
+        return True
+
+    def _refuse_other(self, version: Hashable) -> None:
+        if self.version() != version:
+            raise WorkspaceError(
+                f"{self.name} was changed, moved or removed by another program while it was "
+                "open here; nothing was written. Save what is here under another name: "
+                f"tree.ws.save({str(self.file.with_stem(self.file.stem + '-kept'))!r})"
+            )
+
+    def hold(self) -> None:
+        """Keep others from changing the file until :meth:`release`."""
+        if self._held is None:
+            self._held = WriterLock(self.file)
+
+    def release(self) -> None:
+        """Let go of the file, after what has to wait for readers was tried once more."""
+        try:
+            if self._changed is not None:
+                self._changed.close()
+                self._changed = None
+        finally:
+            if self._held is not None:
+                self._held.release()
+                self._held = None
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writer_lock(self.file) if self._held is None else contextlib.nullcontext()
 
     def _index(
         self,
@@ -320,7 +415,7 @@ class Hdf5Store:
     def _let_go(self) -> None:
         if self._changed is not None:
             self._changed.close(0)
-            self._changed = None
+            self._changed = self._source = None
 
     def _relocate(self, root: xr.DataTree, written: Written, version: Hashable) -> None:
         """Let arrays that were copied from another file be read from this one."""
@@ -441,9 +536,39 @@ class ZarrStore:
         marks: dict[NodePath, Mark],
         version: Hashable,
         committed: Callable[[Hashable], None],
+        *,
+        is_last: bool = False,
     ) -> bool:
         """Return False: a zarr store is written whole."""
         return False
+
+    def commit(
+        self,
+        root: xr.DataTree,
+        marks: dict[NodePath, Mark],
+        places: Collection[NodePath],
+        version: Hashable,
+        committed: Callable[[Hashable], None],
+        is_new: bool,
+    ) -> bool:
+        """Return False: a zarr store is written whole."""
+        return False
+
+    def hold(self) -> None:
+        """Refuse: only a ``.h5`` file is changed verb by verb.
+
+        Raises
+        ------
+        WorkspaceError
+            The message has the lines to write instead.
+        """
+        raise WorkspaceError(
+            f'{self.name} is a zarr store, and mode="a" is for .h5 files; open it without a '
+            "mode and call tree.ws.save(), or store into it with labtree.store_shared"
+        )
+
+    def release(self) -> None:
+        """Do nothing: it is never held."""
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
         """Return the lazy tree that is there, and its version."""

@@ -22,6 +22,7 @@ from labtree.objects import registry
 from labtree.objects.registry import KIND_ATTRIBUTE, is_known, kind_named, kind_names
 from labtree.storage.nodes import attach_children, detach_child, rename_child
 from labtree.storage.scratch import put_dataset
+from labtree.workspace.durable import durable
 from labtree.workspace.items import (
     CREATED,
     NOTE,
@@ -176,23 +177,24 @@ def store_item(
     dataset.attrs = attrs
     state = state_of(root)
     check_open(state)
-    if state.is_lazy:
+    if state.is_lazy and not state.is_durable:
         dataset = put_dataset(dataset, state.scratch(root), path)
     node = xr.DataTree(dataset=dataset)
     with state.lock:
-        if "labtree_workspace_id" not in root.attrs:
-            root.attrs.update(identify())
         name = node_name(root, namespace, "namespace")
         group = root.children.get(name)
-        if group is not None:
-            below = node_name(group, key, "key")
-            forget_variables(state, (name, below))
+        below = node_name(group, key, "key")
+        with durable(root, [(name, below)], is_new=True):
+            if "labtree_workspace_id" not in root.attrs:
+                root.attrs.update(identify())
+            if group is not None:
+                forget_variables(state, (name, below))
+                attach_children(group, {below: node})
+                return
+            group = xr.DataTree()
+            set_name(group.attrs, namespace)
             attach_children(group, {below: node})
-            return
-        group = xr.DataTree()
-        set_name(group.attrs, namespace)
-        attach_children(group, {node_name(group, key, "key"): node})
-        attach_children(root, {name: group})
+            attach_children(root, {name: group})
 
 
 def _check_note(note: object) -> None:
@@ -292,7 +294,9 @@ def rename(
         target = node_name(group, new_key, "key")
         attrs = dict(node.attrs)
         set_name(attrs, new_key)
-        rename_child(group, node_name(group, old_key, "key"), target, attrs)
+        old = node_name(group, old_key, "key")
+        with durable(root, [(str(group.name), old), (str(group.name), target)]):
+            rename_child(group, old, target, attrs)
         return True
 
 
@@ -307,7 +311,9 @@ def add_note(tree: xr.DataTree, namespace: str, key: str, note: str) -> bool:
         if node is None:
             _warn_missing(tree.root, namespace, key, "no note was added")
             return False
-        node.attrs[NOTE] = note
+        group = node.parents[0]
+        with durable(tree.root, [(str(group.name), str(node.name))]):
+            node.attrs[NOTE] = note
         return True
 
 
@@ -326,12 +332,15 @@ def delete(tree: xr.DataTree, namespace: str, key: str | None = None) -> bool:
         if group is None or (below is not None and below not in group.children):
             _warn_missing(root, namespace, key, "nothing was deleted")
             return False
-        for child in group.children if below is None else (below,):
-            forget_variables(state, (name, child))
-        if below is not None and len(group.children) > 1:
-            detach_child(group, below)
-        else:
-            detach_child(root, name)
+        is_last = below is None or len(group.children) == 1
+        place = (name,) if is_last or below is None else (name, below)
+        with durable(root, [place]):
+            for child in group.children if below is None else (below,):
+                forget_variables(state, (name, child))
+            if is_last or below is None:
+                detach_child(root, name)
+            else:
+                detach_child(group, below)
         return True
 
 

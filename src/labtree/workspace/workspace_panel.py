@@ -27,7 +27,7 @@ _CALLS = (
     ".list_namespaces()", ".list_keys()", ".get_info(namespace, key)", ".describe()",
     ".rename(namespace, old, new)", ".add_note(namespace, key, note)",
     ".delete(namespace, key)", ".merge_from(other)", ".find(pattern)", ".is_saved",
-    ".changes", ".save(path)", ".close()",
+    ".changes", ".save(path)", ".compact()", ".close()",
 )  # fmt: skip
 _ITEM_CALLS = (".kind", ".summary()", ".validate()", ".plot()")
 _OBJECT_CALLS = (".store(namespace, key)", ".kind", ".summary()", ".validate()", ".plot()")
@@ -60,7 +60,8 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
         name = root.attrs.get("labtree_name")
         created = age(root.attrs.get("labtree_created_at"))
     about = [plural(len(groups), "namespace"), plural(items, "item"), format_bytes(nbytes)]
-    about += ["lazy"] * state.is_lazy
+    about += ["lazy"] * (state.is_lazy and not state.is_durable)
+    about += ['open with mode="a"'] * (state.is_durable and not state.is_closed)
     about += [truncate(state.location, 400)] if state.location is not None else []
     about += ["closed"] * state.is_closed
     about += [f"{plural(len(unsaved), 'change')} not saved"] if unsaved else []

@@ -1,0 +1,82 @@
+"""Workspaces that were opened with ``mode="a"``: a verb is on the disk when it returns."""
+
+import contextlib
+import os
+from collections.abc import Collection, Hashable, Iterator
+
+import xarray as xr
+
+from labtree.errors import ClosedError
+from labtree.storage.marks import Path
+from labtree.storage.nodes import plan_undo, set_together
+from labtree.workspace.state import State, mark_saved, state_of
+
+__all__ = ["durable"]
+
+
+@contextlib.contextmanager
+def durable(
+    root: xr.DataTree, places: Collection[Path], *, is_new: bool = False
+) -> Iterator[None]:
+    """Write what the block changes to the workspace's file, or undo it where that fails.
+
+    It does nothing for a workspace that was not opened with ``mode="a"``.
+
+    Parameters
+    ----------
+    root
+        The workspace, whose lock is held.
+    places
+        The paths of the nodes that the block makes, changes or removes.
+    is_new
+        Whether the nodes there are made by the block, with variables that nobody else has:
+        they are read from the file from then on.
+    """
+    state = state_of(root)
+    if not state.is_durable or state.is_closed:
+        yield
+        return
+    if state.process != os.getpid():
+        raise ClosedError(
+            f"{state.location} was opened for changes by the process that this one was forked "
+            "from; only that one can change it"
+        )
+    undo, version = plan_undo(_nodes(root, places)), state.current
+    below = [
+        (*place, name)
+        for place in places
+        if len(place) == 1 and place[0] in root.children
+        for name in root.children[place[0]].children
+    ]
+    marks = {path: state.saved[path] for path in (*places, *below) if path in state.saved}
+    try:
+        yield
+        _commit(root, state, places, is_new)
+    except BaseException:
+        if state.current is version:  # nothing of it is in the file
+            set_together(undo)
+            state.saved.update(marks)
+        raise
+
+
+def _nodes(root: xr.DataTree, places: Collection[Path]) -> list[xr.DataTree]:
+    names = dict.fromkeys(place[0] for place in places)
+    nodes = [root, *(root.children[name] for name in names if name in root.children)]
+    for name, *keys in places:
+        group = root.children.get(name)
+        if keys and group is not None and keys[0] in group.children:
+            nodes.append(group.children[keys[0]])
+    return nodes
+
+
+def _commit(root: xr.DataTree, state: State, places: Collection[Path], is_new: bool) -> None:
+    def committed(version: Hashable) -> None:
+        state.versions.add(version)
+        state.current = version
+
+    assert state.store is not None
+    if state.store.commit(root, state.saved, places, state.current, committed, is_new):
+        return
+    # It cannot be changed in place: all of it is written anew.
+    state.store.save(root, lambda _, new: committed(new))
+    mark_saved(root)
