@@ -160,8 +160,9 @@ def _copy_dataset(root: xr.DataTree, node: xr.DataTree, path: str) -> xr.Dataset
     dataset = own_dataset(node)
     if state.is_durable:  # it goes to the file at once
         shallow = dataset.copy()
-        for part in (shallow, *shallow.variables.values()):
-            part.attrs = copy.deepcopy(part.attrs)
+        shallow.attrs = copy.deepcopy(shallow.attrs)
+        for variable in shallow.variables.values():
+            variable.attrs = copy.deepcopy(variable.attrs)
         return shallow
     if state.is_lazy:
         return put_dataset(dataset, state.scratch(root), path)
