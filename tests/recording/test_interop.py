@@ -303,7 +303,7 @@ def test_repr_is_the_documentation(tree):
         ".windows(name, window_ms, hop_ms)",
     ):
         assert part in text
-    assert "0 streams" in repr(xr.DataTree().session)
+    assert "this tree is empty" in repr(xr.DataTree().session)
     assert "<pre>" in tree.session._repr_html_()
     assert "<b>labtree session</b>" in tree.session._repr_html_()
 
