@@ -16,7 +16,7 @@ def test_the_code_of_a_page_runs(page: str) -> None:
     import matplotlib.pyplot as plt
 
     text = (ROOT / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(?:\{code-cell\} )?python\n(.*?)^```$", text, re.S | re.M)
+    blocks = re.findall(r"^```(?:\{code-cell\} )?i?python3?\n(.*?)^```$", text, re.S | re.M)
     assert len(blocks) > 5
     names: dict[str, Any] = {}
     for block in blocks:

@@ -381,7 +381,8 @@ def test_files_that_are_no_hdf5(tmp_path, content, message):
 def test_foreign_hdf5_files(tmp_path):
     xr.Dataset({"x": ("t", [1.0])}).to_netcdf(tmp_path / "plain.h5", engine="h5netcdf")
     with pytest.raises(
-        labtree.FormatError, match=r"no workspace: .*open it with labtree.open or xarray"
+        labtree.FormatError,
+        match=r"a netCDF-4 or HDF5 file, not a workspace; write labtree.open\(",
     ):
         labtree.open_workspace(tmp_path / "plain")
     import h5py

@@ -96,11 +96,11 @@ def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> P
             f"labtree {type(obj).__name__.lower()}", about, [section], _OBJECT_CALLS[:1]
         )
     summary = {"type": registry.kind_of(obj), **registry.summary(obj)}
-    about = [item_facts(summary, _dimensions(obj), _unit(obj)), format_bytes(obj.nbytes)]
+    facts = [item_facts(summary, _dimensions(obj), _unit(obj)), format_bytes(obj.nbytes)]
     verbs = [f"labtree.spikes.{verb}" for verb in registry.verbs(obj)]
     return Panel(
         f"labtree {truncate(summary['type'], 80)}",
-        ", ".join(filter(None, about)),
+        ", ".join(filter(None, facts)),
         calls=(*_OBJECT_CALLS, *verbs),
         whole=obj,
     )
