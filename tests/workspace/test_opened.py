@@ -382,7 +382,7 @@ def test_foreign_hdf5_files(tmp_path):
     xr.Dataset({"x": ("t", [1.0])}).to_netcdf(tmp_path / "plain.h5", engine="h5netcdf")
     with pytest.raises(
         labtree.FormatError,
-        match=r"a netCDF-4 or HDF5 file, not a workspace; write labtree.open\(",
+        match=r"a netCDF-4 or HDF5 file, not a workspace of labtree; write labtree.open\(",
     ):
         labtree.open_workspace(tmp_path / "plain")
     import h5py
@@ -391,7 +391,8 @@ def test_foreign_hdf5_files(tmp_path):
         file.attrs["__workspace_id__"] = "x"
     for call in (labtree.open_workspace, lambda p: labtree.load_item(p, "a", "b")):
         with pytest.raises(
-            labtree.FormatError, match=r"written by SpikeLab; .*import_spikelab\("
+            labtree.FormatError,
+            match=r"a workspace of SpikeLab, not .* of labtree; write labtree.import_spikelab\(",
         ):
             call(tmp_path / "spikelab")
 

@@ -280,7 +280,7 @@ def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, ...
     return kept, set(damaged)
 
 
-@takes("a workspace", "workspace")
+@takes("a workspace of labtree", "workspace")
 def open_workspace(path: str | Path, mode: str = "r") -> xr.DataTree:
     """Open a saved workspace; data are read when they are indexed.
 
@@ -397,7 +397,7 @@ def _open(store: Store) -> xr.DataTree:
 _LARGE = 1 << 22
 
 
-@takes("a workspace", "workspace")
+@takes("a workspace of labtree", "workspace")
 def load_workspace(path: str | Path) -> xr.DataTree:
     """Read a saved workspace into memory, whole; the file is closed again.
 
@@ -443,7 +443,7 @@ def load_workspace(path: str | Path) -> xr.DataTree:
     return tree
 
 
-@takes("a workspace", "workspace")
+@takes("a workspace of labtree", "workspace")
 def load_item(path: str | Path, namespace: str, key: str) -> Any:
     """Read one object out of a saved workspace; nothing else is touched.
 
