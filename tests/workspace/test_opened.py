@@ -392,7 +392,7 @@ def test_foreign_hdf5_files(tmp_path):
     for call in (labtree.open_workspace, lambda p: labtree.load_item(p, "a", "b")):
         with pytest.raises(
             labtree.FormatError,
-            match=r"a workspace of SpikeLab, not .* of labtree; write labtree.import_spikelab\(",
+            match=r"a workspace of SpikeLab, not .*; write labtree.import_spikelab\(",
         ):
             call(tmp_path / "spikelab")
 
