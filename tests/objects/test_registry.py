@@ -157,13 +157,13 @@ def register():
 """
 
 
-def install(folder, name, source, entry):
+def install(folder, name, source, entry, group="labtree.kinds"):
     """Install a package as pip would leave it: a module, and what it says of itself."""
     (folder / f"{name}.py").write_text(source)
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[labtree.kinds]\n{name} = {entry}\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {entry}\n")
 
 
 def run(folder, code):
@@ -198,6 +198,36 @@ def test_a_package_that_is_installed_brings_its_kinds(tmp_path):
     plain = labtree.load_item(target, "rec", "e")
     assert float(plain.ohm) == 50
     assert plain.attrs["labtree_kind"] == "electrode"
+
+
+FORMAT = """
+import xarray as xr
+
+class Spikes:
+    @staticmethod
+    def recognizes(path):
+        return path.suffix == ".spk"
+
+    @staticmethod
+    def open(path):
+        counts = [int(word) for word in path.read_text().split()]
+        return xr.DataTree(xr.Dataset({"counts": ("unit", counts)}))
+"""
+
+
+def test_a_package_that_is_installed_brings_its_formats(tmp_path):
+    install(tmp_path, "spk", FORMAT, "spk:Spikes", "labtree.formats")
+    (tmp_path / "day.spk").write_text("3 5")
+    done = run(
+        tmp_path,
+        f"""
+        import labtree
+        print(labtree.open({str(tmp_path / "day.spk")!r})["counts"].values.tolist())
+        """,
+    )
+    assert done.stdout.strip() == "[3, 5]", done.stderr
+    with pytest.raises(ValueError, match=r"day\.spk is"):
+        labtree.open(tmp_path / "day.spk")
 
 
 def test_a_package_that_cannot_register_is_named_and_keeps_nobody_else(tmp_path):

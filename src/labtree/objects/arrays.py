@@ -8,6 +8,7 @@ import xarray as xr
 from labtree.objects.registry import Kind, add_kind, raw_or
 from labtree.storage._xarray import Variable
 from labtree.storage.arrays import memory_array
+from labtree.storage.missing import ANCILLARY
 from labtree.storage.records import check_layout
 from labtree.storage.unsupported import unsupported
 
@@ -60,6 +61,7 @@ def array_to_dataset(array: np.ndarray, path: str = "obj") -> xr.Dataset:
     variables = {"data": array_variable(dims, data, path)}
     if array.mask is not np.ma.nomask:
         variables["mask"] = array_variable(dims, np.asarray(array.mask), path)
+        variables["data"].attrs[ANCILLARY] = "mask"
     # The fill value only where one was chosen: asking for it makes one.
     chosen = getattr(array, "_fill_value", None) is not None
     fill = np.asarray(array.fill_value) if chosen else None

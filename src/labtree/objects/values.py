@@ -15,6 +15,7 @@ import xarray as xr
 from labtree.objects.arrays import array_to_dataset, dataset_to_array
 from labtree.objects.registry import Kind, add_kind, decode, encode_part, raw_or
 from labtree.storage import json_values
+from labtree.storage.missing import ANCILLARY
 from labtree.storage.names import encode_name
 
 __all__ = ["dataset_to_value", "value_to_dataset"]
@@ -45,7 +46,10 @@ def value_to_dataset(value: Any, path: str, encode: _Encode = encode_part) -> xr
     def put(part: Any, where: str) -> str:
         name = _part_name(where.removeprefix(path), parts)
         if type(part) is np.ndarray:
-            parts[name] = ("ndarray", array_to_dataset(part, where))
+            dataset = array_to_dataset(part, where)
+            if "mask" in dataset:
+                dataset["data"].attrs[ANCILLARY] = f"{name}.mask"
+            parts[name] = ("ndarray", dataset)
         else:
             parts[name] = encode(part, where)
         return name

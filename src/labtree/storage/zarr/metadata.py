@@ -62,7 +62,7 @@ def file_names(names: Any) -> dict[str, str]:
             else character
             for i, character in enumerate(encoded)
         )
-        is_taken = encoded.casefold() in ("zarr.json", "c")
+        is_taken = encoded.casefold() == "zarr.json"
         if encoded.startswith("__") or is_taken or _DEVICES.match(encoded):
             encoded = f"%{ord(encoded[0]):02X}{encoded[1:]}"
         if len(encoded.encode()) > 220:  # with what is added it stays below 255 bytes
