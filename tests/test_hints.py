@@ -176,3 +176,24 @@ def test_a_session_verb_on_a_workspace_says_what_the_tree_is():
     tree = labtree.create_workspace("pilot")
     with pytest.raises(KeyError, match=r"this tree is a labtree workspace: write tree.ws"):
         tree.session.windows("emg", 200, 50)
+
+
+def test_warnings_point_to_the_line_of_the_user(tmp_path, kinds):
+    np.save(tmp_path / "spike_times.npy", np.array([1, 2]))
+    np.save(tmp_path / "spike_clusters.npy", np.array([1, 1]))
+    (tmp_path / "params.py").write_text("sample_rate = 30000.0\n")
+    recording = record_emg(tmp_path / "sessions")
+    (recording / "labels.json").write_text('[{"timestamp": 1.0, "class_index": 0}, {"times')
+    tree = labtree.create_workspace()
+    tree.ws.store("a", "b", 1)
+    study = tree.ws.save(tmp_path / "study")
+    study.with_suffix(".json").write_text("{")
+    for function, path in (
+        (labtree.import_phy, tmp_path),
+        (labtree.recording.open_recording, recording),
+        (labtree.open_workspace, study),
+    ):
+        with pytest.warns(labtree.LabtreeWarning) as caught:
+            opened = function(path)
+        opened.close()
+        assert {Path(each.filename).name for each in caught} == {Path(__file__).name}

@@ -107,7 +107,7 @@ def import_phy(
     if reader.problems:
         tree.attrs["phy_problems"] = reader.problems
         listed = "\n".join(reader.problems)
-        warnings.warn(f"{place}: not all is there:\n{listed}", LossWarning, stacklevel=2)
+        warnings.warn(f"{place}: not all is there:\n{listed}", LossWarning, stacklevel=3)
     mark_saved(tree)  # it is on the disk, in the other format
     return tree
 

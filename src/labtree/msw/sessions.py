@@ -133,7 +133,7 @@ def load_session(
         session.acquisition_name = acquisition_name
     if acquisition_dir is not None:
         session.acquisition_dir = Path(acquisition_dir)
-    warn_of_damage(notes)
+    warn_of_damage(notes, stacklevel=3)
     return session
 
 

@@ -121,7 +121,7 @@ def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Da
         )
     if found := notes.remarks + notes.damage:
         tree.attrs["repairs"] = tree.attrs.get("repairs", []) + found
-        warnings.warn(f"{path}: " + "; ".join(found), RecordingWarning, stacklevel=2)
+        warnings.warn(f"{path}: " + "; ".join(found), RecordingWarning, stacklevel=3)
     tree.set_close(store.close)
     return tree
 

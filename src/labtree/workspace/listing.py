@@ -23,6 +23,7 @@ from labtree.errors import (
 from labtree.storage.files import read_file, replace_file, temporary_path
 from labtree.storage.locks import folder_lock
 from labtree.workspace.items import describe_item, real_name
+from labtree.workspace.state import user_level
 
 __all__ = ["Index", "check", "renew"]
 
@@ -201,5 +202,7 @@ def renew(
 
 def _warn(file: Path, done: str) -> None:
     warnings.warn(
-        f"{file} does not say what the .h5 file holds; {done}", DamageWarning, stacklevel=5
+        f"{file} does not say what the .h5 file holds; {done}",
+        DamageWarning,
+        stacklevel=user_level(),
     )

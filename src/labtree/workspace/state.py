@@ -33,6 +33,7 @@ __all__ = [
     "mark_saved",
     "saved_marks",
     "state_of",
+    "user_level",
     "watch",
 ]
 
@@ -205,11 +206,11 @@ def _warn(root: xr.DataTree, state: State, what: str) -> None:
         f"{'is' if len(lines) == 1 else 'are'} not saved ({shown}); "
         f"write {line} before",
         UnsavedWarning,
-        stacklevel=_user_level(),
+        stacklevel=user_level(),
     )
 
 
-def _user_level() -> int:
+def user_level() -> int:
     """Return the stack level of the code that called labtree, perhaps through xarray."""
     level = 1
     frame = sys._getframe(1)

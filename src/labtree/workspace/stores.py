@@ -41,6 +41,7 @@ from labtree.storage.writing import Written, write_tree
 from labtree.storage.zarr.stores import Folder, is_zarr, is_zarr_folder, location_of
 from labtree.storage.zarr.trees import open_location, read_node, read_nodes, save_location
 from labtree.workspace import listing
+from labtree.workspace.state import user_level
 
 __all__ = ["Hdf5Store", "Store", "ZarrStore", "store_at"]
 
@@ -439,7 +440,7 @@ class Hdf5Store:
                 warnings.simplefilter("always")
                 tree = read_tree(source, None)
             for each in caught:
-                warnings.warn(each.message, each.category, stacklevel=4)
+                warnings.warn(each.message, each.category, stacklevel=user_level())
             self.is_whole = not caught
         else:
             tree = read_tree(source, catalogue)

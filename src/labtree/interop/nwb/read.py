@@ -120,7 +120,7 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
         tree.attrs["nwb_problems"] = problems
         listed = "\n".join(problems)
         warnings.warn(
-            f"{source}: not everything could be read:\n{listed}", LossWarning, stacklevel=2
+            f"{source}: not everything could be read:\n{listed}", LossWarning, stacklevel=3
         )
     mark_saved(tree)  # it is on the disk, in the other format
     return tree

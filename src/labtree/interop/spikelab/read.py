@@ -165,7 +165,7 @@ def keep_problems(tree: xr.DataTree, problems: list[str], what: str) -> None:
     if problems:
         tree.attrs["spikelab_problems"] = problems
         listed = "\n".join(problems)
-        warnings.warn(f"{what} as it should be:\n{listed}", LossWarning, stacklevel=3)
+        warnings.warn(f"{what} as it should be:\n{listed}", LossWarning, stacklevel=4)
 
 
 def read_spikelab(path: Path) -> SpikeLabFile:
