@@ -14,6 +14,7 @@ __all__ = [
     "Mark",
     "has_same_variables",
     "is_same",
+    "is_surely_same",
     "is_untouched",
     "iterate_nodes",
     "mark_node",
@@ -29,7 +30,7 @@ class Mark(NamedTuple):
     """A node as it is on the disk: the node, its variables, and copies of attributes.
 
     `lazy` has, for each variable whose values are not in memory, what xarray replaces when
-    it is written to.
+    it is written to. `is_quick` says whether nothing of the node can be changed in place.
     """
 
     node: "weakref.ref[xr.DataTree]"
@@ -37,6 +38,7 @@ class Mark(NamedTuple):
     attrs: dict[Any, Any]
     variable_attrs: dict[Any, dict[Any, Any]]
     lazy: dict[Any, Any]
+    is_quick: bool = False
 
 
 def mark_nodes(root: xr.DataTree) -> dict[Path, Mark]:
@@ -64,7 +66,39 @@ def mark_node(node: xr.DataTree) -> Mark:
         if stored_array(variable) is not None
     }
     attrs = variable_attrs(variables)
-    return Mark(weakref.ref(node), variables, dict(node.attrs), attrs, lazy)
+    is_quick = are_simple(node.attrs) and all(map(are_simple, attrs.values()))
+    is_quick = is_quick and all(
+        name in lazy or isinstance(variable, xr.IndexVariable)
+        for name, variable in variables.items()
+    )
+    return Mark(weakref.ref(node), variables, dict(node.attrs), attrs, lazy, is_quick)
+
+
+def is_surely_same(mark: Mark, node: xr.DataTree) -> bool:
+    """Return whether a node is seen at a glance to be as it was; it may be so all the same."""
+    if not mark.is_quick or not _same_objects(mark.attrs, node._attrs or {}):
+        return False
+    count = 0
+    for variables in (node._data_variables, node._node_coord_variables):
+        for name, variable in variables.items():
+            if mark.variables.get(name) is not variable:
+                return False
+            lazy = mark.lazy.get(name)
+            if lazy is not None and getattr(variable._data, "array", None) is not lazy:
+                return False
+            attrs = variable._attrs
+            if (attrs or name in mark.variable_attrs) and not _same_objects(
+                mark.variable_attrs.get(name, {}), attrs or {}
+            ):
+                return False
+            count += 1
+    return count == len(mark.variables)
+
+
+def _same_objects(before: dict[Any, Any], now: dict[Any, Any]) -> bool:
+    return len(before) == len(now) and all(
+        name in now and now[name] is value for name, value in before.items()
+    )
 
 
 def is_same(mark: Mark, node: xr.DataTree) -> bool:

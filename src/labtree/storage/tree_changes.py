@@ -34,6 +34,7 @@ from labtree.storage.marks import (
     Mark,
     are_simple,
     has_same_variables,
+    is_surely_same,
     is_untouched,
     iterate_nodes,
     mark_node,
@@ -324,6 +325,14 @@ class TreeFile:
         origins: dict[NodePath, NodePath | None] = {(): ()}
         for path, node in nodes.items():
             mark = marks.get(path)
+            if (
+                mark is not None
+                and mark.node() is node
+                and path in self.records
+                and is_surely_same(mark, node)
+            ):
+                origins[path] = path
+                continue
             origin: NodePath | None = path
             if path and (mark is None or mark.node() is not node or path not in self.records):
                 origin = was.get(id(node))
@@ -443,12 +452,12 @@ class TreeFile:
         for path in filter(touched.__contains__, changes.nodes):
             record = made.get(path)
             if record is None:
-                record = copy.deepcopy(self.records[changes.moved.get(path, path)])
+                known = self.records[changes.moved.get(path, path)]
+                record = {**_with_values(known, self._values, written.values)}
                 record["path"] = list(path)
                 if path in described:
                     attrs = dict(changes.nodes[path].attrs)
                     record["attrs"] = json_values.encode(attrs, "attrs")
-                _take_values(record, self._values, written.values)
             fresh[path] = record
         return fresh
 
@@ -497,9 +506,8 @@ class TreeFile:
         order = changes.nodes if changes.is_all else sorted(all_records, key=len)
         values, records = bytearray(), []
         for path in order:
-            record = copy.deepcopy(all_records[path])
-            _take_values(record, written.values if path in fresh else self._values, values)
-            records.append(record)
+            source = written.values if path in fresh else self._values
+            records.append(_with_values(all_records[path], source, values))
         return records, values
 
     def _follow(self, gone: list[NodePath], fresh: dict[NodePath, Record]) -> None:
@@ -623,8 +631,11 @@ def _has_same_values(variable: Any, spec: codecs.Spec | None, columns: list[list
     )
 
 
-def _take_values(record: Record, source: bytes | bytearray, values: bytearray) -> None:
-    """Put a record's copies of index coordinates behind `values`, and say so in it."""
+def _with_values(record: Record, source: bytes | bytearray, values: bytearray) -> Record:
+    """Return a record whose copies of index coordinates were put behind `values`."""
+    if all(columns[0][5] is None for *_, columns in record["variables"]):
+        return record
+    record = copy.deepcopy(record)
     for *_, columns in record["variables"]:
         first = columns[0]
         if first[5] is not None:
@@ -632,6 +643,7 @@ def _take_values(record: Record, source: bytes | bytearray, values: bytearray) -
             data = source[first[5] : first[5] + size]
             first[5] = len(values)
             values += data
+    return record
 
 
 def _live_bytes(record: Record) -> int:

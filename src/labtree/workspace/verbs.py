@@ -124,9 +124,10 @@ def complete(root: xr.DataTree) -> None:
     """Give an identity to a tree, and a time to items, that xarray's own verbs made."""
     if "labtree_workspace_id" not in root.attrs:
         root.attrs.update(identify())
-    for _, _, node in iterate_items(root):
-        if CREATED not in node.attrs:
-            node.attrs[CREATED] = time.time()
+    for group in root.children.values():
+        for node in group.children.values():
+            if CREATED not in node.attrs:
+                node.attrs[CREATED] = time.time()
 
 
 def store_item(
