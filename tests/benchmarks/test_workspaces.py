@@ -4,8 +4,10 @@ As a test every row runs once at a small size. ``python tests/benchmarks/test_wo
 runs the full sizes and prints the tables of docs/performance/workspaces.md.
 """
 
+import contextlib
 import gc
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -228,6 +230,54 @@ def imports(repeats):
     )
 
 
+def saves_in_place(folder, repeats, count):
+    """Store and save one item of 80 kB among others, beside a durable insert and h5py.
+
+    By ``tree.ws.save()`` of an opened workspace, and in mode "a"; nothing of h5py is synced.
+    """
+    item = np.random.default_rng(0).random(10_000)
+    base = labtree.create_workspace()
+    for i in range(count):
+        base.ws.store(f"rec{i % 10}", f"k{i}", np.full(100, float(i)))
+    path = base.ws.save(folder / f"in_place{count}")
+    with contextlib.closing(sqlite3.connect(folder / f"{count}.db")) as base_of_sqlite:
+        base_of_sqlite.execute("PRAGMA journal_mode=DELETE")
+        base_of_sqlite.execute("PRAGMA synchronous=FULL")
+        base_of_sqlite.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value BLOB)")
+        old = ((f"k{i}", bytes(800)) for i in range(count))
+        base_of_sqlite.executemany("INSERT INTO items VALUES (?, ?)", old)
+        base_of_sqlite.commit()
+        plain = folder / f"{count}.plain.h5"
+        with h5py.File(plain, "w") as file:
+            for i in range(count):
+                file[f"rec{i % 10}/k{i}"] = np.full(100, float(i))
+        numbers = iter(range(10**9))
+
+        def insert():
+            row = f"n{next(numbers)}", item.tobytes()
+            base_of_sqlite.execute("INSERT INTO items VALUES (?, ?)", row)
+            base_of_sqlite.commit()
+
+        def append():
+            with h5py.File(plain, "a") as file:
+                file[f"rec1/n{next(numbers)}"] = item
+
+        for mode in ("r", "a"):
+            with labtree.open_workspace(path, mode) as tree:
+
+                def store(tree=tree, mode=mode):
+                    tree.ws.store("rec1", f"n{next(numbers)}", item)
+                    if mode == "r":
+                        tree.ws.save()
+
+                store()
+                size = path.stat().st_size
+                times = timed(repeats, labtree=store, sqlite3=insert, h5py=append)
+                grown = (path.stat().st_size - size) / repeats / 1000
+            what = "save" if mode == "r" else 'store in mode "a"'
+            yield f"{what} one item of 80 kB among {count} ({grown:.0f} kB written)", times
+
+
 def rows(folder, *, full):
     """Give name and times of every row."""
     if full:
@@ -236,18 +286,21 @@ def rows(folder, *, full):
         yield from xarrays_own(folder, 3, 200, 10_000)
         yield from lazy_verbs(15, (1_000, 1_000_000, 8 << 20))
         yield from many_items(folder, 5, 100, 10_000)
+        yield from saves_in_place(folder, 30, 1000)
+        yield from saves_in_place(folder, 30, 10_000)
         yield from imports(7)
     else:
         yield from files(folder, 1, 5, 100)
         yield from xarrays_own(folder, 1, 3, 10)
         yield from lazy_verbs(1, (10,))
         yield from many_items(folder, 1, 2, 20)
+        yield from saves_in_place(folder, 1, 10)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_every_row_runs(tmp_path):
     found = dict(rows(tmp_path, full=False))
-    assert len(found) == 3 + 2 + 5 + 5
+    assert len(found) == 3 + 2 + 5 + 5 + 2
     assert all(time > 0 for times in found.values() for time in times.values())
 
 

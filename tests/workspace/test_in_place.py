@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import labtree
 from support.exactness import assert_same
 from support.examples import examples
+from support.interrupts import each_interrupt
 
 NAMESPACES = st.sampled_from(["a", "b"])
 KEYS = st.sampled_from(["one", "two", "ä"])
@@ -285,6 +286,46 @@ def test_a_verb_that_fails_leaves_the_workspace_as_it_was(path, monkeypatch):
 
 def _full(_):
     raise OSError(28, "the disk is full")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda tree: tree.ws.store("b", "new", np.full(3, 7.0), note="n"),
+        lambda tree: tree.ws.rename("a", "one", "two", overwrite=True),
+        lambda tree: tree.ws.add_note("a", "one", "later"),
+        lambda tree: tree.ws.delete("a", "one"),
+    ],
+    ids=["store", "rename", "add_note", "delete"],
+)
+def test_an_interrupt_leaves_memory_and_file_before_or_after_a_verb(tmp_path, verb):
+    opened = []
+
+    def make():
+        for tree in opened:
+            tree.ws.close()
+        opened.clear()
+        path = tmp_path / "study.h5"
+        path.unlink(missing_ok=True)
+        tree = labtree.open_workspace(path, mode="a")
+        for number, key in enumerate(("one", "two")):
+            tree.ws.store("a", key, np.full(3, float(number)))
+        opened.append(tree)
+        return tree
+
+    tree = make()
+    before = content(tree)
+    verb(tree)
+    after = content(tree)
+    for line, tree in each_interrupt(make, verb, most=examples(32)):
+        here = content(tree)
+        assert here in (before, after), f"line {line}"
+        assert seen_by_labtree(tmp_path / "study.h5") == here, f"line {line}"
+        assert tree.ws.is_saved, f"line {line}"
+        tree.ws.store("c", "more", np.full(3, 9.0))  # it goes on
+        assert seen_by_labtree(tmp_path / "study.h5") == content(tree), f"line {line}"
+    make()
+    opened.pop().ws.close()
 
 
 def test_plain_changes_are_saved_when_mode_a_is_closed(path):

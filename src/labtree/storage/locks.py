@@ -143,12 +143,13 @@ class WriterLock:
     def __init__(self, file: Path, patience_s: float | None = None) -> None:
         name = os.fsencode(f".{file.name}")[:_LONGEST].decode(errors="ignore") + ".lock"
         self._path = file.with_name(name)
-        end = time.monotonic() + (_PATIENCE_S if patience_s is None else patience_s)
+        patience_s = _PATIENCE_S if patience_s is None else patience_s
+        end = time.monotonic() + patience_s
         tries = 0
         while not self._try():
-            if tries == 0:
+            if tries == 0 and patience_s:
                 gc.collect()  # what an interrupt left of an earlier holder in this process
-            elif time.monotonic() > end:
+            elif time.monotonic() >= end:
                 raise BusyFileError(
                     f"{file} is being written by another process or workspace, perhaps one "
                     'that opened it with mode="a"; close that, or wait for it, and try again. '
