@@ -18,7 +18,7 @@ import pytest
 import labtree
 from labtree import Recorder, StreamInfo
 from labtree.errors import MissingFileError, RecordingWarning, RecordingWriteError
-from labtree.recording import chunks, journal, recover
+from labtree.recording import chunks, compaction, journal, recover
 from support.examples import examples
 
 STREAMS = {
@@ -332,8 +332,32 @@ def test_a_journal_of_a_newer_version(dead):
 
 def test_something_else_in_the_place_of_a_segment(dead):
     last_segment(dead).write_bytes(b"something else entirely, long enough")
-    with pytest.raises(labtree.FormatError, match="not a journal segment"):
+    name = last_segment(dead).name
+    with pytest.warns(RecordingWarning, match=f"36 bytes in {name} behind 0 are damage"):
         labtree.open_session(dead)
+    in_chunks = json.loads((dead / "emg.zarr" / "zarr.json").read_text())["shape"][0]
+    notes = recover(dead)
+    assert any("36 bytes" in note for note in notes)
+    (kept,) = (dead / "journal-damaged").rglob(f"emg/{name}")
+    assert kept.read_bytes() == b"something else entirely, long enough"
+    assert labtree.open_session(dead).session.streams["emg"].sizes["time"] == in_chunks
+
+
+def test_chunks_count_where_the_journal_is_damaged_from_its_first_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(compaction, "_UNSYNCED", 1)
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", StreamInfo(n_channels=1, fs=10, dtype="int16"))
+    recorder.append("emg", np.arange(35, dtype="int16")[:, None], np.arange(35) / 10)
+    recorder._stop()
+    recorder._release()
+    (segment,) = (recorder.path / "journal" / "streams" / "emg").iterdir()
+    segment.write_bytes(b"\x8b" * segment.stat().st_size)
+    notes = recover(recorder.path)
+    assert "stream 'emg', sample 0 to 30 are taken from the chunks" in notes
+    stream = labtree.open_session(recorder.path).session.streams["emg"]
+    assert stream["data"].values[:, 0].tolist() == list(range(30))
+    np.testing.assert_array_equal(stream["time"], np.arange(30) / 10)
+    assert (recorder.path / "journal-damaged").is_dir()
 
 
 def test_a_journal_that_lacks_a_folder(dead):

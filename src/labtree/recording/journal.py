@@ -360,10 +360,12 @@ def segments(folder: Path) -> list[tuple[Path, int]]:
 def read_segment(path: Path) -> Segment | None:
     """Read one segment, each record checked; None if it was never given its header.
 
+    One whose header is damaged is damage as a whole.
+
     Raises
     ------
     FormatError
-        If the file is no journal segment, or of a version that is not known here.
+        If it is of a version, or describes samples, that are not known here.
     """
     buffer = memoryview(read_file(path, _MOST_SEGMENT_BYTES))
     first_row = int(path.stem)
@@ -376,7 +378,8 @@ def read_segment(path: Path) -> Segment | None:
     if magic == _SEGMENT_MAGIC and len(header) < length:
         return None
     if magic != _SEGMENT_MAGIC or zlib.crc32(header) != crc:
-        raise FormatError(f"{path}: not a journal segment; it begins with {bytes(magic)!r}")
+        # What a power cut leaves of a segment that was just begun, or worse.
+        return Segment(first_row, [], 0, [(first_row, len(buffer))])
     dtype, n_channels = _described(parse_json(header, str(path)), path)
     position, row = _SEGMENT_HEADER.size + length, first_row
     stretches: list[tuple[int, Block]] = []

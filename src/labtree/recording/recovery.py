@@ -335,7 +335,25 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
         _read_segments(journal) if files else (), what, start, stored, findings
     ):
         filler.add(block)
+    if findings.damaged:
+        _add_stored(stored, filler, name, findings)
     filler.finish()
+
+
+def _add_stored(stored: _Stored, filler: ChunkFiller, name: str, findings: Findings) -> None:
+    """Keep the rows that stand in the arrays behind the end of a damaged journal."""
+    first = filler.rows
+    while filler.rows < stored.rows:
+        row = filler.rows
+        stop = min(stored.rows, row - row % filler.chunk_rows + filler.chunk_rows)
+        kept = stored.read(row, stop)
+        if kept is None:
+            break
+        filler.add(kept)
+    if filler.rows > first:
+        findings.notes.append(
+            f"stream {name!r}, sample {first} to {filler.rows} are taken from the chunks"
+        )
 
 
 def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:
