@@ -163,7 +163,7 @@ def holds(path):
     return state
 
 
-@pytest.mark.parametrize("saves", [True])
+@pytest.mark.parametrize("saves", [True, False], ids=["saves", "mode a"])
 def test_kill_during_changes_in_place(tmp_path, saves):
     path = labtree.create_workspace().ws.save(tmp_path / "study")
     with labtree.open_workspace(path) as tree:  # imports once what all children need
