@@ -201,26 +201,26 @@ def test_what_cannot_be_kept_is_refused_and_the_old_file_stays(session):
 def test_a_busy_file_is_tried_again_and_then_named(session, monkeypatch, tmp_path):
     tries = []
 
-    def busy(tree, path):
+    def busy(tree, shown, path):
         tries.append(path)
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     path = session.session.save()
     content = path.read_bytes()
     monkeypatch.setattr(files, "_RETRY_PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr(checkpoints, "save_tree", busy)
+    monkeypatch.setattr(checkpoints, "save_tree_again", busy)
     with pytest.raises(BusyFileError, match="another program holds this file") as caught:
         session.session.save()
     assert isinstance(caught.value, OSError)
     assert len(tries) == 3
     assert path.read_bytes() == content
 
-    def free_at_last(tree, path):
+    def free_at_last(tree, shown, path):
         tries.append(path)
         if len(tries) < 5:
             raise OSError("unable to lock file, errno = 11")
 
-    monkeypatch.setattr(checkpoints, "save_tree", free_at_last)
+    monkeypatch.setattr(checkpoints, "save_tree_again", free_at_last)
     session.session.save(tmp_path / "x.h5")
     assert len(tries) == 5
 
@@ -228,11 +228,11 @@ def test_a_busy_file_is_tried_again_and_then_named(session, monkeypatch, tmp_pat
 def test_other_errors_are_not_tried_again(session, monkeypatch):
     tries = []
 
-    def full(tree, path):
+    def full(tree, shown, path):
         tries.append(path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_tree", full)
+    monkeypatch.setattr(checkpoints, "save_tree_again", full)
     with pytest.raises(OSError, match="No space left"):
         session.session.save()
     assert len(tries) == 1
@@ -398,3 +398,29 @@ def test_a_full_disk_leaves_the_old_session_whole(tmp_path):
     old.session.save()
     assert labtree.load_session(tmp_path / "rec.h5")["features/big"]["big"].size == 2_000_000
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".h5"] == ["rec.h5"]
+
+
+def test_a_session_that_is_saved_again_costs_what_changed(tmp_path):
+    session = labtree.create_session("rec1", output_dir=tmp_path)
+    trains = {f"u{i}": {"spike_times": np.arange(i, i + 20_000)} for i in range(5)}
+    session.session.add_units(trains)
+    path = session.session.save()
+    size = path.stat().st_size
+    session.session.add_metadata({"rate": np.arange(50)})
+    session.session.mark_step_complete("extract")
+    session.session.save()
+    assert 0 < path.stat().st_size - size < size / 10
+    loaded = labtree.load_session(path)
+    same(session, loaded)
+    assert loaded.session.is_saved
+    assert session.session.is_saved
+    loaded["units"].variables["spike_times"].values[3] += 1  # inside an array, and after a load
+    loaded.session.add_warning("late")
+    loaded.session.save(path)
+    again = labtree.load_session(path)
+    same(loaded, again)
+    assert again.session.warnings == ["late"]
+    session.session.add_warning("mine")
+    session.session.save()  # another one saved there: all of it is written
+    same(session, labtree.load_session(path))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["rec1.h5"]

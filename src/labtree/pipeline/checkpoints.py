@@ -1,4 +1,4 @@
-"""Saving and resuming sessions; every file is written whole or not at all."""
+"""Saving and resuming sessions: each save is all or nothing, and writes what changed."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,10 @@ from labtree.pipeline.sessions import (
     session_path,
 )
 from labtree.pipeline.step_records import holds_lazy_arrays
-from labtree.storage import open_tree, save_tree
+from labtree.storage import open_tree
+from labtree.storage.catalogue import file_version
 from labtree.storage.files import retry_while_busy, with_suffix_h5
+from labtree.storage.saving import remember_file, save_tree_again
 from labtree.storage.versions import check_version
 
 __all__ = ["checkpoint", "find_session_file", "load_saved_session", "open_session_file", "save"]
@@ -40,7 +42,7 @@ def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
     # arrays that are read only now have a hash of where they come from, not of their values
     known = "" if holds_lazy_arrays(session) else content
     tree.attrs = {**kept, CONTENT_KEY: known, **attrs}
-    retry_while_busy(lambda: save_tree(tree, path))
+    retry_while_busy(lambda: save_tree_again(session, tree, path))
     return content
 
 
@@ -185,6 +187,7 @@ def load_saved_session(path: str | Path) -> xr.DataTree:
     MissingFileError, BusyFileError, FormatError
         As :func:`open_session_file`.
     """
+    version = file_version(find_session_file(path))
     lazy = open_session_file(path)
     found = Path(lazy.attrs[SAVED_KEY]["path"])
     try:
@@ -194,4 +197,5 @@ def load_saved_session(path: str | Path) -> xr.DataTree:
         lazy.close()
     content = session.attrs.pop(CONTENT_KEY, "") or content_hash(session)
     session.attrs[SAVED_KEY] = {"path": str(found), "content": content}
+    remember_file(session, found, version)
     return session
