@@ -174,7 +174,7 @@ def test_kill_during_changes_in_place(tmp_path, saves):
     states = [{}]
     coming = verbs()
     chance, done, interrupted = random.Random(saves), 0, 0
-    rounds = examples(200)
+    rounds = examples(120)
     for _ in range(rounds):
         read, write = os.pipe()
         child = in_child(lambda: changed_until_killed(path, done, saves, write))  # noqa: B023
