@@ -36,6 +36,7 @@ __all__ = [
     "check_complete",
     "check_folder",
     "column_reader",
+    "forget_left_out",
     "open_source",
     "open_tree",
     "read_tree",
@@ -337,6 +338,11 @@ def check_complete(tree: xr.DataTree, path: Path) -> None:
             f"{path} holds parts that could not be read when it was opened, and would lose "
             f"them: {', '.join(left.parts[:5])}. Nothing was written; save under another name"
         )
+
+
+def forget_left_out(tree: xr.DataTree) -> None:
+    """Give up the parts that could not be read, so that their file may be replaced."""
+    attached(tree.root, _LeftOut).parts = []
 
 
 def add_source(tree: xr.DataTree, source: Any) -> None:

@@ -22,7 +22,7 @@ from labtree.errors import (
 from labtree.hints import takes
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
-from labtree.storage.trees import before_closing, release_sources
+from labtree.storage.trees import before_closing, forget_left_out, release_sources
 from labtree.workspace.items import find_item, iterate_items, missing_item, node_name, read_node
 from labtree.workspace.state import State, mark_saved, saved_marks, state_of, watch
 from labtree.workspace.stores import Hdf5Store, Store, store_at
@@ -144,6 +144,8 @@ def _save_whole(
         state.versions.add(new)
         latest.append(new)
 
+    if overwrite:
+        forget_left_out(root)
     marks = saved_marks(root)
     kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
     try:
