@@ -167,7 +167,7 @@ def test_errors_name_the_place(where):
     with pytest.raises(ItemNotFoundError, match="no namespace 'nope'"):
         labtree.load_item(where, "nope", "nope")
     save_zarr_tree(xr.DataTree(xr.Dataset({"x": 1})), where)
-    with pytest.raises(FormatError, match="no workspace|not a workspace"):
+    with pytest.raises(FormatError, match=r"no workspace|not a workspace"):
         labtree.open_workspace(where)
 
 
