@@ -84,7 +84,7 @@ def is_surely_same(mark: Mark, node: xr.DataTree) -> bool:
             if mark.variables.get(name) is not variable:
                 return False
             lazy = mark.lazy.get(name)
-            if lazy is not None and getattr(variable._data, "array", None) is not lazy:
+            if lazy is not None and getattr(data_of(variable), "array", None) is not lazy:
                 return False
             attrs = variable._attrs
             if (attrs or name in mark.variable_attrs) and not _same_objects(

@@ -150,10 +150,10 @@ class TreeFile:
         self.records: dict[NodePath, Record] = {
             tuple(record["path"]): record for record in catalogue.records()
         }
-        self._children: dict[NodePath, dict[str, None]] = {}  # names, in their order
+        self._names_below: dict[NodePath, dict[str, None]] = {}  # names, in their order
         for path in self.records:
             if path:
-                self._children.setdefault(path[:-1], {})[path[-1]] = None
+                self._names_below.setdefault(path[:-1], {})[path[-1]] = None
         self._live = sum(map(_live_bytes, self.records.values()))
         self._values = bytearray(catalogue.values)
         self._links = len(chain) - 1
@@ -308,7 +308,7 @@ class TreeFile:
     def _below(self, place: NodePath) -> list[NodePath]:
         """Return the paths of all records below one."""
         found: list[NodePath] = []
-        for name in self._children.get(place, ()):
+        for name in self._names_below.get(place, ()):
             found += [(*place, name), *self._below((*place, name))]
         return found
 
@@ -516,8 +516,8 @@ class TreeFile:
             for path in (top, *self._below(top)):
                 record = self.records.pop(path, None)
                 self._live -= 0 if record is None else _live_bytes(record)
-                self._children.pop(path, None)
-            self._children.get(top[:-1], {}).pop(top[-1], None)
+                self._names_below.pop(path, None)
+            self._names_below.get(top[:-1], {}).pop(top[-1], None)
         for path, record in fresh.items():
             if path in self.records:
                 self._live -= _live_bytes(self.records[path])
@@ -527,7 +527,7 @@ class TreeFile:
             self.records[path] = record
             self._live += _live_bytes(record)
             if path:
-                self._children.setdefault(path[:-1], {})[path[-1]] = None
+                self._names_below.setdefault(path[:-1], {})[path[-1]] = None
 
     def _is_in_order(self, changes: Changes, fresh: dict[NodePath, Record]) -> bool:
         """Return whether a reader that merges the change finds the children in their order."""
@@ -537,7 +537,9 @@ class TreeFile:
         changed = {path[:-1] for path in (*fresh, *gone) if path}
         for parent in changed & changes.nodes.keys():
             names = [
-                name for name in self._children.get(parent, ()) if (*parent, name) not in gone
+                name
+                for name in self._names_below.get(parent, ())
+                if (*parent, name) not in gone
             ]
             known = set(names)
             names += [p[-1] for p in fresh if p and p[:-1] == parent and p[-1] not in known]
