@@ -17,6 +17,7 @@ from labtree.errors import DamageWarning, FormatError, LabtreeError
 from labtree.storage import open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue, write_catalogue
 from labtree.storage.hdf5_end import end_of_hdf5
+from labtree.storage.trees import column_reader, open_source
 from support.exactness import assert_same
 from support.examples import examples
 
@@ -160,6 +161,23 @@ def test_every_flip_in_an_array_is_noticed(tmp_path):
             file.seek(place)
             file.write(bytes([byte]))
     assert_same(_read(path)["v"].values, values)
+
+
+def test_arrays_that_claim_the_same_bytes_are_refused(tmp_path):
+    """Two thousand arrays on the same eight megabytes would ask for sixteen gigabytes."""
+    path = tmp_path / "t.h5"
+    save_tree(xr.DataTree(xr.Dataset({"v": ("x", np.arange(10_000))})), path)
+    source, catalogue = open_source(path)
+    try:
+        ((*_, columns),) = catalogue.records()[0]["variables"]
+        read = column_reader(source)
+        read(["a"], columns[0])
+        with pytest.raises(
+            FormatError, match=r"t.h5: b/v and the arrays before it claim 160000 bytes"
+        ):
+            read(["b"], columns[0])
+    finally:
+        source.close()
 
 
 FOREIGN = {

@@ -500,8 +500,9 @@ class SessionAccessor(PipelineSessionMethods):
         >>> import labtree
         >>> from labtree.testing.recordings import record_emg
         >>> tree = labtree.open_session(record_emg("sessions"))
-        >>> tree.session.plot(["emg"], start_s=1, stop_s=3).get_xlim()
-        (1.0, 3.0)
+        >>> axes = tree.session.plot(["emg"], start_s=1, stop_s=3)
+        >>> [float(limit) for limit in axes.get_xlim()]
+        [1.0, 3.0]
         """
         from labtree.recording.plots import plot_session
 

@@ -22,6 +22,7 @@ __all__ = [
     "load_variables",
     "memory_array",
     "stored_array",
+    "stored_size",
 ]
 
 _SLACK = 1 << 26  # a small file may hold many zeros
@@ -140,6 +141,13 @@ def array_of_column(source: FileSource, column: Sequence[Any], name: str) -> Any
     compression = find_compression(method)
     assert compression is not None
     return ChunkedBlob(source, kind, tuple(shape), crc, name, compression, tuple(chunk), places)
+
+
+def stored_size(array: Blob | ChunkedBlob) -> int:
+    """Return how many bytes of its file a plain array takes."""
+    if isinstance(array, Blob):
+        return array.nbytes
+    return sum(length for _, length in array.places)
 
 
 def lazy(array: StoredArray) -> Any:

@@ -18,7 +18,7 @@ from labtree.errors import (
     LabtreeError,
     MissingFileError,
 )
-from labtree.storage.arrays import array_of_column
+from labtree.storage.arrays import array_of_column, stored_size
 from labtree.storage.attached import attached
 from labtree.storage.catalogue import Catalogue, catalogue_of
 from labtree.storage.files import replace_file, temporary_path
@@ -189,10 +189,23 @@ def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) 
 
 
 def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Any]:
-    """Return what makes the array of a catalogue's column."""
+    """Return what makes the arrays of a catalogue's columns, each of which is asked for once.
+
+    Together they cannot claim more bytes than the file has.
+    """
+    claimed = 0
 
     def column(path: list[str], column: list[Any]) -> Any:
-        return array_of_column(source, column, "/".join([*path, column[0]]))
+        nonlocal claimed
+        name = "/".join([*path, column[0]])
+        array = array_of_column(source, column, name)
+        claimed += stored_size(array)
+        if claimed > source.known[3]:
+            raise FormatError(
+                f"{source.name}: {name} and the arrays before it claim {claimed} bytes of a "
+                f"file of {source.known[3]}; some claim the same bytes"
+            )
+        return array
 
     return column
 
