@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -79,3 +80,15 @@ def test_what_no_value_was_written_as_is_an_error(text):
     with pytest.raises(Exception, match=r".") as caught:
         json_values.loads(text)
     assert not isinstance(caught.value, (MemoryError, SystemError))
+
+
+def test_deep_nesting_is_an_error_also_where_the_limit_of_recursion_is_high():
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**6)
+    try:
+        for text in ("[" * 100_000, '{"a":' * 100_000):
+            with pytest.raises(RecursionError, match="more than 5000 levels of JSON"):
+                json_values.loads(text)
+        assert json_values.loads('["[[", "\\"[", {"a": []}]') == ["[[", '"[', {"a": []}]
+    finally:
+        sys.setrecursionlimit(before)

@@ -107,12 +107,12 @@ def dataset_to_value(dataset: xr.Dataset, decode: _Decode = decode) -> Any:
             else decode(about["kind"], part)
         )
 
-    return json_values.decode(json.loads(dataset.attrs["labtree_structure"]), get)
+    return json_values.decode(json_values.parse(dataset.attrs["labtree_structure"]), get)
 
 
 def _value_summary(dataset: xr.Dataset) -> dict[str, Any]:
     """Return the length of a container, or a short text of the value."""
-    structure = json.loads(dataset.attrs["labtree_structure"])
+    structure = json_values.parse(dataset.attrs["labtree_structure"])
     if isinstance(structure, dict):
         tag = next(iter(structure), "")
         if len(structure) == 1 and tag[:1] == "$":

@@ -147,7 +147,7 @@ def stored_size(array: Blob | ChunkedBlob) -> int:
     """Return how many bytes of its file a plain array takes."""
     if isinstance(array, Blob):
         return array.nbytes
-    return sum(length for _, length in array.places)
+    return sum(length for _, length in array.place[1])
 
 
 def lazy(array: StoredArray) -> Any:

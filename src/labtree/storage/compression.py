@@ -167,7 +167,6 @@ class ChunkedBlob:
         "dtype",
         "name",
         "place",
-        "places",
         "shape",
     )
 

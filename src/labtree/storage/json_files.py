@@ -6,6 +6,7 @@ from typing import Any
 
 from labtree.errors import FormatError
 from labtree.storage.files import read_file, write_file
+from labtree.storage.json_values import parse
 
 __all__ = ["MAX_JSON_BYTES", "parse_json", "read_json", "write_json"]
 
@@ -41,7 +42,7 @@ def parse_json(content: bytes | str, where: str) -> Any:
         If it is no JSON, or nested too deeply.
     """
     try:
-        return json.loads(content)
+        return parse(content)
     except (ValueError, RecursionError) as error:
         raise FormatError(
             f"{where}: expected JSON, found {content[:40]!r} ({error})"

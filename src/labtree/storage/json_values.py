@@ -13,6 +13,7 @@ import math
 import pathlib
 import re
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ from labtree.storage.dtypes import (
 )
 from labtree.storage.unsupported import all_unsupported, unsupported
 
-__all__ = ["decode", "dumps", "encode", "loads", "unsupported"]
+__all__ = ["decode", "dumps", "encode", "loads", "parse", "unsupported"]
 
 #: Called with each array or unknown object that is met, and its path; gives the name
 #: under which it was put elsewhere.
@@ -37,6 +38,9 @@ Source = Callable[[str], Any]
 
 # Python refuses to write integers of more than 4300 decimal digits (13,000 bits).
 _LONG = 4096
+# Python's stack holds so many levels of JSON, whatever the limit of recursion.
+_SAFE_RECURSION = 5000
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 # Two lone surrogates that JSON would read back as one character.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _CONTAINERS: dict[type[Any], str | None] = {
@@ -60,7 +64,24 @@ def dumps(value: Any, path: str = "obj") -> str:
 
 def loads(text: str | bytes) -> Any:
     """Return the value that :func:`dumps` wrote."""
-    return decode(json.loads(text))
+    return decode(parse(text))
+
+
+def parse(text: str | bytes) -> Any:
+    """Return the value of JSON, and a RecursionError where it is nested too deeply.
+
+    Python's own parser crashes where another library has raised the limit of recursion.
+    """
+    if sys.getrecursionlimit() > _SAFE_RECURSION:
+        depth = 0
+        for found in _BRACKETS.finditer(text if isinstance(text, str) else text.decode()):
+            if found[0] in "[{":
+                depth += 1
+                if depth > _SAFE_RECURSION:
+                    raise RecursionError(f"more than {_SAFE_RECURSION} levels of JSON")
+            elif found[0] in "]}":
+                depth -= 1
+    return json.loads(text)
 
 
 def encode(value: Any, path: str = "obj", sink: Sink | None = None) -> Any:
