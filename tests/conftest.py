@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from pathlib import Path
@@ -30,6 +31,13 @@ class _ExamplesInAFolderOfTheirOwn:
 
 def pytest_configure(config):
     config.pluginmanager.register(_ExamplesInAFolderOfTheirOwn())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _old_objects_are_no_garbage():
+    """Searching all modules' objects for garbage, at each collection or fork, takes seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
