@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labtree
+from labtree import spikes
 from labtree.objects import spike_data as room
 from labtree.testing.spikes import (
     synthetic_pairwise_matrix,
@@ -288,3 +289,39 @@ def test_verbs_say_which_kind_they_take(verb):
         ValueError, match=r"takes a Dataset of kind spike_data.*'rate_slice_stack'"
     ):
         verb(synthetic_rate_slice_stack(3))
+
+
+SPIKES = labtree.spike_data([[1.0, 5.0, 9.0], [2.0], [3.0, 4.0, 6.0, 7.0]], length=10)
+VERBS = {
+    "spike_counts": spikes.spike_counts,
+    "firing_rates": spikes.firing_rates,
+    "isi_statistics": spikes.isi_statistics,
+    "binned_counts": lambda ds: spikes.binned_counts(ds, 1),
+    "smoothed_rates": lambda ds: spikes.smoothed_rates(ds, 1, 2),
+    "sttc": spikes.sttc,
+    "correlograms": lambda ds: spikes.correlograms(ds, 1, 5),
+    "peri_event": lambda ds: spikes.peri_event(ds, [5], 1, 1),
+    "peri_event_counts": lambda ds: spikes.peri_event_counts(ds, [5], 1, 1, 1),
+    "psth": lambda ds: spikes.psth(ds, [5], 1, 1, 1),
+    "latencies": lambda ds: spikes.latencies(ds, [2], 5),
+    "population_rate": lambda ds: spikes.population_rate(ds, 1),
+    "bursts": spikes.bursts,
+    "surrogates": lambda ds: spikes.surrogates(ds, "shift", seed=1),
+    "curate": spikes.curate,
+    "spike_trains": spikes.spike_trains,
+    "unit_train": lambda ds: spikes.unit_train(ds, 0),
+    "select_units": lambda ds: spikes.select_units(ds, [0]),
+    "select_time": lambda ds: spikes.select_time(ds, 0, 5),
+    "concatenate_time": lambda ds: spikes.concatenate_time([ds, SPIKES.isel(unit=[0, 1, 2])]),
+    "concatenate_units": lambda ds: spikes.concatenate_units([ds, SPIKES]),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    "units", [[1], [0, 2], np.array([False, True, True]), [2, 1, 0]], ids=str
+)
+def test_units_whose_spikes_were_left_behind_are_refused_by_every_verb(verb, units):
+    VERBS[verb](SPIKES)
+    with pytest.raises(labtree.LabtreeError, match="select_units"):
+        VERBS[verb](SPIKES.isel(unit=units))

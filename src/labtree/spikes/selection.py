@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labtree.errors import DataError
 from labtree.objects import rate_data, spike_data, spike_slice_stack
 from labtree.objects.unit_attributes import alike, records, unit_attributes
-from labtree.spikes.trains import require_kind, spike_trains
+from labtree.spikes.trains import require_kind, require_whole, spike_trains
 from labtree.storage import ragged
 
 __all__ = [
@@ -44,7 +44,7 @@ def select_units(ds: xr.Dataset, units: Any) -> xr.Dataset:
     Raises
     ------
     DataError
-        A ValueError, if there is no such unit.
+        A ValueError, if there is no such unit, or spikes were left behind by ``ds.isel``.
 
     Examples
     --------
@@ -60,6 +60,7 @@ def select_units(ds: xr.Dataset, units: Any) -> xr.Dataset:
         raise DataError(
             f"nothing to select from: dimensions {tuple(ds.sizes)}, expected 'unit'"
         )
+    require_whole(ds, "select_units")
     positions = _positions(units, ds.sizes[dims[0]], "unit")
     return ragged.isel(ds, dict.fromkeys(dims, positions))
 
@@ -95,6 +96,7 @@ def select_slices(ds: xr.Dataset, slices: Any) -> xr.Dataset:
         raise DataError(
             f"nothing to select from: dimensions {tuple(ds.sizes)}, expected 'slice'"
         )
+    require_whole(ds, "select_slices")
     positions = _positions(slices, ds.sizes["slice"], "slice")
     part = ragged.isel(ds, {"slice": positions})
     metadata = ds.attrs.get("slice_metadata")

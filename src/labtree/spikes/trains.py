@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.objects import spike_data
+from labtree.objects.layout import require_ragged
 from labtree.objects.unit_attributes import Attributes
 from labtree.storage import ragged
+from labtree.storage._xarray import is_in_memory
 
 __all__ = [
     "MergedTrains",
@@ -18,6 +20,7 @@ __all__ = [
     "from_times",
     "merged_trains",
     "require_kind",
+    "require_whole",
     "spike_trains",
     "unit_coords",
     "unit_train",
@@ -37,7 +40,7 @@ class MergedTrains(NamedTuple):
 
 
 def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
-    """Raise DataError unless a Dataset is of one of some kinds."""
+    """Raise DataError unless a Dataset is of one of some kinds, each unit with its spikes."""
     kind = ds.attrs.get("labtree_kind") if isinstance(ds, xr.Dataset) else type(ds).__name__
     if kind not in kinds:
         message = f"{verb} takes a Dataset of kind {' or '.join(kinds)}, found {kind!r}"
@@ -45,6 +48,23 @@ def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
             "labtree.spikes.from_times(times_ms, units), labtree.spike_data(trains, length=...)"
         )
         raise DataError(f"{message}; write {made}" if "spike_data" in kinds else message)
+    require_whole(ds, verb)
+
+
+def require_whole(ds: xr.Dataset, verb: str) -> None:
+    """Raise DataError where units were selected or put into another order without spikes."""
+    require_ragged(ds)
+    if ds.attrs.get("labtree_kind") != spike_data.KIND or "spike_times" not in ds:
+        return
+    # Of rows in another order the counts alone still fit. What lies on a disk is not read.
+    if is_in_memory(ds["spike_times"]) and not ragged.rows_are_sorted(
+        ds["spike_times"].values, ds["row_size"].values
+    ):
+        raise DataError(
+            f"{verb}: the times of a unit do not rise; were units put into another order "
+            "without their spikes? Instead of ds.sortby(...) or ds.isel(unit=...) write "
+            "labtree.spikes.select_units(ds, order)"
+        )
 
 
 def unit_coords(ds: xr.Dataset) -> dict[Any, xr.Variable]:
