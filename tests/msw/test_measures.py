@@ -682,3 +682,23 @@ def test_a_repeated_index_is_no_trouble() -> None:
     assert len(df.msw.blocks()) >= 1
     assert df.msw.reaction_time().notna().sum() > 40
     assert df.msw.validate() == []
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "joined by pandas"])
+def test_measures_of_joined_sessions_do_not_reach_over_their_borders(named: bool) -> None:
+    tables = [table(40, seed=seed)[1] for seed in (1, 2, 3)]
+    if named:
+        joined = concat_trials({str(i): df for i, df in enumerate(tables)})
+    else:
+        joined = pd.concat(tables, ignore_index=True)
+    each = [df.msw.win_stay_lose_shift() for df in tables]
+    both = joined.msw.win_stay_lose_shift()
+    assert both["n_wins"] == sum(one["n_wins"] for one in each)
+    assert both["n_losses"] == sum(one["n_losses"] for one in each)
+    curve = sum(df.msw.switch_curve()["n"] for df in tables)
+    assert joined.msw.switch_curve()["n"].tolist() == curve.tolist()
+    rolled = np.concatenate([df.msw.rolling("rewarded", 5).to_numpy() for df in tables])
+    np.testing.assert_array_equal(joined.msw.rolling("rewarded", 5).to_numpy(), rolled)
+    assert len(joined.msw.blocks()) == sum(len(df.msw.blocks()) for df in tables)
+    lengths = [df.msw.summary()["duration_s"] for df in tables]
+    assert joined.msw.summary()["duration_s"] == pytest.approx(sum(lengths))

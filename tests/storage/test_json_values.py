@@ -89,6 +89,7 @@ def test_deep_nesting_is_an_error_also_where_the_limit_of_recursion_is_high():
         for text in ("[" * 100_000, '{"a":' * 100_000):
             with pytest.raises(RecursionError, match="more than 5000 levels of JSON"):
                 json_values.loads(text)
+        assert len(json_values.loads("[" + "[]," * 6000 + "[]]")) == 6001
         assert json_values.loads('["[[", "\\"[", {"a": []}]') == ["[[", '"[', {"a": []}]
     finally:
         sys.setrecursionlimit(before)

@@ -62,13 +62,13 @@ def found_at(path):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*study.json", DamageWarning)
             tree = labtree.load_workspace(path)
+        found = {place: np.asarray(tree.ws[place]) for place in tree.ws.find()}
     except FileNotFoundError:
         return None
     except (LabtreeError, Warning) as error:
         return f"{type(error).__name__}: {error}"
     state = {}
-    for namespace, key in tree.ws.find():
-        values = np.asarray(tree.ws[namespace, key])
+    for (namespace, key), values in found.items():
         if not np.array_equal(values, np.arange(200) + values[0]):
             return f"{namespace}/{key} is mixed"
         state[namespace, key] = int(values[0]), tree.ws.describe()[namespace][key]["note"]

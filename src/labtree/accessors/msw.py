@@ -372,8 +372,8 @@ class MswAccessor:
         Returns
         -------
         Series
-            By the table's index; NaN until there are `n` values, and in rows without a value,
-            which do not count.
+            By the table's index; NaN until there are `n` values of the session, and in rows
+            without a value, which do not count.
 
         Raises
         ------

@@ -41,6 +41,21 @@ def _numbers(frame: pd.DataFrame, name: str) -> Any:
     return column_of(frame, name).to_numpy(np.float64, na_value=np.nan)
 
 
+def _session_of_rows(frame: pd.DataFrame) -> np.ndarray:
+    """Return the number of the session of each row.
+
+    Tables that were joined without a column ``session`` have the same trial numbers twice:
+    each begins where the numbers begin again.
+    """
+    if "session" in frame:
+        return np.asarray(pd.factorize(frame["session"])[0])
+    number = np.zeros(len(frame), np.int64)
+    if "trial" in frame and frame["trial"].duplicated().any():
+        trial = _numbers(frame, "trial")
+        number[1:] = np.cumsum(trial[1:] <= trial[:-1])
+    return number
+
+
 def reaction_time(frame: pd.DataFrame) -> pd.Series:
     """Return the reaction times: see ``df.msw.reaction_time``."""
     begin = state_time(frame, "side_ready", "start", visit=-1)
@@ -68,8 +83,8 @@ def blocks(frame: pd.DataFrame) -> pd.DataFrame:
     task = task_trials(frame)
     number = column_of(task, "block_number")
     run = (number != number.shift()).fillna(True)
-    if "session" in task:
-        run |= task["session"] != task["session"].shift()
+    session = _session_of_rows(task)
+    run |= np.diff(session, prepend=session[:1]) != 0
     groups = task.groupby(run.cumsum().to_numpy(), sort=True)
     chose = pd.Series(_numbers(task, "choice"), task.index)
     paid = pd.Series(_numbers(task, "rewarded"), task.index)
@@ -106,9 +121,8 @@ def win_stay_lose_shift(frame: pd.DataFrame) -> pd.Series:
     task = task_trials(frame)
     chose, paid = _numbers(task, "choice"), _numbers(task, "rewarded")
     pair = ~np.isnan(chose[:-1]) & ~np.isnan(chose[1:]) & ~np.isnan(paid[:-1])
-    if "session" in task:
-        session = task["session"].to_numpy()
-        pair &= session[:-1] == session[1:]
+    session = _session_of_rows(task)
+    pair &= session[:-1] == session[1:]
     stayed = chose[1:] == chose[:-1]
     won, lost = pair & (paid[:-1] > 0), pair & (paid[:-1] == 0)
     return pd.Series(
@@ -131,7 +145,10 @@ def rolling(frame: pd.DataFrame, field: str, n: int) -> pd.Series:
     values = pd.Series(_numbers(frame, field), frame.index)
     there = values.notna().to_numpy()
     means = np.full(len(frame), np.nan)
-    means[there] = values[there].rolling(n).mean().to_numpy()
+    session = _session_of_rows(frame)
+    for number in np.unique(session):
+        rows = there & (session == number)
+        means[rows] = values[rows].rolling(n).mean().to_numpy()
     return pd.Series(means, frame.index, name=field)
 
 
@@ -147,7 +164,7 @@ def switch_curve(frame: pd.DataFrame, before: int = 10, after: int = 20) -> pd.D
         raise TrialTableError(
             "block_type_values should be a pair [left, right] in each trial"
         ) from None
-    session = task["session"].to_numpy() if "session" in task else np.zeros(len(task))
+    session = _session_of_rows(task)
     same = session[1:] == session[:-1]
     switches = 1 + np.flatnonzero(same & (better[1:] != better[:-1]) & (better[1:] != 0))
     positions = np.arange(-before, after)
@@ -205,7 +222,8 @@ def summary(frame: pd.DataFrame) -> pd.Series:
         "n_barcodes": len(barcode_trials(frame)),
     }
     if START in frame and END in frame and len(frame):
-        found["duration_s"] = float(frame[END].max() - frame[START].min())
+        sessions = frame.groupby(_session_of_rows(frame))
+        found["duration_s"] = float((sessions[END].max() - sessions[START].min()).sum())
     if "choice" in task:
         chose = _numbers(task, "choice")
         found["n_choices"] = int((~np.isnan(chose)).sum())

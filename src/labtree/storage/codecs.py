@@ -364,7 +364,7 @@ def spec_of_marks(attrs: Mapping[Any, Any], dtype: np.dtype[Any]) -> Spec | None
             }
             missing = attrs.get("labtree_missing")
             return spec if missing is None else spec | {"missing": missing}
-        known = json.loads(named) if named.startswith("{") else named
+        known = json_values.parse(named) if named.startswith("{") else named
         if dtypes.dtype_from_json(known).kind == "U" and dtype.kind == "S":
             return {"codec": "utf8", "dtype": known}
     except Exception as error:  # what stands in a damaged attribute can be anything

@@ -13,7 +13,6 @@ import math
 import pathlib
 import re
 import struct
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +38,7 @@ Source = Callable[[str], Any]
 # Python refuses to write integers of more than 4300 decimal digits (13,000 bits).
 _LONG = 4096
 # Python's stack holds so many levels of JSON, whatever the limit of recursion.
-_SAFE_RECURSION = 5000
+_MOST_LEVELS = 5000
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 # Two lone surrogates that JSON would read back as one character.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -72,13 +71,15 @@ def parse(text: str | bytes) -> Any:
 
     Python's own parser crashes where another library has raised the limit of recursion.
     """
-    if sys.getrecursionlimit() > _SAFE_RECURSION:
+    if not isinstance(text, str):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")  # as json.loads does
+    if text.count("[") + text.count("{") > _MOST_LEVELS:
         depth = 0
-        for found in _BRACKETS.finditer(text if isinstance(text, str) else text.decode()):
+        for found in _BRACKETS.finditer(text):
             if found[0] in "[{":
                 depth += 1
-                if depth > _SAFE_RECURSION:
-                    raise RecursionError(f"more than {_SAFE_RECURSION} levels of JSON")
+                if depth > _MOST_LEVELS:
+                    raise RecursionError(f"more than {_MOST_LEVELS} levels of JSON")
             elif found[0] in "]}":
                 depth -= 1
     return json.loads(text)
