@@ -100,7 +100,12 @@ def test_what_was_opened_is_kept_when_it_is_stored(tmp_path_factory, ending):
             return
         opened = open_tree(path)
         workspace = labtree.create_workspace()
-        workspace.ws.store("others", "file", opened)
+        try:
+            workspace.ws.store("others", "file", opened)
+        except labtree.errors.UnsupportedTypeError as error:
+            assert "cftime" in str(error)  # dates of calendars that numpy lacks
+            opened.close()
+            return
         saved = workspace.ws.save(folder / f"saved {path.stem}{ending}")
         again = labtree.load_workspace(saved).ws["others", "file"]
         same_trees(again, opened, stored=True)
