@@ -103,7 +103,8 @@ def test_what_was_opened_is_kept_when_it_is_stored(tmp_path_factory, ending):
         try:
             workspace.ws.store("others", "file", opened)
         except labtree.errors.UnsupportedTypeError as error:
-            assert "cftime" in str(error)  # dates of calendars that numpy lacks
+            if "cftime" not in str(error):  # dates of calendars that numpy lacks
+                raise
             opened.close()
             return
         saved = workspace.ws.save(folder / f"saved {path.stem}{ending}")
