@@ -50,17 +50,20 @@ def _as_the_engine_shows_it(path):
     return tree
 
 
+FEW = settings(
+    max_examples=examples(8),
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("program", WRITERS)
 def test_a_file_opens_as_the_engine_opens_it(tmp_path_factory, program):
     folder = tmp_path_factory.mktemp("files")
 
-    @settings(
-        max_examples=examples(8),
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @FEW
     @given(st.data())
     def check(data):
         path = _written(data.draw, program, folder)
@@ -87,12 +90,7 @@ def test_a_file_opens_as_the_engine_opens_it(tmp_path_factory, program):
 def test_what_was_opened_is_kept_when_it_is_stored(tmp_path_factory, ending):
     folder = tmp_path_factory.mktemp("files")
 
-    @settings(
-        max_examples=examples(8),
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @FEW
     @given(st.data(), st.sampled_from(sorted(WRITERS)))
     def check(data, program):
         path = _written(data.draw, program, folder)

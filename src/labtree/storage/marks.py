@@ -76,23 +76,22 @@ def mark_node(node: xr.DataTree) -> Mark:
 
 def is_surely_same(mark: Mark, node: xr.DataTree) -> bool:
     """Return whether a node is seen at a glance to be as it was; it may be so all the same."""
-    if not mark.is_quick or not _same_objects(mark.attrs, node._attrs or {}):
+    if not mark.is_quick or not _same_objects(mark.attrs, node.attrs):
         return False
-    count = 0
-    for variables in (node._data_variables, node._node_coord_variables):
-        for name, variable in variables.items():
-            if mark.variables.get(name) is not variable:
-                return False
-            lazy = mark.lazy.get(name)
-            if lazy is not None and getattr(data_of(variable), "array", None) is not lazy:
-                return False
-            attrs = variable._attrs
-            if (attrs or name in mark.variable_attrs) and not _same_objects(
-                mark.variable_attrs.get(name, {}), attrs or {}
-            ):
-                return False
-            count += 1
-    return count == len(mark.variables)
+    variables = own_variables(node)
+    if len(variables) != len(mark.variables):
+        return False
+    for name, variable in variables.items():
+        if mark.variables.get(name) is not variable:
+            return False
+        if name in mark.lazy and not is_untouched(mark, name, variable):
+            return False
+        attrs = variable._attrs  # the property makes a dictionary where there is none
+        if (attrs or name in mark.variable_attrs) and not _same_objects(
+            mark.variable_attrs.get(name, {}), attrs or {}
+        ):
+            return False
+    return True
 
 
 def _same_objects(before: dict[Any, Any], now: dict[Any, Any]) -> bool:
