@@ -48,7 +48,10 @@ def _session_of_rows(frame: pd.DataFrame) -> np.ndarray:
     each begins where the numbers begin again.
     """
     if "session" in frame:
-        return np.asarray(pd.factorize(frame["session"])[0])
+        found = np.asarray(pd.factorize(frame["session"])[0])
+        unknown = np.flatnonzero(found < 0)
+        found[unknown] = -1 - unknown  # no trial is known to be of the same session
+        return found
     number = np.zeros(len(frame), np.int64)
     if "trial" in frame and frame["trial"].duplicated().any():
         trial = _numbers(frame, "trial")
