@@ -26,6 +26,14 @@ from labtree.errors import DataError, FormatError, LabtreeError, unknown_name
 __all__ = ["LabtreeBackendEntrypoint"]
 
 _MOST_META = 16 * 2**20
+_DECODING = (
+    "mask_and_scale",
+    "decode_times",
+    "concat_characters",
+    "decode_coords",
+    "use_cftime",
+    "decode_timedelta",
+)
 
 
 class LabtreeBackendEntrypoint(BackendEntrypoint):
@@ -38,6 +46,8 @@ class LabtreeBackendEntrypoint(BackendEntrypoint):
 
     description = "Open workspaces, recordings and sessions of a neurophysiology lab"
     supports_groups = True
+    # What xarray may pass; the same for all three methods.
+    open_dataset_parameters = ("filename_or_obj", *_DECODING, "drop_variables", "group")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Claim what no other engine does: recording folders and their zips."""
@@ -51,82 +61,23 @@ class LabtreeBackendEntrypoint(BackendEntrypoint):
         except (OSError, ValueError):
             return False
 
-    def open_datatree(
-        self,
-        filename_or_obj: Any,
-        *,
-        mask_and_scale: bool | Mapping[str, bool] | None = None,
-        decode_times: Any = None,
-        concat_characters: bool | Mapping[str, bool] | None = None,
-        decode_coords: Any = None,
-        drop_variables: str | Iterable[str] | None = None,
-        use_cftime: bool | Mapping[str, bool] | None = None,
-        decode_timedelta: Any = None,
-        group: str | None = None,
-    ) -> xr.DataTree:
+    def open_datatree(self, filename_or_obj: Any, **keywords: Any) -> xr.DataTree:
         """Open a file or folder as a tree; `group` opens what is below one node."""
-        decoding = {
-            "mask_and_scale": mask_and_scale,
-            "decode_times": decode_times,
-            "concat_characters": concat_characters,
-            "decode_coords": decode_coords,
-            "use_cftime": use_cftime,
-            "decode_timedelta": decode_timedelta,
-        }
-        tree = _open(filename_or_obj, decoding)
-        groups = _groups(tree, drop_variables, group)
+        tree, groups = _open(filename_or_obj, **keywords)
         opened = xr.DataTree.from_dict(groups)
         opened.set_close(partial(_close, tree))
         return opened
 
     def open_groups_as_dict(
-        self,
-        filename_or_obj: Any,
-        *,
-        mask_and_scale: bool | Mapping[str, bool] | None = None,
-        decode_times: Any = None,
-        concat_characters: bool | Mapping[str, bool] | None = None,
-        decode_coords: Any = None,
-        drop_variables: str | Iterable[str] | None = None,
-        use_cftime: bool | Mapping[str, bool] | None = None,
-        decode_timedelta: Any = None,
-        group: str | None = None,
+        self, filename_or_obj: Any, **keywords: Any
     ) -> dict[str, xr.Dataset]:
         """Open all nodes as datasets by their paths."""
-        decoding = {
-            "mask_and_scale": mask_and_scale,
-            "decode_times": decode_times,
-            "concat_characters": concat_characters,
-            "decode_coords": decode_coords,
-            "use_cftime": use_cftime,
-            "decode_timedelta": decode_timedelta,
-        }
-        return _groups(_open(filename_or_obj, decoding), drop_variables, group)
+        return _open(filename_or_obj, **keywords)[1]
 
-    def open_dataset(
-        self,
-        filename_or_obj: Any,
-        *,
-        mask_and_scale: bool | Mapping[str, bool] | None = None,
-        decode_times: Any = None,
-        concat_characters: bool | Mapping[str, bool] | None = None,
-        decode_coords: Any = None,
-        drop_variables: str | Iterable[str] | None = None,
-        use_cftime: bool | Mapping[str, bool] | None = None,
-        decode_timedelta: Any = None,
-        group: str | None = None,
-    ) -> xr.Dataset:
+    def open_dataset(self, filename_or_obj: Any, **keywords: Any) -> xr.Dataset:
         """Open one node as a dataset; the root where no `group` is given."""
-        decoding = {
-            "mask_and_scale": mask_and_scale,
-            "decode_times": decode_times,
-            "concat_characters": concat_characters,
-            "decode_coords": decode_coords,
-            "use_cftime": use_cftime,
-            "decode_timedelta": decode_timedelta,
-        }
-        tree = _open(filename_or_obj, decoding)
-        dataset = _groups(tree, drop_variables, group)["/"]
+        tree, groups = _open(filename_or_obj, **keywords)
+        dataset = groups["/"]
         dataset.set_close(partial(_close, tree))
         return dataset
 
@@ -167,7 +118,23 @@ def _is_recording_meta(content: bytes) -> bool:
     )
 
 
-def _open(path: Any, decoding: Mapping[str, Any]) -> xr.DataTree:
+def _open(
+    path: Any,
+    drop_variables: str | Iterable[str] | None = None,
+    group: str | None = None,
+    **decoding: Any,
+) -> tuple[xr.DataTree, dict[str, xr.Dataset]]:
+    """Open a path as a tree, and return its datasets at and below a group too."""
+    strange = decoding.keys() - set(_DECODING)
+    if strange:
+        raise unknown_name(
+            "keyword of xarray for labtree files called", min(strange), _DECODING
+        )
+    tree = _open_tree(path, decoding)
+    return tree, _groups(tree, drop_variables, group)
+
+
+def _open_tree(path: Any, decoding: Mapping[str, Any]) -> xr.DataTree:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the engine 'labtree' opens paths, not {type(path).__name__}")
     from labtree import opening
