@@ -14,7 +14,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from labtree.storage.hdf5_end import (
     read_at,
     read_chain,
 )
+from labtree.storage.records import NodeRecord
 from labtree.storage.sources import identity
 from labtree.storage.versions import check_version
 
@@ -63,12 +64,12 @@ class Catalogue(NamedTuple):
     values: bytes
     last: Record | None = None
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[NodeRecord]:
         """Return the records of all nodes, parents before children."""
         lines = self.text.split(b"\n")[1:]
         return _parse(b"[" + b",".join(lines) + b"]")  # type: ignore[no-any-return]
 
-    def record(self, path: list[str]) -> dict[str, Any] | None:
+    def record(self, path: list[str]) -> NodeRecord | None:
         """Return the record of one node, or None; the others are not parsed."""
         start = self.text.find(b'\n{"path":' + _dump(path) + b",")
         if start < 0:
@@ -77,7 +78,7 @@ class Catalogue(NamedTuple):
         line = self.text[start + 1 :] if end < 0 else self.text[start + 1 : end]
         return _parse(line)  # type: ignore[no-any-return]
 
-    def alone(self, path: list[str]) -> dict[str, Any] | None:
+    def alone(self, path: list[str]) -> NodeRecord | None:
         """Return a node's record, if it takes nothing from the nodes above or below it."""
         above = [self.record(path[:depth]) for depth in range(len(path))]
         if any(record is None or record["variables"] for record in above):
@@ -103,13 +104,13 @@ def _dump(value: Any) -> bytes:
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
-def catalogue_text(header: dict[str, Any], records: list[dict[str, Any]]) -> bytes:
+def catalogue_text(header: dict[str, Any], records: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the text of a catalogue, or of what changed in one."""
     return b"\n".join(map(_dump, (header, *records)))
 
 
 def write_catalogue(
-    path: Path, header: dict[str, Any], records: list[dict[str, Any]], values: bytes
+    path: Path, header: dict[str, Any], records: list[NodeRecord], values: bytes
 ) -> None:
     """Put a catalogue behind the end of a closed HDF5 file, in the place of any other."""
     append_first(path, catalogue_text(header, records), values)
@@ -181,7 +182,7 @@ def merged(parts: list[tuple[bytes, bytes]]) -> Catalogue:
     if not changes:
         return Catalogue(_parse(text.partition(b"\n")[0]), text, values)
     header: dict[str, Any] = {}
-    nodes: dict[tuple[str, ...], dict[str, Any]] = {}
+    nodes: dict[tuple[str, ...], NodeRecord] = {}
     joined = bytearray()
     for part, copies in parts:
         header, *records = _parse(b"[" + part.replace(b"\n", b",") + b"]")

@@ -36,7 +36,7 @@ from labtree.storage.attributes import merge_attributes
 from labtree.storage.blobs import Blob, Key, checked_blob, checksum
 from labtree.storage.files import retry_while_busy
 from labtree.storage.lazy import LazyArray, as_lazy, axis_positions
-from labtree.storage.records import DatasetBuilder
+from labtree.storage.records import DatasetBuilder, NodeRecord, node_record
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.versions import check_version
 
@@ -661,7 +661,7 @@ def _record(
     source: NetCDFSource,
     where: str,
     store: _Store,
-) -> tuple[dict[str, Any], dict[str, "_Column"]]:
+) -> tuple[NodeRecord, dict[str, "_Column"]]:
     """Return the record of a group that labtree wrote, and its plain arrays by name."""
     names = {name: _real_name(name, raw[name].attrs) for name in ours}
     dims = _dimension_names(store)
@@ -708,10 +708,7 @@ def _record(
     given = attrs.get("Conventions")
     if where == "/" and given is not None and given != "CF-1.11":
         own["Conventions"] = given
-    record: dict[str, Any] = {"path": [], "attrs": json_values.encode(own)}
-    if any(layout.values()):
-        record["layout"] = layout
-    return record | {"variables": variables}, columns
+    return node_record([], json_values.encode(own), layout, variables), columns
 
 
 def _real_name(name: str, attrs: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ belong to a MultiIndex, and names that had to be encoded.
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -26,14 +26,32 @@ from labtree.storage.unsupported import all_unsupported
 
 __all__ = [
     "DatasetBuilder",
+    "NodeRecord",
     "check_dataset",
     "check_layout",
     "dataset_layout",
     "kept_variables",
+    "node_record",
     "variable_values",
 ]
 
-Record = dict[str, Any]
+
+class NodeRecord(TypedDict):
+    """What a catalogue says about one node; `variables` are lists of five, as above."""
+
+    path: list[str]
+    attrs: Any
+    variables: list[list[Any]]
+    layout: NotRequired[dict[str, Any]]
+
+
+def node_record(
+    path: list[str], attrs: Any, layout: dict[str, Any], variables: list[list[Any]]
+) -> NodeRecord:
+    """Return the record of a node; its layout is left out where it says nothing."""
+    if not any(layout.values()):
+        return {"path": path, "attrs": attrs, "variables": variables}
+    return {"path": path, "attrs": attrs, "layout": layout, "variables": variables}
 
 
 #: HDF5 arrays have no more dimensions; some values take one of their own.
@@ -212,7 +230,7 @@ class DatasetBuilder:
         self._values = memoryview(values)
         self._templates: dict[Any, xr.Dataset] = {}
 
-    def build(self, record: Record) -> xr.Dataset:
+    def build(self, record: NodeRecord) -> xr.Dataset:
         """Return the dataset of a record; nothing is read but index coordinates.
 
         Raises
@@ -230,7 +248,7 @@ class DatasetBuilder:
                 f"the record of {where!r} contradicts itself: {error!r}"
             ) from error
 
-    def _build(self, record: Record) -> xr.Dataset:
+    def _build(self, record: NodeRecord) -> xr.Dataset:
         path, layout = record["path"], record.get("layout") or {}
         arrays, attrs = {}, {}
         dims: dict[str, tuple[str, ...]] = {}

@@ -44,7 +44,7 @@ from labtree.storage.marks import Path as NodePath
 from labtree.storage.names import file_name
 from labtree.storage.netcdf_writer import NetCDFWriter
 from labtree.storage.nodes import own_variables
-from labtree.storage.records import variable_values
+from labtree.storage.records import NodeRecord, variable_values
 from labtree.storage.redo_log import RedoLog, Transaction
 from labtree.storage.sources import FileSource, as_bytes
 from labtree.storage.writing import Written, write_dataset, write_group_attributes
@@ -55,7 +55,6 @@ _MOST_LINKS = 500
 _MOVING = "labtree_moving_{}"
 # Attributes of the root that belong to the file and not to the dataset in it.
 _OF_THE_FILE = frozenset({b"_NCProperties", b"labtree_file_format", b"labtree_file_page"})
-Record = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -147,7 +146,7 @@ class TreeFile:
         self.header = catalogue.header
         if type(self.header.get("next_dimension")) is not int:
             raise FormatError(f"{self.path}: the catalogue lacks the number of dimensions")
-        self.records: dict[NodePath, Record] = {
+        self.records: dict[NodePath, NodeRecord] = {
             tuple(record["path"]): record for record in catalogue.records()
         }
         self._names_below: dict[NodePath, dict[str, None]] = {}  # names, in their order
@@ -444,11 +443,11 @@ class TreeFile:
 
     # The catalogue.
 
-    def _new_records(self, changes: Changes, written: Written) -> dict[NodePath, Record]:
+    def _new_records(self, changes: Changes, written: Written) -> dict[NodePath, NodeRecord]:
         """Return the new records of the nodes that are not as they were, in their order."""
         made = {tuple(record["path"]): record for record in written.records}
         described, touched = set(changes.described), changes.touched
-        fresh: dict[NodePath, Record] = {}
+        fresh: dict[NodePath, NodeRecord] = {}
         for path in filter(touched.__contains__, changes.nodes):
             record = made.get(path)
             if record is None:
@@ -465,13 +464,13 @@ class TreeFile:
         self,
         change: Transaction,
         header: dict[str, Any],
-        fresh: dict[NodePath, Record],
+        fresh: dict[NodePath, NodeRecord],
         changes: Changes,
         written: Written,
         whole: bool,
     ) -> None:
         gone = changes.gone
-        lines: list[Record] = [{"path": list(path), "removed": True} for path in gone]
+        lines = [{"path": list(path), "removed": True} for path in gone]
         text, values = catalogue_text(header, [*lines, *fresh.values()]), written.values
         is_whole = (
             whole
@@ -495,8 +494,8 @@ class TreeFile:
         self._transaction = self.log.last.transaction
 
     def _all_records(
-        self, changes: Changes, fresh: dict[NodePath, Record], written: Written
-    ) -> tuple[list[Record], bytearray]:
+        self, changes: Changes, fresh: dict[NodePath, NodeRecord], written: Written
+    ) -> tuple[list[NodeRecord], bytearray]:
         """Return the records of the whole tree, parents first, and their values."""
         all_records = dict(self.records)
         for path in changes.gone:
@@ -510,7 +509,7 @@ class TreeFile:
             records.append(_with_values(all_records[path], source, values))
         return records, values
 
-    def _follow(self, gone: list[NodePath], fresh: dict[NodePath, Record]) -> None:
+    def _follow(self, gone: list[NodePath], fresh: dict[NodePath, NodeRecord]) -> None:
         """Take over what was committed, without reading it back."""
         for top in gone:
             for path in (top, *self._below(top)):
@@ -529,7 +528,7 @@ class TreeFile:
             if path:
                 self._names_below.setdefault(path[:-1], {})[path[-1]] = None
 
-    def _is_in_order(self, changes: Changes, fresh: dict[NodePath, Record]) -> bool:
+    def _is_in_order(self, changes: Changes, fresh: dict[NodePath, NodeRecord]) -> bool:
         """Return whether a reader that merges the change finds the children in their order."""
         if not changes.is_all:
             return True
@@ -633,7 +632,9 @@ def _has_same_values(variable: Any, spec: codecs.Spec | None, columns: list[list
     )
 
 
-def _with_values(record: Record, source: bytes | bytearray, values: bytearray) -> Record:
+def _with_values(
+    record: NodeRecord, source: bytes | bytearray, values: bytearray
+) -> NodeRecord:
     """Return a record whose copies of index coordinates were put behind `values`."""
     if all(columns[0][5] is None for *_, columns in record["variables"]):
         return record
@@ -648,7 +649,7 @@ def _with_values(record: Record, source: bytes | bytearray, values: bytearray) -
     return record
 
 
-def _live_bytes(record: Record) -> int:
+def _live_bytes(record: NodeRecord) -> int:
     """Return about how many bytes a node takes in the file."""
     columns = [column for variable in record["variables"] for column in variable[4]]
     return 2500 + sum(map(_stored_bytes, columns))

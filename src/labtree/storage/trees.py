@@ -25,7 +25,7 @@ from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.locks import folder_lock
 from labtree.storage.netcdf_reader import NetCDFSource, open_groups
 from labtree.storage.nodes import attach_children
-from labtree.storage.records import DatasetBuilder
+from labtree.storage.records import DatasetBuilder, NodeRecord
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.writing import write_tree
 
@@ -237,7 +237,7 @@ def _tree_of_groups(source: NetCDFSource, decoding: dict[str, Any]) -> xr.DataTr
 
 
 def build_tree(
-    records: list[dict[str, Any]],
+    records: list[NodeRecord],
     builder: DatasetBuilder,
     name: str = "",
     left_out: list[str] | None = None,

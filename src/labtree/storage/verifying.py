@@ -14,7 +14,7 @@ from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.blobs import checksum
 from labtree.storage.netcdf_reader import NetCDFSource, open_groups
-from labtree.storage.records import DatasetBuilder
+from labtree.storage.records import DatasetBuilder, NodeRecord
 from labtree.storage.trees import column_reader, open_source
 from labtree.storage.zarr.stores import is_zarr
 
@@ -118,7 +118,7 @@ def _read_groups(groups: dict[Any, xr.Dataset], is_ours: bool, known: set[str]) 
     return Verification(problems, checked, unchecked)
 
 
-def _read_record(record: dict[str, Any], column: Any, where: str) -> list[str]:
+def _read_record(record: NodeRecord, column: Any, where: str) -> list[str]:
     """Read a node's arrays by their places in the catalogue."""
     problems = []
     for name, _, spec, _, columns in record["variables"]:

@@ -21,7 +21,13 @@ from labtree.storage.blocks import BlockArray, is_dask
 from labtree.storage.marks import iterate_nodes
 from labtree.storage.missing import ANCILLARY, mask_name
 from labtree.storage.names import LONGEST, encode_name
-from labtree.storage.records import dataset_layout, kept_variables, variable_values
+from labtree.storage.records import (
+    NodeRecord,
+    dataset_layout,
+    kept_variables,
+    node_record,
+    variable_values,
+)
 
 __all__ = ["Naming", "Node", "PlainArray", "PlainVariable", "node_of", "noted", "walk"]
 
@@ -110,10 +116,9 @@ class Node:
         """The path, for errors."""
         return "/" + "/".join(self.path)
 
-    def record(self, variables: list[Any]) -> dict[str, Any]:
+    def record(self, variables: list[list[Any]]) -> NodeRecord:
         """Return the node's record."""
-        layout = {"layout": self.layout} if self.layout else {}
-        return {"path": self.path, "attrs": self.coded, **layout, "variables": variables}
+        return node_record(self.path, self.coded, self.layout, variables)
 
     def variables(self) -> Iterator[PlainVariable]:
         """Yield the variables, one after another as plain arrays.

@@ -16,6 +16,7 @@ from labtree.storage.catalogue import PAGE, VERSION, write_catalogue
 from labtree.storage.compression import Compression, find_compression
 from labtree.storage.names import file_name
 from labtree.storage.netcdf_writer import NON_COORDINATE, NetCDFWriter, create_file
+from labtree.storage.records import NodeRecord
 from labtree.storage.sources import FileSource
 from labtree.storage.walking import (
     Naming,
@@ -40,7 +41,7 @@ _NAMING = Naming(lambda names: {name: file_name(name) for name in names}, file_n
 class Written:
     """A finished file: its catalogue's records, and where unchanged arrays moved to."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[NodeRecord] = field(default_factory=list)
     values: bytearray = field(default_factory=bytearray)
     moves: list[tuple[list[Any], int, Column]] = field(default_factory=list)
 
@@ -131,7 +132,7 @@ def write_dataset(
     written: Written,
     above: frozenset[str] = frozenset(),
     compression: Compression | None = None,
-) -> dict[str, Any]:
+) -> NodeRecord:
     """Write a dataset into an open, empty group; return its record.
 
     Parameters
@@ -166,7 +167,7 @@ def _write_node(
     written: Written,
     above: frozenset[str],
     compression: Compression | None,
-) -> dict[str, Any]:
+) -> NodeRecord:
     _write_group(group, node)
     sink = _GroupWriter(writer, group, {*node.dims.values()}, above, written, compression)
     record = node.record(

@@ -28,7 +28,7 @@ from labtree.storage.blobs import plain_dtype
 from labtree.storage.catalogue import PAGE, VERSION, Catalogue, catalogue_text
 from labtree.storage.compression import find_compression
 from labtree.storage.hdf5_end import crc32c
-from labtree.storage.records import DatasetBuilder
+from labtree.storage.records import DatasetBuilder, NodeRecord, node_record
 from labtree.storage.trees import build_tree
 from labtree.storage.versions import check_version
 from labtree.storage.zarr.arrays import ZarrArray
@@ -246,7 +246,7 @@ def _read_catalogue(location: Location, root: dict[str, Any]) -> Catalogue | Non
     return catalogue if is_whole else None
 
 
-def _lists_all(folder: Path, records: list[dict[str, Any]]) -> bool:
+def _lists_all(folder: Path, records: list[NodeRecord]) -> bool:
     """Return whether the groups of a folder hold what records list, and nothing else."""
     listed: dict[tuple[str, ...], set[str]] = {}
     names: dict[tuple[str, ...], str] = {(): ""}
@@ -276,7 +276,7 @@ def _lists_all(folder: Path, records: list[dict[str, Any]]) -> bool:
 def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
     """Return a catalogue that is made from the metadata of groups and arrays."""
     nodes = all_metadata(location, root)
-    records: list[dict[str, Any]] = []
+    records: list[NodeRecord] = []
 
     def visit(key: str, path: list[str]) -> None:
         own = nodes[key].get("attributes", {})
@@ -287,17 +287,14 @@ def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
             if other.startswith(prefix) and other != key and "/" not in other[len(prefix) :]
         ]  # fmt: skip
         arrays = [each for each in below if nodes[each]["node_type"] == "array"]
-        record: dict[str, Any] = {"path": path, "attrs": _exact(own, _GROUP_OWN)}
-        if layout:
-            record["layout"] = layout
-        record["variables"] = []
+        variables = []
         for each in arrays:
             if "labtree_beside" in nodes[each].get("attributes", {}):
                 continue
             variable = _walked_variable(each[len(prefix) :], nodes, prefix, location)
             if variable is not None:
-                record["variables"].append(variable)
-        records.append(record)
+                variables.append(variable)
+        records.append(node_record(path, _exact(own, _GROUP_OWN), layout, variables))
         for each in below:
             if nodes[each]["node_type"] == "group":
                 visit(each, [*path, _real_name(each[len(prefix) :], nodes[each])])

@@ -16,6 +16,7 @@ from labtree.errors import UnsupportedTypeError
 from labtree.storage import codecs
 from labtree.storage.arrays import Column
 from labtree.storage.blocks import BlockArray, checked_block
+from labtree.storage.records import NodeRecord
 from labtree.storage.walking import Naming, Node, PlainArray, PlainVariable, noted, walk
 from labtree.storage.zarr.arrays import ZarrArray, chunk_shape, native_values
 from labtree.storage.zarr.metadata import (
@@ -41,7 +42,7 @@ _NAMING = Naming(file_names, str)
 class WrittenStore:
     """What was written: the records of the catalogue, and the metadata by path."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[NodeRecord] = field(default_factory=list)
     values: bytearray = field(default_factory=bytearray)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     moves: list[tuple[ZarrArray, str]] = field(default_factory=list)
