@@ -14,9 +14,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, UnknownNameError, unknown_name
-from labtree.objects.unit_attributes import ABSENT, masked_column, untouched_variable
 from labtree.objects.unit_attributes import column as gather_column
-from labtree.storage.missing import mark_missing
+from labtree.objects.unit_attributes import masked_column, untouched_variable
+from labtree.storage.missing import ABSENT, mark_missing
 
 __all__ = ["NO_END", "NO_TIME", "Events", "drop_log_text", "events_from", "until_in"]
 

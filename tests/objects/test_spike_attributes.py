@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labtree
-from labtree.objects.unit_attributes import ABSENT, alike, column
+from labtree.objects.unit_attributes import alike, column
+from labtree.storage.missing import ABSENT
 from support.exactness import assert_same
 
 values = st.one_of(

@@ -15,10 +15,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.storage.missing import mark_missing, mask_of
+from labtree.storage.missing import ABSENT, filler, mark_missing, mask_of, stack_present
 
 __all__ = [
-    "ABSENT",
     "Attributes",
     "Column",
     "alike",
@@ -40,14 +39,6 @@ class Column(NamedTuple):
     values: Array
     missing: NDArray[np.bool_] | None = None
 
-
-class _Absent:
-    def __repr__(self) -> str:
-        return "<absent>"
-
-
-ABSENT = _Absent()
-"""Stands for the value of a unit that does not have the attribute."""
 
 REAL_NAME = "labtree_name"
 
@@ -189,24 +180,7 @@ def column(values: Sequence[Any]) -> Column:
     """
     present = [value for value in values if value is not ABSENT]
     dtype, shape = _shared_dtype(present)
-    if len(present) == len(values):
-        missing = None
-        where: slice | NDArray[np.bool_] = slice(None)
-    else:
-        missing = np.fromiter((value is ABSENT for value in values), bool, len(values))
-        where = ~missing
-    out = np.empty((len(values), *shape), dtype)
-    if missing is not None:
-        out[missing] = _filler(out.dtype)
-    if not dtype.hasobject:
-        if present:
-            out[where] = present
-        return Column(out, missing)
-    for index, value in enumerate(values):
-        # Item by item, so that numpy does not look inside lists and arrays.
-        if value is not ABSENT:
-            out[index] = value
-    return Column(out, missing)
+    return Column(*stack_present(values, dtype, shape))
 
 
 def masked_column(values: Array, missing: NDArray[np.bool_]) -> Column:
@@ -214,7 +188,7 @@ def masked_column(values: Array, missing: NDArray[np.bool_]) -> Column:
     if not missing.any():
         return Column(values)
     filled = values.copy()
-    filled[missing] = _filler(values.dtype)
+    filled[missing] = filler(values.dtype)
     return Column(filled, missing)
 
 
@@ -334,19 +308,6 @@ def _shared_dtype(present: Sequence[Any]) -> tuple[np.dtype[Any], tuple[int, ...
         if len(dtypes) == 1 and not (dtype := dtypes.pop()).hasobject:
             return dtype, ()
     return anything
-
-
-def _filler(dtype: np.dtype[Any]) -> Any:
-    if dtype.kind in "fc":
-        return np.nan
-    if dtype.kind in "mM":
-        return np.array("NaT", dtype)
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        return limits.min if dtype.kind == "i" else limits.max
-    if dtype.kind == "O":
-        return None
-    return np.zeros((), dtype)
 
 
 def _as_given(values: Array) -> Iterable[Any]:

@@ -14,12 +14,11 @@ import xarray as xr
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
 from labtree.pipeline.sessions import real_name, stored_name
-from labtree.storage.missing import ANCILLARY, mark_missing, masks_of
+from labtree.storage.missing import ABSENT, ANCILLARY, mark_missing, masks_of, stack_present
 
 __all__ = ["UNSTACKED", "common_dtype", "decode_rows", "encode_rows", "unit_index"]
 
 UNSTACKED = "by_unit"  # attribute for what is neither a scalar nor an array
-_ABSENT = object()
 
 
 def unit_index(units: xr.Dataset, unit_id: str) -> int:
@@ -78,17 +77,13 @@ def _stack(
     name: str, variable: str, values: list[Any], dims: tuple[str, ...] | None
 ) -> tuple[dict[str, xr.Variable], np.ndarray[Any, Any]]:
     """Return the variables for one name and which units lack it."""
-    present = [np.asarray(v) for v in values if v is not _ABSENT]
-    missing = np.array([v is _ABSENT for v in values])
+    present = [np.asarray(v) for v in values if v is not ABSENT]
+    missing = np.array([v is ABSENT for v in values])
     dtype = common_dtype(name, present)
     shapes = {array.shape for array in present}
     if len(shapes) == 1:
         shape = shapes.pop()
-        out = np.zeros((len(values), *shape), dtype)
-        if missing.any() and dtype.kind in "fc":
-            out[missing] = np.nan
-        for row, array in zip(np.flatnonzero(~missing), present, strict=True):
-            out[row] = array
+        out, _ = stack_present(values, dtype, shape)
         if dims is None or len(dims) != len(shape):
             dims = dimensions(name, variable, len(shape))
         return {variable: xr.Variable(("unit", *dims), out)}, missing
@@ -98,7 +93,7 @@ def _stack(
             f"{name!r} has another shape in every unit ({found}); arrays of more than one "
             "dimension must agree"
         )
-    counts = np.array([0 if v is _ABSENT else len(v) for v in values], np.int64)
+    counts = np.array([0 if v is ABSENT else len(v) for v in values], np.int64)
     element = f"{variable}_element"
     return {
         variable: xr.Variable((element,), np.concatenate(present).astype(dtype)),
@@ -148,15 +143,15 @@ def encode_rows(
     variables: dict[str, xr.Variable] = {}
     other: dict[str, dict[str, Any]] = {}
     for name in names:
-        values = [row.get(name, _ABSENT) for row in rows.values()]
-        given = [v for v in values if v is not _ABSENT]
+        values = [row.get(name, ABSENT) for row in rows.values()]
+        given = [v for v in values if v is not ABSENT]
         if all(_is_scalar(v) for v in given):
-            values = [v if v is _ABSENT else _scalar_array(name, v) for v in values]
+            values = [v if v is ABSENT else _scalar_array(name, v) for v in values]
         elif not all(isinstance(v, np.ndarray) and not v.dtype.hasobject for v in given):
             other[name] = {
                 unit: row[name]
                 for unit, row in rows.items()
-                if row.get(name, _ABSENT) is not _ABSENT
+                if row.get(name, ABSENT) is not ABSENT
             }
             continue
         variable, name_attrs = stored_name(name, "value of a unit")

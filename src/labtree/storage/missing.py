@@ -1,11 +1,11 @@
 """Missing values in arrays whose dtype has none.
 
-The values stand in the array ``name`` with any filler, and a boolean array
-``<name>_missing`` beside it is true where there is none. The attribute
+The array ``name`` has a conspicuous filler (:func:`filler`) in the place of a missing value,
+and a boolean array ``<name>_missing`` beside it is true there. The attribute
 ``ancillary_variables`` of ``name`` names it, as CF has it for quality flags.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,91 @@ import xarray as xr
 
 from labtree.storage._xarray import Variable
 
-__all__ = ["ANCILLARY", "MISSING", "mark_missing", "mask_name", "mask_of", "masks_of"]
+__all__ = [
+    "ABSENT",
+    "ANCILLARY",
+    "MISSING",
+    "filler",
+    "mark_missing",
+    "mask_name",
+    "mask_of",
+    "masks_of",
+    "stack_present",
+]
 
 #: What the name of a mask ends in.
 MISSING = "_missing"
 #: The attribute that names it.
 ANCILLARY = "ancillary_variables"
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "<absent>"
+
+
+#: Stands for a missing value in a sequence.
+ABSENT = _Absent()
+
+
+def filler(dtype: np.dtype[Any]) -> Any:
+    """Return what an array holds in the place of a missing value.
+
+    NaN, NaT, None, the lowest signed integer, the highest unsigned one; else nothing but
+    zeros, which is an empty string.
+
+    Examples
+    --------
+    >>> filler(np.dtype("int8")), filler(np.dtype("float32")), filler(np.dtype("uint8"))
+    (-128, nan, 255)
+    """
+    if dtype.kind in "fc":
+        return np.nan
+    if dtype.kind in "mM":
+        return np.array("NaT", dtype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return limits.min if dtype.kind == "i" else limits.max
+    if dtype.kind == "O":
+        return None
+    return np.zeros((), dtype)
+
+
+def stack_present(
+    values: Sequence[Any], dtype: np.dtype[Any], shape: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray | None]:
+    r"""Return values of one shape as one array, and where one is missing.
+
+    Parameters
+    ----------
+    values
+        :data:`ABSENT` stands for a missing one.
+    dtype, shape
+        Of each value. Items of an array of objects are kept as they are.
+
+    Returns
+    -------
+    array, array of bool or None
+        Of shape (n, \*shape), and (n,); None where nothing is missing.
+
+    Examples
+    --------
+    >>> stack_present([1, ABSENT], np.dtype("int8"))
+    (array([   1, -128], dtype=int8), array([False,  True]))
+    """
+    out = np.empty((len(values), *shape), dtype)
+    missing = np.fromiter((value is ABSENT for value in values), bool, len(values))
+    out[missing] = filler(out.dtype)
+    present = [value for value in values if value is not ABSENT]
+    if not dtype.hasobject:
+        if present:
+            out[~missing] = present
+    else:
+        # Item by item, so that numpy does not look inside lists and arrays.
+        for index, value in enumerate(values):
+            if value is not ABSENT:
+                out[index] = value
+    return out, missing if missing.any() else None
 
 
 def mask_name(name: str, taken: Container[object] = ()) -> str:

@@ -18,8 +18,9 @@ from labtree.interop.nwb.containers import (
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
-from labtree.objects.unit_attributes import ABSENT, column, masked_column
+from labtree.objects.unit_attributes import column, masked_column
 from labtree.storage._xarray import data_of
+from labtree.storage.missing import ABSENT
 
 __all__ = ["Place", "nested", "own_item", "text_of"]
 
