@@ -191,7 +191,8 @@ def test_several_paths_and_patterns(tmp_path, monkeypatch, capsys):
     assert labtree.load_workspace("all").ws.list_keys() == {"a": ["x"], "b": ["x"]}
     code, _, err = run(capsys, "ls", "no*.h5")
     assert code == 1
-    assert err == "labtree: there is nothing at no*.h5\n"
+    has = "the folder . has a.h5, a.json, all.h5, all.json, b.h5, ..."
+    assert err == f"labtree: there is nothing at no*.h5; {has}\n"
 
 
 def test_info_of_namespaces_and_items(kinds, capsys):

@@ -13,6 +13,7 @@ ACCESSORS = [
     workspace.FrameWorkspaceAccessor,
     session.SessionAccessor,
     session.StreamAccessor,
+    session.SamplesAccessor,
     msw.MswAccessor,
 ]
 

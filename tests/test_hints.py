@@ -197,3 +197,77 @@ def test_warnings_point_to_the_line_of_the_user(tmp_path, kinds):
             opened = function(path)
         opened.close()
         assert {Path(each.filename).name for each in caught} == {Path(__file__).name}
+
+
+def test_a_path_that_is_not_there_names_what_is_near(kinds, monkeypatch):
+    folder = kinds["workspace"].parent
+    monkeypatch.chdir(folder)
+    for function, given, near in (
+        (labtree.open, "stdy.h5", "study.h5"),
+        (labtree.open_session, "sesions", "sessions"),
+        (labtree.load_session, "rec", "rec1_session.h5"),
+        (labtree.open_workspace, "Study2", "study.h5"),
+        (labtree.load_workspace, folder / "studi.zarr", folder / "study.zarr"),
+        (labtree.recording.open_recording, "session", "sessions"),
+        (labtree.msw.load_session, "mose", "mouse"),
+        (labtree.msw.load_subject, "mose", "mouse"),
+        (labtree.import_nwb, "othr.nc", "other.nc"),
+    ):
+        with pytest.raises(labtree.MissingFileError) as error:
+            function(given)
+        expected = sorted(Path().glob("rec1*.h5"))[0] if given == "rec" else near
+        assert str(error.value).endswith(f"; did you mean {str(expected)!r}?"), given
+
+
+def test_a_path_whose_folder_is_not_there_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(labtree.MissingFileError, match=r"; the folder . is empty$"):
+        labtree.open("study")
+    Path("results").mkdir()
+    Path("results/.hidden").touch()
+    with pytest.raises(labtree.MissingFileError, match=r"did you mean 'results/day/study'\?$"):
+        labtree.open("result/day/study")
+    with pytest.raises(
+        labtree.MissingFileError,
+        match=r"; there is no folder x, and the folder . has results$",
+    ):
+        labtree.open("x/day/study")
+
+
+def test_a_folder_that_holds_nothing_of_labtree_is_called_a_folder(tmp_path):
+    for function in (labtree.load_session, labtree.open_workspace, labtree.load_workspace):
+        with pytest.raises(labtree.FormatError, match=f"^{tmp_path} is a folder; a "):
+            function(tmp_path)
+
+
+def test_a_folder_of_mice_names_the_function_that_loads_them_all(tmp_path):
+    folder = write_session(tmp_path / "mice", trials=make_trials(5))
+    subject = tmp_path / "mice/m01"
+    with pytest.raises(labtree.FormatError, match="a folder of sessions, not a ") as error:
+        labtree.msw.load_session(subject)
+    assert lines_of(str(error.value)) == [f"labtree.msw.load_subject({str(subject)!r})"]
+    with pytest.raises(
+        labtree.FormatError, match=r"write labtree.msw.load_acquisition\('"
+    ) as error:
+        labtree.msw.load_session(folder.parent)
+    assert f"or labtree.msw.load_session({str(folder)!r})" in str(error.value)
+    write_session(tmp_path / "mice", trials=make_trials(5), subject="m02")
+    with pytest.raises(labtree.FormatError) as error:
+        labtree.load_session(tmp_path / "mice")
+    lines = lines_of(str(error.value))
+    assert lines[0] == f"labtree.msw.load_subject({str(tmp_path / 'mice')!r})"
+    assert len(run(lines[0])) == 2
+    assert len(lines) == 3
+
+
+def test_a_filter_that_no_session_can_pass_names_what_there_is(tmp_path):
+    write_session(tmp_path, trials=make_trials(5))
+    for what, wrong in (("task", "probabilistic_swiching"), ("subject", "m1")):
+        right = {"task": "probabilistic_switching", "subject": "m01"}[what]
+        with pytest.raises(
+            labtree.UnknownNameError, match=f"no {what} '{wrong}' in these sessions"
+        ) as error:
+            labtree.msw.load_subject(tmp_path, **{what: wrong})
+        assert f"Did you mean '{right}'?" in str(error.value)
+        assert len(labtree.msw.load_subject(tmp_path, **{what: right})) == 1
+    assert len(labtree.msw.load_subject(tmp_path, since="2030-01-01", subject="m01")) == 0

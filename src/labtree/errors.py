@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Self, TypeVar
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "UnsupportedTypeError",
     "WorkspaceError",
     "damage_as_format_error",
+    "missing_file",
     "unknown_name",
 ]
 
@@ -250,3 +252,48 @@ def unknown_name(
     near = get_close_matches(str(name), names, n=1)
     hint = f". Did you mean {near[0]!r}?" if near else ""
     return error(f"no {what} {name!r}{where}; there are: {shown}{hint}")
+
+
+def missing_file(text: str, path: str | os.PathLike[str]) -> MissingFileError:
+    """Return the error for a file or folder that is not there, with what is near it.
+
+    Parameters
+    ----------
+    text : str
+        What is missing, as a sentence without its end.
+    path : path
+        Where it was looked for. The message goes on with what the folder holds, or with the
+        first folder of the path that does not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "day.h5").touch()
+    ...     error = missing_file("there is no day1.h5", Path(folder, "day1.h5"))
+    >>> print(str(error).replace(folder, "data"))
+    there is no day1.h5; did you mean 'data/day.h5'?
+    """
+    place = Path(path).expanduser()
+    if place.exists():
+        return MissingFileError(f"{text}: that is a {'folder' if place.is_dir() else 'file'}")
+    while not place.parent.is_dir():
+        place = place.parent
+    folder = place.parent
+    is_last = place == Path(path).expanduser()
+    try:
+        names = sorted(each.name for each in folder.iterdir() if each.name[0] != ".")
+    except OSError:
+        return MissingFileError(text)
+    # Ends of names would make "a.h5" look like "b.h5"; of two, that of the same end.
+    alike = sorted(names, key=lambda name: (Path(name).suffix == place.suffix, name[::-1]))
+    by_stem = {Path(name).stem.casefold(): name for name in alike}
+    near = get_close_matches(place.stem.casefold(), by_stem, n=1)
+    if near:
+        found = folder / by_stem[near[0]] / Path(path).expanduser().relative_to(place)
+        return MissingFileError(f"{text}; did you mean {str(found)!r}?")
+    if not names:
+        return MissingFileError(f"{text}; the folder {folder} is empty")
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    above = "" if is_last else f"there is no folder {place}, and "
+    return MissingFileError(f"{text}; {above}the folder {folder} has {shown}")

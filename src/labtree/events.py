@@ -42,12 +42,15 @@ class Events(NamedTuple):
         table.
     labels
         The table's index, or the positions of the times.
+    column
+        The table's column of seconds, where the times are of one.
     """
 
     times: Floats
     until: Floats | None
     coords: dict[str, xr.Variable]
     labels: list[Any]
+    column: str | None = None
 
     def chosen(self, positions: Any) -> dict[str, xr.Variable]:
         """Return the coordinates of some events."""
@@ -137,6 +140,7 @@ def events_from(
         ends,
         _coordinates(events, {*taken}, dim),
         labels,
+        on if on in events.columns and edge is None and clock is None else None,
     )
 
 

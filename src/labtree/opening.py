@@ -16,7 +16,7 @@ from labtree.errors import (
     FormatError,
     LossWarning,
     MissingDependencyError,
-    MissingFileError,
+    missing_file,
 )
 from labtree.hints import takes
 
@@ -232,7 +232,7 @@ def recognize(path: str | Path) -> Format:
     if isinstance(form, Format):
         return form
     if found.is_dir() and (things := contents(found)):
-        raise FormatError(f"{found} is a folder{_listed(things)}")
+        raise FormatError(f"{found} is a folder{_listed(things, found)}")
     if form.line:
         raise FormatError(f"{found} is {form.what}; write {form.line.format(repr(str(found)))}")
     raise FormatError(
@@ -251,11 +251,16 @@ def _look(found: Path) -> Format | Other:
     return form
 
 
-def _listed(things: list[tuple[Path, Format]]) -> str:
-    lines = [
+def _listed(things: list[tuple[Path, Format]], folder: Path) -> str:
+    lines = []
+    mice = [path for path, form in things if form.name == "msw"]
+    if len(mice) > 1:
+        all_of_them = f"all {len(mice)} Murine Shift Work sessions"
+        lines = [f"\n    labtree.msw.load_subject({str(folder)!r})  # {all_of_them}"]
+    lines += [
         f"\n    {form.line.format(repr(str(path)))}  # {form.what}" for path, form in things
     ]
-    more = f"\n    and {len(things) - 10} more" if len(things) > 10 else ""
+    more = f"\n    and {len(lines) - 10} more" if len(lines) > 10 else ""
     return "; write for what is in it:" + "".join(lines[:10]) + more
 
 
@@ -285,7 +290,7 @@ def instead(path: object, what: str, formats: Collection[str]) -> str | None:
         if isinstance(form, Format) and form.name in formats:
             return None
         if isinstance(form, Other) and found.is_dir() and (things := contents(found)):
-            return f"{path} is a folder, not {what}{_listed(things)}"
+            return f"{path} is a folder, not {what}{_listed(things, found)}"
     except (FormatError, OSError):
         return None
     if not form.line:
@@ -327,7 +332,7 @@ def find(path: str | Path) -> Path:
     with_suffix = given.with_name(given.name + ".h5")
     if with_suffix.is_file():
         return with_suffix
-    raise MissingFileError(f"there is nothing at {given}")
+    raise missing_file(f"there is nothing at {given}", given)
 
 
 def _folder(path: Path) -> Format | Other:

@@ -1,11 +1,14 @@
 """What ``tree.ws`` and ``ds.ws`` show: the content, and what can be called; no data."""
 
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 import xarray as xr
 
 import labtree
+from labtree.msw import trials_to_frame
+from labtree.testing import make_trials
 from support import displays
 
 HOSTILE = "<script>alert('x')</script>&\"><img src=x onerror=y>"
@@ -134,3 +137,16 @@ def test_objects():
         "dtype": "float64",
     }
     assert dataset.ws.validate() is None
+
+
+def test_names_of_sessions_are_shown_whole_and_trial_tables_in_words():
+    tree = labtree.create_workspace("pilot")
+    session = "m01__20260514_143022_123456__probabilistic_switching"
+    tree.ws.store("day", session, trials_to_frame(make_trials(30)))
+    tree.ws.store(f"session__{session}__session_probabilistic_switching", "a", 1)
+    for text in (repr(tree.ws), tree.ws._repr_html_()):
+        assert session in text
+        assert f"session__{session}__session_probabilistic_switching/" in text
+        assert re.search(r"3\d trials × \d\d columns", text)
+        assert "_row" not in text
+    assert f"day/{session}'" in repr(tree[f"day/{session}"].ws)

@@ -187,7 +187,7 @@ def test_what_is_no_nwb_is_said(tmp_path):
     with h5py.File(tmp_path / "b.nwb", "w") as file:
         file["x"] = 1
     for name, words in (
-        ("a.nwb", "a.nwb cannot be read as NWB"),
+        ("a.nwb", "a.nwb is a file that begins with b'not HDF5', not an NWB file"),
         ("b.nwb", r"b.nwb is a netCDF-4 or HDF5 file, not an NWB file; write labtree.open\("),
     ):
         assert not is_nwb(tmp_path / name)
@@ -333,3 +333,131 @@ def test_zarr_links_that_lead_out_are_not_followed(tmp_path):
     meta.write_text(json.dumps(content))
     with pytest.raises(labtree.FormatError, match=r"outside of its folder.*secret\.zarr"):
         labtree.import_nwb(path)
+
+
+def units_of(folder, change):
+    """Return the units of a file without obs_intervals to which something was added."""
+    file = files.plain_file()
+    change(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = labtree.import_nwb(files.write(folder / "plain.nwb", file))
+    with tree:
+        return tree.ws["plain", "units"]
+
+
+def add_series(file, **clock):
+    file.add_acquisition(
+        files.pynwb.TimeSeries(name="pupil", data=np.zeros(100), unit="mm", **clock)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "start", "end", "stated"),
+    [
+        (lambda file: None, 0, 5500, "the last spike"),
+        (lambda file: add_series(file, rate=10.0), 0, 10_000, "TimeSeries 'pupil'"),
+        (
+            lambda file: add_series(file, rate=10.0, starting_time=-2.0),
+            -2000, 8000, "TimeSeries 'pupil'",
+        ),
+        (
+            lambda file: add_series(file, timestamps=np.linspace(1, 8, 100)),
+            0, 8000, "TimeSeries 'pupil'",
+        ),
+        (lambda file: add_series(file, rate=100.0), 0, 5500, "the last spike"),
+        (lambda file: file.add_trial(2.0, 7.5), 0, 7500, "TimeIntervals 'trials'"),
+        (lambda file: file.add_epoch(2.0, 9.0), 0, 9000, "TimeIntervals 'epochs'"),
+        (
+            lambda file: add_series(file, timestamps=1.7e9 + np.arange(100.0)),
+            0, 5500, "the last spike",
+        ),
+    ],
+    ids=["nothing", "series", "early", "times", "short", "trials", "epochs", "unix time"],
+)  # fmt: skip
+def test_units_without_observed_intervals_are_as_long_as_the_file(
+    tmp_path, change, start, end, stated
+):
+    units = units_of(tmp_path, change)
+    assert units.attrs["start_time"] == start
+    assert units.attrs["start_time"] + units.attrs["length"] == end
+    assert units.attrs["length_from"] == stated
+
+
+def test_units_say_that_their_length_is_that_of_their_intervals(tree):
+    assert tree.ws["day", "units"].attrs["length_from"] == "obs_intervals"
+
+
+def test_verbs_take_units_with_mean_waveforms_and_trials_as_nwb_names_them(tree):
+    units, trials = tree.ws["day", "units"], tree.ws["day", "trials"]
+    counts = labtree.spikes.peri_event_counts(units, trials, 0, 400, 200, on="start_time")
+    assert counts.sel(unit=0).values.tolist() == [[1, 2], [0, 0], [0, 0]]
+    assert counts.start_time.values.tolist() == [0, 1, 2]
+    assert counts.quality.values.tolist() == ["good", "mua", "good"]
+    assert "waveform_mean" not in counts.coords
+    rates = labtree.spikes.psth(units, trials, 0, 400, 200, on="start_time")
+    np.testing.assert_allclose(rates.rate[0], [5 / 3, 10 / 3])
+    waits = labtree.spikes.latencies(units, trials, 400, on="start_time")
+    np.testing.assert_array_equal(waits[0], [100, np.nan, np.nan])
+    assert labtree.spikes.binned_counts(units, 1000).sum().item() == 6
+    assert (
+        "waveform_mean"
+        in labtree.spikes.peri_event(units, trials, 0, 400, on="start_time").coords
+    )
+
+
+def test_a_series_of_one_value_a_time_is_one_channel(tree):
+    trials = tree.ws["day", "trials"].iloc[1:]
+    licks = tree["behavior/licks"].to_dataset()
+    with pytest.raises(labtree.SessionError, match=r'write ds.attrs\["fs"\] = 1  # Hz'):
+        licks.session.peri_event([2.0], 1, 1)
+    licks.attrs["fs"] = 1.0
+    licks["data"] = "time", [5.0, 6.0, 7.0, 8.0]
+    found = licks.session.peri_event(trials, 0, 2, on="start_time")
+    assert found.dims == ("event", "channel", "time")
+    assert found.values.tolist() == [[[5, 6]], [[6, 7]]]
+    assert found.start_time.values.tolist() == [1, 2]
+    assert found.window_start.values.tolist() == [1, 2]
+    assert "1 channel" in repr(licks.session)
+    assert licks.session.windows(2000, 1000).values.tolist() == [
+        [[5, 6]], [[6, 7]], [[7, 8]],
+    ]  # fmt: skip
+
+
+def test_a_series_of_positions_is_cut_as_channels(tree):
+    place = tree["behavior/place"].to_dataset()
+    found = place.session.peri_event([0.3], 0.1, 0.2)
+    assert found.values.tolist() == [[[4, 6, 8], [5, 7, 9]]]
+
+
+def test_what_is_no_stream_is_offered_no_verbs_of_streams(tree):
+    text = repr(tree["day/trials"].to_dataset().session)
+    assert "no labtree stream" in text
+    assert "peri_event" not in text
+
+
+def test_a_long_series_of_one_channel_stays_in_its_file(tmp_path):
+    file = files.plain_file()
+    data = np.arange(4_000_000, dtype="f4")
+    file.add_acquisition(files.pynwb.TimeSeries(name="lfp", data=data, unit="V", rate=1000.0))
+    with labtree.import_nwb(files.write(tmp_path / "long.nwb", file)) as tree:
+        series = tree["long/lfp"].to_dataset()
+        found = series.session.peri_event([10.0, 3000.0], 0.001, 0.002)
+        tracemalloc.start()
+        values = found.values
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert values.tolist() == [[[9999, 10000, 10001]], [[2_999_999, 3_000_000, 3_000_001]]]
+    assert peak < 4_000_000
+
+
+def test_a_file_that_is_no_hdf5_is_named_with_what_it_is(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello world")
+    with pytest.raises(labtree.FormatError) as error:
+        labtree.import_nwb(path)
+    assert str(error.value) == (
+        f"{path} is a file that begins with b'hello wo', not an NWB file"
+    )
+    with pytest.raises(labtree.MissingFileError, match=r"; did you mean '.*notes.txt'\?"):
+        labtree.import_nwb(tmp_path / "note.txt")

@@ -702,3 +702,25 @@ def test_measures_of_joined_sessions_do_not_reach_over_their_borders(named: bool
     assert len(joined.msw.blocks()) == sum(len(df.msw.blocks()) for df in tables)
     lengths = [df.msw.summary()["duration_s"] for df in tables]
     assert joined.msw.summary()["duration_s"] == pytest.approx(sum(lengths))
+
+
+def test_a_table_of_ones_own_is_told_what_to_write():
+    own = pd.DataFrame({"go_time": [0.1, 0.5], "choice_time": [0.3, 0.8], "correct": [1, 0]})
+    with pytest.raises(
+        TrialTableError, match=r"write table\['choice_time'\] - table\['go_time'\]$"
+    ):
+        own.msw.reaction_time()
+    with pytest.raises(
+        UnknownNameError, match=r"write table.rename\(columns=\{...: 'choice'\}\)$"
+    ):
+        own.msw.win_stay_lose_shift()
+    with pytest.raises(
+        TrialTableError, match=r"events is list; write a DataFrame of the edges"
+    ):
+        own.msw.align([1.0, 2.0])
+
+
+def test_states_of_the_task_are_named_before_those_of_barcodes():
+    _, df = table(30)
+    with pytest.raises(UnknownNameError, match=r"no state 'go'; there are: '(?!barcode)"):
+        df.msw.state_time("go")

@@ -130,10 +130,10 @@ def test_a_pipe_that_is_called_like_a_file_is_not_waited_for(tmp_path: Path) -> 
 
 def test_a_container_is_an_error_that_says_what_to_write(tmp_path: Path) -> None:
     folder = write_session(tmp_path)
-    with pytest.raises(FormatError, match=r"container of 1 acquisitions.*load_acquisition\("):
+    with pytest.raises(FormatError, match=r"a folder of sessions.*load_acquisition\("):
         load_session(folder.parent)
     (folder.parent / "session_manifest.yaml").write_text("msw_manifest_version: 1\n")
-    with pytest.raises(FormatError, match="container of 1 acquisitions"):
+    with pytest.raises(FormatError, match="a folder of sessions"):
         load_session(folder.parent)
 
 

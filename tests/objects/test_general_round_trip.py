@@ -126,8 +126,10 @@ REFUSED = {
         Point(1, 2)
     ],
     "obj: cannot keep a collections.OrderedDict exactly; write dict(x)": OrderedDict(a=1),
-    "obj: cannot keep nesting this deep, or a value that holds itself exactly": LOOP,
-    "obj.flat[1]: cannot keep a object exactly": np.array([None, object()]),
+    "obj: cannot keep nesting this deep, or a value that holds itself, exactly; store its "
+    "parts as items of their own": LOOP,
+    "obj.flat[1]: cannot keep an object exactly; store what it stands for: a number, text, "
+    "an array, or a list or dict of these": np.array([None, object()]),
 }
 
 

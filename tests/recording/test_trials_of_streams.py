@@ -143,3 +143,30 @@ def test_no_finite_time_is_an_error(recorded):
     for times in ([], [np.nan]):
         with pytest.raises(ValueError, match="times is a finite time"):
             recorded.session.peri_event("emg", times, 0.1, 0.1)
+
+
+def test_samples_as_an_array_have_the_verbs_of_their_stream(recorded):
+    stream, array = recorded.session.streams["emg"], recorded.session.continuous("emg")
+    samples = labtree.session(array)
+    around = samples.peri_event([1.0, 2.0], 0.1, 0.2)
+    assert around.identical(stream.session.peri_event([1.0, 2.0], 0.1, 0.2))
+    assert samples.windows(200, 100).identical(stream.session.windows(200, 100))
+    one = labtree.session(array[:, 0]).peri_event([1.0], 0, 0.02)
+    assert one.values.tolist() == [[[100, 101]]]
+    assert "400 samples × 2 channels" in repr(samples)
+    assert around.session.values.tolist() == ["", ""]
+    bare = array.assign_attrs(fs=None)
+    del bare.attrs["fs"]
+    with pytest.raises(SessionError, match=r'write ds.attrs\["fs"\] = 100  # Hz'):
+        labtree.session(bare).windows(200, 100)
+    with pytest.raises(SessionError, match=r'write xr.Dataset\(\{"data": \(\("time", "chan'):
+        labtree.session(array.transpose()).windows(200, 100)
+
+
+def test_a_table_may_have_the_names_of_nwb(recorded):
+    table = pd.DataFrame({"start_time": [1.0, 2.0], "stop_time": [1.5, 2.5], "length": [1, 2]})
+    found = recorded.session.peri_event("emg", table, 0.1, 0.1, on="start_time")
+    assert found.start_time.values.tolist() == [1.0, 2.0]
+    np.testing.assert_allclose(found.window_start, [0.9, 1.9])
+    with pytest.raises(labtree.DataError, match=r"the name 'length' is taken; write table.ren"):
+        recorded.session.peri_event("emg", table, 0, 0.1, on="start_time", until="stop_time")

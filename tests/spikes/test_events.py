@@ -408,3 +408,39 @@ def test_a_state_of_a_trial_table_says_when():
     assert (until.length > 0).all()
     with pytest.raises(KeyError, match=r"no column or state 'side_redy'.*'side_ready'"):
         labtree.spikes.latencies(ds, table, 100, on="side_redy")
+
+
+def test_a_column_of_ms_is_told_from_one_of_seconds():
+    table = pd.DataFrame({"onset": [100.0, 500.0]})
+    ds = labtree.spike_data([[100.0, 500.0]], length=600)
+    for verb in (
+        lambda table: labtree.spikes.peri_event(ds, table, 10, 20, on="onset"),
+        lambda table: labtree.spikes.latencies(ds, table, 20, on="onset"),
+    ):
+        with pytest.raises(labtree.DataError, match="'onset' is taken as seconds") as error:
+            verb(table)
+        line = str(error.value).partition("write ")[2]
+        assert verb(eval(line)).event_time.values.tolist() == [100, 500]
+
+
+def test_mean_waveforms_stay_with_the_spike_trains():
+    ds = labtree.spike_data([[100.0, 500.0], []], length=600)
+    ds = ds.assign_coords(shape=(("unit", "sample"), np.zeros((2, 5))), depth=("unit", [1, 2]))
+    for found in (
+        labtree.spikes.peri_event_counts(ds, [100], 10, 20, 10),
+        labtree.spikes.latencies(ds, [100], 20),
+        labtree.spikes.binned_counts(ds, 10),
+        labtree.spikes.psth(ds, [100], 10, 20, 10).rate,
+        labtree.spikes.correlograms(ds),
+    ):
+        assert "shape" not in found.coords
+        assert [name for name in found.coords if name.startswith("depth")]
+    for found in (
+        labtree.spikes.peri_event(ds, [100], 10, 20),
+        labtree.spikes.isi_statistics(ds),
+        labtree.spikes.smoothed_rates(ds, 10, 10),
+    ):
+        assert found["shape"].dims == ("unit", "sample")
+    labtree.spikes.sttc(ds), labtree.spikes.firing_rates(ds), labtree.spikes.bursts(ds)
+    kept, _ = labtree.spikes.curate(ds)
+    assert kept.sizes["unit"] == 2

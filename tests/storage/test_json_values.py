@@ -43,8 +43,8 @@ class _Zone(dt.tzinfo):
 
 def test_what_is_refused_says_where():
     for value, message in [
-        ({"a": [object()]}, r"obj\['a'\]\[0\]: cannot keep a object exactly"),
-        ({object(): 1}, "cannot keep a object exactly"),
+        ({"a": [object()]}, r"obj\['a'\]\[0\]: cannot keep an object exactly"),
+        ({object(): 1}, "cannot keep an object exactly"),
         (
             {"s": pd.Series([1])},
             r"obj\['s'\]: .*Series exactly; store it as an item of its own",

@@ -110,7 +110,7 @@ def test_what_cannot_be_kept_leaves_nothing_behind():
     scratch = ScratchSource()
     dataset = xr.Dataset({"a": ("x", np.arange(100.0)), "b": ("x", np.empty(100, object))})
     dataset["b"][5] = object()
-    with pytest.raises(TypeError, match=r"n/k\['b'\].flat\[5\]: cannot keep a object exactly"):
+    with pytest.raises(TypeError, match=r"n/k\['b'\].flat\[5\]: cannot keep an object exactly"):
         put_dataset(dataset, scratch, "n/k")
     gc.collect()
     assert scratch.size == 0

@@ -100,6 +100,14 @@ def rich_file():
     return file
 
 
+def plain_file():
+    """Return a file that holds units without observed intervals, and nothing else."""
+    file = pynwb.NWBFile("A test", "id-2", START)
+    for number, train in TRAINS.items():
+        file.add_unit(id=number, spike_times=train)
+    return file
+
+
 def _add_units(file, group):
     file.add_unit_column("quality", "How good it is")
     file.add_unit_column("depths", "Ragged", index=True)

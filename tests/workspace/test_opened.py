@@ -352,7 +352,7 @@ def test_missing_files(tmp_path, path):
             FileNotFoundError, match=r"no workspace file .*nope.h5.*has study.h5"
         ):
             call(tmp_path / "nope")
-        with pytest.raises(FileNotFoundError, match=r"the folder has no .h5 file"):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing, and"):
             call(tmp_path / "missing" / "study.h5")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from labtree.recording.models import StreamInfo
     from labtree.recording.session_streams import Policy
 
-__all__ = ["SessionAccessor", "StreamAccessor", "session"]
+__all__ = ["SamplesAccessor", "SessionAccessor", "StreamAccessor", "session"]
 
 
 @xr.register_datatree_accessor("session")
@@ -718,16 +718,48 @@ class StreamAccessor:
         return peri_event(stream, times, pre_s, post_s, **events, on_gap=on_gap)
 
 
+# Windows have a coordinate called session, which an accessor of DataArrays would hide.
+class SamplesAccessor(StreamAccessor):
+    """What ``labtree.session(array)`` can do with samples: windows, trials, peri_event.
+
+    The array is over time, or over time and channel, with the coordinate ``time`` in s and
+    the rate in Hz as ``attrs["fs"]``, as ``tree.session.continuous(name)`` gives it.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> from labtree.testing.recordings import record_emg
+    >>> emg = labtree.open_session(record_emg("sessions")).session.continuous("emg")
+    >>> labtree.session(abs(emg).assign_attrs(fs=emg.fs)).windows(200, 50).dims
+    ('window', 'channel', 'time')
+    """
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._array = array
+
+    @property
+    def _dataset(self) -> xr.Dataset:  # type: ignore[override]
+        array = self._array
+        coords = array.drop_vars("data", errors="ignore").coords
+        rate = {key: array.attrs[key] for key in ("fs",) if key in array.attrs}
+        return xr.Dataset({"data": array.variable}, coords, rate)
+
+
 @overload
 def session(obj: xr.DataTree) -> SessionAccessor: ...
 @overload
-def session(obj: xr.Dataset) -> StreamAccessor: ...
-def session(obj: xr.DataTree | xr.Dataset) -> SessionAccessor | StreamAccessor:
+def session(obj: xr.Dataset | xr.DataArray) -> StreamAccessor: ...
+def session(
+    obj: xr.DataTree | xr.Dataset | xr.DataArray,
+) -> SessionAccessor | StreamAccessor:
     """Return ``obj.session``, with its type known to editors and type checkers.
+
+    A DataArray has no ``.session``, as windows have a coordinate of that name; this function
+    gives its windows, trials and peri_event.
 
     Parameters
     ----------
-    obj : DataTree or Dataset
+    obj : DataTree, Dataset or DataArray
         A session, or one stream of it.
 
     Returns
@@ -742,6 +774,8 @@ def session(obj: xr.DataTree | xr.Dataset) -> SessionAccessor | StreamAccessor:
     >>> labtree.session(tree).unit_count
     0
     """
+    if isinstance(obj, xr.DataArray):
+        return SamplesAccessor(obj)
     accessor: SessionAccessor | StreamAccessor = obj.session
     return accessor
 

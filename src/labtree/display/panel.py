@@ -21,7 +21,7 @@ __all__ = ["SHOWN", "Panel", "Section", "variables_section"]
 #: More rows and sections are counted, not shown: a repr is read by a person.
 SHOWN = 12
 _TEXT_WIDTH = 92
-_LENGTHS = {"text": 400, "note": 120}
+_LENGTHS = {"name": 120, "text": 400, "note": 120}
 # Colors are the page's own, so that a panel is right in the dark as well. Text that runs
 # from right to left stays in its own box.
 _STYLE = (
@@ -83,11 +83,18 @@ class Section:
         if self.is_list:
             listed = truncate_list((" ".join(map(str, row)) for row in self.rows), 60)
             return [f"{truncate(self.title, 80)}: {', '.join(listed) or 'none'}"]
-        rows = [[truncate(cell) for cell in row] for row in self.rows[:SHOWN]]
+        lengths = {"name": _LENGTHS["name"]}  # names of sessions are long, and what one types
+        rows = [
+            [
+                truncate(cell, lengths.get(kind, 40))
+                for cell, kind in zip(row, self.columns, strict=False)
+            ]
+            for row in self.rows[:SHOWN]
+        ]
         indent, lines = "", []
         if self.title:
             indent = "    "
-            lines = [f"{truncate(self.title, 80)}{f' ({self.about})' if self.about else ''}"]
+            lines = [f"{truncate(self.title, 120)}{f' ({self.about})' if self.about else ''}"]
         # The last column is not padded and may be long; columns without content are left out.
         columns = [column for column in zip(*rows, strict=True) if any(column)]
         widths = [max(map(len, column)) for column in columns[:-1]]
@@ -158,7 +165,7 @@ class Panel:
         <BLANKLINE>
         methods: .get(key)
         """
-        lines = [f"<{truncate(self.title, 100)}> {printable(self.about)}".rstrip()]
+        lines = [f"<{truncate(self.title, 280)}> {printable(self.about)}".rstrip()]
         for section in self.sections[:SHOWN]:
             lines += section.text()
         if more := self._more():
@@ -170,7 +177,7 @@ class Panel:
 
     def html(self) -> str:
         """Return the panel as HTML; every name in it is escaped."""
-        head = f"<b>{escape(truncate(self.title, 100))}</b>"
+        head = f"<b>{escape(truncate(self.title, 280))}</b>"
         if self.about:
             head += f' <span class="muted">{escape(printable(self.about))}</span>'
         parts = [section.html() for section in self.sections[:SHOWN]]
@@ -221,9 +228,8 @@ def variables_section(
 
 
 def _fold(title: str, about: str, body: str, *, is_open: bool) -> str:
-    head = (
-        f'<span>{escape(truncate(title, 80))}</span> <span class="muted">{escape(about)}</span>'
-    )
+    name = escape(truncate(title, 120))
+    head = f'<span>{name}</span> <span class="muted">{escape(about)}</span>'
     return f"<details{' open' * is_open}><summary>{head}</summary>{body}</details>"
 
 

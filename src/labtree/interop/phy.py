@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
+from labtree.errors import DataError, FormatError, LossWarning, MissingFileError, missing_file
 from labtree.hints import takes
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
@@ -97,7 +97,10 @@ def import_phy(
     """
     place = Path(folder)
     if not place.is_dir():
-        raise MissingFileError(f"there is no folder {place}")
+        raise missing_file(f"there is no folder {place}", place)
+    if not (place / "spike_times.npy").exists():
+        wanted = place / "spike_times.npy"
+        raise missing_file(f"{place}: spike_times.npy is missing", wanted)
     reader = _Reader(place)
     items = reader.items(sample_rate_hz)
     name = place.resolve().name
@@ -193,7 +196,7 @@ class _Reader:
         if rate is None:
             raise MissingFileError(
                 f"{self.folder}: params.py does not say the rate of the samples: write "
-                "import_phy(folder, sample_rate_hz=30000)"
+                f"labtree.import_phy({str(self.folder)!r}, sample_rate_hz=30000)"
             )
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < np.inf:
             raise DataError(f"{self.folder}: the rate of the samples is {rate!r} Hz")
@@ -201,8 +204,6 @@ class _Reader:
 
     def units(self, rate: float, recording: xr.Dataset | None) -> xr.Dataset:
         samples = self.array("spike_times.npy", required=True)
-        if samples is None:
-            raise MissingFileError(f"{self.folder}: spike_times.npy is missing")
         name = "spike_clusters.npy"
         clusters = self.array(name, required=True)
         if clusters is None:

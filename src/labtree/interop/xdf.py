@@ -10,9 +10,9 @@ import xarray as xr
 
 from labtree.errors import (
     FormatError,
-    MissingFileError,
     RecordingWarning,
     SessionError,
+    missing_file,
     unknown_name,
 )
 from labtree.optional import require
@@ -174,7 +174,7 @@ def import_xdf(
     pyxdf = require("pyxdf", purpose="XDF files", extra="xdf")
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"{path}: expected an XDF file, found none")
+        raise missing_file(f"{path}: expected an XDF file, found none", path)
     with path.open("rb") as file:
         start = file.read(4)
     if start != b"XDF:" and start[:2] != b"\x1f\x8b":  # pyxdf reads gzip, too

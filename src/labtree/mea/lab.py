@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from labtree.errors import ConfigurationError, MissingFileError
+from labtree.errors import ConfigurationError, MissingFileError, missing_file
 
 __all__ = ["VARIABLE", "from_lab", "lab_paths", "use_lab"]
 
@@ -88,7 +88,7 @@ class use_lab:  # noqa: N801, called like a function
         }
         for name, path in named.items():
             if not path.exists():
-                raise MissingFileError(f"{name}={str(path)!r}: there is no such file or folder")
+                raise missing_file(f"{name}={str(path)!r}: there is no such path", path)
         self._paths: Paths = {**(read_lab(lab) if lab is not None else {}), **named}
         self._tokens: list[Token[Paths | None]] = []
         with _LOCK:
@@ -125,7 +125,7 @@ def read_lab(lab: str | Path) -> dict[str, Path]:
         own = {name: lab / called for name, called in _PARAMETERS.items()}
         return {name: path for name, path in own.items() if path.exists()}
     if not lab.is_file():
-        raise MissingFileError(f"{lab}: there is no such folder or TOML file of a lab")
+        raise missing_file(f"{lab}: there is no such folder or TOML file of a lab", lab)
     try:
         content = tomllib.loads(lab.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import h5py
 import numpy as np
 
-from labtree.errors import FormatError, MissingFileError, damage_as_format_error
+from labtree.errors import FormatError, damage_as_format_error, missing_file
 
 __all__ = [
     "AnalogData", "MeaFile", "SensorData", "Sweep", "attribute", "file_attributes", "find",
@@ -63,7 +63,7 @@ def open_mea(path: str | Path) -> Iterator[MeaFile]:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"{path}: there is no such file")
+        raise missing_file(f"{path}: there is no such file", path)
     with damage_as_format_error(path), ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r", locking="best-effort"))

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from labtree.errors import TrialTableError, unknown_name
+from labtree.errors import TrialTableError, UnknownNameError, unknown_name
 from labtree.msw.trial_table import (
     ATTRIBUTE,
     START,
@@ -61,9 +61,12 @@ def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
         if held.states.names or held.events.names:
             return held, np.arange(len(frame))
     raise TrialTableError(
-        "this table has no states and events with it: pandas drops them when it joins tables. "
-        "After a merge with other columns, write table.attrs = session.df.attrs; to join "
-        "sessions, labtree.msw.concat_trials({name: df, ...}) or load_subject(...).trials()"
+        "this table has no states and events with it. Those of a Murine Shift Work session "
+        "come with labtree.msw.load_session(folder).df, and pandas drops them when it joins "
+        "tables: after a merge with other columns, write table.attrs = session.df.attrs; to "
+        "join sessions, labtree.msw.concat_trials({name: df, ...}) or "
+        "labtree.msw.load_subject(...).trials(). In a table of your own with times in columns, "
+        "write table['choice_time'] - table['go_time']"
     )
 
 
@@ -76,7 +79,12 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
         There is none of that name; the message lists those that are.
     """
     if name not in frame:
-        raise unknown_name("column", name, frame.columns)
+        error = unknown_name("column", name, frame.columns, UnknownNameError)
+        if ATTRIBUTE in frame.attrs:
+            raise error
+        line = f"table.rename(columns={{...: {name!r}}})"
+        stop = "" if str(error).endswith("?") else "."
+        raise UnknownNameError(f"{error}{stop} If it has another name here, write {line}")
     column: pd.Series = frame[name]
     return column
 

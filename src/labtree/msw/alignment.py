@@ -164,6 +164,11 @@ def align_trials(
     >>> int(aligned["n_barcodes_matched"].iloc[0])
     10
     """
+    if not isinstance(events, pd.DataFrame):
+        raise TrialTableError(
+            f"events is {type(events).__name__}; write a DataFrame of the edges on each line: "
+            'pd.DataFrame({"timestamp": seconds, "line": 4, "state": [1, 0, ...]})'
+        )
     if timestamp_column is None:
         timestamp_column = "timestamps" if "timestamps" in events else "timestamp"
     for name in ("line", "state", timestamp_column):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from labtree.errors import FormatError, LabtreeError, MissingFileError
+from labtree.errors import FormatError, LabtreeError, missing_file
 from labtree.msw.cameras import load_camera_acquisition
 from labtree.msw.names import parse_acquisition_basename
 from labtree.msw.session_files import (
@@ -124,7 +124,7 @@ def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
 def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
     """Do as `enumerate_acquisitions`, and return its warnings instead of giving them."""
     if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder")
+        raise missing_file(f"{folder}: no such folder", folder)
     statuses, notes = _manifest_entries(folder)
     on_disk: dict[str, Path] = {}
     for path in acquisition_folders(folder):

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from labtree.errors import FormatError, MissingFileError
+from labtree.errors import FormatError, MissingFileError, missing_file
 from labtree.msw.log import count_ended_trials, read_log
 from labtree.msw.models import ArtifactFormat
-from labtree.msw.names import parse_acquisition_basename
+from labtree.msw.names import parse_acquisition_basename, parse_container_name
 from labtree.msw.pickles import read_frame_pickle
 from labtree.msw.settings import read_json, read_python_literals, read_yaml
 from labtree.msw.trial_file import read_trial_frame
@@ -236,8 +236,11 @@ def read_settings(folder: Path) -> SessionFiles:
 
 def _opened(folder: Path) -> tuple[SessionFiles, Listing]:
     if not folder.is_dir():
-        found = "a file, not a folder" if folder.exists() else "no such folder"
-        raise MissingFileError(f"{folder}: {found}; expected a session's folder")
+        if folder.exists():
+            raise MissingFileError(
+                f"{folder}: a file, not a folder; expected a session's folder"
+            )
+        raise missing_file(f"{folder}: no such folder; expected a session's", folder)
     listing = list_folder(folder)
     names = listing.names
     artifact_format = detect_format(names)
@@ -245,10 +248,11 @@ def _opened(folder: Path) -> tuple[SessionFiles, Listing]:
     unsure = artifact_format in (None, "manifest")
     inside = acquisition_folders(folder) if unsure else []
     if inside:
-        error = FormatError(
-            f"{folder}: a container of {len(inside)} acquisitions, not a session; write "
-            f"load_acquisition({str(folder)!r}), or load_session of {inside[0].name!r}"
-        )
+        loader = _loader(folder)
+        line = f"labtree.msw.{loader}({str(folder)!r})"
+        if loader == "load_acquisition":
+            line += f", or labtree.msw.load_session({str(inside[0])!r})"
+        error = FormatError(f"{folder}: a folder of sessions, not a session; write {line}")
         error.names_function = True
         raise error
     linked = [name for name in listing.dangling if detect_format([name]) is not None]
@@ -268,6 +272,16 @@ def _opened(folder: Path) -> tuple[SessionFiles, Listing]:
     if linked:
         files.damage.append(absent)
     return files, listing
+
+
+def _loader(folder: Path) -> str:
+    """Return the function that loads a folder of sessions: a container's or a subject's."""
+    try:
+        parse_container_name(folder.absolute().name)
+    except FormatError:
+        is_container = (folder / "session_manifest.yaml").is_file()
+        return "load_acquisition" if is_container else "load_subject"
+    return "load_acquisition"
 
 
 def _attempt(files: SessionFiles, read: Callable[[Path], T], path: Path) -> T | None:

@@ -10,7 +10,14 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from labtree.errors import FileAccessError, FormatError, LabtreeError, MissingFileError
+from labtree.errors import (
+    FileAccessError,
+    FormatError,
+    LabtreeError,
+    MissingFileError,
+    missing_file,
+    unknown_name,
+)
 from labtree.hints import takes
 from labtree.msw.containers import kind_of, list_acquisitions
 from labtree.msw.measures import check_times, check_trials
@@ -308,6 +315,9 @@ def load_subject(
         There is no such folder.
     FormatError
         It holds no session.
+    UnknownNameError
+        (a KeyError) No session in it is of that subject or task; the message names those
+        that there are.
 
     Examples
     --------
@@ -331,8 +341,9 @@ def load_subject(
 
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
-        found = "a file, not a folder" if folder.exists() else "no such folder"
-        raise MissingFileError(f"{folder}: {found}")
+        if folder.exists():
+            raise MissingFileError(f"{folder}: a file, not a folder")
+        raise missing_file(f"{folder}: no such folder", folder)
     return folder
 
 
@@ -410,10 +421,22 @@ class _Filter:
             and (self.until is None or parts["datetime"] <= self.until)
         ):
             return False
-        if self.task is None or parts["task"] is not None:
-            return self.task in (None, parts["task"])
-        stated = setting_of_task(read_settings(folder).process)
-        return self.task == (stated or parts["acq_type"])
+        return self.task is None or self.task == _task_of(folder, parts)
+
+    def check_names(self, folders: Iterable[Path]) -> None:
+        """Raise an error where a subject or a task is that of no session at all."""
+        for what, name in (("subject", self.subject), ("task", self.task)):
+            found: set[str] = set()
+            for folder in folders if name is not None else []:
+                with contextlib.suppress(LabtreeError, OSError):
+                    parts = parse_acquisition_basename(
+                        session_basename(folder, list_folder(folder).names)
+                    )
+                    found.add(
+                        parts["subject"] if what == "subject" else _task_of(folder, parts)
+                    )
+            if found and name not in found:
+                raise unknown_name(what, name, sorted(found), where=" in these sessions")
 
     def may_take(self, folder: Path) -> bool:
         """Return whether a folder may be asked for, of which nothing but the name is known."""
@@ -421,6 +444,13 @@ class _Filter:
             return self.takes(folder)
         except LabtreeError:
             return True
+
+
+def _task_of(folder: Path, parts: Any) -> str:
+    """Return the task of a session, of whose name `parts` are; else what its settings say."""
+    if parts["task"] is not None:
+        return str(parts["task"])
+    return setting_of_task(read_settings(folder).process) or str(parts["acq_type"])
 
 
 def _moment(value: str | date, default: time) -> datetime:
@@ -455,6 +485,8 @@ def _load_all(
                 chosen.append(folder)
         except FormatError as error:
             failed[folder] = FormatError(f"{folder}: the filters cannot judge it ({error})")
+    if not chosen and not failed:
+        wanted.check_names(folders)
     loaded: dict[Path, MswSession] = {}
     notes: dict[Path, list[str]] = {}
 

@@ -66,7 +66,9 @@ class Ragged:
         try:
             return self.names.index(name)
         except ValueError:
-            raise unknown_name(what, name, sorted(self.names)) from None
+            # The many states of barcodes last.
+            known = sorted(self.names, key=lambda each: (each.startswith("barcode"), each))
+            raise unknown_name(what, name, known) from None
 
     @classmethod
     def concatenate(cls, parts: Sequence["Ragged"], width: int) -> "Ragged":

@@ -9,9 +9,9 @@ import xarray as xr
 
 from labtree.errors import (
     FormatError,
-    MissingFileError,
     SessionExistsError,
     damage_as_format_error,
+    missing_file,
 )
 from labtree.pipeline.sessions import (
     CONTENT_KEY,
@@ -132,7 +132,11 @@ def find_session_file(path: str | Path) -> Path:
     """
     found = Path(path) if Path(path).is_file() else with_suffix_h5(path)
     if not found.is_file():
-        raise MissingFileError(f"{found}: there is no such file; no session to load")
+        if Path(path).is_dir():
+            raise FormatError(
+                f"{path} is a folder; a pipeline session is a file, such as day.h5"
+            )
+        raise missing_file(f"{found}: there is no such file", found)
     if not h5py.is_hdf5(found):
         raise FormatError(
             f"{found} is not an HDF5 file; expected a session that session.session.save() or "

@@ -20,7 +20,7 @@ from labtree.recording.windows import WindowIndex, broken_windows, window_array
 __all__ = ["continuous", "peri_event", "trials"]
 
 # Coordinates and dimensions of windows, which no column of a trial table may have.
-_TAKEN = ("event", "channel", "time", "event_time", "start_time", "session", "length")
+_TAKEN = {"event", "channel", "time", "event_time", "window_start", "session"}
 
 
 def continuous(stream: StreamOfSession) -> xr.DataArray:
@@ -132,7 +132,7 @@ def peri_event(
     -------
     DataArray
         Coordinates: ``time`` in s from the event's sample, ``event`` (position in
-        ``times``), ``event_time`` and ``start_time`` in s, ``session``, the columns of a
+        ``times``), ``event_time`` and ``window_start`` in s, ``session``, the columns of a
         trial table, and with `until` ``length`` in s.
     """
     check_policy("on_gap", on_gap)
@@ -161,7 +161,7 @@ def peri_event(
         clock=clock,
         until=until,
         unit="s",
-        taken=_TAKEN,
+        taken=_TAKEN if until is None else {*_TAKEN, "length"},
         name="times",
     )
     windows = _windows_around(stream, events, before, post_s)
@@ -194,7 +194,7 @@ def peri_event(
     )
     return (
         array.drop_vars(["class_index", "class_name"])
-        .rename(window="event")
+        .rename(window="event", start_time="window_start")
         .assign_coords(coords | events.chosen(chosen))
         .assign_attrs(drop_log=log, dropped=len(gone))
     )

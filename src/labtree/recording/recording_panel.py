@@ -88,9 +88,16 @@ def nothing_panel(tree: xr.DataTree) -> Panel:
 
 
 def stream_panel(dataset: xr.Dataset) -> Panel:
-    """Return what one stream's Dataset holds."""
-    about = ", ".join(filter(None, _stream_cells(dataset)))
-    return Panel("labtree stream", about, [variables_section(dataset.variables)], _STREAM_CALLS)
+    """Return what one stream's Dataset holds, or what a Dataset lacks to be one."""
+    from labtree.recording.session_streams import is_stream, with_channels
+
+    variables = [variables_section(dataset.variables)]
+    stream = with_channels(dataset)
+    if not is_stream(stream):
+        what = "a stream has data (time, channel), time (time) in s, and the attribute fs in Hz"
+        return Panel("no labtree stream", what, variables)
+    about = ", ".join(filter(None, _stream_cells(stream)))
+    return Panel("labtree stream", about, variables, _STREAM_CALLS)
 
 
 def _stream_cells(dataset: xr.Dataset) -> tuple[str, str, str, str, str]:

@@ -22,6 +22,7 @@ from labtree.errors import (
     LabtreeError,
     MissingFileError,
     RecordingWriteError,
+    missing_file,
 )
 from labtree.hints import takes
 from labtree.recording.archive import FolderStore
@@ -489,7 +490,7 @@ def recover(folder: str | Path) -> list[str]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingFileError(f"{folder}: expected a recording's folder, found none")
+        raise missing_file(f"{folder}: expected a recording's folder, found none", folder)
     if not _needs_repair(folder):
         shutil.rmtree(folder / _DONE, ignore_errors=True)
         return []

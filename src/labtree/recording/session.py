@@ -17,6 +17,7 @@ from labtree.errors import (
     RecordingWarning,
     SessionError,
     UnknownNameError,
+    missing_file,
     unknown_name,
 )
 from labtree.hints import takes
@@ -137,7 +138,7 @@ def _store(path: Path) -> SessionStore:
     if path.is_dir():
         return FolderStore(path)
     if not path.exists():
-        raise MissingFileError(f"{path}: expected a session, found nothing")
+        raise missing_file(f"{path}: expected a session, found nothing", path)
     with path.open("rb") as file:
         start = file.read(8)
     if start[:2] == b"PK":
@@ -226,6 +227,8 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
 
 
 def _repair_hint(store: SessionStore) -> str:
+    if store.path.is_dir() and not any(store.path.glob("*_timestamps.zarr")):
+        return ""
     if store.path.is_dir():
         return f"; labtree.recover({str(store.path)!r}) makes one from the arrays"
     return "; unpack the archive, and labtree.recover(folder) makes one from the arrays"

@@ -19,6 +19,7 @@ from labtree.errors import LabtreeError, RecordingWarning, SessionError
 from labtree.recording.session import labels_frame, open_recording
 from labtree.recording.session import stream as stream_of_tree
 from labtree.recording.timeline import Timeline
+from labtree.storage.lazy import LazyArray, as_lazy
 
 __all__ = [
     "DropLog",
@@ -28,6 +29,7 @@ __all__ = [
     "check_policy",
     "check_positive",
     "drop_log",
+    "is_stream",
     "open_streams",
     "rate_problem",
     "session_closer",
@@ -35,6 +37,7 @@ __all__ = [
     "stream_of_session",
     "streams_for_windows",
     "warn",
+    "with_channels",
 ]
 
 Policy = Literal["raise", "warn", "drop"]
@@ -138,6 +141,44 @@ def check_positive(name: str, value: Any, unit: str) -> float:
     return float(value)
 
 
+class _OneChannel(LazyArray):
+    """The samples of one channel as the column of a matrix, read when they are indexed."""
+
+    def __init__(self, variable: xr.Variable):
+        self.variable, self.shape, self.dtype = variable, (*variable.shape, 1), variable.dtype
+
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Return the part that `key` selects."""
+        rows, channels = key
+        values: np.ndarray = self.variable[rows].values[..., np.newaxis][..., channels]
+        return values
+
+
+def is_stream(dataset: xr.Dataset) -> bool:
+    """Whether windows can be cut out of a Dataset: samples over time and channel."""
+    return all(
+        name in dataset.variables and dataset[name].dims == dims
+        for name, dims in (("data", ("time", "channel")), ("time", ("time",)))
+    )
+
+
+def with_channels(dataset: xr.Dataset) -> xr.Dataset:
+    """Return series of other programs as streams: ``data`` over time and channel.
+
+    One value for each time is one channel; a second dimension of another name, such as
+    ``axis``, is called ``channel``.
+    """
+    data = dataset.variables.get("data")
+    if data is None or data.dims[:1] != ("time",) or "channel" in dataset.variables:
+        return dataset
+    if data.ndim == 1:
+        column = xr.Variable(("time", "channel"), as_lazy(_OneChannel(data)), data.attrs)
+        return dataset.assign(data=column)
+    if data.ndim == 2 and data.dims[1] != "channel" and "channel" not in dataset.dims:
+        return dataset.rename({data.dims[1]: "channel"})
+    return dataset
+
+
 def stream_of_dataset(
     dataset: xr.Dataset,
     labels: pd.DataFrame | None = None,
@@ -150,14 +191,19 @@ def stream_of_dataset(
 ) -> StreamOfSession:
     """Return a stream's Dataset ready to be cut; its time stamps are read here."""
     where = session or "the stream"
-    for name, dims in (("data", ("time", "channel")), ("time", ("time",))):
-        if name not in dataset.variables or dataset[name].dims != dims:
-            raise SessionError(
-                f"{where}: expected a stream's Dataset with data (time, channel) and time,"
-                f" found {dict(dataset.sizes)} with {list(dataset.variables)}"
-            )
+    dataset = with_channels(dataset)
+    if not is_stream(dataset):
+        raise SessionError(
+            f"{where}: expected a stream's Dataset with data (time, channel) and time (time),"
+            f" found {dict(dataset.sizes)} with {list(dataset.variables)}; write"
+            ' xr.Dataset({"data": (("time", "channel"), samples)}, {"time": seconds},'
+            ' {"fs": rate_hz})'
+        )
     if "fs" not in dataset.attrs:
-        raise SessionError(f'{where}: no sampling rate; write ds.attrs["fs"] = ... in Hz')
+        steps = np.diff(np.asarray(dataset["time"].values[:10_000], float))
+        step = float(np.median(steps)) if steps.size else 0.0
+        rate = f"{1 / step:.6g}  # Hz, as the time stamps have it" if step > 0 else "...  # Hz"
+        raise SessionError(f'{where}: no sampling rate; write ds.attrs["fs"] = {rate}')
     if gap_s is not None:
         gap_s = check_positive("gap_s", gap_s, "seconds")
     if labels is not None and not {"timestamp", "class_index"} <= set(labels.columns):

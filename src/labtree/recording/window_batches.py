@@ -60,7 +60,7 @@ def _pools(windows: xr.DataArray, shuffle: int | None, size: int = 1) -> Iterato
 def _as_recorded(windows: xr.DataArray) -> np.ndarray:
     """Return the order in which windows stand in their recordings."""
     keys = []
-    for name in ("start_time", "session"):
+    for name in ("start_time", "window_start", "session"):
         if name in windows.coords and windows.coords[name].dims == windows.dims[:1]:
             values = windows.coords[name].values
             keys.append(

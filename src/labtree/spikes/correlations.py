@@ -18,7 +18,7 @@ from labtree.spikes.trains import (
     first_after,
     merged_trains,
     require_kind,
-    unit_coords,
+    scalar_unit_coords,
 )
 from labtree.storage import ragged
 from labtree.storage.missing import mark_missing, mask_of
@@ -234,7 +234,7 @@ def _blocks(sizes: Ints) -> Iterator[tuple[int, int]]:
 def _both_sides(ds: xr.Dataset) -> dict[str, Any]:
     """Return the scalar attributes of the units along both sides of a pair."""
     found: dict[str, Any] = {}
-    own = {name: v for name, v in unit_coords(ds).items() if v.dims == ("unit",)}
+    own = scalar_unit_coords(ds)
     masks = {name: mask_of(own, name) for name in own}
     for name, variable in own.items():
         if name in masks.values():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from labtree.errors import DataError
 from labtree.objects import rate_data, spike_data
 from labtree.optional import require
-from labtree.spikes.trains import require_kind, unit_coords, whole_bins
+from labtree.spikes.trains import require_kind, scalar_unit_coords, unit_coords, whole_bins
 from labtree.storage import ragged
 
 __all__ = [
@@ -197,7 +197,7 @@ def binned_counts(
     values = count_cells(units * n_bins + bins, (n_units, n_bins))
     return xr.DataArray(
         values,
-        unit_coords(ds) | {"time": bin_centers(edges)},
+        scalar_unit_coords(ds) | {"time": bin_centers(edges)},
         ("unit", "time"),
         name="spike_count",
         attrs={"long_name": "number of spikes", "bin_ms": float(bin_ms)},

@@ -12,7 +12,13 @@ from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.objects import spike_data, spike_slice_stack
 from labtree.objects.layout import slice_coords
 from labtree.spikes.counts import bin_centers, bin_edges, bin_numbers, count_cells
-from labtree.spikes.trains import first_after, require_kind, unit_coords, whole_bins
+from labtree.spikes.trains import (
+    first_after,
+    require_kind,
+    scalar_unit_coords,
+    unit_coords,
+    whole_bins,
+)
 from labtree.storage import ragged
 
 __all__ = ["latencies", "peri_event", "peri_event_counts", "psth"]
@@ -229,7 +235,7 @@ def peri_event_counts(
         coords["length"] = ("event", lengths, {"units": "ms"})
     return xr.DataArray(
         counts,
-        coords | unit_coords(ds) | found.chosen(windows.kept),
+        coords | scalar_unit_coords(ds) | found.chosen(windows.kept),
         ("event", "unit", "time"),
         name="spike_count",
         attrs={
@@ -366,7 +372,7 @@ def latencies(
     finite = np.isfinite(found.times)
     inside = finite & (found.times >= start) & (found.times <= stop)
     if not inside.any():
-        raise _none_left(found.times[finite], start, stop)
+        raise _none_left(found.times[finite], start, stop, found.column)
     moments = np.where(finite, found.times, 0.0)
     out = np.full((moments.size, ds.sizes["unit"]), np.nan)
     trains = ragged.split_rows(ds["spike_times"].values, ds["row_size"].values)
@@ -382,7 +388,7 @@ def latencies(
     }
     return xr.DataArray(
         out,
-        coords | unit_coords(ds) | found.coords,
+        coords | scalar_unit_coords(ds) | found.coords,
         ("event", "unit"),
         name="latency",
         attrs={
@@ -397,18 +403,23 @@ def _ends(ds: xr.Dataset) -> tuple[float, float]:
     return ds.attrs["start_time"], ds.attrs["start_time"] + ds.attrs["length"]
 
 
-def _none_left(times: Floats, start: float, stop: float) -> DataError:
+def _none_left(times: Floats, start: float, stop: float, column: str | None) -> DataError:
     """Return the error for events of which none has a window in the recording."""
     seen = f"they lie from {times.min():g} to {times.max():g} ms" if times.size else ""
+    text = (
+        f"no event has its whole window in the recording, from {start:g} to {stop:g} ms: {seen}"
+    )
+    if column is not None:
+        return DataError(
+            f"{text}. The column {column!r} is taken as seconds on the recording's clock; if "
+            f"it holds ms, write table.assign({column!s}=table[{column!r}] / 1000)"
+        )
     seconds = (
         " Are these seconds? Write events_ms=1000 * times"
         if times.size and start <= 1000 * times.min() and 1000 * times.max() <= stop
         else ""
     )
-    return DataError(
-        f"no event has its whole window in the recording, from {start:g} to {stop:g} ms: "
-        f"{seen}. Are the times in ms, on the recording's clock?{seconds}"
-    )
+    return DataError(f"{text}. Are the times in ms, on the recording's clock?{seconds}")
 
 
 def _windows(ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float) -> _Windows:
@@ -433,7 +444,7 @@ def _windows(ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float) -> _W
         ended = finite & has_end
         if finite.any() and not ended.any():
             raise DataError(f"no event has an end: {NO_END}")
-        raise _none_left(times[ended], start, stop)
+        raise _none_left(times[ended], start, stop, found.column)
     reasons = np.where(inside, "", _OUTSIDE)
     reasons = np.where(has_end, reasons, NO_END)
     reasons = np.where(finite, reasons, NO_TIME)

@@ -21,6 +21,7 @@ __all__ = [
     "merged_trains",
     "require_kind",
     "require_whole",
+    "scalar_unit_coords",
     "spike_trains",
     "unit_coords",
     "unit_train",
@@ -70,6 +71,11 @@ def require_whole(ds: xr.Dataset, verb: str) -> None:
 def unit_coords(ds: xr.Dataset) -> dict[Any, xr.Variable]:
     """Return the coordinates of the units: their attributes."""
     return {name: c.variable for name, c in ds.coords.items() if c.dims[:1] == ("unit",)}
+
+
+def scalar_unit_coords(ds: xr.Dataset) -> dict[Any, xr.Variable]:
+    """Return the attributes with one value a unit: a DataArray takes no mean waveforms."""
+    return {name: v for name, v in unit_coords(ds).items() if v.dims == ("unit",)}
 
 
 def merged_trains(ds: xr.Dataset) -> MergedTrains:

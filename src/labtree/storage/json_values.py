@@ -109,8 +109,9 @@ def encode(value: Any, path: str = "obj", sink: Sink | None = None) -> Any:
     try:
         return _encode(value, path, sink)
     except RecursionError:
-        raise unsupported(
-            value, path, "nesting this deep, or a value that holds itself"
+        raise UnsupportedTypeError(
+            f"{path}: cannot keep nesting this deep, or a value that holds itself, exactly; "
+            "store its parts as items of their own"
         ) from None
 
 

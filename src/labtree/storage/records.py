@@ -22,7 +22,7 @@ from labtree.storage import codecs, json_values
 from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
 from labtree.storage.arrays import StoredArray, lazy
 from labtree.storage.blocks import is_dask
-from labtree.storage.unsupported import all_unsupported
+from labtree.storage.unsupported import all_unsupported, with_article
 
 __all__ = [
     "DatasetBuilder",
@@ -123,7 +123,8 @@ def _foreign_array(values: Any, path: str, where: str = "") -> UnsupportedTypeEr
             else ".as_numpy(), and the units into attrs['units']"
         )
     return UnsupportedTypeError(
-        f"{path}: cannot keep a {name}{f' {where}' if where else ''} exactly; write {line}"
+        f"{path}: cannot keep {with_article(name)}{f' {where}' if where else ''} exactly; "
+        f"write {line}"
     )
 
 

@@ -17,6 +17,7 @@ from labtree.errors import (
     FormatError,
     LabtreeError,
     MissingFileError,
+    missing_file,
 )
 from labtree.storage.arrays import array_of_column, stored_size
 from labtree.storage.attached import attached
@@ -133,7 +134,7 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
     """Open a file and its catalogue, surely those of one and the same file."""
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"there is no file {path}")
+        raise missing_file(f"there is no file {path}", path)
     for _ in range(100):
         try:
             source = FileSource(path)

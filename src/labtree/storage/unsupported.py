@@ -8,7 +8,7 @@ from typing import Any
 
 from labtree.errors import UnsupportedTypeError
 
-__all__ = ["advice", "all_unsupported", "unsupported"]
+__all__ = ["advice", "all_unsupported", "unsupported", "with_article"]
 
 #: More parts than this are counted, not listed.
 _LISTED = 20
@@ -45,9 +45,14 @@ def unsupported(value: object, path: str, reason: str | None = None) -> Unsuppor
     reason
         Why it cannot be kept, where the type alone does not say it.
     """
-    message = f"{path}: cannot keep {reason or f'a {_type_name(value)}'} exactly"
-    hint = advice(value)
-    return all_unsupported([UnsupportedTypeError(f"{message}; {hint}" if hint else message)])
+    what = reason or with_article(_type_name(value))
+    message = f"{path}: cannot keep {what} exactly; {advice(value)}"
+    return all_unsupported([UnsupportedTypeError(message)])
+
+
+def with_article(name: str) -> str:
+    """Return the name of a type with its article."""
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
 
 
 def all_unsupported(errors: Iterable[UnsupportedTypeError]) -> UnsupportedTypeError:
@@ -70,13 +75,14 @@ def _type_name(value: object) -> str:
 
 
 def advice(value: Any) -> str:
-    """Return what to write in the place of a value, "" where nothing is known."""
+    """Return what to write in the place of a value."""
     line = _line(value)
     if line is None:
-        return "" if type(value).__module__ == "builtins" else _REGISTER
+        return _PARTS if type(value).__module__ == "builtins" else _REGISTER
     return line if line.startswith(("store ", "write ", "use ")) else f"write {line}"
 
 
+_PARTS = "store what it stands for: a number, text, an array, or a list or dict of these"
 _REGISTER = "store its parts, or make its class a kind with labtree.register_kind(..., cls=...)"
 
 
@@ -96,6 +102,8 @@ def _line(value: Any) -> str | None:
     known = _BY_NAME.get(kind.__name__)
     if known is not None:
         return known
+    if isinstance(value, BaseException):
+        return "repr(x)"
     if isinstance(value, type):
         return "x.__qualname__"
     if isinstance(value, enum.Enum):

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError, LabtreeError, MissingFileError
+from labtree.errors import FormatError, LabtreeError, MissingFileError, missing_file
 from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.blobs import checksum
@@ -189,7 +189,7 @@ def accept_values(path: str | Path, group: str) -> list[str]:
             "so that there is nothing to accept"
         )
     if not Path(path).is_file():
-        raise MissingFileError(f"there is no file {path}")
+        raise missing_file(f"there is no file {path}", path)
     with h5py.File(path, "r+") as file:
         if group not in file or not isinstance(file[group], h5py.Group):
             raise MissingFileError(f"{path} has no group {group}; it has {', '.join(file)}")

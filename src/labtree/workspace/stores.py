@@ -15,9 +15,9 @@ from labtree.errors import (
     AlreadyExistsError,
     BusyFileError,
     FormatError,
-    MissingFileError,
     NotWritableError,
     WorkspaceError,
+    missing_file,
 )
 from labtree.storage.catalogue import file_version
 from labtree.storage.files import replace_file, temporary_path
@@ -200,11 +200,9 @@ def _existing_file(location: Any) -> Path:
     for file in (with_suffix, given):
         if file.exists() and not file.is_dir():
             return file
-    near = sorted(other.name for other in given.parent.glob("*.h5"))[:10]
-    raise MissingFileError(
-        f"there is no workspace file {with_suffix}; the folder "
-        + (f"has {', '.join(near)}" if near else "has no .h5 file")
-    )
+    if given.is_dir():
+        raise FormatError(f"{given} is a folder; a workspace is a file, such as study.h5")
+    raise missing_file(f"there is no workspace file {with_suffix}", with_suffix)
 
 
 def _named(location: Any) -> Path:

@@ -76,7 +76,7 @@ def item_panel(node: xr.DataTree) -> Panel:
     created = age(describe_item(node)["created_at"])
     about = [facts, nbytes, f"stored {created}" if created else ""]
     about += [f"note: {truncate(note, 200)}"] if note else []
-    name = truncate("/".join(map(real_name, (node.parents[0], node))), 80)
+    name = truncate("/".join(map(real_name, (node.parents[0], node))), 240)
     dataset = node.to_dataset(inherit=False)
     about_text = ", ".join(filter(None, about))
     return Panel(
@@ -145,6 +145,9 @@ def item_facts(info: dict[str, Any], sizes: dict[str, int], unit: str = "") -> s
         length = info["length_ms"]
         facts = [plural(size, dim) for dim, size in sizes.items()]
         return ", ".join([*facts, duration(length / 1000)] if length else facts)
+    if kind == "trials":
+        rows, columns = info["shape"]
+        return f"{plural(rows, 'trial')} × {plural(columns, 'column')}"
     if kind == "dataframe":
         columns = ", ".join(map(str, info["columns"][:SHOWN]))
         return f"{plural(info['shape'][0], 'row')}: {truncate(columns, 60)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,10 @@ from labtree.objects.unit_attributes import column
 from labtree.storage.lazy import as_lazy
 
 __all__ = [
+    "Extent",
     "array_of",
     "column_values",
+    "extents",
     "facts_of",
     "plain_value",
     "series_dataset",
@@ -132,8 +134,62 @@ def _reference(found: Any) -> str:
     return f"{series.name}[{int(start)}:{int(start) + int(count)}]"
 
 
-def units_dataset(table: Any) -> tuple[xr.Dataset, str | None]:
-    """Return the units as spike trains in ms, and what is wrong with them, if anything."""
+class Extent(NamedTuple):
+    """From when to when something in a file reaches, in s, and what it is."""
+
+    start_s: float
+    stop_s: float
+    what: str
+
+
+def extents(file: Any) -> list[Extent]:
+    """Return from when to when each series and table of intervals of a file reaches.
+
+    Templates of stimuli have a clock of their own, and are left out.
+    """
+    templates = {id(each) for each in (file.stimulus_template or {}).values()}
+    found = []
+    for each in file.objects.values():
+        kinds = [kind.__name__ for kind in type(each).__mro__]
+        if "TimeIntervals" in kinds and {"start_time", "stop_time"} <= set(each.colnames):
+            times = np.ravel(
+                [column_values(each[name]) for name in ("start_time", "stop_time")]
+            )
+        elif "TimeSeries" in kinds and id(each) not in templates:
+            times = np.array(_first_and_end(each))
+        else:
+            continue
+        times = np.asarray(times, np.float64)
+        times = times[np.isfinite(times)]
+        if times.size:
+            what = f"{type(each).__name__} {each.name!r}"
+            found.append(Extent(float(times.min()), float(times.max()), what))
+    return found
+
+
+def _first_and_end(series: Any) -> list[float]:
+    """Return when a series begins, and when its last sample ends."""
+    if series.timestamps is not None and len(series.timestamps):
+        return [float(series.timestamps[0]), float(series.timestamps[-1])]
+    count = 0 if series.data is None else len(series.data)
+    count = count or int(getattr(series, "num_samples", None) or 0)
+    if not series.rate or not count:
+        return []
+    start = float(series.starting_time or 0.0)
+    return [start, start + count / float(series.rate)]
+
+
+def units_dataset(table: Any, known: Iterable[Extent] = ()) -> tuple[xr.Dataset, str | None]:
+    """Return the units as spike trains in ms, and what is wrong with them, if anything.
+
+    Parameters
+    ----------
+    table
+        The units of the file.
+    known : iterable of Extent
+        What else the file holds, which says how long the recording was where no
+        ``obs_intervals`` do.
+    """
     index = table["spike_times"]
     ends = np.asarray(index.data[:]).astype(np.int64)
     times = np.asarray(index.target.data[:], dtype=np.float64) * _MS
@@ -144,7 +200,7 @@ def units_dataset(table: Any) -> tuple[xr.Dataset, str | None]:
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         if np.any(np.diff(times[start:end]) < 0):
             times[start:end] = np.sort(times[start:end])
-    begin, end = _observed(table, times)
+    begin, end, stated = _observed(table, times, known)
     attributes: dict[str, Any] = {}
     for name in table.colnames:
         if name not in ("spike_times", "obs_intervals", "waveforms"):
@@ -152,6 +208,7 @@ def units_dataset(table: Any) -> tuple[xr.Dataset, str | None]:
     dataset = spike_data.assemble(
         times, counts, length=end - begin, start_time=begin, neuron_attributes=attributes
     )
+    dataset.attrs["length_from"] = stated
     for name in attributes:
         if name in dataset.coords:
             dataset[name].attrs["description"] = str(table[name].description)
@@ -173,19 +230,29 @@ def units_dataset(table: Any) -> tuple[xr.Dataset, str | None]:
     return dataset, None
 
 
-def _observed(table: Any, times: NDArray[np.float64]) -> tuple[float, float]:
-    """Return start and end of the recording in ms, so that every spike lies within."""
-    bounds = [0.0]
+def _observed(
+    table: Any, times: NDArray[np.float64], known: Iterable[Extent]
+) -> tuple[float, float, str]:
+    """Return start and end of the recording in ms, and what says so; no spike lies outside."""
+    spikes = times[np.isfinite(times)]
+    first, last = (spikes.min(), spikes.max()) if spikes.size else (0.0, 0.0)
+    begin, end, stated = 0.0, 0.0, "the last spike"
     if "obs_intervals" in table.colnames:
         intervals = table["obs_intervals"].target.data[:]
         found = np.asarray(intervals, dtype=np.float64).ravel() * _MS
         finite = found[np.isfinite(found)]
         if finite.size:
-            bounds = [finite.min(), finite.max()]
-    finite = times[np.isfinite(times)]
-    if finite.size:
-        bounds += [finite.min(), finite.max()]
-    return float(min(bounds)), float(max(bounds))
+            begin, end, stated = finite.min(), finite.max(), "obs_intervals"
+    if stated != "obs_intervals":
+        # What begins after the last spike counts from another zero, as unix time does.
+        beside = [each for each in known if each.start_s * _MS <= max(last, 0.0)]
+        longest = max(beside, key=lambda each: each.stop_s, default=None)
+        if longest is not None and longest.stop_s * _MS > 0:
+            begin = min(0.0, *(each.start_s * _MS for each in beside))
+            end, stated = longest.stop_s * _MS, longest.what
+    if last > end:
+        stated = "the last spike"
+    return float(min(begin, first)), float(max(end, last)), stated
 
 
 def _attribute(values: Any) -> Any:

@@ -12,10 +12,12 @@ import h5py
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import FormatError, LossWarning, MissingFileError
+from labtree.errors import FormatError, LossWarning, missing_file
 from labtree.hints import takes
 from labtree.interop.nwb.containers import (
+    Extent,
     array_of,
+    extents,
     facts_of,
     plain_value,
     series_dataset,
@@ -81,6 +83,11 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
 
     Notes
     -----
+    The units are as long as their ``obs_intervals`` say. A file without these has no length
+    of the recording: the units then end with the series or the table of intervals that
+    reaches furthest, and with the last spike where there is none. The attribute
+    ``length_from`` of the units says what was taken.
+
     Times of spikes are multiplied by 1000, which may round the last bit. Where a file
     comes from :func:`labtree.export_nwb`, its items come back under their own namespaces
     and keys, with their notes.
@@ -94,7 +101,7 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
     """
     source = Path(path)
     if not source.exists():
-        raise MissingFileError(f"there is no file {source}")
+        raise missing_file(f"there is no file {source}", source)
     if not (source.is_file() or source.is_dir()):
         raise FormatError(f"{source} is neither a file nor a folder")
     with _quiet():
@@ -157,6 +164,10 @@ def _open(path: Path) -> Any:
         where: Any = str(path)
     else:
         pynwb = require("pynwb", purpose=_PURPOSE, extra="nwb")
+        with path.open("rb") as file:
+            start = file.read(8)
+        if start != b"\x89HDF\r\n\x1a\n":
+            raise FormatError(f"{path} is a file that begins with {start!r}, not an NWB file")
         check_hdf5_links(path)
         reader, where = pynwb.NWBHDF5IO, path
     try:
@@ -175,6 +186,7 @@ class _Reader:
         self.skipped: set[str] = set()
         self.taken: set[tuple[str, str]] = set()
         self.facts: dict[str, Any] = {}
+        self.extents: list[Extent] | None = None
         self.places: dict[str, Place] = {}
         self.metadata: dict[tuple[str, str], Any] = {}
 
@@ -289,7 +301,9 @@ class _Reader:
     def _units(self, table: Any) -> xr.Dataset | pd.DataFrame:
         if "spike_times" not in table.colnames:
             return table_frame(table)
-        dataset, problem = units_dataset(table)
+        if self.extents is None:
+            self.extents = extents(self.file)
+        dataset, problem = units_dataset(table, self.extents)
         if problem:
             self.problems.append(f"units {table.name!r}: {problem}")
         return dataset

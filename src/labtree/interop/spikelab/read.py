@@ -21,7 +21,7 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5s
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from labtree.errors import DataError, FormatError, LossWarning, MissingFileError
+from labtree.errors import DataError, FormatError, LossWarning, missing_file
 from labtree.hints import takes
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
@@ -177,7 +177,7 @@ def read_spikelab(path: Path) -> SpikeLabFile:
         A ValueError, if this is no HDF5 file or nothing in it is of SpikeLab.
     """
     if not path.is_file():
-        raise MissingFileError(f"there is no file {path}")
+        raise missing_file(f"there is no file {path}", path)
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r"))

@@ -20,7 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from labtree.errors import DamageWarning, FormatError, LabtreeError, MissingFileError
+from labtree.errors import (
+    DamageWarning,
+    FormatError,
+    LabtreeError,
+    MissingFileError,
+    missing_file,
+)
 from labtree.storage import codecs, json_values
 from labtree.storage.arrays import Column
 from labtree.storage.attributes import RESERVED
@@ -212,7 +218,10 @@ def _missing(location: Location) -> LabtreeError:
                     f"engine='zarr') or xarray.open_zarr({location.name!r})"
                 )
         return FormatError(f"{location.name} is a folder, but no zarr store: it has no {_ROOT}")
-    return MissingFileError(f"there is no zarr store {location.name}")
+    text = f"there is no zarr store {location.name}"
+    if isinstance(location, Folder):
+        return missing_file(text, location.path)
+    return MissingFileError(text)
 
 
 def _read_catalogue(location: Location, root: dict[str, Any]) -> Catalogue | None:
