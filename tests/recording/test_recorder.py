@@ -788,6 +788,7 @@ def test_an_interrupted_append_leaves_no_half_packet(recorder, monkeypatch):
 
 def test_a_huge_packet_is_several_records_and_one_packet(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "_RECORD_BYTES", 100)
+    monkeypatch.setattr(journal, "_JOINED_BYTES", 50)
     recorder = Recorder(tmp_path)
     recorder.init_stream("emg", info(fs=50))
     recorder.append("emg", *rows(0, 200))

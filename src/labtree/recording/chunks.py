@@ -77,7 +77,7 @@ def _chunk_name(index: int, ndim: int) -> str:
 
 
 def write_chunk(path: Path, index: int, chunk: np.ndarray) -> None:
-    """Write one whole chunk of the array at ``path``.
+    """Write one whole chunk of the array at ``path``; one that stands there stays until then.
 
     Raises
     ------
@@ -95,6 +95,9 @@ def write_chunk(path: Path, index: int, chunk: np.ndarray) -> None:
             )
     target.parent.mkdir(parents=True, exist_ok=True)
     content = memoryview(blosc.compress(chunk, b"zstd", 1, blosc.BITSHUFFLE))
+    if target.exists():  # readers count on it, when a recording is recovered
+        write_file(target, content)
+        return
     with target.open("wb", buffering=0) as file:
         while content:
             content = content[file.write(content) :]

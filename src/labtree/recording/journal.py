@@ -161,23 +161,37 @@ class JournalWriter:
 
     def append(self, times: np.ndarray, data: np.ndarray, arrival: float) -> None:
         """Write one packet: contiguous little-endian ``times`` and ``data``, checked."""
+        if data.nbytes <= _JOINED_BYTES:
+            self.append_bytes(len(times), times.tobytes() + data.tobytes(), arrival)
+            return
+        segment, size, rows = self._begin()
+        step = max(1, _RECORD_BYTES // (8 + self.n_channels * self.dtype.itemsize))
+        for first in range(0, len(times), step):
+            part = slice(first, first + step)
+            size += self._write_record(times[part], data[part], rows + first, arrival)
+        self._end(min(step, len(times)), (segment, size, rows + len(times)))
+
+    def append_bytes(self, count: int, payload: bytes, arrival: float) -> None:
+        """Write one packet of ``count`` rows, given as a record holds them: times, samples."""
+        segment, size, rows = self._begin()
+        self._write(_record_header(count, rows, arrival, zlib.crc32(payload)) + payload)
+        size += RECORD_HEADER_BYTES + len(payload)
+        self._end(count, (segment, size, rows + count))
+
+    def _begin(self) -> tuple[int, int, int]:
         if self._in_append and self._file is not None:  # the last one was interrupted
             self._back()
         if self._file is None or self.end[1] >= SEGMENT_BYTES:
             self._start_segment()
-        segment, size, rows = self.end
         self._in_append = True
-        step = max(1, _RECORD_BYTES // (8 + self.n_channels * self.dtype.itemsize))
-        if len(times) <= step:
-            size += self._write_record(times, data, rows, arrival)
-        else:
-            for first in range(0, len(times), step):
-                part = slice(first, first + step)
-                size += self._write_record(times[part], data[part], rows + first, arrival)
+        return self.end
+
+    def _end(self, largest: int, end: tuple[int, int, int]) -> None:
         if self._durable:
             self._sync_or_back()
-        self.largest = max(self.largest, min(step, len(times)))
-        self.end = (segment, size, rows + len(times))
+        if largest > self.largest:
+            self.largest = largest
+        self.end = end
         self._in_append = False
 
     def size(self, segment: int) -> int:
@@ -225,15 +239,9 @@ class JournalWriter:
     def _write_record(
         self, times: np.ndarray, data: np.ndarray, first_row: int, arrival: float
     ) -> int:
-        n = len(times)
-        if data.nbytes <= _JOINED_BYTES:
-            payload = times.tobytes() + data.tobytes()
-            header = _record_header(n, first_row, arrival, zlib.crc32(payload))
-            self._write(header + payload)
-            return RECORD_HEADER_BYTES + len(payload)
         time_bytes, data_bytes = times.data.cast("B"), data.data.cast("B")
         code = zlib.crc32(data_bytes, zlib.crc32(time_bytes))
-        self._write(_record_header(n, first_row, arrival, code) + time_bytes)
+        self._write(_record_header(len(times), first_row, arrival, code) + time_bytes)
         self._write(data_bytes)
         return RECORD_HEADER_BYTES + len(time_bytes) + len(data_bytes)
 

@@ -28,6 +28,8 @@ def _dtype_name(value: Any) -> Any:
 
 def _whole_number(value: Any) -> Any:
     # numpy integers count as integers; True and 1.0 do not.
+    if type(value) is int:
+        return value
     if isinstance(value, bool | np.bool_):
         raise ValueError(f"expected an integer, found {value!r}")
     try:

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import shutil
+import struct
 import threading
 import time
 import warnings
@@ -49,6 +50,7 @@ OnBackward = Literal["keep", "raise"]
 _CLOCKS_APART_S = 600
 # A journal that is this far ahead of its chunks makes append wait.
 _MOST_BEHIND_BYTES = 2**29
+_LABEL = struct.Struct("<dq")
 
 
 class _Background:
@@ -411,11 +413,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         with self._meta_lock:
             self._check_open()
             try:
-                self._labels.append(
-                    np.array([event.timestamp], "<f8"),
-                    np.array([[event.class_index]], "<i8"),
-                    self._clock(),
-                )
+                label = _LABEL.pack(event.timestamp, event.class_index)
+                self._labels.append_bytes(1, label, self._clock())
             except OSError as error:
                 raise RecordingWriteError.of(error, f"{event} could not be written") from error
         return event

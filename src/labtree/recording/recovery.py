@@ -332,13 +332,16 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
     shape = (rows, stored.data.shape[1])
     filler = ChunkFiller(folder, name, shape, stored.data.dtype, start)
     what = f"stream {name!r}, sample"
-    for block in _blocks(
-        _read_segments(journal) if files else (), what, start, stored, findings
-    ):
-        filler.add(block)
-    if findings.damaged:
-        _add_stored(stored, filler, name, findings)
-    filler.finish()
+    try:
+        for block in _blocks(
+            _read_segments(journal) if files else (), what, start, stored, findings
+        ):
+            filler.add(block)
+        if findings.damaged:
+            _add_stored(stored, filler, name, findings)
+        filler.finish()
+    finally:  # nothing is written any more when an interrupted call has returned
+        filler.stop()
 
 
 def _add_stored(stored: _Stored, filler: ChunkFiller, name: str, findings: Findings) -> None:

@@ -85,7 +85,7 @@ def _put(temporary: Path, path: Path, durable: bool) -> None:
         sync_folder(path.parent)
 
 
-def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_file(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
     """Put `content` at `path`, whole or not at all.
 
     Parameters
