@@ -108,7 +108,7 @@ def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, i
 def label_starts(
     stream: StreamOfSession, win: int, hop: int, classes: set[int] | None, drops: DropLog
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return first rows and classes of the labelled windows of one stream, gaps included."""
+    """Return first rows and classes of the labeled windows of one stream, gaps included."""
     starts, indices = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for first, end, index in label_segments(stream, drops):
         if classes is not None and index not in classes:
@@ -256,7 +256,7 @@ def labeled_windows(
     on_gap: Policy = "drop",
     on_mismatch: Policy = "raise",
 ) -> xr.DataArray:
-    """Return every labelled window of some sessions as one lazy DataArray.
+    """Return every labeled window of some sessions as one lazy DataArray.
 
     Labels and time stamps are read now, samples when the result is indexed, and then only
     the chunks that it takes.
