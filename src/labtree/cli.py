@@ -703,7 +703,7 @@ def _write_csv(table: Any, path: Path) -> list[Path]:
     import pandas as pd
 
     from labtree.msw import save_trial_tables
-    from labtree.msw.trial_table import ATTRIBUTE
+    from labtree.msw.trial_times import ATTRIBUTE
 
     if ATTRIBUTE in getattr(table, "attrs", {}):
         return save_trial_tables(table, path)

@@ -61,7 +61,7 @@ def make_session(n_units, n_spikes, n_intervals, folder, n_movies=8, n_trials=5)
         }
     )  # fmt: skip
     units = session["units"].to_dataset()
-    from labtree.pipeline.sections import spike_ranges
+    from labtree.storage.ragged import spike_ranges
 
     for movie in range(n_movies):
         begin = (movie * n_trials + np.arange(n_trials)) * n_samples // (n_movies * n_trials)

@@ -10,7 +10,8 @@ import labtree
 from labtree import ConfigurationError, SessionError
 from labtree.mea import movie_trials, playlists
 from labtree.mea.light import mean_template
-from labtree.pipeline.sections import checked_sections, spike_ranges
+from labtree.pipeline.sections import checked_sections
+from labtree.storage.ragged import spike_ranges
 from labtree.testing.mea import write_recording
 from support.examples import examples
 

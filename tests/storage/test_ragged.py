@@ -157,17 +157,3 @@ def test_ranges_of_spikes_are_those_of_a_loop(rows, spans):
         for k, (start, stop) in enumerate(spans):
             expected = [value for value in row if start <= value < stop]
             assert samples[first[i, k] : last[i, k]].tolist() == expected
-
-
-def test_rows_are_gathered_with_the_place_of_each_sample():
-    samples = np.array([10, 11, 20, 30, 31, 32])
-    wanted, places = ragged.gather([2, 1, 0, 3], [3, 2, 0, 3])
-    assert wanted.tolist() == [0, 0, 0, 2, 2, 3, 3, 3]
-    assert samples[places].tolist() == [30, 31, 32, 10, 11, 30, 31, 32]
-
-
-def test_parts_are_put_after_one_another():
-    parts = [(np.ones((2, 3)), [2, 0]), (np.zeros((1, 3)), [1])]
-    samples, row_size = ragged.concatenate(parts)
-    assert samples.tolist() == [[1] * 3, [1] * 3, [0] * 3]
-    assert row_size.tolist() == [2, 0, 1]

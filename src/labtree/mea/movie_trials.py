@@ -10,7 +10,7 @@ import xarray as xr
 from labtree.errors import ConfigurationError
 from labtree.mea.lab import from_lab
 from labtree.mea.playlists import frame_times, movies_shown, sampling_rate, section_table
-from labtree.pipeline.sections import put_sections, spike_ranges
+from labtree.pipeline.sections import put_sections
 from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
 from labtree.storage import ragged
@@ -87,7 +87,7 @@ def _movie_sections(
     begin, end = frames[first], frames[last]
     units = units_of(session)
     low = np.maximum(begin - pad[0], 0)
-    ranges = spike_ranges(
+    ranges = ragged.spike_ranges(
         units["spike_times"].values,
         units["row_size"].values,
         low.ravel(),

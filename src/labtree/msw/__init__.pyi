@@ -71,7 +71,9 @@ from labtree.msw.trial_file import (
     load_trial_data as load_trial_data,
     save_trial_data as save_trial_data,
 )
-from labtree.msw.trial_table import (
+from labtree.msw.joined_trials import (
     concat_trials as concat_trials,
+)
+from labtree.msw.trial_table import (
     trials_to_frame as trials_to_frame,
 )

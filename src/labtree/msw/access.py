@@ -1,12 +1,14 @@
 """What a trial table holds and carries: its rows by kind, its states and its events."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from labtree.errors import TrialTableError, UnknownNameError, unknown_name
-from labtree.msw.trial_table import (
+from labtree.msw.nested_trials import trials_from_nested
+from labtree.msw.trial_table import trials_to_frame
+from labtree.msw.trial_times import (
     ATTRIBUTE,
     START,
     BoolArray,
@@ -14,10 +16,8 @@ from labtree.msw.trial_table import (
     IntArray,
     Ragged,
     TrialTables,
-    gather,
-    trials_from_nested,
-    trials_to_frame,
 )
+from labtree.storage.ragged import row_of_sample
 
 __all__ = [
     "Clock",
@@ -26,6 +26,7 @@ __all__ = [
     "event_table",
     "is_of_type",
     "latency",
+    "numbers_of",
     "state_table",
     "state_time",
     "tables_of",
@@ -89,6 +90,18 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     return column
 
 
+def numbers_of(frame: pd.DataFrame, name: str) -> FloatArray:
+    """Return a column as float64, NaN where it has a hole.
+
+    Raises
+    ------
+    UnknownNameError
+        There is none of that name.
+    """
+    numbers: FloatArray = column_of(frame, name).to_numpy(np.float64, na_value=np.nan)
+    return numbers
+
+
 def is_of_type(frame: pd.DataFrame, kind: str) -> BoolArray:
     """Return which rows have this ``trial_type``; a table without it is all task."""
     if "trial_type" not in frame:
@@ -106,10 +119,15 @@ def barcode_trials(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[is_of_type(frame, "barcode")]
 
 
-def _shift(
-    frame: pd.DataFrame, tables: TrialTables, trials: IntArray, clock: Clock
-) -> tuple[FloatArray, float | FloatArray, float | FloatArray]:
-    """Return what to add to the times of each row, and the slope and intercept of ephys."""
+class _Line(NamedTuple):
+    """Of each row: the time on a clock is ``(time + shift) * slope + intercept``."""
+
+    shift: FloatArray
+    slope: FloatArray
+    intercept: FloatArray
+
+
+def _line(frame: pd.DataFrame, tables: TrialTables, trials: IntArray, clock: Clock) -> _Line:
     if clock not in ("trial", "session", "ephys"):
         raise TrialTableError(f"clock={clock!r}; expected 'trial', 'session' or 'ephys'")
     absolute = tables.absolute[trials]
@@ -119,31 +137,25 @@ def _shift(
         began = column_of(frame, START).to_numpy(np.float64)
         shift[wanted] = -began[wanted] if clock == "trial" else began[wanted]
     if clock != "ephys":
-        return shift, 1.0, 0.0
+        return _Line(shift, np.ones(len(frame)), np.zeros(len(frame)))
     if "alignment_slope" not in frame:
         raise TrialTableError(
             "no ephys clock is known; write df = df.msw.align(events, line=...) first"
         )
-    return (
-        shift,
-        frame["alignment_slope"].to_numpy(np.float64),
-        frame["alignment_intercept"].to_numpy(np.float64),
-    )
+    slope, intercept = frame["alignment_slope"], frame["alignment_intercept"]
+    return _Line(shift, slope.to_numpy(np.float64), intercept.to_numpy(np.float64))
 
 
 def _long(
     frame: pd.DataFrame, clock: Clock, which: Literal["state", "event"]
 ) -> tuple[pd.DataFrame, FloatArray]:
     tables, trials = tables_of(frame)
-    ragged = tables.states if which == "state" else tables.events
-    rows, items = gather(ragged, trials)
-    shift, slope, intercept = _shift(frame, tables, trials, clock)
-    times = ragged.values[items] + shift[rows, None]
-    if not isinstance(slope, float) and not isinstance(intercept, float):
-        times = times * slope[rows, None] + intercept[rows, None]
-    codes = ragged.codes[items]
+    ragged = (tables.states if which == "state" else tables.events).take(trials)
+    rows = row_of_sample(ragged.row_size)
+    shift, slope, intercept = (part[rows, None] for part in _line(frame, tables, trials, clock))
+    times = (ragged.values + shift) * slope + intercept
     order = np.lexsort((times[:, 0], rows))
-    rows, codes, times = rows[order], codes[order], times[order]
+    rows, codes, times = rows[order], ragged.codes[order], times[order]
     number = _count_before(rows * max(len(ragged.names), 1) + codes)
     kinds = pd.Categorical.from_codes(
         codes, categories=pd.Index(list(ragged.names), dtype=object)
@@ -157,7 +169,7 @@ def _long(
 
 
 def _count_before(keys: IntArray) -> IntArray:
-    """Give, for each item, how many before it have its key."""
+    """Return, for each item, how many before it have its key."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     new = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(keys)]
@@ -182,8 +194,7 @@ def event_table(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
 def _visits(ragged: Ragged, code: int) -> tuple[IntArray, FloatArray, IntArray]:
     """Return the visits to one state: trials, times, and the number in each trial."""
     there = np.flatnonzero(ragged.codes == code)
-    trial_of_item = np.repeat(np.arange(len(ragged.row_size)), ragged.row_size)
-    trials = trial_of_item[there]
+    trials = row_of_sample(ragged.row_size)[there]
     return trials, ragged.values[there], np.bincount(trials, minlength=len(ragged.row_size))
 
 
@@ -203,7 +214,7 @@ def state_time(
     chosen = number == (visit if visit >= 0 else n_visits[trials] + visit)
     times = np.full(len(n_visits), np.nan)
     times[trials[chosen]] = values[chosen, 0 if edge == "start" else 1]
-    shift, slope, intercept = _shift(frame, tables, rows, clock)
+    shift, slope, intercept = _line(frame, tables, rows, clock)
     return pd.Series((times[rows] + shift) * slope + intercept, frame.index, name=name)
 
 

@@ -14,8 +14,8 @@ import xarray as xr
 
 from labtree import clocks
 from labtree.errors import RecordingWarning, TrialTableError
-from labtree.msw.access import barcode_trials, column_of, is_of_type, state_time
-from labtree.msw.trial_table import START
+from labtree.msw.access import barcode_trials, column_of, is_of_type, numbers_of, state_time
+from labtree.msw.trial_times import START, FloatArray
 
 __all__ = [
     "BARCODE_BITS",
@@ -31,7 +31,6 @@ BIT_S = 0.035
 PULSE_S = 0.010
 _DATA_S = BARCODE_BITS * BIT_S
 _LENGTH_S = _DATA_S + 6 * PULSE_S
-FloatArray = npt.NDArray[np.float64]
 
 
 def barcode_durations(value: int) -> list[float]:
@@ -189,7 +188,7 @@ def align_trials(
         {
             "row": np.flatnonzero(is_of_type(frame, "barcode")),
             "time": state_time(codes, "barcode_start", clock="session").to_numpy(),
-            "value": column_of(codes, "barcode_value").to_numpy(np.float64, na_value=np.nan),
+            "value": numbers_of(codes, "barcode_value"),
         }
     ).dropna()
     sent = sent.astype({"value": np.int64})
@@ -208,7 +207,7 @@ def align_trials(
     ephys, residual = np.full((2, len(frame)), np.nan)
     ephys[matched["row"]] = matched["time_b"]
     residual[matched["row"]] = matched["residual_s"]
-    starts = column_of(frame, START).to_numpy(np.float64, na_value=np.nan)
+    starts = numbers_of(frame, START)
     slope, intercept = _lines(clock, starts)
     aligned = frame.assign(
         trial_start_ephys=starts * slope + intercept,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labtree.msw.trial_table import END, EVENTS, RESTORED, START, STATES, FloatArray, is_time
+from labtree.msw.trial_times import END, EVENTS, RESTORED, START, STATES, FloatArray, is_time
 from labtree.storage.files import open_regular, read_file
 
 __all__ = ["Completed", "SessionLog", "complete_from_log", "count_ended_trials", "read_log"]

@@ -12,13 +12,14 @@ from labtree.msw.access import (
     column_of,
     event_table,
     is_of_type,
+    numbers_of,
     state_table,
     state_time,
     tables_of,
     task_trials,
 )
 from labtree.msw.alignment import BARCODE_BITS
-from labtree.msw.trial_table import ATTRIBUTE, END, START
+from labtree.msw.trial_times import ATTRIBUTE, END, START
 
 __all__ = [
     "blocks",
@@ -36,11 +37,6 @@ __all__ = [
 ]
 
 
-def _numbers(frame: pd.DataFrame, name: str) -> Any:
-    """Return a column as float64, NaN where it has a hole."""
-    return column_of(frame, name).to_numpy(np.float64, na_value=np.nan)
-
-
 def _session_of_rows(frame: pd.DataFrame) -> np.ndarray:
     """Return the number of the session of each row.
 
@@ -54,7 +50,7 @@ def _session_of_rows(frame: pd.DataFrame) -> np.ndarray:
         return found
     number = np.zeros(len(frame), np.int64)
     if "trial" in frame and frame["trial"].duplicated().any():
-        trial = _numbers(frame, "trial")
+        trial = numbers_of(frame, "trial")
         number[1:] = np.cumsum(trial[1:] <= trial[:-1])
     return number
 
@@ -63,7 +59,7 @@ def reaction_time(frame: pd.DataFrame) -> pd.Series:
     """Return the reaction times: see ``df.msw.reaction_time``."""
     begin = state_time(frame, "side_ready", "start", visit=-1)
     end = state_time(frame, "side_ready", "end", visit=-1)
-    times = (end - begin).where(~np.isnan(_numbers(frame, "choice")))
+    times = (end - begin).where(~np.isnan(numbers_of(frame, "choice")))
     return times.rename("reaction_time")
 
 
@@ -71,7 +67,7 @@ def outcome(frame: pd.DataFrame) -> pd.Series:
     """Name each trial's outcome: see ``df.msw.outcome``."""
     if "outcome" in frame:
         return column_of(frame, "outcome")
-    chose, paid = _numbers(frame, "choice"), _numbers(frame, "rewarded")
+    chose, paid = numbers_of(frame, "choice"), numbers_of(frame, "rewarded")
     names = np.select(
         [~np.isnan(chose) & (paid == 1), ~np.isnan(chose) & (paid == 0), np.isnan(chose)],
         ["rewarded", "unrewarded", "no_response"],
@@ -89,8 +85,8 @@ def blocks(frame: pd.DataFrame) -> pd.DataFrame:
     session = _session_of_rows(task)
     run |= np.diff(session, prepend=session[:1]) != 0
     groups = task.groupby(run.cumsum().to_numpy(), sort=True)
-    chose = pd.Series(_numbers(task, "choice"), task.index)
-    paid = pd.Series(_numbers(task, "rewarded"), task.index)
+    chose = pd.Series(numbers_of(task, "choice"), task.index)
+    paid = pd.Series(numbers_of(task, "rewarded"), task.index)
     key = run.cumsum().to_numpy()
     table: dict[str, Any] = {}
     for name in (
@@ -122,7 +118,7 @@ def blocks(frame: pd.DataFrame) -> pd.DataFrame:
 def win_stay_lose_shift(frame: pd.DataFrame) -> pd.Series:
     """Return what follows wins and losses: see ``df.msw.win_stay_lose_shift``."""
     task = task_trials(frame)
-    chose, paid = _numbers(task, "choice"), _numbers(task, "rewarded")
+    chose, paid = numbers_of(task, "choice"), numbers_of(task, "rewarded")
     pair = ~np.isnan(chose[:-1]) & ~np.isnan(chose[1:]) & ~np.isnan(paid[:-1])
     session = _session_of_rows(task)
     pair &= session[:-1] == session[1:]
@@ -145,7 +141,7 @@ def rolling(frame: pd.DataFrame, field: str, n: int) -> pd.Series:
     column = column_of(frame, field)
     if column.dtype == object or pd.api.types.is_string_dtype(column.dtype):
         raise TrialTableError(f"column {field!r} is of dtype {column.dtype}; expected numbers")
-    values = pd.Series(_numbers(frame, field), frame.index)
+    values = pd.Series(numbers_of(frame, field), frame.index)
     there = values.notna().to_numpy()
     means = np.full(len(frame), np.nan)
     session = _session_of_rows(frame)
@@ -158,7 +154,7 @@ def rolling(frame: pd.DataFrame, field: str, n: int) -> pd.Series:
 def switch_curve(frame: pd.DataFrame, before: int = 10, after: int = 20) -> pd.DataFrame:
     """Return the choices around block switches: see ``df.msw.switch_curve``."""
     task = task_trials(frame)
-    chose = _numbers(task, "choice")
+    chose = numbers_of(task, "choice")
     values = column_of(task, "block_type_values").tolist()
     try:
         # Which side pays better: -1 left, 1 right, 0 neither.
@@ -228,13 +224,13 @@ def summary(frame: pd.DataFrame) -> pd.Series:
         sessions = frame.groupby(_session_of_rows(frame))
         found["duration_s"] = float((sessions[END].max() - sessions[START].min()).sum())
     if "choice" in task:
-        chose = _numbers(task, "choice")
+        chose = numbers_of(task, "choice")
         found["n_choices"] = int((~np.isnan(chose)).sum())
         found["n_no_response"] = int(np.isnan(chose).sum())
         if len(chose) and not np.isnan(chose).all():
             found["right_fraction"] = float(np.mean(chose[~np.isnan(chose)] > 0))
     if "rewarded" in task and task["rewarded"].notna().any():
-        found["rewarded_fraction"] = float(np.nanmean(_numbers(task, "rewarded")))
+        found["rewarded_fraction"] = float(np.nanmean(numbers_of(task, "rewarded")))
     if "outcome" in task and len(task):
         for name, count in task["outcome"].value_counts().items():
             found[f"n_{name}"] = int(count)
@@ -252,9 +248,9 @@ def wall_time(frame: pd.DataFrame) -> pd.Series:
     codes = barcode_trials(frame)
     if not len(codes):
         raise TrialTableError("this table has no barcode, which would state the wall time")
-    sent = _numbers(codes, "barcode_wall_time")
+    sent = numbers_of(codes, "barcode_wall_time")
     offset = np.nanmedian(sent - state_time(codes, "barcode_start", clock="session").to_numpy())
-    seconds = offset + _numbers(frame, START)
+    seconds = offset + numbers_of(frame, START)
     return pd.Series(pd.to_datetime(seconds, unit="s", utc=True), frame.index, name="wall_time")
 
 
@@ -265,7 +261,7 @@ _LONGEST_S = 1e7
 def check_times(frame: pd.DataFrame) -> list[str]:
     """Return which times cannot be those of a session, such as 1.8e19 s or infinity."""
     found: list[str] = []
-    parts = {name: pd.Series(_numbers(frame, name)) for name in (START, END) if name in frame}
+    parts = {name: pd.Series(numbers_of(frame, name)) for name in (START, END) if name in frame}
     if ATTRIBUTE in frame.attrs:
         tables, _ = tables_of(frame)
         for what, ragged in (("state", tables.states), ("event", tables.events)):
@@ -294,7 +290,7 @@ def check_trials(frame: pd.DataFrame) -> list[str]:
             found.append(f"{len(rows)} trials {what} (rows {shown})")
 
     if START in frame and END in frame:
-        start, end = _numbers(frame, START), _numbers(frame, END)
+        start, end = numbers_of(frame, START), numbers_of(frame, END)
         tell(end < start, "end before they start")
         tell(
             np.concatenate([[False], start[1:] < start[:-1]])[: len(start)],
@@ -308,7 +304,7 @@ def check_trials(frame: pd.DataFrame) -> list[str]:
             backward = visits.loc[visits["end"] < visits["start"], "trial"]
             tell(frame["trial"].isin(backward), "have states that end before they start")
     if {"barcode_value", "barcode_wall_time"} <= set(frame.columns):
-        value, wall = _numbers(frame, "barcode_value"), _numbers(frame, "barcode_wall_time")
+        value, wall = numbers_of(frame, "barcode_value"), numbers_of(frame, "barcode_wall_time")
         sent = ~np.isnan(value) & ~np.isnan(wall)
         expected = np.floor(np.where(sent, wall, 0) * 1000) % 2**BARCODE_BITS
         # The wall time is rounded to 0.1 ms in the file, the value was not.

@@ -18,7 +18,7 @@ from labtree.display import (
     variables_section,
 )
 from labtree.msw.access import is_of_type, tables_of
-from labtree.msw.trial_table import ATTRIBUTE, IntArray, Ragged, TrialTables, gather
+from labtree.msw.trial_times import ATTRIBUTE, IntArray, Ragged, TrialTables
 
 if TYPE_CHECKING:
     from labtree.msw.models import MswSession
@@ -63,8 +63,7 @@ def _times(frame: pd.DataFrame) -> dict[str, list[tuple[str, int | str]]]:
 def _counted(ragged: Ragged, trials: IntArray | None) -> list[tuple[str, int | str]]:
     numbers: dict[int, int] = {}
     if trials is not None:
-        codes = ragged.codes[gather(ragged, trials)[1]]
-        found, counts = np.unique(codes, return_counts=True)
+        found, counts = np.unique(ragged.take(trials).codes, return_counts=True)
         numbers = dict(zip(found.tolist(), counts.tolist(), strict=True))
     # The many segments of a barcode would hide the task's own states.
     return [

@@ -1,13 +1,13 @@
 """Figures of a session: how it went, what the state machine did, how blocks were learned."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from labtree.display import COLORS
 from labtree.errors import TrialTableError
-from labtree.msw.access import column_of, state_table, task_trials
+from labtree.msw.access import numbers_of, state_table, task_trials
 from labtree.msw.measures import blocks, outcome, rolling, switch_curve
 from labtree.optional import require
 
@@ -64,9 +64,9 @@ def plot_overview(frame: pd.DataFrame, ax: "Axes | None" = None, n: int = 20) ->
     x = np.arange(len(task))
     named = outcome(task).fillna("no_response")
     if "choice" in task:
-        chose = column_of(task, "choice").to_numpy(float, na_value=np.nan)
+        chose = numbers_of(task, "choice")
         height = np.where(np.isnan(chose), 0.5, (chose + 1) / 2)
-        good, label = pd.Series(_float(task, "rewarded"), task.index), "rewarded"
+        good, label = pd.Series(numbers_of(task, "rewarded"), task.index), "rewarded"
     else:
         height = np.full(len(task), 1.0)
         good, label = (named == "correct").astype(float), "correct"
@@ -103,10 +103,6 @@ def plot_overview(frame: pd.DataFrame, ax: "Axes | None" = None, n: int = 20) ->
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
-
-
-def _float(frame: pd.DataFrame, name: str) -> Any:
-    return column_of(frame, name).to_numpy(float, na_value=np.nan)
 
 
 def plot_states(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":

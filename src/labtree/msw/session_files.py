@@ -9,20 +9,16 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 
 from labtree.errors import FormatError, MissingFileError, missing_file
+from labtree.msw.joined_trials import concat_trials
 from labtree.msw.log import count_ended_trials, read_log
 from labtree.msw.models import ArtifactFormat
 from labtree.msw.names import parse_acquisition_basename, parse_container_name
+from labtree.msw.nested_trials import nested_frame, trials_from_nested
 from labtree.msw.pickles import read_frame_pickle
 from labtree.msw.settings import read_json, read_python_literals, read_yaml
 from labtree.msw.trial_file import read_trial_frame
-from labtree.msw.trial_table import (
-    RESTORED,
-    START,
-    concat_trials,
-    nested_frame,
-    trials_from_nested,
-    trials_to_frame,
-)
+from labtree.msw.trial_table import trials_to_frame
+from labtree.msw.trial_times import RESTORED, START
 
 __all__ = [
     "Listing",

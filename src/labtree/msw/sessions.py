@@ -20,6 +20,7 @@ from labtree.errors import (
 )
 from labtree.hints import takes
 from labtree.msw.containers import kind_of, list_acquisitions
+from labtree.msw.joined_trials import concat_trials
 from labtree.msw.measures import check_times, check_trials
 from labtree.msw.metadata_validators import validate_metadata
 from labtree.msw.models import MswSession, ValidationResult, table_of
@@ -36,7 +37,6 @@ from labtree.msw.session_files import (
     session_basename,
 )
 from labtree.msw.trial_file import warn_of_damage
-from labtree.msw.trial_table import concat_trials
 
 __all__ = [
     "SessionList",

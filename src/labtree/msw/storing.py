@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from labtree.msw.trial_table import ATTRIBUTE, Ragged, TrialTables
+from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables
 from labtree.objects.registry import Kind, add_kind, raw_or
 from labtree.objects.values import dataset_to_value, value_to_dataset
 
@@ -44,10 +44,9 @@ def dataset_to_trials(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the trial table that :func:`trials_to_dataset` was given."""
     content = dataset_to_value(dataset)
     frame: pd.DataFrame = content["frame"]
-    tables = TrialTables(
-        Ragged(**content["states"]), Ragged(**content["events"]), content["absolute"]
-    )
-    tables.token = content["token"]  # one making, however often it is read
+    states, events = Ragged(**content["states"]), Ragged(**content["events"])
+    # One making, however often it is read.
+    tables = TrialTables(states, events, content["absolute"], content["token"])
     attrs = list(frame.attrs.items())
     attrs.insert(content["position"], (ATTRIBUTE, tables))
     frame.attrs = dict(attrs)

@@ -26,15 +26,10 @@ import xarray as xr
 from labtree.errors import TrialDataError, TrialTableError
 from labtree.msw.access import tables_of
 from labtree.msw.models import MswSession
+from labtree.msw.nested_trials import trials_from_nested
 from labtree.msw.trial_file import decode_line, encode_trial
-from labtree.msw.trial_table import (
-    ATTRIBUTE,
-    Ragged,
-    TrialTables,
-    gather,
-    trials_from_nested,
-    trials_to_frame,
-)
+from labtree.msw.trial_table import trials_to_frame
+from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables
 from labtree.storage.missing import mark_missing, mask_of
 
 __all__ = ["session_to_tree", "trials_from_xarray", "trials_to_xarray"]
@@ -142,12 +137,12 @@ def _text(strings: list[str]) -> Any:
 
 def _ragged_variables(what: str, ragged: Ragged, trials: Any) -> dict[str, Any]:
     dim, edges = _RAGGED[what]
-    _, items = gather(ragged, trials)
+    taken = ragged.take(trials)
     variables: dict[str, Any] = {
-        f"{what}_row_size": ("trial", ragged.row_size[trials], {"sample_dimension": dim}),
+        f"{what}_row_size": ("trial", taken.row_size, {"sample_dimension": dim}),
         f"{what}_code": (
             dim,
-            ragged.codes[items],
+            taken.codes,
             {
                 "flag_values": np.arange(len(ragged.names), dtype=np.int32),
                 "flag_meanings": " ".join(name.replace(" ", "_") for name in ragged.names),
@@ -156,7 +151,7 @@ def _ragged_variables(what: str, ragged: Ragged, trials: Any) -> dict[str, Any]:
         ),
     }
     for i, edge in enumerate(edges):
-        variables[f"{what}_{edge}"] = (dim, ragged.values[items, i], {"units": "s"})
+        variables[f"{what}_{edge}"] = (dim, taken.values[:, i], {"units": "s"})
     return variables
 
 
@@ -224,8 +219,8 @@ def _by_trial(ragged: Ragged, trials: Any) -> Ragged:
     numbers, rows = np.unique(trials, return_index=True)
     row_size = np.zeros(int(numbers[-1]) + 1 if len(numbers) else 0, np.int64)
     row_size[numbers] = ragged.row_size[rows]
-    _, items = gather(ragged, rows)
-    return Ragged(ragged.names, ragged.codes[items], ragged.values[items], row_size)
+    taken = ragged.take(rows)
+    return Ragged(ragged.names, taken.codes, taken.values, row_size)
 
 
 def _to_column(dataset: xr.Dataset, key: str, n_trials: int) -> Any:

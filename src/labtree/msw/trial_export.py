@@ -16,7 +16,7 @@ from labtree.errors import FormatError, MissingFileError, TrialDataError, TrialT
 from labtree.msw.access import event_table, state_table, tables_of
 from labtree.msw.settings import read_json
 from labtree.msw.trial_file import decode_line, encode_trial, make_folders
-from labtree.msw.trial_table import ATTRIBUTE, FloatArray, Ragged, TrialTables
+from labtree.msw.trial_times import ATTRIBUTE, FloatArray, Ragged, TrialTables
 from labtree.optional import require
 from labtree.storage.files import read_file, write_file
 from labtree.storage.json_files import write_json

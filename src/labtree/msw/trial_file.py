@@ -28,15 +28,15 @@ from labtree.errors import (
     TrialDataError,
 )
 from labtree.msw.log import complete_from_log, read_log
+from labtree.msw.nested_trials import nested_frame
 from labtree.msw.trial_table import (
-    NAN_PLACEHOLDER,
     FrameBuilder,
     NeedsExactParserError,
-    nested_frame,
-    without_garbage_collection,
 )
+from labtree.msw.trial_times import NAN_PLACEHOLDER
 from labtree.optional import require
 from labtree.storage.files import read_file, replace_file, sync_folder, temporary_path
+from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.locks import try_lock
 
 FORMAT_VERSION = "1.0.0"

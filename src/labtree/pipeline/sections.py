@@ -26,50 +26,11 @@ __all__ = [
     "put_sections",
     "sectioned_movies",
     "shift_sections",
-    "spike_ranges",
     "trials_spike_times",
 ]
 
 Array = np.ndarray[Any, Any]
 DIMS = ("unit", "presentation", "trial")
-
-
-def spike_ranges(
-    spike_times: Array, row_size: Array, starts: Array, stops: Array
-) -> tuple[Array, Array]:
-    """Return which spikes of each unit lie in each of many spans, as index ranges.
-
-    One binary search finds all of them: an offset on the times keeps units apart.
-
-    Parameters
-    ----------
-    spike_times : int array (spike,)
-        All units' spikes, sorted within each unit, unit after unit.
-    row_size : int array (unit,)
-        Spikes per unit.
-    starts, stops : int array (span,)
-        A spike at ``starts`` is in, one at ``stops`` is not.
-
-    Returns
-    -------
-    first, last : int64 arrays (unit, span)
-        ``spike_times[first:last]`` are the spikes of that unit in that span.
-
-    Examples
-    --------
-    >>> first, last = spike_ranges(
-    ...     np.array([1, 5, 9, 2, 5]), np.array([3, 2]), np.array([5]), np.array([9]))
-    >>> first.ravel(), last.ravel()
-    (array([1, 4]), array([2, 5]))
-    """
-    low = min(int(spike_times.min(initial=0)), 0)
-    width = int(max(spike_times.max(initial=0), stops.max(initial=0))) - low + 2
-    unit = np.arange(len(row_size), dtype=np.int64) * width - low
-    keys = spike_times + np.repeat(unit, row_size)
-    bounds = np.stack([starts, np.maximum(starts, stops)]).astype(np.int64)
-    bounds = np.clip(bounds, low, low + width - 1)
-    found = np.searchsorted(keys, unit[:, None, None] + bounds[None], side="left")
-    return found[:, 0].astype(np.int64), found[:, 1].astype(np.int64)
 
 
 def sectioned_movies(session: xr.DataTree) -> dict[str, xr.DataTree]:

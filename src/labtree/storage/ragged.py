@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 
 __all__ = [
     "came_apart",
-    "concatenate",
     "concatenate_rows",
     "count_in_rows",
     "count_variables",
-    "gather",
     "isel",
     "positions_of_rows",
     "problems",
@@ -94,55 +92,6 @@ def positions_of_rows(row_size: Any, rows: Any) -> slice | Counts:
     sizes = stops - starts
     out = row_offsets(sizes)
     return np.repeat(starts - out[:-1], sizes) + np.arange(out[-1])
-
-
-def gather(row_size: Any, rows: Any) -> tuple[Counts, slice | Counts]:
-    """Return the samples of some rows, and which of the wanted rows each belongs to.
-
-    Parameters
-    ----------
-    row_size : int array (row,)
-        Samples in each row.
-    rows : int array (wanted,)
-        Rows in any order, repeated or not.
-
-    Returns
-    -------
-    wanted : int64 array (sample,)
-        The position in `rows` that a sample belongs to, rising.
-    samples : slice or int64 array (sample,)
-        Where it lies; see :func:`positions_of_rows`.
-
-    Examples
-    --------
-    >>> gather([2, 1, 3], [2, 1])
-    (array([0, 0, 0, 1]), array([3, 4, 5, 2]))
-    """
-    counts = np.asarray(row_size, dtype=np.int64).ravel()
-    return row_of_sample(counts[np.asarray(rows, np.int64)]), positions_of_rows(counts, rows)
-
-
-def concatenate(parts: Sequence[tuple[Array, Any]]) -> tuple[Array, Counts]:
-    """Put the rows of ragged arrays after one another.
-
-    Parameters
-    ----------
-    parts : sequence of (samples, row_size)
-        At least one; samples may have further axes, of the same length in all.
-
-    Returns
-    -------
-    samples, row_size
-        All rows of the first part, then all rows of the next.
-
-    Examples
-    --------
-    >>> samples, row_size = concatenate([(np.array([1, 2]), [2]), (np.array([3]), [0, 1])])
-    >>> samples.tolist(), row_size.tolist()
-    ([1, 2, 3], [2, 0, 1])
-    """
-    sizes = [np.asarray(row_size, dtype=np.int64).ravel() for _, row_size in parts]
-    return np.concatenate([samples for samples, _ in parts]), np.concatenate(sizes)
 
 
 def spike_ranges(

@@ -1,11 +1,9 @@
 """Trees in files: save one whole, open one without reading it, close it."""
 
-import contextlib
-import gc
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from labtree.storage.arrays import array_of_column, stored_size
 from labtree.storage.attached import attached
 from labtree.storage.catalogue import Catalogue, catalogue_of
 from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.locks import folder_lock
 from labtree.storage.netcdf_reader import NetCDFSource, open_groups
 from labtree.storage.nodes import attach_children
@@ -259,7 +258,7 @@ def build_tree(
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}
     lost: set[tuple[str, ...]] = set()
-    with _collection_paused():
+    with without_garbage_collection():
         for record in records:
             path = tuple(record["path"])
             if path in nodes or not all(map(_is_name, path)):
@@ -290,18 +289,6 @@ def build_tree(
 
 def _is_name(part: object) -> bool:
     return isinstance(part, str) and part != "" and "/" not in part
-
-
-@contextlib.contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Keep the garbage collector from searching the many new objects, none of them garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _Closer:
