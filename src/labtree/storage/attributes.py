@@ -16,7 +16,14 @@ from h5py import h5a, h5s, h5t
 from labtree.storage import codecs, json_values
 from labtree.storage.names import is_legal
 
-__all__ = ["EXACT", "RESERVED", "merge_attributes", "write_attributes", "write_native"]
+__all__ = [
+    "EXACT",
+    "RESERVED",
+    "merge_attributes",
+    "write_attribute",
+    "write_attributes",
+    "write_native",
+]
 
 #: The attribute that holds all attributes of an object as JSON.
 EXACT = "labtree_attrs"
@@ -47,8 +54,6 @@ RESERVED = frozenset(
 
 _SCALAR = h5s.create(h5s.SCALAR)
 _TEXT_TYPES: dict[int, Any] = {}
-_FLOAT = h5t.IEEE_F64LE
-_INT = h5t.STD_I64LE
 
 
 def _text_type(size: int) -> Any:
@@ -63,22 +68,25 @@ def _text_type(size: int) -> Any:
     return kind
 
 
+def write_attribute(owner: Any, name: bytes, kind: Any, array: np.ndarray) -> None:
+    """Write an array, whose type HDF5 calls `kind`, as one attribute of an open object."""
+    space = h5s.create_simple(array.shape) if array.ndim else _SCALAR
+    h5a.create(owner, name, kind, space).write(array, mtype=kind)
+
+
 def write_native(owner: Any, name: str, value: Any) -> None:
     """Write a value that :func:`native` accepts as one attribute of an open object."""
     kind, key = type(value), name.encode()
     if kind is str:
         data = value.encode()
-        dtype = _text_type(len(data) or 1)
-        h5a.create(owner, key, dtype, _SCALAR).write(np.array(data or b"\0"), mtype=dtype)
+        write_attribute(owner, key, _text_type(len(data) or 1), np.array(data or b"\0"))
     elif kind is float:
-        h5a.create(owner, key, _FLOAT, _SCALAR).write(np.array(value), mtype=_FLOAT)
+        write_attribute(owner, key, h5t.IEEE_F64LE, np.array(value))
     elif kind is int:
-        h5a.create(owner, key, _INT, _SCALAR).write(np.array(value, np.int64), mtype=_INT)
+        write_attribute(owner, key, h5t.STD_I64LE, np.array(value, np.int64))
     else:
         array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
-        dtype = h5t.py_create(array.dtype, logical=True)
-        space = h5s.create_simple(array.shape) if array.ndim else _SCALAR
-        h5a.create(owner, key, dtype, space).write(array, mtype=dtype)
+        write_attribute(owner, key, h5t.py_create(array.dtype, logical=True), array)
 
 
 def _is_exact(value: Any) -> bool:

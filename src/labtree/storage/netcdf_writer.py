@@ -14,22 +14,22 @@ of a failure; the failure is kept and raised after HDF5 has returned.
 """
 
 import contextlib
-import functools
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5ds, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
 
-from labtree.storage.attributes import write_native
+from labtree.storage.attributes import write_attribute, write_native
 from labtree.storage.blobs import checksum
 from labtree.storage.blocks import write_blocks
 from labtree.storage.compression import Compression, compress_chunks
+from labtree.storage.files import begin_sync
 from labtree.storage.sources import as_bytes, write_all
 
 __all__ = ["NON_COORDINATE", "NetCDFWriter", "Output", "create_file"]
@@ -39,6 +39,8 @@ __all__ = ["NON_COORDINATE", "NetCDFWriter", "Output", "create_file"]
 NON_COORDINATE = "_nc4_non_coord_"
 _BARE = "This is a netCDF dimension but not a netCDF variable.%10d"
 
+_PIECE = 1 << 20
+_SYNC_SIZE = 1 << 24
 _ORDERED = h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED
 _SCALAR = h5s.create(h5s.SCALAR)
 _ONE = h5s.create_simple((1,))
@@ -58,15 +60,6 @@ def _back_type() -> Any:
 _BACK_TYPE = _back_type()
 
 
-def _scale_text(size: int) -> Any:
-    kind = h5t.TypeID.copy(h5t.C_S1)
-    kind.set_size(size)
-    return kind
-
-
-_CLASS_TYPE, _CLASS = _scale_text(16), np.array(b"DIMENSION_SCALE\0", "S16")
-
-
 def _file_type(dtype: np.dtype[Any]) -> Any:
     return _CHARACTER if dtype.kind == "S" else h5t.py_create(dtype)
 
@@ -78,6 +71,10 @@ class _Output:
         self._file = path.open("rb+", buffering=0)
         self._lock = threading.Lock()
         self._position = 0
+        # What HDF5 wrote last, one piece behind the other, and where it begins.
+        self._held = bytearray()
+        self._held_at = 0
+        self._synced = 0
         self._failure: BaseException | None = None
 
     def write_at(self, offset: int, array: np.ndarray) -> None:
@@ -90,6 +87,10 @@ class _Output:
         """
         self.check()
         write_all(self._file, self._lock, as_bytes(array), offset)
+        end = offset + array.nbytes
+        if end - self._synced >= _SYNC_SIZE:
+            begin_sync(self._file.fileno(), self._synced, end)
+            self._synced = end
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return what was written at an offset."""
@@ -115,15 +116,27 @@ class _Output:
 
     def close(self) -> None:
         """Close the file; raise what went wrong."""
+        self._release()
         self._file.close()
         self.check()
+
+    def _release(self) -> None:
+        """Write what is held back, or nothing after a failure."""
+        if self._failure is None and self._held:
+            try:
+                write_all(self._file, self._lock, memoryview(self._held), self._held_at)
+            except BaseException as error:  # KeyboardInterrupt must not propagate into HDF5
+                self._failure = error
+        self._held = bytearray()
 
     # What follows is called by HDF5, through h5py's driver for Python's files.
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a place."""
-        end = self._file.seek(0, 2) if whence == 2 else 0
-        self._position = offset + (self._position if whence == 1 else end)
+        if whence == 2:
+            self._release()
+            offset += self._file.seek(0, 2)
+        self._position = offset + self._position if whence == 1 else offset
         return self._position
 
     def tell(self) -> int:
@@ -132,22 +145,23 @@ class _Output:
 
     def readinto(self, buffer: Any) -> int:
         """Read from the place on."""
+        self._release()
         self._file.seek(self._position)
         return self._file.readinto(buffer)
 
     def write(self, data: Any) -> int:
-        """Write at the place, or nowhere after a failure."""
-        if self._failure is None:
-            try:
-                write_all(self._file, self._lock, memoryview(data), self._position)
-            except BaseException as error:  # KeyboardInterrupt must not propagate into HDF5
-                self._failure = error
+        """Write at the place, together with what comes right behind."""
+        if self._position != self._held_at + len(self._held) or len(self._held) > _PIECE:
+            self._release()
+            self._held_at = self._position
+        self._held += data
         self._position += len(data)
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
         """Give the file a size."""
         size = self._position if size is None else size
+        self._release()
         if self._failure is None:
             try:
                 self._file.truncate(size)
@@ -156,7 +170,8 @@ class _Output:
         return size
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Write what is held back."""
+        self._release()
 
 
 def create_file(path: Path) -> "NetCDFWriter":
@@ -272,13 +287,35 @@ class NetCDFWriter:
         space, links = self._space(shape), self._links
         return h5d.create(group, name.encode(), kind, space, dcpl=creation, lcpl=links)
 
-    def write(self, variable: Any, array: np.ndarray) -> int:
-        """Write all values of a variable; return where in the file they begin."""
-        if not array.size:
-            return 0
-        offset: int = variable.get_offset()
-        self._output.write_at(offset, array)
-        return offset
+    def write(
+        self, variable: Any, array: np.ndarray, crc: int | None = None
+    ) -> tuple[int, int]:
+        """Write all values of a variable.
+
+        Parameters
+        ----------
+        variable
+            The open variable.
+        array
+            Its values.
+        crc
+            CRC-32C of the values where it is known.
+
+        Returns
+        -------
+        offset
+            Where in the file the values begin.
+        crc
+            CRC-32C of the values.
+        """
+        offset: int = variable.get_offset() if array.size else 0
+        flat = np.ascontiguousarray(array).reshape(-1)
+        step, total = max(1, _PIECE // array.itemsize), 0
+        for start in range(0, flat.size, step):  # a piece is summed while it is at hand
+            piece = flat[start : start + step]
+            self._output.write_at(offset + start * array.itemsize, piece)
+            total = checksum(piece, total) if crc is None else crc
+        return offset, total
 
     def write_chunks(
         self,
@@ -356,33 +393,39 @@ class NetCDFWriter:
             if len(dims) > 1:
                 numbers = np.array([scales[dim].number for dim in dims], np.int32)
                 write_native(variable, "_Netcdf4Coordinates", numbers)
-        for name, dims, variable in variables:
-            if not dims or name == dims[0]:
+        plain = [(dims, each) for name, dims, each in variables if dims and name != dims[0]]
+        users = Counter(dim for dims, _ in plain for dim in dims)
+        lists: dict[str, list[tuple[int, int]]] = {}
+        for dims, variable in plain:
+            if all(users[dim] == 1 for dim in dims):
+                for axis, dim in enumerate(dims):
+                    h5ds.attach_scale(variable, scales[dim].dataset, axis)
                 continue
-            _set_dimensions(variable, [scales[dim].address for dim in dims])
-            address = h5o.get_info(variable).addr
+            # HDF5 writes the list of a scale's users anew with each of them.
+            _set_dimensions(variable, [_address(scales[dim].dataset) for dim in dims])
             for axis, dim in enumerate(dims):
-                scales[dim].users.append((address, axis))
-        for scale in scales.values():
-            scale.finish()
+                lists.setdefault(dim, []).append((_address(variable), axis))
+        for dim, pairs in lists.items():
+            _set_users(scales[dim].dataset, pairs)
 
     def _scale(self, group: Any, name: str, size: int, variable: Any) -> "_Scale":
         """Make a dimension out of a variable, or out of nothing."""
         scale, title = variable, name
         if scale is None:
-            space, title = self._space((size,)), _BARE % size
+            title = _BARE % size
             scale = h5d.create(
                 group,
                 name.encode(),
                 h5t.IEEE_F32BE,
-                space,
+                self._space((size,)),
                 dcpl=self._bare,
                 lcpl=self._links,
             )
+        h5ds.set_scale(scale, title.encode())
         number = self.next_dimension
-        _set_scale(scale, title, number)
+        write_attribute(scale, b"_Netcdf4Dimid", h5t.STD_I32LE, np.array(number, np.int32))
         self.next_dimension += 1
-        return _Scale(scale, h5o.get_info(scale).addr, number)
+        return _Scale(scale, number)
 
     def close(self) -> None:
         """Write everything out and close the file.
@@ -404,32 +447,15 @@ class NetCDFWriter:
             self.close()
 
 
-@dataclass(slots=True)
-class _Scale:
-    """A dimension in a file: its dataset, address and number, and who refers to it."""
+class _Scale(NamedTuple):
+    """A dimension in a file: its dataset and number."""
 
     dataset: Any
-    address: int
     number: int
-    users: list[tuple[int, int]] = field(default_factory=list)
-
-    def finish(self) -> None:
-        if self.users:
-            _set_users(self.dataset, self.users)
 
 
-@functools.lru_cache(maxsize=1000)
-def _title(text: str) -> tuple[Any, np.ndarray]:
-    data = text.encode() + b"\0"
-    return _scale_text(len(data)), np.array(data, f"S{len(data)}")
-
-
-def _set_scale(scale: Any, title: str, number: int) -> None:
-    h5a.create(scale, b"CLASS", _CLASS_TYPE, _SCALAR).write(_CLASS, mtype=_CLASS_TYPE)
-    kind, text = _title(title)
-    h5a.create(scale, b"NAME", kind, _SCALAR).write(text, mtype=kind)
-    attribute = h5a.create(scale, b"_Netcdf4Dimid", h5t.STD_I32LE, _SCALAR)
-    attribute.write(np.array(number, np.int32), mtype=h5t.STD_I32LE)
+def _address(dataset: Any) -> int:
+    return int(h5o.get_info(dataset).addr)
 
 
 def _set_dimensions(variable: Any, addresses: list[int]) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from h5py import h5t
 
 from labtree.storage import codecs, json_values
 from labtree.storage.arrays import Column, array_of_column
-from labtree.storage.attributes import write_attributes, write_native
-from labtree.storage.blobs import checksum
+from labtree.storage.attributes import write_attribute, write_attributes, write_native
 from labtree.storage.catalogue import PAGE, VERSION, write_catalogue
 from labtree.storage.compression import Compression, find_compression
 from labtree.storage.names import file_name
@@ -271,11 +271,12 @@ class _GroupWriter:
             column = column._replace(place=place, crc=crc)
         else:
             known = getattr(array.blob, "crc", None)
-            crc = checksum(values) if known is None else known
-            column = column._replace(place=self.writer.write(dataset, values), crc=crc)
+            place, crc = self.writer.write(dataset, values, known)
+            column = column._replace(place=place, crc=crc)
         if array.blobs is not None:
             self.written.moves.append((array.blobs, array.number, column))
-        write_native(dataset, "labtree_crc32c", np.array(column.crc, "<u4"))
+        total = np.array(column.crc, "<u4")
+        write_attribute(dataset, b"labtree_crc32c", h5t.STD_U32LE, total)
         self.sizes.update(zip(dims, shape, strict=True))
         self.connections.append((name, dims, dataset))
         return column, dataset
