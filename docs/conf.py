@@ -117,6 +117,33 @@ def _replace_names(app: object, page: str, source: list[str]) -> None:
         source[0] = _NAMES.sub(_named, source[0])
 
 
+# --- links from the source code back to the reference
+
+_BACK = re.compile(r'(class="viewcode-back" href=")([^"#]+)#([^"]+)"')
+
+
+def _correct_back_links(app: object, error: Exception | None) -> None:
+    """Name the anchors that are there: viewcode takes one public module for a whole file."""
+    anchors = app.env.get_domain("py").objects  # type: ignore[attr-defined]
+
+    def corrected(link: re.Match[str]) -> str:
+        page = Path(link[2]).stem
+        parts = link[3].split(".")
+        if link[3] in anchors:
+            return link[0]
+        for start in range(1, len(parts)):
+            own = "." + ".".join(parts[start:])
+            for name, entry in anchors.items():
+                if name.endswith(own) and Path(entry.docname).name == page:
+                    return f'{link[1]}{link[2]}#{name}"'
+        return link[0]
+
+    for path in Path(app.outdir, "_modules").rglob("*.html"):  # type: ignore[attr-defined]
+        text = path.read_text(encoding="utf-8")
+        path.write_text(_BACK.sub(corrected, text), encoding="utf-8")
+
+
 def setup(app):
     """Add what is above to Sphinx."""
     app.connect("source-read", _replace_names)
+    app.connect("build-finished", _correct_back_links)

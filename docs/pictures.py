@@ -31,43 +31,6 @@ PICTURES = {
 }
 
 
-def write_landing_data(folder):
-    """Write what the landing page opens: a folder of Kilosort, and a mouse's session."""
-    import numpy as np
-
-    import labtree
-    from labtree.testing import make_trials, write_session
-
-    trials = make_trials(80, barcode_every=0, seed=4)
-    session = write_session(folder / "data", trials=trials)
-    session.rename(folder / "mouse")
-    go = labtree.msw.load_session(folder / "mouse").df.msw.state_time(
-        "side_ready", clock="session"
-    )
-    random = np.random.default_rng(0)
-    times, units = [], []
-    for unit in range(6):
-        times += [random.uniform(0, go.max() + 5, int(6 * (go.max() + 5)))]
-        answer = go.values[:, None] + 0.08 + random.gamma(2, 0.04, (go.size, 6 * (unit % 2)))
-        times += [answer.ravel()]
-        units += [np.full(times[-2].size + times[-1].size, unit)]
-    kilosort = folder / "kilosort4"
-    kilosort.mkdir()
-    arrays = {
-        "spike_times": np.round(np.concatenate(times) * 30_000).astype(int),
-        "spike_clusters": np.concatenate(units),
-        "amplitudes": np.full(np.concatenate(units).size, 10.0),
-        "templates": np.zeros((6, 61, 4), "f4"),
-        "channel_map": np.arange(4),
-        "channel_positions": np.zeros((4, 2)),
-    }
-    for name, array in arrays.items():
-        np.save(kilosort / f"{name}.npy", array)
-    groups = "".join(f"{unit}\tgood\n" for unit in range(6))
-    (kilosort / "cluster_group.tsv").write_text("cluster_id\tgroup\n" + groups)
-    (kilosort / "params.py").write_text("sample_rate = 30000.\nn_channels_dat = 4\n")
-
-
 def run(text, pattern):
     """Run the blocks of a page one after the other; leave its figures open."""
     plt.close("all")
@@ -96,7 +59,6 @@ def main(names):
     if not names or "landing" in names:
         page = (ROOT / "docs/index.md").read_text(encoding="utf-8")
         with tempfile.TemporaryDirectory() as folder:
-            write_landing_data(Path(folder))
             os.chdir(folder)
             run(page, BLOCK)
             save("landing", 700)

@@ -13,8 +13,6 @@ import labtree
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 PAGES = [page for page in PAGES if not {"notebooks", "_build"} & {*page.parts}]
-# The landing page opens data, which it is given below.
-RUNNABLE = [page for page in PAGES if page.name != "index.md" or page.parent.name != "docs"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -25,7 +23,7 @@ def load_pictures():
     return module
 
 
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {}
@@ -51,6 +49,48 @@ def test_pages_link_to_files_that_are_there():
             built = {"notebooks": ROOT / "notebooks"}.get(target.partition("/")[0])
             place = page.parent / target if built is None else built.parent / target
             assert place.exists(), f"{page.name}: {target}"
+
+
+def anchors(page):
+    """Return the anchors of a page's headings of the first three levels, as MyST makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    names = set()
+    for heading in re.findall(r"^#{1,3} (.+)$", text, re.M):
+        plain = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).replace("`", "").lower()
+        names.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
+    return names
+
+
+def test_anchors_in_links_are_headings_of_their_pages():
+    notebooks = sorted((ROOT / "notebooks").glob("*.md"))
+    seen = 0
+    for page in PAGES + notebooks:
+        text = page.read_text(encoding="utf-8")
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", text):
+            folder = ROOT if target.startswith("notebooks/") else page.parent
+            if page in notebooks and not target.startswith("notebooks/"):
+                folder = ROOT / "docs/notebooks"
+            place = (folder / target).resolve() if target else page
+            assert anchor in anchors(place), f"{page.name}: {target}#{anchor}"
+            seen += 1
+    assert seen > 30
+
+
+def test_the_link_check_of_the_built_site_finds_what_is_wrong(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("check_links", ROOT / ".ci/check_links.py")
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top">x</h1><a href="b.html#here">b</a><a href="#top">t</a><img src="p.png">'
+        '<a href="https://example.org/x">o</a><a href="b.html#gone">g</a><a href="c.html">c</a>'
+    )
+    (tmp_path / "b.html").write_text('<p id="here"></p><a href="a.html">a</a>')
+    (tmp_path / "p.png").touch()
+    assert check.main(str(tmp_path)) == 2
+    out = capsys.readouterr().out
+    assert "a.html: b.html#gone: the page has no such anchor" in out
+    assert "a.html: c.html: there is no such file" in out
+    assert "2 pages, 6 links in the site, 2 wrong" in out
 
 
 def test_the_reference_has_every_public_name_once():
@@ -88,14 +128,14 @@ def test_the_reference_has_every_public_name_once():
     assert len(accessors) == 7
 
 
-def test_the_landing_page_runs_on_its_data(tmp_path, monkeypatch, capsys):
+def test_the_landing_page_brings_its_data_and_draws_its_picture(tmp_path, monkeypatch, capsys):
     pictures = load_pictures()
     pyplot = pytest.importorskip("matplotlib.pyplot")
-    pictures.write_landing_data(tmp_path)
     monkeypatch.chdir(tmp_path)
     pictures.run((ROOT / "docs/index.md").read_text(encoding="utf-8"), pictures.BLOCK)
     assert len(pyplot.gcf().axes) == 2
     pyplot.close("all")
+    assert (tmp_path / "around_go.png").is_file()
     assert "around_go" in capsys.readouterr().out
     assert labtree.load_item("pilot", "day1", "around_go").sizes["slice"] == 80
 

@@ -208,16 +208,19 @@ def plot_spike_slice_stack(
     factor, _ = _time_scale(length)
     color = {"color": style["color"]} if "color" in style else {}
     _ticks(raster, times[chosen] * factor, slices[chosen], n_slices, color)
-    raster.set_ylabel("Slice")
+    noun = "event" if "event" in ds.coords else "slice"
+    raster.set_ylabel(noun.capitalize())
     raster.set_ylim(-0.5, max(n_slices, 1) - 0.5)
     raster.tick_params(labelbottom=False)
     raster.spines[["top", "right"]].set_visible(False)
     _mean_and_error(ax, (edges[1:] + edges[:-1]) / 2, rates, "Firing rate (Hz)", style)
+    if noun == "event":
+        ax.set_xlabel(ax.get_xlabel().replace("in slice", "from the event"))
     ax.set_xlim(edges[0] * factor, edges[-1] * factor)
     if start < 0 < start + length:
         raster.axvline(0, color="grey", linewidth=0.8, linestyle=":")
     raster.set_title(
-        f"{_who(ds, unit)}, mean ± SEM of {n_slices} slices, {width:g} ms bins",
+        f"{_who(ds, unit)}, mean ± SEM of {n_slices} {noun}s, {width:g} ms bins",
         fontsize="medium",
     )
     return ax

@@ -21,6 +21,7 @@ from labtree.testing.spikes import (
     synthetic_pairwise_stack as synthetic_pairwise_stack,
     synthetic_rate_data as synthetic_rate_data,
     synthetic_rate_slice_stack as synthetic_rate_slice_stack,
+    synthetic_responses as synthetic_responses,
     synthetic_spike_data as synthetic_spike_data,
     synthetic_spike_slice_stack as synthetic_spike_slice_stack,
 )

@@ -1,6 +1,7 @@
 """Synthetic spike trains, rates, slices and matrices; the same for the same seed."""
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
@@ -14,6 +15,7 @@ __all__ = [
     "synthetic_pairwise_stack",
     "synthetic_rate_data",
     "synthetic_rate_slice_stack",
+    "synthetic_responses",
     "synthetic_spike_data",
     "synthetic_spike_slice_stack",
 ]
@@ -58,6 +60,52 @@ def synthetic_spike_data(
         neuron_attributes=attributes,
         metadata={"source": "synthetic", "seed": seed},
     )
+
+
+def synthetic_responses(
+    n_units: int = 6, n_trials: int = 80, *, seed: int = 0
+) -> tuple[xr.Dataset, pd.DataFrame]:
+    """Make units that respond to a cue, and the table of the trials with its times.
+
+    Parameters
+    ----------
+    n_units : int
+        Every second one responds, most strongly the last.
+    n_trials : int
+    seed : int
+
+    Returns
+    -------
+    units : Dataset
+        A ``spike_data``, with the coordinate ``quality``.
+    trials : DataFrame
+        ``go``, when the cue came, in s; ``choice``, "left" or "right"; ``rewarded``.
+
+    Examples
+    --------
+    >>> units, trials = synthetic_responses()
+    >>> units.sizes["unit"], trials.columns.tolist()
+    (6, ['go', 'choice', 'rewarded'])
+    """
+    random = np.random.default_rng(seed)
+    go = 1000.0 + np.cumsum(random.uniform(2000, 4000, n_trials))
+    length = float(np.ceil(go.max(initial=1000) + 2000))
+    trains = []
+    for unit in range(n_units):
+        alone = random.uniform(0, length, random.poisson(6 * length / 1000))
+        n_spikes = random.poisson(2 + unit, n_trials) if unit % 2 else np.zeros(n_trials, int)
+        delays = 80 + random.gamma(2, 40, n_spikes.sum())
+        answers = np.repeat(go, n_spikes) + delays
+        trains.append(np.concatenate([alone, answers[answers < length]]))
+    quality = [{"quality": "good" if unit else "mua"} for unit in range(n_units)]
+    trials = pd.DataFrame(
+        {
+            "go": go / 1000,
+            "choice": random.choice(["left", "right"], n_trials),
+            "rewarded": random.random(n_trials) < 0.7,
+        }
+    )
+    return spike_data(trains, length=length, neuron_attributes=quality), trials
 
 
 def synthetic_rate_data(
