@@ -442,3 +442,26 @@ def test_a_workspace_is_saved_compressed_and_stays_so(tmp_path):
     store = tree.ws.save(tmp_path / "a.zarr", compression="gzip")
     assert sum(file.stat().st_size for file in store.rglob("*") if file.is_file()) < 100_000
     assert_same(labtree.load_item(store, "rec", "zeros"), np.zeros(200_000))
+
+
+@pytest.mark.parametrize(("ending", "is_lazy"), [("h5", False), ("zarr", True)])
+def test_what_was_loaded_is_saved_elsewhere_with_its_compression(tmp_path, ending, is_lazy):
+    first, items = labtree.create_workspace(), {"zeros": np.zeros(200_000)}
+    items["dates"] = np.full(200_000, "2020-01-01", "M8[s]")
+    depth = ("x", np.zeros(200_000))
+    items["dataset"] = xr.Dataset({"v": depth}, {"depth": depth})
+    for key, value in items.items():
+        first.ws.store("rec", key, value)
+    first.ws.save(tmp_path / f"first.{ending}", compression="gzip")
+    loaded = labtree.load_workspace(tmp_path / f"first.{ending}")
+    merged = labtree.create_workspace(lazy=is_lazy)
+    merged.ws.store("rec", "plain", np.zeros(30_000))
+    merged.ws.merge_from(loaded)
+    for tree, most in ((loaded, 100_000), (merged, 340_000)):
+        for name in ("again.h5", "again.zarr"):
+            path = tree.ws.save(tmp_path / name, overwrite=True)
+            files = [path] if path.is_file() else path.rglob("*")
+            assert most - 100_000 <= sum(each.stat().st_size for each in files) < most
+            for key, value in items.items():
+                assert_same(labtree.load_item(path, "rec", key), value)
+    merged.ws.close()

@@ -553,7 +553,7 @@ class TreeWorkspaceAccessor:
             them. The save is refused otherwise. Only to another path.
         compression : {"gzip", "zstd"}, optional
             Compress all arrays, in chunks. Every netCDF-4 reader has ``"gzip"``. Without
-            it arrays of a ``.h5`` file that came compressed stay so.
+            it arrays that were compressed in the file or store that they come from stay so.
 
         Returns
         -------

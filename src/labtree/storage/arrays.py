@@ -15,6 +15,7 @@ from labtree.storage.lazy import LazyArray, as_lazy
 from labtree.storage.sources import BytesSource, FileSource
 
 __all__ = [
+    "COMPRESSION",
     "Column",
     "StoredArray",
     "array_of_column",
@@ -24,6 +25,9 @@ __all__ = [
     "stored_array",
     "stored_size",
 ]
+
+#: What the encoding of a variable in memory calls the compression that it had in its file.
+COMPRESSION = "labtree_compression"
 
 _SLACK = 1 << 26  # a small file may hold many zeros
 

@@ -20,7 +20,7 @@ from xarray.indexes import PandasIndex
 from labtree.errors import DamageWarning, FormatError, LabtreeError, UnsupportedTypeError
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
-from labtree.storage.arrays import StoredArray, lazy
+from labtree.storage.arrays import COMPRESSION, StoredArray, lazy
 from labtree.storage.blocks import is_dask
 from labtree.storage.unsupported import all_unsupported, with_article
 
@@ -251,7 +251,7 @@ class DatasetBuilder:
 
     def _build(self, record: NodeRecord) -> xr.Dataset:
         path, layout = record["path"], record.get("layout") or {}
-        arrays, attrs = {}, {}
+        arrays, attrs, compressed = {}, {}, {}
         dims: dict[str, tuple[str, ...]] = {}
         for name, axes, spec, attributes, columns in record["variables"]:
             blobs = [self._column(path, column) for column in columns]
@@ -259,6 +259,9 @@ class DatasetBuilder:
             dims[name] = tuple(axes)
             if len(dims[name]) != len(arrays[name].shape):
                 raise FormatError(f"{'/'.join(path)}/{name}: dimensions and shape disagree")
+            compression = getattr(blobs[0], "compression", None)
+            if compression is not None:
+                compressed[name] = {COMPRESSION: compression.name}
             if attributes:
                 attrs[name] = json_values.decode(attributes)
             place = columns[0][5] if len(columns[0]) > 5 else None
@@ -272,6 +275,8 @@ class DatasetBuilder:
         dataset.attrs = json_values.decode(record["attrs"])
         for name, attributes in attrs.items():
             dataset.variables[name].attrs = attributes
+        for name, encoding in compressed.items():
+            dataset.variables[name].encoding = encoding
         return dataset
 
     def _from_template(self, arrays: dict[str, Any], dims: dict[str, Any]) -> xr.Dataset:

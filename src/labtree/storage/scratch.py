@@ -54,7 +54,7 @@ def _put(variable: Variable, scratch: ScratchSource, path: str) -> Variable:
         values = variable_values(variable.compute() if is_dask(variable) else variable, path)
         spec, arrays = codecs.encode(values, path)
         array = StoredArray(spec, [_put_array(plain, scratch, path) for plain in arrays])
-    return Variable(variable.dims, lazy(array), variable.attrs)
+    return Variable(variable.dims, lazy(array), variable.attrs, variable.encoding)
 
 
 def _put_array(array: np.ndarray, scratch: ScratchSource, path: str) -> Blob:

@@ -16,7 +16,7 @@ import xarray as xr
 from labtree.errors import UnsupportedTypeError
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import Variable, data_of
-from labtree.storage.arrays import Column, stored_array
+from labtree.storage.arrays import COMPRESSION, Column, stored_array
 from labtree.storage.blocks import BlockArray, is_dask
 from labtree.storage.marks import iterate_nodes
 from labtree.storage.missing import ANCILLARY, mask_name
@@ -70,7 +70,7 @@ class PlainVariable(NamedTuple):
 
     `attrs` are the user's, `coded` the same as JSON; `own` are labtree's and those by which
     other programs know what the values are, and `hidden` the names that these take from the
-    user's.
+    user's; `compression` is how the values were compressed in the file that they come from.
     """
 
     name: str
@@ -83,12 +83,7 @@ class PlainVariable(NamedTuple):
     coded: Any
     own: dict[str, Any]
     hidden: frozenset[str]
-
-    @property
-    def compression(self) -> str | None:
-        """How the values were compressed in the file that they come from."""
-        kept = (getattr(array.blob, "compression", None) for array in self.arrays)
-        return next((str(each.name) for each in kept if each is not None), None)
+    compression: str | None
 
     def record(self, columns: Iterable[Column]) -> list[Any]:
         """Return the variable's part of a record."""
@@ -176,8 +171,9 @@ class Node:
         hidden = frozenset({*own, "coordinates"})
         shown = list(map(str, variable.dims))
         return PlainVariable(
-            name, path, shown, is_index, spec, arrays, attrs, coded, own, hidden
-        )
+            name, path, shown, is_index, spec, arrays, attrs, coded, own, hidden,
+            variable.encoding.get(COMPRESSION),
+        )  # fmt: skip
 
     def _free(self, name: str) -> str:
         """Return a name for what stands beside a variable that nothing else has."""

@@ -63,8 +63,8 @@ def save_workspace(
         Whether items whose data cannot be read are left out, with a warning that names
         them; the save is refused otherwise.
     compression
-        ``"gzip"`` or ``"zstd"`` for all arrays. Without it arrays of a ``.h5`` file that
-        came compressed stay so.
+        ``"gzip"`` or ``"zstd"`` for all arrays. Without it arrays that were compressed in
+        the file or store that they come from stay so.
 
     Returns
     -------
