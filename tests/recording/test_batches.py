@@ -9,7 +9,7 @@ import xarray as xr
 
 import labtree
 from labtree import SessionError, batches
-from labtree.recording import window_batches
+from labtree.recording import chunks, window_array, window_batches
 from labtree.testing.recordings import record_emg
 
 
@@ -82,19 +82,69 @@ def test_batches_mix_sessions_and_classes(windows, monkeypatch):
 
 def test_no_more_than_a_pool_is_read_at_a_time(windows, monkeypatch):
     monkeypatch.setattr(window_batches, "_POOL_BYTES", 200_000)
-    each = windows[0].nbytes
     sizes = []
-    compute = xr.DataArray.compute
+    in_memory = window_array.WindowArray.in_memory
 
-    def counted(array, **options):
-        sizes.append(array.nbytes)
-        return compute(array, **options)
+    def counted(array, chosen, columns):
+        sizes.append(len(chosen) * windows[0].nbytes)
+        return in_memory(array, chosen, columns)
 
-    monkeypatch.setattr(xr.DataArray, "compute", counted)
+    monkeypatch.setattr(window_array.WindowArray, "in_memory", counted)
     for _ in batches(windows, 16, shuffle=0):
         pass
-    assert max(sizes) <= 200_000 + each
+    assert max(sizes) <= 200_000 + windows[0].nbytes
     assert sum(sizes) == windows.nbytes
+
+
+def test_samples_are_read_once_an_epoch_though_windows_overlap(windows, monkeypatch):
+    read = []
+    rows_read = chunks.ArrayReader.read
+
+    def counted(reader, start, stop, *columns):
+        read.append(stop - start)
+        return rows_read(reader, start, stop, *columns)
+
+    monkeypatch.setattr(chunks.ArrayReader, "read", counted)
+    held = windows.sizes["window"] * windows.sizes["time"]
+    assert sum(len(batch) for batch in batches(windows, 16)) == len(windows)
+    assert sum(read) < held / 3  # each sample is in four windows
+
+
+def test_batches_of_some_channels_and_samples(windows):
+    for part in (
+        windows[:, 1],
+        windows[:, [3, 0]],
+        windows[:, 1:3, 5:9],
+        windows[::3, :, 7],
+        windows[[5, 2, 9], ::-1, [4, 1]],
+        windows.transpose("window", "time", "channel"),
+        windows[:0],
+    ):
+        found = list(batches(part, 4))
+        assert [len(batch) for batch in found[:-1]] == [4] * (len(found) - 1)
+        if found:
+            xr.testing.assert_identical(xr.concat(found, "window"), part.compute())
+        else:
+            assert len(part) == 0
+
+
+def test_a_batch_can_be_changed_and_changes_no_other(windows):
+    expected = windows[:32].values
+    for first, batch in zip(range(0, 32, 8), batches(windows, 8), strict=False):
+        np.testing.assert_array_equal(batch.values, expected[first : first + 8])
+        batch.values[...] = -1
+
+
+def test_an_error_while_reading_ahead_reaches_the_loop(tmp_path, monkeypatch):
+    path = record_emg(tmp_path)
+    windows = labtree.labeled_windows(path, "emg", 100, 25)
+    monkeypatch.setattr(window_batches, "_ORDERED_BYTES", 100_000)
+    chunk = sorted((path / "emg.zarr" / "c").iterdir(), key=lambda p: int(p.name))[4] / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    found = []
+    with pytest.raises(labtree.FormatError, match="damaged chunk"):
+        found.extend(batches(windows, 4))
+    assert 0 < sum(map(len, found)) < len(windows)
 
 
 def test_windows_in_any_form_are_mixed(windows):

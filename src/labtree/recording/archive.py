@@ -89,12 +89,17 @@ class FolderStore(_Store):
         """Return the content of the file, at most so many bytes; KeyError if there is none."""
         self._check(name, 0, most)
         try:
-            descriptor = open_regular(Path(f"{self._root}/{name}"))
+            descriptor = open_regular(f"{self._root}/{name}")
         except MissingFileError:
             raise KeyError(name) from None
-        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
-            self._check(name, os.fstat(descriptor).st_size, most)
-            content = file.read()
+        try:
+            size = os.fstat(descriptor).st_size
+            self._check(name, size, most)
+            content = os.read(descriptor, size + 1)
+            while len(content) < size and (more := os.read(descriptor, size - len(content))):
+                content += more
+        finally:
+            os.close(descriptor)
         self._check(name, len(content), most)
         return content
 

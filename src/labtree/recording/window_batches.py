@@ -1,7 +1,8 @@
 """Windows in memory: batches in any order, one by one, and for torch."""
 
 import itertools
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,14 +11,17 @@ import xarray as xr
 from labtree.errors import SessionError
 from labtree.optional import require
 from labtree.recording.session_streams import drop_log, warn
+from labtree.recording.window_array import decoded
 
 __all__ = ["batches", "iter_in_blocks", "torch_dataset"]
 
-_BLOCK_BYTES = 16 * 2**20
-
-
-# Windows that are read at once, and the stretches of a recording that they come from.
+# Windows that are cut at once where they are wanted one by one; larger arrays are given back
+# to the system each time, and take longer to get than to fill.
+_BLOCK_BYTES = 4 * 2**20
+# Windows whose samples are read at once, in order and mixed.
+_ORDERED_BYTES = 32 * 2**20
 _POOL_BYTES = 128 * 2**20
+# The stretches of a recording that mixed windows come from.
 _STRETCHES = 8
 
 
@@ -41,7 +45,7 @@ def _pools(windows: xr.DataArray, shuffle: int | None, size: int = 1) -> Iterato
     each = max(1, int(np.prod(windows.shape[1:], dtype=np.int64)) * windows.dtype.itemsize)
     most = max(_STRETCHES, size, _POOL_BYTES // each)
     if shuffle is None:
-        most = max(1, min(_POOL_BYTES, _BLOCK_BYTES) // each // size) * size
+        most = max(1, min(_POOL_BYTES, _ORDERED_BYTES) // each // size) * size
         yield from (np.arange(first, min(first + most, n)) for first in range(0, n, most))
         return
     random = np.random.default_rng(shuffle)
@@ -111,25 +115,42 @@ def batches(
 
     def generate() -> Iterator[xr.DataArray]:
         left: list[xr.DataArray] = []
-        for pool in _pools(windows, shuffle, size):
-            block = windows.isel({dimension: pool}).compute()
+        pools = _pools(windows, shuffle, size)
+        for block in _ahead(pools, lambda pool: decoded(windows.isel({dimension: pool}))):
             missing = size - sum(len(part) for part in left) if left else 0
             if missing:
-                left.append(block[:missing])
+                left.append(block[:missing].compute())
                 if sum(len(part) for part in left) < size:
                     continue
                 yield _joined(left, dimension)
             left = []
             for first in range(missing, len(block), size):
-                batch = block[first : first + size]
+                batch = block[first : first + size].compute()
                 if len(batch) == size:
                     yield batch
                 else:
-                    left = [batch.copy()]
+                    left = [batch]
         if left and not drop_last:
             yield _joined(left, dimension)
 
     return generate()
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def _ahead(items: Iterable[_Item], work: Callable[[_Item], _Result]) -> Iterator[_Result]:
+    """Yield what ``work`` makes of every item; the next is made while one is used."""
+    with ThreadPoolExecutor(1, "labtree batches") as pool:
+        waiting: Future[_Result] | None = None
+        for item in items:
+            following = pool.submit(work, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
 
 
 def _joined(parts: list[xr.DataArray], dimension: Hashable) -> xr.DataArray:
@@ -146,14 +167,22 @@ def iter_in_blocks(windows: _Windows, name: str | None = None) -> Iterator[_Wind
     """
     array = windows if name is None else windows[name]
     bytes_each = max(1, array.shape[1] * array.shape[2] * array.dtype.itemsize)
-    size = max(1, _BLOCK_BYTES // bytes_each)
+    size, few = (max(1, most // bytes_each) for most in (_ORDERED_BYTES, _BLOCK_BYTES))
     log = {"drop_log", "dropped"}
+
+    def read(start: int) -> _Windows:
+        some = windows.isel(window=slice(start, start + size))
+        some.attrs = {key: value for key, value in some.attrs.items() if key not in log}
+        if isinstance(some, xr.Dataset):
+            return some.assign({name: decoded(some[name])})
+        return decoded(some)
+
     try:
-        for start in range(0, len(array), size):
-            block = windows.isel(window=slice(start, start + size)).compute()
-            block.attrs = {key: value for key, value in block.attrs.items() if key not in log}
-            for position in range(block.sizes["window"]):
-                yield block.isel(window=position)
+        for some in _ahead(range(0, len(array), size), read):
+            for start in range(0, some.sizes["window"], few):
+                block = some.isel(window=slice(start, start + few)).compute()
+                for position in range(block.sizes["window"]):
+                    yield block.isel(window=position)
         _warn_of_left_out(windows)
     finally:
         windows.close()

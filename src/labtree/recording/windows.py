@@ -30,8 +30,9 @@ from labtree.recording.session_streams import (
     streams_for_windows,
     warn,
 )
+from labtree.recording.window_array import WindowArray
 from labtree.recording.window_batches import iter_in_blocks
-from labtree.storage.lazy import LazyArray, as_lazy, positions
+from labtree.storage.lazy import as_lazy
 
 __all__ = [
     "WindowIndex",
@@ -46,8 +47,6 @@ __all__ = [
     "window_samples",
     "window_starts",
 ]
-
-_BLOCK_BYTES = 16 * 2**20
 
 
 def window_samples(milliseconds: float, fs: float) -> int:
@@ -420,86 +419,6 @@ def class_coordinate(streams: list[StreamOfSession], index: WindowIndex) -> np.n
                 int(value), stream.class_names
             )
     return names
-
-
-class WindowArray(LazyArray):
-    """(window, channel, time) over streams of (time, channel); reads what is indexed.
-
-    Windows that are shorter than the longest end in NaN.
-    """
-
-    def __init__(
-        self,
-        streams: list[xr.Variable],
-        stream: np.ndarray,
-        start: np.ndarray,
-        length: np.ndarray,
-        win: int,
-        dtype: np.dtype[Any],
-    ) -> None:
-        self._streams = streams
-        self._stream = stream
-        self._start = start
-        self._length = length
-        self._win = win
-        self.shape = (len(start), streams[0].shape[1], win)
-        self.dtype = dtype
-
-    def read(self, key: tuple[Any, ...]) -> np.ndarray:
-        """Return the windows, channels and samples that ``key`` selects."""
-        chosen, channel, time = key
-        single = isinstance(chosen, int | np.integer)
-        windows = positions(chosen, self.shape[0])
-        narrow = isinstance(channel, int | np.integer)
-        columns = np.array([channel]) if narrow else channel
-        width = len(np.arange(self.shape[1])[columns])
-        # Time first, as on disk: rows are copied in one piece, and turned without a copy.
-        out = np.empty((len(windows), self._win, width), self.dtype)
-        for number in np.unique(self._stream[windows]):
-            mine = np.flatnonzero(self._stream[windows] == number)
-            starts, lengths = self._start[windows[mine]], self._length[windows[mine]]
-            self._fill(out, mine, starts, lengths, self._streams[number], columns)
-        turned = out.transpose(0, 2, 1)[:, :, time]
-        turned = turned[:, 0] if narrow else turned
-        return turned[0] if single else turned
-
-    def _fill(
-        self,
-        out: np.ndarray,
-        at: np.ndarray,
-        starts: np.ndarray,
-        lengths: np.ndarray,
-        stream: xr.Variable,
-        columns: Any,
-    ) -> None:
-        order = np.argsort(starts, kind="stable")
-        at, starts = at[order], starts[order]
-        stops = starts + lengths[order]
-        reach = np.maximum.accumulate(stops)
-        most = max(1, _BLOCK_BYTES // (stream.shape[1] * stream.dtype.itemsize))
-        begin = 0
-        while begin < len(starts):
-            # Windows that touch or overlap are read as one block, of bounded size.
-            end = begin + 1
-            while (
-                end < len(starts)
-                and starts[end] <= reach[end - 1]
-                and reach[end] - starts[begin] <= most
-            ):
-                end += 1
-            first = int(starts[begin])
-            block = stream[first : int(reach[end - 1]), columns].values
-            rows = zip(
-                at[begin:end].tolist(),
-                (starts[begin:end] - first).tolist(),
-                (stops[begin:end] - first).tolist(),
-                strict=True,
-            )
-            for place, start, stop in rows:
-                out[place, : stop - start] = block[start:stop]
-                if stop - start < self._win:
-                    out[place, stop - start :] = np.nan
-            begin = end
 
 
 def window_array(

@@ -153,7 +153,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: Path) -> int:
+def open_regular(path: str | Path) -> int:
     """Open a regular file, after following links, and return its descriptor for reading.
 
     Raises
@@ -167,7 +167,7 @@ def open_regular(path: Path) -> int:
         raise MissingFileError(f"{str(path)!r}: there can be no such file")
     try:
         # Looked at first: to open a device may already change its state.
-        _check_regular(path, path.stat().st_mode)
+        _check_regular(path, os.stat(path).st_mode)  # noqa: PTH116
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
         descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):
@@ -260,7 +260,7 @@ def _is_busy(error: OSError) -> bool:
     return error.errno in _BUSY or "unable to lock" in text or "resource temporarily" in text
 
 
-def _check_regular(path: Path, mode: int) -> None:
+def _check_regular(path: str | Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
     found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a device or a socket"
