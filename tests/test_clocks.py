@@ -271,7 +271,7 @@ def test_labels_and_trials_convert_by_their_columns(stepped):
     assert found.stop.isna().all()
     with pytest.raises(DataError, match="no column 'timestamp'; there are: 'start', 'stop'"):
         clocks.convert(stepped, trials)
-    with pytest.raises(DataError, match="columns are those of a DataFrame"):
+    with pytest.raises(DataError, match="columns= names those of a DataFrame"):
         clocks.convert(stepped, [1.0], columns="start")
 
 

@@ -114,7 +114,8 @@ def match_pulses(
     if len(pairs) == 0:
         raise DataError(
             f"no {_SHORTEST_CHAIN} of {len(a)} and {len(b)} pulses have the same intervals"
-            f" within tolerance_s={tolerance:g}; are both from the same line?"
+            f" within tolerance_s={tolerance:g}. Are both from the same line? If so, write a"
+            " larger tolerance_s=, or values_a= and values_b= where pulses carry numbers"
         )
     i, j = pairs.T
     return pd.DataFrame({"time_a": a[i], "time_b": b[j], "index_a": i, "index_b": j})
@@ -133,8 +134,8 @@ def _match_values(
     pairs = left.merge(right, on="value")
     if len(pairs) == 0:
         raise DataError(
-            f"{len(a)} values of one device and {len(b)} of the other have none in common; is"
-            " it the right line?"
+            f"{len(a)} values of one device and {len(b)} of the other have none in common."
+            " Is it the right line? Without values_a= and values_b= the intervals are compared"
         )
     found: pd.DataFrame = pairs[["time_a", "time_b", "index_a", "index_b", "value"]]
     return found
@@ -386,7 +387,10 @@ def fit(
     value = pd.factorize(ordered["value"])[0] if "value" in ordered else np.arange(len(a))
     n_events = len(np.unique(value))
     if n_events < 2:
-        raise DataError(f"a clock needs two anchors, found {n_events}")
+        raise DataError(
+            f"a clock needs two anchors, found {n_events}; write pairs of more pulses, out of a"
+            " longer stretch of both recordings"
+        )
     jitter = _jitter(a, b)
     close = min(tolerance, max(6 * jitter, 2e-4))
     good = np.flatnonzero(_good_anchors(a, b, close, drift))
@@ -749,7 +753,7 @@ def convert(
         result.attrs = dict(times.attrs)
         return result
     if columns is not None:
-        raise DataError("columns are those of a DataFrame")
+        raise DataError("columns= names those of a DataFrame; leave it out for other times")
     if isinstance(times, xr.Dataset):
         return _convert_spikes(times, lead_all)
     if isinstance(times, xr.DataArray):
@@ -776,13 +780,15 @@ def _convert_spikes(spikes: xr.Dataset, lead_all: Any) -> xr.Dataset:
     if not np.isfinite(moved).all():
         raise DataError(
             f"{int((~np.isfinite(found)).sum())} spikes, or an end of the recording, lie where"
-            " the clock jumps; select the time before or behind it first"
+            " the clock jumps; write labtree.spikes.select_time(ds, start_ms, stop_ms) for the"
+            " time before it, or after it, first"
         )
     order = np.diff(times) >= 0
     if bool((np.diff(found)[order] < 0).any()):
         raise DataError(
-            "the clock steps back among these spikes: their order would change; select the"
-            " time before or behind the jump first"
+            "the clock steps back among these spikes: their order would change; write"
+            " labtree.spikes.select_time(ds, start_ms, stop_ms) for the time before the jump,"
+            " or after it, first"
         )
     length = max(stop - start, float((found - start).max(initial=0.0)))
     result = spikes.assign(spike_times=spikes["spike_times"].copy(data=found))

@@ -249,7 +249,12 @@ def _numbers(column: pd.Series, name: str) -> Floats:
     if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(
         column.dtype
     ):
-        raise DataError(f"{name!r} must hold times as numbers, found dtype {column.dtype}")
+        line = f"pandas.to_numeric(table[{name!r}])"
+        if pd.api.types.is_datetime64_any_dtype(column.dtype):
+            line = f"(table[{name!r}] - start).dt.total_seconds(), from the recording's start"
+        raise DataError(
+            f"{name!r} must hold times as numbers, found dtype {column.dtype}; write {line}"
+        )
     return np.asarray(column.to_numpy(np.float64, na_value=np.nan))
 
 

@@ -545,7 +545,7 @@ def test_long_runs_of_one_bit_and_noise() -> None:
     edges = 1 + np.concatenate([[0], np.cumsum(barcode_durations(0))])
     times = np.concatenate([edges, [1.046, 1.049]])
     assert len(decode_barcodes(times, np.concatenate([levels, [1, 0]]))) == 0
-    with pytest.raises(ValueError, match="one a edge"):
+    with pytest.raises(ValueError, match="one per edge"):
         decode_barcodes([1.0], [])
     with pytest.raises(ValueError, match="37 bits"):
         barcode_durations(2**37)

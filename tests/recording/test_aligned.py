@@ -168,10 +168,10 @@ def test_gaps_of_either_stream(two):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["emg"], "its name is used already"),
-        (["kin", "kin"], "its name is used already"),
+        (["emg"], "windows have a coordinate or a stream"),
+        (["kin", "kin"], "windows have a coordinate or a stream"),
         ([], "at least one stream"),
-        (["time"], "its name is used already"),
+        (["time"], "windows have a coordinate or a stream"),
     ],
 )
 def test_names_that_cannot_be_aligned(two, names, message):

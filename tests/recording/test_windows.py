@@ -558,7 +558,7 @@ def test_a_label_shorter_than_a_window_and_one_behind_the_end_are_told():
     assert set(windows["class_index"].values) == {1}
     log = drop_log(windows)
     assert log["reason"].tolist() == [
-        "label is behind the stream's end",
+        "label is after the stream's end",
         "label holds 5 samples, fewer than the 10 of a window",
     ]
     assert log["class_index"].tolist() == [2, 0]

@@ -53,7 +53,7 @@ class MswAccessor:
         return barcode_trials(self._frame)
 
     def states(self, clock: Clock = "trial") -> pd.DataFrame:
-        """Return every visit to a state, one a row.
+        """Return every visit to a state, one per row.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class MswAccessor:
         return state_table(self._frame, clock)
 
     def events(self, clock: Clock = "trial") -> pd.DataFrame:
-        """Return every event, one a row.
+        """Return every event, one per row.
 
         Parameters
         ----------
@@ -257,7 +257,7 @@ class MswAccessor:
         Series of str
             The column ``outcome`` where there is one (correct, incorrect, no_response); else
             "rewarded", "unrewarded", or "no_response" where ``choice`` is missing. Missing in
-            rows that are no task.
+            rows that are not task trials.
 
         Examples
         --------
@@ -272,7 +272,7 @@ class MswAccessor:
         return outcome(self._frame)
 
     def blocks(self) -> pd.DataFrame:
-        """Return the blocks, one a row: runs of task trials with one ``block_number``.
+        """Return the blocks, one per row: runs of task trials with one ``block_number``.
 
         Returns
         -------
@@ -393,7 +393,7 @@ class MswAccessor:
         return rolling(self._frame, field, n)
 
     def pokes(self, clock: Clock = "trial") -> pd.DataFrame:
-        """Return the pokes, one a row.
+        """Return the pokes, one per row.
 
         Parameters
         ----------
@@ -425,7 +425,7 @@ class MswAccessor:
         Returns
         -------
         DataFrame
-            ``trial``, ``from``, ``to`` and ``dt`` (s), one step a row.
+            ``trial``, ``from``, ``to`` and ``dt`` (s), one step per row.
 
         Raises
         ------

@@ -350,7 +350,7 @@ class PipelineSessionMethods:
         return trials_spike_times(self._tree, unit_id, movie_name)
 
     def mark_step_complete(self, name: str) -> None:
-        """Keep that a step is done.
+        """Record that a step is done.
 
         Parameters
         ----------

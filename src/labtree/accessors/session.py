@@ -416,7 +416,7 @@ class SessionAccessor(PipelineSessionMethods):
             What the state's times count from; ``"session"`` by default.
         until : str, (str, "start" or "end"), or array-like of shape (event,), optional
             Where each trial ends: a column of seconds, a state (its start, or the edge
-            named beside it), or times in s. Windows then reach to `post_s` behind it,
+            named beside it), or times in s. Windows then reach to `post_s` after it,
             and shorter ones end in NaN.
         gap_s : float, optional
             Of a stream: longest step between two samples that is no gap, in s.
@@ -478,7 +478,7 @@ class SessionAccessor(PipelineSessionMethods):
         start_s, stop_s : float, optional
             The stretch to show, in s from the first sample; all of it by default.
         max_channels : int
-            Of a stream with more channels so many are shown, evenly taken.
+            At most this many channels of each stream are shown, evenly spaced.
         ax : matplotlib.axes.Axes, optional
             Where to draw; a new figure by default.
 

@@ -130,7 +130,7 @@ class TreeWorkspaceAccessor:
         Raises
         ------
         DataError, FormatError
-            (a ValueError) It does not; the message says what was found and expected.
+            (a ValueError) It is not; the message says what was found and expected.
         WorkspaceError
             (a ValueError) The node is the workspace or a namespace.
 
@@ -502,7 +502,7 @@ class TreeWorkspaceAccessor:
         return verbs.delete(self._tree, namespace, key)
 
     def merge_from(self, other: xr.DataTree, overwrite: bool = False) -> dict[str, Any]:
-        """Take over another workspace's items: all of them, or none if one fails.
+        """Copy another workspace's items into this one: all of them, or none if one fails.
 
         Parameters
         ----------
@@ -593,7 +593,7 @@ class TreeWorkspaceAccessor:
         Returns
         -------
         int
-            By how many bytes the file is smaller now. Changes are saved with it.
+            How many bytes smaller the file is now. Changes are saved with it.
 
         Raises
         ------
@@ -764,7 +764,7 @@ class ObjectWorkspaceAccessor(_Storable):
         Raises
         ------
         DataError
-            (a ValueError) It does not; the message says what was found and expected.
+            (a ValueError) It is not; the message says what was found and expected.
         UnsupportedTypeError
             (a TypeError) A part of it cannot be kept exactly.
 

@@ -29,7 +29,7 @@ def from_spikeinterface(sorting: Any) -> xr.Dataset:
     -------
     Dataset
         Of the kind ``spike_data``, in ms, with the ids as ``unit_id``. Of a sorting in
-        several segments a ``spike_slice_stack``, one slice a segment, each on a clock that
+        several segments a ``spike_slice_stack``, one slice per segment, each on a clock that
         starts at 0 ms; ``slice_start`` and ``slice_end`` are the segment's own times.
         ``length`` is that of the recording if the sorting knows it, else up to the last
         spike. The attribute ``sample_rate_hz`` is its rate.

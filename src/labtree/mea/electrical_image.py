@@ -260,7 +260,7 @@ def load_recording_with_eimage_sta(
     duration_s : float
         Spikes from this much of the recording are used.
     spike_limit : int
-        At most so many spikes per unit, the first ones.
+        At most this many spikes per unit, the first ones.
     unit_ids : iterable of str or int, optional
         Units such as ``"unit_001"`` or ``1``; all of them by default.
     window_range : (int, int)
@@ -268,7 +268,7 @@ def load_recording_with_eimage_sta(
     cutoff_hz, filter_order
         Butterworth high-pass, applied forwards and backwards (zero phase).
     skip_highpass : bool
-        Take off each sensor's mean instead.
+        Subtract each sensor's mean instead.
     chunk_duration_s : float
         How much is in memory at a time; the result does not depend on it.
     load_unit_meta : bool

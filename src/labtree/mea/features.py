@@ -164,7 +164,8 @@ def extract_features(
     strange = set(overrides) - {feature.name for feature in wanted}
     if strange:
         raise ConfigurationError(
-            f"config_overrides for {', '.join(sorted(strange))}, which is not asked for"
+            f"config_overrides for {', '.join(sorted(strange))}, which is not among the "
+            "features asked for; add it to features="
         )
     for feature in wanted:
         missing = [one for one in feature.requires if one not in completed_steps(session)]

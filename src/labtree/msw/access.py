@@ -50,7 +50,7 @@ def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
         if "trial" not in frame:
             raise TrialTableError(
                 "the column 'trial', which says whose states are whose, is gone; keep it when "
-                "choosing columns"
+                "choosing columns: df[['trial', ...]]"
             )
         trials = frame["trial"].to_numpy(np.int64)
         if len(trials) and not 0 <= trials.min() <= trials.max() < len(held.absolute):

@@ -57,7 +57,7 @@ def decode_barcodes(
     Returns
     -------
     pandas.DataFrame
-        ``time`` (s, the first rising edge) and ``value`` (int), a row a barcode. What has a
+        ``time`` (s, the first rising edge) and ``value`` (int), one row per barcode. What has a
         barcode's first pulses, and then an edge where none can be or another ending, is
         left out: a wrong value would be worse than none.
 
@@ -71,7 +71,7 @@ def decode_barcodes(
     t = np.asarray(times, np.float64)
     high = np.asarray(states) > 0
     if t.shape != high.shape or t.ndim != 1:
-        raise TrialTableError(f"times {t.shape} and states {high.shape} are not one a edge")
+        raise TrialTableError(f"times {t.shape} and states {high.shape} are not one per edge")
     order = np.argsort(t, kind="stable")
     t, high = t[order], high[order]
     # Repeated reports of a level that has not changed are no edges.

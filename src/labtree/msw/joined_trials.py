@@ -13,7 +13,7 @@ from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables
 def concat_trials(
     frames: Mapping[str, pd.DataFrame], *, column: str = "session"
 ) -> pd.DataFrame:
-    """Put trial tables under each other, with their states and events.
+    """Stack trial tables, with their states and events.
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ class MswSession(BaseModel):
     msw_version : str
         What recorded it; "legacy" or "< 1.0.0" where the settings do not say.
     df : pandas.DataFrame or None
-        One row a trial, as `labtree.msw.trials_to_frame` returns it; None if there are none.
+        One row per trial, as `labtree.msw.trials_to_frame` returns it; None if there are none.
     n_trials : int
         Rows of the trial file, barcodes and other rows included.
     settings_task, settings_process, settings_stage, settings_ephys : dict or None

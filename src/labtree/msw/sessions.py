@@ -300,7 +300,7 @@ def load_subject(
         Only those from then on, or until then, inclusive: a day, "2026-05-14", or a moment,
         "2026-05-14T14:30". In the rig's local time, as the names are.
     workers : int
-        Load so many at a time, in threads. Worth it where a disk or a network is slow.
+        How many to load at a time, in threads. Worth it where a disk or a network is slow.
 
     Returns
     -------

@@ -193,7 +193,7 @@ def encode_trial(
         None, bool, int, float, str, list, tuple, dict with string keys, and numpy
         arrays and scalars of these, to any depth.
     decimals : int or None
-        Round floats to so many decimals, as the rigs do; None keeps them exact.
+        Round floats to this many decimals, as the rigs do; None keeps them exact.
     where : str
         What an error calls this trial.
 
@@ -241,7 +241,7 @@ def save_trial_data(
         Replaced if it exists, and only once the new file is safe on disk. Folders that
         are missing are made.
     decimals : int or None
-        Round floats to so many decimals, as the rigs do; None keeps them exact.
+        Round floats to this many decimals, as the rigs do; None keeps them exact.
 
     Raises
     ------
@@ -393,7 +393,7 @@ def load_trial_data(path: str | Path) -> list[Trial]:
     Returns
     -------
     list of dict
-        A dict a trial: tuples are tuples, ``NaN`` is nan, ``null`` is None. A line that
+        One dict per trial: tuples are tuples, ``NaN`` is nan, ``null`` is None. A line that
         is damaged is left out, and a `DamageWarning` counts and names such lines.
 
     Raises
@@ -597,7 +597,7 @@ class TrialWriter:
     path : path
         The file. Folders that are missing are made.
     decimals : int or None
-        Round floats to so many decimals, as the rigs do; None keeps them exact.
+        Round floats to this many decimals, as the rigs do; None keeps them exact.
 
     Examples
     --------

@@ -195,7 +195,7 @@ def register_kind(
     summary: Callable[[xr.Dataset], dict[str, Any]] | None = None,
     plot: Callable[..., Any] | None = None,
 ) -> None:
-    """Let workspaces store a kind of one's own: a layout of Datasets, or a Python class.
+    """Let workspaces store a kind of your own: a layout of Datasets, or a Python class.
 
     Parameters
     ----------

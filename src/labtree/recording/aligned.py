@@ -123,7 +123,7 @@ def aligned_windows(
     n_alignment_samples
         Samples of the others that the mean goes over.
     tolerance_s
-        A window goes, and is noted in the drop log, if the nearest sample of another
+        A window is left out, and noted in the drop log, if the nearest sample of another
         stream is farther from its midpoint than this; one and a half periods of that
         stream if None. So does one whose mean would reach over a gap.
 
@@ -209,7 +209,10 @@ def _check_names(primary: str, names: list[str]) -> None:
     taken = {"window", "time", "channel", "start_time", "session", "midpoint", primary}
     for name in names:
         if name in taken or f"{name}_channel" in taken:
-            raise SessionError(f"stream {name!r} cannot be aligned: its name is used already")
+            raise SessionError(
+                f"stream {name!r} cannot be aligned: windows have a coordinate or a stream of"
+                " that name; leave it out"
+            )
         taken |= {name, f"{name}_channel"}
     if not names:
         raise SessionError("expected the name of at least one stream to align")

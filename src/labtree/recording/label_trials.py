@@ -49,9 +49,9 @@ def _seconds(name: str, value: float) -> float:
 def trials(stream: StreamOfSession, pre_s: float = 0, post_s: float = 0) -> list[xr.DataArray]:
     """Return a lazy (time, channel) DataArray per label of class 0 or more, in time order.
 
-    A trial goes from ``pre_s`` before its label to ``post_s`` behind it, or, if that is 0,
+    A trial goes from ``pre_s`` before its label to ``post_s`` after it, or, if that is 0,
     to the next label or the end of the stream. ``time`` is the stream's own, so a gap in a
-    trial shows there. A label behind the end of the stream gives a trial without samples.
+    trial shows there. A label after the end of the stream gives a trial without samples.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def peri_event(
         Seconds before and after.
     on, edge, clock, until
         What of a trial table says when, and when each trial ends, see
-        `labtree.events.events_from`. A window then reaches to `post_s` behind the end of
+        `labtree.events.events_from`. A window then reaches to `post_s` after the end of
         its trial; shorter ones end in NaN.
     on_gap
         As in `labeled_windows`.
@@ -142,7 +142,7 @@ def peri_event(
     if (problem := stream.timeline.rate_problem()) and on_mismatch != "drop":
         text = f"{stream.session or 'the stream'}: the stream {problem}"
         if on_mismatch == "raise":
-            raise SessionError(f'{text}; write on_mismatch="warn" to go on all the same')
+            raise SessionError(f'{text}; write on_mismatch="warn" to go on anyway')
         warn(text)
     before = round(_seconds("pre_s", pre_s) * stream.fs)
     post_s = _seconds("post_s", post_s)

@@ -41,7 +41,7 @@ def plot_session(
     start_s, stop_s
         The stretch to show, in s from the first sample of these streams; all of it if None.
     max_channels
-        Of a stream with more channels so many are shown, evenly taken.
+        At most this many channels of each stream are shown, evenly spaced.
     ax
         Where to draw; a new figure if None.
 

@@ -164,14 +164,14 @@ class Recorder(AbstractContextManager["Recorder"]):
     sync
         ``"os"``: samples survive the death of the process. ``"disk"``: each `append` also
         waits for the disk (fsync), samples survive a power cut. A number: the disk is
-        waited for every so many seconds, in the background.
+        waited for once in that many seconds, in the background.
     clock
         The clock of the time stamps, in seconds, for labels without a time stamp, for the
         arrival of packets, and for the offset to wall-clock time. The default is the clock
         that LSL uses, too.
     on_backward
         ``"keep"``: time stamps are recorded whatever they do (go backward, start again, are
-        NaN), and beside them when their packet arrived; one warning a stream says so, and
+        NaN), and beside them when their packet arrived; one warning per stream says so, and
         ``meta.json`` counts. ``"raise"``: such a packet is refused.
 
     Attributes
@@ -685,7 +685,7 @@ def _refuse_times(name: str, times: np.ndarray, last: float) -> None:
     before = last if at == 0 else times[at - 1]
     raise SessionError(
         f"stream {name!r}: timestamp {at} is {times[at]:.9g} s, before {before:.9g} s of the"
-        ' sample ahead of it; on_backward="keep" records it all the same'
+        ' sample ahead of it; on_backward="keep" records it anyway'
     )
 
 

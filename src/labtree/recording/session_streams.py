@@ -306,7 +306,12 @@ def open_streams(
     if problems:
         _report_sessions(problems, len(listed), on_mismatch, drops)
     if not together:
-        raise SessionError("no session is left to cut windows from")
+        raise SessionError(
+            "no session is left to cut windows from; the warnings say why each was left out,"
+            ' and on_mismatch="raise" makes them an error'
+            if problems
+            else "no session is left to cut windows from: the list of paths is empty"
+        )
     return [list(group) for group in zip(*together, strict=True)]
 
 

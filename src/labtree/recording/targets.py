@@ -89,7 +89,7 @@ def target_windows(
 
     The end, because a model that is asked now knows nothing of later samples. Inside a
     phase the target is interpolated; from one phase to the next the earlier one is held.
-    A window goes, and is noted in the drop log, if its end is outside the target stream,
+    A window is left out, and noted in the drop log, if its end is outside the target stream,
     the next target is more than three target periods away, or its phase is not wanted.
 
     Parameters

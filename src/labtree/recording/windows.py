@@ -98,7 +98,7 @@ def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, i
     segments = []
     for start, end, index, moment, behind in zip(at, ends, classes, moments, late, strict=True):
         if index >= 0 and behind:
-            drops.add(stream.session, moment, int(index), "label is behind the stream's end")
+            drops.add(stream.session, moment, int(index), "label is after the stream's end")
         elif index >= 0:
             segments.append((int(start), int(end), int(index)))
     return segments

@@ -175,7 +175,8 @@ def correlograms(ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0) -
     if half < 1 or abs(window_ms / bin_ms - half) > 1e-9 * half:
         raise DataError(
             f"window_ms must be a whole number of bins: {window_ms} ms is "
-            f"{window_ms / bin_ms:g} bins of {bin_ms} ms"
+            f"{window_ms / bin_ms:g} bins of {bin_ms} ms; write "
+            f"window_ms={max(half, 1) * bin_ms:g}"
         )
     window, n_bins = float(window_ms), 2 * half
     edges = np.linspace(-window, window, n_bins + 1)

@@ -146,9 +146,11 @@ def select_time(ds: xr.Dataset, start_ms: float, stop_ms: float) -> xr.Dataset:
     first, length = ds.attrs["start_time"], ds.attrs["length"]
     end = first + length
     if start < first or stop > end:
+        low, high = max(start, first), min(stop, end)
+        line = f"; write labtree.spikes.select_time(ds, {low}, {high})" if low < high else ""
         raise DataError(
             f"the stretch from {start} to {stop} ms is not inside the recording, from "
-            f"{first} to {end} ms"
+            f"{first} to {end} ms{line}"
         )
     times = ds["spike_times"].values
     last = max(end, times.max().item()) if times.size else end

@@ -27,7 +27,7 @@ def from_session(
     session : DataTree
         With ``session["units"]``, whose spike times are sample numbers.
     rate_hz : float, optional
-        Samples a second; by default ``acquisition_rate`` of the session's metadata.
+        Samples per second; by default ``acquisition_rate`` of the session's metadata.
     length_ms : float, optional
         Duration of the recording in ms; by default ``recording_duration_s`` of the
         metadata, or, where there is none, up to the last spike.
@@ -78,7 +78,11 @@ def from_session(
     )
     taken = set(map(str, known)) & {*spike_data.RESERVED, "unit_id"}
     if taken:
-        raise DataError(f"values of the units have names that are taken: {sorted(taken)}")
+        first = sorted(taken)[0]
+        raise DataError(
+            f"values of the units have names that are taken: {sorted(taken)}; write "
+            f"session['units'] = session['units'].to_dataset().rename({{{first!r}: ...}})"
+        )
     return plain.assign_coords(known | {"unit_id": ("unit", units["unit"].values)})
 
 
@@ -90,7 +94,7 @@ def to_session_units(ds: xr.Dataset, rate_hz: float) -> dict[str, dict[str, Any]
     ds : Dataset
         Of the kind ``spike_data``.
     rate_hz : float
-        Samples a second.
+        Samples per second.
 
     Returns
     -------

@@ -201,11 +201,14 @@ def from_times(
     if not times.size and unit_ids is None:
         ids = np.empty(0, np.int64)
     if ids.size and np.unique(ids).size != ids.size:
-        raise DataError("unit_ids names a unit twice")
+        raise DataError("unit_ids names a unit twice; write numpy.unique(unit_ids)")
     place = {value: at for at, value in enumerate(ids.tolist())}
     lacking = [value for value in present.tolist() if value not in place]
     if lacking:
-        raise DataError(f"unit_ids lacks units that have spikes: {lacking[:10]}")
+        raise DataError(
+            f"unit_ids lacks units that have spikes: {lacking[:10]}; leave unit_ids= out, or "
+            "select the spikes of the others first"
+        )
     rows = np.array([place[value] for value in present.tolist()], np.int64)
     codes = rows[codes] if rows.size else np.empty(0, np.int64)
     order = np.lexsort((times, codes))

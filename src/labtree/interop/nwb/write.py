@@ -67,7 +67,7 @@ def export_nwb(
     tree : DataTree
         A workspace, a recording, a Murine Shift Work session, or a pipeline session.
     path : path-like
-        Ends in ``.nwb``. A file that stands there is replaced once the new one is whole.
+        Ends in ``.nwb``. A file that exists is replaced once the new one is whole.
     session_start_time : datetime, optional
         The moment of 0 ms, with a time zone; by default what the tree knows, or else the
         time at which the workspace was created. Without a zone, what a session knows is

@@ -76,7 +76,7 @@ def export_spikelab(
     tree : DataTree
         A workspace.
     path : path-like
-        With or without ``.h5``. Files that stand there are replaced once the new ones are
+        With or without ``.h5``. Files that exist are replaced once the new ones are
         whole.
     on_loss : {"raise", "warn"}
         What to do if something would be left out or rounded, because SpikeLab's format
