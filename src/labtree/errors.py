@@ -184,7 +184,7 @@ class RecordingWarning(LabtreeWarning):
 
 
 @contextmanager
-def damage_as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
+def damage_as_format_error(path: str | os.PathLike[str], where: str = "") -> Iterator[None]:
     """Turn what libraries raise while they read a damaged file into a FormatError.
 
     labtree's own errors and MemoryError pass.
@@ -193,6 +193,8 @@ def damage_as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
     ----------
     path : path
         The file that is read.
+    where : str
+        What is read in it.
 
     Yields
     ------
@@ -208,9 +210,10 @@ def damage_as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
     except (LabtreeError, MemoryError):
         raise
     except Exception as error:  # a damaged file fails anywhere in what reads it
+        place = f"{os.fspath(path)}: {where}" if where else os.fspath(path)
         raise FormatError(
-            f"{os.fspath(path)} is damaged or cut short ({type(error).__name__}: {error}); "
-            "restore it from a copy"
+            f"{place} cannot be read ({type(error).__name__}: {error}); it is cut short or "
+            "damaged. Restore the file from a copy"
         ) from error
 
 

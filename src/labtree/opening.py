@@ -12,10 +12,10 @@ import h5py
 import xarray as xr
 
 from labtree.errors import (
-    BusyFileError,
     FormatError,
     LossWarning,
     MissingDependencyError,
+    damage_as_format_error,
     missing_file,
 )
 from labtree.hints import takes
@@ -423,15 +423,8 @@ def _file(path: Path) -> Format | Other:
 def _hdf5(path: Path) -> Format:
     from labtree.storage.netcdf_reader import open_hdf5
 
-    try:
-        with open_hdf5(path) as file:
-            return FORMATS[_by_content(file)]
-    except BusyFileError:
-        raise
-    except Exception as error:  # a damaged file fails anywhere in what reads it
-        raise FormatError(
-            f"{path} cannot be read: {error}; it is cut short or damaged"
-        ) from None
+    with damage_as_format_error(path), open_hdf5(path) as file:
+        return FORMATS[_by_content(file)]
 
 
 def _by_content(file: h5py.File) -> str:

@@ -187,7 +187,7 @@ FOREIGN = {
     "is a JSON file; the workspace is the .h5 file beside it": b'{"a": 1}',
     "is a gzip archive": b"\x1f\x8b" + bytes(9),
     "is not a workspace: it begins with b'hello, w'": b"hello, world",
-    "cannot be read: .* cut short or damaged": b"\x89HDF\r\n\x1a\n" + bytes(100),
+    "cannot be read .* cut short or damaged": b"\x89HDF\r\n\x1a\n" + bytes(100),
 }
 
 

@@ -25,6 +25,7 @@ from labtree.pipeline.sessions import (
     units_of,
 )
 from labtree.pipeline.units import add_units
+from labtree.storage.netcdf_reader import open_hdf5
 
 __all__ = ["import_hdmea", "is_hdmea"]
 
@@ -36,7 +37,7 @@ PRE_MARGIN, POST_MARGIN = 60, 120
 def is_hdmea(path: str | Path) -> bool:
     """Return whether a file is a session that hdmea wrote."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             known = {"hdmea_version", "hdmea_pipeline_version", "stage1_completed"}
             return bool(known & set(file.attrs)) and "labtree_format" not in file.attrs
     except Exception:  # what reads it reports the damage
@@ -171,11 +172,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
         If the file is none of these.
     """
     path = Path(path)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read as HDF5 ({error})") from error
-    with damage_as_format_error(path), file:
+    with damage_as_format_error(path), open_hdf5(path) as file:
         stored = _read(file, path)
     if "units" not in stored:
         raise FormatError(f"{path}: no group 'units'; not a session of hdmea")

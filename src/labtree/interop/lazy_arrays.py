@@ -7,13 +7,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from labtree.errors import ClosedError, FormatError
+from labtree.errors import ClosedError, damage_as_format_error
 from labtree.storage._xarray import (
     ExplicitIndexer,
     IndexingSupport,
     explicit_indexing_adapter,
 )
 from labtree.storage.lazy import LazyArray, as_lazy
+from labtree.storage.netcdf_reader import open_hdf5
 
 __all__ = ["ClockArray", "FileArray", "MappedArray", "lazy_or_array"]
 
@@ -50,10 +51,9 @@ class FileArray(LazyArray):
             select = source.__getitem__
         else:
             select = source.oindex.__getitem__
-        try:
+        file = source.file.filename if isinstance(source, h5py.Dataset) else source.store
+        with damage_as_format_error(str(file), source.name):
             return np.asarray(select(key))
-        except (OSError, RuntimeError) as error:
-            raise FormatError(f"{source.name} cannot be read: {error}") from error
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FileArray":
         return self  # files cannot be copied, and nothing in here changes
@@ -140,5 +140,7 @@ def _reopened(path: str, name: str) -> FileArray:
     with _LOCK:
         file = _OPEN.get(path)
         if file is None or not file:
-            file = _OPEN[path] = h5py.File(path, "r")
-    return FileArray(file[name])
+            with damage_as_format_error(path):
+                file = _OPEN[path] = open_hdf5(path)
+    with damage_as_format_error(path, name):
+        return FileArray(file[name])

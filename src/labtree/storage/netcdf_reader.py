@@ -28,7 +28,7 @@ from labtree.errors import (
     ClosedError,
     DamageWarning,
     FormatError,
-    LabtreeError,
+    damage_as_format_error,
 )
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import DummyFileManager, Variable, data_of
@@ -67,8 +67,8 @@ class NetCDFSource:
         self._file: _File | None = None
         self._stores: dict[str, _Store] = {}
         self._closed = False
-        #: The paths of what could not be read.
-        self.left_out: list[str] = []
+        #: The paths of what could not be read, and why.
+        self.left_out: dict[str, str] = {}
 
     @property
     def file(self) -> "_File":
@@ -89,7 +89,7 @@ class NetCDFSource:
                     raise FormatError(
                         f"{self.name} changed on disk after it was opened; open it again"
                     )
-                try:
+                with damage_as_format_error(self.name):
                     hdf5 = open_hdf5(self.name)
                     if self._lister is None:
                         folder = os.path.dirname(os.path.realpath(self.name))  # noqa: PTH120
@@ -97,13 +97,6 @@ class NetCDFSource:
                         lister.find()
                         self._lister = lister
                     self._file = _File(hdf5, self._lister)
-                except Exception as error:  # h5py raises whatever damage makes it
-                    if isinstance(error, LabtreeError):
-                        raise
-                    raise FormatError(
-                        f"{self.name} cannot be read: {error}. It is cut short or damaged; "
-                        "restore it from a copy"
-                    ) from error
             return self._file
 
     def store(self, group: str) -> "_Store":
@@ -330,7 +323,7 @@ def open_groups(source: NetCDFSource, **decoding: Any) -> Iterator[OpenedGroup]:
 class _Lister:
     """Finds the groups of a file, and the members that must not be followed."""
 
-    def __init__(self, file: Any, folder: str, name: str, left_out: list[str]):
+    def __init__(self, file: Any, folder: str, name: str, left_out: dict[str, str]):
         self._file, self._folder, self._name = file, folder, name
         self._left_out = left_out
         self._seen: set[int] = set()
@@ -342,7 +335,7 @@ class _Lister:
     def leave_out(self, where: str, reason: object) -> None:
         """Warn, once, that a part of the file is left out."""
         if where not in self._left_out:
-            self._left_out.append(where)
+            self._left_out[where] = str(reason)
             warnings.warn(
                 f"{self._name}: {where} cannot be read and was left out ({reason})",
                 DamageWarning,
@@ -566,8 +559,8 @@ class _Guarded(LazyArray):
         if 0 in counts:  # older h5netcdf fails on empty lists of positions
             kept = [n for n, part in zip(counts, key, strict=True) if not _is_number(part)]
             return np.empty(kept, self.dtype)
-        store = self.source.store(group)
-        try:
+        with damage_as_format_error(self.source.name, path):
+            store = self.source.store(group)
             stored = store.ds.variables[name]
             if stored._h5ds.dtype.subdtype is not None:
                 whole = np.asarray(stored._h5ds[()])
@@ -583,8 +576,6 @@ class _Guarded(LazyArray):
                 whole[()] = values
                 return whole
             return values.astype(self.dtype, copy=False) if self.dtype.names else values
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise FormatError(f"{self.source.name}: {path}: {error}") from error
 
 
 def _is_number(part: Any) -> bool:

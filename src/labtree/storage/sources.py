@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from labtree.errors import ClosedError, FormatError
+from labtree.errors import ClosedError, FileAccessError, FormatError, MissingFileError
 from labtree.storage.hdf5_end import Record, continues
 
 __all__ = [
@@ -35,7 +35,10 @@ def as_bytes(array: np.ndarray) -> memoryview:
 
 def identity(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
     """Return what changes when a file is replaced: device, inode, time (ns) and size."""
-    stat = os.stat(path)  # noqa: PTH116, for str too
+    try:
+        stat = os.stat(path)  # noqa: PTH116, for str too
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(f"{os.fspath(path)}: there is no such file") from None
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
@@ -109,7 +112,10 @@ class FileSource:
             if self._closed:
                 raise ClosedError(f"{self.name} was closed; open it again to read from it")
             if self._file is None:
-                file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed by close()
+                try:
+                    file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed below
+                except (FileNotFoundError, NotADirectoryError):
+                    raise MissingFileError(f"{self.name}: there is no such file") from None
                 if self._identity(file) != self.known and not (
                     self.record is not None and continues(file.fileno(), self.record)
                 ):
@@ -139,7 +145,11 @@ class FileSource:
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset` on; return how many bytes there were."""
-        return _read_into(self._opened(), self._lock, buffer, offset)
+        file = self._opened()
+        try:
+            return _read_into(file, self._lock, buffer, offset)
+        except OSError as error:
+            raise FileAccessError.of(error, f"{self.name} cannot be read") from error
 
     def close(self) -> None:
         """Let go of the file; reading from it is an error from now on."""

@@ -3,7 +3,7 @@
 import os
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from labtree.storage.catalogue import Catalogue, catalogue_of
 from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.locks import folder_lock
+from labtree.storage.names import file_name
 from labtree.storage.netcdf_reader import NetCDFSource, open_groups
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder, NodeRecord
@@ -35,6 +36,7 @@ __all__ = [
     "build_tree",
     "check_complete",
     "check_folder",
+    "check_read",
     "column_reader",
     "forget_left_out",
     "open_source",
@@ -159,7 +161,7 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
 def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) -> xr.DataTree:
     """Return the lazy tree of an opened file."""
     held: list[Any] = [source]
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     try:
         if catalogue is not None:
             builder = DatasetBuilder(column_reader(source), catalogue.values)
@@ -168,7 +170,7 @@ def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) 
             other = NetCDFSource(source)
             held.append(other)
             tree = _tree_of_groups(other, decoding)
-            missing += other.left_out
+            missing |= other.left_out
             other.release()
     except BaseException as error:
         for each in held:
@@ -185,6 +187,7 @@ def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) 
     if missing:
         left = attached(tree, _LeftOut)
         left.file, left.parts = os.path.abspath(source.name), missing  # noqa: PTH100
+        left.nodes = [(weakref.ref(_deepest(tree, part)), part) for part in missing]
     return tree
 
 
@@ -225,7 +228,7 @@ def _tree_of_groups(source: NetCDFSource, decoding: dict[str, Any]) -> xr.DataTr
             attach_children(parent, {path[-1]: node})
         except ValueError as error:
             del nodes[path]
-            source.left_out.append("/" + "/".join(path))
+            source.left_out["/" + "/".join(path)] = str(error)
             warnings.warn(
                 f"{source.name}: /{'/'.join(path)} has dimensions or coordinates that do not "
                 f"agree with those of a group above it, and was left out ({error}). Each group "
@@ -240,7 +243,7 @@ def build_tree(
     records: list[NodeRecord],
     builder: DatasetBuilder,
     name: str = "",
-    left_out: list[str] | None = None,
+    left_out: dict[str, str] | None = None,
 ) -> xr.DataTree:
     """Return the tree of records, whose first is the root and parents come before children.
 
@@ -253,7 +256,7 @@ def build_tree(
     name
         The file, for warnings. Without it a node that cannot be made is an error.
     left_out
-        Takes the paths of nodes that could not be made.
+        Takes the paths of nodes that could not be made, and why.
     """
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
     children: dict[tuple[str, ...], dict[str, xr.DataTree]] = {}
@@ -272,7 +275,7 @@ def build_tree(
                     raise
                 lost.add(path)
                 if left_out is not None:
-                    left_out.append("/" + "/".join(path))
+                    left_out["/" + "/".join(path)] = str(error)
                 warnings.warn(
                     f"{name}: /{'/'.join(path)} cannot be read and was left out ({error})",
                     DamageWarning,
@@ -322,7 +325,60 @@ class _LeftOut:
 
     def __init__(self) -> None:
         self.file = ""
-        self.parts: list[str] = []
+        self.parts: dict[str, str] = {}  # the path in the file, and the reason
+        self.nodes: list[tuple[weakref.ref[xr.DataTree], str]] = []  # where they belong
+
+
+def _deepest(tree: xr.DataTree, path: str) -> xr.DataTree:
+    """Return the node that a path in the file leads to, or the last one before it."""
+    for part in path.strip("/").split("/"):
+        below = {file_name(name): child for name, child in tree.children.items()}
+        if part not in below:
+            break
+        tree = below[part]
+    return tree
+
+
+def check_read(root: xr.DataTree, path: Sequence[str]) -> None:
+    """Refuse to give a node, or to say that there is none, of which a part was left out.
+
+    Parameters
+    ----------
+    root, path
+        The tree, and the names of the node and of those above it.
+
+    Raises
+    ------
+    FormatError
+        If a part of it could not be read when the file was opened.
+    """
+    left = attached(root, _LeftOut)
+    if not left.parts:
+        return
+    node: xr.DataTree | None = root
+    for depth, name in enumerate(path, 1):
+        node = None if node is None else node.children.get(name)
+        where = "/" + "/".join(map(file_name, path[:depth]))
+        if node is None and where not in left.parts:
+            return
+        if node is None:
+            lost = [where]
+            break
+    else:
+        found = [(each(), part) for each, part in left.nodes]
+        lost = [
+            part
+            for each, part in found
+            if each is not None and any(node is above for above in (each, *each.parents))
+        ]
+    if lost:
+        what = "/".join(path)
+        raise FormatError(
+            f"{left.file}: {lost[0]} could not be read when the file was opened"
+            + (f", nor {len(lost) - 1} more parts of {what}" if len(lost) > 1 else "")
+            + f" ({left.parts[lost[0]]})"
+            + ("" if node is None else f"; tree[{what!r}].to_dataset() gives the rest of it")
+        )
 
 
 def check_complete(tree: xr.DataTree, path: Path) -> None:
@@ -335,15 +391,16 @@ def check_complete(tree: xr.DataTree, path: Path) -> None:
     """
     left = attached(tree.root, _LeftOut)
     if left.parts and path.exists() and Path(left.file).exists() and path.samefile(left.file):
+        shown = ", ".join(list(left.parts)[:5])
         raise FormatError(
             f"{path} holds parts that could not be read when it was opened, and would lose "
-            f"them: {', '.join(left.parts[:5])}. Nothing was written; save under another name"
+            f"them: {shown}. Nothing was written; save under another name"
         )
 
 
 def forget_left_out(tree: xr.DataTree) -> None:
     """Give up the parts that could not be read, so that their file may be replaced."""
-    attached(tree.root, _LeftOut).parts = []
+    attached(tree.root, _LeftOut).parts = {}
 
 
 def add_source(tree: xr.DataTree, source: Any) -> None:

@@ -9,10 +9,17 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from labtree.errors import FormatError, LabtreeError, MissingFileError, missing_file
+from labtree.errors import (
+    FormatError,
+    LabtreeError,
+    MissingFileError,
+    damage_as_format_error,
+    missing_file,
+)
 from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.blobs import checksum
+from labtree.storage.files import retry_while_busy
 from labtree.storage.netcdf_reader import NetCDFSource, open_groups
 from labtree.storage.records import DatasetBuilder, NodeRecord
 from labtree.storage.trees import column_reader, open_source
@@ -190,7 +197,7 @@ def accept_values(path: str | Path, group: str) -> list[str]:
         )
     if not Path(path).is_file():
         raise missing_file(f"there is no file {path}", path)
-    with h5py.File(path, "r+") as file:
+    with damage_as_format_error(path), retry_while_busy(lambda: h5py.File(path, "r+")) as file:
         if group not in file or not isinstance(file[group], h5py.Group):
             raise MissingFileError(f"{path} has no group {group}; it has {', '.join(file)}")
         for name, dataset in file[group].items():

@@ -23,7 +23,13 @@ from labtree.hints import takes
 from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
 from labtree.storage.trees import before_closing, forget_left_out, release_sources
-from labtree.workspace.items import find_item, iterate_items, missing_item, node_name, read_node
+from labtree.workspace.items import (
+    find_whole_item,
+    iterate_items,
+    missing_item,
+    node_name,
+    read_node,
+)
 from labtree.workspace.state import State, mark_saved, saved_marks, state_of, watch
 from labtree.workspace.stores import Hdf5Store, Store, store_at
 from labtree.workspace.verbs import complete, create_workspace
@@ -482,20 +488,11 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
     dataset = store.item(nodes)
     if dataset is not None:
         return read_node(xr.DataTree(dataset=dataset), where)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DamageWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamageWarning)  # other items do not matter
         tree, _ = store.open()
-    _check_whole(tree, nodes, [str(each.message) for each in caught])
     with tree:
-        node = find_item(tree, namespace, key)
+        node = find_whole_item(tree, namespace, key)
         if node is None:
             raise missing_item(tree, namespace, key)
         return read_node(node, where)
-
-
-def _check_whole(tree: xr.DataTree, nodes: list[str], damage: list[str]) -> None:
-    """Raise an error if a part of an item was left out; other items do not matter."""
-    own = [line for line in damage if "/".join(nodes) in line]
-    if own:
-        tree.close()
-        raise FormatError("; ".join(own))

@@ -10,12 +10,14 @@ from labtree.errors import FormatError, ItemNotFoundError, unknown_name
 from labtree.objects.registry import KIND_ATTRIBUTE, decode, is_known, kind_named
 from labtree.storage.arrays import load_variables
 from labtree.storage.names import check_name, decode_name, encode_name
+from labtree.storage.trees import check_read
 
 __all__ = [
     "CREATED",
     "NOTE",
     "describe_item",
     "find_item",
+    "find_whole_item",
     "item_dataset",
     "iterate_items",
     "missing_item",
@@ -65,6 +67,20 @@ def iterate_items(root: xr.DataTree) -> Iterator[tuple[str, str, xr.DataTree]]:
         namespace = real_name(group)
         for node in group.children.values():
             yield namespace, real_name(node), node
+
+
+def find_whole_item(root: xr.DataTree, namespace: str, key: str) -> xr.DataTree | None:
+    """Return the node of an item, or None where there is none.
+
+    Raises
+    ------
+    FormatError
+        If a part of it could not be read when its file was opened.
+    """
+    node = find_item(root, namespace, key)
+    group = root.children.get(space := node_name(root, namespace, "namespace"))
+    check_read(root, (space, node_name(group, key, "key")))
+    return node
 
 
 def own_dataset(node: xr.DataTree) -> xr.Dataset:

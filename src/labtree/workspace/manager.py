@@ -9,7 +9,7 @@ import xarray as xr
 
 from labtree.errors import ItemNotFoundError, WorkspaceError
 from labtree.workspace import files, verbs
-from labtree.workspace.items import find_item, missing_item
+from labtree.workspace.items import find_whole_item, missing_item
 
 __all__ = ["WorkspaceManager", "get_workspace_manager"]
 
@@ -92,7 +92,7 @@ class WorkspaceManager:
         """Take one item of a saved workspace into one that is here, with time and note."""
         target = self._require(workspace_id)
         with files.open_workspace(path) as saved:
-            node = find_item(saved, namespace, key)
+            node = find_whole_item(saved, namespace, key)
             if node is None:
                 raise missing_item(saved, namespace, key)
             verbs.store_item(

@@ -13,10 +13,10 @@ import xarray as xr
 
 from labtree.errors import (
     AlreadyExistsError,
-    BusyFileError,
     FormatError,
     NotWritableError,
     WorkspaceError,
+    damage_as_format_error,
     missing_file,
 )
 from labtree.storage.catalogue import file_version
@@ -476,16 +476,11 @@ class Hdf5Store:
 
 def _refuse_spikelab(source: FileSource) -> None:
     try:
-        with open_hdf5(source.name) as h5:
+        with damage_as_format_error(source.name), open_hdf5(source.name) as h5:
             is_spikelab = "__workspace_id__" in h5.attrs
-    except BusyFileError:
+    except BaseException:
         source.close()
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        source.close()
-        raise FormatError(
-            f"{source.name} cannot be read, it is cut short or damaged: {error}"
-        ) from error
     if is_spikelab:
         source.close()
         raise FormatError(

@@ -28,6 +28,7 @@ from labtree.workspace.items import (
     NOTE,
     describe_item,
     find_item,
+    find_whole_item,
     item_dataset,
     iterate_items,
     missing_item,
@@ -206,7 +207,7 @@ def _check_note(note: object) -> None:
 def get(tree: xr.DataTree, namespace: str, key: str) -> Any:
     """Return a copy of the object that was stored, or None where there is none."""
     with state_of(tree.root).lock:
-        node = find_item(tree.root, namespace, key)
+        node = find_whole_item(tree.root, namespace, key)
     return None if node is None else read_node(node, f"{namespace}/{key}")
 
 
@@ -219,7 +220,7 @@ def require(tree: xr.DataTree, namespace: str, key: str) -> Any:
         If there is none; the message lists what there is.
     """
     with state_of(tree.root).lock:
-        node = find_item(tree.root, namespace, key)
+        node = find_whole_item(tree.root, namespace, key)
         if node is None:
             raise missing_item(tree.root, namespace, key)
     return read_node(node, f"{namespace}/{key}")

@@ -21,7 +21,13 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5s
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from labtree.errors import DataError, FormatError, LossWarning, missing_file
+from labtree.errors import (
+    DataError,
+    FormatError,
+    LossWarning,
+    damage_as_format_error,
+    missing_file,
+)
 from labtree.hints import takes
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
@@ -30,6 +36,7 @@ from labtree.objects.rate_slice_stack import rate_slice_stack
 from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
 from labtree.storage.json_files import read_json
+from labtree.storage.netcdf_reader import open_hdf5
 from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace, identify, store_item
 
@@ -179,13 +186,9 @@ def read_spikelab(path: Path) -> SpikeLabFile:
     if not path.is_file():
         raise missing_file(f"there is no file {path}", path)
     with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(h5py.File(path, "r"))
+        with damage_as_format_error(path):
+            file = stack.enter_context(open_hdf5(path))
             root = h5g.open(file.id, b"/")
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise FormatError(
-                f"{path}: not an HDF5 file that can be opened ({error})"
-            ) from error
         reader = _Reader(path)
         items = sorted(reader.items(root), key=lambda item: item[:2])
         workspace_id, name, created_at = (
