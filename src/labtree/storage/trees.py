@@ -39,6 +39,7 @@ __all__ = [
     "check_read",
     "column_reader",
     "forget_left_out",
+    "note_left_out",
     "open_source",
     "open_tree",
     "read_tree",
@@ -184,10 +185,7 @@ def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) 
         raise
     for each in held:
         add_source(tree, each)
-    if missing:
-        left = attached(tree, _LeftOut)
-        left.file, left.parts = os.path.abspath(source.name), missing  # noqa: PTH100
-        left.nodes = [(weakref.ref(_deepest(tree, part)), part) for part in missing]
+    note_left_out(tree, os.path.abspath(source.name), missing)  # noqa: PTH100
     return tree
 
 
@@ -327,12 +325,37 @@ class _LeftOut:
         self.file = ""
         self.parts: dict[str, str] = {}  # the path in the file, and the reason
         self.nodes: list[tuple[weakref.ref[xr.DataTree], str]] = []  # where they belong
+        self.name_of: Callable[[str], str] = file_name
 
 
-def _deepest(tree: xr.DataTree, path: str) -> xr.DataTree:
+def note_left_out(
+    tree: xr.DataTree,
+    file: str,
+    parts: dict[str, str],
+    name_of: Callable[[str], str] = file_name,
+) -> None:
+    """Remember what of a file is not in the tree that was opened from it.
+
+    Parameters
+    ----------
+    tree, file
+        The tree, and the path of the file.
+    parts
+        The paths of the parts in the file, and why they could not be read.
+    name_of
+        Gives the name that a node has in the file.
+    """
+    if not parts:
+        return
+    left = attached(tree, _LeftOut)
+    left.file, left.parts, left.name_of = file, dict(parts), name_of
+    left.nodes = [(weakref.ref(_deepest(tree, part, name_of)), part) for part in parts]
+
+
+def _deepest(tree: xr.DataTree, path: str, name_of: Callable[[str], str]) -> xr.DataTree:
     """Return the node that a path in the file leads to, or the last one before it."""
     for part in path.strip("/").split("/"):
-        below = {file_name(name): child for name, child in tree.children.items()}
+        below = {name_of(name): child for name, child in tree.children.items()}
         if part not in below:
             break
         tree = below[part]
@@ -358,7 +381,7 @@ def check_read(root: xr.DataTree, path: Sequence[str]) -> None:
     node: xr.DataTree | None = root
     for depth, name in enumerate(path, 1):
         node = None if node is None else node.children.get(name)
-        where = "/" + "/".join(map(file_name, path[:depth]))
+        where = "/" + "/".join(map(left.name_of, path[:depth]))
         if node is None and where not in left.parts:
             return
         if node is None:

@@ -568,6 +568,7 @@ class ZarrStore:
         """Return the lazy tree that is there, and its version."""
         opened = open_location(location_of(self.location))
         tree = read_nodes(opened)
+        self.is_whole = not opened.left_out
         if ID not in tree.attrs:
             raise FormatError(
                 f"{self.name} holds a tree but no workspace: its root has no {ID}; open it "
@@ -577,4 +578,5 @@ class ZarrStore:
 
     def item(self, path: list[str]) -> xr.Dataset | None:
         """Return the dataset of one node if it can be read without the others."""
-        return read_node(open_location(location_of(self.location)), path)
+        opened = open_location(location_of(self.location))
+        return None if opened.left_out else read_node(opened, path)

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from labtree.errors import (
     FormatError,
     LabtreeError,
     MissingFileError,
+    damage_as_format_error,
     missing_file,
 )
 from labtree.storage import codecs, json_values
@@ -35,7 +36,7 @@ from labtree.storage.catalogue import PAGE, VERSION, Catalogue, catalogue_text
 from labtree.storage.compression import find_compression
 from labtree.storage.hdf5_end import crc32c
 from labtree.storage.records import DatasetBuilder, NodeRecord, node_record
-from labtree.storage.trees import build_tree
+from labtree.storage.trees import build_tree, note_left_out
 from labtree.storage.versions import check_version
 from labtree.storage.zarr.arrays import ZarrArray
 from labtree.storage.zarr.metadata import dump, file_names, group_metadata
@@ -60,11 +61,15 @@ _CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 
 
 class Opened(NamedTuple):
-    """What an opened store tells: where it is, its version, and its catalogue."""
+    """What an opened store tells: where it is, its version, and its catalogue.
+
+    `left_out` has the paths of what cannot be read, and why.
+    """
 
     location: Location
     version: str
     catalogue: Catalogue
+    left_out: dict[str, str]
 
 
 def save_zarr_tree(
@@ -176,6 +181,11 @@ def open_zarr_tree(path: str | Path | Any) -> xr.DataTree:
 def open_location(location: Location) -> Opened:
     """Return what a store holds; no array is read.
 
+    Warns
+    -----
+    DamageWarning
+        For each part that cannot be read and is left out.
+
     Raises
     ------
     MissingFileError
@@ -192,8 +202,16 @@ def open_location(location: Location) -> Opened:
     except (ValueError, TypeError, RecursionError, AttributeError) as error:
         raise FormatError(f"{location.name}: its {_ROOT} is damaged: {error}") from error
     _check_version(location, attributes)
-    catalogue = _read_catalogue(location, root) or _walked(location, root)
-    return Opened(location, version, catalogue)
+    left_out: dict[str, str] = {}
+    with damage_as_format_error(location.name):
+        catalogue = _read_catalogue(location, root) or _walked(location, root, left_out)
+    for part, reason in left_out.items():
+        warnings.warn(
+            f"{location.name}: {part} cannot be read and was left out ({reason})",
+            DamageWarning,
+            stacklevel=2,
+        )
+    return Opened(location, version, catalogue, left_out)
 
 
 def _check_version(location: Location, attributes: dict[str, Any]) -> None:
@@ -246,12 +264,7 @@ def _read_catalogue(location: Location, root: dict[str, Any]) -> Catalogue | Non
             stacklevel=3,
         )
         return None
-    try:
-        is_whole = not isinstance(location, Folder) or _lists_all(location.path, records)
-    except (*_CONTRADICTIONS, OSError) as error:
-        raise FormatError(
-            f"{location.name}: its catalogue contradicts itself or the store: {error!r}"
-        ) from error
+    is_whole = not isinstance(location, Folder) or _lists_all(location.path, records)
     return catalogue if is_whole else None
 
 
@@ -282,10 +295,19 @@ def _lists_all(folder: Path, records: list[NodeRecord]) -> bool:
 # A store whose catalogue does not hold: its metadata tell.
 
 
-def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
+def _walked(location: Location, root: dict[str, Any], left_out: dict[str, str]) -> Catalogue:
     """Return a catalogue that is made from the metadata of groups and arrays."""
-    nodes = all_metadata(location, root)
+    nodes = all_metadata(location, root, left_out)
     records: list[NodeRecord] = []
+    known = (root.get("consolidated_metadata") or {}).get("metadata")
+    for key in known if isinstance(known, dict) else ():
+        above = key.rpartition("/")[0]
+        if key not in nodes and above in nodes:
+            left_out.setdefault(
+                f"/{key}",
+                "it is listed in zarr.json and is not there: another program removed it, or it "
+                "was lost",
+            )
 
     def visit(key: str, path: list[str]) -> None:
         own = nodes[key].get("attributes", {})
@@ -300,20 +322,22 @@ def _walked(location: Location, root: dict[str, Any]) -> Catalogue:
         for each in arrays:
             if "labtree_beside" in nodes[each].get("attributes", {}):
                 continue
-            variable = _walked_variable(each[len(prefix) :], nodes, prefix, location)
-            if variable is not None:
+            try:
+                variable = _walked_variable(each[len(prefix) :], nodes, prefix, location)
                 variables.append(variable)
+            except (*_CONTRADICTIONS, LabtreeError) as error:
+                left_out[f"/{each}"] = str(error) or repr(error)
         records.append(node_record(path, _exact(own, _GROUP_OWN), layout, variables))
         for each in below:
             if nodes[each]["node_type"] == "group":
-                visit(each, [*path, _real_name(each[len(prefix) :], nodes[each])])
+                made = len(records)
+                try:
+                    visit(each, [*path, _real_name(each[len(prefix) :], nodes[each])])
+                except _CONTRADICTIONS as error:
+                    del records[made:]
+                    left_out[f"/{each}"] = str(error) or repr(error)
 
-    try:
-        visit("", [])
-    except _CONTRADICTIONS as error:
-        raise FormatError(
-            f"{location.name}: its metadata contradict each other: {error!r}"
-        ) from error
+    visit("", [])
     text = catalogue_text({"id": None}, records)
     return Catalogue({"id": None}, text, b"")
 
@@ -338,29 +362,19 @@ def _exact(attributes: dict[str, Any], own: frozenset[str]) -> Any:
 
 def _walked_variable(
     file: str, nodes: dict[str, Any], prefix: str, location: Location
-) -> list[Any] | None:
+) -> list[Any]:
     metadata = nodes[prefix + file]
     attributes = metadata.get("attributes", {})
-    try:
-        first = _walked_column(prefix, file, metadata, location, attributes)
-        spec = codecs.spec_of_marks(attributes, plain_dtype(first[1]))
-        columns = [first]
-        for role, key in (("text", "labtree_text"), ("missing", "ancillary_variables")):
-            if spec is not None and role in codecs.companions(spec):
-                other = str(attributes[key]).split()[-1]
-                columns.append(
-                    _walked_column(prefix, other, nodes[prefix + other], location, {})
-                )
-        dims = list(metadata.get("dimension_names") or [])
-        logical = len(first[2]) - (codecs.extra_dimension(spec, tuple(first[2])) is not None)
-        dims = dims[:logical] or [f"dim_{i}" for i in range(logical)]
-    except (*_CONTRADICTIONS, LabtreeError) as error:
-        warnings.warn(
-            f"{location.name}: {prefix}{file} cannot be read and is left out: {error}",
-            DamageWarning,
-            stacklevel=2,
-        )
-        return None
+    first = _walked_column(prefix, file, metadata, location, attributes)
+    spec = codecs.spec_of_marks(attributes, plain_dtype(first[1]))
+    columns = [first]
+    for role, key in (("text", "labtree_text"), ("missing", "ancillary_variables")):
+        if spec is not None and role in codecs.companions(spec):
+            other = str(attributes[key]).split()[-1]
+            columns.append(_walked_column(prefix, other, nodes[prefix + other], location, {}))
+    dims = list(metadata.get("dimension_names") or [])
+    logical = len(first[2]) - (codecs.extra_dimension(spec, tuple(first[2])) is not None)
+    dims = dims[:logical] or [f"dim_{i}" for i in range(logical)]
     hidden = {"coordinates", *codecs.hints(spec)}
     if codecs.has_mask(spec):
         hidden.add("ancillary_variables")
@@ -405,20 +419,33 @@ def _walked_column(
     return column.listed()
 
 
-def all_metadata(location: Location, root: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the metadata of all groups and arrays, as they stand now, by path."""
-    import zarr
+def all_metadata(
+    location: Location,
+    root: dict[str, Any] | None = None,
+    left_out: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the metadata of all groups and arrays, as they stand now, by path.
 
+    Parameters
+    ----------
+    location
+        The store.
+    root
+        The metadata of its root, where they were read already.
+    left_out
+        Takes the paths of what zarr cannot open, and why.
+    """
     root = json.loads(location.read(_ROOT)) if root is None else root
-
-    group = zarr.open_group(
-        store=location.store(), mode="r", zarr_format=3, use_consolidated=False
-    )
-    found = {"": root}
+    lost: dict[str, str] = {} if left_out is None else left_out
+    store = location.store()
+    found: dict[str, Any] = {"": root}
     consolidated = root.get("consolidated_metadata") or {}
     # The order in which they were saved, then what others added.
     order = {key: i for i, key in enumerate(consolidated.get("metadata") or {})}
-    members = dict(group.members(max_depth=None))
+    try:
+        members = _members_at_once(store)
+    except Exception:  # of what is damaged zarr can say anything
+        members = dict(_members_one_by_one(store, "", lost))
     for key in sorted(members, key=lambda each: (order.get(each, len(order)), each)):
         node = members[key]
         found[key] = node.metadata.to_dict()
@@ -428,18 +455,62 @@ def all_metadata(location: Location, root: dict[str, Any] | None = None) -> dict
     return found
 
 
+def _members_at_once(store: Any) -> dict[str, Any]:
+    """Return all groups and arrays below the root; raise for what is none of both."""
+    import zarr
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        group = zarr.open_group(store=store, mode="r", zarr_format=3, use_consolidated=False)
+        return dict(group.members(max_depth=None))
+
+
+def _members_one_by_one(
+    store: Any, prefix: str, lost: dict[str, str]
+) -> Iterator[tuple[str, Any]]:
+    """Give the groups and arrays below a group that can be opened."""
+    import zarr
+
+    for name in _names_in(store, prefix):
+        key = prefix + name
+        if name.startswith(".") or name == _ROOT:
+            continue
+        inside = _names_in(store, f"{key}/")
+        if not inside:
+            continue  # a file that somebody put there
+        try:
+            if _ROOT not in inside:
+                raise FormatError(f"it has no {_ROOT}")
+            node = zarr.open(store=store, path=key, mode="r", zarr_format=3)
+        except Exception as error:  # of what is damaged zarr can say anything
+            lost[f"/{key}"] = str(error) or repr(error)
+            continue
+        yield key, node
+        if isinstance(node, zarr.Group):
+            yield from _members_one_by_one(store, f"{key}/", lost)
+
+
+def _names_in(store: Any, prefix: str) -> list[str]:
+    from zarr.core.sync import sync
+
+    async def listed() -> list[str]:
+        return [name async for name in store.list_dir(prefix)]
+
+    return sorted(sync(listed()))
+
+
 def read_nodes(opened: Opened) -> xr.DataTree:
     """Return the lazy tree of an opened store."""
     catalogue = opened.catalogue
     builder = DatasetBuilder(column_reader(opened.location, catalogue), catalogue.values)
-    try:
-        return build_tree(catalogue.records(), builder)
-    except LabtreeError:
-        raise
-    except _CONTRADICTIONS as error:
-        raise FormatError(
-            f"{opened.location.name}: its content contradicts itself: {error!r}"
-        ) from error
+    with damage_as_format_error(opened.location.name):
+        tree = build_tree(catalogue.records(), builder)
+    note_left_out(tree, opened.location.name, opened.left_out, _file_name)
+    return tree
+
+
+def _file_name(name: str) -> str:
+    return file_names([name])[name]
 
 
 def read_node(opened: Opened, path: list[str]) -> xr.Dataset | None:
