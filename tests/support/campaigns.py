@@ -100,12 +100,14 @@ def damaged_folder(folder: Path, chance: random.Random) -> str:
     kind = chance.choice(["bytes"] * 5 + ["remove", "empty", "exchange", "folder", "json"])
     if kind == "json" and path.suffix == ".json":
         return f"{where}: {_damaged_json(path, chance)}"
+    if kind == "exchange" and path.suffix != ".json":
+        kind = "remove"  # each chunk has its own sum, wherever it lies
     if kind == "remove":
         path.unlink()
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "exchange":
-        other = chance.choice(files)
+        other = chance.choice([each for each in files if each.suffix == ".json"])
         first, second = path.read_bytes(), other.read_bytes()
         path.write_bytes(second)
         other.write_bytes(first)

@@ -146,6 +146,10 @@ class ZarrArray:
             shape = self.shape[:-1] if self._is_shorter else self.shape
             if tuple(array.shape) != tuple(shape):
                 raise FormatError(f"shape {array.shape} found, {shape} expected")
+            if self.data_type != "string":
+                found, wanted = np.dtype(array.dtype), np.dtype(self.data_type)
+                if (found.kind, found.itemsize) != (wanted.kind, wanted.itemsize):
+                    raise FormatError(f"type {found} found, {wanted} expected")
             self._array = array
         return self._array
 

@@ -37,7 +37,13 @@ def verify_store(where: str | Path | Any) -> Verification:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         opened = open_location(location)
-        metadata = all_metadata(location)
+        lost: dict[str, str] = {}
+        metadata = all_metadata(location, left_out=lost)
+        problems += [
+            f"{location.name}: {part} cannot be read ({reason})"
+            for part, reason in lost.items()
+            if part not in opened.left_out
+        ]
         has_sum = {
             key: any(codec.get("name") == "crc32c" for codec in node["codecs"])
             for key, node in metadata.items()
