@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from labtree.errors import BusyFileError, DamageWarning, FormatError, TrialDataError
 from labtree.msw import TrialWriter, load_trial_data, save_trial_data, trials_to_frame
-from labtree.msw.trial_file import decode_line, encode_trial, make_folders, read_trial_frame
+from labtree.msw.trial_file import read_trial_frame
+from labtree.msw.trial_lines import decode_line, encode_trial
 from labtree.msw.trial_times import NAN_PLACEHOLDER
+from labtree.storage.folders import make_folders
 from labtree.testing.msw import make_trials
 from support import power_loss
 from support.examples import examples

@@ -16,6 +16,12 @@ from labtree.msw.containers import (
     enumerate_acquisitions as enumerate_acquisitions,
     validate_container as validate_container,
 )
+from labtree.msw.joined_trials import (
+    concat_trials as concat_trials,
+)
+from labtree.msw.manifest_files import (
+    read_manifest as read_manifest,
+)
 from labtree.msw.manifests import (
     append_acquisition_to_session as append_acquisition_to_session,
     append_probe_insertion as append_probe_insertion,
@@ -25,7 +31,6 @@ from labtree.msw.manifests import (
     init_acquisition_manifest as init_acquisition_manifest,
     init_session_manifest as init_session_manifest,
     init_subject_manifest as init_subject_manifest,
-    read_manifest as read_manifest,
     read_subject_manifest as read_subject_manifest,
     set_manifest_metadata as set_manifest_metadata,
     set_subject_metadata as set_subject_metadata,
@@ -40,7 +45,6 @@ from labtree.msw.models import (
     ValidationResult as ValidationResult,
 )
 from labtree.msw.names import (
-    generate_session_paths as generate_session_paths,
     identify_namespace_version as identify_namespace_version,
     make_acquisition_basename as make_acquisition_basename,
     make_container_name as make_container_name,
@@ -52,12 +56,14 @@ from labtree.msw.names import (
     parse_session_basename as parse_session_basename,
     parse_subject as parse_subject,
 )
+from labtree.msw.session_paths import (
+    generate_session_paths as generate_session_paths,
+)
 from labtree.msw.sessions import (
     SessionList as SessionList,
     load_acquisition as load_acquisition,
     load_session as load_session,
     load_subject as load_subject,
-    validate_session as validate_session,
 )
 from labtree.msw.trees import (
     trials_from_xarray as trials_from_xarray,
@@ -71,9 +77,9 @@ from labtree.msw.trial_file import (
     load_trial_data as load_trial_data,
     save_trial_data as save_trial_data,
 )
-from labtree.msw.joined_trials import (
-    concat_trials as concat_trials,
-)
 from labtree.msw.trial_table import (
     trials_to_frame as trials_to_frame,
+)
+from labtree.msw.validation import (
+    validate_session as validate_session,
 )

@@ -21,7 +21,7 @@ import pandas as pd
 
 from labtree.errors import FormatError, MissingFileError, unknown_name
 from labtree.msw.names import parse_acquisition_basename
-from labtree.msw.session_files import list_folder
+from labtree.msw.session_files import check_folder, list_folder
 from labtree.storage.files import read_file
 
 __all__ = ["Camera", "CameraAcquisition", "detect_camera_backend", "load_camera_acquisition"]
@@ -222,9 +222,7 @@ def load_camera_acquisition(directory: str | Path) -> CameraAcquisition:
     ['top']
     """
     folder = Path(directory)
-    if not folder.is_dir():
-        found = "a file, not a folder" if folder.exists() else "no such folder"
-        raise MissingFileError(f"{folder}: {found}; expected that of a camera recording")
+    check_folder(folder, "; expected that of a camera recording")
     names = list_folder(folder).names
     backend = detect_camera_backend(folder)
     if backend is None:

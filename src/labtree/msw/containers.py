@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from labtree.errors import FormatError, LabtreeError, missing_file
+from labtree.errors import FormatError, LabtreeError
 from labtree.msw.cameras import load_camera_acquisition
+from labtree.msw.manifest_files import SESSION_MANIFEST
 from labtree.msw.names import parse_acquisition_basename
 from labtree.msw.session_files import (
     acquisition_folders,
+    check_folder,
     has_all_files,
     identify,
     list_folder,
@@ -123,8 +125,7 @@ def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
 
 def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
     """Do as `enumerate_acquisitions`, and return its warnings instead of giving them."""
-    if not folder.is_dir():
-        raise missing_file(f"{folder}: no such folder", folder)
+    check_folder(folder)
     statuses, notes = _manifest_entries(folder)
     on_disk: dict[str, Path] = {}
     for path in acquisition_folders(folder):
@@ -134,7 +135,7 @@ def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
     found = []
     for basename in {*statuses, *on_disk}:
         identity = identify(basename)
-        acq_type, there = identity["acq_type"], on_disk.get(basename)
+        acq_type, there = identity.acq_type, on_disk.get(basename)
         info = AcquisitionInfo(
             basename,
             acq_type,
@@ -146,7 +147,7 @@ def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
             "rce" if acq_type == "video_rce" else "flir" if acq_type == "video_flir" else None,
             there is not None and _looks_complete(there, kind_of(acq_type)),
         )
-        found.append((identity["datetime_str"], basename, info))
+        found.append((identity.datetime_str, basename, info))
     return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
 
 
@@ -161,7 +162,7 @@ def _looks_complete(folder: Path, kind: Kind) -> bool:
 
 
 def _parses(name: str) -> bool:
-    return bool(identify(name)["datetime_str"])
+    return bool(identify(name).datetime_str)
 
 
 def kind_of(acq_type: str) -> Kind:
@@ -172,7 +173,7 @@ def kind_of(acq_type: str) -> Kind:
 
 
 def _manifest_entries(folder: Path) -> tuple[dict[str, str | None], list[str]]:
-    path = folder / "session_manifest.yaml"
+    path = folder / SESSION_MANIFEST
     if not path.is_file():
         return {}, []
     try:

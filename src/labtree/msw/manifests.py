@@ -4,42 +4,33 @@
 in an acquisition lists its subprotocols, and ``subject_manifest.yaml`` in a subject's folder
 holds what persists across sessions, such as probe insertions. Each has an open ``metadata``
 tree, of which other packages may check their own parts (`labtree.msw.validate_metadata`).
-
-Every change is made under the lock of the folder and replaces the file whole, so that two
-programs that write to one manifest lose nothing of each other. A manifest that cannot be read
-is never written over.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from labtree.errors import (
-    FormatError,
-    MissingFileError,
-    TrialDataError,
-    UnknownNameError,
-    unknown_name,
+from labtree.errors import FormatError
+from labtree.msw.manifest_files import (
+    ACQUISITION_MANIFEST,
+    SESSION_MANIFEST,
+    SUBJECT_MANIFEST,
+    Manifest,
+    append_entry,
+    changed_manifest,
+    entries_of,
+    merge_metadata,
+    metadata_of,
+    new_manifest,
+    now,
+    read_manifest,
+    update_entry,
 )
-from labtree.msw.names import (
-    NAMESPACE_SPEC_VERSION,
-    parse_acquisition_basename,
-    parse_subject,
-)
-from labtree.msw.settings import parse_yaml, read_yaml
-from labtree.msw.trial_file import make_folders
-from labtree.optional import require
-from labtree.storage.files import write_file
-from labtree.storage.locks import folder_lock
+from labtree.msw.names import parse_acquisition_basename, parse_subject
+from labtree.storage.files import leads_out
 
 __all__ = [
-    "ACQUISITION_MANIFEST",
-    "MANIFEST_VERSION",
-    "SESSION_MANIFEST",
-    "SUBJECT_MANIFEST",
     "append_acquisition_to_session",
     "append_probe_insertion",
     "append_subprotocol",
@@ -48,162 +39,11 @@ __all__ = [
     "init_acquisition_manifest",
     "init_session_manifest",
     "init_subject_manifest",
-    "read_manifest",
     "read_subject_manifest",
     "set_manifest_metadata",
     "set_subject_metadata",
     "update_subject_manifest",
 ]
-
-SESSION_MANIFEST = "session_manifest.yaml"
-ACQUISITION_MANIFEST = "acquisition_manifest.yaml"
-SUBJECT_MANIFEST = "subject_manifest.yaml"
-MANIFEST_VERSION = 1
-Manifest = dict[str, Any]
-
-
-# --- reading and changing ------------------------------------------------------------------
-
-
-def read_manifest(path: str | Path) -> Manifest:
-    """Read a manifest.
-
-    Parameters
-    ----------
-    path : path
-        One of the three files.
-
-    Returns
-    -------
-    dict
-        As it was written; dates are text.
-
-    Raises
-    ------
-    MissingFileError
-        There is no such file.
-    FormatError
-        It is damaged, or of a version that is not known.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> read_manifest(init_subject_manifest(folder, "rat12_a3"))["subject_fields"]
-    {'subject_id': 'rat12', 'animal_id': 'a3', 'tag_id': None}
-    """
-    return _read(Path(path))[0]
-
-
-def _read(path: Path) -> tuple[Manifest, list[str]]:
-    manifest, notes = read_yaml(path)
-    version = manifest.get("msw_manifest_version", MANIFEST_VERSION)
-    if version != MANIFEST_VERSION:
-        raise FormatError(
-            f"{path}: says manifest version {version!r}, and this reader knows "
-            f"{MANIFEST_VERSION}"
-        )
-    return manifest, notes
-
-
-@contextmanager
-def _changed(path: Path, new: Callable[[], Manifest] | None) -> Iterator[Manifest]:
-    """Give a manifest to change, or a new one, and write it if the block ends well."""
-    if new is None and not path.is_file():
-        raise MissingFileError(f"{path}: there is no such manifest; write it with init_...()")
-    make_folders(path.parent)
-    with folder_lock(path.parent):
-        notes: list[str] = []
-        if path.exists() or new is None:
-            manifest, notes = _read(path)
-            before = repr(manifest)
-        else:
-            manifest, before = new(), ""
-        yield manifest
-        if repr(manifest) == before:
-            return
-        if notes:
-            raise FormatError(f"{notes[0]}; it would be lost by a change, so mend it by hand")
-        write_file(path, _to_yaml(path, manifest))
-
-
-def _to_yaml(path: Path, manifest: Manifest) -> bytes:
-    """Return a manifest as YAML, after checking that it is read back as it is."""
-    yaml = require("yaml", purpose="writing manifests", extra="msw")
-    _refuse(manifest, path.name)
-    text: str = yaml.safe_dump(
-        manifest, default_flow_style=False, allow_unicode=True, sort_keys=False
-    )
-    if repr(parse_yaml(text, path)[0]) != repr(manifest):
-        raise TrialDataError(f"{path}: YAML does not keep a part of {manifest!r:.300}")
-    return text.encode("utf-8")
-
-
-def _refuse(value: object, where: str) -> None:
-    """Refuse what YAML would bring back as something else, and say where it is."""
-    if isinstance(value, list):
-        for i, item in enumerate(value):
-            _refuse(item, f"{where}[{i}]")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TrialDataError(
-                    f"{where}: the key {key!r} is not text; write {str(key)!r}"
-                )
-            _refuse(item, f"{where}[{key!r}]")
-    elif value is not None and not isinstance(value, str | bool | int | float):
-        raise TrialDataError(
-            f"{where}: a {type(value).__name__} cannot be kept; expected None, bool, int, "
-            "float, str, list or dict with text as keys"
-        )
-    elif isinstance(value, str) and not value.isascii() and re.search("[\ud800-\udfff]", value):
-        raise TrialDataError(f"{where}: {value!r} has a lone surrogate, which no file can hold")
-
-
-def _new(kind: str, **more: Any) -> Manifest:
-    return {
-        "msw_manifest_version": MANIFEST_VERSION,
-        "msw_namespace_version": NAMESPACE_SPEC_VERSION,
-        "type": kind,
-        **more,
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _entries(path: Path, manifest: Manifest, name: str) -> list[dict[str, Any]]:
-    """Return the list of entries of a manifest, which may be missing."""
-    if name == "acquisitions" and "sessions" in manifest:
-        name = "sessions"  # Manifests of May 2026 called them so.
-    entries = manifest.setdefault(name, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise FormatError(f"{path}: {name!r} is no list of mappings; mend it by hand")
-    return entries
-
-
-def _append_entry(
-    path: Path, new: Callable[[], Manifest], entries: str, key: str, entry: dict[str, Any]
-) -> Path:
-    """Append an entry to a list of a manifest, unless it has one of that name."""
-    with _changed(path, new) as manifest:
-        there = _entries(path, manifest, entries)
-        if not any(other.get(key) == entry[key] for other in there):
-            there.append(entry)
-    return path
-
-
-def _update_entry(path: Path, entries: str, key: str, name: str, values: Manifest) -> Path:
-    """Set values of one entry of a list of a manifest."""
-    with _changed(path, None) as manifest:
-        there = _entries(path, manifest, entries)
-        for entry in there:
-            if entry.get(key) == name:
-                entry.update(values)
-                return path
-        known = [str(entry.get(key)) for entry in there]
-        raise unknown_name(f"{entries[:-1]} of {path}", name, known, UnknownNameError)
 
 
 # --- sessions ------------------------------------------------------------------------------
@@ -231,12 +71,12 @@ def init_session_manifest(session_container: str | Path, session_name: str) -> P
     'session_manifest.yaml'
     """
     path = Path(session_container) / SESSION_MANIFEST
-    with _changed(path, lambda: _new_session(session_name)):
+    with changed_manifest(path, lambda: _new_session(session_name)):
         return path
 
 
 def _new_session(name: str) -> Manifest:
-    return _new("session", session_name=name, acquisitions=[])
+    return new_manifest("session", session_name=name, acquisitions=[])
 
 
 def append_acquisition_to_session(
@@ -276,14 +116,14 @@ def append_acquisition_to_session(
     # A name that is one path component stays inside.
     parse_acquisition_basename(acquisition_basename)
     folder = Path(session_container)
-    return _append_entry(
+    return append_entry(
         folder / SESSION_MANIFEST,
         lambda: _new_session(folder.absolute().name),
         "acquisitions",
         "basename",
         {
             "basename": acquisition_basename,
-            "started_at": started_at or _now(),
+            "started_at": started_at or now(),
             "ended_at": None,
             "status": "running",
         },
@@ -330,8 +170,8 @@ def finalize_acquisition_in_session(
     'session_manifest.yaml'
     """
     path = Path(session_container) / SESSION_MANIFEST
-    values = {"ended_at": ended_at or _now(), "status": status}
-    return _update_entry(path, "acquisitions", "basename", acquisition_basename, values)
+    values = {"ended_at": ended_at or now(), "status": status}
+    return update_entry(path, "acquisitions", "basename", acquisition_basename, values)
 
 
 # --- acquisitions --------------------------------------------------------------------------
@@ -373,9 +213,9 @@ def init_acquisition_manifest(
     more: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
     for entry in subprotocols or []:
         _check_file(path, str(entry.get("file")))
-    with _changed(
+    with changed_manifest(
         path,
-        lambda: _new(
+        lambda: new_manifest(
             "acquisition",
             acquisition_name=acquisition_name,
             subprotocols=[dict(entry) for entry in subprotocols or []],
@@ -421,9 +261,9 @@ def append_subprotocol(
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
     _check_file(path, filename)
     folder = Path(acquisition_folder).absolute().name
-    return _append_entry(
+    return append_entry(
         path,
-        lambda: _new("acquisition", acquisition_name=folder, subprotocols=[]),
+        lambda: new_manifest("acquisition", acquisition_name=folder, subprotocols=[]),
         "subprotocols",
         "name",
         {
@@ -437,9 +277,7 @@ def append_subprotocol(
 
 
 def _check_file(path: Path, file: str) -> None:
-    parts = {*PurePosixPath(file).parts, *PureWindowsPath(file).parts}
-    absolute = PurePosixPath(file).is_absolute() or PureWindowsPath(file).anchor
-    if not file or ".." in parts or absolute or not file.endswith((".jsonl", ".pkl")):
+    if not file or leads_out(file) or not file.endswith((".jsonl", ".pkl")):
         raise FormatError(
             f"{path}: the file {file!r} cannot be a subprotocol's; expected the name of a "
             ".jsonl file in this folder"
@@ -487,7 +325,7 @@ def finalize_subprotocol(
     """
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
     values = {"barcode_end": barcode_end, "status": status}
-    return _update_entry(path, "subprotocols", "name", name, values)
+    return update_entry(path, "subprotocols", "name", name, values)
 
 
 def set_manifest_metadata(path: str | Path, metadata: Mapping[str, Any]) -> Path:
@@ -514,35 +352,18 @@ def set_manifest_metadata(path: str | Path, metadata: Mapping[str, Any]) -> Path
     'session_manifest.yaml'
     """
     path = Path(path)
-    with _changed(path, None) as manifest:
-        _merge_into(_metadata(path, manifest), metadata)
+    with changed_manifest(path, None) as manifest:
+        merge_metadata(path, manifest, metadata)
         if manifest.get("type") == "subject":
-            manifest["updated_at"] = _now()
+            manifest["updated_at"] = now()
     return path
-
-
-def _metadata(path: Path, manifest: Manifest) -> dict[str, Any]:
-    """Return the metadata of a manifest, for changing them."""
-    there = manifest.setdefault("metadata", {})
-    if not isinstance(there, dict):
-        raise FormatError(f"{path}: 'metadata' is no mapping; mend it by hand")
-    return there
-
-
-def _merge_into(into: dict[str, Any], updates: Mapping[str, Any]) -> None:
-    for key, value in updates.items():
-        there = into.get(key)
-        if isinstance(there, dict) and isinstance(value, Mapping):
-            _merge_into(there, value)
-        else:
-            into[key] = value
 
 
 # --- subjects ------------------------------------------------------------------------------
 
 
 def _new_subject(subject: str) -> Manifest:
-    manifest = _new("subject", subject=subject, created_at=_now(), updated_at=_now())
+    manifest = new_manifest("subject", subject=subject, created_at=now(), updated_at=now())
     try:
         parts = parse_subject(subject)
     except FormatError:
@@ -575,7 +396,7 @@ def init_subject_manifest(subject_folder: str | Path, subject: str | None = None
     """
     folder = Path(subject_folder)
     path = folder / SUBJECT_MANIFEST
-    with _changed(path, lambda: _new_subject(subject or folder.absolute().name)):
+    with changed_manifest(path, lambda: _new_subject(subject or folder.absolute().name)):
         return path
 
 
@@ -633,7 +454,7 @@ def set_subject_metadata(subject_folder: str | Path, metadata: Mapping[str, Any]
     'C57'
     """
     with _changed_subject(subject_folder) as (path, manifest):
-        _merge_into(_metadata(path, manifest), metadata)
+        merge_metadata(path, manifest, metadata)
     return path
 
 
@@ -643,9 +464,11 @@ def _changed_subject(
 ) -> Iterator[tuple[Path, Manifest]]:
     folder = Path(subject_folder)
     path = folder / SUBJECT_MANIFEST
-    with _changed(path, lambda: _new_subject(subject or folder.absolute().name)) as manifest:
+    with changed_manifest(
+        path, lambda: _new_subject(subject or folder.absolute().name)
+    ) as manifest:
         yield path, manifest
-        manifest["updated_at"] = _now()
+        manifest["updated_at"] = now()
 
 
 def append_probe_insertion(subject_folder: str | Path, insertion: Mapping[str, Any]) -> Path:
@@ -673,10 +496,10 @@ def append_probe_insertion(subject_folder: str | Path, insertion: Mapping[str, A
     [{'probe': 'A', 'ap_mm': -1.5, 'ml_mm': 0.5}]
     """
     with _changed_subject(subject_folder) as (path, manifest):
-        probes = _metadata(path, manifest).setdefault("probes", {})
+        probes = metadata_of(path, manifest).setdefault("probes", {})
         if not isinstance(probes, dict):
             raise FormatError(f"{path}: 'metadata.probes' is no mapping; mend it by hand")
-        _entries(path, probes, "insertions").append(dict(insertion))
+        entries_of(path, probes, "insertions").append(dict(insertion))
     return path
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from labtree.errors import FormatError, UnsafePickleError
+from labtree.storage.dtypes import object_array
 from labtree.storage.files import read_file
 
 __all__ = ["read_frame_pickle"]
@@ -197,8 +198,7 @@ class _Builder:
             dtype = self._dtype(dtype)
             if dtype.kind != "O":
                 return self._numeric(self.bytes(content), dtype, shape, "F" if fortran else "C")
-            cells = np.empty(len(content), object)
-            cells[:] = [self.value(item, 0) for item in content]
+            cells = object_array([self.value(item, 0) for item in content])
             return cells.reshape(_shape(shape), order="F" if fortran else "C")
         if name in ("IntegerArray", "FloatingArray", "BooleanArray"):
             state = node.state
@@ -258,12 +258,12 @@ class _Builder:
         if buffers[0] is not None:
             bits = np.frombuffer(self.bytes(buffers[0]), np.uint8)
             valid = np.unpackbits(bits, bitorder="little")[offset : offset + length] > 0
-        cells = np.empty(length, object)
-        cells[:] = [
-            text[offsets[i] : offsets[i + 1]].decode() if valid[i] else None
-            for i in range(length)
-        ]
-        return cells
+        return object_array(
+            [
+                text[offsets[i] : offsets[i + 1]].decode() if valid[i] else None
+                for i in range(length)
+            ]
+        )
 
     def value(self, item: Any, depth: int) -> Any:
         """Return the plain value of a cell."""

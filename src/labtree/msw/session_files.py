@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
@@ -11,6 +11,11 @@ import pandas as pd
 from labtree.errors import FormatError, MissingFileError, missing_file
 from labtree.msw.joined_trials import concat_trials
 from labtree.msw.log import count_ended_trials, read_log
+from labtree.msw.manifest_files import (
+    ACQUISITION_MANIFEST,
+    MANIFEST_VERSION,
+    SESSION_MANIFEST,
+)
 from labtree.msw.models import ArtifactFormat
 from labtree.msw.names import parse_acquisition_basename, parse_container_name
 from labtree.msw.nested_trials import nested_frame, trials_from_nested
@@ -19,22 +24,27 @@ from labtree.msw.settings import read_json, read_python_literals, read_yaml
 from labtree.msw.trial_file import read_trial_frame
 from labtree.msw.trial_table import trials_to_frame
 from labtree.msw.trial_times import RESTORED, START
+from labtree.storage.files import leads_out
 
 __all__ = [
+    "Identity",
     "Listing",
     "SessionFiles",
     "acquisition_folders",
+    "check_folder",
     "detect_format",
     "has_all_files",
+    "identify",
     "is_session_folder",
     "list_folder",
     "read_folder",
     "read_settings",
     "session_basename",
+    "setting_of_task",
 ]
 
 SESSION_YAML_VERSION = 2
-_MANIFESTS = ("session_manifest.yaml", "acquisition_manifest.yaml")
+_MANIFESTS = (SESSION_MANIFEST, ACQUISITION_MANIFEST)
 _HOSTS = ("host_session", "host_acquisition", "parent_acquisition")
 _JSONL = (".msw.df.jsonl", ".msw.jsonl", ".df.jsonl")
 _PICKLES = (".msw.df.pkl", ".df.pkl", ".pkl")
@@ -107,6 +117,21 @@ def list_folder(folder: Path) -> Listing:
     return Listing(sorted(names), sorted(dangling))
 
 
+def check_folder(folder: Path, expected: str = "") -> None:
+    """Raise an error unless a folder is there; its message ends in what was expected.
+
+    Raises
+    ------
+    MissingFileError
+        There is nothing, or a file.
+    """
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise MissingFileError(f"{folder}: a file, not a folder{expected}")
+    raise missing_file(f"{folder}: no such folder{expected}", folder)
+
+
 def _ending(names: list[str], *endings: str) -> list[str]:
     return [name for ending in endings for name in names if name.endswith(ending)]
 
@@ -160,14 +185,29 @@ def session_basename(folder: Path, names: list[str]) -> str:
     )
 
 
-def identify(basename: str) -> dict[str, str]:
-    """Return who, when and what by a session's name; "" for all of it if that says nothing."""
-    keys = ("subject", "datetime_str", "acq_type", "namespace_version")
+class Identity(NamedTuple):
+    """The parts of a session's name, "" for each that it does not have."""
+
+    subject: str = ""
+    datetime_str: str = ""
+    acq_type: str = ""
+    namespace_version: str = ""
+    task: str = ""
+
+
+def identify(basename: str) -> Identity:
+    """Return the parts of a session's name; all are empty where it does not parse."""
     try:
         parts = parse_acquisition_basename(basename)
     except FormatError:
-        return dict.fromkeys((*keys, "task"), "")
-    return {key: str(dict(parts)[key]) for key in keys} | {"task": parts["task"] or ""}
+        return Identity()
+    return Identity(
+        parts["subject"],
+        parts["datetime_str"],
+        parts["acq_type"],
+        parts["namespace_version"],
+        parts["task"] or "",
+    )
 
 
 def _parses(name: str) -> bool:
@@ -230,13 +270,18 @@ def read_settings(folder: Path) -> SessionFiles:
     return files
 
 
+def setting_of_task(process: dict[str, Any] | None) -> str:
+    """Return the task that a session's settings state; "" for none."""
+    stated = process or {}
+    paths = stated.get("session_paths")
+    places = [stated.get("task"), stated.get("task_name")]
+    if isinstance(paths, dict):
+        places.append(paths.get("task"))
+    return next((value for value in places if isinstance(value, str) and value), "")
+
+
 def _opened(folder: Path) -> tuple[SessionFiles, Listing]:
-    if not folder.is_dir():
-        if folder.exists():
-            raise MissingFileError(
-                f"{folder}: a file, not a folder; expected a session's folder"
-            )
-        raise missing_file(f"{folder}: no such folder; expected a session's", folder)
+    check_folder(folder, "; expected a session's")
     listing = list_folder(folder)
     names = listing.names
     artifact_format = detect_format(names)
@@ -275,7 +320,7 @@ def _loader(folder: Path) -> str:
     try:
         parse_container_name(folder.absolute().name)
     except FormatError:
-        is_container = (folder / "session_manifest.yaml").is_file()
+        is_container = (folder / SESSION_MANIFEST).is_file()
         return "load_acquisition" if is_container else "load_subject"
     return "load_acquisition"
 
@@ -381,11 +426,11 @@ def _read_manifests(files: SessionFiles, folder: Path, names: list[str]) -> None
             continue
         manifest, notes = read
         files.damage += notes
-        version = manifest.get("msw_manifest_version", 1)
-        if version != 1:
+        version = manifest.get("msw_manifest_version", MANIFEST_VERSION)
+        if version != MANIFEST_VERSION:
             files.failures.append(
-                f"{folder / name}: says manifest version {version!r}, and this reader knows 1; "
-                "it is not read"
+                f"{folder / name}: says manifest version {version!r}, and this reader knows "
+                f"{MANIFEST_VERSION}; it is not read"
             )
             continue
         files.manifest = manifest
@@ -408,65 +453,66 @@ def _read_manifests(files: SessionFiles, folder: Path, names: list[str]) -> None
 
 
 def _read_trials(files: SessionFiles, folder: Path, names: list[str], nested: bool) -> None:
-    def read(path: Path) -> pd.DataFrame:
-        log = _log_of(path)
-        n_logged = None
-        if log is not None and log.name in names:
-            # A log that cannot be read must not cost the trials.
-            n_logged = _attempt(files, count_ended_trials, log)
-        if path.suffix == ".pkl":
-            frame = _frame_of_pickle(path, nested)
-        else:
-            frame, findings = read_trial_frame(
-                path, nested=nested, log=log, n_logged=n_logged or 0
-            )
-            files.damage += findings.damage
-            files.remarks += findings.remarks
-        if log is not None and n_logged is not None:
-            files.logged[log.name] = (n_logged, len(frame))
-        return frame
-
-    def read_or_restore(path: Path | None, log: Path | None) -> pd.DataFrame | None:
-        frame = None if path is None else _attempt(files, read, path)
-        if (frame is None or not len(frame)) and log is not None and log.name in names:
-            frame = _attempt(files, lambda path: _frame_of_log(files, path, nested), log)
-        return frame if frame is not None and len(frame) else None
-
+    """Read the trials of all subprotocols, or else those of the one file there is."""
     frames: dict[str, pd.DataFrame] = {}
     used: list[Path | None] = []
     for number, entry in enumerate(files.subprotocols or []):
         name = str(entry.get("name", number))
         path = _inside(files, folder, name, entry.get("file"))
-        used.append(None if path is None else _log_of(path))
-        frame = None
-        if path is not None:
-            if not path.is_file():
-                files.damage.append(
-                    f"{folder}: subprotocol {name!r}: file {entry['file']!r} is missing"
-                )
-            frame = read_or_restore(path if path.is_file() else None, used[-1])
+        log = None if path is None else _log_of(path)
+        used.append(log)
+        if path is not None and not path.is_file():
+            files.damage.append(
+                f"{folder}: subprotocol {name!r}: file {entry['file']!r} is missing"
+            )
+            path = None
+        frame = _frame_of(files, path, log, names, nested)
         if frame is not None:
             frames[name if name not in frames else f"{name} ({number})"] = frame
-    if frames:
-        files.frame = (
-            pd.concat(
-                [frame.assign(subprotocol=name) for name, frame in frames.items()],
-                ignore_index=True,
-            )
-            if nested
-            else concat_trials(frames, column="subprotocol")
-        )
+    if frames and nested:
+        parts = [frame.assign(subprotocol=name) for name, frame in frames.items()]
+        files.frame = pd.concat(parts, ignore_index=True)
+    elif frames:
+        files.frame = concat_trials(frames, column="subprotocol")
     else:
         found = list(dict.fromkeys(_ending(names, *_JSONL) or _ending(names, *_PICKLES)))
         path = _one(files, folder, found)
-        log = None if path is None else _log_of(path)
-        if path is None:
-            log = _one(files, folder, _ending(names, *_LOGS))
+        log = _one(files, folder, _ending(names, *_LOGS)) if path is None else _log_of(path)
         used.append(log)
-        files.frame = read_or_restore(path, log)
+        files.frame = _frame_of(files, path, log, names, nested)
     for name in _ending(names, *_LOGS):
         if folder / name not in used:
             _note_unused_log(files, folder / name)
+
+
+def _frame_of(
+    files: SessionFiles, path: Path | None, log: Path | None, names: list[str], nested: bool
+) -> pd.DataFrame | None:
+    """Return the trials of a file; where it has none, or is missing, those of its log."""
+    if log is not None and log.name not in names:
+        log = None
+    frame = None
+    if path is not None:
+        frame = _attempt(files, lambda path: _frame_of_file(files, path, log, nested), path)
+    if (frame is None or not len(frame)) and log is not None:
+        frame = _attempt(files, lambda log: _frame_of_log(files, log, nested), log)
+    return frame if frame is not None and len(frame) else None
+
+
+def _frame_of_file(
+    files: SessionFiles, path: Path, log: Path | None, nested: bool
+) -> pd.DataFrame:
+    # A log that cannot be read must not cost the trials.
+    n_logged = None if log is None else _attempt(files, count_ended_trials, log)
+    if path.suffix == ".pkl":
+        frame = _frame_of_pickle(path, nested)
+    else:
+        frame, findings = read_trial_frame(path, nested=nested, log=log, n_logged=n_logged or 0)
+        files.damage += findings.damage
+        files.remarks += findings.remarks
+    if log is not None and n_logged is not None:
+        files.logged[log.name] = (n_logged, len(frame))
+    return frame
 
 
 def _log_of(path: Path) -> Path | None:
@@ -505,15 +551,13 @@ def _inside(files: SessionFiles, folder: Path, name: str, file: object) -> Path 
     if not isinstance(file, str) or not file or "\0" in file:
         files.damage.append(f"{entry} is no path; its trials are not read")
         return None
-    parts = {*PurePosixPath(file).parts, *PureWindowsPath(file).parts}
-    leaves = ".." in parts or PurePosixPath(file).is_absolute() or PureWindowsPath(file).anchor
     path = folder / file
     resolved = path.resolve()
     # Where git-annex keeps the content of a file that is in the folder by name.
     is_inside = resolved.is_relative_to(folder.resolve()) or (
         path.is_symlink() and "/.git/annex/objects/" in resolved.as_posix()
     )
-    if leaves or not is_inside:
+    if leads_out(file) or not is_inside:
         files.damage.append(f"{entry} leaves the session's folder; it is not read")
         return None
     if path.suffix not in (".jsonl", ".pkl"):

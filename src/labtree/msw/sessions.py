@@ -1,11 +1,10 @@
-"""Sessions from folders: one, those of a container, those of a subject; and their checks."""
+"""Sessions from folders: one, those of a container, those of a subject."""
 
 import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from datetime import date, datetime, time
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -15,27 +14,25 @@ from labtree.errors import (
     FormatError,
     LabtreeError,
     MissingFileError,
-    missing_file,
-    unknown_name,
 )
 from labtree.hints import takes
 from labtree.msw.containers import kind_of, list_acquisitions
 from labtree.msw.joined_trials import concat_trials
-from labtree.msw.measures import check_times, check_trials
-from labtree.msw.metadata_validators import validate_metadata
-from labtree.msw.models import MswSession, ValidationResult, table_of
+from labtree.msw.manifest_files import SESSION_MANIFEST
+from labtree.msw.models import MswSession, table_of
 from labtree.msw.names import parse_acquisition_basename, parse_container_name
 from labtree.msw.session_files import (
     SessionFiles,
     acquisition_folders,
+    check_folder,
     detect_format,
     identify,
     is_session_folder,
     list_folder,
     read_folder,
-    read_settings,
-    session_basename,
+    setting_of_task,
 )
+from labtree.msw.session_filters import SessionFilter
 from labtree.msw.trial_file import warn_of_damage
 
 __all__ = [
@@ -43,7 +40,7 @@ __all__ = [
     "load_acquisition",
     "load_session",
     "load_subject",
-    "validate_session",
+    "to_session",
 ]
 
 _DEPTH = 4
@@ -148,14 +145,15 @@ def _load(
     folder: Path, nested: bool = False, container: Path | None = None
 ) -> tuple[MswSession, list[str]]:
     files = read_folder(folder, nested=nested)
-    return _to_session(folder, files, container), files.damage + files.remarks
+    return to_session(folder, files, container), files.damage + files.remarks
 
 
-def _to_session(folder: Path, files: SessionFiles, container: Path | None = None) -> MswSession:
+def to_session(folder: Path, files: SessionFiles, container: Path | None = None) -> MswSession:
+    """Return the session of what was read of its folder, and of the container it lies in."""
     identity = identify(files.basename)
-    task = identity["task"]
-    if identity["datetime_str"] and not task:
-        task = setting_of_task(files.process) or identity["acq_type"]
+    task = identity.task
+    if identity.datetime_str and not task:
+        task = setting_of_task(files.process) or identity.acq_type
     session_type = ""
     with contextlib.suppress(FormatError):
         session_type = parse_container_name(folder.absolute().parent.name)["session_type"]
@@ -171,12 +169,12 @@ def _to_session(folder: Path, files: SessionFiles, container: Path | None = None
     return MswSession.model_construct(
         session_dir=folder,
         basename=files.basename,
-        subject=identity["subject"],
-        datetime_str=identity["datetime_str"],
+        subject=identity.subject,
+        datetime_str=identity.datetime_str,
         task=task,
-        acq_type=identity["acq_type"],
+        acq_type=identity.acq_type,
         session_type=session_type,
-        namespace_version=identity["namespace_version"] or None,
+        namespace_version=identity.namespace_version or None,
         artifact_format=files.artifact_format,
         msw_version=version if isinstance(version, str) and version else oldest,
         df=files.frame,
@@ -194,22 +192,12 @@ def _to_session(folder: Path, files: SessionFiles, container: Path | None = None
     )
 
 
-def setting_of_task(process: dict[str, Any] | None) -> str:
-    """Return the task that a session's settings state; "" for none."""
-    stated = process or {}
-    paths = stated.get("session_paths")
-    places = [stated.get("task"), stated.get("task_name")]
-    if isinstance(paths, dict):
-        places.append(paths.get("task"))
-    return next((value for value in places if isinstance(value, str) and value), "")
-
-
 def _container_of(folder: Path, top: Path) -> Path | None:
     """Return the container that a session lies in, if it lies in one below `top`."""
     parent = folder.parent
     if folder == top or parent == top:
         return None
-    if (parent / "session_manifest.yaml").is_file():
+    if (parent / SESSION_MANIFEST).is_file():
         return parent
     with contextlib.suppress(FormatError):
         parse_container_name(parent.name)
@@ -256,8 +244,9 @@ def load_acquisition(
     >>> len(labtree.msw.load_acquisition(folder.parent))
     1
     """
-    folder = _existing(Path(container))
-    wanted = _Filter(subject, task, since, until)
+    folder = Path(container)
+    check_folder(folder)
+    wanted = SessionFilter(subject, task, since, until)
     if is_session_folder(folder):
         return _load_all({folder: None}, {}, wanted, workers, [])
     listed, messages = list_acquisitions(folder)
@@ -327,24 +316,17 @@ def load_subject(
     >>> [session.subject for session in labtree.msw.load_subject("mouse")]
     ['m01']
     """
-    top = _existing(Path(folder))
+    top = Path(folder)
+    check_folder(top)
     found, unreadable = _find_sessions(top, _DEPTH, set())
     if not found and not unreadable:
         raise FormatError(
             f"{top}: no session in it, {_DEPTH} folders deep; expected a subject's folder"
         )
-    wanted = _Filter(subject, task, since, until)
+    wanted = SessionFilter(subject, task, since, until)
     failed = {path: error for path, error in unreadable.items() if wanted.may_take(path)}
     containers = {path: _container_of(path, top) for path in found}
     return _load_all(containers, failed, wanted, workers, [])
-
-
-def _existing(folder: Path) -> Path:
-    if not folder.is_dir():
-        if folder.exists():
-            raise MissingFileError(f"{folder}: a file, not a folder")
-        raise missing_file(f"{folder}: no such folder", folder)
-    return folder
 
 
 def _find_sessions(
@@ -389,89 +371,10 @@ def _seems_a_session(folder: Path) -> bool:
     return kind_of(parts["acq_type"]) == "session"
 
 
-class _Filter:
-    """Judges a session by the names of its files, without opening them."""
-
-    def __init__(
-        self,
-        subject: str | None,
-        task: str | None,
-        since: str | date | None,
-        until: str | date | None,
-    ) -> None:
-        self.subject, self.task = subject, task
-        self.since = None if since is None else _moment(since, time.min)
-        self.until = None if until is None else _moment(until, time.max)
-        self.is_open = subject is task is since is until is None
-
-    def takes(self, folder: Path) -> bool:
-        """Return whether a session is asked for.
-
-        Raises
-        ------
-        FormatError
-            Its name does not say.
-        """
-        if self.is_open:
-            return True
-        parts = parse_acquisition_basename(session_basename(folder, list_folder(folder).names))
-        if not (
-            self.subject in (None, parts["subject"])
-            and (self.since is None or parts["datetime"] >= self.since)
-            and (self.until is None or parts["datetime"] <= self.until)
-        ):
-            return False
-        return self.task is None or self.task == _task_of(folder, parts)
-
-    def check_names(self, folders: Iterable[Path]) -> None:
-        """Raise an error where a subject or a task is that of no session at all."""
-        for what, name in (("subject", self.subject), ("task", self.task)):
-            found: set[str] = set()
-            for folder in folders if name is not None else []:
-                with contextlib.suppress(LabtreeError, OSError):
-                    parts = parse_acquisition_basename(
-                        session_basename(folder, list_folder(folder).names)
-                    )
-                    found.add(
-                        parts["subject"] if what == "subject" else _task_of(folder, parts)
-                    )
-            if found and name not in found:
-                raise unknown_name(what, name, sorted(found), where=" in these sessions")
-
-    def may_take(self, folder: Path) -> bool:
-        """Return whether a folder may be asked for, of which nothing but the name is known."""
-        try:
-            return self.takes(folder)
-        except LabtreeError:
-            return True
-
-
-def _task_of(folder: Path, parts: Any) -> str:
-    """Return the task of a session, of whose name `parts` are; else what its settings say."""
-    if parts["task"] is not None:
-        return str(parts["task"])
-    return setting_of_task(read_settings(folder).process) or str(parts["acq_type"])
-
-
-def _moment(value: str | date, default: time) -> datetime:
-    if isinstance(value, str):
-        try:
-            parsed = datetime.fromisoformat(value)
-        except ValueError:
-            raise FormatError(
-                f"{value!r} is not a day or a moment; write it as '2026-05-14' or "
-                "'2026-05-14T14:30'"
-            ) from None
-        value = parsed if len(value) > 10 else parsed.date()
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=None)
-    return datetime.combine(value, default)
-
-
 def _load_all(
     folders: dict[Path, Path | None],
     failed: dict[Path, Exception],
-    wanted: _Filter,
+    wanted: SessionFilter,
     workers: int,
     messages: list[str],
 ) -> SessionList:
@@ -529,109 +432,3 @@ def _run(load: Callable[[Path], None], folders: list[Path], workers: int) -> Non
                 for waiting in tasks:
                     waiting.cancel()
                 raise
-
-
-# --- validation ----------------------------------------------------------------------------
-
-
-def validate_session(session_dir: str | Path) -> ValidationResult:
-    """Check a session's folder: whether everything is there, readable and consistent.
-
-    Parameters
-    ----------
-    session_dir : path
-        A session's folder.
-
-    Returns
-    -------
-    ValidationResult
-        ``passed`` if there are no ``issues``. A folder that cannot be loaded at all is
-        an issue, not an exception; `print` shows the result.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> from labtree.testing.msw import make_trials, write_session
-    >>> folder = write_session("mouse", trials=make_trials(20))
-    >>> labtree.msw.validate_session(folder).passed
-    True
-    """
-    folder = Path(session_dir)
-    try:
-        files = read_folder(folder)
-    except (LabtreeError, OSError) as error:
-        return ValidationResult(
-            session_dir=folder,
-            msw_version="unknown",
-            passed=False,
-            issues=str(error).splitlines(),
-            warnings=[],
-            info={},
-        )
-    session = _to_session(folder, files)
-    issues = files.damage + _missing_parts(session)
-    warnings = list(files.remarks)
-    info: dict[str, Any] = {
-        "format": session.artifact_format,
-        "subject": session.subject,
-        "task": session.task,
-        "trials": session.n_trials,
-    }
-    if not session.datetime_str:
-        warnings.append(
-            f"{folder}: {session.basename!r}, which its files are named by, is no session's "
-            "name; subject, task and moment are unknown"
-        )
-    elif folder.name != session.basename:
-        warnings.append(f"{folder}: its files are named {session.basename!r}")
-    process = session.settings_process or {}
-    stated = {"subject": process.get("subject"), "task": setting_of_task(process)}
-    for key, value in stated.items():
-        named = getattr(session, key)
-        if value and named and value != named:
-            warnings.append(f"the files' names say {key} {named!r}, the settings {value!r}")
-    for name, (n_ended, n_read) in files.logged.items():
-        info[f"trials in {name}"] = n_ended
-        if n_ended != n_read:
-            issues.append(f"{name} has {n_ended} trials that ended, its trial file {n_read}")
-    for part, texts in validate_metadata(session.metadata).items():
-        warnings += [f"metadata.{part}: {text}" for text in texts]
-    if session.df is not None:
-        issues += check_times(session.df)
-        warnings += check_trials(session.df)
-    return ValidationResult(
-        session_dir=folder,
-        msw_version=session.msw_version,
-        passed=not issues,
-        issues=issues,
-        warnings=warnings,
-        info=info,
-    )
-
-
-def _missing_parts(session: MswSession) -> list[str]:
-    """Name the required parts that a session lacks."""
-    needs = {
-        "trials": session.df is not None,
-        "settings.task": session.settings_task is not None,
-        "settings.process": session.settings_process is not None,
-    }
-    sources = {
-        "trials": "a *.msw.df.jsonl file with trials",
-        "settings.task": {
-            "session_yaml": "the section task_settings of *.msw.session.yaml",
-            "legacy": "*task_settings.py",
-        }.get(session.artifact_format, "*.msw.settings.task.json"),
-        "settings.process": {
-            "session_yaml": "the section process of *.msw.session.yaml",
-        }.get(session.artifact_format, "*.msw.settings.process.json"),
-    }
-    if session.df is not None and session.is_complete:
-        return []
-    if session.artifact_format == "legacy":
-        needs["settings.process"] = True
-    return [
-        f"{session.session_dir}: {part} missing; expected {sources[part]}"
-        for part, is_there in needs.items()
-        if not is_there
-    ]

@@ -27,9 +27,10 @@ from labtree.errors import TrialDataError, TrialTableError
 from labtree.msw.access import tables_of
 from labtree.msw.models import MswSession
 from labtree.msw.nested_trials import trials_from_nested
-from labtree.msw.trial_file import decode_line, encode_trial
+from labtree.msw.trial_lines import decode_cells, encode_cells
 from labtree.msw.trial_table import trials_to_frame
-from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables
+from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables, are_numbers_of_trials
+from labtree.storage.dtypes import object_array
 from labtree.storage.missing import mark_missing, mask_of
 
 __all__ = ["session_to_tree", "trials_from_xarray", "trials_to_xarray"]
@@ -106,7 +107,7 @@ def _to_variables(key: str, column: pd.Series, taken: set[str]) -> dict[str, xr.
         attrs["cells"] = f"lists of {kind}"
         return {key: xr.Variable(("trial", f"{key}_item"), table, attrs)}
     try:
-        text = _text([encode_trial({"cell": cell}, None).decode().strip() for cell in cells])
+        text = _text(encode_cells(cells))
     except TrialDataError as error:
         raise TrialTableError(f"the column {key!r} cannot be kept: {error}") from None
     return {key: xr.Variable("trial", text, attrs | {"cells": "json"})}
@@ -195,7 +196,7 @@ def trials_from_xarray(dataset: xr.Dataset) -> pd.DataFrame:
     columns = {name: _to_column(dataset, _key(name), n_trials) for name in names}
     frame = pd.DataFrame(columns, index=range(n_trials))
     trials = frame["trial"].to_numpy()
-    if n_trials and not 0 <= trials.min() <= trials.max() < 10_000_000 + n_trials:
+    if not are_numbers_of_trials(trials):
         raise TrialTableError("the variable 'trial' does not number trials from 0")
     parts = {}
     for what, (_, edges) in _RAGGED.items():
@@ -240,18 +241,16 @@ def _to_column(dataset: xr.Dataset, key: str, n_trials: int) -> Any:
         whole = np.where(holes, 0, values).astype(np.int64)
         return pd.arrays.IntegerArray(whole, holes).astype(dtype)
     if variable.attrs.get("cells") == "json":
-        cells = np.empty(n_trials, object)
-        cells[:] = [decode_line(str(text).encode())["cell"] for text in values]
-        return cells
+        return decode_cells(values)
     if values.ndim == 2:
-        cells = np.empty(n_trials, object)
         holes = np.isnan(values).all(axis=1) if variable.dtype.kind == "f" else holes
         kind = int if variable.attrs["cells"] == "lists of int" else float
-        cells[:] = [
-            None if hole else [kind(item) for item in row]
-            for row, hole in zip(values, holes, strict=True)
-        ]
-        return cells
+        return object_array(
+            [
+                None if hole else [kind(item) for item in row]
+                for row, hole in zip(values, holes, strict=True)
+            ]
+        )
     if values.dtype.kind in "OUT":
         text = [None if hole else str(v) for v, hole in zip(values, holes, strict=True)]
         # Without a note, of a variable that was made elsewhere: as pandas itself sees it.

@@ -15,10 +15,17 @@ import pandas as pd
 from labtree.errors import FormatError, MissingFileError, TrialDataError, TrialTableError
 from labtree.msw.access import event_table, state_table, tables_of
 from labtree.msw.settings import read_json
-from labtree.msw.trial_file import decode_line, encode_trial, make_folders
-from labtree.msw.trial_times import ATTRIBUTE, FloatArray, Ragged, TrialTables
+from labtree.msw.trial_lines import decode_cells, encode_cells
+from labtree.msw.trial_times import (
+    ATTRIBUTE,
+    FloatArray,
+    Ragged,
+    TrialTables,
+    are_numbers_of_trials,
+)
 from labtree.optional import require
 from labtree.storage.files import read_file, write_file
+from labtree.storage.folders import make_folders
 from labtree.storage.json_files import write_json
 
 __all__ = ["load_trial_tables", "save_trial_tables"]
@@ -147,9 +154,9 @@ def load_trial_tables(path: str | Path) -> pd.DataFrame:
             index=range(about["rows"]),
         )
         trials = frame["trial"].to_numpy(np.int64)
-        n_trials = int(trials.max(initial=-1)) + 1
-        if len(trials) and (trials.min() < 0 or n_trials > 10_000_000 + len(trials)):
+        if not are_numbers_of_trials(trials):
             raise ValueError("the column 'trial' does not number trials from 0")
+        n_trials = int(trials.max(initial=-1)) + 1
         parts = {
             part: _ragged(files[part], part, about[part], n_trials)
             for part in ("states", "events")
@@ -191,7 +198,7 @@ def _written(name: str, column: pd.Series) -> tuple[Any, dict[str, Any]]:
         texts = ["" if hole else cell for cell, hole in zip(cells, holes, strict=True)]
         return pd.Series(texts, dtype="str"), how
     try:
-        texts = [encode_trial({"cell": cell}, None).decode().strip() for cell in cells]
+        texts = encode_cells(cells)
     except TrialDataError as error:
         raise TrialTableError(f"the column {name!r} cannot be written: {error}") from None
     return pd.Series(texts, dtype="str"), how | {"cells": "json"}
@@ -205,9 +212,7 @@ def _is_plain(text: str) -> bool:
 def _read(column: pd.Series, how: dict[str, Any]) -> Any:
     dtype = how["dtype"]
     if how.get("cells") == "json":
-        cells = np.empty(len(column), object)
-        cells[:] = [decode_line(str(text).encode())["cell"] for text in column]
-        return cells
+        return decode_cells(column)
     if how.get("cells") == "text":
         texts = column.astype(object).to_numpy().copy()
         texts[how["missing"]] = None
@@ -215,7 +220,7 @@ def _read(column: pd.Series, how: dict[str, Any]) -> Any:
     if str(column.dtype) == dtype:
         return column
     text = column.astype(object).where(column != "", None)
-    if dtype == "boolean" or dtype == "bool":
+    if dtype in ("boolean", "bool"):
         known = {"True": True, "False": False, None: None}
         return pd.Series([known[cell] for cell in text]).astype(dtype)
     if dtype.startswith(("Int", "UInt")):

@@ -1,23 +1,15 @@
-"""The trial file: one JSON object a line, below a header line with the version.
+"""Trial files: whole ones, one trial at a time, and as tables."""
 
-Written as the rigs write it, byte for byte: tuples as ``{"__tuple__": [...]}``, floats
-rounded to four decimals, ``NaN`` and ``Infinity`` as literals, ASCII only, ``", "`` and
-``": "`` between the parts.
-"""
-
-import json
 import os
-import re
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 
 from labtree.errors import (
@@ -29,21 +21,25 @@ from labtree.errors import (
 )
 from labtree.msw.log import complete_from_log, read_log
 from labtree.msw.nested_trials import nested_frame
+from labtree.msw.trial_lines import (
+    Trial,
+    TrialLines,
+    decode_line,
+    encode_header,
+    encode_trial,
+    read_lines,
+    shown,
+)
 from labtree.msw.trial_table import (
     FrameBuilder,
     NeedsExactParserError,
 )
 from labtree.msw.trial_times import NAN_PLACEHOLDER
 from labtree.optional import require
-from labtree.storage.files import read_file, replace_file, sync_folder, temporary_path
+from labtree.storage.files import replace_file, sync_folder, temporary_path
+from labtree.storage.folders import make_folders
 from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.locks import try_lock
-
-FORMAT_VERSION = "1.0.0"
-_MAX_BYTES = 2**34
-_VERSION_KEY = "_msw_version"
-_TUPLE_KEY = "__tuple__"
-Trial = dict[str, Any]
 
 
 @dataclass
@@ -59,173 +55,6 @@ def warn_of_damage(messages: Iterable[str], stacklevel: int = 2) -> None:
     messages = list(messages)
     if messages:
         warnings.warn("\n".join(messages), DamageWarning, stacklevel=stacklevel + 1)
-
-
-# --- writing ---------------------------------------------------------------------------
-
-
-class _RefusedError(Exception):
-    """Why a value cannot be kept; where it stands is found afterwards."""
-
-
-_ATOMS = frozenset({int, bool, type(None)})
-# Two that meet are written as two escapes, which every JSON reader joins to one character.
-_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-
-
-def _plain(value: Any, decimals: int | None) -> Any:
-    """Return `value` as JSON holds it, or refuse what would come back as something else."""
-    kind = type(value)
-    if kind is float:
-        return value if decimals is None else round(value, decimals)
-    if kind in _ATOMS:
-        return value
-    if isinstance(value, str):
-        if not value.isascii():
-            _refuse_surrogates(value)
-        return str(value)
-    if isinstance(value, dict):
-        if not set(map(type, value)) <= {str}:
-            _refuse_keys(value)
-        if not "".join(value).isascii():
-            for key in value:
-                _refuse_surrogates(key)
-        if len(value) == 1 and _TUPLE_KEY in value:
-            raise _RefusedError(
-                f"a dict with the one key {_TUPLE_KEY!r} would come back as a tuple; rename it"
-            )
-        return {key: _plain(item, decimals) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return {_TUPLE_KEY: [_plain(item, decimals) for item in value]}
-    if isinstance(value, list):
-        return [_plain(item, decimals) for item in value]
-    if isinstance(value, np.ma.MaskedArray):
-        raise _RefusedError("a masked array would lose what is masked; write .filled(np.nan)")
-    if isinstance(value, np.ndarray):
-        return _plain_array(value, decimals)
-    if isinstance(value, np.float64):
-        return float(_rounded(np.asarray(value), decimals))
-    if isinstance(value, float | np.floating) and (float(value) == value or value != value):
-        return _plain(float(value), decimals)
-    if isinstance(value, np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    raise _RefusedError(
-        f"a {kind.__module__}.{kind.__qualname__} cannot be kept; expected None, bool, int, "
-        "float, str, list, tuple, dict, or numpy arrays and scalars of these"
-    )
-
-
-def _plain_array(value: np.ndarray[Any, Any], decimals: int | None) -> Any:
-    kind = value.dtype.kind
-    if kind not in "biufU" or (kind == "f" and value.itemsize > 8):
-        raise _RefusedError(
-            f"an array of dtype {value.dtype} would come back as something else; expected "
-            "bool, integers, floats or strings"
-        )
-    if kind == "f":
-        value = _rounded(value, decimals)
-    if kind == "U":
-        for text in value.ravel().tolist():
-            _refuse_surrogates(text)
-    return value.tolist()
-
-
-def _rounded(value: np.ndarray[Any, Any], decimals: int | None) -> np.ndarray[Any, Any]:
-    """Round as numpy does, which scales first: what becomes infinite by that is refused."""
-    if decimals is None:
-        return value
-    with np.errstate(over="ignore"):
-        rounded = value.round(decimals)
-    if not np.array_equal(np.isfinite(value), np.isfinite(rounded)):
-        largest = np.abs(value[np.isfinite(value)]).max()
-        raise _RefusedError(
-            f"{largest} becomes infinite when numpy rounds {value.dtype} to {decimals} "
-            "decimals; write decimals=None"
-        )
-    return rounded
-
-
-def _refuse_surrogates(text: str) -> None:
-    if _SURROGATES.search(text):
-        raise _RefusedError(
-            f"{text!r} has two lone surrogates side by side, which come back as one other "
-            "character; remove one"
-        )
-
-
-def _refuse_keys(value: dict[Any, Any]) -> None:
-    for key in value:
-        if not isinstance(key, str):
-            raise _RefusedError(
-                f"the key {key!r} is a {type(key).__name__}, and would come back as a string; "
-                f"write {str(key)!r} instead"
-            )
-
-
-def _find_refused(value: Any, decimals: int | None) -> str:
-    """Return the path to the part of `value` that is refused."""
-    parts: Any = value.items() if isinstance(value, dict) else ()
-    if isinstance(value, list | tuple):
-        parts = enumerate(value)
-    for key, part in parts:
-        try:
-            _plain(part, decimals)
-        except _RefusedError:
-            return f"[{key!r}]{_find_refused(part, decimals)}"
-    return ""
-
-
-def encode_header() -> bytes:
-    """Return the first line of a trial file."""
-    return b'{"%s": "%s"}\n' % (_VERSION_KEY.encode(), FORMAT_VERSION.encode())
-
-
-def encode_trial(
-    trial: Mapping[str, Any], decimals: int | None = 4, where: str = "trial"
-) -> bytes:
-    r"""Return one trial as its line, newline included.
-
-    Parameters
-    ----------
-    trial : dict
-        None, bool, int, float, str, list, tuple, dict with string keys, and numpy
-        arrays and scalars of these, to any depth.
-    decimals : int or None
-        Round floats to this many decimals, as the rigs do; None keeps them exact.
-    where : str
-        What an error calls this trial.
-
-    Returns
-    -------
-    bytes
-        ASCII.
-
-    Raises
-    ------
-    TrialDataError
-        A value that would not come back as it was, with its place in the trial.
-
-    Examples
-    --------
-    >>> encode_trial({"visits": [(0.0, 0.12345)], "choice": float("nan")})
-    b'{"visits": [{"__tuple__": [0.0, 0.1235]}], "choice": NaN}\n'
-    """
-    if not isinstance(trial, dict):
-        raise TrialDataError(f"{where}: expected a dict, found a {type(trial).__name__}")
-    if _VERSION_KEY in trial:
-        raise TrialDataError(
-            f"{where}: the key {_VERSION_KEY!r} marks the header, and readers drop a "
-            "trial that has it; rename the key"
-        )
-    try:
-        return (json.dumps(_plain(trial, decimals)) + "\n").encode("ascii")
-    except _RefusedError as error:
-        place = where + _find_refused(trial, decimals)
-        raise TrialDataError(f"{place}: {error}") from None
-    except RecursionError:
-        raise TrialDataError(f"{where}: nested too deeply, or within itself") from None
 
 
 def save_trial_data(
@@ -269,117 +98,6 @@ def save_trial_data(
             for number, trial in enumerate(trials):
                 file.write(encode_trial(trial, decimals, f"{path.name}: trial {number}"))
         replace_file(temporary, path)
-
-
-def make_folders(folder: Path) -> None:
-    """Make a folder and those above it, so that they outlive a power cut."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in reversed(missing):
-        sync_folder(path.parent)
-
-
-# --- reading ---------------------------------------------------------------------------
-
-
-def _tuple_hook(value: dict[str, Any]) -> Any:
-    if len(value) == 1 and _TUPLE_KEY in value and isinstance(value[_TUPLE_KEY], list):
-        return tuple(value[_TUPLE_KEY])
-    return value
-
-
-_decoder = json.JSONDecoder(object_hook=_tuple_hook)
-
-
-def decode_line(line: bytes) -> Trial:
-    """Return the trial of one line: tuples as tuples, NaN as nan, null as None.
-
-    Raises
-    ------
-    ValueError
-        The line is not one JSON object.
-    """
-    try:
-        trial = _decoder.decode(line.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(trial, dict):
-        raise ValueError(f"expected an object, found a {type(trial).__name__}")
-    return trial
-
-
-class TrialLines(NamedTuple):
-    """The lines of a trial file.
-
-    Attributes
-    ----------
-    lines : list of bytes
-        Those that should be trials: no header, no blank line.
-    numbers : list of int
-        The number of each in the file, from 1.
-    remarks : list of str
-        What is unusual and cost nothing.
-    """
-
-    lines: list[bytes]
-    numbers: list[int]
-    remarks: list[str]
-
-
-def read_lines(path: Path) -> TrialLines:
-    """Read the lines of a trial file, with or without a header.
-
-    Raises
-    ------
-    FormatError
-        A header states a version that cannot be read.
-    """
-    data = read_file(path, _MAX_BYTES).removeprefix(b"\xef\xbb\xbf")
-    remarks: list[str] = []
-    # What a crash leaves of a block that was allocated and never written.
-    n_nul = len(data) - len(data.rstrip(b"\0"))
-    if n_nul:
-        data = data[:-n_nul]
-        remarks.append(f"{path}: ends in {n_nul} NUL bytes, as a crash leaves them; ignored")
-    lines = data.split(b"\n")
-    headers: list[int] = []
-    n_keys = data.count(_VERSION_KEY.encode())
-    for i, line in enumerate(lines):
-        if not n_keys:
-            break
-        n_keys -= line.count(_VERSION_KEY.encode())
-        if _is_header(line, path, remarks):
-            headers.append(i)
-    kept = [i for i, line in enumerate(lines) if line and not line.isspace()]
-    inside = [i + 1 for i in headers if kept and i > kept[0]]
-    if inside:
-        shown = _some([str(number) for number in inside])
-        remarks.append(f"{path}: a header again on line {shown}, so files were joined here")
-    if headers:
-        kept = [i for i in kept if i not in set(headers)]
-    return TrialLines([lines[i] for i in kept], [i + 1 for i in kept], remarks)
-
-
-def _is_header(line: bytes, path: Path, remarks: list[str]) -> bool:
-    if _VERSION_KEY.encode() not in line[:64]:
-        return False
-    try:
-        header = decode_line(line)
-    except ValueError:
-        return False
-    if header.keys() != {_VERSION_KEY}:
-        return False
-    version = header[_VERSION_KEY]
-    if version != FORMAT_VERSION:
-        stated = (
-            f"{path}: the header says version {version!r}, and this reader knows "
-            f"{FORMAT_VERSION!r}"
-        )
-        major = FORMAT_VERSION.split(".")[0]
-        if not isinstance(version, str) or version.split(".")[0] != major:
-            raise FormatError(f"{stated}; it would have to guess what the trials mean")
-        remarks.append(f"{stated}; read as {FORMAT_VERSION}")
-    return True
 
 
 def load_trial_data(path: str | Path) -> list[Trial]:
@@ -431,13 +149,13 @@ def describe_lost(path: Path, lost: list[str], n_read: int) -> list[str]:
     """
     if not lost:
         return []
-    shown = "; ".join(lost[:5]) + ("; ..." if len(lost) > 5 else "")
     if not n_read:
         raise FormatError(
-            f"{path}: none of its {len(lost)} lines is a trial ({shown}); expected one JSON "
-            "object a line"
+            f"{path}: none of its {len(lost)} lines is a trial ({shown(lost)}); expected one "
+            "JSON object a line"
         )
-    return [f"{path}: {len(lost)} of {n_read + len(lost)} trials cannot be read ({shown})"]
+    n_trials = n_read + len(lost)
+    return [f"{path}: {len(lost)} of {n_trials} trials cannot be read ({shown(lost)})"]
 
 
 # --- to a table ----------------------------------------------------------------------------
@@ -479,16 +197,11 @@ def read_trial_frame(
     """
     content = read_lines(path)
     findings = Findings([], content.remarks)
+    notes: list[str] = []
+    lost: list[str] = []
     with without_garbage_collection():
-        builder = FrameBuilder()
-        lost: list[str] = []
         if not nested:
-            try:
-                builder, lost = _build(content, fast=True)
-                frame = builder.finish()
-            except NeedsExactParserError:
-                builder, lost = _build(content, fast=False)
-                frame = builder.finish()
+            frame, notes, lost = _table(content)
         n_read = len(content.lines) - len(lost)
         if nested or (n_logged and (lost or n_logged > n_read)):
             trials, lost = _decode(content, 0, len(content.lines))
@@ -496,12 +209,14 @@ def read_trial_frame(
             if log is not None and trials and n_logged and (lost or n_logged > n_read):
                 trials = _complete(path, trials, log, lost, findings)
             if nested:
-                return nested_frame(trials), _lost(path, lost, n_read, findings)
-            builder = FrameBuilder()
-            builder.add(trials)
-            frame = builder.finish()
-        findings.damage += [f"{path}: {note}" for note in builder.notes]
-    return frame, _lost(path, lost, n_read, findings)
+                frame = nested_frame(trials)
+            else:
+                builder = FrameBuilder()
+                builder.add(trials)
+                frame, notes = builder.finish(), builder.notes
+    findings.damage += [f"{path}: {note}" for note in notes]
+    findings.damage += describe_lost(path, lost, n_read)
+    return frame, findings
 
 
 def _complete(
@@ -516,7 +231,7 @@ def _complete(
             f"restored from them: {completed.problem}"
         )
     if completed.n_restored:
-        why = _some(lost) or "the trial file does not have them"
+        why = shown(lost) or "the trial file does not have them"
         findings.damage.append(
             f"{path}: {completed.n_restored} trials restored from the log {log.name} ({why})"
         )
@@ -529,16 +244,15 @@ def _complete(
     return completed.trials
 
 
-def _lost(path: Path, lost: list[str], n_read: int, findings: Findings) -> Findings:
-    findings.damage += describe_lost(path, lost, n_read)
-    return findings
+def _table(content: TrialLines) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Return the table of a file's trials, notes on them, and what was lost."""
+    try:
+        return _build(content, fast=True)
+    except NeedsExactParserError:
+        return _build(content, fast=False)
 
 
-def _some(items: list[str]) -> str:
-    return "; ".join(items[:5]) + ("; ..." if len(items) > 5 else "")
-
-
-def _build(content: TrialLines, *, fast: bool) -> tuple[FrameBuilder, list[str]]:
+def _build(content: TrialLines, *, fast: bool) -> tuple[pd.DataFrame, list[str], list[str]]:
     builder = FrameBuilder()
     lost: list[str] = []
     bounds = [*range(0, len(content.lines), _CHUNK), len(content.lines)]
@@ -548,7 +262,7 @@ def _build(content: TrialLines, *, fast: bool) -> tuple[FrameBuilder, list[str]]
         trials, bad = _decode(content, start, stop)
         lost += bad
         builder.add(trials)
-    return builder, lost
+    return builder.finish(), builder.notes, lost
 
 
 def _add_fast(builder: FrameBuilder, chunk: list[bytes]) -> bool:

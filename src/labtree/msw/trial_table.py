@@ -23,6 +23,7 @@ from labtree.msw.trial_times import (
     RaggedBuilder,
     TrialTables,
 )
+from labtree.storage.dtypes import object_array
 from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.ragged import row_offsets
 
@@ -289,9 +290,7 @@ def _to_column(values: list[Any]) -> Any:
             return pd.array(values, dtype=_text_dtype())
         except UnicodeEncodeError:  # Arrow holds no lone surrogate.
             return pd.Series(values, dtype=object)
-    cells = np.empty(len(values), object)
-    cells[:] = values
-    return cells
+    return object_array(values)
 
 
 @functools.cache

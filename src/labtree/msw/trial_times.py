@@ -90,6 +90,11 @@ class Ragged:
         return _joined(names, width, codes, values, row_size)
 
 
+def are_numbers_of_trials(trials: IntArray) -> bool:
+    """Return whether trials are numbered from 0, with gaps that memory can hold."""
+    return not len(trials) or 0 <= trials.min() <= trials.max() < 10_000_000 + len(trials)
+
+
 def _joined(
     names: tuple[str, ...],
     width: int,

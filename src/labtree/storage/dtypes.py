@@ -1,13 +1,34 @@
-"""numpy dtypes and time zones as JSON."""
+"""numpy dtypes and time zones as JSON; arrays of objects."""
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from labtree.errors import UnsupportedTypeError
 
-__all__ = ["decode_timezone", "dtype_from_json", "dtype_to_json", "encode_timezone"]
+__all__ = [
+    "decode_timezone",
+    "dtype_from_json",
+    "dtype_to_json",
+    "encode_timezone",
+    "object_array",
+]
+
+
+def object_array(values: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Return values as a one-dimensional array of objects, lists and arrays as they are.
+
+    Examples
+    --------
+    >>> object_array([[1, 2], [3, 4]])
+    array([list([1, 2]), list([3, 4])], dtype=object)
+    """
+    array = np.empty(len(values), object)
+    for place, value in enumerate(values):
+        array[place] = value
+    return array
 
 
 def dtype_to_json(dtype: np.dtype[Any]) -> Any:

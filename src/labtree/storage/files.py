@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
 from labtree.errors import BusyFileError, FormatError, MissingFileError
@@ -17,6 +17,7 @@ from labtree.errors import BusyFileError, FormatError, MissingFileError
 __all__ = [
     "abandoned_paths",
     "begin_sync",
+    "leads_out",
     "open_regular",
     "read_file",
     "replace_file",
@@ -211,6 +212,18 @@ def read_file(path: Path, max_bytes: int) -> bytes:
             if n_read > max_bytes:  # it grew, or the file system does not tell its size
                 raise FormatError(f"{path}: it has more than {max_bytes} bytes")
     return b"".join(parts)  # one part is not copied
+
+
+def leads_out(path: str) -> bool:
+    """Return whether a path, written on any system, is absolute or leads upward.
+
+    Examples
+    --------
+    >>> leads_out("day/a.jsonl"), leads_out("../a.jsonl"), leads_out("C:a.jsonl")
+    (False, True, True)
+    """
+    posix, windows = PurePosixPath(path), PureWindowsPath(path)
+    return ".." in (*posix.parts, *windows.parts) or posix.is_absolute() or bool(windows.anchor)
 
 
 def with_suffix_h5(path: str | os.PathLike[str]) -> Path:

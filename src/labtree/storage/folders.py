@@ -1,4 +1,4 @@
-"""Folders that are replaced whole: the old one or the new one stands there, never a mix."""
+"""Folders that are made to stay, and replaced whole: the old or the new one, never a mix."""
 
 import contextlib
 import ctypes
@@ -14,11 +14,25 @@ from pathlib import Path
 from labtree.errors import FileAccessError
 from labtree.storage.files import abandoned_paths, sync_file, sync_folder, temporary_name
 
-__all__ = ["complete_replacement", "replace_folder", "sync_tree", "temporary_folder"]
+__all__ = [
+    "complete_replacement",
+    "make_folders",
+    "replace_folder",
+    "sync_tree",
+    "temporary_folder",
+]
 
 _SYNC_THREADS = 8
 _CURRENT_FOLDER = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it, so that they outlive a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from labtree.storage.dtypes import (
     dtype_from_json,
     dtype_to_json,
     encode_timezone,
+    object_array,
 )
 from labtree.storage.unsupported import all_unsupported, unsupported
 
@@ -187,9 +188,7 @@ def _decode_tagged(tag: str, content: Any, source: Source | None) -> Any:
         shape, items = content
         if math.prod(shape) != len(items):
             raise ValueError(f"{len(items)} objects do not fill an array of shape {shape}")
-        array = np.empty(len(items), dtype=object)
-        for i, item in enumerate(items):
-            array[i] = decode(item, source)
+        array = object_array([decode(item, source) for item in items])
         array = array.astype(np.dtypes.StringDType()) if tag == "$texts" else array
         return array.reshape(shape)
     if tag == "$part" and source is not None:

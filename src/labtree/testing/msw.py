@@ -16,7 +16,7 @@ import pandas as pd
 from labtree.msw.alignment import BARCODE_BITS, barcode_durations
 from labtree.msw.names import make_acquisition_basename as make_name
 from labtree.msw.names import make_container_name, make_file_name
-from labtree.msw.trial_file import encode_header, encode_trial
+from labtree.msw.trial_lines import encode_header, encode_trial
 
 __all__ = ["ERAS", "make_trials", "make_ttl_edges", "write_log", "write_session"]
 
