@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from labtree.display.figures import given_or_new_axes
 from labtree.errors import ConfigurationError, unknown_name
 from labtree.mea.playlists import sampling_rate
 from labtree.mea.recording import to_physical
@@ -65,9 +66,8 @@ def plot_raster(
     begin = sections["trial_start"].values.ravel()
     length = float((sections["trial_end"] - sections["trial_start"]).max()) / rate
     n_trials = len(begin)
-    if ax is None:
-        height = min(2 + 0.06 * len(ids) * n_trials, 12)
-        _, ax = _pyplot().subplots(figsize=(8, height), layout="constrained")
+    height = min(2 + 0.06 * len(ids) * n_trials, 12)
+    ax = given_or_new_axes(ax, purpose="plotting", figsize=(8, height))
     lines, offsets, colors = [], [], []
     for place, unit in enumerate(ids):
         row = unit_index(sections, unit)

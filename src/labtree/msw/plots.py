@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from labtree.display import COLORS
+from labtree.display.figures import given_or_new_axes
 from labtree.errors import TrialTableError
 from labtree.msw.access import numbers_of, state_table, task_trials
 from labtree.msw.measures import blocks, outcome, rolling, switch_curve
-from labtree.optional import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,12 +29,7 @@ _HATCHES = ("", "////", "....", "xxxx", "----")
 
 
 def _axes(ax: "Axes | None") -> "Axes":
-    if ax is not None:
-        return ax
-    plt = require("matplotlib.pyplot", purpose="df.msw.plot()", extra="plot")
-    made: Axes
-    _, made = plt.subplots(figsize=(9, 3.5), layout="constrained")
-    return made
+    return given_or_new_axes(ax, purpose="df.msw.plot()", figsize=(9, 3.5))
 
 
 def plot_trials(

@@ -12,11 +12,13 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
+from labtree.objects.datasets import keep_dataset, return_dataset
+from labtree.objects.registry import Kind, add_kind
 from labtree.storage import ragged
 
 __all__ = [
+    "add_dataset_kind",
     "check_slice_times",
-    "drawn_by",
     "real_array",
     "require_ragged",
     "require_variables",
@@ -115,10 +117,38 @@ def real_array(name: str, values: Any, ndim: int, shape: str) -> np.ndarray[Any,
     return array
 
 
-def drawn_by(name: str) -> Callable[..., Any]:
-    """Return a function of `labtree.objects.plots`, imported when something is drawn."""
+def add_dataset_kind(
+    name: str,
+    *,
+    summary: Callable[[xr.Dataset], dict[str, Any]],
+    validate: Callable[[xr.Dataset], None],
+    plot: str,
+    verbs: tuple[str, ...],
+) -> None:
+    """Register a kind whose objects are Datasets of one layout.
 
-    def plot(ds: xr.Dataset, **options: Any) -> Any:
-        return getattr(import_module("labtree.objects.plots"), name)(ds, **options)
+    Parameters
+    ----------
+    name : str
+        Of the kind.
+    summary, validate, verbs
+        As in `labtree.objects.registry.Kind`.
+    plot : str
+        A function of `labtree.objects.plots`, imported when something is drawn.
+    """
 
-    return plot
+    def draw(ds: xr.Dataset, **options: Any) -> Any:
+        return getattr(import_module("labtree.objects.plots"), plot)(ds, **options)
+
+    add_kind(
+        Kind(
+            name,
+            keep_dataset,
+            return_dataset,
+            summary,
+            validate,
+            draw,
+            is_dataset=True,
+            verbs=verbs,
+        )
+    )

@@ -12,9 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.objects.datasets import keep_dataset, return_dataset
-from labtree.objects.layout import drawn_by, require_variables, slice_coords
-from labtree.objects.registry import Kind, add_kind
+from labtree.objects.layout import add_dataset_kind, require_variables, slice_coords
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import column, untouched_variable
 
 __all__ = [
@@ -189,7 +188,7 @@ def _build(
         coords["label_i"] = untouched_variable(("unit_i", *extra), along)
         coords["label_j"] = untouched_variable(("unit_j", *extra), along)
     attrs: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
-    attrs["labtree_kind"] = kind
+    attrs[KIND_ATTRIBUTE] = kind
     ds = xr.Dataset(variables, coords, attrs)
     _validate(ds, kind)
     return ds
@@ -210,24 +209,17 @@ def _validate(ds: xr.Dataset, kind: str) -> None:
         raise DataError(f"'matrix_mask' needs the dimensions {matrix.dims}")
 
 
-for _kind, _validate_kind, _plot, _verbs in (
-    (MATRIX, validate_matrix, "plot_pairwise_matrix", ("select_units(ds, units)",)),
-    (
-        STACK,
-        validate_stack,
-        "plot_pairwise_stack",
-        ("select_units(ds, units)", "select_slices(ds, slices)"),
-    ),
-):
-    add_kind(
-        Kind(
-            _kind,
-            keep_dataset,
-            return_dataset,
-            summary,
-            _validate_kind,
-            drawn_by(_plot),
-            is_dataset=True,
-            verbs=("matrix_values(ds)", *_verbs),
-        )
-    )
+add_dataset_kind(
+    MATRIX,
+    summary=summary,
+    validate=validate_matrix,
+    plot="plot_pairwise_matrix",
+    verbs=("matrix_values(ds)", "select_units(ds, units)"),
+)
+add_dataset_kind(
+    STACK,
+    summary=summary,
+    validate=validate_stack,
+    plot="plot_pairwise_stack",
+    verbs=("matrix_values(ds)", "select_units(ds, units)", "select_slices(ds, slices)"),
+)

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from labtree.display.figures import given_or_new_axes
 from labtree.errors import DataError
 from labtree.objects.pairwise import matrix_values
 from labtree.optional import require
@@ -43,7 +44,6 @@ def plot_plain(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
     DataError
         A ValueError, if a Dataset holds no array, or several, that could be drawn.
     """
-    require("matplotlib", purpose="ds.ws.plot()", extra="plot")
     pyplot = require("matplotlib.pyplot", purpose="ds.ws.plot()", extra="plot")
     array = obj if isinstance(obj, xr.DataArray) else _only_array(obj)
     if options.get("ax") is None and array.ndim in (1, 2):
@@ -281,11 +281,7 @@ def _who(ds: xr.Dataset, unit: int | None) -> str:
 
 
 def _axes(ax: "Axes | None", *, height: float = 4.0) -> "Axes":
-    if ax is not None:
-        return ax
-    pyplot = require("matplotlib.pyplot", purpose="plots", extra="plot")
-    axes: Axes = pyplot.subplots(figsize=(8, height), layout="constrained")[1]
-    return axes
+    return given_or_new_axes(ax, purpose="plots", figsize=(8, height))
 
 
 def _style(given: dict[str, Any], **ours: Any) -> dict[str, Any]:

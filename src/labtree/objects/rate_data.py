@@ -6,12 +6,11 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.objects.datasets import keep_dataset, return_dataset
-from labtree.objects.layout import drawn_by, real_array, require_variables
-from labtree.objects.registry import Kind, add_kind
+from labtree.objects.layout import add_dataset_kind, real_array, require_variables
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 
-__all__ = ["KIND", "RATE_UNITS", "rate_data", "summary", "validate"]
+__all__ = ["KIND", "RATE_UNITS", "rate_data", "summary", "unit_of_rates", "validate"]
 
 KIND = "rate_data"
 RATE_UNITS = ("Hz", "kHz", None)
@@ -65,16 +64,27 @@ def rate_data(
             f"rates has {values.shape[1]} columns, times has {time.size} values; expected one "
             "time for each column"
         )
-    if unit not in RATE_UNITS:
-        raise DataError(f"unit must be one of {RATE_UNITS}, found {unit!r}")
+    attrs = unit_of_rates(unit)
     coords = {"time": xr.Variable("time", time, {"units": "ms"})}
     coords |= attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
-    attrs = {} if unit is None else {"units": unit}
     ds = xr.Dataset(
-        {"rate": xr.Variable(("unit", "time"), values, attrs)}, coords, {"labtree_kind": KIND}
+        {"rate": xr.Variable(("unit", "time"), values, attrs)}, coords, {KIND_ATTRIBUTE: KIND}
     )
     validate(ds)
     return ds
+
+
+def unit_of_rates(unit: str | None) -> dict[str, str]:
+    """Return the attributes of rates in a unit.
+
+    Raises
+    ------
+    DataError
+        If it is none of `RATE_UNITS`.
+    """
+    if unit not in RATE_UNITS:
+        raise DataError(f"unit must be one of {RATE_UNITS}, found {unit!r}")
+    return {} if unit is None else {"units": unit}
 
 
 def validate(ds: xr.Dataset) -> None:
@@ -106,20 +116,14 @@ def _check_times(time: np.ndarray[Any, Any]) -> None:
         )
 
 
-_VERBS = (
-    "select_units(ds, units)",
-    "select_time(ds, start_ms, stop_ms)",
-    "unit_attributes(ds)",
-)
-add_kind(
-    Kind(
-        KIND,
-        keep_dataset,
-        return_dataset,
-        summary,
-        validate,
-        drawn_by("plot_rate_data"),
-        is_dataset=True,
-        verbs=_VERBS,
-    )
+add_dataset_kind(
+    KIND,
+    summary=summary,
+    validate=validate,
+    plot="plot_rate_data",
+    verbs=(
+        "select_units(ds, units)",
+        "select_time(ds, start_ms, stop_ms)",
+        "unit_attributes(ds)",
+    ),
 )

@@ -6,16 +6,15 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.objects.datasets import keep_dataset, return_dataset
 from labtree.objects.layout import (
+    add_dataset_kind,
     check_slice_times,
-    drawn_by,
     real_array,
     require_variables,
     slice_coords,
 )
-from labtree.objects.rate_data import RATE_UNITS
-from labtree.objects.registry import Kind, add_kind
+from labtree.objects.rate_data import unit_of_rates
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 
 __all__ = ["KIND", "rate_slice_stack", "summary", "validate"]
@@ -70,8 +69,7 @@ def rate_slice_stack(
     step = np.asarray(step_size)
     if step.ndim or step.dtype.kind not in "iuf" or not np.isfinite(step) or step <= 0:
         raise DataError(f"step_size must be a positive number of ms, found {step_size!r}")
-    if unit not in RATE_UNITS:
-        raise DataError(f"unit must be one of {RATE_UNITS}, found {unit!r}")
+    attrs = unit_of_rates(unit)
     if values.shape[2] == 0 or values.shape[1] == 0:
         raise DataError(
             f"event_stack needs at least one slice and one sample, found shape {values.shape}"
@@ -80,11 +78,10 @@ def rate_slice_stack(
     coords = {"time": xr.Variable("time", np.arange(values.shape[1]) * float(step), relative)}
     coords |= slice_coords(times, values.shape[2])
     coords |= attribute_coords(neuron_attributes, {"unit": len(values)}, RESERVED)
-    attrs = {} if unit is None else {"units": unit}
     ds = xr.Dataset(
         {"rate": xr.Variable(("unit", "time", "slice"), values, attrs)},
         coords,
-        {"step_size": step.item(), "labtree_kind": KIND},
+        {"step_size": step.item(), KIND_ATTRIBUTE: KIND},
     )
     validate(ds)
     return ds
@@ -108,20 +105,14 @@ def summary(ds: xr.Dataset) -> dict[str, Any]:
     return {"shape": list(ds["rate"].shape)}
 
 
-_VERBS = (
-    "select_units(ds, units)",
-    "select_slices(ds, slices)",
-    "unit_attributes(ds)",
-)
-add_kind(
-    Kind(
-        KIND,
-        keep_dataset,
-        return_dataset,
-        summary,
-        validate,
-        drawn_by("plot_rate_slice_stack"),
-        is_dataset=True,
-        verbs=_VERBS,
-    )
+add_dataset_kind(
+    KIND,
+    summary=summary,
+    validate=validate,
+    plot="plot_rate_slice_stack",
+    verbs=(
+        "select_units(ds, units)",
+        "select_slices(ds, slices)",
+        "unit_attributes(ds)",
+    ),
 )

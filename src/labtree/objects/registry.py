@@ -142,17 +142,12 @@ def add_kind(kind: Kind, *classes: type, when: Callable[[Any], bool] | None = No
     Parameters
     ----------
     kind
-        Its name must be free.
+        Its name and functions; the name must be free.
     *classes
         Exactly these, not their subclasses.
     when
         Which objects of the classes, or without classes of any class that no kind has,
         are of it; the kind is then asked before others.
-
-    Parameters
-    ----------
-    kind : Kind
-        Its name and functions.
 
     Raises
     ------

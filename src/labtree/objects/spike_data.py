@@ -13,9 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.objects.datasets import keep_dataset, return_dataset
-from labtree.objects.layout import drawn_by, require_ragged, require_variables
-from labtree.objects.registry import Kind, add_kind
+from labtree.objects.layout import add_dataset_kind, require_ragged, require_variables
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 from labtree.storage import ragged
 
@@ -141,7 +140,7 @@ def assemble(
     attrs: dict[str, Any] = {"start_time": start_time, "length": length}
     if metadata:
         attrs["metadata"] = dict(metadata)
-    attrs["labtree_kind"] = KIND
+    attrs[KIND_ATTRIBUTE] = KIND
     return xr.Dataset(variables, coords, attrs)
 
 
@@ -339,40 +338,34 @@ def _check_raw(ds: xr.Dataset) -> None:
         )
 
 
-_VERBS = (
-    "spike_counts(ds)",
-    "firing_rates(ds)",
-    "isi_statistics(ds, refractory_ms=1.5)",
-    "binned_counts(ds, bin_ms)",
-    "smoothed_rates(ds, step_ms, sigma_ms)",
-    "sttc(ds, delta_ms=20.0)",
-    "correlograms(ds, bin_ms=1.0, window_ms=50.0)",
-    "peri_event(ds, events_ms, pre_ms, post_ms)",
-    "peri_event_counts(ds, events_ms, pre_ms, post_ms, bin_ms)",
-    "psth(ds, events_ms, pre_ms, post_ms, bin_ms)",
-    "latencies(ds, events_ms, within_ms)",
-    "population_rate(ds, bin_ms)",
-    "bursts(ds)",
-    "surrogates(ds, method, seed=0)",
-    "curate(ds)",
-    "select_units(ds, units)",
-    "select_time(ds, start_ms, stop_ms)",
-    "spike_trains(ds)",
-    "unit_train(ds, unit)",
-    "unit_attributes(ds)",
-    "concatenate_time([ds, ...])",
-    "concatenate_units([ds, ...])",
-    "to_session_units(ds, rate_hz)",
-)
-add_kind(
-    Kind(
-        KIND,
-        keep_dataset,
-        return_dataset,
-        summary,
-        validate,
-        drawn_by("plot_spike_data"),
-        is_dataset=True,
-        verbs=_VERBS,
-    )
+add_dataset_kind(
+    KIND,
+    summary=summary,
+    validate=validate,
+    plot="plot_spike_data",
+    verbs=(
+        "spike_counts(ds)",
+        "firing_rates(ds)",
+        "isi_statistics(ds, refractory_ms=1.5)",
+        "binned_counts(ds, bin_ms)",
+        "smoothed_rates(ds, step_ms, sigma_ms)",
+        "sttc(ds, delta_ms=20.0)",
+        "correlograms(ds, bin_ms=1.0, window_ms=50.0)",
+        "peri_event(ds, events_ms, pre_ms, post_ms)",
+        "peri_event_counts(ds, events_ms, pre_ms, post_ms, bin_ms)",
+        "psth(ds, events_ms, pre_ms, post_ms, bin_ms)",
+        "latencies(ds, events_ms, within_ms)",
+        "population_rate(ds, bin_ms)",
+        "bursts(ds)",
+        "surrogates(ds, method, seed=0)",
+        "curate(ds)",
+        "select_units(ds, units)",
+        "select_time(ds, start_ms, stop_ms)",
+        "spike_trains(ds)",
+        "unit_train(ds, unit)",
+        "unit_attributes(ds)",
+        "concatenate_time([ds, ...])",
+        "concatenate_units([ds, ...])",
+        "to_session_units(ds, rate_hz)",
+    ),
 )

@@ -12,15 +12,14 @@ import xarray as xr
 
 from labtree.errors import DataError
 from labtree.objects import spike_data
-from labtree.objects.datasets import keep_dataset, return_dataset
 from labtree.objects.layout import (
+    add_dataset_kind,
     check_slice_times,
-    drawn_by,
     require_ragged,
     require_variables,
     slice_coords,
 )
-from labtree.objects.registry import Kind, add_kind
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, alike, attribute_coords, records
 from labtree.storage import ragged
 
@@ -112,7 +111,7 @@ def spike_slice_stack(
     metadata = [part.attrs.get("metadata", {}) for part in slices]
     if any(metadata):
         attrs["slice_metadata"] = metadata
-    attrs["labtree_kind"] = KIND
+    attrs[KIND_ATTRIBUTE] = KIND
     ds = xr.Dataset(variables | raw, coords, attrs)
     validate(ds)
     return ds
@@ -224,21 +223,15 @@ def _raw(slices: Sequence[xr.Dataset]) -> tuple[dict[str, Any], dict[str, xr.Var
     }, {"raw_time": xr.Variable("raw_sample", time, {"units": "ms"})}
 
 
-_VERBS = (
-    "slices_of(ds)",
-    "select_units(ds, units)",
-    "select_slices(ds, slices)",
-    "unit_attributes(ds)",
-)
-add_kind(
-    Kind(
-        KIND,
-        keep_dataset,
-        return_dataset,
-        summary,
-        validate,
-        drawn_by("plot_spike_slice_stack"),
-        is_dataset=True,
-        verbs=_VERBS,
-    )
+add_dataset_kind(
+    KIND,
+    summary=summary,
+    validate=validate,
+    plot="plot_spike_slice_stack",
+    verbs=(
+        "slices_of(ds)",
+        "select_units(ds, units)",
+        "select_slices(ds, slices)",
+        "unit_attributes(ds)",
+    ),
 )

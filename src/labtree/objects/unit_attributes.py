@@ -277,37 +277,37 @@ def _given_column(values: Any, name: Any, argument: str) -> Column:
 
 
 def _shared_dtype(present: Sequence[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    anything = np.dtype(object), ()
+    """Return the dtype and shape that hold all values exactly; object where there is none."""
     types = {type(value) for value in present}
-    if len(types) != 1:
-        return anything
-    (kind,) = types
-    if kind is np.ndarray:
-        forms = {(value.dtype, value.shape) for value in present}
-        if len(forms) == 1:
-            dtype, shape = forms.pop()
-            return anything if dtype.hasobject else (dtype, shape)
-        return anything
-    if kind is bool:
-        return np.dtype(bool), ()
-    if kind is int:
-        for whole in (np.int64, np.uint64):
-            limits = np.iinfo(whole)
-            if limits.min <= min(present) and max(present) <= limits.max:
-                return np.dtype(whole), ()
-        return anything
-    if kind in (float, complex):
-        return np.dtype(kind), ()
-    if kind in (str, np.str_):
-        # A fixed-width string forgets the NULs at its end.
-        if any(value.endswith("\0") for value in present):
-            return anything
-        return np.dtype(f"U{max(1, *map(len, present))}"), ()
-    if issubclass(kind, np.generic) and not issubclass(kind, np.character):
-        dtypes = {value.dtype for value in present}
-        if len(dtypes) == 1 and not (dtype := dtypes.pop()).hasobject:
-            return dtype, ()
-    return anything
+    dtype, shape = None, ()
+    if len(types) == 1:
+        (kind,) = types
+        if kind is np.ndarray:
+            forms = {(value.dtype, value.shape) for value in present}
+            if len(forms) == 1:
+                dtype, shape = forms.pop()
+        elif kind is int:
+            dtype = _dtype_of_integers(present)
+        elif kind in (str, np.str_):
+            # A fixed-width string forgets the NULs at its end.
+            if not any(value.endswith("\0") for value in present):
+                dtype = np.dtype(f"U{max(1, *map(len, present))}")
+        elif kind in (bool, float, complex):
+            dtype = np.dtype(kind)
+        elif issubclass(kind, np.generic) and not issubclass(kind, np.character):
+            dtypes = {value.dtype for value in present}
+            dtype = dtypes.pop() if len(dtypes) == 1 else None
+    if dtype is None or dtype.hasobject:
+        return np.dtype(object), ()
+    return dtype, shape
+
+
+def _dtype_of_integers(values: Sequence[int]) -> np.dtype[Any] | None:
+    for whole in (np.int64, np.uint64):
+        limits = np.iinfo(whole)
+        if limits.min <= min(values) and max(values) <= limits.max:
+            return np.dtype(whole)
+    return None
 
 
 def _as_given(values: Array) -> Iterable[Any]:
