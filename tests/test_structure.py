@@ -41,8 +41,8 @@ BARE = {
     "BlockingIOError", "FileExistsError", "FileNotFoundError", "ImportError", "KeyError",
     "ModuleNotFoundError", "OSError", "RuntimeError",
 }  # fmt: skip
-# Methods whose callers (zarr, h5py, ConfigParser and their like) expect the builtin.
-PROTOCOLS = {"labtree.mea.adapters", "labtree.recording.archive"}
+# Methods whose callers (zarr and its like) expect the builtin.
+PROTOCOLS = {"labtree.recording.archive"}
 
 
 def module_name(path):

@@ -195,7 +195,7 @@ def test_dict_adapter_reads_like_a_group():
     assert "nope" not in group
     assert dict(group.items())["s"] == "text"
     assert group.attrs == {"s": "text"}
-    with pytest.raises(KeyError, match="there are: a, g, s"):
+    with pytest.raises(KeyError, match="no entry 'nope'; there are: 'a', 'g', 's'"):
         group["nope"]
     array = group["a"]
     assert (array.shape, array.ndim, array.size, len(array)) == ((2, 3), 2, 6, 2)

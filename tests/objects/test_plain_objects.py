@@ -1,5 +1,7 @@
 """``ds.ws`` on objects without a kind of their own: kind, summary, validate, plot."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +51,7 @@ def test_a_dataset_with_several_arrays_says_how_to_name_one():
 
 
 def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    for module in ("matplotlib", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "labtree\[plot\]"'):
         xr.DataArray([1.0], dims="x").ws.plot()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from labtree.errors import UnknownNameError, unknown_name
 from labtree.mea.registry import register_feature
 from labtree.pipeline.per_unit import decode_rows, encode_rows
 from labtree.pipeline.sections import full_spike_times, sectioned_movies, trials_spike_times
@@ -85,12 +86,12 @@ class DictAdapter(Mapping[str, Any]):
         else:
             head, _, rest = str(key).strip("/").partition("/")
             if head not in self._data:
-                raise KeyError(f"no {key!r}; there are: {', '.join(self._data)}")
+                raise unknown_name("entry", key, self._data)
             value = self._data[head]
             if rest:
                 group = self[head]
                 if not isinstance(group, DictAdapter):
-                    raise KeyError(f"{head!r} is not a group, so there is no {key!r}")
+                    raise UnknownNameError(f"{head!r} is not a group, so there is no {key!r}")
                 return group[rest]
         if isinstance(value, Mapping):
             return DictAdapter(value)

@@ -144,7 +144,7 @@ def electrical_images(
     mean = np.zeros(n_sensors)
     n_used = np.zeros(n_units, np.int64)
     n_averaged = 0
-    unit = np.repeat(np.arange(n_units), row_size)
+    unit = ragged.row_of_sample(row_size)
     for segment in segments:
         own = spikes - segment.start
         end = (

@@ -13,6 +13,7 @@ from labtree.pipeline.sessions import completed_steps, units_of
 from labtree.pipeline.step_records import code_hash
 from labtree.pipeline.steps import step
 from labtree.pipeline.units import put_feature
+from labtree.storage.ragged import split_rows
 
 __all__ = ["extract_features", "frame_interval_rates", "frif", "list_features"]
 
@@ -50,9 +51,7 @@ def frame_interval_rates(
     if not n_intervals:
         return out
     per_spike = (rate / np.diff(frames)).astype(np.float64)
-    ends = np.cumsum(row_size)
-    for row, (end, count) in enumerate(zip(ends, row_size, strict=True)):
-        train = spike_times[end - count : end]
+    for row, train in enumerate(split_rows(spike_times, row_size)):
         if len(train) * 8 < n_intervals:  # few spikes: find the interval of each
             interval = np.searchsorted(frames, train, side="right") - 1
             interval = interval[(interval >= 0) & (interval < n_intervals)]

@@ -21,6 +21,16 @@ __all__ = ["read_section_config", "section_spike_times", "trial_frames"]
 Array = np.ndarray[Any, Any]
 
 
+# Of each value: the least one, and what it is where it is not given.
+_SECTION_VALUES = {
+    "start_frame": (0, None),
+    "trial_length_frame": (1, None),
+    "repeat": (1, None),
+    "group_count": (1, 1),
+    "group_gap": (0, 0),
+}
+
+
 def read_section_config(movie_name: str, config_dir: str | Path) -> dict[str, int]:
     """Read ``{movie}.json``: where a movie's trials lie, in frames.
 
@@ -43,10 +53,9 @@ def read_section_config(movie_name: str, config_dir: str | Path) -> dict[str, in
         raise ConfigurationError(
             f"{path}: expected JSON with section_kwargs ({error})"
         ) from error
-    least = {"start_frame": 0, "trial_length_frame": 1, "repeat": 1}
-    config = {"group_count": 1, "group_gap": 0}
-    for name, minimum in {**least, "group_count": 1, "group_gap": 0}.items():
-        value = given.get(name, config.get(name))
+    config = {}
+    for name, (minimum, default) in _SECTION_VALUES.items():
+        value = given.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ConfigurationError(
                 f"{path}: {name} must be a whole number, {minimum} or more, found {value!r}"

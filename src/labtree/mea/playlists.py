@@ -206,8 +206,8 @@ def section_table(session: xr.DataTree, movie_name: str | None = None) -> xr.Dat
     ------
     ConfigurationError
         If the step that makes it has not run.
-    SessionError
-        (also a KeyError) if the movie was not shown.
+    UnknownNameError
+        (a KeyError) If the movie was not shown; the message lists those that were.
     """
     stimulus = session.children.get("stimulus", xr.DataTree()).children
     if "section_time" not in stimulus or "movie" not in stimulus["section_time"].variables:

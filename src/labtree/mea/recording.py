@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -21,8 +21,14 @@ from labtree.mea.mcs_files import (
     sensor_rate,
 )
 from labtree.mea.mcs_units import SortedUnit, read_units
-from labtree.pipeline.sessions import add_metadata, add_warning, create_session
+from labtree.pipeline.sessions import (
+    add_metadata,
+    add_warning,
+    create_session,
+    recording_file,
+)
 from labtree.pipeline.steps import step
+from labtree.storage.ragged import row_of_sample
 
 __all__ = ["firing_rates", "load_recording", "samples_from_us", "to_physical"]
 
@@ -66,7 +72,7 @@ def firing_rates(spikes_us: Array, row_size: Array, duration_us: int) -> Array:
     array([[20., 20.]], dtype=float32)
     """
     n_bins = max(-(-duration_us // BIN_US), 1)
-    unit = np.repeat(np.arange(len(row_size)), row_size)
+    unit = row_of_sample(row_size)
     inside = (spikes_us >= 0) & (spikes_us <= duration_us)
     bins = np.minimum(spikes_us[inside] // BIN_US, n_bins - 1)
     flat = np.bincount(unit[inside] * n_bins + bins, minlength=len(row_size) * n_bins)
@@ -300,8 +306,7 @@ def source_paths(
             f"dataset_id={dataset_id!r}, but the session is {session.attrs['dataset_id']!r}"
         )
     for name, path in paths.items():
-        if path.suffix.lower() != f".{name[:4]}":
-            raise ConfigurationError(f"{name} must be a .{name[:4]} file, got {str(path)!r}")
+        recording_file(name, path)
         if (
             name in known
             and Path(known[name]).name != path.name
@@ -347,13 +352,19 @@ def check_pair(cmcr: MeaFile, cmtr: MeaFile) -> str | None:
     )
 
 
-def load(
-    session: xr.DataTree,
-    paths: Mapping[str, Path],
-    given_rate: float | None,
-    with_matrices: bool,
-) -> list[SortedUnit]:
-    """Read the files of a recording into a session, and return its units, times in µs."""
+class _Content(NamedTuple):
+    """What the files of a recording hold, and what is unusual about it."""
+
+    name: str
+    analog: AnalogData | None
+    rate: float
+    duration_us: int | None
+    units: list[SortedUnit] | None
+    attributes: dict[str, Any]
+    remarks: list[str]
+
+
+def _read(paths: Mapping[str, Path], given_rate: float | None, with_matrices: bool) -> _Content:
     with ExitStack() as stack:
         files = {name: stack.enter_context(open_mea(path)) for name, path in paths.items()}
         cmcr, cmtr = files.get("cmcr_path"), files.get("cmtr_path")
@@ -362,56 +373,80 @@ def load(
         analog = next(filter(None, map(read_analog, sources)), None)
         sensors = next(filter(None, map(sensor_rate, sources)), None)
         duration_us = next(filter(None, map(recording_duration_us, sources)), None)
-        label = next(iter(paths.values())).name
-        rate, remark = find_rate(analog, duration_us, given_rate, label, sensors)
+        name = next(iter(paths.values())).name
+        rate, remark = find_rate(analog, duration_us, given_rate, name, sensors)
         remarks = [remark]
         if cmcr is not None and cmtr is not None:
             remarks.append(check_pair(cmcr, cmtr))
-        units = read_units(cmtr, with_matrices=with_matrices) if cmtr is not None else None
-        system = {}
-        for source in (cmtr, cmcr):
-            system.update(file_attributes(source) if source is not None else {})
+        units = None if cmtr is None else read_units(cmtr, with_matrices=with_matrices)
+        attributes: dict[str, Any] = {}
+        for source in reversed(sources):
+            attributes |= file_attributes(source)
     if analog is not None:
         remarks += [
-            f"{label}: no analog data from {start / rate:g} s to {stop / rate:g} s, between "
+            f"{name}: no analog data from {start / rate:g} s to {stop / rate:g} s, between "
             "two sweeps; the light reference holds its last value there"
             for start, stop in analog.gaps
         ]
-    for text in filter(None, remarks):
-        add_warning(session, text)
-    if duration_us is None and analog is not None:
-        duration_us = round(analog.counts.shape[1] / rate * 1e6)
-    if units is not None:
         if duration_us is None:
-            add_warning(
-                session, f"{label}: no recording duration; rates end 1 s after the last spike"
-            )
-        for unit in units:
-            if unit.sensor_id != (unit.column - 1) * 65 + unit.row:
-                add_warning(
-                    session, f"{label}: {unit.name}: SensorID does not fit its Row and Column"
-                )
-        session["units"] = xr.DataTree(units_dataset(units, rate, duration_us))
+            duration_us = round(analog.counts.shape[1] / rate * 1e6)
+    known = [remark for remark in remarks if remark is not None]
+    return _Content(name, analog, rate, duration_us, units, attributes, known)
+
+
+def _unit_remarks(content: _Content) -> list[str]:
+    remarks = []
+    if content.duration_us is None:
+        remarks.append("no recording duration; rates end 1 s after the last spike")
+    remarks += [
+        f"{unit.name}: SensorID does not fit its Row and Column"
+        for unit in content.units or ()
+        if unit.sensor_id != (unit.column - 1) * 65 + unit.row
+    ]
+    return [f"{content.name}: {remark}" for remark in remarks]
+
+
+def _frames(analog: AnalogData) -> Array:
+    """Return the samples at which frames begin, on the second channel, else the only one."""
+    frames = frame_timestamps(analog.counts[min(1, len(analog.counts) - 1)])
+    for start, stop in analog.gaps:  # what rises at a gap is no frame
+        frames = frames[(frames < start - 1) | (frames >= stop)]
+    return frames
+
+
+def load(
+    session: xr.DataTree,
+    paths: Mapping[str, Path],
+    given_rate: float | None,
+    with_matrices: bool,
+) -> list[SortedUnit]:
+    """Read the files of a recording into a session, and return its units, times in µs."""
+    content = _read(paths, given_rate, with_matrices)
+    rate, duration_us, analog = content.rate, content.duration_us, content.analog
+    for text in content.remarks:
+        add_warning(session, text)
+    if content.units is not None:
+        for text in _unit_remarks(content):
+            add_warning(session, text)
+        session["units"] = xr.DataTree(units_dataset(content.units, rate, duration_us))
     metadata: dict[str, Any] = {
         "dataset_id": session.attrs["dataset_id"],
         "acquisition_rate": rate,
         "sample_interval": 1.0 / rate,
-        "sys_meta": system,
+        "sys_meta": content.attributes,
     }
     if duration_us is not None:
         metadata["recording_duration_s"] = duration_us / 1e6
     if analog is not None:
         session["stimulus/light_reference"] = xr.DataTree(light_reference(analog, rate))
-        frames = frame_timestamps(analog.counts[min(1, len(analog.counts) - 1)])
-        for start, stop in analog.gaps:  # what rises at a gap is no frame
-            frames = frames[(frames < start - 1) | (frames >= stop)]
+        frames = _frames(analog)
         frame_times = xr.Dataset({"default": ("frame", frames, {"units": "sample"})})
         session["stimulus/frame_times"] = xr.DataTree(frame_times)
         metadata |= {"frame_timestamps": frames, "frame_time": frames / rate}
         if not len(frames):
-            add_warning(session, f"{label}: no frames found in the sync channel")
+            add_warning(session, f"{content.name}: no frames found in the sync channel")
     add_metadata(session, metadata)
-    return units or []
+    return content.units or []
 
 
 @step(starts=start_session)

@@ -14,6 +14,7 @@ from labtree.pipeline.sections import checked_sections
 from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
 from labtree.pipeline.units import put_feature
+from labtree.storage.ragged import row_of_sample
 
 __all__ = ["compute_sta", "open_movie", "spikes_per_frame"]
 
@@ -85,7 +86,7 @@ def spikes_per_frame(
     np.add.at(edges, first.ravel(), 1)
     np.add.at(edges, last.ravel(), -1)
     inside = np.flatnonzero(np.cumsum(edges[:-1]) > 0)
-    unit = np.repeat(np.arange(n_units), row_size)[inside]
+    unit = row_of_sample(row_size)[inside]
     own = np.searchsorted(frames, spike_times[inside], side="right") - 1
     frame = own - movie_start_frame + shift
     shown = (frame >= 0) & (frame < n_frames)
@@ -205,9 +206,8 @@ def compute_sta(
         movie, counts, (0, last - first),
         subtract_mean=subtract_mean, permutations=permutations, seed=seed,
     )  # fmt: skip
-    dims = ("unit", "lag", *("y", "x", "channel")[: movie.ndim - 1])
-    if movie.ndim == 2:
-        dims = ("unit", "lag", "x")
+    pixels = ("x",) if movie.ndim == 2 else ("y", "x", "channel")[: movie.ndim - 1]
+    dims = ("unit", "lag", *pixels)
     made = xr.Dataset(
         {
             "sta": (dims, average),
@@ -216,11 +216,7 @@ def compute_sta(
         },
         coords={
             "unit": units["unit"].values,
-            "lag": (
-                "lag",
-                np.arange(first, last),
-                {"units": "frame"},
-            ),
+            "lag": ("lag", np.arange(first, last), {"units": "frame"}),
         },
     )
     if z is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from labtree.errors import ConfigurationError
 from labtree.optional import require
 
-__all__ = ["lagged_sums", "spike_triggered_average", "valid_counts"]
+__all__ = ["spike_triggered_average", "valid_counts"]
 
 Array = np.ndarray[Any, Any]
 SLAB_BYTES = 256 * 2**20  # of the movie, read at a time
@@ -115,28 +115,8 @@ def _prefers_sparse(counts: Array, n_lags: int, n_frames: int) -> bool:
     return bool(sparse < fourier)
 
 
-def lagged_sums(movie: Array, counts: Array, n_lags: int, sparse: bool | None = None) -> Array:
-    """Return ``sum over g of counts[u, g] * movie[g + lag, p]`` as (unit, lag, pixel).
-
-    Parameters
-    ----------
-    movie : array (frame, pixel)
-        Finite numbers. Sums of an integer movie are exact.
-    counts : int array (unit, first frame)
-        At most ``n_frames - n_lags + 1`` columns.
-    n_lags : int
-    sparse : bool, optional
-        Which of the two ways; by default the one that costs less.
-
-    Returns
-    -------
-    array of float64
-    """
-    prepared = _prepare(counts, n_lags, len(movie), sparse)
-    return _sums(movie, prepared, n_lags)
-
-
 def _prepare(counts: Array, n_lags: int, n_frames: int, sparse: bool | None) -> Any:
+    """Return counts as `_sums` takes them; by default for the way that costs less."""
     if sparse is None:
         sparse = _prefers_sparse(counts, n_lags, n_frames)
     if sparse:
@@ -146,6 +126,11 @@ def _prepare(counts: Array, n_lags: int, n_frames: int, sparse: bool | None) -> 
 
 
 def _sums(movie: Array, prepared: Any, n_lags: int, transformed: Array | None = None) -> Array:
+    """Return ``sum over g of counts[u, g] * movie[g + lag, p]`` as (unit, lag, pixel).
+
+    Sums of an integer movie are exact. `transformed` is the movie's transform, where it is
+    known.
+    """
     if not isinstance(prepared, np.ndarray):
         pixels = np.ascontiguousarray(movie, np.float64)
         out = np.empty((prepared.shape[0], n_lags, movie.shape[1]))

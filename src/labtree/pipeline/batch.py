@@ -18,7 +18,7 @@ from concurrent.futures import (
     wait,
 )
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import xarray as xr
@@ -34,8 +34,12 @@ Step = Callable[..., Any]
 _PATHS = ("cmcr_path", "cmtr_path")
 
 
-def _literal(text: str) -> Any:
-    """Return a number, list or other literal as itself, and anything else as text."""
+def _cell(name: str, text: str, folder: Path) -> Any:
+    """Return a path in the folder, an id as text, and a literal, such as a list, as itself."""
+    if name.endswith(("_path", "_dir")):
+        return str(folder / text)
+    if name == "dataset_id":
+        return text
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -83,15 +87,7 @@ def read_recordings(
         if not path.is_file():
             raise ConfigurationError(f"{path}: there is no such list of recordings")
         rows = [
-            {
-                k: str(path.parent / v)
-                if k.endswith(("_path", "_dir"))
-                else v
-                if k == "dataset_id"
-                else _literal(v)
-                for k, v in row.items()
-                if v
-            }
+            {name: _cell(name, text, path.parent) for name, text in row.items() if text}
             for row in read_texts(path)[1]
         ]
     elif isinstance(source, pd.DataFrame):
@@ -136,26 +132,31 @@ def _prepare(row: Mapping[str, Any], output_dir: Path) -> xr.DataTree:
     return load_saved_session(saved) if saved.is_file() else session
 
 
+class _Report(NamedTuple):
+    """How a recording fared; a row of the table that `run_batch` returns."""
+
+    dataset_id: str
+    status: str
+    ran: str = ""
+    seconds: float = float("nan")
+    path: str = ""
+    error: str = ""
+    traceback: str = ""
+
+
 def _run_recording(
     row: Mapping[str, Any],
     steps: Sequence[tuple[Step, Mapping[str, Any]]],
     output_dir: Path,
     force: bool,
-) -> dict[str, Any]:
+) -> _Report:
     """Run all steps on one recording, saving after each that had something to do."""
     started = time.perf_counter()
     ran: list[str] = []
-    report = {
-        "dataset_id": str(row["dataset_id"]),
-        "status": "unchanged",
-        "error": "",
-        "traceback": "",
-        "path": "",
-    }
-    name = "loading"
+    dataset_id, name = str(row["dataset_id"]), "loading"
     try:
         session = _prepare(row, output_dir)
-        path = output_dir / f"{row['dataset_id']}.h5"
+        path = output_dir / f"{dataset_id}.h5"
         for step, given in steps:
             name = step.__name__
             before = session.attrs["steps"]
@@ -163,14 +164,18 @@ def _run_recording(
             if session.attrs["steps"] != before:
                 save(session, path)
                 ran.append(name)
-                report["status"] = "done"
-        report["path"] = str(path)
     except Exception as error:  # the other recordings go on; the report has it
-        report["status"] = "failed"
-        report["error"] = f"{name}: {type(error).__name__}: {error}"
-        report["traceback"] = traceback.format_exc()
-    report["ran"] = ", ".join(ran)
-    return {**report, "seconds": time.perf_counter() - started}
+        return _Report(
+            dataset_id,
+            "failed",
+            ", ".join(ran),
+            time.perf_counter() - started,
+            error=f"{name}: {type(error).__name__}: {error}",
+            traceback=traceback.format_exc(),
+        )
+    status = "done" if ran else "unchanged"
+    seconds = time.perf_counter() - started
+    return _Report(dataset_id, status, ", ".join(ran), seconds, str(path))
 
 
 def _steps(steps: Iterable[Any]) -> list[tuple[Step, dict[str, Any]]]:
@@ -269,7 +274,7 @@ def run_batch(
     rows, wanted, folder = read_recordings(source), _steps(steps), Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(rows), desc="recordings", disable=None)
-    reports: dict[int, dict[str, Any]] = {}
+    reports: dict[int, _Report] = {}
     if executor is not None:
         rows, folder = [_absolute(row) for row in rows], folder.absolute()
         found = _in_executor(rows, wanted, folder, force, executor)
@@ -284,8 +289,7 @@ def run_batch(
         reports[index] = report
         bar.update()
     bar.close()
-    columns = ["dataset_id", "status", "ran", "seconds", "path", "error", "traceback"]
-    table = pd.DataFrame([reports[i] for i in range(len(rows))], columns=columns)
+    table = pd.DataFrame([reports[i] for i in range(len(rows))], columns=_Report._fields)
     failed = table[table["status"] == "failed"]
     if len(failed):
         lines = "\n".join(f"  {r.dataset_id}: {r.error}" for r in failed.itertuples())
@@ -299,7 +303,7 @@ def _in_processes(
     folder: Path,
     force: bool,
     workers: int,
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, _Report]]:
     try:
         pickle.dumps(steps)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -319,7 +323,7 @@ def _absolute(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **paths}
 
 
-def _run_recording_elsewhere(call: str, *arguments: Any) -> dict[str, Any]:
+def _run_recording_elsewhere(call: str, *arguments: Any) -> _Report:
     """Do `_run_recording`; ``call`` differs each time, as dask keeps results of equal calls."""
     return _run_recording(*arguments)
 
@@ -330,9 +334,9 @@ def _in_executor(
     folder: Path,
     force: bool,
     pool: Executor,
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, _Report]]:
     call = uuid.uuid4().hex
-    waiting: dict[Future[dict[str, Any]], int] = {
+    waiting: dict[Future[_Report], int] = {
         pool.submit(_run_recording_elsewhere, call, row, steps, folder, force): index
         for index, row in enumerate(rows)
     }
@@ -344,17 +348,15 @@ def _in_executor(
                 if died is None:
                     yield index, future.result()
                 else:  # the process died: out of memory, killed
-                    hint = (
-                        " (a script that calls run_batch must do so under "
-                        "if __name__ == '__main__':)"
-                    )
-                    hint = hint if isinstance(died, BrokenExecutor) else ""
-                    yield index, {
-                        "dataset_id": str(rows[index]["dataset_id"]),
-                        "status": "failed",
-                        "error": f"process: {type(died).__name__}: {died}{hint}",
-                        "ran": "", "seconds": float("nan"), "path": "", "traceback": "",
-                    }  # fmt: skip
+                    hint = ""
+                    if isinstance(died, BrokenExecutor):
+                        hint = (
+                            " (a script that calls run_batch must do so under "
+                            "if __name__ == '__main__':)"
+                        )
+                    problem = f"process: {type(died).__name__}: {died}{hint}"
+                    dataset_id = str(rows[index]["dataset_id"])
+                    yield index, _Report(dataset_id, "failed", error=problem)
     finally:
         for future in waiting:
             future.cancel()

@@ -26,6 +26,7 @@ from labtree.pipeline.step_records import holds_lazy_arrays
 from labtree.storage import open_tree
 from labtree.storage.catalogue import file_version
 from labtree.storage.files import retry_while_busy, with_suffix_h5
+from labtree.storage.folders import make_folders
 from labtree.storage.saving import remember_file, save_tree_again
 from labtree.storage.versions import check_version
 
@@ -36,7 +37,7 @@ def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
     """Write the session with the hash of its content, and return that."""
     check_session(session)
     content = content_hash(session)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     tree = session.copy()
     kept = {k: v for k, v in session.attrs.items() if k not in (SAVED_KEY, CONTENT_KEY)}
     # arrays that are read only now have a hash of where they come from, not of their values

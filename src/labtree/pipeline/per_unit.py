@@ -15,6 +15,7 @@ from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
 from labtree.pipeline.sessions import real_name, stored_name
 from labtree.storage.missing import ABSENT, ANCILLARY, mark_missing, masks_of, stack_present
+from labtree.storage.ragged import SAMPLE_DIMENSION, split_rows
 
 __all__ = ["UNSTACKED", "common_dtype", "decode_rows", "encode_rows", "unit_index"]
 
@@ -97,7 +98,7 @@ def _stack(
     element = f"{variable}_element"
     return {
         variable: xr.Variable((element,), np.concatenate(present).astype(dtype)),
-        f"{variable}_row_size": xr.Variable(("unit",), counts, {"sample_dimension": element}),
+        f"{variable}_row_size": xr.Variable(("unit",), counts, {SAMPLE_DIMENSION: element}),
     }, missing
 
 
@@ -206,9 +207,9 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     units = [str(unit) for unit in dataset["unit"].values]
     rows: dict[str, dict[str, Any]] = {unit: {} for unit in units}
     ragged = {
-        str(variable.attrs["sample_dimension"]): str(name)
+        str(variable.attrs[SAMPLE_DIMENSION]): str(name)
         for name, variable in dataset.variables.items()
-        if "sample_dimension" in variable.attrs
+        if SAMPLE_DIMENSION in variable.attrs
     }
     masks = masks_of(dataset)
     for name, variable in dataset.variables.items():
@@ -217,7 +218,7 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
             continue
         if variable.dims and str(variable.dims[0]) in ragged:
             counts = dataset.variables[ragged[str(variable.dims[0])]].values
-            values: Any = np.split(variable.values, np.cumsum(counts)[:-1])
+            values: Any = split_rows(variable.values, counts)
         elif variable.dims and variable.dims[0] == "unit":
             values = variable.values
         else:

@@ -43,6 +43,7 @@ __all__ = [
     "hdf5_path",
     "mark_step_complete",
     "memory_estimate_gb",
+    "recording_file",
     "save_state",
     "session_path",
     "session_warnings",
@@ -89,8 +90,15 @@ def check_dataset_id(dataset_id: Any) -> str:
     return dataset_id
 
 
-def _source(name: str, path: str | Path, suffix: str) -> Path:
-    found = Path(path)
+def recording_file(name: str, path: str | Path) -> Path:
+    """Return the file that a parameter such as ``cmcr_path`` names, by its suffix ``.cmcr``.
+
+    Raises
+    ------
+    ConfigurationError
+        If its name ends in something else.
+    """
+    found, suffix = Path(path), f".{name.removesuffix('_path')}"
     if found.suffix.lower() != suffix:
         raise ConfigurationError(f"{name} must be a {suffix} file, got {str(found)!r}")
     return found
@@ -129,11 +137,10 @@ def create_session(
     >>> create_session(cmtr_path="2026.01.15-10.00.00-Rec-.cmtr").attrs["dataset_id"]
     '2026.01.15-10.00.00-Rec'
     """
-    sources = {}
-    if cmcr_path is not None:
-        sources["cmcr_path"] = _source("cmcr_path", cmcr_path, ".cmcr")
-    if cmtr_path is not None:
-        sources["cmtr_path"] = _source("cmtr_path", cmtr_path, ".cmtr")
+    given = {"cmcr_path": cmcr_path, "cmtr_path": cmtr_path}
+    sources = {
+        name: recording_file(name, path) for name, path in given.items() if path is not None
+    }
     if dataset_id is None:
         if not sources:
             raise ConfigurationError(

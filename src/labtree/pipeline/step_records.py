@@ -17,7 +17,7 @@ import textwrap
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import xarray as xr
@@ -28,6 +28,8 @@ from labtree.storage.blobs import checksum
 from labtree.storage.sources import BytesSource
 
 __all__ = [
+    "StepCall",
+    "StepRecord",
     "code_hash",
     "digest",
     "file_states",
@@ -40,6 +42,29 @@ __all__ = [
     "plain_value",
     "stale_records",
 ]
+
+
+class StepCall(TypedDict):
+    """What a step was called with; equal calls have one ``key``."""
+
+    name: str
+    parameters: dict[str, Any]
+    files: dict[str, str]
+    code: str
+    depends: Any
+    key: str
+
+
+class StepRecord(StepCall):
+    """A call that ran: what it rests on and what it made, by hashes and checksums."""
+
+    duration_s: float
+    hash: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    versions: dict[str, str]
+    finished_at: str
+
 
 Array = np.ndarray[Any, Any]
 _EXACT_REPR = (
@@ -260,9 +285,7 @@ def code_hash(body: Callable[..., Any]) -> str:
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
-def is_done(
-    record: Mapping[str, Any], later: Iterable[Mapping[str, Any]], items: Mapping[str, str]
-) -> bool:
+def is_done(record: StepRecord, later: Iterable[StepRecord], items: Mapping[str, str]) -> bool:
     """Return whether a step's outputs are there and its inputs are what they were."""
     outputs = record["outputs"]
     if any(items.get(item, "") != value for item, value in outputs.items()):
@@ -275,8 +298,8 @@ def is_done(
 
 
 def stale_records(
-    later: list[dict[str, Any]], name: str, items: Mapping[str, str]
-) -> list[dict[str, Any]]:
+    later: list[StepRecord], name: str, items: Mapping[str, str]
+) -> list[StepRecord]:
     """Return the records of steps that rest on what has just been made anew."""
     return [
         record

@@ -26,6 +26,8 @@ from labtree.pipeline.sessions import (
     versions,
 )
 from labtree.pipeline.step_records import (
+    StepCall,
+    StepRecord,
     code_hash,
     digest,
     file_states,
@@ -202,20 +204,28 @@ def _check_prerequisites(session: xr.DataTree, name: str, requires: tuple[str, .
         )
 
 
-def _describe_call(step: _Step, arguments: Arguments) -> dict[str, Any]:
+def _describe_call(step: _Step, arguments: Arguments) -> StepCall:
     """Return what a record says of a call, with the key that equal calls share."""
-    parameters = {k: v for k, v in arguments.items() if k != "output_dir"}
-    call = {
+    given = {name: value for name, value in arguments.items() if name != "output_dir"}
+    parameters, files = plain_value(given), file_states(arguments)
+    code = code_hash(step.body)
+    depends = plain_value(step.depends(arguments) if step.depends else {})
+    compared = {
         "name": step.name,
-        "parameters": plain_value(parameters),
-        "files": file_states(arguments),
-        "code": code_hash(step.body),
-        "depends": plain_value(step.depends(arguments) if step.depends else {}),
+        # where a file stands is no parameter; its name, size and time are in `files`
+        "parameters": {k: v for k, v in parameters.items() if k not in files},
+        "files": files,
+        "code": code,
+        "depends": depends,
     }
-    # where a file stands is no parameter; its name, size and time are in `files`
-    values = {k: v for k, v in call["parameters"].items() if k not in call["files"]}
-    compared = {**call, "parameters": values}
-    return {**call, "key": digest({k: fingerprint_value(v) for k, v in compared.items()})}
+    return {
+        "name": step.name,
+        "parameters": parameters,
+        "files": files,
+        "code": code,
+        "depends": depends,
+        "key": digest({k: fingerprint_value(v) for k, v in compared.items()}),
+    }
 
 
 def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bool:
@@ -225,7 +235,7 @@ def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bo
     call = _describe_call(step, arguments)
     memo: dict[int, str] = {}
     before = fingerprint_items(session, ignore_root=BOOKKEEPING, memo=memo)
-    records = session.attrs.get("steps", [])
+    records: list[StepRecord] = session.attrs.get("steps", [])
     if not force and any(
         record["key"] == call["key"] and is_done(record, records[position + 1 :], before)
         for position, record in enumerate(records)
@@ -237,7 +247,7 @@ def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bo
     started = time.perf_counter()
     result = step.body(work, **arguments)
     result = check_session(work if result is None else result)
-    call["duration_s"] = time.perf_counter() - started
+    duration_s = time.perf_counter() - started
 
     originals.share(memo)
     after = fingerprint_items(result, ignore_root=BOOKKEEPING, memo=memo)
@@ -247,7 +257,7 @@ def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bo
         for item in {*before, *after}
         if before.get(item) != after.get(item) or item in assigned
     }
-    _keep_record(result, call, before, after, outputs)
+    _keep_record(result, call, duration_s, before, after, outputs)
     mark_step_complete(result, step.name)
     _take_over(session, result, set(map(node_of, outputs)), originals)
     return True
@@ -255,7 +265,8 @@ def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bo
 
 def _keep_record(
     session: xr.DataTree,
-    call: dict[str, Any],
+    call: StepCall,
+    duration_s: float,
     before: Mapping[str, str],
     after: Mapping[str, str],
     outputs: dict[str, str],
@@ -266,7 +277,7 @@ def _keep_record(
     those of later steps; those of them that rest on what has changed are dropped.
     """
     name = call["name"]
-    records = list(session.attrs.get("steps", ()))
+    records: list[StepRecord] = list(session.attrs.get("steps", ()))
     replaced = [
         record
         for record in records
@@ -283,8 +294,9 @@ def _keep_record(
         later = [record for record in later if record not in stale]
         _forget_steps(session, stale, [*earlier, *later], name)
     inputs = hash_nodes(before, {*outputs, *(i for record in later for i in record["outputs"])})
-    record = {
+    record: StepRecord = {
         **call,
+        "duration_s": duration_s,
         "hash": digest({"key": call["key"], **inputs}),
         "inputs": inputs,
         "outputs": outputs,
@@ -296,8 +308,8 @@ def _keep_record(
 
 def _forget_steps(
     session: xr.DataTree,
-    stale: list[dict[str, Any]],
-    kept: list[dict[str, Any]],
+    stale: list[StepRecord],
+    kept: list[StepRecord],
     name: str,
 ) -> None:
     """Take steps off the list of what is done; their results stay."""
