@@ -42,6 +42,7 @@ __all__ = [
     "WorkspaceError",
     "damage_as_format_error",
     "missing_file",
+    "one_line",
     "unknown_name",
 ]
 
@@ -255,6 +256,17 @@ def unknown_name(
     near = get_close_matches(str(name), names, n=1)
     hint = f". Did you mean {near[0]!r}?" if near else ""
     return error(f"no {what} {name!r}{where}; there are: {shown}{hint}")
+
+
+def one_line(error: object, length: int = 200) -> str:
+    r"""Return an error of another library as one line of at most so many characters.
+
+    Examples
+    --------
+    >>> one_line(ValueError("line 3:\n  too many fields"))
+    'line 3: too many fields'
+    """
+    return " ".join(str(error).split())[:length]
 
 
 def missing_file(text: str, path: str | os.PathLike[str]) -> MissingFileError:

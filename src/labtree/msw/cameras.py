@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from labtree.errors import FormatError, MissingFileError, unknown_name
+from labtree.errors import FormatError, MissingFileError, one_line, unknown_name
 from labtree.msw.names import parse_acquisition_basename
 from labtree.msw.session_files import check_folder, list_folder
 from labtree.storage.files import read_file
@@ -27,7 +27,7 @@ from labtree.storage.files import read_file
 __all__ = ["Camera", "CameraAcquisition", "detect_camera_backend", "load_camera_acquisition"]
 
 Backend = Literal["flir", "rce"]
-_BACKENDS: dict[str, Backend] = {"video_flir": "flir", "video_rce": "rce"}
+BACKENDS: dict[str, Backend] = {"video_flir": "flir", "video_rce": "rce"}
 _FLIR = re.compile(r".+\.msw\.(?P<camera>.+)\.(?P<part>avi|timestamps\.csv)")
 _RCE = re.compile(r".+\.rce\.(?P<camera>[^.]+)\.(?P<moment>\d+)\.(?P<part>.+)")
 _PARTS: dict[Backend, tuple[str, ...]] = {
@@ -185,7 +185,7 @@ def detect_camera_backend(directory: str | Path) -> Backend | None:
         acq_type = parse_acquisition_basename(Path(directory).name)["acq_type"]
     except FormatError:
         return None
-    return _BACKENDS.get(acq_type)
+    return BACKENDS.get(acq_type)
 
 
 def load_camera_acquisition(directory: str | Path) -> CameraAcquisition:
@@ -252,8 +252,7 @@ def _flir_frames(path: Path) -> pd.DataFrame:
         table = pd.read_csv(content, header=None)
         numbers = table.astype(np.float64)
     except (ValueError, pd.errors.ParserError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path}: no table of frames ({problem})") from None
+        raise FormatError(f"{path}: no table of frames ({one_line(error)})") from None
     names = ("frame_counter", "timestamp_raw", "gpio_state")
     if not 2 <= numbers.shape[1] <= 3:
         raise FormatError(
@@ -282,12 +281,10 @@ def _columns(path: Path) -> pd.DataFrame:
         try:
             return pd.read_csv(io.BytesIO(data)).astype(np.float64)
         except (ValueError, pd.errors.ParserError) as error:
-            problem = " ".join(str(error).split())[:200]
-            raise FormatError(f"{path}: neither .npz nor a table ({problem})") from None
+            raise FormatError(f"{path}: neither .npz nor a table ({one_line(error)})") from None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             columns = {name: np.asarray(arrays[name]) for name in arrays.files}
         return pd.DataFrame({name: column.ravel() for name, column in columns.items()})
     except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path}: no .npz file of columns ({problem})") from None
+        raise FormatError(f"{path}: no .npz file of columns ({one_line(error)})") from None

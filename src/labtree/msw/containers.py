@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from labtree.errors import FormatError, LabtreeError
-from labtree.msw.cameras import load_camera_acquisition
+from labtree.msw.cameras import BACKENDS, load_camera_acquisition
 from labtree.msw.manifest_files import SESSION_MANIFEST
 from labtree.msw.names import parse_acquisition_basename
 from labtree.msw.session_files import (
@@ -131,21 +131,22 @@ def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
     for path in acquisition_folders(folder):
         # A folder that was renamed is still the acquisition that its files are named by.
         name = session_basename(path, list_folder(path).names)
-        on_disk[path.name if name in on_disk or not _parses(name) else name] = path
+        is_free = name not in on_disk and bool(identify(name).datetime_str)
+        on_disk[name if is_free else path.name] = path
     found = []
     for basename in {*statuses, *on_disk}:
-        identity = identify(basename)
-        acq_type, there = identity.acq_type, on_disk.get(basename)
+        identity, there = identify(basename), on_disk.get(basename)
+        kind = kind_of(identity.acq_type)
         info = AcquisitionInfo(
             basename,
-            acq_type,
-            kind_of(acq_type),
-            basename in on_disk,
-            basename in statuses,
-            statuses.get(basename),
-            there,
-            "rce" if acq_type == "video_rce" else "flir" if acq_type == "video_flir" else None,
-            there is not None and _looks_complete(there, kind_of(acq_type)),
+            identity.acq_type,
+            kind,
+            on_disk=there is not None,
+            in_manifest=basename in statuses,
+            status=statuses.get(basename),
+            folder=there,
+            backend=BACKENDS.get(identity.acq_type),
+            is_complete=there is not None and _looks_complete(there, kind),
         )
         found.append((identity.datetime_str, basename, info))
     return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
@@ -159,10 +160,6 @@ def _looks_complete(folder: Path, kind: Kind) -> bool:
         return kind == "session" and has_all_files(list_folder(folder).names)
     except (LabtreeError, OSError):
         return False
-
-
-def _parses(name: str) -> bool:
-    return bool(identify(name).datetime_str)
 
 
 def kind_of(acq_type: str) -> Kind:

@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labtree.msw.trial_times import END, EVENTS, RESTORED, START, STATES, FloatArray, is_time
+from labtree.msw.trial_times import (
+    END,
+    EVENTS,
+    RESTORED,
+    START,
+    STATES,
+    FloatArray,
+    Trial,
+    is_time,
+)
 from labtree.storage.files import open_regular, read_file
 
 __all__ = ["Completed", "SessionLog", "complete_from_log", "count_ended_trials", "read_log"]
@@ -26,7 +35,6 @@ _PART_BYTES = 2**20
 # Beyond this, a time is no count of ticks any more.
 _LATEST_S = 1e12
 _BPOD_START = "Bpod start timestamp"
-Trial = dict[str, Any]
 
 
 class SessionLog(NamedTuple):

@@ -81,37 +81,29 @@ def blocks(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row a block: see ``df.msw.blocks``."""
     task = task_trials(frame)
     number = column_of(task, "block_number")
-    run = (number != number.shift()).fillna(True)
+    begins = (number != number.shift()).fillna(True)
     session = _session_of_rows(task)
-    run |= np.diff(session, prepend=session[:1]) != 0
-    groups = task.groupby(run.cumsum().to_numpy(), sort=True)
+    begins |= np.diff(session, prepend=session[:1]) != 0
+    block = begins.cumsum().to_numpy()
+    groups = task.groupby(block, sort=True)
     chose = pd.Series(numbers_of(task, "choice"), task.index)
     paid = pd.Series(numbers_of(task, "rewarded"), task.index)
-    key = run.cumsum().to_numpy()
+    trial = task["trial"] if "trial" in task else pd.Series(range(len(task)), task.index)
     table: dict[str, Any] = {}
-    for name in (
-        "session",
-        "subprotocol",
-        "block_number",
-        "block_type_index",
-        "block_type_values",
-    ):
+    for name in ("session", "subprotocol", "block_number", "block_type_index"):
         if name in task:
-            table[name] = (
-                groups[name].first()
-                if name != "block_type_values"
-                else [group.iloc[0] for _, group in groups[name]]
-            )
-    label = "trial" if "trial" in task else None
-    place = task["trial"] if label else pd.Series(np.arange(len(task)), task.index)
-    table["first_trial"] = place.groupby(key).first()
-    table["last_trial"] = place.groupby(key).last()
+            table[name] = groups[name].first()
+    if "block_type_values" in task:
+        # Cells that are lists: the first of a group would be the first that is not missing.
+        table["block_type_values"] = [cells.iloc[0] for _, cells in groups["block_type_values"]]
+    table["first_trial"] = trial.groupby(block).first()
+    table["last_trial"] = trial.groupby(block).last()
     table["n_trials"] = groups.size()
-    table["n_choices"] = chose.notna().groupby(key).sum()
-    table["right_fraction"] = (chose > 0).where(chose.notna()).groupby(key).mean()
-    table["rewarded_fraction"] = paid.groupby(key).mean()
+    table["n_choices"] = chose.notna().groupby(block).sum()
+    table["right_fraction"] = (chose > 0).where(chose.notna()).groupby(block).mean()
+    table["rewarded_fraction"] = paid.groupby(block).mean()
     return pd.DataFrame(
-        {k: np.asarray(v) if not isinstance(v, list) else v for k, v in table.items()}
+        {name: v if isinstance(v, list) else np.asarray(v) for name, v in table.items()}
     )
 
 

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, one_line
 from labtree.optional import require
 from labtree.storage import json_files
 from labtree.storage.files import read_file
@@ -66,8 +66,9 @@ def parse_yaml(text: str, path: Path) -> tuple[dict[str, Any], list[str]]:
     except FormatError:
         raise
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
-        problem = " ".join(str(error).split())[:300]
-        raise FormatError(f"{path}: not YAML that can be read ({problem})") from None
+        raise FormatError(
+            f"{path}: not YAML that can be read ({one_line(error, 300)})"
+        ) from None
     finally:
         loader.dispose()
     return _mapping(path, content), [f"{path}: {note}" for note in notes]

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labtree.errors import FormatError, MissingFileError, TrialDataError, TrialTableError
+from labtree.errors import (
+    FormatError,
+    MissingFileError,
+    TrialDataError,
+    TrialTableError,
+    one_line,
+)
 from labtree.msw.access import event_table, state_table, tables_of
 from labtree.msw.settings import read_json
 from labtree.msw.trial_lines import decode_cells, encode_cells
@@ -278,8 +284,7 @@ def _from_file(path: Path, names: list[str], n_rows: int) -> pd.DataFrame:
             require("pyarrow", purpose="reading Parquet", extra="parquet")
             table = pd.read_parquet(content, engine="pyarrow")
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path}: not a table that can be read ({problem})") from None
+        raise FormatError(f"{path}: not a table that can be read ({one_line(error)})") from None
     absent = [name for name in names if name not in table]
     if absent or len(table) != n_rows:
         raise FormatError(

@@ -22,7 +22,6 @@ from labtree.errors import (
 from labtree.msw.log import complete_from_log, read_log
 from labtree.msw.nested_trials import nested_frame
 from labtree.msw.trial_lines import (
-    Trial,
     TrialLines,
     decode_line,
     encode_header,
@@ -34,7 +33,7 @@ from labtree.msw.trial_table import (
     FrameBuilder,
     NeedsExactParserError,
 )
-from labtree.msw.trial_times import NAN_PLACEHOLDER
+from labtree.msw.trial_times import NAN_PLACEHOLDER, Trial
 from labtree.optional import require
 from labtree.storage.files import replace_file, sync_folder, temporary_path
 from labtree.storage.folders import make_folders

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from labtree.errors import FormatError, TrialDataError
-from labtree.msw.trial_times import TUPLE_KEY
+from labtree.msw.trial_times import TUPLE_KEY, Trial
 from labtree.storage.dtypes import object_array
 from labtree.storage.files import read_file
 
 FORMAT_VERSION = "1.0.0"
 _MAX_BYTES = 2**34
 _VERSION_KEY = "_msw_version"
-Trial = dict[str, Any]
 
 
 # --- writing ---------------------------------------------------------------------------

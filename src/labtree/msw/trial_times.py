@@ -29,6 +29,7 @@ TUPLE_KEY = "__tuple__"
 NAN_PLACEHOLDER = -float(
     f"{10**7 + secrets.randbelow(9 * 10**7)}e{200 + secrets.randbelow(90)}"
 )
+Trial = dict[str, Any]
 FloatArray = npt.NDArray[np.float64]
 CodeArray = npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
