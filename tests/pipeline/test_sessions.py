@@ -10,11 +10,14 @@ from hypothesis.extra import numpy as hnp
 import labtree
 from labtree import (
     ConfigurationError,
+    FormatError,
     InvalidNameError,
     SaveState,
     SessionError,
+    SessionExistsError,
     UnsupportedTypeError,
 )
+from labtree.pipeline.checkpoints import find_session_file
 from labtree.pipeline.per_unit import decode_rows, encode_rows
 from labtree.pipeline.sessions import content_hash
 from support.examples import examples
@@ -555,3 +558,27 @@ def test_repr_is_the_documentation(session):
     assert "<table>" in page
     session.attrs["dataset_id"] = "<script>"
     assert "<script>" not in session.session._repr_html_()
+
+
+def test_a_dataset_without_units_has_no_rows():
+    rows = {"a": {"trace": np.arange(2)}, "b": {"trace": np.arange(3)}}
+    dataset = encode_rows(rows)
+    assert decode_rows(dataset.isel(unit=slice(0), trace_element=slice(0))) == {}
+
+
+def test_a_folder_or_the_imported_file_is_no_place_for_a_session(tmp_path):
+    with pytest.raises(FormatError, match="is a folder; a pipeline session is a file"):
+        find_session_file(tmp_path)
+    session = labtree.create_session("rec1", output_dir=tmp_path)
+    path = tmp_path / "theirs.h5"
+    path.write_bytes(b"theirs")
+    session.attrs["imported"] = {"path": str(path.resolve()), "format": "hdmea"}
+    with pytest.raises(SessionExistsError, match="is the hdmea file that the session was"):
+        session.session.save(path)
+    assert path.read_bytes() == b"theirs"
+
+
+def test_sessions_are_saved_into_folders_that_are_made(tmp_path):
+    session = labtree.create_session("rec1", output_dir=tmp_path / "a" / "b")
+    assert session.session.save() == tmp_path / "a" / "b" / "rec1.h5"
+    assert session.session.checkpoint(tmp_path / "c" / "d" / "e").is_file()

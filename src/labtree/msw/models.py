@@ -230,17 +230,3 @@ class ValidationResult(BaseModel):
         lines += [f"  warning: {text}" for text in self.warnings]
         lines += [f"  {key}: {value}" for key, value in self.info.items()]
         return "\n".join([head, *lines])
-
-
-def table_of(session: MswSession) -> pd.DataFrame:
-    """Return a session's trials.
-
-    Raises
-    ------
-    TrialTableError
-        It has none.
-    """
-    if session.df is None:
-        raise TrialTableError(f"{session.session_dir}: this session has no trials")
-    frame: pd.DataFrame = session.df
-    return frame

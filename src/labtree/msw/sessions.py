@@ -19,7 +19,7 @@ from labtree.hints import takes
 from labtree.msw.containers import kind_of, list_acquisitions
 from labtree.msw.joined_trials import concat_trials
 from labtree.msw.manifest_files import SESSION_MANIFEST
-from labtree.msw.models import MswSession, table_of
+from labtree.msw.models import MswSession
 from labtree.msw.names import parse_acquisition_basename, parse_container_name
 from labtree.msw.session_files import (
     SessionFiles,
@@ -87,7 +87,7 @@ class SessionList(list[MswSession]):
                 name = session.basename
                 while name in frames:
                     name += "'"
-                frames[name] = table_of(session)
+                frames[name] = session.df
         return concat_trials(frames)
 
 
