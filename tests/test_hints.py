@@ -1,5 +1,6 @@
 """Who opens a file with the function for another is given the line that works."""
 
+import pathlib
 import re
 from pathlib import Path
 
@@ -258,6 +259,59 @@ def test_a_folder_of_mice_names_the_function_that_loads_them_all(tmp_path):
     assert lines[0] == f"labtree.msw.load_subject({str(tmp_path / 'mice')!r})"
     assert len(run(lines[0])) == 2
     assert len(lines) == 3
+
+
+def test_a_folder_of_recordings_names_the_line_for_all_of_them(tmp_path):
+    for _ in range(2):
+        record_emg(tmp_path / "sessions")
+    with pytest.raises(labtree.MissingFileError) as error:
+        labtree.labeled_windows(tmp_path / "sessions", "emg", 200, 50)
+    line = str(error.value).split("\n    ")[1].partition("  #")[0]
+    paths = eval(line, {"pathlib": pathlib})
+    assert labtree.labeled_windows(paths, "emg", 200, 50).sizes["window"] > 200
+    (tmp_path / "sessions/notes.txt").touch()
+    with pytest.raises(labtree.MissingFileError) as error:
+        labtree.labeled_windows(tmp_path / "sessions", "emg", 200, 50)
+    assert "iterdir" not in str(error.value)
+
+
+def test_what_newcomers_try_first_is_answered_with_a_line(tmp_path):
+    samples = np.zeros((20, 4), "f4")
+    with pytest.raises(labtree.SessionError, match=r"found ndarray; write labtree.session\("):
+        labtree.labeled_windows(samples, "emg", 200, 50)
+    stream = xr.Dataset(
+        {"data": (("time", "channel"), samples)}, {"time": np.arange(20) / 100}, {"fs": 100}
+    )
+    cues = pd.DataFrame({"time": [0.0, 0.1], "label": ["rest", "fist"]})
+    with pytest.raises(labtree.SessionError, match=r"write (.*)$") as error:
+        stream.session.windows(50, 50, labels=cues)
+    line = str(error.value).partition("write ")[2]
+    labels = eval(line, {"pandas": pd, "seconds": cues["time"], "names": cues["label"]})
+    assert stream.session.windows(50, 50, labels=labels).class_index.values.tolist() == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    with pytest.raises(labtree.SessionError, match=r"Write window_ms=200, hop_ms=50$"):
+        stream.session.windows(0.2, 0.05)
+    with labtree.Recorder(tmp_path, class_names=["rest", "fist"]) as recorder:
+        recorder.init_stream("emg", labtree.StreamInfo(n_channels=4, fs=100))
+        with pytest.raises(
+            labtree.SessionError, match=r"add_label\(class_names.index\('fist'\)"
+        ):
+            recorder.add_label("fist", 0.0)
+        with pytest.raises(labtree.SessionError, match=r"; write data.T$"):
+            recorder.append("emg", samples.T, np.arange(20) / 100)
+    result = labtree.StepResult("load", tmp_path / "rec1.h5", False, 0.0, ())
+    with pytest.raises(labtree.SessionError, match=r"write session = labtree.load_session\("):
+        labtree.mea.extract_features(["frif"], session=result)
+    with pytest.raises(labtree.DataError, match=r"found StepResult; write labtree.spikes.from"):
+        labtree.spikes.from_session(result)
+    with pytest.raises(labtree.DataError, match=r"name one: ds\['a'\].ws.plot\(\)"):
+        xr.Dataset({"a": ("x", [1.0]), "b": ("x", [2.0])}).ws.plot()
+    with pytest.raises(labtree.DataError, match=r"write labtree.from_mne_raw\(mne.io.read_raw"):
+        labtree.from_mne_raw(samples)
 
 
 def test_a_filter_that_no_session_can_pass_names_what_there_is(tmp_path):

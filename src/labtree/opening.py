@@ -257,6 +257,10 @@ def _listed(things: list[tuple[Path, Format]], folder: Path) -> str:
     if len(mice) > 1:
         all_of_them = f"all {len(mice)} Murine Shift Work sessions"
         lines = [f"\n    labtree.msw.load_subject({str(folder)!r})  # {all_of_them}"]
+    recordings = [path for path, form in things if form.name == "recording"]
+    if len(recordings) > 1 and sorted(folder.iterdir()) == recordings:
+        paths = f"sorted(pathlib.Path({str(folder)!r}).iterdir())"
+        lines = [f"\n    {paths}  # all of them, for labeled_windows and its like"]
     lines += [
         f"\n    {form.line.format(repr(str(path)))}  # {form.what}" for path, form in things
     ]

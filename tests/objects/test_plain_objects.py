@@ -44,9 +44,7 @@ def test_plots_of_arrays_and_of_datasets_with_one(shape):
 
 def test_a_dataset_with_several_arrays_says_how_to_name_one():
     dataset = xr.Dataset({"a": ("x", [1.0]), "b": ("x", [2.0])})
-    with pytest.raises(
-        ValueError, match=r"arrays \['a', 'b'\]; name one: ds\['name'\]\.ws\.plot"
-    ):
+    with pytest.raises(ValueError, match=r"arrays \['a', 'b'\]; name one: ds\['a'\]\.ws\.plot"):
         dataset.ws.plot()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import SessionError
+from labtree.errors import DataError, SessionError
 from labtree.optional import require
 from labtree.recording.session import class_name, stream_dataset
 from labtree.recording.timeline import Timeline
@@ -207,6 +207,11 @@ def from_mne_raw(raw: Any, *, start_s: float = 0.0) -> xr.Dataset:
     >>> labtree.from_mne_raw(raw)["data"].dims
     ('time', 'channel')
     """
+    if not hasattr(raw, "info"):
+        raise DataError(
+            f"from_mne_raw takes an mne.io.Raw, found {type(raw).__name__}; write "
+            "labtree.from_mne_raw(mne.io.read_raw(path))"
+        )
     fs = float(raw.info["sfreq"])
     kinds = set(raw.get_channel_types())
     return stream_dataset(

@@ -139,7 +139,8 @@ def extract_features(
     Returns
     -------
     DataTree
-        The session; with ``hdf5_path=`` a :class:`labtree.StepResult`.
+        The session that was given; without ``session=`` a :class:`labtree.StepResult`,
+        whose ``hdf5_path`` is what :func:`labtree.load_session` takes.
 
     Raises
     ------

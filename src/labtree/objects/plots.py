@@ -61,7 +61,7 @@ def _only_array(dataset: xr.Dataset) -> xr.DataArray:
     if len(drawable) != 1:
         raise DataError(
             f"cannot choose what to draw of a dataset with the arrays {drawable}; name one: "
-            "ds['name'].ws.plot()"
+            f"ds[{next(iter(drawable), 'name')!r}].ws.plot()"
         )
     return dataset[drawable[0]]
 

@@ -178,6 +178,11 @@ def check_session(tree: Any) -> xr.DataTree:
         If it is anything else; the message says how to make one.
     """
     if not isinstance(tree, xr.DataTree) or not is_session(tree):
+        if (saved := getattr(tree, "hdf5_path", None)) is not None:
+            raise SessionError(
+                f"a {type(tree).__name__} is no session, but says where one is saved; write "
+                f"session = labtree.load_session({str(saved)!r})"
+            )
         raise SessionError(
             f"expected a pipeline session, got {type(tree).__name__}; make one with "
             "labtree.create_session(...) or labtree.load_session(path)"

@@ -408,6 +408,12 @@ class Recorder(AbstractContextManager["Recorder"]):
         try:
             event = LabelEvent(timestamp=now, class_index=class_index)
         except ValidationError as error:
+            if isinstance(class_index, str):
+                raise SessionError(
+                    f"label ({class_index!r}, {timestamp!r}): a class is a number; write "
+                    f"recorder.add_label(class_names.index({class_index!r})), with the list"
+                    " that Recorder(class_names=...) was given"
+                ) from error
             problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
             raise SessionError(f"label ({class_index!r}, {timestamp!r}): {problems}") from error
         with self._meta_lock:
@@ -624,6 +630,7 @@ def _as_packet(
         raise SessionError(
             f"stream {name!r}: expected data (n, {n_channels}) and timestamps (n,),"
             f" found {data.shape} and {times.shape}"
+            + ("; write data.T" if data.shape[:1] == (n_channels,) and data.ndim == 2 else "")
         )
     if data.dtype != dtype:
         if not np.can_cast(data.dtype, dtype, "safe"):

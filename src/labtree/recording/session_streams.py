@@ -209,7 +209,8 @@ def stream_of_dataset(
     if labels is not None and not {"timestamp", "class_index"} <= set(labels.columns):
         raise SessionError(
             f"labels have the columns {list(labels.columns)}; expected timestamp (s) and"
-            " class_index"
+            " class_index, a number from 0 on; write pandas.DataFrame({"
+            '"timestamp": seconds, "class_index": pandas.factorize(names)[0]})'
         )
     times = np.asarray(dataset["time"].values, float)
     return StreamOfSession(
@@ -269,6 +270,12 @@ def open_streams(
         first in channels, rate, type, units or classes.
     """
     check_policy("on_mismatch", on_mismatch)
+    if isinstance(sessions, np.ndarray | xr.DataArray | xr.Dataset):
+        raise SessionError(
+            f"sessions are paths or open trees, found {type(sessions).__name__}; write"
+            " labtree.session(xr.Dataset({'data': (('time', 'channel'), samples)},"
+            " {'time': seconds}, {'fs': rate_hz})).windows(window_ms, hop_ms, labels=labels)"
+        )
     single = isinstance(sessions, str | Path | xr.DataTree)
     listed: list[Any] = [sessions] if single else list(sessions)  # type: ignore[arg-type]
     together: list[list[StreamOfSession]] = []

@@ -201,7 +201,8 @@ def window_and_hop(stream: StreamOfSession, window_ms: float, hop_ms: float) -> 
         raise SessionError(
             f"window_ms={window_ms!r}, hop_ms={hop_ms!r} at {stream.fs:g} Hz are {win} and"
             f" {hop} samples; a window takes at least {1000 / stream.fs:g} ms,"
-            " a hop more than 0"
+            " a hop more than 0. Are they seconds? Write"
+            f" window_ms={1000 * window_ms:g}, hop_ms={1000 * hop_ms:g}"
         )
     return win, max(1, hop)
 

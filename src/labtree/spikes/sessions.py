@@ -52,6 +52,11 @@ def from_session(
     >>> ds.spike_times.values, ds.unit_id.values
     (array([1., 2.]), array(['u1'], dtype='<U2'))
     """
+    if not isinstance(session, xr.DataTree):
+        raise DataError(
+            f"from_session takes a session's tree, found {type(session).__name__}; write "
+            "labtree.spikes.from_session(labtree.load_session(path))"
+        )
     if "units" not in session.children:
         raise DataError(
             "the session has no units; write session.session.add_units({...}) first"
