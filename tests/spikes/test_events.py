@@ -444,3 +444,24 @@ def test_mean_waveforms_stay_with_the_spike_trains():
     labtree.spikes.sttc(ds), labtree.spikes.firing_rates(ds), labtree.spikes.bursts(ds)
     kept, _ = labtree.spikes.curate(ds)
     assert kept.sizes["unit"] == 2
+
+
+def test_times_that_look_like_seconds_are_asked_about():
+    units, trials = labtree.testing.synthetic_responses()
+    with pytest.warns(
+        labtree.LabtreeWarning, match=r"seconds\? Write events_ms=1000"
+    ) as caught:
+        labtree.spikes.peri_event(units, trials["go"], 20, 50)
+    assert caught[0].filename == __file__
+    labtree.spikes.peri_event(units, 1000 * trials["go"], 20, 50)
+    labtree.spikes.peri_event(units, trials, 20, 50, on="go")
+
+
+def test_a_unit_that_is_not_there_is_not_drawn():
+    pytest.importorskip("matplotlib")
+    units, trials = labtree.testing.synthetic_responses()
+    around = labtree.spikes.peri_event(units, trials, 20, 50, on="go")
+    with pytest.raises(labtree.DataError, match="there is no unit 30: the Dataset holds 6"):
+        around.ws.plot(unit=30)
+    with pytest.raises(labtree.DataError, match=r"trains is a dict: write spike_data\(list\("):
+        labtree.spike_data({"a": [1.0], "b": [2.0]})

@@ -144,7 +144,8 @@ def plot_rate_slice_stack(
         For :meth:`matplotlib.axes.Axes.plot`, such as ``color`` and ``label``.
     """
     rate = ds["rate"].transpose("unit", "time", "slice")
-    values = (rate.mean("unit") if unit is None else rate.isel(unit=unit)).values
+    chosen = None if unit is None else _position(rate.sizes["unit"], unit)
+    values = (rate.mean("unit") if chosen is None else rate.isel(unit=chosen)).values
     time = ds["time"].values if "time" in ds.coords else np.arange(rate.sizes["time"])
     ax = _axes(ax)
     _mean_and_error(ax, time.astype(float), values, _rate_label(ds["rate"]), style)
@@ -192,7 +193,7 @@ def plot_spike_slice_stack(
     times = ds["spike_times"].values
     chosen = np.ones(times.size, bool)
     if unit is not None:
-        chosen = rows % n_units == range(n_units)[unit]
+        chosen = rows % n_units == _position(n_units, unit)
     slices = rows // max(n_units, 1)
     bins = np.searchsorted(edges, times, side="right") - 1
     bins[times == edges[-1]] = edges.size - 2
@@ -386,6 +387,13 @@ def _edges(time: NDArray[Any]) -> NDArray[Any]:
 def _rate_label(rate: xr.DataArray) -> str:
     units = rate.attrs.get("units")
     return f"Firing rate ({units})" if units else "Firing rate (unknown unit)"
+
+
+def _position(n_units: int, unit: int) -> int:
+    """Return the position of a unit, counted from the end where it is negative."""
+    if not -n_units <= unit < n_units:
+        raise DataError(f"there is no unit {unit}: the Dataset holds {n_units} units, from 0")
+    return range(n_units)[unit]
 
 
 def _mean_and_error(

@@ -247,6 +247,11 @@ def _train(unit: int, train: Any) -> tuple[Array, bool]:
     if np.ma.is_masked(train):
         raise DataError(f"the train of unit {unit} is masked: write train.compressed()")
     row = np.asarray(train)
+    if isinstance(train, str) and row.ndim == 0:
+        raise DataError(
+            "trains is a dict: write spike_data(list(trains.values()), "
+            'neuron_attributes={"unit_id": list(trains)})'
+        )
     if row.ndim != 1:
         raise DataError(
             f"the train of unit {unit} must be one-dimensional, found shape {row.shape}. "

@@ -1,5 +1,6 @@
 """Spikes around events: cut out, counted, averaged, and how long they took."""
 
+import warnings
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError
+from labtree.errors import DataError, LabtreeWarning
 from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.objects import spike_data, spike_slice_stack
 from labtree.objects.layout import slice_coords
@@ -403,6 +404,17 @@ def _ends(ds: xr.Dataset) -> tuple[float, float]:
     return ds.attrs["start_time"], ds.attrs["start_time"] + ds.attrs["length"]
 
 
+def _warn_of_seconds(times: Floats, start: float, stop: float) -> None:
+    """Warn of times that are ms, and would fill the recording if they were seconds."""
+    if start <= times.min() and (stop - start) / 4000 < times.max() <= (stop - start) / 1000:
+        warnings.warn(
+            f"all events lie in the first {times.max():g} ms of a recording of {stop - start:g}"
+            " ms. Are these seconds? Write events_ms=1000 * times",
+            LabtreeWarning,
+            stacklevel=4,
+        )
+
+
 def _none_left(times: Floats, start: float, stop: float, column: str | None) -> DataError:
     """Return the error for events of which none has a window in the recording."""
     seen = f"they lie from {times.min():g} to {times.max():g} ms" if times.size else ""
@@ -440,6 +452,8 @@ def _windows(ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float) -> _W
         has_end = np.isfinite(after) & (before + after > 0)
     finite = np.isfinite(times)
     kept = np.flatnonzero(finite & has_end & inside)
+    if kept.size > 1 and not found.coords:
+        _warn_of_seconds(times[finite], start, stop)
     if not kept.size:
         ended = finite & has_end
         if finite.any() and not ended.any():
