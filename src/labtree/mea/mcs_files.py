@@ -19,7 +19,7 @@ from labtree.errors import FormatError, damage_as_format_error, missing_file
 __all__ = [
     "AnalogData", "MeaFile", "SensorData", "Sweep", "attribute", "file_attributes", "find",
     "linked_recording", "names_the_file", "numbers_in", "open_mea", "read_analog", "record",
-    "recording_duration_us", "sensor_data", "sensor_rate", "sweeps_of",
+    "recording_duration_us", "records", "sensor_data", "sensor_rate", "sweeps_of",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -192,6 +192,12 @@ def record(table: Array, row: int) -> dict[str, Any]:
     }
 
 
+def records(dataset: h5py.Dataset) -> list[dict[str, Any]]:
+    """Return all rows of a compound table as plain values."""
+    table = np.atleast_1d(dataset[()])
+    return [record(table, row) for row in range(len(table))]
+
+
 def _rate(source: MeaFile, tick: Any, where: str) -> float:
     if tick is None or not tick > 0:
         raise FormatError(f"{source.path}: Tick in {where} is {tick!r}; expected µs per sample")
@@ -295,26 +301,7 @@ def read_analog(source: MeaFile) -> AnalogData | None:
     first = find(source, f"{folder}/{names[0]}")
     if not isinstance(first, h5py.Dataset) or first.ndim != 2:
         raise FormatError(f"{source.path}: {names[0]} is not an array (channel, sample)")
-    channels: list[dict[str, Any]] = []
-    rate = None
-    meta = find(source, f"{folder}/ChannelMeta")
-    if isinstance(meta, h5py.Dataset):
-        table = meta[()]
-        rows = [record(table, row) for row in range(len(table))]
-        for name in names:
-            data = find(source, f"{folder}/{name}")
-            group_id = attribute(
-                data, "GroupID", numbers_in(name)[0] if numbers_in(name) else None
-            )
-            own = [row for row in rows if row.get("GroupID", group_id) == group_id] or rows
-            ticks = {row.get("Tick") for row in own[: data.shape[0]]}  # type: ignore[union-attr]
-            rates = {_rate(source, tick, f"{folder}/ChannelMeta") for tick in ticks}
-            if len(rates | {rate} - {None}) > 1:
-                raise FormatError(
-                    f"{source.path}: analog channels of different Tick, {ticks} in {name}"
-                )
-            rate = rates.pop()
-            channels = channels or own
+    rate, channels = _channel_meta(source, folder, names)
     sweeps = sweeps_of(source, folder, names, 1, 1e6 / rate if rate else None)
     if len(sweeps) == 1:
         return AnalogData(first[()], rate, channels)
@@ -336,6 +323,37 @@ def read_analog(source: MeaFile) -> AnalogData | None:
         end = sweep.start + sweep.dataset.shape[1]
         counts[:, sweep.start : end] = sweep.dataset[()]
     return AnalogData(counts, rate, channels, gaps)
+
+
+def _channel_meta(
+    source: MeaFile, folder: str, names: list[str]
+) -> tuple[float | None, list[dict[str, Any]]]:
+    """Return the rate of the analog channels in Hz, and the rows of ChannelMeta of the first.
+
+    Raises
+    ------
+    FormatError
+        If channels have different rates.
+    """
+    meta = find(source, f"{folder}/ChannelMeta")
+    if not isinstance(meta, h5py.Dataset):
+        return None, []
+    rows = records(meta)
+    rate = None
+    channels: list[dict[str, Any]] = []
+    for name in names:
+        data = find(source, f"{folder}/{name}")
+        group_id = attribute(data, "GroupID", next(iter(numbers_in(name)), None))
+        own = [row for row in rows if row.get("GroupID", group_id) == group_id] or rows
+        ticks = {row.get("Tick") for row in own[: data.shape[0]]}  # type: ignore[union-attr]
+        rates = {_rate(source, tick, f"{folder}/ChannelMeta") for tick in ticks}
+        if len(rates | {rate} - {None}) > 1:
+            raise FormatError(
+                f"{source.path}: analog channels of different Tick, {ticks} in {name}"
+            )
+        rate = rates.pop()
+        channels = channels or own
+    return rate, channels
 
 
 @dataclass(frozen=True)
@@ -361,8 +379,7 @@ def _sensor_meta(source: MeaFile) -> list[dict[str, Any]]:
     meta = find(source, "Acquisition/Sensor Data/SensorMeta")
     if not isinstance(meta, h5py.Dataset):
         return []
-    table = np.atleast_1d(meta[()])
-    return [record(table, row) for row in range(len(table))]
+    return records(meta)
 
 
 @names_the_file

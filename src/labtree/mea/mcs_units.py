@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from labtree.errors import FormatError
-from labtree.mea.mcs_files import MeaFile, attribute, find, names_the_file, record
+from labtree.mea.mcs_files import MeaFile, attribute, find, names_the_file, record, records
 
 __all__ = ["SortedUnit", "read_units"]
 
@@ -122,8 +122,7 @@ def read_units(source: MeaFile, *, with_matrices: bool = False) -> list[SortedUn
     tables: dict[int, dict[str, Any]] = {}
     summary = find(source, "Spike Sorter/Units")
     if isinstance(summary, h5py.Dataset) and "UnitID" in (summary.dtype.names or ()):
-        whole = summary[()]
-        tables = {int(whole["UnitID"][i]): record(whole, i) for i in range(len(whole))}
+        tables = {int(row["UnitID"]): row for row in records(summary)}
     names = [n for n in sorter if n.startswith("Unit ") and n[5:].strip().isdigit()]
     reader = _Tables()
     units = [

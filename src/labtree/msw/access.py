@@ -128,6 +128,7 @@ class _Line(NamedTuple):
 
 
 def _line(frame: pd.DataFrame, tables: TrialTables, trials: IntArray, clock: Clock) -> _Line:
+    """Return what takes the times in each row to a clock; those of ephys need an alignment."""
     if clock not in ("trial", "session", "ephys"):
         raise TrialTableError(f"clock={clock!r}; expected 'trial', 'session' or 'ephys'")
     absolute = tables.absolute[trials]
@@ -152,8 +153,10 @@ def _long(
     tables, trials = tables_of(frame)
     ragged = (tables.states if which == "state" else tables.events).take(trials)
     rows = row_of_sample(ragged.row_size)
-    shift, slope, intercept = (part[rows, None] for part in _line(frame, tables, trials, clock))
-    times = (ragged.values + shift) * slope + intercept
+    line = _line(frame, tables, trials, clock)
+    times = ragged.values + line.shift[rows, None]
+    if clock == "ephys":
+        times = times * line.slope[rows, None] + line.intercept[rows, None]
     order = np.lexsort((times[:, 0], rows))
     rows, codes, times = rows[order], ragged.codes[order], times[order]
     number = _count_before(rows * max(len(ragged.names), 1) + codes)

@@ -20,6 +20,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -29,7 +30,13 @@ from labtree.msw.models import MswSession
 from labtree.msw.nested_trials import trials_from_nested
 from labtree.msw.trial_lines import decode_cells, encode_cells
 from labtree.msw.trial_table import trials_to_frame
-from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables, are_numbers_of_trials
+from labtree.msw.trial_times import (
+    ATTRIBUTE,
+    IntArray,
+    Ragged,
+    TrialTables,
+    are_numbers_of_trials,
+)
 from labtree.storage.dtypes import object_array
 from labtree.storage.missing import mark_missing, mask_of
 
@@ -113,7 +120,7 @@ def _to_variables(key: str, column: pd.Series, taken: set[str]) -> dict[str, xr.
     return {key: xr.Variable("trial", text, attrs | {"cells": "json"})}
 
 
-def _rectangle(cells: list[Any]) -> Any:
+def _rectangle(cells: list[Any]) -> npt.NDArray[Any] | None:
     """Return lists of as many numbers as one array, with rows of NaN where there is none."""
     lists = [cell for cell in cells if cell is not None]
     if not lists or not all(type(cell) is list and cell for cell in lists):
@@ -131,12 +138,12 @@ def _rectangle(cells: list[Any]) -> Any:
     return table if np.isnan(table).all(axis=1).sum() == len(cells) - len(lists) else None
 
 
-def _text(strings: list[str]) -> Any:
+def _text(strings: list[str]) -> npt.NDArray[Any]:
     # Of variable length, as netCDF and zarr hold strings.
     return np.array(strings, object)
 
 
-def _ragged_variables(what: str, ragged: Ragged, trials: Any) -> dict[str, Any]:
+def _ragged_variables(what: str, ragged: Ragged, trials: IntArray) -> dict[str, Any]:
     dim, edges = _RAGGED[what]
     taken = ragged.take(trials)
     variables: dict[str, Any] = {
@@ -213,7 +220,7 @@ def trials_from_xarray(dataset: xr.Dataset) -> pd.DataFrame:
     return frame
 
 
-def _by_trial(ragged: Ragged, trials: Any) -> Ragged:
+def _by_trial(ragged: Ragged, trials: IntArray) -> Ragged:
     """Return the items of rows, in any order, to the trials that the rows are of."""
     if ragged.row_size.sum() != len(ragged.codes) or (ragged.row_size < 0).any():
         raise TrialTableError("the ragged arrays are not as long as their row sizes say")

@@ -7,7 +7,7 @@ not say: the type of each column. Cells that are lists or dicts are JSON text.
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -90,8 +90,8 @@ def save_trial_tables(frame: pd.DataFrame, path: str | Path) -> list[Path]:
             raise TrialTableError(
                 f"the name {name!r} has characters that no CSV keeps; rename it"
             )
-    columns: dict[str, Any] = {}
-    plain: dict[str, Any] = {}
+    columns: dict[str, _Column] = {}
+    plain: dict[str, pd.Series] = {}
     for name, (_, column) in zip(names, frame.items(), strict=True):
         plain[name], columns[name] = _written(name, column)
     parts = {
@@ -188,9 +188,17 @@ def _files(path: Path) -> dict[str, Path]:
     }
 
 
-def _written(name: str, column: pd.Series) -> tuple[Any, dict[str, Any]]:
+class _Column(TypedDict, total=False):
+    """How to read a column: its type, and what the cells of text hold."""
+
+    dtype: str
+    cells: Literal["text", "json"]
+    missing: list[int]
+
+
+def _written(name: str, column: pd.Series) -> tuple[pd.Series, _Column]:
     """Return a column as files hold it, and how it is to be read."""
-    how: dict[str, Any] = {"dtype": str(column.dtype)}
+    how: _Column = {"dtype": str(column.dtype)}
     holes = column.isna().to_numpy()
     if getattr(column.dtype, "kind", "O") in "biufmM" or how["dtype"] in ("Int64", "boolean"):
         return column.reset_index(drop=True), how
@@ -215,8 +223,8 @@ def _is_plain(text: str) -> bool:
     return text.isprintable() or not any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in text)
 
 
-def _read(column: pd.Series, how: dict[str, Any]) -> Any:
-    dtype = how["dtype"]
+def _read(column: pd.Series, how: _Column) -> Any:
+    dtype: Any = how["dtype"]  # pandas types each name of a dtype by itself
     if how.get("cells") == "json":
         return decode_cells(column)
     if how.get("cells") == "text":
