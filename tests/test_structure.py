@@ -41,8 +41,6 @@ BARE = {
     "BlockingIOError", "FileExistsError", "FileNotFoundError", "ImportError", "KeyError",
     "ModuleNotFoundError", "OSError", "RuntimeError",
 }  # fmt: skip
-# Methods whose callers (zarr and its like) expect the builtin.
-PROTOCOLS = {"labtree.recording.archive"}
 
 
 def module_name(path):
@@ -122,7 +120,7 @@ def test_errors_are_labtrees_own(name):
         and isinstance(node.exc.func, ast.Name)
         and node.exc.func.id in BARE
     ]
-    assert found == [] or name in PROTOCOLS
+    assert found == []
 
 
 def test_a_circle_and_an_upward_import_would_be_found():

@@ -191,7 +191,7 @@ def main(large: int = 50_000) -> None:
                 ),
             )
         for task in ("sequence", "probabilistic_switching"):
-            for n in (5_000, large):
+            for n in sorted({5_000, large}):
                 trials = make_trials(n, task=task, barcode_every=100)  # type: ignore[arg-type]
                 path = base / f"{task}.{n}.jsonl"
                 save_trial_data(trials, path)

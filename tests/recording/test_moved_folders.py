@@ -318,6 +318,17 @@ def test_packing_writes_through_no_link_and_packs_none(tmp_path):
     assert recorder.path.is_dir()
 
 
+@pytest.mark.parametrize("name", ["meta.json", "labels.json"])
+def test_packing_names_a_file_that_was_taken_away(tmp_path, name):
+    recorder = Recorder(tmp_path)
+    recorder.close()
+    (recorder.path / name).unlink()
+    with pytest.raises(labtree.UnknownNameError, match=f"there is no {name} in it"):
+        recorder.pack_to_zip()
+    assert recorder.path.is_dir()
+    assert not list(tmp_path.glob("*.zip"))
+
+
 @pytest.mark.skipif("not hasattr(os, 'mkfifo')", reason="needs pipes")
 @pytest.mark.parametrize("name", ["meta.json", "labels.json"])
 @pytest.mark.parametrize("kind", ["pipe", "device"])

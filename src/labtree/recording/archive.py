@@ -25,6 +25,7 @@ from labtree.errors import (
     RecordingWarning,
     RecordingWriteError,
     SessionError,
+    UnknownNameError,
 )
 from labtree.recording.chunks import ArrayReader
 from labtree.recording.meta import parse_labels, parse_meta
@@ -42,7 +43,13 @@ class SessionStore(Protocol):
     path: Path
 
     def read(self, name: str, most: int) -> bytes:
-        """Return the content of the file, at most so many bytes; KeyError if there is none."""
+        """Return the content of the file, at most so many bytes.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) There is no such file.
+        """
 
     def size(self, name: str) -> int | None:
         """Return the size of the file, None if there is none."""
@@ -62,6 +69,9 @@ class _Store:
 
     def close(self) -> None:
         self.closed = True
+
+    def _without(self, name: str) -> UnknownNameError:
+        return UnknownNameError(f"{self.path}: there is no {name} in it")
 
     def _check(self, name: str, size: int, most: int) -> None:
         if self.closed:
@@ -86,12 +96,18 @@ class FolderStore(_Store):
         return {**super().__getstate__(), "_root": os.fspath(self.path.absolute())}
 
     def read(self, name: str, most: int) -> bytes:
-        """Return the content of the file, at most so many bytes; KeyError if there is none."""
+        """Return the content of the file, at most so many bytes.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) There is no such file.
+        """
         self._check(name, 0, most)
         try:
             descriptor = open_regular(f"{self._root}/{name}")
         except MissingFileError:
-            raise KeyError(name) from None
+            raise self._without(name) from None
         try:
             size = os.fstat(descriptor).st_size
             self._check(name, size, most)
@@ -167,8 +183,16 @@ class ZipStore(_Store):
         self._state = (state.st_size, state.st_mtime_ns)
 
     def read(self, name: str, most: int) -> bytes:
-        """Return the content of the entry, at most so many bytes; KeyError if there is none."""
-        entry = self._entries[name]
+        """Return the content of the entry, at most so many bytes.
+
+        Raises
+        ------
+        UnknownNameError
+            (a KeyError) There is no such file.
+        """
+        entry = self._entries.get(name)
+        if entry is None:
+            raise self._without(name)
         self._check(name, max(entry.file_size, entry.compress_size), most)
         with self.path.open("rb", buffering=0) as file:
             state = os.fstat(file.fileno())
