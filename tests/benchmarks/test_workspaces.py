@@ -23,6 +23,7 @@ import pytest
 import xarray as xr
 
 import labtree
+from labtree.storage.files import sync_file
 
 
 def spikelab():
@@ -67,6 +68,13 @@ def without_fsync(work):
         return work()
 
 
+def save_anew(tree, path):
+    """Write a new file; onto the own file a save would find nothing to do."""
+    for ending in (".h5", ".json"):
+        Path(f"{path}{ending}").unlink(missing_ok=True)
+    tree.ws.save(path)
+
+
 def write_h5py(path, items):
     with h5py.File(path, "w") as file:
         for key, value in items.items():
@@ -80,6 +88,8 @@ def read_h5py(path):
 
 def files(folder, repeats, count, size):
     """Save, open, load all and load one of `count` arrays of `size` float64."""
+    folder = folder / f"{count}"
+    folder.mkdir()
     items, peer = arrays(count, size), spikelab()
     ours, fresh = str(folder / "ours"), filled(labtree.create_workspace(), items)
     plain = folder / "plain.h5"
@@ -91,9 +101,10 @@ def files(folder, repeats, count, size):
         tree.ws.close()
 
     save = {
-        "labtree": lambda: fresh.ws.save(ours),
-        "labtree without fsync": lambda: without_fsync(lambda: fresh.ws.save(ours)),
+        "labtree": lambda: save_anew(fresh, ours),
+        "labtree without fsync": lambda: without_fsync(lambda: save_anew(fresh, ours)),
         "h5py": lambda: write_h5py(plain, items),
+        "h5py and fsync": lambda: (write_h5py(plain, items), sync_file(plain)),
     }
     load = {
         "labtree open": lambda: close(labtree.open_workspace(ours)),
@@ -128,7 +139,7 @@ def xarrays_own(folder, repeats, count, size):
         f"save {what}",
         timed(
             repeats,
-            labtree=lambda: tree.ws.save(ours),
+            labtree=lambda: save_anew(tree, ours),
             xarray=lambda: tree.to_netcdf(theirs, engine="h5netcdf"),
         ),
     )
@@ -190,7 +201,7 @@ def many_items(folder, repeats, few, many):
 
     steps = {
         "store": store,
-        "save": lambda count: trees[count].ws.save(paths[count]),
+        "save": lambda count: save_anew(trees[count], paths[count]),
         "open": open_,
         "load": lambda count: labtree.load_workspace(paths[count]),
         "describe": lambda count: trees[count].ws.describe(),
@@ -309,10 +320,10 @@ def test_all_programs_wrote_the_same(tmp_path):
     list(files(tmp_path, 1, 5, 100))
     expected = arrays(5, 100)
     for key, value in expected.items():
-        assert (labtree.load_item(tmp_path / "ours", "rec1", key) == value).all()
-    assert len(read_h5py(tmp_path / "plain.h5")) == 5
+        assert (labtree.load_item(tmp_path / "5/ours", "rec1", key) == value).all()
+    assert len(read_h5py(tmp_path / "5/plain.h5")) == 5
     if spikelab() is not None:
-        loaded = spikelab().AnalysisWorkspace.load(str(tmp_path / "theirs"))
+        loaded = spikelab().AnalysisWorkspace.load(str(tmp_path / "5/theirs"))
         assert all((loaded.get("rec1", key) == value).all() for key, value in expected.items())
 
 

@@ -5,8 +5,10 @@ HDF5 file. As a test with few recordings; all sizes by ``python tests/benchmarks
 """
 
 import contextlib
+import json
 import logging
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -97,6 +99,59 @@ def test_recordings_are_saved_and_read(tmp_path, name):
     assert set(measure(tmp_path / name, 3, 1, plain=True)) >= {"save", "open", "load_item"}
 
 
+def beside_zarr(folder, count, repeats):
+    """Return medians in seconds of a save, and of zarr-python's own calls for the same."""
+    import zarr
+    from zarr.core.group import GroupMetadata
+    from zarr.core.metadata import ArrayV3Metadata
+
+    tree = recordings(count)
+    ours, theirs = folder / "ours.zarr", folder / "theirs.zarr"
+    tree.ws.save(ours)
+    stored = json.loads((ours / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    nodes = {
+        path: GroupMetadata(attributes=each["attributes"])
+        if each["node_type"] == "group"
+        else ArrayV3Metadata.from_dict(each)
+        for path, each in stored.items()
+    }
+    values = {
+        path: tree[path.rpartition("/")[0]][path.rpartition("/")[2]].values
+        for path, each in stored.items()
+        if each["node_type"] == "array"
+    }
+
+    def write():
+        store = zarr.storage.LocalStore(theirs)
+        made = dict(zarr.create_hierarchy(store=store, nodes={"": GroupMetadata()} | nodes))
+        for path, array in values.items():
+            made[path][...] = array
+        for place in (theirs, *theirs.rglob("*")):
+            descriptor = os.open(place, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+    times = {"labtree": [], "zarr": []}
+    for _ in range(repeats):
+        for name, path, work in (
+            ("labtree", ours, lambda: tree.ws.save(ours)),
+            ("zarr", theirs, write),
+        ):
+            shutil.rmtree(path, ignore_errors=True)
+            times[name].append(timed(work)[0])
+    return {name: statistics.median(spent) for name, spent in times.items()}
+
+
+def test_zarrs_own_calls_write_the_same_chunks(tmp_path):
+    assert min(beside_zarr(tmp_path, 3, 1).values()) > 0
+    chunks = [
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("c.*")}
+        for root in (tmp_path / "ours.zarr", tmp_path / "theirs.zarr")
+    ]
+    assert chunks[0] == chunks[1]
+    assert len(chunks[0]) == 6
+
+
 def test_recordings_in_an_object_store():
     pytest.importorskip("moto.server")
     pytest.importorskip("icechunk")
@@ -138,6 +193,8 @@ def main(sizes=(1, 10, 100, 1000)):
                 times = measure(where, count, repeats, plain=plain)
                 shown = (f"{key} {1000 * t:.1f}" for key, t in times.items())
                 print(name, count, *shown, flush=True)
+        for name, spent in beside_zarr(Path(folder), sizes[-1], 3).items():
+            print(f"save {sizes[-1]} by {name}: {1000 * spent:.0f} ms", flush=True)
         with contextlib.suppress(ImportError):
             import icechunk
 
