@@ -16,6 +16,13 @@ DATASETS = {
     "spike_slice_stack": spikes.synthetic_spike_slice_stack(5),
     "pairwise_matrix": spikes.synthetic_pairwise_matrix(5),
     "pairwise_stack": spikes.synthetic_pairwise_stack(5),
+    "psth": labtree.spikes.psth(
+        labtree.spike_data([[90.0, 110.0, 205.0], [195.0], []], length=300),
+        [100, 200],
+        50,
+        50,
+        25,
+    ),
 }
 
 
@@ -204,3 +211,51 @@ def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "labtree\[plot\]"'):
         plot(DATASETS["spike_data"])
+
+
+def test_a_psth_shows_the_rates_of_all_units():
+    axes = plot(DATASETS["psth"])
+    (mesh,) = axes.collections
+    np.testing.assert_array_equal(
+        mesh.get_array(), [[0, 20, 40, 0], [0, 20, 0, 0], [0, 0, 0, 0]]
+    )
+    assert axes.get_xlim() == (-50, 50)
+    assert axes.get_xlabel() == "Time from the event (ms)"
+    assert axes.figure.axes[1].get_ylabel() == "Mean firing rate (Hz)"
+
+
+def test_a_psth_of_one_unit_is_a_line_with_its_error():
+    ds = DATASETS["psth"]
+    for axes in (plot(ds, unit=1, color="red"), plot(ds.isel(unit=1), color="red")):
+        line = axes.get_lines()[0]
+        assert line.get_xydata().tolist() == [[-37.5, 0], [-12.5, 20], [12.5, 0], [37.5, 0]]
+        assert line.get_color() == "red"
+        # The error of (0, 1) spikes in 25 ms: half a spike, 20 Hz.
+        (band,) = axes.collections
+        assert band.get_paths()[0].vertices[:, 1].max() == 40
+        assert axes.get_ylim()[0] == 0
+
+
+def test_a_choice_of_what_to_draw_of_a_psth():
+    ds = DATASETS["psth"]
+    axes = ds.ws.plot(array="n_events")
+    assert axes.get_lines()[0].get_ydata().tolist() == [2, 2, 2, 2]
+    assert axes.get_ylabel() == "Number of events"
+    (mesh,) = ds.ws.plot(array="sem").collections
+    np.testing.assert_array_equal(mesh.get_array(), ds["sem"].values)
+    with pytest.raises(labtree.DataError, match=r"array is one of .'rate', 'sem', 'n_events'"):
+        ds.ws.plot(array="rates")
+
+
+def test_a_psth_is_stored_as_such_and_as_a_plain_dataset_once_it_is_none(tmp_path):
+    tree = labtree.create_workspace()
+    ds = DATASETS["psth"]
+    ds.ws.store("a", "psth", into=tree)
+    tree.ws.save(tmp_path / "study")
+    again = labtree.load_item(tmp_path / "study", "a", "psth")
+    assert again.ws.kind == "psth"
+    assert again.identical(ds)
+    with pytest.warns(labtree.LabtreeWarning, match="psth"):
+        ds.transpose().ws.store("a", "turned", into=tree)
+    with pytest.raises(labtree.DataError, match=r"needs the dimensions \('unit', 'time'\)"):
+        ds.transpose().ws.validate()

@@ -796,13 +796,15 @@ class ObjectWorkspaceAccessor(_Storable):
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
         unit : int, optional
-            Of stacks of spikes or rates: position of the unit; the average by default.
+            Of stacks of spikes or rates: position of the unit; the average by default. Of a
+            PSTH: the unit whose rate is drawn with its error; a heatmap of all by default.
         slice : int, optional
             Of stacks of pairwise matrices: position of the slice; the average by default.
         bin_ms : float, optional
             Of stacks of spikes: width of the bins of the rate in ms; a round one by default.
         **style
-            For the matplotlib function that draws, such as ``color``, ``cmap``, ``vmax``.
+            For the matplotlib function that draws, such as ``color``, ``cmap``, ``vmax``; of a
+            PSTH also ``array=``, one of ``rate``, ``sem`` and ``n_events``.
 
         Returns
         -------

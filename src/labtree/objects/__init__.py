@@ -17,5 +17,6 @@ KIND_MODULES = [
         "rate_slice_stack",
         "spike_slice_stack",
         "pairwise",
+        "psth",
     )
 ]

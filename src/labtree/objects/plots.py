@@ -22,6 +22,7 @@ __all__ = [
     "plot_pairwise_matrix",
     "plot_pairwise_stack",
     "plot_plain",
+    "plot_psth",
     "plot_rate_data",
     "plot_rate_slice_stack",
     "plot_spike_data",
@@ -150,6 +151,66 @@ def plot_rate_slice_stack(
     ax = _axes(ax)
     _mean_and_error(ax, time.astype(float), values, _rate_label(ds["rate"]), style)
     ax.set_title(f"{_who(ds, unit)}, mean ± SEM of {values.shape[1]} slices", fontsize="medium")
+    return ax
+
+
+def plot_psth(
+    ds: xr.Dataset,
+    *,
+    array: str = "rate",
+    unit: int | None = None,
+    ax: "Axes | None" = None,
+    **style: Any,
+) -> "Axes":
+    """Draw the rates around events: a heatmap of units, or one unit with its error.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From :func:`labtree.spikes.psth`.
+    array : {"rate", "sem", "n_events"}, optional
+        What to draw.
+    unit : int, optional
+        Position of the unit to draw as a line, with the standard error around its rate; by
+        default all units as a heatmap, and a single one as a line.
+    ax : matplotlib Axes, optional
+    **style
+        For :meth:`matplotlib.axes.Axes.plot` or :meth:`matplotlib.axes.Axes.pcolormesh`.
+    """
+    names = [name for name in ("rate", "sem", "n_events") if name in ds]
+    if array not in names:
+        raise DataError(f"array is one of {names}, found {array!r}")
+    drawn = ds[array]
+    if "unit" in drawn.dims and (unit is not None or ds.sizes["unit"] == 1):
+        ds = ds.isel(unit=unit or 0)
+        drawn = ds[array]
+    time = ds["time"].values.astype(float)
+    factor, label = _time_scale(float(time[-1] - time[0]) if time.size else 0.0)
+    label = f"{label.replace('Time', 'Time from the event')}"
+    what = str(drawn.attrs.get("long_name", array)).capitalize()
+    units = drawn.attrs.get("units")
+    named = f"{what} ({units})" if units else what
+    if drawn.ndim == 2:
+        ax = plot_rate_data(ds[["unit", "time"]].assign(rate=drawn), ax=ax, **style)
+        ax.figure.axes[-1].set_ylabel(named)
+    else:
+        ax = _axes(ax)
+        (line,) = ax.plot(time * factor, drawn.values, **_style(style, linewidth=1.8))
+        low = drawn.values
+        if array == "rate":
+            error = ds["sem"].values
+            low = np.maximum(drawn.values - error, 0)
+            color = line.get_color()
+            ax.fill_between(
+                time * factor, low, drawn.values + error, color=color, alpha=0.25, lw=0
+            )
+        ax.set_ylim(bottom=0)
+        ax.margins(x=0)
+        ax.set(ylabel=named)
+        ax.spines[["top", "right"]].set_visible(False)
+    if time.size and time[0] < 0 < time[-1]:
+        ax.axvline(0, color="gray", linewidth=0.8, linestyle=":")
+    ax.set_xlabel(label)
     return ax
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError, LabtreeWarning
 from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
+from labtree.objects import psth as psth_kind
 from labtree.objects import spike_data, spike_slice_stack
 from labtree.objects.layout import slice_coords
 from labtree.spikes.counts import bin_centers, bin_edges, bin_numbers, count_cells
@@ -276,6 +277,9 @@ def psth(
         ``rate(unit, time)``, the mean over events, and ``sem(unit, time)``, its standard
         error (with ``ddof=1``; NaN for one event), both in Hz; ``n_events(time)``, how many
         events a bin has. ``labtree.drop_log`` names the events that were left out.
+        ``.ws.plot()`` draws the rates of all units, ``.ws.plot(unit=0)`` one with its error,
+        ``.ws.plot(array="sem")`` another array. For each condition of a trial table give the
+        table's rows: ``psth(ds, trials[trials.side == "left"], ..., on="onset")``.
 
     Raises
     ------
@@ -317,7 +321,8 @@ def psth(
             "n_events": ("time", n_events, {"long_name": "number of events"}),
         },
         unit_coords(ds) | {"time": counts["time"].variable},
-        {name: value for name, value in counts.attrs.items() if name != "long_name"},
+        {name: value for name, value in counts.attrs.items() if name != "long_name"}
+        | {"labtree_kind": psth_kind.KIND},
     )
 
 
