@@ -764,3 +764,27 @@ def test_labels_of_a_stream_need_their_columns():
         SessionError, match=r"labels have the columns \['time'\]; expected timestamp"
     ):
         dataset.session.windows(100, 100, labels=pd.DataFrame({"time": [0.0]}))
+
+
+def test_windows_of_arrays_of_one_s_own_are_of_no_session():
+    stream = xr.Dataset(
+        {"data": (("time", "channel"), np.zeros((100, 2)))},
+        {"time": np.arange(100) / 100},
+        {"fs": 100.0},
+    )
+    windows = stream.session.windows(100, 50)
+    assert "session" not in windows.coords
+    assert "session" not in stream.session.peri_event([0.5], 0.1, 0.1).coords
+    assert [len(batch) for batch in labtree.batches(windows, 8, shuffle=0)] == [8, 8, 3]
+
+
+def test_labels_that_are_no_table_are_refused_with_the_line_to_write():
+    stream = xr.Dataset(
+        {"data": (("time", "channel"), np.zeros((100, 2)))},
+        {"time": np.arange(100) / 100},
+        {"fs": 100.0},
+    )
+    with pytest.raises(SessionError, match=r"a DataFrame, found ndarray; write pd.DataFrame"):
+        stream.session.windows(100, 50, labels=np.array([0.1, 0.5]))
+    with pytest.raises(SessionError, match=r"a DataFrame, found list"):
+        stream.session.trials([0.1, 0.5])

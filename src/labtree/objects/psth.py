@@ -5,9 +5,8 @@ from typing import Any
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.objects.datasets import dataset_summary, keep_dataset, return_dataset
-from labtree.objects.layout import drawn_by, require_variables
-from labtree.objects.registry import Kind, add_kind
+from labtree.objects.datasets import dataset_summary
+from labtree.objects.layout import add_dataset_kind, require_variables
 
 __all__ = ["KIND", "validate"]
 
@@ -25,14 +24,4 @@ def validate(ds: xr.Dataset) -> None:
         )
 
 
-add_kind(
-    Kind(
-        KIND,
-        keep_dataset,
-        return_dataset,
-        dataset_summary,
-        validate,
-        drawn_by("plot_psth"),
-        is_dataset=True,
-    )
-)
+add_dataset_kind(KIND, summary=dataset_summary, validate=validate, plot="plot_psth", verbs=())

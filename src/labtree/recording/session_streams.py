@@ -206,6 +206,11 @@ def stream_of_dataset(
         raise SessionError(f'{where}: no sampling rate; write ds.attrs["fs"] = {rate}')
     if gap_s is not None:
         gap_s = check_positive("gap_s", gap_s, "seconds")
+    if labels is not None and not isinstance(labels, pd.DataFrame):
+        raise SessionError(
+            f"labels are a DataFrame, found {type(labels).__name__}; write"
+            ' pd.DataFrame({"timestamp": seconds, "class_index": numbers})'
+        )
     if labels is not None and not {"timestamp", "class_index"} <= set(labels.columns):
         raise SessionError(
             f"labels have the columns {list(labels.columns)}; expected timestamp (s) and"

@@ -465,8 +465,9 @@ def window_array(
         "start_time": ("window", starts, {"units": "s"}),
         "class_index": ("window", index.class_index.astype(np.int64)),
         "class_name": ("window", class_coordinate(streams, index)),
-        "session": ("window", sessions),
     }
+    if any(stream.session for stream in streams):  # arrays of one's own are of none
+        coordinates["session"] = ("window", sessions)
     if "channel" in first.coords:
         coordinates["channel"] = first["channel"].variable
     attributes = {
