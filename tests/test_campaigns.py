@@ -6,6 +6,7 @@ A few cases on every run; LABTREE_THOROUGH=1 tries thousands, and LABTREE_SEED o
 
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,10 +16,14 @@ import pytest
 import xarray as xr
 
 import labtree
+from labtree.pipeline.sessions import SAVED_KEY
 from labtree.storage.hdf5_end import end_of_hdf5
+from labtree.testing.msw import write_session
 from support.campaigns import (
     Case,
+    any_reads,
     attempts,
+    content,
     damaged_bytes,
     damaged_folder,
     workspace_reads,
@@ -79,6 +84,23 @@ def written(data: bytes):
     return lambda path: path.write_bytes(data)
 
 
+def in_folder(seed: float) -> Case:
+    """Return a random damage to a folder."""
+    return Case(f"seed {seed}", lambda path: damaged_folder(path, random.Random(seed)))
+
+
+def without_path(session: xr.DataTree) -> xr.DataTree:
+    """Forget where a pipeline session was read from, which the copies differ in."""
+    session.attrs.pop(SAVED_KEY)
+    return session
+
+
+def recovered(path: Path):
+    """Return what a recording holds after it was recovered."""
+    labtree.recover(path)
+    return content(labtree.open_session(path))
+
+
 def no_faults(counts) -> None:
     print(counts)  # with -rP the counts are shown
     assert counts.faults == []
@@ -112,9 +134,74 @@ def test_a_second_fault_behind_a_damaged_catalogue(tmp_path, sort):
 def test_damage_to_a_zarr_store(tmp_path):
     path = study(tmp_path, "zarr")
     chance = random.Random(SEED)
-    seeds = [chance.random() for _ in range(cases(1000, 6))]
-    tried = [
-        Case(f"seed {seed}", lambda path, seed=seed: damaged_folder(path, random.Random(seed)))
-        for seed in seeds
-    ]
+    tried = [in_folder(chance.random()) for _ in range(cases(1000, 6))]
     no_faults(attempts(tried, workspace_reads(path), path, tmp_path / "copies"))
+
+
+def test_one_fault_in_a_pipeline_session(tmp_path):
+    session = labtree.create_session("rec1", output_dir=tmp_path)
+    units = {
+        f"unit_{n:03}": {"spike_times": np.arange(50 * n), "row": n, "waveform": np.ones(8) * n}
+        for n in range(1, 4)
+    }
+    session.session.add_units(units)
+    session.session.mark_step_complete("load")
+    session.session.add_metadata({"rate": 20_000.0, "name": "chip"})
+    path = session.session.save()
+    session.session.mark_step_complete("features")
+    session.session.save()
+    data, chance = path.read_bytes(), random.Random(SEED)
+    faults = [damaged_bytes(data, chance) for _ in range(cases(450, 5))]
+    reads = any_reads() | {
+        "load_session": lambda path: content(without_path(labtree.load_session(path))),
+        "open": lambda path: content(without_path(labtree.open(path))),
+        "engine": lambda path: content(without_path(xr.open_datatree(path, engine="labtree"))),
+    }
+    tried = [Case(name, written(each)) for name, each in faults]
+    no_faults(attempts(tried, reads, path, tmp_path / "copies"))
+
+
+@pytest.mark.parametrize("sort", ["finished", "journal", "zip"])
+def test_damage_to_a_recording(tmp_path, sort):
+    """What a recording's arrays hold has sums in the journal only."""
+    recorder = labtree.Recorder(tmp_path / "sessions", class_names=["rest", "fist"])
+    info = labtree.StreamInfo(n_channels=2, fs=1000.0, dtype="int16")
+    recorder.init_stream("emg", info)
+    for n in range(5):
+        values = np.arange(n * 200, n * 200 + 200).reshape(100, 2).astype("int16")
+        recorder.append("emg", values, np.arange(n * 100, n * 100 + 100) / 1000)
+        recorder.add_label(n % 2, n / 10)
+    path = recorder.path
+    if sort == "journal":
+        live = shutil.copytree(path, tmp_path / "live")
+        recorder.close()
+        path = live
+    elif sort == "zip":
+        recorder.close()
+        path = recorder.pack_to_zip()
+    else:
+        recorder.close()
+    chance = random.Random(f"{sort} {SEED}")
+    tried = []
+    for _ in range(cases(400, 5)):
+        if sort == "zip":
+            name, data = damaged_bytes(path.read_bytes(), chance)
+            tried.append(Case(name, written(data)))
+        else:
+            tried.append(in_folder(chance.random()))
+    reads = {"open_session": lambda path: content(labtree.open_session(path))} | any_reads()
+    if sort == "journal":
+        del reads["verify"]  # which says that it was not finished
+        reads["recover"] = recovered
+    no_faults(attempts(tried, reads, path, tmp_path / "copies", has_sums=False))
+
+
+def test_damage_to_a_mouse_session(tmp_path):
+    """Files of text, which have no sums."""
+    path = write_session(tmp_path / "mouse")
+    chance = random.Random(SEED)
+    tried = [in_folder(chance.random()) for _ in range(cases(400, 5))]
+    reads = any_reads() | {
+        "load_session": lambda path: content(labtree.msw.load_session(path).to_tree())
+    }
+    no_faults(attempts(tried, reads, path, tmp_path / "copies", has_sums=False))

@@ -359,3 +359,23 @@ def test_hostile_attributes(tmp_path, name, value):
         owner.attrs.create(name, value, dtype=h5py.string_dtype())
     message = _in_child(_attempt, path)
     assert f"{path}: /ns/first cannot be read and was left out" in message
+
+
+def test_a_heap_in_which_hdf5_would_search_for_ever_is_refused(tmp_path, cut_catalogue):
+    path = tmp_path / "t.h5"
+    save_tree(_tree(), path)
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL\1\0\0\0")
+    content[heap + 16 : heap + 40] = bytes(24)  # an entry of no size
+    path.write_bytes(content)
+    assert list(_read(path).children) == ["ns"]  # its catalogue needs no heap
+    cut_catalogue(path)
+    with pytest.raises(FormatError, match=rf"t.h5: what HDF5 keeps at byte {heap} .* damaged"):
+        raise _in_child(_raised, path)
+
+
+def _raised(path):
+    try:
+        return _read(path)
+    except FormatError as error:
+        return error

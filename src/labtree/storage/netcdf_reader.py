@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import math
+import mmap
 import os
 import threading
 import warnings
@@ -40,11 +41,22 @@ from labtree.storage.records import DatasetBuilder, NodeRecord, node_record
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.versions import check_version
 
-__all__ = ["NetCDFSource", "OpenedGroup", "file_version", "open_groups", "open_hdf5"]
+__all__ = [
+    "NetCDFSource",
+    "OpenedGroup",
+    "check_heaps",
+    "file_version",
+    "open_groups",
+    "open_hdf5",
+]
 
 # What a selection may ask for beyond what deflate can pack into the bytes that are stored.
 _SLACK = 1 << 28
 _MOST_PACKED = 1100
+_HEAP = b"GCOL\1\0\0\0"
+# How large a file may be that is searched for damaged heaps when it is opened: in 10 ms.
+_SEARCHED = 1 << 24
+_MOST_ENTRIES = 1 << 20  # of heaps; a hostile file may have heaps within heaps
 _DEEPEST = 200  # groups below one another
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
@@ -90,6 +102,8 @@ class NetCDFSource:
                         f"{self.name} changed on disk after it was opened; open it again"
                     )
                 with damage_as_format_error(self.name):
+                    if self.known[3] <= _SEARCHED:
+                        check_heaps(self.name)
                     hdf5 = open_hdf5(self.name)
                     if self._lister is None:
                         folder = os.path.dirname(os.path.realpath(self.name))  # noqa: PTH120
@@ -124,6 +138,39 @@ class NetCDFSource:
 
     def __reduce__(self) -> Any:
         return NetCDFSource, (self.plain,)
+
+
+def check_heaps(path: str | Path) -> None:
+    """Refuse a file with a damaged global heap, in which HDF5 would search for ever.
+
+    The whole file is searched for heaps: HDF5 keeps texts and references of any length there.
+
+    Raises
+    ------
+    FormatError
+        If a heap has an entry of no size, or entries beyond its end.
+    """
+    if not os.path.getsize(path):  # noqa: PTH202, for str too
+        return
+    with (
+        open(path, "rb") as file,  # noqa: PTH123
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        start, left = data.find(_HEAP), _MOST_ENTRIES
+        while start >= 0:
+            end = start + int.from_bytes(data[start + 8 : start + 16], "little")
+            place = start + 16
+            while place + 16 <= min(end, len(data)) and left > 0:
+                left -= 1
+                number = int.from_bytes(data[place : place + 2], "little")
+                size = int.from_bytes(data[place + 8 : place + 16], "little")
+                if number == 0 and size == 0:
+                    raise FormatError(
+                        f"{path}: what HDF5 keeps at byte {start} (a global heap) is damaged, "
+                        "and HDF5 would search there for ever; restore the file from a copy"
+                    )
+                place += 16 + (size + 7) // 8 * 8 if number else size
+            start = data.find(_HEAP, start + 1)
 
 
 def open_hdf5(path: str | Path) -> Any:

@@ -20,7 +20,7 @@ from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.blobs import checksum
 from labtree.storage.files import retry_while_busy
-from labtree.storage.netcdf_reader import NetCDFSource, open_groups
+from labtree.storage.netcdf_reader import NetCDFSource, check_heaps, open_groups
 from labtree.storage.records import DatasetBuilder, NodeRecord
 from labtree.storage.trees import column_reader, open_source
 from labtree.storage.zarr.stores import is_zarr
@@ -73,6 +73,7 @@ def verify_file(path: str | Path) -> Verification:
         try:
             groups = {}
             try:
+                check_heaps(source.name)
                 groups = {tuple(group.path): group.dataset for group in open_groups(other)}
             except LabtreeError as error:
                 problems.append(str(error))
