@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -611,3 +612,21 @@ print(rows)
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+def test_metadata_of_something_else_are_named(tmp_path):
+    """An array's zarr.json in the place of another's, and of meta.json."""
+    recorder = Recorder(tmp_path / "sessions")
+    recorder.init_stream("emg", StreamInfo(n_channels=2, fs=1000.0, dtype="int16"))
+    recorder.append("emg", np.ones((5, 2), "int16"), np.arange(5) / 1000)
+    first, second = (shutil.copytree(recorder.path, tmp_path / name) for name in "ab")
+    recorder.close()
+    shutil.copy(first / "emg_arrivals.zarr/zarr.json", first / "emg.zarr/zarr.json")
+    with pytest.raises(labtree.FormatError, match=r"emg.zarr.*found arrays of 1 and 1"):
+        labtree.open_session(first)
+    shutil.copy(second / "emg.zarr/zarr.json", second / "meta.json")
+    with pytest.raises(labtree.FormatError, match=r"meta.json: expected 'streams', found"):
+        recover(second)
+    (second / "meta.json").unlink()
+    assert any("meta.json" in note for note in recover(second))
+    assert labtree.open_session(second).session.streams["emg"].sizes["time"] == 5

@@ -113,6 +113,11 @@ class _Stored:
         self.data = ArrayReader(store, data.name)
         self.times = ArrayReader(store, times.name)
         self.arrivals = ArrayReader(store, arrivals.name) if arrivals.is_dir() else None
+        if len(self.data.shape) != 2 or len(self.times.shape) != 1:
+            raise FormatError(
+                f"{data} and {times.name}: expected samples by channels and their times, found "
+                f"arrays of {len(self.data.shape)} and {len(self.times.shape)} dimensions"
+            )
         self.rows = min(self.data.shape[0], self.times.shape[0])
 
     def fill(self, start: int, stop: int, following: Block) -> Block | None:
@@ -244,6 +249,11 @@ def finish(
         written. The others are read from their journals.
     """
     meta = parse_meta(read_json(folder / "meta.json"), str(folder / "meta.json"))
+    if "streams" not in meta:
+        raise FormatError(
+            f"{folder / 'meta.json'}: expected 'streams', found {', '.join(meta) or 'nothing'}; "
+            "move it away and call labtree.recover again, which makes it from the arrays"
+        )
     _refuse_links(folder, meta["streams"])
     findings = Findings()
     for name, about in meta["streams"].items():
