@@ -252,7 +252,7 @@ def finish(
     if "streams" not in meta:
         raise FormatError(
             f"{folder / 'meta.json'}: expected 'streams', found {', '.join(meta) or 'nothing'}; "
-            "move it away and call labtree.recover again, which makes it from the arrays"
+            "move it away and call labtree.recover again, which makes a new one"
         )
     _refuse_links(folder, meta["streams"])
     findings = Findings()
