@@ -250,8 +250,9 @@ def finish(
     """
     meta = parse_meta(read_json(folder / "meta.json"), str(folder / "meta.json"))
     if "streams" not in meta:
+        found = ", ".join(meta) or "nothing"
         raise FormatError(
-            f"{folder / 'meta.json'}: expected 'streams', found {', '.join(meta) or 'nothing'}; "
+            f"{folder / 'meta.json'}: expected 'streams', found {found}; "
             "move it away and call labtree.recover again, which makes a new one"
         )
     _refuse_links(folder, meta["streams"])
