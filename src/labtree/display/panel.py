@@ -87,7 +87,7 @@ class Section:
         rows = [
             [
                 truncate(cell, lengths.get(kind, 40))
-                for cell, kind in zip(row, self.columns, strict=False)
+                for cell, kind in zip(row, self.columns, strict=True)
             ]
             for row in self.rows[:SHOWN]
         ]
@@ -157,7 +157,8 @@ class Panel:
         Examples
         --------
         >>> rows = [("rates", "2 × 3 float64"), ("text", "str")]
-        >>> print(Panel("rec1", "2 items", [Section("items", rows)], [".get(key)"]).text())
+        >>> items = Section("items", rows, columns=("name", "fact"))
+        >>> print(Panel("rec1", "2 items", [items], [".get(key)"]).text())
         <rec1> 2 items
         items
             rates  2 × 3 float64
