@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from labtree.errors import FormatError
 from labtree.storage import blobs, open_tree, save_tree
-from labtree.storage.blobs import Blob, checksum
+from labtree.storage.blobs import ContiguousArray, checksum
 from labtree.storage.sources import BytesSource
 from support import strategies
 from support.exactness import assert_same
@@ -29,7 +29,7 @@ class Counting(BytesSource):
 
 def _blob(array, **options):
     source = Counting(b"before" + array.tobytes())
-    return Blob(source, 6, array.dtype, array.shape, options.get("crc"), "a/v")
+    return ContiguousArray(source, 6, array.dtype, array.shape, options.get("crc"), "a/v")
 
 
 @st.composite
@@ -83,7 +83,7 @@ def test_a_part_of_a_large_array_reads_little():
 def test_rows_far_apart_are_not_bridged_in_memory():
     array = np.arange(4_000_000, dtype="f8")
     source = Counting(array.tobytes())
-    blob = Blob(source, 0, array.dtype, array.shape, None, "v")
+    blob = ContiguousArray(source, 0, array.dtype, array.shape, None, "v")
     places = np.array([0, 1, 3_999_999, 2])
     largest = []
     read_into = source.read_into
@@ -99,7 +99,7 @@ def test_errors_name_the_file_and_the_array():
         FormatError, match=r"memory: a/v is damaged: .* restore the file from a"
     ):
         damaged.read()
-    short = Blob(BytesSource(b"1234567", "f.h5"), 0, array.dtype, (1,), None, "a/v")
+    short = ContiguousArray(BytesSource(b"1234567", "f.h5"), 0, array.dtype, (1,), None, "a/v")
     with pytest.raises(FormatError, match=r"f.h5: a/v is cut short: 7 of 8 bytes are there"):
         short.read()
     with pytest.raises(FormatError, match=r"f.h5: a/v is cut short"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from labtree.errors import FormatError
 from labtree.storage import open_tree, save_tree
 from labtree.storage.arrays import stored_array
-from labtree.storage.blobs import Blob
+from labtree.storage.blobs import ContiguousArray
 from labtree.storage.scratch import put_dataset
 from labtree.storage.sources import BytesSource, FileSource, ScratchSource, identity
 from support import strategies
@@ -166,7 +166,7 @@ def test_bytes_end_where_they_end():
     buffer = bytearray(5)
     assert source.read_into(memoryview(buffer), 1) == 2
     assert bytes(buffer) == b"bc\0\0\0"
-    blob = Blob(source, 0, np.dtype("u1"), (3,), None, "v")
+    blob = ContiguousArray(source, 0, np.dtype("u1"), (3,), None, "v")
     assert blob.nbytes == 3
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from labtree.errors import FormatError
 from labtree.storage import codecs, dtypes
 from labtree.storage._xarray import CopyOnWriteArray, LazilyIndexedArray, Variable, data_of
-from labtree.storage.blobs import Blob, checked_blob, plain_dtype
-from labtree.storage.compression import ChunkedBlob, find_compression
+from labtree.storage.blobs import ContiguousArray, contiguous_array, plain_dtype
+from labtree.storage.compression import ChunkedArray, find_compression
 from labtree.storage.lazy import LazyArray, as_lazy
 from labtree.storage.sources import BytesSource, FileSource
 
@@ -79,7 +79,7 @@ class StoredArray(LazyArray):
             self.dtype = np.dtypes.StringDType() if texts else np.dtype(object)
         else:
             self.dtype = dtypes.dtype_from_json(spec["dtype"])
-        if codecs.extra_dimension(spec, self.shape) is not None:
+        if codecs.last_dimension(spec, self.shape) is not None:
             self.shape = self.shape[:-1]
 
     @property
@@ -132,7 +132,7 @@ def array_of_column(source: FileSource, column: Sequence[Any], name: str) -> Any
     _, dtype, shape, offset, crc, _, chunks = Column(*column)
     kind = plain_dtype(dtype)
     if chunks is None:
-        return checked_blob(source, offset, kind, shape, crc, name)
+        return contiguous_array(source, offset, kind, shape, crc, name)
     method, chunk, places = chunks
     size = source.known[3]
     for begin, length in places:
@@ -144,12 +144,14 @@ def array_of_column(source: FileSource, column: Sequence[Any], name: str) -> Any
         )
     compression = find_compression(method)
     assert compression is not None
-    return ChunkedBlob(source, kind, tuple(shape), crc, name, compression, tuple(chunk), places)
+    return ChunkedArray(
+        source, kind, tuple(shape), crc, name, compression, tuple(chunk), places
+    )
 
 
-def stored_size(array: Blob | ChunkedBlob) -> int:
+def stored_size(array: ContiguousArray | ChunkedArray) -> int:
     """Return how many bytes of its file a plain array takes."""
-    if isinstance(array, Blob):
+    if isinstance(array, ContiguousArray):
         return array.nbytes
     return sum(length for _, length in array.place[1])
 
@@ -177,7 +179,7 @@ def memory_array(values: np.ndarray, path: str) -> Any:
     """Return an array as data of a Variable that xarray does not change, whatever its dtype."""
     spec, plain = codecs.encode(values, path)
     blobs = [
-        Blob(BytesSource(part.tobytes()), 0, part.dtype, part.shape, None, path)
+        ContiguousArray(BytesSource(part.tobytes()), 0, part.dtype, part.shape, None, path)
         for part in plain
     ]
     return lazy(StoredArray(spec, blobs))

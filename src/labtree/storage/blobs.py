@@ -15,7 +15,7 @@ from labtree.storage.codecs import plain
 from labtree.storage.lazy import axis_positions
 from labtree.storage.sources import BytesSource, FileSource, Source, as_bytes
 
-__all__ = ["Blob", "checked_blob", "checksum", "plain_dtype"]
+__all__ = ["ContiguousArray", "checksum", "contiguous_array", "plain_dtype"]
 
 # A gap between two pieces that is cheaper to read than a second read call.
 _GAP = 1 << 16
@@ -45,7 +45,7 @@ def checksum(array: np.ndarray, crc: int = 0) -> int:
     return crc
 
 
-class Blob:
+class ContiguousArray:
     """A plain array in a source: `dtype`, `shape`, where it begins, and its checksum.
 
     Parameters
@@ -151,7 +151,7 @@ class Blob:
         if not isinstance(source, FileSource):
             # A scratch file dies with its process: the bytes travel instead.
             source, offset = BytesSource(self.read().tobytes(), self.name), 0
-        return Blob, (source, offset, self.dtype, self.shape, self.crc, self.name)
+        return ContiguousArray, (source, offset, self.dtype, self.shape, self.crc, self.name)
 
 
 @functools.lru_cache(maxsize=256)
@@ -172,14 +172,14 @@ def plain_dtype(text: str) -> np.dtype[Any]:
     return dtype
 
 
-def checked_blob(
+def contiguous_array(
     source: FileSource,
     offset: int,
     dtype: np.dtype[Any],
     shape: list[int],
     crc: int | None,
     name: str,
-) -> Blob:
+) -> ContiguousArray:
     """Return an array after checking that it lies within the file.
 
     Raises
@@ -196,7 +196,7 @@ def checked_blob(
         )
     if math.prod(number or 1 for number in shape) * dtype.itemsize >= 1 << 62:
         raise FormatError(f"{source.name}: {name}: no array has the shape {tuple(shape)}")
-    return Blob(source, offset, dtype, tuple(shape), crc, name)
+    return ContiguousArray(source, offset, dtype, tuple(shape), crc, name)
 
 
 def _cut_short(source: Source, name: str, found: int, expected: int) -> str:

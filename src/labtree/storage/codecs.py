@@ -41,15 +41,15 @@ from labtree.storage.unsupported import all_unsupported, unsupported
 __all__ = [
     "MARKS",
     "Spec",
+    "cf_attributes",
     "check",
     "companions",
     "decode",
     "encode",
     "encode_block",
-    "extra_dimension",
     "fill_value",
     "has_mask",
-    "hints",
+    "last_dimension",
     "marks",
     "plain",
     "spec_of_marks",
@@ -186,7 +186,7 @@ def check(spec: Spec | None, arrays: list[Any]) -> None:
     characters = np.dtype("S1")
     if codec == "view":
         dtype = dtypes.dtype_from_json(spec["dtype"])
-        carrier, extra = _carrier(dtype) if dtype.itemsize else (np.dtype(np.uint8), ())
+        carrier, extra = _stored_layout(dtype) if dtype.itemsize else (np.dtype(np.uint8), ())
         fits = first.dtype.newbyteorder("=") == carrier.newbyteorder("=")
         fits = fits or (_is_half(dtype) and first.dtype.newbyteorder("=") == np.uint16)
         fits = fits and first.shape[len(first.shape) - len(extra) :] == extra
@@ -221,7 +221,7 @@ def view_spec(dtype: np.dtype[Any]) -> tuple[Spec | None, np.dtype[Any], tuple[i
     """
     if plain(dtype):
         return None, dtype, ()
-    carrier, sizes = _carrier(dtype)
+    carrier, sizes = _stored_layout(dtype)
     if _is_half(dtype):  # no block knows whether a NaN of another needs its bits
         carrier = np.dtype("<u2")
     return {"codec": "view", "dtype": dtypes.dtype_to_json(dtype)}, carrier, sizes
@@ -234,7 +234,7 @@ def encode_block(block: np.ndarray) -> np.ndarray:
     return block if plain(block.dtype) else _encode_view(block)[1][0]
 
 
-def extra_dimension(spec: Spec | None, shape: tuple[int, ...]) -> str | None:
+def last_dimension(spec: Spec | None, shape: tuple[int, ...]) -> str | None:
     """Return the name of the dimension that the first array has more than the variable.
 
     Parameters
@@ -249,13 +249,13 @@ def extra_dimension(spec: Spec | None, shape: tuple[int, ...]) -> str | None:
     if spec["codec"] in ("utf8", "text"):
         return f"labtree_chars_{shape[-1]}"
     dtype = dtypes.dtype_from_json(spec["dtype"])
-    if not dtype.itemsize or not _carrier(dtype)[1]:
+    if not dtype.itemsize or not _stored_layout(dtype)[1]:
         return None
     what = {"c": "complex", "S": "chars", "U": "points"}.get(dtype.kind, "bytes")
     return f"labtree_{what}_{shape[-1]}"
 
 
-def hints(spec: Spec | None) -> dict[str, Any]:
+def cf_attributes(spec: Spec | None) -> dict[str, Any]:
     """Return the attributes by which other readers know what a variable is."""
     if spec is None:
         return {}
@@ -380,7 +380,7 @@ def _half_bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array.astype("<f2", copy=False)).view("<u2")
 
 
-def _carrier(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _stored_layout(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Return the plain dtype that a dtype is written as, and how many make one element."""
     if plain(dtype):
         return dtype, ()
@@ -409,7 +409,7 @@ def _encode_view(array: np.ndarray) -> tuple[Spec, list[np.ndarray]]:
             single = array.astype("<f4")
             same = np.array_equal(_half_bits(single.astype("<f2")), _half_bits(array))
         return spec, [single if same else _half_bits(array)]
-    carrier, extra = _carrier(dtype)
+    carrier, extra = _stored_layout(dtype)
     if dtype.kind in "mMcU":
         array = array.astype(dtype.newbyteorder("<"), copy=False)
     elif carrier == np.uint8:
@@ -446,7 +446,7 @@ def _decode_view(raw: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         with np.errstate(all="ignore"):
             half = raw.astype("<f2") if raw.dtype.kind == "f" else raw.astype("<u2").view("<f2")
         return half.astype(dtype, copy=False)
-    carrier, extra = _carrier(dtype)
+    carrier, extra = _stored_layout(dtype)
     shape = raw.shape[: raw.ndim - len(extra)]
     little = dtype.newbyteorder("<") if dtype.kind in "mMcU" else dtype
     flat = np.ascontiguousarray(raw.astype(carrier, copy=False)).reshape(-1)

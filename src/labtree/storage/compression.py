@@ -13,7 +13,7 @@ from labtree.storage.blobs import Key, checksum
 from labtree.storage.lazy import axis_positions
 from labtree.storage.sources import Source
 
-__all__ = ["ChunkedBlob", "Compression", "compress_chunks", "find_compression"]
+__all__ = ["ChunkedArray", "Compression", "compress_chunks", "find_compression"]
 
 _CHUNK = 1 << 20  # bytes of values in a chunk
 _MOST_VALUES = 1 << 27  # in a chunk
@@ -139,7 +139,7 @@ def compress_chunks(
     return crc
 
 
-class ChunkedBlob:
+class ChunkedArray:
     """A plain array in compressed chunks of a source; only chunks that are asked for are read.
 
     Parameters
@@ -255,4 +255,4 @@ class ChunkedBlob:
     def __reduce__(self) -> Any:
         source, places = self.place
         known = self.dtype, self.shape, self.crc, self.name, self.compression, self.chunk
-        return ChunkedBlob, (source, *known, places)
+        return ChunkedArray, (source, *known, places)

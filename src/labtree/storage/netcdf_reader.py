@@ -34,7 +34,7 @@ from labtree.errors import (
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import DummyFileManager, Variable, data_of
 from labtree.storage.attributes import merge_attributes
-from labtree.storage.blobs import Blob, Key, checked_blob, checksum
+from labtree.storage.blobs import ContiguousArray, Key, checksum, contiguous_array
 from labtree.storage.files import retry_while_busy
 from labtree.storage.lazy import LazyArray, as_lazy, axis_positions
 from labtree.storage.records import DatasetBuilder, NodeRecord, node_record
@@ -559,7 +559,9 @@ def _attributes(owner: Any) -> dict[str, Any]:
     }
 
 
-def _plain_blob(dataset: Any, source: FileSource, data: Any, fileno: int) -> Blob | None:
+def _plain_blob(
+    dataset: Any, source: FileSource, data: Any, fileno: int
+) -> ContiguousArray | None:
     """Return the array of a dataset that lies in the file in one piece, or None."""
     dtype = dataset.dtype
     if h5o.get_info(dataset.id).fileno != fileno:
@@ -572,7 +574,7 @@ def _plain_blob(dataset: Any, source: FileSource, data: Any, fileno: int) -> Blo
         return None
     if not (codecs.plain(dtype) or dtype == np.dtype("S1")) or h5py.check_enum_dtype(dtype):
         return None
-    return checked_blob(source, offset, dtype, list(dataset.shape), None, dataset.name)
+    return contiguous_array(source, offset, dtype, list(dataset.shape), None, dataset.name)
 
 
 class _Guarded(LazyArray):
@@ -585,7 +587,7 @@ class _Guarded(LazyArray):
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         limit: int,
-        blob: Blob | None,
+        blob: ContiguousArray | None,
     ):
         self.source, self.where, self.limit, self.blob = source, where, limit, blob
         self.shape, self.dtype = shape, dtype
@@ -711,7 +713,7 @@ def _record(
             continue
         spec = codecs.spec_of_marks(variable.attrs, columns[name].dtype)
         parts = [name]
-        hints: set[str] = {"coordinates", *codecs.hints(spec)}
+        hints: set[str] = {"coordinates", *codecs.cf_attributes(spec)}
         if "labtree_text" in variable.attrs:
             parts.append(str(variable.attrs["labtree_text"]))
             hints.add("labtree_text")
@@ -719,7 +721,7 @@ def _record(
             parts.append(str(variable.attrs["ancillary_variables"]).split()[-1])
             hints.add("ancillary_variables")
         axes = list(variable.dims)
-        if codecs.extra_dimension(spec, columns[name].shape) is not None:
+        if codecs.last_dimension(spec, columns[name].shape) is not None:
             axes.pop()
         own = merge_attributes(variable.attrs, frozenset(hints))
         words = str(variable.attrs.get("coordinates", "")).split()

@@ -221,7 +221,7 @@ class DatasetBuilder:
     Parameters
     ----------
     column
-        Gives the plain array for a column: ``(path, column) -> Blob``.
+        Gives the plain array for a column: ``(path, column) -> ContiguousArray``.
     values
         The catalogue's copy of small index coordinates.
     """

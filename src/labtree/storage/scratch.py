@@ -10,7 +10,7 @@ import xarray as xr
 from labtree.storage import codecs
 from labtree.storage._xarray import Variable, data_of
 from labtree.storage.arrays import StoredArray, lazy, stored_array
-from labtree.storage.blobs import Blob, checksum
+from labtree.storage.blobs import ContiguousArray, checksum
 from labtree.storage.blocks import is_dask, write_blocks
 from labtree.storage.records import variable_values
 from labtree.storage.sources import ScratchSource
@@ -57,7 +57,7 @@ def _put(variable: Variable, scratch: ScratchSource, path: str) -> Variable:
     return Variable(variable.dims, lazy(array), variable.attrs, variable.encoding)
 
 
-def _put_array(array: np.ndarray, scratch: ScratchSource, path: str) -> Blob:
+def _put_array(array: np.ndarray, scratch: ScratchSource, path: str) -> ContiguousArray:
     offset = scratch.write([array], array.nbytes)
     return _blob(scratch, offset, array.dtype, array.shape, checksum(array), path)
 
@@ -69,15 +69,15 @@ def _blob(
     shape: tuple[int, ...],
     crc: int | None,
     path: str,
-) -> Blob:
-    blob = Blob(scratch, offset, dtype, shape, crc, path)
+) -> ContiguousArray:
+    blob = ContiguousArray(scratch, offset, dtype, shape, crc, path)
     weakref.finalize(blob, scratch.free, offset, blob.nbytes).atexit = False
     return blob
 
 
 def _put_blocks(
     variable: Variable, scratch: ScratchSource, path: str
-) -> tuple[codecs.Spec | None, Blob]:
+) -> tuple[codecs.Spec | None, ContiguousArray]:
     """Write a dask array one block after the other, as many at a time as dask wants."""
     spec, dtype, extra = codecs.view_spec(variable.dtype)
     shape = variable.shape + extra

@@ -152,7 +152,7 @@ class Node:
         own: dict[str, Any] = codecs.marks(spec, values[0].dtype)
         if file != name:
             own["labtree_real_name"] = json.dumps(name)
-        hints = codecs.hints(spec)
+        hints = codecs.cf_attributes(spec)
         own |= hints
         for i, role in enumerate(codecs.companions(spec), 1):
             beside = self._free(f"labtree_text_{file}" if role == "text" else mask_name(file))

@@ -227,7 +227,7 @@ class _GroupWriter:
                 clash = name in self.dimensions and dims[:1] != (name,)
                 if clash or (not dims and name in self.above):
                     name = NON_COORDINATE + name
-                extra = codecs.extra_dimension(variable.spec, array.values.shape)
+                extra = codecs.last_dimension(variable.spec, array.values.shape)
                 dims = dims if extra is None else (*dims, extra)
             column, dataset = self._array(array, name, dims, compression)
             if not array.role:

@@ -373,9 +373,9 @@ def _walked_variable(
             other = str(attributes[key]).split()[-1]
             columns.append(_walked_column(prefix, other, nodes[prefix + other], location, {}))
     dims = list(metadata.get("dimension_names") or [])
-    logical = len(first[2]) - (codecs.extra_dimension(spec, tuple(first[2])) is not None)
+    logical = len(first[2]) - (codecs.last_dimension(spec, tuple(first[2])) is not None)
     dims = dims[:logical] or [f"dim_{i}" for i in range(logical)]
-    hidden = {"coordinates", *codecs.hints(spec)}
+    hidden = {"coordinates", *codecs.cf_attributes(spec)}
     if codecs.has_mask(spec):
         hidden.add("ancillary_variables")
     exact = _exact(attributes, frozenset(hidden))

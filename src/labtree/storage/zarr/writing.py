@@ -177,7 +177,7 @@ class _Writer:
         if plain.is_blocks and data_type == "float16":
             data_type = "uint16"
         shape = values.shape[:-1] if is_shorter else values.shape
-        extra = codecs.extra_dimension(spec, values.shape)
+        extra = codecs.last_dimension(spec, values.shape)
         if extra is not None and not is_shorter:
             dims = (*dims, extra)
         if data_type in ("string", "bool"):
