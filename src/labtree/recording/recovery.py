@@ -266,11 +266,11 @@ def finish(
             set_attribute(stream_arrays(folder, name)[0], "class_names", names)
     _note_strangers(folder, meta["streams"], findings)
     try:
-        labels, found = read_labels_journal(folder)
+        labels, of_labels = read_labels_journal(folder)
     except FileNotFoundError:
-        labels, found = [], Findings(["the journal of the labels is missing"], damaged=True)
-    findings.notes += found.notes
-    findings.damaged |= found.damaged
+        labels, of_labels = [], Findings(["the journal of the labels is missing"], damaged=True)
+    findings.notes += of_labels.notes
+    findings.damaged |= of_labels.damaged
     _write_labels(folder, [{"timestamp": time, "class_index": at} for time, at in labels])
     write_root(folder, meta, durable=True)
     own = meta["labtree"]
