@@ -142,3 +142,14 @@ def test_a_workspace_is_no_session(workspace):
         match=r"a labtree workspace, not a session; write labtree.open_workspace\(",
     ):
         labtree.open_session(workspace)
+
+
+def test_a_damaged_zip_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "day.session.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meta.json", "{}")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2")] ^= 1  # of its list of contents
+    path.write_bytes(content)
+    with pytest.raises(labtree.FormatError, match=r"day.session.zip cannot be read"):
+        labtree.opening.recognize(path)

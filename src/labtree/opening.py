@@ -410,7 +410,7 @@ def _file(path: Path) -> Format | Other:
         return Other("a netCDF-3 file", "xarray.open_dataset({})")
     by_name = (other for ends, other in _OTHERS.items() if path.suffix.lower() in ends)
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with damage_as_format_error(path), zipfile.ZipFile(path) as archive:
             names = (name.replace("\\", "/").rpartition("/")[2] for name in archive.namelist())
             is_recording = "meta.json" in names
         without = Other("a zip archive without a recording")

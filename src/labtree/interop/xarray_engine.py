@@ -58,7 +58,7 @@ class LabtreeBackendEntrypoint(BackendEntrypoint):
             if path.name.endswith(".session.zip"):
                 return not path.exists() or _is_recording_zip(path)
             return path.is_dir() and _is_recording_folder(path)
-        except (OSError, ValueError):
+        except (OSError, ValueError, zipfile.BadZipFile):
             return False
 
     def open_datatree(self, filename_or_obj: Any, **keywords: Any) -> xr.DataTree:

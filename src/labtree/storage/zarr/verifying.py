@@ -6,7 +6,7 @@ from typing import Any
 
 from labtree.errors import FormatError, LabtreeError
 from labtree.storage.verifying import Verification
-from labtree.storage.zarr.stores import Location, location_of
+from labtree.storage.zarr.stores import Folder, Location, location_of
 from labtree.storage.zarr.trees import all_metadata, open_location, read_nodes
 
 __all__ = ["verify_store"]
@@ -66,6 +66,10 @@ def _unreadable(location: Location, key: str) -> str:
 
     try:
         array = zarr.open_array(store=location.store(), path=key, mode="r", zarr_format=3)
+        if isinstance(location, Folder) and array.nchunks > len(
+            list((location.path / key).iterdir())
+        ):  # zarr would count all that a damaged shape asks for
+            raise FormatError(f"not all of its {array.nchunks} chunks are there")
         missing = array.nchunks - array.nchunks_initialized
         if missing:
             raise FormatError(f"{missing} of {array.nchunks} chunks are not there")
