@@ -676,3 +676,14 @@ def test_names_that_windows_reserves_are_encoded():
         assert encoded == f"%{ord(name[0]):02X}{name[1:]}"
     for name in ("console", "nully", "com", "com10"):
         assert file_names([name]) == {name: name}
+
+
+def test_a_chunk_that_damaged_metadata_look_for_elsewhere_is_no_fill_value(tmp_path):
+    path = tmp_path / "a.zarr"
+    save_zarr_tree(xr.DataTree.from_dict({"/a": xr.Dataset({"v": ("x", [1.0, 2.0])})}), path)
+    metadata = path / "a/v/zarr.json"
+    text = metadata.read_text()
+    assert text.count('"separator":"."') == 1
+    metadata.write_text(text.replace('"separator":"."', '"separator":"/"'))
+    with open_zarr_tree(path) as tree, pytest.raises(FormatError, match=r"a/v/c/0 is missing"):
+        tree["a/v"].load()
