@@ -58,6 +58,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("labtree.storage.marks._BATCH", 2)  # of so few nodes, too
         self.folder = tempfile.TemporaryDirectory()
         self.path = pathlib.Path(self.folder.name) / "a.h5"
         self.tree = start(self.path)
@@ -70,6 +72,7 @@ class Machine(RuleBasedStateMachine):
         self.tree.close()
         self.file.close()
         self.folder.cleanup()
+        self.patch.undo()
 
     def items(self):
         return [(ns, key) for ns in self.tree.children for key in self.tree[ns].children]
@@ -109,6 +112,22 @@ class Machine(RuleBasedStateMachine):
         if variable.size:
             variable.values[0, 0] += 1  # loads a lazy one; the tree keeps the values
         self.tree[ns][key].attrs.get("nested", {})["more"] = 1
+
+    @precondition(lambda self: self.items())
+    @rule(
+        data=st.data(), value=st.sampled_from([0.0, -0.0, False, "0", (0,), [0], np.int64(0)])
+    )
+    def attribute(self, data, value):
+        ns, key = data.draw(st.sampled_from(self.items()))
+        node = self.tree[ns][key]
+        node.attrs["a"] = value
+        node.variables["number"].attrs["a"] = value
+
+    @precondition(lambda self: self.tree.children)
+    @rule(data=st.data())
+    def another_order(self, data):
+        ns = data.draw(st.sampled_from(list(self.tree.children)))
+        self.tree[ns].children = dict(reversed([*self.tree[ns].children.items()]))
 
     @precondition(lambda self: self.items())
     @rule(data=st.data())
@@ -159,6 +178,7 @@ class Machine(RuleBasedStateMachine):
     def check(self):
         with open_tree(self.path) as found:
             assert_same(found.load(), self.saved)
+        assert not self.file.find(self.tree, self.marks)
 
     def check_with_others(self):
         with netCDF4.Dataset(self.path) as found:

@@ -83,6 +83,8 @@ class InPlace(RuleBasedStateMachine):
 
     @initialize(sort=st.sampled_from(["a", "a", "opened", "memory"]))
     def begin(self, sort: str) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("labtree.storage.marks._BATCH", 2)  # of so few nodes, too
         self.folder = Path(tempfile.mkdtemp())
         self.path, self.sort = self.folder / "study.h5", sort
         self.model: Model = {}
@@ -189,6 +191,7 @@ class InPlace(RuleBasedStateMachine):
                 "study.json",
             ]
             shutil.rmtree(self.folder, ignore_errors=True)
+            self.patch.undo()
 
 
 TestInPlace = InPlace.TestCase

@@ -256,7 +256,7 @@ class TreeWorkspaceAccessor:
         """
         from labtree.workspace import verbs
 
-        return verbs.require(self._tree, *verbs.check_place(place, self._tree))
+        return verbs.get_or_raise(self._tree, *verbs.check_place(place, self._tree))
 
     def __contains__(self, place: object) -> bool:
         """Return whether there is a namespace, or an item at (namespace, key)."""

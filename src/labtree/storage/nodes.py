@@ -8,16 +8,18 @@ not at all, wherever it is interrupted.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import xarray as xr
 
 from labtree.errors import DataError, InvalidNameError
 
 __all__ = [
+    "Parts",
     "attach_children",
     "detach_child",
     "own_variables",
+    "parts_of_nodes",
     "plan_children",
     "plan_undo",
     "rename_child",
@@ -26,6 +28,15 @@ __all__ = [
 ]
 
 Change = tuple[object, str, Any]
+
+
+class Parts(NamedTuple):
+    """What nodes consist of, each a list over the nodes; without inherited coordinates."""
+
+    children: list[dict[str, xr.DataTree]]
+    attrs: list[dict[Any, Any]]
+    data: list[dict[Any, xr.Variable]]
+    coords: list[dict[Any, xr.Variable]]
 
 
 def attach_children(parent: xr.DataTree, children: Mapping[str, xr.DataTree]) -> None:
@@ -164,6 +175,19 @@ def _orphan(child: xr.DataTree | None) -> None:
 def own_variables(node: xr.DataTree) -> dict[Any, xr.Variable]:
     """Return a node's variables, without those of the nodes above it."""
     return {**node._data_variables, **node._node_coord_variables}
+
+
+def parts_of_nodes(nodes: list[xr.DataTree]) -> Parts:
+    """Return what nodes consist of, many times faster than their properties tell it."""
+    return Parts(
+        [node._children for node in nodes],
+        [node._attrs or _NOTHING for node in nodes],
+        [node._data_variables for node in nodes],
+        [node._node_coord_variables for node in nodes],
+    )
+
+
+_NOTHING: dict[Any, Any] = {}
 
 
 def variable_attrs(variables: Mapping[Any, xr.Variable]) -> dict[Any, dict[Any, Any]]:

@@ -10,22 +10,18 @@ from labtree.errors import FormatError
 from labtree.storage.attached import attached
 from labtree.storage.catalogue import file_version
 from labtree.storage.locks import writer_lock
-from labtree.storage.marks import Mark, mark_nodes
-from labtree.storage.marks import Path as NodePath
+from labtree.storage.marks import Marks, mark_nodes
 from labtree.storage.tree_changes import TreeFile
 from labtree.storage.trees import check_folder, save_tree
 
 __all__ = ["remember_file", "save_tree_again"]
-
-# A file is written anew when half of it, and more than this, is of no use any more.
-_MOST_DEAD = 1 << 20
 
 
 class _Files:
     """The files that a tree was saved to, and how they then held its nodes."""
 
     def __init__(self) -> None:
-        self.known: dict[Path, tuple[Hashable, dict[NodePath, Mark]]] = {}
+        self.known: dict[Path, tuple[Hashable, Marks]] = {}
 
 
 def remember_file(tree: xr.DataTree, path: Path, version: Hashable) -> None:
@@ -85,7 +81,7 @@ def _save_changes(tree: xr.DataTree, shown: xr.DataTree, path: Path) -> bool:
         except FormatError:
             return False
         with contextlib.closing(file):
-            if file.dead_bytes > max(_MOST_DEAD, file.size // 2):
+            if file.is_mostly_dead:
                 return False
             try:
                 changes = file.find(tree, marks)

@@ -32,6 +32,8 @@ from labtree.storage.hdf5_end import read_at, read_chain
 from labtree.storage.interrupts import deferred_interrupts
 from labtree.storage.marks import (
     Mark,
+    Marks,
+    Suspects,
     are_simple,
     has_same_variables,
     is_surely_same,
@@ -52,6 +54,7 @@ from labtree.storage.writing import Written, write_dataset, write_group_attribut
 __all__ = ["Changes", "TreeFile", "read_from_file"]
 
 _MOST_LINKS = 500
+_MOST_DEAD = 1 << 20  # bytes, in a file of any size
 _MOVING = "labtree_moving_{}"
 # Attributes of the root that belong to the file and not to the dataset in it.
 _OF_THE_FILE = frozenset({b"_NCProperties", b"labtree_file_format", b"labtree_file_page"})
@@ -65,6 +68,8 @@ class Changes:
     ----------
     nodes
         The nodes that are looked at, each before those below it.
+    tree
+        The root of all nodes; None where only some of them were looked for.
     removed
         Paths that are not in the tree any more.
     moved
@@ -75,25 +80,34 @@ class Changes:
         Nodes that are new, or whose variables changed.
     described
         Nodes of which only attributes changed.
-    is_all
-        Whether all nodes were looked at.
+    reordered
+        Nodes whose children stand in another order.
     """
 
     nodes: dict[NodePath, xr.DataTree] = field(default_factory=dict)
+    tree: xr.DataTree | None = None
     removed: list[NodePath] = field(default_factory=list)
     moved: dict[NodePath, NodePath] = field(default_factory=dict)
     relinked: dict[NodePath, NodePath] = field(default_factory=dict)
     written: list[NodePath] = field(default_factory=list)
     described: list[NodePath] = field(default_factory=list)
-    is_all: bool = True
+    reordered: list[NodePath] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.removed or self.moved or self.written or self.described)
+        return bool(
+            self.removed or self.moved or self.written or self.described or self.reordered
+        )
 
     @property
     def touched(self) -> set[NodePath]:
         """The paths of all nodes in the tree that are not as they were."""
         return {*self.written, *self.described, *self.moved}
+
+    @property
+    def parents(self) -> set[NodePath]:
+        """The paths of the nodes that have other children now, or in another order."""
+        changed = {path[:-1] for path in (*self.touched, *self.gone) if path}
+        return (changed | {*self.reordered}) & self.nodes.keys()
 
     @property
     def gone(self) -> list[NodePath]:
@@ -160,9 +174,7 @@ class TreeFile:
         self._changed_size = sum(sum(record.sizes) for record in chain[1:])
         self._transaction = self.log.last.transaction
 
-    def save(
-        self, tree: xr.DataTree, marks: dict[NodePath, Mark], **about: Any
-    ) -> Written | None:
+    def save(self, tree: xr.DataTree, marks: Marks, **about: Any) -> Written | None:
         """Write what of a tree differs from the file; durable when it returns.
 
         Parameters
@@ -185,7 +197,7 @@ class TreeFile:
     def write(
         self,
         changes: Changes,
-        marks: dict[NodePath, Mark],
+        marks: Marks,
         committed: Callable[[Written], None] | None = None,
         *,
         whole: bool = False,
@@ -232,6 +244,9 @@ class TreeFile:
                     marks.pop(path, None)
                 for path in fresh:
                     marks[path] = mark_node(changes.nodes[path])
+                if changes.tree is not None:
+                    for path in changes.parents:
+                        marks.keep_order(path, changes.nodes[path])
         return written
 
     @property
@@ -240,14 +255,10 @@ class TreeFile:
         return self.log.last
 
     @property
-    def size(self) -> int:
-        """How many bytes the file has."""
-        return self.log.last.end
-
-    @property
-    def dead_bytes(self) -> int:
-        """How many bytes of the file no item uses any more, about."""
-        return max(0, self.size - self._live - self._whole_size)
+    def is_mostly_dead(self) -> bool:
+        """Whether no item uses half of the file any more, so that it is better written anew."""
+        size = self.log.last.end
+        return size - self._live - self._whole_size > max(_MOST_DEAD, size // 2)
 
     def close(self, patience_s: float = 1.0) -> bool:
         """Let go of the file; wait for readers to do so where a change has to wait for them.
@@ -269,7 +280,7 @@ class TreeFile:
     def find(
         self,
         tree: xr.DataTree,
-        marks: dict[NodePath, Mark],
+        marks: Marks,
         places: Collection[NodePath] | None = None,
     ) -> Changes:
         """Return what of a tree differs from the file.
@@ -286,23 +297,19 @@ class TreeFile:
         """
         if self.log.last.transaction != self._transaction:  # an interrupt came at its end
             self._read()
-        if places is None:
-            return self._find(Changes(dict(iterate_nodes(tree))), marks, self.records)
-        nodes: dict[NodePath, xr.DataTree] = {}
-        known: dict[NodePath, None] = {}
-        for place in places:
-            for depth in range(len(place) + 1):
-                path = place[:depth]
-                node = _node_at(tree, path)
-                if node is not None:
-                    nodes[path] = node
-                if path in self.records:
-                    known[path] = None
-            if place in nodes:
-                nodes |= {(*place, *path): node for path, node in iterate_nodes(nodes[place])}
+        if places is not None:
+            suspects, changes = Suspects([*places], [], []), Changes()
+        else:
+            suspects = marks.suspects(tree)
+            if len(marks) != len(self.records):
+                suspects = Suspects([()], [], [])
+            changes = Changes(tree=tree, reordered=suspects.reordered)
+        changes.nodes = suspects.nodes(tree)
+        known: dict[NodePath, None] = dict.fromkeys(suspects.single)
+        for place in suspects.places:
+            known |= dict.fromkeys(place[:depth] for depth in range(len(place) + 1))
             known |= dict.fromkeys(self._below(place))
-        ordered = dict(sorted(nodes.items(), key=lambda pair: len(pair[0])))
-        return self._find(Changes(ordered, is_all=False), marks, known)
+        return self._find(changes, marks, [path for path in known if path in self.records])
 
     def _below(self, place: NodePath) -> list[NodePath]:
         """Return the paths of all records below one."""
@@ -311,9 +318,7 @@ class TreeFile:
             found += [(*place, name), *self._below((*place, name))]
         return found
 
-    def _find(
-        self, changes: Changes, marks: dict[NodePath, Mark], known: Collection[NodePath]
-    ) -> Changes:
+    def _find(self, changes: Changes, marks: Marks, known: Collection[NodePath]) -> Changes:
         """Compare nodes with the file, which has `known` nodes where they are."""
         nodes = changes.nodes
         was: dict[int, NodePath] = {}
@@ -324,14 +329,6 @@ class TreeFile:
         origins: dict[NodePath, NodePath | None] = {(): ()}
         for path, node in nodes.items():
             mark = marks.get(path)
-            if (
-                mark is not None
-                and mark.node() is node
-                and path in self.records
-                and is_surely_same(mark, node)
-            ):
-                origins[path] = path
-                continue
             origin: NodePath | None = path
             if path and (mark is None or mark.node() is not node or path not in self.records):
                 origin = was.get(id(node))
@@ -355,6 +352,8 @@ class TreeFile:
 
     def _difference(self, node: xr.DataTree, origin: NodePath, mark: Mark | None) -> str | None:
         """Return what of a node differs from the file: "variables", "attributes" or nothing."""
+        if mark is not None and is_surely_same(mark, node):
+            return None
         if mark is None or not has_same_variables(mark, node):
             return "variables"
         known: dict[Any, list[Any]] | None = None
@@ -502,7 +501,9 @@ class TreeFile:
             for each in (path, *self._below(path)):
                 all_records.pop(each, None)
         all_records.update(fresh)
-        order = changes.nodes if changes.is_all else sorted(all_records, key=len)
+        order = sorted(all_records, key=len)
+        if changes.tree is not None:
+            order = [path for path, _ in iterate_nodes(changes.tree)]
         values, records = bytearray(), []
         for path in order:
             source = written.values if path in fresh else self._values
@@ -530,21 +531,20 @@ class TreeFile:
 
     def _is_in_order(self, changes: Changes, fresh: dict[NodePath, NodeRecord]) -> bool:
         """Return whether a reader that merges the change finds the children in their order."""
-        if not changes.is_all:
+        if changes.tree is None:
             return True
         gone = set(changes.gone)
-        changed = {path[:-1] for path in (*fresh, *gone) if path}
-        for parent in changed & changes.nodes.keys():
-            names = [
-                name
-                for name in self._names_below.get(parent, ())
-                if (*parent, name) not in gone
+        for parent in changes.parents:
+            known = self._names_below.get(parent, {})
+            names = [name for name in known if (*parent, name) not in gone]
+            names += [
+                path[-1]
+                for path in fresh
+                if path and path[:-1] == parent and (path[-1] not in known or path in gone)
             ]
-            known = set(names)
-            names += [p[-1] for p in fresh if p and p[:-1] == parent and p[-1] not in known]
             if names != list(changes.nodes[parent].children):
                 return False
-        return True
+        return not changes.reordered
 
 
 def read_from_file(changes: Changes, written: Written, source: FileSource) -> None:
@@ -663,13 +663,6 @@ def _stored_bytes(column: list[Any]) -> int:
 
 def _is_in(path: NodePath, places: set[NodePath]) -> bool:
     return any(path[:depth] in places for depth in range(1, len(path) + 1))
-
-
-def _node_at(tree: xr.DataTree, path: NodePath) -> xr.DataTree | None:
-    node: xr.DataTree | None = tree
-    for name in path:
-        node = None if node is None else node.children.get(name)
-    return node
 
 
 # Groups of HDF5.

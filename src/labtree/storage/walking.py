@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from labtree.errors import UnsupportedTypeError
+from labtree.errors import DataError, UnsupportedTypeError
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import Variable, data_of
 from labtree.storage.arrays import COMPRESSION, Column, stored_array
@@ -147,6 +147,13 @@ class Node:
         attrs = {key: value for key, value in variable.attrs.items() if key not in codecs.MARKS}
         coded = json_values.encode(attrs, f"{path}.attrs") if attrs else {}
         file = self.files[name]
+        for dim in variable.dims:
+            if str(dim) not in self.dims:
+                raise DataError(
+                    f"{path}: {dim!r} is no dimension of its dataset, which has "
+                    f"{list(self.dims)}; variable.dims was set in place. Set it back and write "
+                    "node.dataset = node.to_dataset().rename_dims({old: new})"
+                )
         dims = tuple(self.dims[str(dim)] for dim in variable.dims)
         arrays = [PlainArray("", file, dims, values[0], blobs, 0)]
         own: dict[str, Any] = codecs.marks(spec, values[0].dtype)

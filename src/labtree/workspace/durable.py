@@ -6,10 +6,11 @@ from collections.abc import Collection, Hashable, Iterator
 
 import xarray as xr
 
-from labtree.errors import ClosedError
+from labtree.errors import ClosedError, WorkspaceError
 from labtree.storage.marks import Path
 from labtree.storage.nodes import plan_undo, set_together
 from labtree.workspace.state import State, mark_saved, state_of
+from labtree.workspace.stores import Update
 
 __all__ = ["durable"]
 
@@ -74,9 +75,21 @@ def _commit(root: xr.DataTree, state: State, places: Collection[Path], is_new: b
         state.versions.add(version)
         state.current = version
 
+    def check(found: Hashable | None, new: Hashable | None = None) -> None:
+        if found != state.current:
+            name = str(state.location)
+            raise WorkspaceError(
+                f"{name} was changed, moved or removed by another program while it was open "
+                "here; nothing was written. Save what is here under another name: "
+                f"tree.ws.save({name.removesuffix('.h5') + '-kept.h5'!r})"
+            )
+        if new is not None:
+            committed(new)
+
     assert state.store is not None
-    if state.store.commit(root, state.saved, places, state.current, committed, is_new):
-        return
-    # It cannot be changed in place: all of it is written anew.
-    state.store.save(root, lambda _, new: committed(new))
-    mark_saved(root)
+    update = Update(root, state.saved, state.current, committed, places, is_new)
+    if not state.store.save_changes(update):
+        # It cannot be changed in place: all of it is written anew.
+        check(state.store.version())
+        state.store.save(root, check)
+        mark_saved(root)

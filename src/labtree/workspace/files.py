@@ -24,6 +24,7 @@ from labtree.storage.arrays import load_variables
 from labtree.storage.nodes import attach_children
 from labtree.storage.trees import before_closing, forget_left_out, release_sources
 from labtree.workspace.items import (
+    add_times,
     find_whole_item,
     iterate_items,
     missing_item,
@@ -31,8 +32,8 @@ from labtree.workspace.items import (
     read_node,
 )
 from labtree.workspace.state import State, mark_saved, saved_marks, state_of, watch
-from labtree.workspace.stores import Hdf5Store, Store, store_at
-from labtree.workspace.verbs import complete, create_workspace
+from labtree.workspace.stores import Hdf5Store, Store, Update, store_at
+from labtree.workspace.verbs import add_identity, create_workspace
 
 __all__ = [
     "compact_workspace",
@@ -106,7 +107,7 @@ def save_workspace(
         store.check()
         seen = store.version()
         _check_known(state, store, seen, root, overwrite)
-        complete(root)
+        add_identity(root)
         is_plain = not skip_damaged and compression is None
         if not (is_plain and _save_changes(root, state, store, seen)):
             _save_whole(root, state, store, seen, overwrite, skip_damaged, compression)
@@ -129,7 +130,7 @@ def _save_changes(
         state.versions.add(version)
         state.current = version
 
-    return store.save_changes(root, state.saved, seen, committed, is_last=is_last)
+    return store.save_changes(Update(root, state.saved, seen, committed, is_last=is_last))
 
 
 def _save_whole(
@@ -152,6 +153,7 @@ def _save_whole(
 
     if overwrite:
         forget_left_out(root)
+    add_times(node for _, _, node in iterate_items(root))
     marks = saved_marks(root)
     kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
     try:
@@ -165,7 +167,10 @@ def _save_whole(
         ) from error
     if state.is_durable and store is not state.store:
         return  # a copy: the workspace goes on in the file that it is open in
-    state.saved = {name: mark for name, mark in marks.items() if name not in left_out}
+    for place in left_out:
+        for path in (*marks.below(place), place):
+            del marks[path]
+    state.saved = marks
     state.current = latest[-1]
     state.store = store
     state.names.add(store.name)
@@ -199,7 +204,7 @@ def compact_workspace(tree: xr.DataTree) -> int:
         store.check()
         seen = store.version()
         _check_known(state, store, seen, root, overwrite=False)
-        complete(root)
+        add_identity(root)
         before = _size(store)
         _save_whole(root, state, store, seen)
         return before - _size(store)
@@ -376,7 +381,7 @@ def _finish(root: xr.DataTree | None) -> None:
         return
     with state.lock:
         try:
-            complete(root)
+            add_identity(root)
             seen = store.version()
             if seen not in state.versions:
                 raise _changed(store)

@@ -1,6 +1,7 @@
 """Namespaces and keys in a tree: their nodes, real names and bookkeeping attributes."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from numbers import Real
 from typing import Any
 
@@ -15,6 +16,7 @@ from labtree.storage.trees import check_read
 __all__ = [
     "CREATED",
     "NOTE",
+    "add_times",
     "describe_item",
     "find_item",
     "find_whole_item",
@@ -59,6 +61,13 @@ def find_item(root: xr.DataTree, namespace: str, key: str) -> xr.DataTree | None
     """Return the node of an item, or None."""
     group = root.children.get(node_name(root, namespace, "namespace"))
     return None if group is None else group.children.get(node_name(group, key, "key"))
+
+
+def add_times(items: Iterable[xr.DataTree]) -> None:
+    """Give the time to items that xarray's own verbs made."""
+    for node in items:
+        if CREATED not in node.attrs:
+            node.attrs[CREATED] = time.time()
 
 
 def iterate_items(root: xr.DataTree) -> Iterator[tuple[str, str, xr.DataTree]]:

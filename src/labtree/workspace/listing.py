@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractContextManager
+from itertools import repeat
 from pathlib import Path
 
 import xarray as xr
@@ -38,10 +39,13 @@ class Index:
 
     def __init__(self) -> None:
         self._lines: dict[str, dict[str, str]] = {}  # by the names of the nodes
+        self._spaces: dict[str, str] = {}  # all lines of a namespace in one text
 
     def forget(self, paths: Iterable[tuple[str, ...]]) -> None:
         """Make the lines of these nodes anew the next time."""
         for path in paths:
+            if path:
+                self._spaces.pop(path[0], None)
             if len(path) == 1:
                 self._lines.pop(path[0], None)
             elif path:
@@ -82,22 +86,22 @@ class Index:
         # A line an item: json's own indentation would be written by slow Python code.
         head = ",\n".join(f" {_JSON(name)}: {_JSON(value)}" for name, value in about.items())
         spaces = [
-            f"  {_JSON(real_name(group))}: {_block(self._keys(name, group), '  ')}"
+            self._spaces.get(name) or self._space(name, group)
             for name, group in root.children.items()
         ]
         text = f'{{\n{head},\n "index": {_block(spaces, " ")}\n}}\n'
         return text.encode(errors="backslashreplace")
 
-    def _keys(self, space: str, group: xr.DataTree) -> list[str]:
-        known = self._lines.get(space, {})
-        lines = {}
-        for name, node in group.children.items():
-            line = known.get(name)
-            if line is None:
-                line = f"   {_JSON(real_name(node))}: {_JSON(describe_item(node))}"
-            lines[name] = line
-        self._lines[space] = lines
-        return list(lines.values())
+    def _space(self, name: str, group: xr.DataTree) -> str:
+        known, children = self._lines.get(name, {}), group.children
+        lines = dict(zip(children, map(known.get, children, repeat("")), strict=True))
+        for key in [key for key, line in lines.items() if not line]:
+            node = children[key]
+            lines[key] = f"   {_JSON(real_name(node))}: {_JSON(describe_item(node))}"
+        self._lines[name] = lines
+        text = f"  {_JSON(real_name(group))}: {_block([*lines.values()], '  ')}"
+        self._spaces[name] = text
+        return text
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False).encode

@@ -20,7 +20,7 @@ from labtree.workspace.items import (
     set_name,
 )
 from labtree.workspace.state import check_open, forget_variables, state_of
-from labtree.workspace.verbs import identify
+from labtree.workspace.verbs import add_identity
 
 __all__ = ["merge_workspace"]
 
@@ -93,8 +93,7 @@ def merge_workspace(
             for place in places:
                 forget_variables(state, place)
             _attach(root, spaces, nodes)
-            if "labtree_workspace_id" not in root.attrs:
-                root.attrs.update(identify())
+            add_identity(root)
     return {"merged": len(nodes), "skipped": len(skipped), "skipped_keys": skipped}
 
 

@@ -27,7 +27,7 @@ from labtree.storage.zarr.trees import column_reader
 from labtree.storage.zarr.writing import write_nodes
 from labtree.workspace.items import CREATED, node_name
 from labtree.workspace.state import mark_saved, state_of
-from labtree.workspace.verbs import create_workspace, identify, store_item
+from labtree.workspace.verbs import create_workspace, identity_attributes, store_item
 
 __all__ = ["delete_shared", "open_shared", "store_shared"]
 
@@ -76,7 +76,7 @@ def store_shared(
             variable.load()
 
     def write(place: SessionPlace) -> None:
-        _ensure(place, "", {_WORKSPACE: {"version": VERSION} | identify()})
+        _ensure(place, "", {_WORKSPACE: {"version": VERSION} | identity_attributes()})
         _ensure(
             place, folders[0], {_ITEM: [namespace_node, json_values.encode(dict(group.attrs))]}
         )

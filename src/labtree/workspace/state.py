@@ -18,7 +18,7 @@ import xarray as xr
 from labtree.display import plural
 from labtree.errors import ClosedError, UnsavedWarning
 from labtree.storage.attached import attached, trees_with
-from labtree.storage.marks import Mark, Path, is_same, iterate_nodes, mark_nodes
+from labtree.storage.marks import Mark, Marks, Path, is_same, iterate_nodes, mark_nodes
 from labtree.storage.sources import ScratchSource
 from labtree.storage.trees import add_source, when_closed
 
@@ -74,7 +74,7 @@ class State:
     versions: set[Hashable] = field(default_factory=set)
     current: Hashable | None = None
     incomplete: Hashable | None = None
-    saved: dict[Path, Mark] = field(default_factory=dict)
+    saved: Marks = field(default_factory=Marks)
     is_durable: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
     process: int = field(default_factory=os.getpid)
@@ -117,7 +117,7 @@ def check_open(state: State) -> None:
         raise ClosedError(f"the workspace was closed, nothing can be stored in it{again}")
 
 
-def saved_marks(root: xr.DataTree) -> dict[Path, Mark]:
+def saved_marks(root: xr.DataTree) -> Marks:
     """Return what tells later whether the nodes of a tree have changed since now."""
     return mark_nodes(root)
 
@@ -129,9 +129,7 @@ def mark_saved(root: xr.DataTree) -> None:
 
 def forget_variables(state: State, path: Path) -> None:
     """Keep no variables of an item that is replaced or deleted: they may be large."""
-    mark = state.saved.get(path)
-    if mark is not None:
-        state.saved[path] = mark._replace(variables={})
+    state.saved.forget_variables(path)
 
 
 def changes(root: xr.DataTree) -> list[str]:
@@ -144,7 +142,7 @@ def changes(root: xr.DataTree) -> list[str]:
         return list(_changes(root, state.saved))
 
 
-def _changes(root: xr.DataTree, saved: dict[Path, Mark]) -> Iterator[str]:
+def _changes(root: xr.DataTree, saved: Marks) -> Iterator[str]:
     now = dict(iterate_nodes(root))
     moved: dict[int, Path] = {}  # nodes of items that stood at another path
     for path, before in saved.items():

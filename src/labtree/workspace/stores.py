@@ -5,15 +5,16 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Container, Hashable
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import xarray as xr
 
 from labtree.errors import (
     AlreadyExistsError,
     FormatError,
+    LabtreeWarning,
     NotWritableError,
     WorkspaceError,
     damage_as_format_error,
@@ -23,7 +24,7 @@ from labtree.storage.catalogue import file_version
 from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.hdf5_end import Record
 from labtree.storage.locks import WriterLock, folder_lock, writer_lock
-from labtree.storage.marks import Mark
+from labtree.storage.marks import Marks
 from labtree.storage.marks import Path as NodePath
 from labtree.storage.netcdf_reader import open_hdf5
 from labtree.storage.records import DatasetBuilder
@@ -41,13 +42,12 @@ from labtree.storage.writing import Written, write_tree
 from labtree.storage.zarr.stores import Folder, is_zarr, is_zarr_folder, location_of
 from labtree.storage.zarr.trees import open_location, read_node, read_nodes, save_location
 from labtree.workspace import listing
+from labtree.workspace.items import CREATED, add_times
 from labtree.workspace.state import user_level
 
-__all__ = ["Hdf5Store", "Store", "ZarrStore", "store_at"]
+__all__ = ["Hdf5Store", "Store", "Update", "ZarrStore", "store_at"]
 
 ID = "labtree_workspace_id"
-# A file is written anew when half of it, and more than this, belongs to no item any more.
-_MOST_DEAD = 1 << 20
 #: Called with the version that is there and the one that is written, before it counts.
 Check = Callable[[Hashable | None, Hashable], None]
 # Ends of names that other programs take for a format; a name such as "day.2" is none.
@@ -55,6 +55,38 @@ _FORMATS = (
     ".nc", ".nc4", ".cdf", ".hdf5", ".hdf", ".he5", ".json", ".zip", ".mat", ".nwb", ".csv",
     ".parquet", ".npz", ".npy", ".pkl",
 )  # fmt: skip
+
+
+class Update(NamedTuple):
+    """A tree that changed since it was opened from a store, or saved to it.
+
+    Attributes
+    ----------
+    root
+        The tree.
+    marks
+        The nodes as they are in that version; brought up to date.
+    version
+        What is there, or else nothing is done.
+    committed
+        Called with the new version when it is there for good.
+    places
+        The paths of the nodes that changed; without them they are looked for, and the index
+        is written, too.
+    is_new
+        Whether nobody else has the variables at these places: they are read from the store
+        from then on.
+    is_last
+        Whether it is not saved again soon, so that the catalogue is written whole.
+    """
+
+    root: xr.DataTree
+    marks: Marks
+    version: Hashable
+    committed: Callable[[Hashable], None]
+    places: Collection[NodePath] | None = None
+    is_new: bool = False
+    is_last: bool = False
 
 
 class Store(Protocol):
@@ -85,49 +117,13 @@ class Store(Protocol):
         """Write a tree, all or nothing; `check` can still refuse it at the end."""
         ...
 
-    def save_changes(
-        self,
-        root: xr.DataTree,
-        marks: dict[NodePath, Mark],
-        version: Hashable,
-        committed: Callable[[Hashable], None],
-        *,
-        is_last: bool = False,
-    ) -> bool:
+    def save_changes(self, update: Update) -> bool:
         """Write what changed of a tree into what is there; all or nothing.
-
-        Parameters
-        ----------
-        root
-            The tree.
-        marks
-            The nodes as they are in that version; brought up to date.
-        version
-            What is there, or else nothing is done.
-        committed
-            Called with the new version when it is there for good.
-        is_last
-            Whether it is not saved again soon, so that the catalogue is written whole.
 
         Returns
         -------
         bool
             False where this is not possible: nothing was done, and :meth:`save` is needed.
-        """
-        ...
-
-    def commit(
-        self,
-        root: xr.DataTree,
-        marks: dict[NodePath, Mark],
-        places: Collection[NodePath],
-        version: Hashable,
-        committed: Callable[[Hashable], None],
-        is_new: bool,
-    ) -> bool:
-        """Write what changed at some places, as :meth:`save_changes`; not the index.
-
-        Where it `is_new`, the arrays of those nodes are read from there afterwards.
         """
         ...
 
@@ -266,96 +262,85 @@ class Hdf5Store:
         lines = listing.Index()
         index = lines.text(root)
         about = {"index": zlib.crc32(index), "saved_at": time.time()}
-        with temporary_path(self.file) as data, temporary_path(self.listing) as text:
+        with temporary_path(self.file) as data:
             written = write_tree(root, data, compression, **about)
-            text.write_bytes(index)
-            with self._writing(), folder_lock(self.file.parent):
-                known = file_version(data)
-                check(self.version(), known)
-                self._let_go()
-                replace_file(data, self.file)
-                self._agreed, self._lines = zlib.crc32(index), lines
-                if written.moves:
-                    self._relocate(root, written, known)
-                replace_file(text, self.listing, durable=False)  # the .h5 is the truth
+            with self._writing():
+                with folder_lock(self.file.parent):
+                    known = file_version(data)
+                    check(self.version(), known)
+                    self._let_go()
+                    replace_file(data, self.file)
+                    self._agreed, self._lines = zlib.crc32(index), lines
+                    if written.moves:
+                        self._relocate(root, written, known)
+                self._write_index(index)
 
-    def save_changes(
-        self,
-        root: xr.DataTree,
-        marks: dict[NodePath, Mark],
-        version: Hashable,
-        committed: Callable[[Hashable], None],
-        *,
-        is_last: bool = False,
-    ) -> bool:
+    def save_changes(self, update: Update) -> bool:
         """Write what changed of a tree into the file; False where it must be written anew."""
-        with temporary_path(self.listing) as text, self._writing():
-            file = self._opened(root, version) if self.version() == version else None
-            if file is None or file.dead_bytes > max(_MOST_DEAD, file.size // 2):
+        with self._writing():
+            file = self._opened(update.root, update.version)
+            if file is None or (update.places is None and file.is_mostly_dead):
                 return False
             try:
-                changes = file.find(root, marks)
-                index = self._index(root, file, changes, marks)
-                text.write_bytes(index)
-
-                def done(written: Written) -> None:
-                    committed(file.version)
-                    self._agreed = zlib.crc32(index)
-                    if written.moves:
-                        self._relocate(root, written, file.version)
-
-                file.write(changes, marks, done, whole=is_last, index=zlib.crc32(index))
+                index = self._write_changes(file, update)
             except BaseException as error:
                 self._lines = None  # what was made of items may not be what is saved
                 if not isinstance(error, FormatError):
                     raise
                 self._let_go()  # a whole save tells what is wrong, or does without it
                 return False
-            with folder_lock(self.file.parent):
-                replace_file(text, self.listing, durable=False)
+            if index is not None:
+                self._write_index(index)
         return True
 
-    def commit(
-        self,
-        root: xr.DataTree,
-        marks: dict[NodePath, Mark],
-        places: Collection[NodePath],
-        version: Hashable,
-        committed: Callable[[Hashable], None],
-        is_new: bool,
-    ) -> bool:
-        """Write what changed at some places into the file; not the index."""
-        file = self._opened(root, version)
-        if file is None:
-            self._refuse_other(version)
-            return False
+    def _write_changes(self, file: TreeFile, update: Update) -> bytes | None:
+        """Write what changed; return the text of the new index, if there is to be one."""
+        root, marks = update.root, update.marks
+        changes = file.find(root, marks, update.places)
+        untimed = [
+            path
+            for path, node in changes.nodes.items()
+            if len(path) == 2 and CREATED not in node.attrs
+        ]
+        add_times(changes.nodes[path] for path in untimed)
+        changes.described += [p for p in untimed if p not in changes.touched]
+        index = None
+        if update.places is None:
+            index = self._index(root, file, changes, marks)
+        elif self._lines is not None:
+            self._lines.forget(update.places)
 
         def done(written: Written) -> None:
-            committed(file.version)
-            if is_new and written.records:
+            update.committed(file.version)
+            if index is not None:
+                self._agreed = zlib.crc32(index)
+            if update.is_new and written.records:
                 if self._source is None:
                     self._source = FileSource(self.file)
                     add_source(root, self._source)
                 self._source.advance(file.version)
                 read_from_file(changes, written, self._source)
+            elif written.moves:
+                self._relocate(root, written, file.version)
 
+        about = None if index is None else zlib.crc32(index)
+        file.write(changes, marks, done, whole=update.is_last, index=about)
+        return index
+
+    def _write_index(self, index: bytes) -> None:
+        """Put the index at its place; the .h5 file is the truth, and it is written already."""
         try:
-            changes = file.find(root, marks, places)
-            if self._lines is not None:
-                self._lines.forget(places)
-            file.write(changes, marks, done, index=None)
-        except FormatError:  # a whole save tells what is wrong, or does without it
-            self._let_go()
-            self._refuse_other(version)
-            return False
-        return True
-
-    def _refuse_other(self, version: Hashable) -> None:
-        if self.version() != version:
-            raise WorkspaceError(
-                f"{self.name} was changed, moved or removed by another program while it was "
-                "open here; nothing was written. Save what is here under another name: "
-                f"tree.ws.save({str(self.file.with_stem(self.file.stem + '-kept'))!r})"
+            with temporary_path(self.listing) as text:
+                text.write_bytes(index)
+                with folder_lock(self.file.parent):
+                    replace_file(text, self.listing, durable=False)
+        except OSError as error:
+            warnings.warn(
+                f"the workspace was saved in {self.name}, but its index {self.listing} could "
+                f"not be written, and says what was there before: {error}. It is written "
+                "again with the next save",
+                LabtreeWarning,
+                stacklevel=user_level(),
             )
 
     def hold(self) -> None:
@@ -382,7 +367,7 @@ class Hdf5Store:
         root: xr.DataTree,
         file: TreeFile,
         changes: Changes,
-        marks: Container[NodePath],
+        marks: Marks,
     ) -> bytes:
         """Return the index of a tree; of items that did not change, what it said before."""
         if self._lines is None:
@@ -392,6 +377,7 @@ class Hdf5Store:
                 if zlib.crc32(found) == file.header.get("index"):
                     self._lines.take(found, root, marks)
         self._lines.forget((*changes.touched, *changes.removed, *changes.moved.values()))
+        self._lines.forget(changes.reordered)
         return self._lines.text(root)
 
     def _opened(self, root: xr.DataTree, version: Hashable) -> TreeFile | None:
@@ -524,27 +510,7 @@ class ZarrStore:
         """Write a tree, all or nothing."""
         save_location(root, self._where, check, compression)
 
-    def save_changes(
-        self,
-        root: xr.DataTree,
-        marks: dict[NodePath, Mark],
-        version: Hashable,
-        committed: Callable[[Hashable], None],
-        *,
-        is_last: bool = False,
-    ) -> bool:
-        """Return False: a zarr store is written whole."""
-        return False
-
-    def commit(
-        self,
-        root: xr.DataTree,
-        marks: dict[NodePath, Mark],
-        places: Collection[NodePath],
-        version: Hashable,
-        committed: Callable[[Hashable], None],
-        is_new: bool,
-    ) -> bool:
+    def save_changes(self, update: Update) -> bool:
         """Return False: a zarr store is written whole."""
         return False
 

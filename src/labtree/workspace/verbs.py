@@ -46,9 +46,9 @@ from labtree.workspace.state import (
 )
 
 __all__ = [
+    "add_identity",
     "add_note",
     "comparison_namespace",
-    "complete",
     "contains",
     "create_workspace",
     "delete",
@@ -56,7 +56,8 @@ __all__ = [
     "find",
     "get",
     "get_info",
-    "identify",
+    "get_or_raise",
+    "identity_attributes",
     "is_item",
     "item_kind",
     "item_summary",
@@ -65,7 +66,6 @@ __all__ = [
     "list_namespaces",
     "plot_item",
     "rename",
-    "require",
     "store_item",
     "validate_item",
 ]
@@ -101,14 +101,14 @@ def create_workspace(name: str | None = None, *, lazy: bool = False) -> xr.DataT
             f"the name of a workspace is a str, not {type(name).__name__}"
         )
     tree = xr.DataTree()
-    tree.attrs = identify(name=name)
+    tree.attrs = identity_attributes(name=name)
     state_of(tree).is_lazy = bool(lazy)
     mark_saved(tree)  # it is empty: nothing can be lost yet
     watch(tree)
     return tree
 
 
-def identify(
+def identity_attributes(
     workspace_id: str | None = None, name: str | None = None, created_at: float | None = None
 ) -> dict[str, Any]:
     """Return the attributes of a workspace's root; what is not given is made new."""
@@ -121,14 +121,10 @@ def identify(
     return attrs
 
 
-def complete(root: xr.DataTree) -> None:
-    """Give an identity to a tree, and a time to items, that xarray's own verbs made."""
+def add_identity(root: xr.DataTree) -> None:
+    """Give a workspace's id and time to a tree that xarray's own verbs made."""
     if "labtree_workspace_id" not in root.attrs:
-        root.attrs.update(identify())
-    for group in root.children.values():
-        for node in group.children.values():
-            if CREATED not in node.attrs:
-                node.attrs[CREATED] = time.time()
+        root.attrs.update(identity_attributes())
 
 
 def store_item(
@@ -187,8 +183,7 @@ def store_item(
         group = root.children.get(name)
         below = node_name(group, key, "key")
         with durable(root, [(name, below)], is_new=True):
-            if "labtree_workspace_id" not in root.attrs:
-                root.attrs.update(identify())
+            add_identity(root)
             if group is not None:
                 forget_variables(state, (name, below))
                 attach_children(group, {below: node})
@@ -211,7 +206,7 @@ def get(tree: xr.DataTree, namespace: str, key: str) -> Any:
     return None if node is None else read_node(node, f"{namespace}/{key}")
 
 
-def require(tree: xr.DataTree, namespace: str, key: str) -> Any:
+def get_or_raise(tree: xr.DataTree, namespace: str, key: str) -> Any:
     """Return a copy of the object that was stored.
 
     Raises

@@ -38,7 +38,7 @@ from labtree.objects.unit_attributes import Column, masked_column
 from labtree.storage.json_files import read_json
 from labtree.storage.netcdf_reader import open_hdf5
 from labtree.workspace.state import mark_saved
-from labtree.workspace.verbs import create_workspace, identify, store_item
+from labtree.workspace.verbs import create_workspace, identity_attributes, store_item
 
 __all__ = ["Item", "build_workspace", "decode_array", "import_spikelab", "keep_problems"]
 
@@ -153,7 +153,7 @@ def build_workspace(
         The workspace, and a line for each item that it cannot keep.
     """
     tree = create_workspace(name)
-    tree.attrs = identify(workspace_id, name, created_at)
+    tree.attrs = identity_attributes(workspace_id, name, created_at)
     problems = []
     items.reverse()
     with tqdm(total=len(items), desc="items", leave=False, disable=None) as progress:
