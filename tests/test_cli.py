@@ -100,6 +100,38 @@ def test_verify_finds_nothing_in_a_good_file_and_the_item_in_a_damaged_one(study
     assert "checksum" in problem
 
 
+def test_compact_writes_workspaces_anew_and_nothing_else(study, tmp_path, capsys):
+    tree = labtree.open_workspace(study)
+    tree.ws.store("rec1", "large", np.arange(50_000.0))
+    tree.ws.save()
+    tree.ws.delete("rec1", "large")
+    tree.ws.save()
+    expected = {item: tree.ws.get(*item) for item in tree.ws}
+    tree.close()
+    before = study.stat().st_size
+    assert before > 400_000
+    code, out, err = run(capsys, "compact", "--json", study)
+    after = study.stat().st_size
+    assert (code, err) == (0, "")
+    assert json.loads(out) == [{"path": str(study), "before": before, "after": after}]
+    assert after < 100_000
+    with labtree.load_workspace(study) as tree:
+        assert_same({item: tree.ws.get(*item) for item in tree.ws}, expected)
+    code, out, _ = run(capsys, "compact", study)
+    assert re.fullmatch(r".*study.h5: [\d.]+ kB before, [\d.]+ kB now\n", out)
+
+    code, _, err = run(capsys, "compact", tmp_path / "studie.h5")
+    assert code == 1
+    assert "no file of a workspace" in err
+    assert "study.h5" in err
+    assert not (tmp_path / "studie.h5").exists()
+    foreign = tmp_path / "foreign.nc"
+    foreign.write_bytes(b"CDF\x01")
+    code, _, err = run(capsys, "compact", foreign)
+    assert code == 1
+    assert foreign.read_bytes() == b"CDF\x01"
+
+
 def test_verify_sees_damage_in_what_only_hdf5_reads(study, capsys):
     data = study.read_bytes()
     place = data.index(b"threshold")  # in the attribute; the catalogue has it once more

@@ -21,7 +21,13 @@ from urllib.parse import quote
 
 from labtree._version import __version__
 from labtree.display.formatting import age, date, format_bytes, plural, printable, truncate
-from labtree.errors import AlreadyExistsError, FormatError, LabtreeError, LossWarning
+from labtree.errors import (
+    AlreadyExistsError,
+    FormatError,
+    LabtreeError,
+    LossWarning,
+    missing_file,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -149,6 +155,14 @@ def _parser() -> argparse.ArgumentParser:
         help="PATH is a file and a group in it: values that another program wrote there are "
         "taken as right",
     )
+    made = command(
+        "compact",
+        _compact,
+        "write workspaces anew without what deleted and replaced items left in them",
+        "compact study.h5",
+        "compact *.h5",
+    )
+    made.add_argument("paths", nargs="+", metavar="FILE", help="a .h5 workspace, or a pattern")
     made = command(
         "convert",
         _convert,
@@ -468,6 +482,32 @@ def _split(tree: "xr.DataTree", item: str) -> tuple[str, str]:
             f"no namespace {item!r} (there are: {spaces}); of an item write NAMESPACE/KEY"
         )
     raise missing_item(tree, parts[0], "/".join(parts[1:]))
+
+
+# --- compact
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from labtree.workspace.files import open_workspace
+
+    rows = []
+    for path in _expanded(options.paths):
+        if not Path(path).is_file():  # mode "a" would make one
+            raise missing_file(f"{path} is no file of a workspace", path)
+        before = Path(path).stat().st_size
+        with open_workspace(path, mode="a") as tree:
+            tree.ws.compact()
+        rows.append({"path": str(path), "before": before, "after": Path(path).stat().st_size})
+    _say(
+        options,
+        rows,
+        "\n".join(
+            f"{row['path']}: {format_bytes(row['before'])} before, "
+            f"{format_bytes(row['after'])} now"
+            for row in rows
+        ),
+    )
+    return 0
 
 
 # --- verify

@@ -207,8 +207,6 @@ _OTHERS = {
 }
 
 
-#: What :func:`contents` calls an HDF5 file that HDF5 refuses; opening it says why.
-DAMAGED = Format("damaged", "a file that is cut short or damaged", _tree)
 # Formats that say nothing of what is in them: other packages are asked before.
 _GENERAL = ("tree", "zarr")
 

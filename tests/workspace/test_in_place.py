@@ -500,3 +500,44 @@ def test_a_file_that_cannot_be_changed_in_place_is_written_whole(path, monkeypat
     assert labtree.load_workspace(path).ws.list_keys("rec1") == [
         "rates", "depth", "new", "newer",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["r", "a", "new"])
+def test_an_index_that_cannot_be_written_is_a_warning_and_the_data_are_saved(
+    tmp_path, monkeypatch, mode
+):
+    path = tmp_path / "study.h5"
+    if mode == "new":
+        tree = labtree.create_workspace("study")
+        tree.ws.store("rec1", "y", 2)
+    else:
+        first = labtree.create_workspace("study")
+        first.ws.store("rec1", "x", 1)
+        first.ws.save(path)
+        tree = labtree.open_workspace(path, **({"mode": "a"} if mode == "a" else {}))
+    from labtree.workspace import stores
+
+    replace_file = stores.replace_file
+
+    def refuse(temporary, target, **options):
+        if target.suffix == ".json":
+            raise OSError(5, "Input/output error", str(target))
+        replace_file(temporary, target, **options)
+
+    line = r"was saved in .*study.h5, but its index .*study.json could not be written"
+    with monkeypatch.context() as patch, pytest.warns(labtree.LabtreeWarning, match=line):  # noqa: PT031
+        patch.setattr(stores, "replace_file", refuse)
+        tree.ws.store("rec1", "y", 2)
+        tree.ws.save(path)
+        if mode == "a":
+            tree.close()
+    assert labtree.load_item(path, "rec1", "y") == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in mode "r" the index on the disk is not the file's
+        if mode == "a":
+            tree = labtree.open_workspace(path, mode="a")
+        tree.ws.save(path)
+        tree.close()
+    assert "y" in json.loads(path.with_suffix(".json").read_text())["index"]["rec1"]
+    with labtree.open_workspace(path) as opened:
+        assert opened.ws["rec1", "y"] == 2

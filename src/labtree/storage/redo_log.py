@@ -154,11 +154,6 @@ class RedoLog:
         self._take_lock()
         return Transaction(self)
 
-    def append_catalogue(self, text: bytes, values: bytes) -> Record:
-        """Commit a whole catalogue without a change of HDF5's part."""
-        with self.transaction() as change:
-            return change.commit(text, values, is_whole=True)
-
     def apply(self, patience_s: float = 0.0) -> bool:
         """Put pending changes in their place if no other program has the file open.
 
