@@ -490,23 +490,17 @@ def _split(tree: "xr.DataTree", item: str) -> tuple[str, str]:
 def _compact(options: argparse.Namespace) -> int:
     from labtree.workspace.files import open_workspace
 
-    rows = []
+    rows, lines = [], []
     for path in _expanded(options.paths):
         if not Path(path).is_file():  # mode "a" would make one
             raise missing_file(f"{path} is no file of a workspace", path)
         before = Path(path).stat().st_size
         with open_workspace(path, mode="a") as tree:
             tree.ws.compact()
-        rows.append({"path": str(path), "before": before, "after": Path(path).stat().st_size})
-    _say(
-        options,
-        rows,
-        "\n".join(
-            f"{row['path']}: {format_bytes(row['before'])} before, "
-            f"{format_bytes(row['after'])} now"
-            for row in rows
-        ),
-    )
+        after = Path(path).stat().st_size
+        rows.append({"path": str(path), "before": before, "after": after})
+        lines.append(f"{path}: {format_bytes(before)} before, {format_bytes(after)} now")
+    _say(options, rows, "\n".join(lines))
     return 0
 
 

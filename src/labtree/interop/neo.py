@@ -13,6 +13,7 @@ from labtree.objects import spike_data
 from labtree.objects.unit_attributes import REAL_NAME, unit_attributes
 from labtree.optional import require
 from labtree.spikes import spike_trains
+from labtree.storage.ragged import split_rows
 
 __all__ = ["from_neo", "to_neo"]
 
@@ -74,7 +75,7 @@ def to_neo(ds: xr.Dataset) -> Any:
         if coord.dims[:1] == ("unit",) and "units" in coord.attrs
     }
     per_spike = {
-        str(name): (np.split(v.values, np.cumsum(ds["row_size"].values)[:-1]), v.attrs)
+        str(name): (split_rows(v.values, ds["row_size"].values), v.attrs)
         for name, v in ds.variables.items()
         if v.dims[:1] == ("spike",) and name != "spike_times"
     }

@@ -18,6 +18,8 @@ from labtree.objects import rate_data, spike_data
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.optional import require
 from labtree.spikes.trains import spike_trains
+from labtree.storage.dtypes import object_array
+from labtree.storage.ragged import split_rows
 
 __all__ = ["from_pynapple", "to_pynapple"]
 
@@ -106,7 +108,7 @@ def to_pynapple(obj: xr.Dataset | pd.DataFrame) -> Any:
     trains = spike_trains(ds)
     values: list[Any] = [None] * len(trains)
     if _VALUE in ds and ds[_VALUE].dims == ("spike",):
-        values = np.split(ds[_VALUE].values, np.cumsum(ds["row_size"].values)[:-1])
+        values = split_rows(ds[_VALUE].values, ds["row_size"].values)
     keys = [int(value) for value in ids] if whole else list(range(len(trains)))
     members = {}
     for key, train, value in zip(keys, trains, values, strict=True):
@@ -251,10 +253,7 @@ def _metadata(ds: xr.Dataset, taken: set[str], index: Any) -> pd.DataFrame | Non
             _lost(f"the attribute {name!r} of the units", "rename it first")
             continue
         if any(isinstance(value, np.ndarray | list | tuple | dict) for value in values):
-            column = np.empty(len(values), object)
-            for at, value in enumerate(values):
-                column[at] = value
-            columns[name] = column
+            columns[name] = object_array(values)
             continue
         columns[name] = values
     return pd.DataFrame(columns, index=index) if columns else None

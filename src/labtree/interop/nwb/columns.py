@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from labtree.storage.dtypes import object_array
+
 __all__ = ["NwbColumn", "for_nwb", "plain_json", "restored"]
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
@@ -98,17 +100,17 @@ def restored(data: Any, about: dict[str, Any]) -> Any:
         back = [None if at in gaps else json.loads(v) for at, v in enumerate(data)]
         if dtype.startswith("<U"):
             return np.array(["" if v is None else v for v in back], dtype)
-        return pd.array(back, dtype=dtype) if about.get("text") else _objects_of(back)
+        return pd.array(back, dtype=dtype) if about.get("text") else object_array(back)
     if form == "lists":
         kind = about.get("list")
-        return _objects_of(
+        return object_array(
             [
                 None if at in gaps else (np.asarray(v, kind) if kind else _as_list(v))
                 for at, v in enumerate(data)
             ]
         )
     if form == "object":
-        return _objects_of([None if at in gaps else v for at, v in enumerate(data)])
+        return object_array([None if at in gaps else v for at, v in enumerate(data)])
     if form == "pandas":
         values = [None if at in gaps else v for at, v in enumerate(np.asarray(data).tolist())]
         if dtype.startswith("datetime64"):
@@ -268,10 +270,3 @@ def _same(found: Any, given: Any) -> bool:
     if isinstance(given, dict):
         return found.keys() == given.keys() and all(_same(found[k], given[k]) for k in given)
     return bool(found == given) or (found != found and given != given)
-
-
-def _objects_of(values: list[Any]) -> NDArray[Any]:
-    out = np.empty(len(values), object)
-    for at, value in enumerate(values):
-        out[at] = value
-    return out

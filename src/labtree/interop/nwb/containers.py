@@ -13,6 +13,7 @@ from labtree.errors import DataError, FormatError
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.objects import spike_data
 from labtree.objects.unit_attributes import column
+from labtree.storage.dtypes import object_array
 from labtree.storage.lazy import as_lazy
 
 __all__ = [
@@ -120,13 +121,6 @@ def _plain_column(values: NDArray[Any]) -> Any:
     if values.ndim > 1:
         return object_array(list(values))
     return values
-
-
-def object_array(values: list[Any]) -> NDArray[Any]:
-    out = np.empty(len(values), object)
-    for at, value in enumerate(values):
-        out[at] = value
-    return out
 
 
 def _reference(found: Any) -> str:
