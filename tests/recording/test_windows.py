@@ -703,8 +703,9 @@ def test_a_stream_by_itself():
     labeled = dataset.session.windows(
         100, 50, {1}, labels=tree.session.labels, class_names=["a", "b"]
     )
+    assert "session" not in labeled.coords
     xr.testing.assert_equal(
-        labeled.drop_vars("session").compute(),
+        labeled.compute(),
         tree.session.windows("emg", 100, 50, {1}).drop_vars("session").compute(),
     )
     with pytest.raises(SessionError, match="give labels=tree"):
