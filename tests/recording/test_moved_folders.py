@@ -177,6 +177,20 @@ def dead(tmp_path):
     return recorder.path
 
 
+@pytest.mark.parametrize("own", ["recording", None, 7, ["recording"]])
+def test_a_crashed_recording_whose_meta_says_something_else_of_labtree_is_finished(dead, own):
+    path = dead / "meta.json"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps(meta | {"labtree": own}))
+    notes = labtree.recover(dead)
+    assert f"meta.json said {own!r} of labtree, and nothing else" in notes
+    written = json.loads(path.read_text())
+    assert written["labtree"]["state"] == "finished"
+    assert written["streams"] == meta["streams"]
+    assert labtree.recover(dead) == []
+    assert labtree.open_session(dead)["streams"].children.keys() == meta["streams"].keys()
+
+
 def test_a_crashed_recording_without_meta_is_finished(dead):
     (dead / "meta.json").unlink()
     (note,) = labtree.recover(dead)

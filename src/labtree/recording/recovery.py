@@ -273,7 +273,10 @@ def finish(
     findings.damaged |= of_labels.damaged
     _write_labels(folder, [{"timestamp": time, "class_index": at} for time, at in labels])
     write_root(folder, meta, durable=True)
-    own = meta["labtree"]
+    own = meta.get("labtree")
+    if not isinstance(own, dict):  # damaged
+        findings.notes.append(f"meta.json said {own!r} of labtree, and nothing else")
+        own = meta["labtree"] = own_meta("recording")
     own["state"] = "finished"
     if odd is None:
         odd = {name: odd_time_stamps(folder, name) for name in meta["streams"]}
@@ -281,7 +284,8 @@ def finish(
         own["time_stamps"] = odd
     notes = findings.notes
     if notes:
-        own["repairs"] = own.get("repairs", []) + notes
+        earlier = own.get("repairs")
+        own["repairs"] = [*(earlier if isinstance(earlier, list) else ()), *notes]
     write_json(folder / "meta.json", meta)
     if findings.damaged:
         kept = next(
