@@ -358,6 +358,7 @@ def test_what_is_added_is_a_copy(session):
 
 def test_names_of_any_kind(session):
     session.session.add_metadata({"a/b": np.arange(3), "c/d": 1, ".": np.arange(2)})
+    session.session.add_metadata({"..": np.arange(4), "(a)": np.arange(5), "50%": np.arange(6)})
     session.session.add_stimulus({"e/f": {"g/h": np.arange(3)}, "i/j": np.arange(2)})
     session.session.add_stimulus({"e/f": {"k": 5}})
     session.session.add_units({"unit_001": {"l/m": 3, "n/o": np.arange(4)}})
@@ -368,7 +369,9 @@ def test_names_of_any_kind(session):
         assert one["stimulus/e%2Ff"]["g%2Fh"].values.tolist() == [0, 1, 2]
         assert one["stimulus/e%2Ff"].attrs == {"k": 5}
         assert one["metadata"]["a%2Fb"].values.tolist() == [0, 1, 2]
-        assert one["metadata"]["_%2E"].values.tolist() == [0, 1]
+        sizes = {".": 2, "..": 4, "(a)": 5, "50%25": 6}
+        for name, size in sizes.items():
+            assert one["metadata"].dataset[name].values.tolist() == list(range(size))
         assert one["metadata"].attrs == {"c/d": 1}
         row = decode_rows(one["units"].to_dataset())["unit_001"]
         assert row["l/m"] == 3
@@ -379,6 +382,13 @@ def test_names_of_any_kind(session):
     for wrong in ("", "a\0b", "\ud800"):
         with pytest.raises(InvalidNameError):
             session.session.add_metadata({wrong: 1})
+
+
+def test_a_variable_may_be_named_like_a_group(session):
+    session.session.add_metadata({"units": np.arange(3), "metadata": np.arange(2)})
+    again = labtree.load_session(session.session.save())
+    assert again["metadata"].dataset["units"].values.tolist() == [0, 1, 2]
+    assert again["metadata"].dataset["metadata"].values.tolist() == [0, 1]
 
 
 def test_warnings_steps_and_files_do_not_swallow_changes(session):

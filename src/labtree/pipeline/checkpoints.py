@@ -197,7 +197,10 @@ def load_saved_session(path: str | Path) -> xr.DataTree:
     found = Path(lazy.attrs[SAVED_KEY]["path"])
     try:
         with damage_as_format_error(found):
-            session = lazy.load().copy()
+            for node in lazy.subtree:  # DataTree.load skips variables named like a node
+                for variable in node.variables.values():
+                    variable.load()
+            session = lazy.copy()
     finally:
         lazy.close()
     content = session.attrs.pop(CONTENT_KEY, "") or content_hash(session)

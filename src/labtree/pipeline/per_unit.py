@@ -13,7 +13,7 @@ import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
-from labtree.pipeline.sessions import real_name, stored_name
+from labtree.pipeline.sessions import real_name, variable_name
 from labtree.storage.missing import ABSENT, ANCILLARY, mark_missing, masks_of, stack_present
 from labtree.storage.ragged import SAMPLE_DIMENSION, split_rows
 
@@ -155,7 +155,7 @@ def encode_rows(
                 if row.get(name, ABSENT) is not ABSENT
             }
             continue
-        variable, name_attrs = stored_name(name, "value of a unit")
+        variable, name_attrs = variable_name(name, "value of a unit")
         known = like.variables.get(variable) if like is not None else None
         dims = None if known is None else tuple(str(dim) for dim in known.dims[1:])
         made, missing = _stack(name, variable, values, dims)

@@ -48,9 +48,9 @@ __all__ = [
     "session_path",
     "session_warnings",
     "source_files",
-    "stored_name",
     "unit_count",
     "units_of",
+    "variable_name",
 ]
 
 FORMAT = "labtree-pipeline-session"
@@ -270,7 +270,7 @@ def mark_step_complete(session: xr.DataTree, name: str) -> None:
 
 
 def stored_name(name: object, what: str) -> tuple[str, dict[str, str]]:
-    """Return the name of the group or variable that holds a name, and attributes for it.
+    """Return the name of the group that holds a name, and attributes for it.
 
     ``a/b`` becomes ``a%2Fb``; of a name that is too long for a file the attribute
     ``labtree_name`` keeps the whole.
@@ -285,8 +285,23 @@ def stored_name(name: object, what: str) -> tuple[str, dict[str, str]]:
     return encoded, {} if decode_name(encoded) == text else {REAL_NAME: text}
 
 
+def variable_name(name: object, what: str) -> tuple[str, dict[str, str]]:
+    """Return the name of the variable that holds a name, and attributes for it.
+
+    A Dataset in a tree holds any name without a slash; a percent sign is encoded, because it
+    is what tells an encoded name.
+
+    Raises
+    ------
+    InvalidNameError
+        If it is empty, or holds what no file keeps.
+    """
+    text = check_name(name, what)
+    return stored_name(text, what) if "/" in text or "%" in text else (text, {})
+
+
 def real_name(stored: object, attrs: Mapping[Any, Any]) -> str:
-    """Return the name that :func:`stored_name` was given."""
+    """Return the name that :func:`variable_name` was given, or that of a group."""
     return str(attrs.get(REAL_NAME, decode_name(str(stored))))
 
 
@@ -383,7 +398,7 @@ def _check_variable(variable: xr.Variable, where: str) -> None:
 def _put(node: xr.DataTree, name: str, value: Any) -> None:
     """Put an array into a variable and everything else into an attribute of a node."""
     dataset = node.to_dataset(inherit=False)
-    variable, attrs = stored_name(name, "name")
+    variable, attrs = variable_name(name, "name")
     dataset = dataset.drop_vars(variable, errors="ignore")
     dataset.attrs.pop(name, None)
     if isinstance(value, xr.DataArray):

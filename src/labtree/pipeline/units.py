@@ -27,8 +27,8 @@ from labtree.pipeline.sessions import (
     own_copy,
     put_node,
     real_name,
-    stored_name,
     units_of,
+    variable_name,
 )
 from labtree.storage import ragged
 from labtree.storage._xarray import data_of
@@ -112,7 +112,7 @@ def encode_units(
     dataset["spike_times"] = ("spike", flat, {"units": "sample"})
     for name in along:
         parts = [row[name] for row in rows.values()]
-        stored, attrs = stored_name(name, "value of a unit")
+        stored, attrs = variable_name(name, "value of a unit")
         whole = np.concatenate(parts).astype(common_dtype(name, parts))
         dataset[stored] = ("spike", whole, attrs)
     if like is not None:
@@ -249,7 +249,7 @@ def put_feature(
 ) -> None:
     """Put a whole feature, an array or Dataset along ``unit``, into the session."""
     if isinstance(data, xr.DataArray):
-        stored, attrs_of_name = stored_name(name, "feature")
+        stored, attrs_of_name = variable_name(name, "feature")
         data = data.assign_attrs(attrs_of_name).to_dataset(name=stored)
     if "unit" not in data.dims:
         raise SessionError(
@@ -339,7 +339,7 @@ def add_feature(
     ids = [str(unit) for unit in units["unit"].values]
     done = None
     if old is not None and list(old["unit"].values) == ids:
-        arrays = {stored_name(key, "value")[0]: value for key, value in values.items()}
+        arrays = {variable_name(key, "value")[0]: value for key, value in values.items()}
         done = _replace_in_place(old, row, arrays)
     if done is None:
         known = decode_rows(old) if old is not None else {}
