@@ -109,7 +109,11 @@ def test_values_are_matched_whatever_their_times():
         (([1.0, np.nan], [1.0]), {}, r"times_a\[1\] is nan, expected finite seconds"),
         (([[1.0]], [1.0]), {}, "times_a: expected a list of numbers in seconds"),
         (([1.0], ["a"]), {}, "times_b: expected a list of numbers in seconds"),
-        (([1.0], [1.0]), {"tolerance_s": 0}, "tolerance_s is a number above 0, found 0"),
+        (
+            ([1.0], [1.0]),
+            {"tolerance_s": 0},
+            "tolerance_s is a number of seconds above 0, found 0",
+        ),
         (([1.0], [1.0]), {"values_a": [1]}, "given both or neither"),
         (([1.0], [1.0]), {"values_a": [1], "values_b": [1, 2]}, "values_b .2,. and times_b"),
         (([1.0], [1.0]), {"values_a": [1], "values_b": [2]}, "have none in common"),

@@ -21,11 +21,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 __all__ = [
+    "begins_run",
     "came_apart",
     "concatenate_rows",
     "count_in_rows",
     "count_variables",
     "isel",
+    "positions_of_ranges",
     "positions_of_rows",
     "problems",
     "row_of_sample",
@@ -43,7 +45,7 @@ Counts = NDArray[np.int64]
 
 
 def row_offsets(row_size: Any) -> Counts:
-    """Where each row starts, and after them where the last one stops.
+    """Return where each row starts, and after them where the last one stops.
 
     Examples
     --------
@@ -55,7 +57,7 @@ def row_offsets(row_size: Any) -> Counts:
 
 
 def row_of_sample(row_size: Any) -> Counts:
-    """Which row each sample belongs to.
+    """Return the row that each sample belongs to.
 
     Examples
     --------
@@ -67,7 +69,7 @@ def row_of_sample(row_size: Any) -> Counts:
 
 
 def positions_of_rows(row_size: Any, rows: Any) -> slice | Counts:
-    """Where the samples of some rows lie, in the order of ``rows``.
+    """Return where the samples of some rows lie, in the order of ``rows``.
 
     Returns
     -------
@@ -89,9 +91,30 @@ def positions_of_rows(row_size: Any, rows: Any) -> slice | Counts:
         return slice(0, 0)
     if np.array_equal(stops[:-1], starts[1:]):
         return slice(int(starts[0]), int(stops[-1]))
-    sizes = stops - starts
+    return positions_of_ranges(starts, stops - starts)
+
+
+def positions_of_ranges(starts: Any, sizes: Any) -> Counts:
+    """Return the positions in ranges, given by their first positions and sizes.
+
+    Examples
+    --------
+    >>> positions_of_ranges([5, 0], [2, 3])
+    array([5, 6, 0, 1, 2])
+    """
     out = row_offsets(sizes)
-    return np.repeat(starts - out[:-1], sizes) + np.arange(out[-1])
+    return np.repeat(np.asarray(starts) - out[:-1], np.ravel(sizes)) + np.arange(out[-1])
+
+
+def begins_run(values: Array) -> NDArray[np.bool_]:
+    """Return which values differ from the one before them; the first always does.
+
+    Examples
+    --------
+    >>> begins_run(np.array([4, 4, 2, 2, 4]))
+    array([ True, False,  True, False,  True])
+    """
+    return np.concatenate([[True], values[1:] != values[:-1]])[: values.size]
 
 
 def spike_ranges(
@@ -133,7 +156,7 @@ def spike_ranges(
 
 
 def split_rows(samples: Array, row_size: Any) -> list[Array]:
-    """Give the rows as a list of views, without copying a sample.
+    """Return the rows as a list of views, without copying a sample.
 
     Examples
     --------
@@ -145,7 +168,7 @@ def split_rows(samples: Array, row_size: Any) -> list[Array]:
 
 
 def count_in_rows(positions: Any, row_size: Any) -> Counts:
-    """How many of some samples, given by their rising positions, lie in each row.
+    """Return how many of some samples, given by their rising positions, lie in each row.
 
     Examples
     --------
@@ -156,7 +179,7 @@ def count_in_rows(positions: Any, row_size: Any) -> Counts:
 
 
 def rows_are_sorted(samples: Array, row_size: Any) -> bool:
-    """Whether the samples rise, or stay equal, within each row.
+    """Return whether the samples rise, or stay equal, within each row.
 
     Examples
     --------
@@ -217,7 +240,7 @@ def concatenate_rows(parts: Sequence[tuple[Array, Any]]) -> tuple[Array, Counts]
 
 
 def count_variables(ds: xr.Dataset) -> dict[Hashable, Hashable]:
-    """Name the count variables of a Dataset and the sample dimension of each."""
+    """Return the count variables of a Dataset and the sample dimension of each."""
     return {
         name: variable.attrs[SAMPLE_DIMENSION]
         for name, variable in ds.variables.items()
@@ -226,7 +249,7 @@ def count_variables(ds: xr.Dataset) -> dict[Hashable, Hashable]:
 
 
 def problems(ds: xr.Dataset) -> list[str]:
-    """Say in words what is wrong with the ragged arrays of a Dataset.
+    """Return in words what is wrong with the ragged arrays of a Dataset.
 
     Returns
     -------
@@ -255,7 +278,7 @@ def problems(ds: xr.Dataset) -> list[str]:
 
 
 def came_apart(ds: xr.Dataset) -> bool:
-    """Say whether samples are there that the counts of their rows do not fit.
+    """Return whether samples are there that the counts of their rows do not fit.
 
     Examples
     --------
