@@ -1,5 +1,6 @@
 """Opening by content: every format to its opener, every stranger to a clear error."""
 
+import os
 import zipfile
 
 import h5py
@@ -153,3 +154,43 @@ def test_a_damaged_zip_is_refused_by_its_name(tmp_path):
     path.write_bytes(content)
     with pytest.raises(labtree.FormatError, match=r"day.session.zip cannot be read"):
         labtree.opening.recognize(path)
+
+
+def test_a_damaged_zarr_store_is_not_said_to_be_of_another_program(tmp_path, workspace):
+    with labtree.open_workspace(workspace) as tree:
+        tree.ws.save(tmp_path / "study.zarr")
+    root = tmp_path / "study.zarr" / "zarr.json"
+    root.write_bytes(root.read_bytes()[:-20])
+    with pytest.raises(labtree.FormatError, match=r"study.zarr: its zarr.json is damaged"):
+        labtree.open(tmp_path / "study.zarr")
+
+
+def test_a_folder_without_nwb_is_no_matter_of_what_is_installed(tmp_path):
+    with pytest.raises(labtree.FormatError, match=r"is a folder, and no NWB file in zarr"):
+        labtree.import_nwb(tmp_path)
+    (tmp_path / ".zattrs").write_text("[1]")
+    (tmp_path / ".zgroup").write_text("{}")
+    with pytest.raises(labtree.FormatError, match=r"is a zarr store of another program"):
+        labtree.open(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes")
+def test_pipes_and_devices_are_never_read(tmp_path, workspace):
+    with labtree.open_workspace(workspace) as tree:
+        tree.ws.save(tmp_path / "study.zarr")
+    pipe, device = tmp_path / "pipe.h5", tmp_path / "device.h5"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    chunk = tmp_path / "study.zarr" / "rec1" / "rates" / "data" / "c.0"
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with pytest.raises(labtree.FormatError, match=r"c\.0: expected a file, found a pipe"):
+        labtree.load_item(tmp_path / "study.zarr", "rec1", "rates")
+    openers = [labtree.recording.open_recording, labtree.open_workspace]
+    openers.append(lambda path: labtree.open_workspace(path, mode="a"))
+    for path in (pipe, device):
+        for opener in openers:
+            with pytest.raises(labtree.FormatError, match=f"{path}: expected a file, found a"):
+                opener(path)
+        with pytest.raises(FileExistsError, match=f"{path} is a pipe, a device or a socket"):
+            labtree.create_workspace().ws.save(path)

@@ -19,6 +19,7 @@ from labtree.errors import (
     missing_file,
 )
 from labtree.hints import takes
+from labtree.storage.json_files import read_json
 
 __all__ = [
     "FORMATS",
@@ -369,7 +370,19 @@ def _zarr_folder(path: Path) -> Format | Other:
             is_session = "recording_state" in tree.attrs or "msw_session" in kept
             return FORMATS["session" if is_session else "zarr"]
     except FormatError:
-        return _OTHER_ZARR
+        if _is_of_others(path / "zarr.json"):
+            return _OTHER_ZARR
+        raise
+
+
+def _is_of_others(path: Path) -> bool:
+    """Say whether the metadata of a zarr store's root are whole, and not labtree's."""
+    try:
+        root = read_json(path)
+    except FormatError:
+        return False
+    attributes = root.get("attributes") if isinstance(root, dict) else None
+    return not isinstance(attributes, dict) or "labtree_file_format" not in attributes
 
 
 def _is_nwb(path: Path) -> bool:

@@ -191,6 +191,37 @@ def test_a_crashed_recording_whose_meta_says_something_else_of_labtree_is_finish
     assert labtree.open_session(dead)["streams"].children.keys() == meta["streams"].keys()
 
 
+@pytest.mark.parametrize(
+    "own", ["recording", None, 7, ["recording"], {"version": 1, "repairs": "x"}]
+)
+def test_a_recording_whose_meta_says_something_else_of_labtree_is_read(source, own):
+    path = source / "meta.json"
+    meta = json.loads(path.read_text())
+    expected = quiet(source)["streams/emg/data"].values
+    path.write_text(json.dumps(meta | {"labtree": own}))
+    is_damage = not isinstance(own, dict)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with labtree.open_session(source) as tree:
+            assert np.array_equal(tree["streams/emg/data"].values, expected)
+    told = [str(each.message) for each in caught]
+    said = f"{source}: meta.json says {own!r} of labtree, and nothing else"
+    assert told == ([said] if is_damage else [])
+    (source / "labels.json").write_text('[{"timestamp": 1.5, "class_index": 1}, {"times')
+    with pytest.raises(FormatError, match=r"labels.json is damaged: 1 whole label"):
+        labtree.recording.open_recording(source, on_missing="raise")
+    assert "1 whole labels are kept" in labtree.recover(source)[0]
+
+
+@pytest.mark.parametrize("own", ["recording", None])
+def test_a_lost_chunk_is_damage_whatever_meta_says_of_labtree(source, own):
+    meta = json.loads((source / "meta.json").read_text())
+    (source / "meta.json").write_text(json.dumps(meta | {"labtree": own}))
+    (source / "emg.zarr" / "c" / "0" / "0").unlink()
+    with pytest.raises(FormatError, match=r"0 of its .* samples are whole"):
+        labtree.recording.open_recording(source, on_missing="raise")
+
+
 def test_a_crashed_recording_without_meta_is_finished(dead):
     (dead / "meta.json").unlink()
     (note,) = labtree.recover(dead)

@@ -374,6 +374,24 @@ def test_a_heap_in_which_hdf5_would_search_for_ever_is_refused(tmp_path, cut_cat
         raise _in_child(_raised, path)
 
 
+@pytest.mark.parametrize("entry", [bytes(24), struct.pack("<HHIQ", 1, 1, 0, 2**64 - 1)])
+@pytest.mark.parametrize("beside", [b"", bytes(100_000)])
+def test_heaps_beside_large_arrays_are_looked_at(tmp_path, entry, beside):
+    path = tmp_path / "t.nc"
+    with h5py.File(path, "w", userblock_size=0) as file:
+        file["x"] = np.zeros(3 << 20)  # 24 MiB
+        file["empty"] = h5py.Empty("f8")
+        file.create_dataset("texts", data=["a", "b" * 30], dtype=h5py.string_dtype())
+        if beside:
+            file.create_dataset("bytes", data=np.frombuffer(beside, "u1"), chunks=(999,))
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL\1\0\0\0")
+    content[heap + 16 : heap + 16 + len(entry)] = entry
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=rf"t.nc: what HDF5 keeps at byte {heap} .* damaged"):
+        raise _in_child(_raised, path)
+
+
 def _raised(path):
     try:
         return _read(path)

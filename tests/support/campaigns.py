@@ -27,7 +27,7 @@ import xarray as xr
 
 import labtree
 from labtree import cli
-from labtree.errors import DamageWarning, LabtreeError, LabtreeWarning
+from labtree.errors import DamageWarning, FormatError, LabtreeError, LabtreeWarning
 from support.exactness import assert_same
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Counts",
     "any_reads",
     "attempts",
+    "command",
     "content",
     "damaged_bytes",
     "damaged_folder",
@@ -45,6 +46,8 @@ Content = dict[str, Any]
 Read = Callable[[Path], Content]
 
 _SECTOR = 512
+# What a user would catch.
+_BUILTINS = (OSError, ValueError, KeyError, TypeError, ImportError)
 _MOST_MIB = 200
 
 
@@ -166,15 +169,15 @@ def content(tree: xr.DataTree) -> dict[str, Any]:
     return found
 
 
-def _command(name: str, path: Path) -> Content:
+def command(name: str, *paths: Path) -> Content:
     """Run a command of the command line; what it says before exit code 1 is an error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([name, "--json", str(path)])
+        code = cli.main([name, "--json", *map(str, paths)])
     if "--traceback shows where" in err.getvalue():
         raise RuntimeError(err.getvalue())
     if code:
-        raise LabtreeError(f"{path}: {out.getvalue()} {err.getvalue()}")
+        raise FormatError(f"{out.getvalue()} {err.getvalue()}")
     if err.getvalue():
         warnings.warn(err.getvalue(), DamageWarning, stacklevel=2)
     return {}
@@ -229,8 +232,8 @@ def any_reads() -> dict[str, Read]:
     return {
         "open": anything,
         "engine": engine,
-        "verify": lambda path: _command("verify", path),
-        "ls": lambda path: _command("ls", path),
+        "verify": lambda path: command("verify", path),
+        "ls": lambda path: command("ls", path),
     }
 
 
@@ -242,6 +245,8 @@ def _outcome(read: Read, path: Path, expected: Content) -> tuple[str, str]:
             found = read(path)
         except LabtreeError as error:
             text = " ".join([str(error), *getattr(error, "__notes__", ())])
+            if not isinstance(error, _BUILTINS):
+                return "FAULT", f"an error that is no builtin's: {error!r}"
             if any(each in text for each in (str(path), path.name, path.stem)):
                 return "refused", ""
             return "FAULT", f"does not name its file: {error!r}"
@@ -280,6 +285,7 @@ def attempts(
     *,
     seconds: float = 30,
     has_sums: bool = True,
+    every: int = 1,
 ) -> Counts:
     """Damage copies of a file or folder, and read each in all ways.
 
@@ -297,23 +303,36 @@ def attempts(
         After how long a read counts as hanging.
     has_sums
         Whether the format has checksums. Without them other values cannot be told.
+    every
+        Of each case, only every so many-th way to read is tried, in turn.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = {
-            name: read(_copy(original, folder, f"original {number}"))
+            name: _expected(read, _copy(original, folder, f"original {number}"))
             for number, (name, read) in enumerate(reads.items())
         }
     counts = Counts(Counter(), [])
-    waiting = list(cases)
+    waiting = [
+        (case, sorted(reads, key=lambda each: each != "verify")[number % every :: every])
+        for number, case in enumerate(cases)
+    ]
     while waiting:
         done = _run(waiting, reads, original, folder, seconds, expected, counts, has_sums)
         waiting = waiting[done:]
     return counts
 
 
+def _expected(read: Read, path: Path) -> Content:
+    """Return what a way to read gives; nothing where it is for another format."""
+    try:
+        return read(path)
+    except LabtreeError:
+        return {}
+
+
 def _run(
-    cases: list[Case],
+    cases: list[tuple[Case, list[str]]],
     reads: dict[str, Read],
     original: Path,
     folder: Path,
@@ -329,15 +348,15 @@ def _run(
     def child() -> None:
         faulthandler.disable()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        for number, case in enumerate(cases):
+        for number, (case, names) in enumerate(cases):
             says_right = False
-            for name, read in sorted(reads.items(), key=lambda each: each[0] != "verify"):
+            for name in names:
                 path = _copy(original, folder, f"{os.getpid()}-{number}")
                 case.damage(path)
                 gc.collect() if number % 50 == 0 else None
                 before = _reset_peak()
                 send.send((number, name, None))
-                what, why = _outcome(read, path, expected[name])
+                what, why = _outcome(reads[name], path, expected[name])
                 if not has_sums and why.startswith(("other values", "silently")):
                     what, why = "not noticed", ""
                 if name == "verify":
@@ -369,14 +388,14 @@ def _run(
         if result is not None:
             counts.outcomes[result[0]] += 1
             if result[0] == "FAULT":
-                counts.faults.append(f"{cases[number].name}, {name}: {result[1]}")
+                counts.faults.append(f"{cases[number][0].name}, {name}: {result[1]}")
     if hangs:
         process.kill()
     process.join()
     if not is_over:
         counts.outcomes["FAULT"] += 1
         end = "hangs" if hangs else f"ends the process: {process.exitcode}"
-        counts.faults.append(f"{cases[number].name}, {name}: {end}")
+        counts.faults.append(f"{cases[number][0].name}, {name}: {end}")
     for left in folder.glob(f"{process.pid}-*"):
         _remove(left)
     return len(cases) if is_over else number + 1

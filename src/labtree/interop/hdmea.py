@@ -25,7 +25,7 @@ from labtree.pipeline.sessions import (
     units_of,
 )
 from labtree.pipeline.units import add_units
-from labtree.storage.netcdf_reader import open_hdf5
+from labtree.storage.netcdf_reader import check_heaps, open_hdf5
 
 __all__ = ["import_hdmea", "is_hdmea"]
 
@@ -173,6 +173,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
     """
     path = Path(path)
     with damage_as_format_error(path), open_hdf5(path) as file:
+        check_heaps(path, file)
         stored = _read(file, path)
     if "units" not in stored:
         raise FormatError(f"{path}: no group 'units'; not a session of hdmea")

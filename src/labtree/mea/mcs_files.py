@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from labtree.errors import FormatError, damage_as_format_error, missing_file
+from labtree.storage.netcdf_reader import check_heaps
 
 __all__ = [
     "AnalogData", "MeaFile", "SensorData", "Sweep", "attribute", "file_attributes", "find",
@@ -67,6 +68,7 @@ def open_mea(path: str | Path) -> Iterator[MeaFile]:
     with damage_as_format_error(path), ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r", locking="best-effort"))
+            check_heaps(path, file)
         except OSError as error:
             raise FormatError(
                 f"{path} cannot be read as HDF5 ({error}); expected a CMCR or CMTR file"
@@ -123,6 +125,7 @@ def _find(
                 other = source.stack.enter_context(
                     h5py.File(target, "r", locking="best-effort")
                 )
+                check_heaps(target, other)
             except OSError as error:
                 raise FormatError(f"{target} cannot be read as HDF5 ({error})") from error
             return _find(source, other, f"/{link.path}/{rest}", hops - 1)

@@ -321,6 +321,8 @@ def _check(archive: Path, folder: Path, names: list[str]) -> None:
     parse_labels(
         parse_json(packed.read("labels.json", MAX_JSON_BYTES), "labels.json"), str(folder)
     )
+    if "streams" not in meta:
+        raise FormatError(f"{folder / 'meta.json'}: expected 'streams', found {list(meta)}")
     for stream in meta["streams"]:
         data = ArrayReader(packed, f"{stream}.zarr")
         times = ArrayReader(packed, f"{stream}_timestamps.zarr")

@@ -284,8 +284,7 @@ def finish(
         own["time_stamps"] = odd
     notes = findings.notes
     if notes:
-        earlier = own.get("repairs")
-        own["repairs"] = [*(earlier if isinstance(earlier, list) else ()), *notes]
+        _add_repairs(own, notes)
     write_json(folder / "meta.json", meta)
     if findings.damaged:
         kept = next(
@@ -384,6 +383,11 @@ def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Fin
         info = StreamInfo.model_validate(known)
         create_stream(folder, name, info, arrivals=True)
         findings.notes.append(f"stream {name!r}: made anew from its journal ({error})")
+
+
+def _add_repairs(about: dict[str, Any], notes: list[str]) -> None:
+    earlier = about.get("repairs")
+    about["repairs"] = [*(earlier if isinstance(earlier, list) else ()), *notes]
 
 
 def _note_strangers(folder: Path, names: Iterable[str], findings: Findings) -> None:
@@ -636,7 +640,6 @@ def _repair_labels(folder: Path, *, made_meta: bool) -> list[str]:
         _write_labels(folder, labels)
         meta = read_json(folder / "meta.json")
         own = meta.get("labtree")
-        holder = own if isinstance(own, dict) else meta
-        holder["repairs"] = holder.get("repairs", []) + notes
+        _add_repairs(own if isinstance(own, dict) else meta, notes)
         write_json(folder / "meta.json", meta)
     return notes

@@ -1,6 +1,7 @@
 """Saved recordings as lazy trees."""
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from labtree.recording.chunks import ArrayReader, Rows, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
 from labtree.recording.models import StreamInfo
 from labtree.recording.recovery import JOURNAL, LOCK, read_labels_journal, read_unfinished
+from labtree.storage.files import open_regular
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
 from labtree.storage.lazy import as_lazy
 from labtree.storage.locks import is_locked
@@ -139,7 +141,7 @@ def _store(path: Path) -> SessionStore:
         return FolderStore(path)
     if not path.exists():
         raise missing_file(f"{path}: expected a session, found nothing", path)
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         start = file.read(8)
     if start[:2] == b"PK":
         return ZipStore(path)
@@ -169,7 +171,11 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
         if "expected JSON" not in str(error):
             raise
         raise FormatError(f"{error}{_repair_hint(store)}") from error
-    own = meta.get("labtree")
+    own = meta.get("labtree", {})
+    is_own = "labtree" in meta
+    if not isinstance(own, dict):
+        notes.damage.append(f"meta.json says {own!r} of labtree, and nothing else")
+        own = {}
     alive = unfinished and is_locked(store.path / LOCK)
     streams = {}
     for name, about in meta.get("streams", {}).items():
@@ -180,11 +186,9 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
                 f" {'is' if len(absent) == 1 else 'are'} missing"
             )
             continue
-        facts = own.get("time_stamps", {}) if isinstance(own, dict) else {}
+        facts = own.get("time_stamps", {})
         odd = facts.get(name, {}) if isinstance(facts, dict) else {}
-        streams[name] = _stream(
-            store, name, about, own is not None, unfinished, alive, notes, odd
-        )
+        streams[name] = _stream(store, name, about, is_own, unfinished, alive, notes, odd)
     if unfinished:
         labels, found = read_labels_journal(store.path)
         if not alive:
@@ -194,7 +198,7 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
             labels = _labels(store, notes)
         except KeyError:
             labels = []
-            if own is not None:
+            if is_own:
                 notes.damage.append("labels.json is missing: the labels are lost")
     names = meta.get("class_names")
     attributes = {
@@ -212,10 +216,10 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
     for key in ("extras", "control_space"):
         if key in meta:
             attributes[key] = json.dumps(meta[key])
-    if isinstance(own, dict):
-        attributes["started"] = own.get("started")
-        attributes["clock_to_unix_s"] = own.get("clock_to_unix_s")
-        attributes["repairs"] = own.get("repairs")
+    attributes["started"] = own.get("started")
+    attributes["clock_to_unix_s"] = own.get("clock_to_unix_s")
+    if isinstance(repairs := own.get("repairs"), list):
+        attributes["repairs"] = repairs
     root = xr.Dataset(attrs={k: v for k, v in attributes.items() if v is not None})
     children = {name: xr.DataTree(dataset) for name, dataset in streams.items()}
     tree = xr.DataTree(root)

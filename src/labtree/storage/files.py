@@ -17,6 +17,7 @@ from labtree.errors import BusyFileError, FormatError, MissingFileError
 __all__ = [
     "abandoned_paths",
     "begin_sync",
+    "check_regular",
     "leads_out",
     "open_regular",
     "read_file",
@@ -168,13 +169,13 @@ def open_regular(path: str | Path) -> int:
         raise MissingFileError(f"{str(path)!r}: there can be no such file")
     try:
         # Looked at first: to open a device may already change its state.
-        _check_regular(path, os.stat(path).st_mode)  # noqa: PTH116
+        _check_mode(path, os.stat(path).st_mode)  # noqa: PTH116
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
         descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{path}: there is no such file") from None
     try:
-        _check_regular(path, os.fstat(descriptor).st_mode)
+        _check_mode(path, os.fstat(descriptor).st_mode)
     except BaseException:
         os.close(descriptor)
         raise
@@ -273,7 +274,22 @@ def _is_busy(error: OSError) -> bool:
     return error.errno in _BUSY or "unable to lock" in text or "resource temporarily" in text
 
 
-def _check_regular(path: str | Path, mode: int) -> None:
+def check_regular(path: str | Path) -> None:
+    """Refuse what is there, after following links, unless it is a file or nothing.
+
+    Raises
+    ------
+    FormatError
+        If it is a folder, a pipe, a device or a socket: reading it could take for ever.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116, for str too
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    _check_mode(path, mode)
+
+
+def _check_mode(path: str | Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
     found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a device or a socket"

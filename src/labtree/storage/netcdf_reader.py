@@ -54,8 +54,9 @@ __all__ = [
 _SLACK = 1 << 28
 _MOST_PACKED = 1100
 _HEAP = b"GCOL\1\0\0\0"
-# How large a file may be that is searched for damaged heaps when it is opened: in 10 ms.
+# How much of a file is searched for damaged heaps when it is opened: in 10 ms.
 _SEARCHED = 1 << 24
+_MOST_OBJECTS = 20_000  # of a file that is looked through for what lies beside its arrays
 _MOST_ENTRIES = 1 << 20  # of heaps; a hostile file may have heaps within heaps
 _DEEPEST = 200  # groups below one another
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
@@ -102,9 +103,8 @@ class NetCDFSource:
                         f"{self.name} changed on disk after it was opened; open it again"
                     )
                 with damage_as_format_error(self.name):
-                    if self.known[3] <= _SEARCHED:
-                        check_heaps(self.name)
                     hdf5 = open_hdf5(self.name)
+                    check_heaps(self.name, hdf5)
                     if self._lister is None:
                         folder = os.path.dirname(os.path.realpath(self.name))  # noqa: PTH120
                         lister = _Lister(hdf5, folder, self.name, self.left_out)
@@ -140,41 +140,93 @@ class NetCDFSource:
         return NetCDFSource, (self.plain,)
 
 
-def check_heaps(path: str | Path) -> None:
+def check_heaps(path: str | Path, opened: Any = None) -> None:
     """Refuse a file with a damaged global heap, in which HDF5 would search for ever.
 
-    The whole file is searched for heaps: HDF5 keeps texts and references of any length there.
+    HDF5 keeps texts and references of any length there.
+
+    Parameters
+    ----------
+    path
+        The file.
+    opened
+        The same, open in h5py: 16 MiB of it are searched for heaps, or as much beside its
+        contiguous arrays where it is larger. Where there is more to search, nothing is.
+        Without it the whole file is searched.
 
     Raises
     ------
     FormatError
-        If a heap has an entry of no size, or entries beyond its end.
+        If a heap has an entry of no size, or of one that is larger than the file.
     """
-    if not os.path.getsize(path):  # noqa: PTH202, for str too
+    length = os.path.getsize(path)  # noqa: PTH202, for str too
+    parts = [(0, length)]
+    if opened is not None and length > _SEARCHED:
+        parts = _beside_arrays(opened, length)
+        if sum(stop - start for start, stop in parts) > _SEARCHED:
+            return
+    if not length:
         return
     with (
         open(path, "rb") as file,  # noqa: PTH123
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
-        start, left = data.find(_HEAP), _MOST_ENTRIES
-        while start >= 0:
-            end = start + int.from_bytes(data[start + 8 : start + 16], "little")
-            place = start + 16
-            while place + 16 <= min(end, len(data)) and left > 0:
-                left -= 1
-                number = int.from_bytes(data[place : place + 2], "little")
-                size = int.from_bytes(data[place + 8 : place + 16], "little")
-                if number == 0 and size == 0:
-                    raise FormatError(
-                        f"{path}: what HDF5 keeps at byte {start} (a global heap) is damaged, "
-                        "and HDF5 would search there for ever; restore the file from a copy"
-                    )
-                place += 16 + (size + 7) // 8 * 8 if number else size
-            start = data.find(_HEAP, start + 1)
+        left = _MOST_ENTRIES
+        for part in parts:
+            start = data.find(_HEAP, *part)
+            while start >= 0:
+                left = _check_heap(data, path, start, left)
+                start = data.find(_HEAP, start + 1, part[1])
+
+
+def _check_heap(data: mmap.mmap, path: str | Path, start: int, left: int) -> int:
+    """Look at the entries of one heap; return how many more may be looked at."""
+    end = start + int.from_bytes(data[start + 8 : start + 16], "little")
+    place = start + 16
+    while place + 16 <= min(end, len(data)) and left > 0:
+        left -= 1
+        number = int.from_bytes(data[place : place + 2], "little")
+        size = int.from_bytes(data[place + 8 : place + 16], "little")
+        if (number == 0 and size == 0) or size > len(data):
+            raise FormatError(
+                f"{path}: what HDF5 keeps at byte {start} (a global heap) is damaged, "
+                "and HDF5 would search there for ever; restore the file from a copy"
+            )
+        place += 16 + (size + 7) // 8 * 8 if number else size
+    return left
+
+
+def _beside_arrays(opened: Any, length: int) -> list[tuple[int, int]]:
+    """Return the parts of a file, from one place to the next, without contiguous arrays.
+
+    No values are read for it, and no heaps.
+    """
+    arrays: list[tuple[int, int]] = []
+    count = 0
+
+    def look(name: bytes) -> bool | None:
+        nonlocal count
+        count += 1
+        with contextlib.suppress(Exception):  # what is damaged is told when it is read
+            found = h5o.open(opened.id, name)
+            if isinstance(found, h5d.DatasetID) and found.get_offset() is not None:
+                arrays.append((found.get_offset(), found.get_storage_size()))
+        return True if count >= _MOST_OBJECTS else None
+
+    with contextlib.suppress(Exception):
+        h5o.visit(opened.id, look)
+    parts, place = [], 0
+    for start, size in sorted(arrays):
+        if start > place:
+            parts.append((place, start))
+        place = max(place, start + size)
+    return [*parts, (place, max(place, length))]
 
 
 def open_hdf5(path: str | Path) -> Any:
     """Open an HDF5 file for reading, also where the file system has no locks.
+
+    Before texts or references of any length are read from it, :func:`check_heaps`.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from labtree.errors import (
     missing_file,
 )
 from labtree.storage.catalogue import file_version
-from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.files import check_regular, replace_file, temporary_path
 from labtree.storage.hdf5_end import Record
 from labtree.storage.locks import WriterLock, folder_lock, writer_lock
 from labtree.storage.marks import Marks
@@ -195,6 +195,7 @@ def _existing_file(location: Any) -> Path:
     # First what a save to the same path would have written.
     for file in (with_suffix, given):
         if file.exists() and not file.is_dir():
+            check_regular(file)
             return file
     if given.is_dir():
         raise FormatError(f"{given} is a folder; a workspace is a file, such as study.h5")
@@ -218,6 +219,7 @@ class Hdf5Store:
 
     def __init__(self, file: Path):
         file = file.absolute()
+        self._given = file
         # A link stays, and leads to the new file.
         self.file = file.resolve() if file.is_symlink() else file
         self.location = self.file
@@ -247,7 +249,7 @@ class Hdf5Store:
         if self.file.exists():
             if not self.file.is_file():
                 raise AlreadyExistsError(
-                    f"{self.name} is a pipe, a device or a socket; save under another name"
+                    f"{self._given} is a pipe, a device or a socket; save under another name"
                 )
             if not os.access(self.file, os.W_OK):
                 raise NotWritableError(
@@ -412,8 +414,6 @@ class Hdf5Store:
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
         """Return the lazy tree that is there, and its version."""
-        if not self.file.is_file():
-            raise FormatError(f"{self.name} is no file; a workspace is an HDF5 file")
         source, catalogue = open_source(self.file)
         record = None if catalogue is None else catalogue.last
         known: Hashable = source.known if record is None else record
@@ -440,8 +440,6 @@ class Hdf5Store:
 
     def item(self, path: list[str]) -> xr.Dataset | None:
         """Return the dataset of one node if it can be read without the others."""
-        if not self.file.is_file():
-            raise FormatError(f"{self.name} is no file; a workspace is an HDF5 file")
         source, catalogue = open_source(self.file)
         record = None if catalogue is None else catalogue.alone(path)
         if record is None or catalogue is None:

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 
 from labtree.errors import FormatError
+from labtree.storage.netcdf_reader import check_heaps
 
 __all__ = ["check_hdf5_links", "check_zarr_links"]
 
@@ -38,6 +39,7 @@ def check_hdf5_links(path: Path) -> None:
 
     try:
         with h5py.File(path, "r") as file:
+            check_heaps(path, file)
             root = file.id
             root.links.visit(look, info=True)
             file.visititems(look_at_dataset)

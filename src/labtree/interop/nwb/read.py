@@ -29,6 +29,7 @@ from labtree.interop.nwb.containers import (
 from labtree.interop.nwb.links import check_hdf5_links, check_zarr_links
 from labtree.interop.nwb.own_items import Place, nested, own_item, text_of
 from labtree.optional import require
+from labtree.storage.json_files import read_json
 from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace, store_item
 
@@ -137,10 +138,11 @@ def is_nwb(path: Path) -> bool:
     """Whether a file or folder says that it is NWB; pynwb is not needed."""
     if path.is_dir():
         for name in ("zarr.json", ".zattrs"):
-            with contextlib.suppress(OSError, ValueError, RecursionError):
-                found = json.loads((path / name).read_bytes())
-                attributes = found.get("attributes", {}) if name == "zarr.json" else found
-                if "nwb_version" in attributes:
+            with contextlib.suppress(OSError, FormatError):
+                found = read_json(path / name)
+                if name == "zarr.json" and isinstance(found, dict):
+                    found = found.get("attributes")
+                if isinstance(found, dict) and "nwb_version" in found:
                     return True
         return False
     with contextlib.suppress(OSError), h5py.File(path, "r") as file:
@@ -158,6 +160,8 @@ def _quiet() -> Iterator[None]:
 
 def _open(path: Path) -> Any:
     if path.is_dir():
+        if not is_nwb(path):
+            raise FormatError(f"{path} is a folder, and no NWB file in zarr")
         zarr = require("hdmf_zarr", purpose="reading NWB files in zarr", extra="nwb-zarr")
         check_zarr_links(path)
         reader: Callable[..., Any] = zarr.NWBZarrIO

@@ -36,7 +36,7 @@ from labtree.objects.rate_slice_stack import rate_slice_stack
 from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
 from labtree.storage.json_files import read_json
-from labtree.storage.netcdf_reader import open_hdf5
+from labtree.storage.netcdf_reader import check_heaps, open_hdf5
 from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace, identity_attributes, store_item
 
@@ -188,6 +188,7 @@ def read_spikelab(path: Path) -> SpikeLabFile:
     with contextlib.ExitStack() as stack:
         with damage_as_format_error(path):
             file = stack.enter_context(open_hdf5(path))
+            check_heaps(path, file)
             root = h5g.open(file.id, b"/")
         reader = _Reader(path)
         items = sorted(reader.items(root), key=lambda item: item[:2])

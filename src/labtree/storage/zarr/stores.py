@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from labtree.errors import AlreadyExistsError, FormatError, MissingFileError, WorkspaceError
-from labtree.storage.files import read_file
+from labtree.storage.files import check_regular, read_file
 from labtree.storage.folders import (
     complete_replacement,
     replace_folder,
@@ -122,6 +122,7 @@ def _complete_store() -> Any:
         """A folder in which every chunk was written: one that is not there is damage."""
 
         async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+            check_regular(self.root / key)
             found = await super().get(key, *args, **kwargs)
             name = key.rpartition("/")[2]
             # Of whatever name: a damaged zarr.json may say otherwise how chunks are called.
