@@ -44,6 +44,7 @@ __all__ = [
     "missing_file",
     "one_line",
     "unknown_name",
+    "write_errors_named",
 ]
 
 
@@ -216,6 +217,49 @@ def damage_as_format_error(path: str | os.PathLike[str], where: str = "") -> Ite
             f"{place} cannot be read ({type(error).__name__}: {error}); it is cut short or "
             "damaged. Restore the file from a copy"
         ) from error
+
+
+@contextmanager
+def write_errors_named(what: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise what the system says of a write as an error of labtree that names the file.
+
+    labtree's own errors pass, and those that do not come from the system.
+
+    Parameters
+    ----------
+    what : path or str
+        The file that is written; all or nothing.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    OSError
+        The one of labtree that is also of the class that came, with the same ``errno``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LabtreeError) or error.errno is None:
+            raise
+        place = "".join(f" ({note})" for note in getattr(error, "__notes__", ())[:1])
+        other = error.filename if isinstance(error.filename, str) else ""
+        about = f": {other}" if other and other != os.fspath(what) else ""
+        text = (
+            f"{os.fspath(what)} could not be written: {error.strerror}{about}{place}. It holds "
+            "the state before or the new one, whole; try again when the cause is gone"
+        )
+        kinds: tuple[type[OSError], ...] = (
+            NotWritableError,
+            MissingFileError,
+            AlreadyExistsError,
+        )
+        kind = next((k for k in kinds if issubclass(k, type(error))), FileAccessError)
+        named = kind(text)
+        named.errno, named.strerror = error.errno, error.strerror
+        raise named from error
 
 
 Error = TypeVar("Error", bound=LabtreeError)

@@ -48,12 +48,14 @@ def make_recording(base, disk, *, close=True):
         recorder._release()
 
 
-def problem(crash, folder):
+def problem(crash, folder, base="."):
     """Return what is wrong with a recording after a power cut and recover, or None."""
     if crash.acknowledged is None:
         return None
     crash.write(folder)
-    (recording,) = folder.iterdir()
+    if not (folder / base).is_dir():
+        return "the recording is gone"
+    (recording,) = (folder / base).iterdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordingWarning)
         try:
@@ -76,11 +78,11 @@ def problem(crash, folder):
     return None
 
 
-def problems(disk, tmp_path, seed, count, **options):
+def problems(disk, tmp_path, seed, count, base=".", **options):
     """Give what is wrong after each of `count` power cuts."""
     for crash in disk.crashes(seed, count, **options):
         folder = tmp_path / "after"
-        found = problem(crash, folder)
+        found = problem(crash, folder, base)
         shutil.rmtree(folder, ignore_errors=True)
         if found:
             yield found
@@ -136,3 +138,16 @@ def test_an_append_that_does_not_wait_for_the_disk_is_found(tmp_path, monkeypatc
     assert len(appended) >= 10
     for number in (appended[3], appended[2]):
         assert next(problems(disk, tmp_path, 3, 400, without=number), None), number
+
+
+def test_a_recording_in_new_folders_survives_a_power_cut(tmp_path):
+    watched, base = tmp_path / "watched", "lab/mouse 1/day"
+    watched.mkdir()
+    with power_loss.record(watched) as disk:
+        make_recording(watched / base, disk)
+    assert list(problems(disk, tmp_path, 4, examples(100), base)) == []
+    made = [each for each in disk.syncs[:3] if disk.events[each].kind == "sync folder"]
+    assert len(made) == 3
+    for number in made:
+        found = problems(disk, tmp_path, 5, 200, base, without=number, within=10**9)
+        assert next(found, None), number

@@ -531,3 +531,88 @@ def test_locks_of_readers_are_not_kept_after_a_change(tmp_path):
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     log.close()
+
+
+def test_a_change_that_the_disk_neither_took_nor_let_be_cut_off_is_gone_later(tmp_path):
+    path = tmp_path / "a.h5"
+    new_file(path)
+    log, model, chance = RedoLog(path), Model(), random.Random(12)
+    model.change(log, chance)
+    last, following = log.last, model.copy()
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fails(*_):
+            patch.setattr(os, "ftruncate", fails)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            following.change(log, chance)
+        assert log.has_failed
+        with pytest.raises(OSError, match="Input/output"):
+            log.settle()
+    assert log.has_failed
+    log.settle()
+    assert log.last == last
+    model.change(log, chance)
+    log.close()
+    assert read(path) == model.state
+    assert names_of(path) == sorted(model.state)
+
+
+def test_what_another_process_took_for_committed_is_not_cut_off(tmp_path):
+    """A change that failed here was found whole there, and changed further."""
+    path = tmp_path / "a.h5"
+    new_file(path)
+    log, following, chance = RedoLog(path), Model(), random.Random(12)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fails(*_):
+            patch.setattr(os, "ftruncate", fails)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            following.change(log, chance)
+    fcntl.flock(log.fileno(), fcntl.LOCK_UN)  # as where the system has no locks
+    other = RedoLog(path)
+    following.change(other, chance)
+    other.close()
+    log.settle()
+    assert log.last.transaction == 2
+    log.close()
+    assert read(path) == following.state
+
+
+def test_a_power_cut_in_the_repair_after_a_kill_leaves_the_old_state_or_the_new(tmp_path):
+    """Killed before the sync: the change is whole in memory, and nothing of it on the disk."""
+    for seed in range(examples(12)):
+        folder = tmp_path / f"disk{seed}"
+        folder.mkdir()
+        path = folder / "a.h5"
+        new_file(path)
+        log, model, chance = RedoLog(path), Model(), random.Random(seed)
+        for _ in range(3):
+            model.change(log, chance)
+        log.close()
+        following = model.copy()
+        trial = RedoLog(Path(shutil.copy(path, tmp_path / "trial.h5")))
+        following.change(trial, random.Random(1000 + seed))
+        trial.close()
+        with power_loss.record(folder, dict(model.state)) as disk:
+            disk.begin(following.state)
+            child = os.fork()
+            if child == 0:
+                log = RedoLog(path)
+                os.fsync = lambda _: os._exit(0)
+                model.change(log, random.Random(1000 + seed))
+            os.waitpid(child, 0)
+            RedoLog(path).close()
+            assert read(path) == following.state
+            disk.acknowledge(following.state)
+        assert list(wrong(disk, tmp_path, seed, examples(300), is_applied=True)) == []
+        if seed == 0:
+            # That of the records and the last one; the one between is for several changes.
+            for event in (disk.syncs[0], disk.syncs[-1]):
+                found = wrong(disk, tmp_path, 1, 400, is_applied=True, without=event)
+                assert any(found), event

@@ -80,8 +80,21 @@ class Disk:
 
     @property
     def syncs(self) -> list[int]:
-        """The numbers of the events that sync a file or a folder."""
-        return [i for i, event in enumerate(self.events) if event.kind.startswith("sync")]
+        """The numbers of the events that sync a file or a folder which is not safe already."""
+        files, folders = dict(self.events[0].contents), dict(self.events[0].names)
+        found = []
+        for i, event in enumerate(self.events):
+            if event.kind == "sync":
+                content = event.contents[event.target]
+                if files.get(event.target, b"") != content:
+                    found.append(i)
+                files[event.target] = content
+            elif event.kind == "sync folder":
+                names = _lasting(event.names[event.target])
+                if _lasting(folders.get(event.target, {})) != names:
+                    found.append(i)
+                folders[event.target] = names
+        return found
 
     def acknowledge(self, value: Any) -> None:
         """Note that `value` was promised to be safe from now on."""
@@ -211,6 +224,11 @@ class Disk:
             self.events.append(last._replace(target=number))
 
 
+def _lasting(names: dict[str, int]) -> dict[str, int]:
+    """Leave locks out: no lock outlives its process, so it is the same whether one is there."""
+    return {name: number for name, number in names.items() if not name.endswith(".lock")}
+
+
 def _lost(chance: random.Random, versions: list[bytes]) -> bytes:
     """Return what a file may hold whose later versions were not synced."""
     how = chance.random()
@@ -235,8 +253,15 @@ def _lost(chance: random.Random, versions: list[bytes]) -> bytes:
 
 
 @contextlib.contextmanager
-def record(folder: Path) -> Iterator[Disk]:
+def record(folder: Path, there: Any = None) -> Iterator[Disk]:
     """Watch a folder: give the `Disk` that records what is done to it (Linux only).
+
+    Parameters
+    ----------
+    folder
+        What is in it is safe already.
+    there
+        The value that this is; acknowledged.
 
     Examples
     --------
@@ -274,7 +299,7 @@ def record(folder: Path) -> Iterator[Disk]:
 
         return call
 
-    disk._note("acknowledge", None)
+    disk._note("acknowledge", there)
     names = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "link", "truncate")
     try:
         for name in (*names, "ftruncate"):

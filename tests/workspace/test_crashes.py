@@ -290,7 +290,8 @@ def test_the_process_lives_on_after_a_full_disk(tmp_path):
             tree.ws.save(tmp_path / "study")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "while writing /rec1/" in error.value.__notes__[0]
+    assert f"{tmp_path}/study.h5 could not be written" in str(error.value)
+    assert "while writing /rec1/" in str(error.value)
     if files is not None:
         assert len(list(FDS.iterdir())) == files
     assert list(tmp_path.iterdir()) == []

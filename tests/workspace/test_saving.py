@@ -247,7 +247,7 @@ def test_a_folder_and_a_file_that_are_read_only(tmp_path, tree):
     path.chmod(0o666)
     tmp_path.chmod(0o555)
     text = as_nobody(lambda: tree.ws.save(path))
-    assert text.startswith("PermissionError: ")
+    assert text.startswith("NotWritableError: ")
     assert as_nobody(lambda: labtree.load_workspace(path)) == "nothing was raised"
     tmp_path.chmod(0o755)
     assert path.read_bytes() == before

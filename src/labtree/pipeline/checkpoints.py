@@ -12,6 +12,7 @@ from labtree.errors import (
     SessionExistsError,
     damage_as_format_error,
     missing_file,
+    write_errors_named,
 )
 from labtree.pipeline.sessions import (
     CONTENT_KEY,
@@ -37,7 +38,8 @@ def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
     """Write the session with the hash of its content, and return that."""
     check_session(session)
     content = content_hash(session)
-    make_folders(path.parent)
+    with write_errors_named(path):
+        make_folders(path.parent)
     tree = session.copy()
     kept = {k: v for k, v in session.attrs.items() if k not in (SAVED_KEY, CONTENT_KEY)}
     # arrays that are read only now have a hash of where they come from, not of their values

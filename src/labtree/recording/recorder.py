@@ -40,6 +40,7 @@ from labtree.recording.meta import (
 from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
 from labtree.recording.recovery import JOURNAL, LOCK, create_stream, finish, write_root
 from labtree.storage.files import sync_folder
+from labtree.storage.folders import make_folders
 from labtree.storage.json_files import write_json
 from labtree.storage.locks import hold_file_lock, release_file_lock
 
@@ -598,7 +599,7 @@ def _new_folder(base: Path) -> Path:
         now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         path = base / f"{now}_{uuid4().hex[:8]}"
         try:
-            base.mkdir(parents=True, exist_ok=True)
+            make_folders(base)
             path.mkdir()
         except FileExistsError:
             if not base.is_dir():

@@ -24,6 +24,7 @@ import numpy as np
 from h5py import h5f, h5fd, h5p
 
 from labtree.errors import BusyFileError, FormatError
+from labtree.storage.files import sync_folder
 from labtree.storage.hdf5_end import (
     HEAD_SIZE,
     SUPERBLOCK_SIZE,
@@ -104,8 +105,11 @@ class RedoLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._failed: Record | None = None  # of a change that was not committed
         self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         try:
+            # Who wrote the file may have ended before its name was durable.
+            sync_folder(path.resolve().parent)
             self._load()
         except BaseException:
             os.close(self._file)
@@ -121,6 +125,8 @@ class RedoLog:
                 f"{self.path}: another program changed this file, so it cannot be changed in "
                 "place; save the workspace under another name"
             )
+        if len(records) > 1 and records[-1] == self._failed:
+            del records[-1]
         self._pending: list[_Pending] = []
         self._patches: dict[int, list[tuple[int, bytes]]] = {}  # of pages, by pending changes
         self._superblock = read_at(self._file, SUPERBLOCK_SIZE, 0)
@@ -128,7 +134,12 @@ class RedoLog:
             self._add_pending(record.place, unpack_redo(record.redo(self._file)))
         self._last = records[-1]
         os.ftruncate(self._file, self._last.end)
+        self._failed = None
         self._is_sure = True
+        if len(records) > 1:
+            # Who committed them may have ended before the disk had the records, and without
+            # a record nothing repeats the replacing that a power cut breaks off.
+            os.fsync(self._file)
         self.apply()
 
     def fileno(self) -> int:
@@ -141,6 +152,15 @@ class RedoLog:
         if not self._is_sure:  # an error came while it was committed: the file tells
             self._load()
         return self._last
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a change that the disk did not take could not be cut off either."""
+        return self._failed is not None
+
+    def settle(self) -> None:
+        """Cut such a change off."""
+        self._load()
 
     @property
     def is_pending(self) -> bool:
@@ -378,16 +398,17 @@ class Transaction:
                 text=text,
                 is_whole=is_whole,
             )
+            log._failed = record = unpack_record(data, place)
+            assert record is not None
             write_at(file, data, place)
             os.ftruncate(file, place + len(data))
             os.fsync(file)
             is_durable = True
+            log._failed = None
         finally:
             self._is_done = True
             if not is_durable:
                 self._discard()
-        record = unpack_record(data, place)
-        assert record is not None
         with contextlib.suppress(OSError):  # it is durable; what stays pending is tried again
             log._add_pending(place, runs)
             log._last = record
@@ -401,6 +422,7 @@ class Transaction:
         log = self._log
         log._is_sure = False
         os.ftruncate(log._file, log._last.end)
+        log._failed = None
         log._is_sure = True
         if not log._pending:
             _unlock(log._file)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from labtree.errors import FormatError
+from labtree.errors import FormatError, write_errors_named
 from labtree.storage.attached import attached
 from labtree.storage.catalogue import file_version
 from labtree.storage.locks import writer_lock
@@ -59,12 +59,13 @@ def save_tree_again(tree: xr.DataTree, shown: xr.DataTree, path: Path) -> None:
         If the disk is full.
     """
     check_folder(path)
-    if _save_changes(tree, shown, path):
-        return
-    attached(tree, _Files).known.pop(path.resolve(), None)
-    with writer_lock(path):
-        save_tree(shown, path)
-        remember_file(tree, path, file_version(path))
+    with write_errors_named(path):
+        if _save_changes(tree, shown, path):
+            return
+        attached(tree, _Files).known.pop(path.resolve(), None)
+        with writer_lock(path):
+            save_tree(shown, path)
+            remember_file(tree, path, file_version(path))
 
 
 def _save_changes(tree: xr.DataTree, shown: xr.DataTree, path: Path) -> bool:

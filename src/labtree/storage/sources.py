@@ -4,6 +4,7 @@ All are read with plain positioned reads, so threads do not wait for one another
 nothing is mapped that another program could cut short.
 """
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -14,7 +15,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from labtree.errors import ClosedError, FileAccessError, FormatError, MissingFileError
+from labtree.errors import (
+    ClosedError,
+    FileAccessError,
+    FormatError,
+    MissingFileError,
+    write_errors_named,
+)
 from labtree.storage.hdf5_end import Record, continues
 
 __all__ = [
@@ -191,9 +198,14 @@ class ScratchSource:
 
     def __init__(self, folder: str | None = None):
         self.name = "the temporary file of a lazy workspace"
-        self._file: Any = tempfile.TemporaryFile(  # noqa: SIM115, closed by close()
-            prefix="labtree-", dir=folder, buffering=0
+        self._where = (
+            f"{self.name} in {folder or tempfile.gettempdir()} (the variable TMPDIR names the "
+            "folder)"
         )
+        with write_errors_named(self._where):
+            self._file: Any = tempfile.TemporaryFile(  # noqa: SIM115, closed by close()
+                prefix="labtree-", dir=folder, buffering=0
+            )
         self._lock = threading.RLock()
         self._end = 0
         self._free: list[tuple[int, int]] = []  # offset, size
@@ -223,7 +235,8 @@ class ScratchSource:
 
     def write_at(self, offset: int, array: np.ndarray) -> None:
         """Put an array at a place that was taken before."""
-        write_all(self._file, self._lock, as_bytes(array), offset)
+        with write_errors_named(self._where):
+            write_all(self._file, self._lock, as_bytes(array), offset)
 
     def _allocate(self, nbytes: int) -> int:
         with self._lock:
@@ -260,13 +273,13 @@ class ScratchSource:
                     size += length
                 else:
                     kept.append((start, length))
-            if offset + size == self._end:
+            is_last = offset + size == self._end
+            self._free = kept if is_last else [*kept, (offset, size)]
+            if is_last:
                 self._end = offset
                 if not self._closed:
-                    self._file.truncate(self._end)
-            else:
-                kept.append((offset, size))
-            self._free = kept
+                    with contextlib.suppress(OSError):  # the space is used again all the same
+                        self._file.truncate(self._end)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset` on; return how many bytes there were."""

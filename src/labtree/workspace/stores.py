@@ -19,6 +19,7 @@ from labtree.errors import (
     WorkspaceError,
     damage_as_format_error,
     missing_file,
+    write_errors_named,
 )
 from labtree.storage.catalogue import file_version
 from labtree.storage.files import check_regular, replace_file, temporary_path
@@ -233,7 +234,11 @@ class Hdf5Store:
 
     def version(self) -> Hashable | None:
         """Return what changes when somebody saves there; None where nothing is."""
+        file = self._changed
         try:
+            if file is not None and not file.is_closed and file.log.has_failed:
+                with write_errors_named(self.file), self._writing():
+                    file.log.settle()
             return file_version(self.file)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -264,7 +269,7 @@ class Hdf5Store:
         lines = listing.Index()
         index = lines.text(root)
         about = {"index": zlib.crc32(index), "saved_at": time.time()}
-        with temporary_path(self.file) as data:
+        with write_errors_named(self.file), temporary_path(self.file) as data:
             written = write_tree(root, data, compression, **about)
             with self._writing():
                 with folder_lock(self.file.parent):
@@ -279,7 +284,7 @@ class Hdf5Store:
 
     def save_changes(self, update: Update) -> bool:
         """Write what changed of a tree into the file; False where it must be written anew."""
-        with self._writing():
+        with write_errors_named(self.file), self._writing():
             file = self._opened(update.root, update.version)
             if file is None or (update.places is None and file.is_mostly_dead):
                 return False
@@ -348,13 +353,15 @@ class Hdf5Store:
     def hold(self) -> None:
         """Keep others from changing the file until :meth:`release`."""
         if self._held is None:
-            self._held = WriterLock(self.file)
+            with write_errors_named(self.file):
+                self._held = WriterLock(self.file)
 
     def release(self) -> None:
         """Let go of the file, after what has to wait for readers was tried once more."""
         try:
             if self._changed is not None:
-                self._changed.close()
+                with write_errors_named(self.file):
+                    self._changed.close()
                 self._changed = None
         finally:
             if self._held is not None:

@@ -9,7 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from labtree.errors import AlreadyExistsError, FormatError, MissingFileError, WorkspaceError
+from labtree.errors import (
+    AlreadyExistsError,
+    FormatError,
+    MissingFileError,
+    WorkspaceError,
+    write_errors_named,
+)
 from labtree.storage.files import check_regular, read_file
 from labtree.storage.folders import (
     complete_replacement,
@@ -185,7 +191,7 @@ class Folder:
         from zarr.storage import LocalStore
 
         target = self.path.resolve() if self.path.is_symlink() else self.path
-        with temporary_folder(target) as temporary:
+        with write_errors_named(self.path), temporary_folder(target) as temporary:
             write(LocalStore(temporary))
             sync_tree(temporary)
             with folder_lock(target.parent):

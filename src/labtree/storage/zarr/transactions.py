@@ -207,14 +207,15 @@ def transact(where: Any, message: str, write: Callable[[SessionPlace], None]) ->
     icechunk = _icechunk()
     repository, name, folder = open_repository(where, new=True)
     for attempt in range(_TRIES):
-        session = repository.writable_session("main")
-        write(SessionPlace(session, name))
-        if not session.has_uncommitted_changes:
-            return
         try:
-            # icechunk itself keeps order in an object store, but not in a folder.
-            with nullcontext() if folder is None else folder_lock(folder):
-                session.commit(message, rebase_with=icechunk.ConflictDetector())
+            with access_named(name):
+                session = repository.writable_session("main")
+                write(SessionPlace(session, name))
+                if not session.has_uncommitted_changes:
+                    return
+                # icechunk itself keeps order in an object store, but not in a folder.
+                with nullcontext() if folder is None else folder_lock(folder):
+                    session.commit(message, rebase_with=icechunk.ConflictDetector())
             return
         except (icechunk.ConflictError, icechunk.RebaseFailedError):
             time.sleep(random.random() * min(1.0, 0.01 * (attempt + 1)))
