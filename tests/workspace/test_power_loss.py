@@ -1,6 +1,8 @@
 """A workspace after a power cut: what was acknowledged or what was being saved, whole."""
 
+import functools
 import itertools
+import os
 import shutil
 import sys
 import warnings
@@ -13,6 +15,7 @@ import zarr
 
 import labtree
 from labtree.errors import DamageWarning, LabtreeError
+from labtree.storage import files
 from support import power_loss
 from support.examples import THOROUGH, examples
 
@@ -121,13 +124,17 @@ def save_anew(folder, disk, name):
         disk.acknowledge(dict(steps.state))
 
 
-def save_again(folder, disk, name):
-    """Save a workspace again and again onto its own file."""
-    model = Model(labtree.create_workspace())
+def save_again(folder, disk, name, *, compact=False, **options):
+    """Save a workspace again and again onto its own file; perhaps write that anew, too."""
+    model = Model(labtree.create_workspace(**options))
     for _ in model.steps():
         disk.begin(dict(model.state))
         model.tree.ws.save(folder / name)
         disk.acknowledge(dict(model.state))
+        if compact:
+            disk.begin(dict(model.state))
+            model.tree.ws.compact()
+            disk.acknowledge(dict(model.state))
     model.tree.ws.close()
 
 
@@ -147,24 +154,12 @@ def verb_by_verb(folder, disk, name):
         disk.acknowledge(dict(model.state))
 
 
-def compacting(folder, disk, name):
-    """Change a workspace in place and write it anew, again and again."""
-    model = Model(labtree.create_workspace())
-    for _ in model.steps():
-        disk.begin(dict(model.state))
-        model.tree.ws.save(folder / name)
-        disk.acknowledge(dict(model.state))
-        disk.begin(dict(model.state))
-        model.tree.ws.compact()
-        disk.acknowledge(dict(model.state))
-    model.tree.ws.close()
-
-
 WAYS = {
     "new file": (save_anew, "study.h5"),
     "same file": (save_again, "study.h5"),
     "mode a": (verb_by_verb, "study.h5"),
-    "compact": (compacting, "study.h5"),
+    "lazy": (functools.partial(save_again, lazy=True), "study.h5"),
+    "compact": (functools.partial(save_again, compact=True), "study.h5"),
     "zarr": (save_anew, "study.zarr"),
 }
 
@@ -247,3 +242,27 @@ def test_each_sync_that_is_taken_away_is_missed(disks, tmp_path, way):
         )
         found = wrong(name, tmp_path / "after", crashes, is_used=False)
         assert any(found), (disk.events[event].kind, disk.events[event].target)
+
+
+def test_a_file_whose_writer_was_killed_is_safe_once_it_is_changed(tmp_path):
+    """Killed when the file stood at its place, and before that was safe."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    model = Model(labtree.create_workspace())
+    model.store("a", 1, "one")
+    with power_loss.record(folder) as disk:
+        child = os.fork()
+        if child == 0:
+            files.sync_folder = lambda _: os._exit(0)
+            model.tree.ws.save(folder / "study.h5")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        with labtree.open_workspace(folder / "study", mode="a") as model.tree:
+            for key in ("b", "c"):
+                disk.begin({**model.state, ("rec", key): (2, "two")})
+                model.store(key, 2, "two")
+                disk.acknowledge(dict(model.state))
+            disk.begin(dict(model.state))
+    assert len(model.state) == 3
+    crashes = [each for each in disk.crashes(4, examples(400)) if each.acknowledged]
+    assert len(crashes) > 5
+    assert list(wrong("study.h5", tmp_path / "after", crashes, is_used=False)) == []
