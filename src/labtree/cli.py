@@ -27,6 +27,7 @@ from labtree.errors import (
     LabtreeError,
     LossWarning,
     missing_file,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -780,10 +781,9 @@ def _tables(tree: "xr.DataTree") -> Iterator[tuple[tuple[str, ...], Any]]:
                     yield (namespace, key), table
         if left_out:
             names = ", ".join(left_out[:5]) + (", …" if len(left_out) > 5 else "")
-            warnings.warn(
+            warn(
                 f"left out what is no table ({plural(len(left_out), 'item')}): {names}",
                 LossWarning,
-                stacklevel=2,
             )
         return
     if is_msw_session(tree):

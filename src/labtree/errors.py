@@ -5,6 +5,8 @@ for it, so that ``except KeyError`` works without knowing labtree.
 """
 
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -44,6 +46,7 @@ __all__ = [
     "missing_file",
     "one_line",
     "unknown_name",
+    "warn",
     "write_errors_named",
 ]
 
@@ -260,6 +263,20 @@ def write_errors_named(what: str | os.PathLike[str]) -> Iterator[None]:
         named = kind(text)
         named.errno, named.strerror = error.errno, error.strerror
         raise named from error
+
+
+# A warning shows the line that called labtree, perhaps through one of these.
+_PASSED_THROUGH = ("labtree", "xarray", "contextlib")
+
+
+def warn(message: str | Warning, category: type[Warning] = LabtreeWarning) -> None:
+    """Warn at the line that called labtree."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_THROUGH
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 Error = TypeVar("Error", bound=LabtreeError)

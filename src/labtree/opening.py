@@ -1,6 +1,5 @@
 """Opening whatever it is, by its content."""
 
-import warnings
 import zipfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from labtree.errors import (
     MissingDependencyError,
     damage_as_format_error,
     missing_file,
+    warn,
 )
 from labtree.hints import takes
 from labtree.storage.json_files import read_json
@@ -95,10 +95,9 @@ def _nwb(path: Path) -> xr.DataTree:
     except MissingDependencyError as error:
         if path.is_dir():
             raise
-        warnings.warn(
+        warn(
             f"{path} is an NWB file and opens as the plain tree that is in it: {error}",
             LossWarning,
-            stacklevel=3,
         )
         return _tree(path)
 

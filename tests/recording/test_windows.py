@@ -384,7 +384,7 @@ def test_every_session_that_fails_is_named(peer, tmp_path, caplog):
 @pytest.mark.parametrize("name", ["on_gap", "on_mismatch"])
 def test_policies_are_checked(peer, name):
     with pytest.raises(
-        SessionError, match=f'{name} is "raise", "warn" or "drop", found \'maybe\''
+        SessionError, match=f"{name} is one of 'raise', 'warn', 'drop', found 'maybe'"
     ):
         labtree.labeled_windows(recorded(peer).write(), "emg", 200, 50, **{name: "maybe"})
 

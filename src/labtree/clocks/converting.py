@@ -1,6 +1,5 @@
 """Times of one device on the clock of another."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.clocks.matching import FloatArray
-from labtree.errors import DataError, RecordingWarning, unknown_name
+from labtree.errors import DataError, RecordingWarning, unknown_name, warn
 
 __all__ = ["convert"]
 
@@ -127,10 +126,9 @@ def convert(
         found = lead(pieces, array.reshape(-1)).reshape(array.shape)
         lost = int((np.isnan(found) & np.isfinite(array)).sum())
         if lost:
-            warnings.warn(
+            warn(
                 f"{lost} of {array.size} times lie where the clock jumps, they become NaN",
                 RecordingWarning,
-                stacklevel=4,
             )
         return found
 

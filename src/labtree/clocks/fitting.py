@@ -1,6 +1,5 @@
 """A clock fitted to anchors, as straight pieces with the jumps between them."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.clocks.matching import FloatArray, finite_seconds
-from labtree.errors import DataError, RecordingWarning, unknown_name
+from labtree.errors import DataError, RecordingWarning, unknown_name, warn
 from labtree.storage.arguments import positive
 
 __all__ = ["fit"]
@@ -315,4 +314,4 @@ def _tell_jumps(clock: xr.Dataset) -> None:
         for at in where[:5]
     )
     more = f" and {len(where) - 5} more" if len(where) > 5 else ""
-    warnings.warn(f"the clock jumps {told}{more}", RecordingWarning, stacklevel=3)
+    warn(f"the clock jumps {told}{more}", RecordingWarning)

@@ -1,6 +1,5 @@
 """Spike trains to and from neo's SpikeTrain, Segment and Block."""
 
-import warnings
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import DataError, LossWarning
+from labtree.errors import DataError, LossWarning, warn
 from labtree.objects import spike_data
 from labtree.objects.unit_attributes import REAL_NAME, unit_attributes
 from labtree.optional import require
@@ -384,4 +383,4 @@ def _annotate(target: Any, values: Mapping[str, Any], what: str) -> None:
 
 
 def _lost(what: str) -> None:
-    warnings.warn(f"left out: the {what}", LossWarning, stacklevel=4)
+    warn(f"left out: the {what}", LossWarning)

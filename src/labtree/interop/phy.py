@@ -7,7 +7,6 @@ Arrays of Python objects, which would be pickles, are not read.
 import ast
 import io
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,14 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, FormatError, LossWarning, MissingFileError, missing_file
+from labtree.errors import (
+    DataError,
+    FormatError,
+    LossWarning,
+    MissingFileError,
+    missing_file,
+    warn,
+)
 from labtree.hints import takes
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
@@ -110,7 +116,7 @@ def import_phy(
     if reader.problems:
         tree.attrs["phy_problems"] = reader.problems
         listed = "\n".join(reader.problems)
-        warnings.warn(f"{place}: not all is there:\n{listed}", LossWarning, stacklevel=3)
+        warn(f"{place}: not all is there:\n{listed}", LossWarning)
     mark_saved(tree)  # it is on the disk, in the other format
     return tree
 

@@ -5,7 +5,6 @@ as far as they have no more than six decimals. Its metadata mark a missing value
 that whole numbers and truth values become floats where units lack them.
 """
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, LossWarning
+from labtree.errors import DataError, LossWarning, warn
 from labtree.objects import rate_data, spike_data
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.optional import require
@@ -195,10 +194,9 @@ def _spikes(obj: Any, members: list[Any], keys: list[Any]) -> xr.Dataset:
     if members and all(value is not None for value in values):
         ds[_VALUE] = ("spike", np.concatenate([np.asarray(value) for value in values]))
     elif any(value is not None for value in values):
-        warnings.warn(
+        warn(
             "left out: the values of some members, as others have none; convert these apart",
             LossWarning,
-            stacklevel=3,
         )
     return _with_ids(ds, keys)
 
@@ -275,4 +273,4 @@ def _is_there(value: Any) -> bool:
 
 
 def _lost(what: str, remedy: str) -> None:
-    warnings.warn(f"pynapple has no place for {what}: {remedy}", LossWarning, stacklevel=4)
+    warn(f"pynapple has no place for {what}: {remedy}", LossWarning)

@@ -1,6 +1,5 @@
 """XDF files, as LabRecorder writes them, to session trees."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from labtree.errors import (
     SessionError,
     missing_file,
     unknown_name,
+    warn,
 )
 from labtree.optional import require
 from labtree.recording.session import labels_to_dataset, stream_dataset
@@ -200,7 +200,7 @@ def import_xdf(
         if isinstance(expected, str) and expected.isdecimal() and int(expected) != have:
             damage.append(f"stream {name!r} has {have} samples, its end says {expected}")
     if found := damage + remarks:
-        warnings.warn(f"{path}: " + "; ".join(found), RecordingWarning, stacklevel=2)
+        warn(f"{path}: " + "; ".join(found), RecordingWarning)
     names, events = _labels(streams, labels, label_channel, class_names, path)
     attributes = {
         "session_path": str(path),

@@ -137,7 +137,7 @@ def load_session(
         session.acquisition_name = acquisition_name
     if acquisition_dir is not None:
         session.acquisition_dir = Path(acquisition_dir)
-    warn_of_damage(notes, stacklevel=3)
+    warn_of_damage(notes)
     return session
 
 
@@ -411,7 +411,7 @@ def _load_all(
         (loaded[folder] for folder in chosen if folder in loaded),
         key=lambda session: (session.datetime_str, session.basename),
     )
-    warn_of_damage(messages, stacklevel=3)
+    warn_of_damage(messages)
     return SessionList(sessions, failed)
 
 

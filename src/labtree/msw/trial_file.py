@@ -2,7 +2,6 @@
 
 import os
 import threading
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +17,7 @@ from labtree.errors import (
     FormatError,
     SessionError,
     TrialDataError,
+    warn,
 )
 from labtree.msw.log import complete_from_log, read_log
 from labtree.msw.nested_trials import nested_frame
@@ -49,11 +49,11 @@ class Findings:
     remarks: list[str]
 
 
-def warn_of_damage(messages: Iterable[str], stacklevel: int = 2) -> None:
+def warn_of_damage(messages: Iterable[str]) -> None:
     """Warn once, with all the messages; not at all if there are none."""
     messages = list(messages)
     if messages:
-        warnings.warn("\n".join(messages), DamageWarning, stacklevel=stacklevel + 1)
+        warn("\n".join(messages), DamageWarning)
 
 
 def save_trial_data(

@@ -4,7 +4,6 @@ An :class:`Pieces` gathers the numpy arrays; what each function returns is the J
 which the matching function finds them again.
 """
 
-import warnings
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.tseries import offsets
 
-from labtree.errors import UnsupportedTypeError
+from labtree.errors import UnsupportedTypeError, warn
 from labtree.objects.arrays import array_variable
 from labtree.storage import dtypes, json_values
 from labtree.storage._xarray import Variable
@@ -215,10 +214,9 @@ def string_dtype(storage: str, na: str) -> Any:
     try:
         return make(storage, na_value=value)
     except ImportError:
-        warnings.warn(
+        warn(
             "texts were stored from pyarrow, which is not installed: they come back with "
-            "python storage; pip install pyarrow",
-            stacklevel=2,
+            "python storage; pip install pyarrow"
         )
         return make("python", na_value=value)
 

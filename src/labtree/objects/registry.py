@@ -6,9 +6,7 @@ imported when kinds are first asked for, those of other packages (entry points o
 group ``labtree.kinds``) when a kind or a class is not known.
 """
 
-import sys
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -16,7 +14,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import DataError, FormatError, LabtreeError, LossWarning
+from labtree.errors import DataError, FormatError, LabtreeError, LossWarning, warn
 from labtree.objects import KIND_MODULES
 from labtree.storage import ragged
 from labtree.storage._xarray import is_in_memory
@@ -128,10 +126,9 @@ def _load_entry_points() -> bool:
             try:
                 entry.load()()
             except Exception as error:  # one package must not keep the others from loading
-                warnings.warn(
+                warn(
                     f"the kinds of {entry.value} (entry point {entry.name!r} of "
-                    f"{getattr(entry.dist, 'name', 'a package')}) are not there: {error!r}",
-                    stacklevel=4,
+                    f"{getattr(entry.dist, 'name', 'a package')}) are not there: {error!r}"
                 )
         return bool(found)
 
@@ -332,11 +329,10 @@ def encode(obj: Any, path: str = "obj") -> tuple[str, xr.Dataset]:
     if isinstance(obj, xr.Dataset):
         wrong = _misfit(kind, obj)
         if wrong is not None:
-            warnings.warn(
+            warn(
                 f"{path}: stored as a plain dataset, because it no longer is of the kind "
                 f"{name!r} ({wrong}); write del ds.attrs[{KIND_ATTRIBUTE!r}] to say so",
                 LossWarning,
-                stacklevel=_outside(),
             )
             obj = obj.assign_attrs()
             del obj.attrs[KIND_ATTRIBUTE]
@@ -344,14 +340,6 @@ def encode(obj: Any, path: str = "obj") -> tuple[str, xr.Dataset]:
     dataset = kind.to_dataset(obj, path)
     dataset.attrs[KIND_ATTRIBUTE] = name
     return name, dataset
-
-
-def _outside() -> int:
-    """Return the stacklevel of the first caller that is not labtree's own."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_globals.get("__name__", "").startswith("labtree.") and frame.f_back:
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _misfit(kind: Kind, dataset: xr.Dataset) -> str | None:

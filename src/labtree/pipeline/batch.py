@@ -7,7 +7,6 @@ import pickle
 import time
 import traceback
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import ConfigurationError
+from labtree.errors import ConfigurationError, warn
 from labtree.pipeline.checkpoints import load_saved_session, save
 from labtree.pipeline.sessions import create_session, session_path
 from labtree.pipeline.steps import fill_in
@@ -293,7 +292,7 @@ def run_batch(
     failed = table[table["status"] == "failed"]
     if len(failed):
         lines = "\n".join(f"  {r.dataset_id}: {r.error}" for r in failed.itertuples())
-        warnings.warn(f"{len(failed)} of {len(rows)} recordings failed:\n{lines}", stacklevel=2)
+        warn(f"{len(failed)} of {len(rows)} recordings failed:\n{lines}")
     return table
 
 

@@ -12,7 +12,6 @@ from labtree.recording.session_streams import (
     Policy,
     Sessions,
     StreamOfSession,
-    check_positive,
     session_closer,
     streams_for_windows,
 )
@@ -25,6 +24,7 @@ from labtree.recording.windows import (
     window_array,
     window_starts,
 )
+from labtree.storage.arguments import positive
 
 __all__ = ["aligned_windows", "iter_aligned_windows"]
 
@@ -153,7 +153,7 @@ def aligned_windows(
             f"n_alignment_samples is an integer of at least 1, found {n_alignment_samples!r}"
         )
     if tolerance_s is not None:
-        tolerance_s = check_positive("tolerance_s", tolerance_s, "seconds")
+        tolerance_s = positive("tolerance_s", tolerance_s, SessionError)
     with streams_for_windows(
         paths,
         [primary_stream_name, *names],

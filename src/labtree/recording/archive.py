@@ -9,7 +9,6 @@ import re
 import shutil
 import stat
 import struct
-import warnings
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -26,6 +25,7 @@ from labtree.errors import (
     RecordingWriteError,
     SessionError,
     UnknownNameError,
+    warn,
 )
 from labtree.recording.chunks import ArrayReader
 from labtree.recording.meta import parse_labels, parse_meta
@@ -301,10 +301,9 @@ def pack(folder: Path, name: str | None = None) -> Path:
         gone = folder.rename(folder.with_name(f".{folder.name}.packed"))
         shutil.rmtree(gone)
     except OSError as error:
-        warnings.warn(
+        warn(
             f"{target} is complete, but {folder} could not be removed: {error}",
             RecordingWarning,
-            stacklevel=3,
         )
     return target
 

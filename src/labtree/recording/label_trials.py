@@ -5,17 +5,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
-from labtree.errors import SessionError
+from labtree.errors import RecordingWarning, SessionError, warn
 from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.recording.session import class_name
 from labtree.recording.session_streams import (
+    POLICIES,
     DropLog,
     Policy,
     StreamOfSession,
-    check_policy,
-    warn,
 )
 from labtree.recording.windows import WindowIndex, broken_windows, window_array
+from labtree.storage.arguments import from_zero, one_of
 
 __all__ = ["continuous", "peri_event", "trials"]
 
@@ -37,13 +37,7 @@ def continuous(stream: StreamOfSession) -> xr.DataArray:
 
 def _warn_of_rate(stream: StreamOfSession) -> None:
     if problem := stream.timeline.rate_problem():
-        warn(f"{stream.session or 'the stream'}: the stream {problem}")
-
-
-def _seconds(name: str, value: float) -> float:
-    if not (np.isfinite(value) and value >= 0):
-        raise SessionError(f"{name} is a number of seconds from 0 on, found {value!r}")
-    return float(value)
+        warn(f"{stream.session or 'the stream'}: the stream {problem}", RecordingWarning)
 
 
 def trials(stream: StreamOfSession, pre_s: float = 0, post_s: float = 0) -> list[xr.DataArray]:
@@ -60,7 +54,10 @@ def trials(stream: StreamOfSession, pre_s: float = 0, post_s: float = 0) -> list
         ``class_index`` and ``class_name``; ``attrs["gaps"]`` counts gaps and unusable
         time stamps in it.
     """
-    pre_s, post_s = _seconds("pre_s", pre_s), _seconds("post_s", post_s)
+    pre_s, post_s = (
+        from_zero("pre_s", pre_s, SessionError),
+        from_zero("post_s", post_s, SessionError),
+    )
     _warn_of_rate(stream)
     timeline, n = stream.timeline, len(stream.timeline.times)
     labels = stream.labels.sort_values("timestamp", kind="stable")
@@ -135,17 +132,17 @@ def peri_event(
         ``times``), ``event_time`` and ``window_start`` in s, ``session``, the columns of a
         trial table, and with `until` ``length`` in s.
     """
-    check_policy("on_gap", on_gap)
+    one_of("on_gap", on_gap, POLICIES, SessionError)
     if stream.fs <= 0:
         raise SessionError("a stream without a sampling rate has no windows around events")
-    check_policy("on_mismatch", on_mismatch)
+    one_of("on_mismatch", on_mismatch, POLICIES, SessionError)
     if (problem := stream.timeline.rate_problem()) and on_mismatch != "drop":
         text = f"{stream.session or 'the stream'}: the stream {problem}"
         if on_mismatch == "raise":
             raise SessionError(f'{text}; write on_mismatch="warn" to go on anyway')
-        warn(text)
-    before = round(_seconds("pre_s", pre_s) * stream.fs)
-    post_s = _seconds("post_s", post_s)
+        warn(text, RecordingWarning)
+    before = round(from_zero("pre_s", pre_s, SessionError) * stream.fs)
+    post_s = from_zero("post_s", post_s, SessionError)
     dtype = stream.dataset["data"].dtype
     if until is not None and dtype.kind in "iu" and dtype.itemsize == 8:
         raise SessionError(

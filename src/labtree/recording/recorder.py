@@ -7,7 +7,6 @@ import shutil
 import struct
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -26,6 +25,7 @@ from labtree.errors import (
     RecordingWriteError,
     SessionError,
     UnknownNameError,
+    warn,
 )
 from labtree.recording.chunks import set_attribute
 from labtree.recording.compaction import ChunkFiller, Compactor, stream_arrays
@@ -376,11 +376,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Wait until the chunks have come nearer to the journal, if they can."""
         if not stream.has_waited:
             stream.has_waited = True
-            warnings.warn(
+            warn(
                 f"stream {name!r}: samples come faster than they can be compressed and written;"
                 " append waits for the disk from now on, and drops nothing",
                 RecordingWarning,
-                stacklevel=3,
             )
         while (
             stream.journal.rows - stream.compactor.moved_rows > stream.most_behind
@@ -431,12 +430,11 @@ class Recorder(AbstractContextManager["Recorder"]):
         latest = [s.last_time for s in self._streams.values() if s.last_time > -math.inf]
         away = min((abs(now - time) for time in latest), default=0.0)
         if away > _CLOCKS_APART_S:
-            warnings.warn(
+            warn(
                 f"a label is put at {now:.6g} s by the recorder's clock, the streams are at"
                 f" {max(latest):.6g} s; write add_label(index, timestamp=...), or"
                 " Recorder(..., clock=time.time) if that is the streams' clock",
                 RecordingWarning,
-                stacklevel=3,
             )
 
     def save_meta(
@@ -713,12 +711,11 @@ def _note_odd(name: str, stream: _Stream, times: np.ndarray) -> None:
             else "is not finite"
         )
         stream.odd = {"backward": 0, "not_finite": 0, "first_sample": row}
-        warnings.warn(
+        warn(
             f"stream {name!r}: time stamp {row} is {times[at]:.9g} s, it {found}; this stream's"
             " time stamps are recorded as they come, beside the arrival of their packets"
             " (labtree.dejitter makes a clean clock of them)",
             RecordingWarning,
-            stacklevel=3,
         )
     stream.odd["backward"] += int(backward.sum())
     stream.odd["not_finite"] += int((~finite).sum())

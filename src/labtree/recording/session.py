@@ -3,7 +3,6 @@
 import json
 import os
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +19,7 @@ from labtree.errors import (
     UnknownNameError,
     missing_file,
     unknown_name,
+    warn,
 )
 from labtree.hints import takes
 from labtree.recording.archive import SUFFIX, FolderStore, SessionStore, ZipStore
@@ -124,7 +124,7 @@ def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Da
         )
     if found := notes.remarks + notes.damage:
         tree.attrs["repairs"] = tree.attrs.get("repairs", []) + found
-        warnings.warn(f"{path}: " + "; ".join(found), RecordingWarning, stacklevel=3)
+        warn(f"{path}: " + "; ".join(found), RecordingWarning)
     tree.set_close(store.close)
     return tree
 

@@ -3,31 +3,29 @@
 import contextlib
 import json
 import logging
-import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import LabtreeError, RecordingWarning, SessionError
+from labtree.errors import LabtreeError, RecordingWarning, SessionError, warn
 from labtree.recording.session import labels_frame, open_recording
 from labtree.recording.session import stream as stream_of_tree
 from labtree.recording.timeline import Timeline
+from labtree.storage.arguments import one_of, positive
 from labtree.storage.lazy import LazyArray, as_lazy
 
 __all__ = [
+    "POLICIES",
     "DropLog",
     "Policy",
     "Sessions",
     "StreamOfSession",
-    "check_policy",
-    "check_positive",
     "drop_log",
     "is_stream",
     "open_streams",
@@ -36,11 +34,11 @@ __all__ = [
     "stream_of_dataset",
     "stream_of_session",
     "streams_for_windows",
-    "warn",
     "with_channels",
 ]
 
 Policy = Literal["raise", "warn", "drop"]
+POLICIES = get_args(Policy)
 Sessions = str | Path | xr.DataTree | Iterable[str | Path | xr.DataTree]
 
 _log = logging.getLogger("labtree.recording")
@@ -94,22 +92,6 @@ class DropLog:
         return pd.DataFrame(self.rows, columns=columns)
 
 
-def check_policy(name: str, value: str) -> None:
-    """Refuse a value that is none of raise, warn, drop."""
-    if value not in ("raise", "warn", "drop"):
-        raise SessionError(f'{name} is "raise", "warn" or "drop", found {value!r}')
-
-
-def warn(text: str) -> None:
-    """Warn of something about a recording, at the line that called labtree."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and (
-        frame.f_globals.get("__name__", "").split(".")[0] in ("labtree", "contextlib")
-    ):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, RecordingWarning, stacklevel=level)
-
-
 @contextlib.contextmanager
 def streams_for_windows(
     sessions: Sessions,
@@ -121,7 +103,7 @@ def streams_for_windows(
     dtype: Any = None,
 ) -> Iterator[tuple[list[list["StreamOfSession"]], DropLog]]:
     """Give the streams of `open_streams` and an empty drop log; on an error close them."""
-    check_policy("on_gap", on_gap)
+    one_of("on_gap", on_gap, POLICIES, SessionError)
     drops = DropLog()
     streams = open_streams(
         sessions, stream_names, gap_s=gap_s, on_mismatch=on_mismatch, drops=drops, dtype=dtype
@@ -131,14 +113,6 @@ def streams_for_windows(
     except BaseException:
         session_closer(streams[0])()
         raise
-
-
-def check_positive(name: str, value: Any, unit: str) -> float:
-    """Return a finite number above 0, or raise an error that names it."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not 0 < float(value) < float("inf"):
-        raise SessionError(f"{name} is a number of {unit} above 0, found {value!r}")
-    return float(value)
 
 
 class _OneChannel(LazyArray):
@@ -205,7 +179,7 @@ def stream_of_dataset(
         rate = f"{1 / step:.6g}  # Hz, as the time stamps have it" if step > 0 else "...  # Hz"
         raise SessionError(f'{where}: no sampling rate; write ds.attrs["fs"] = {rate}')
     if gap_s is not None:
-        gap_s = check_positive("gap_s", gap_s, "seconds")
+        gap_s = positive("gap_s", gap_s, SessionError)
     if labels is not None and not isinstance(labels, pd.DataFrame):
         raise SessionError(
             f"labels are a DataFrame, found {type(labels).__name__}; write"
@@ -274,7 +248,7 @@ def open_streams(
         open, has no such stream, has another rate than it declares, or differs from the
         first in channels, rate, type, units or classes.
     """
-    check_policy("on_mismatch", on_mismatch)
+    one_of("on_mismatch", on_mismatch, POLICIES, SessionError)
     if isinstance(sessions, np.ndarray | xr.DataArray | xr.Dataset):
         raise SessionError(
             f"sessions are paths or open trees, found {type(sessions).__name__}; write"
@@ -340,7 +314,7 @@ def _report_sessions(
         ) from problems[0][1]
     text = f"{len(problems)} of {count} sessions are left out:\n{lines}"
     if policy == "warn":
-        warn(text)
+        warn(text, RecordingWarning)
     _log.warning(text)
     for name, error in problems:
         drops.add(name, float("nan"), -1, f"session left out: {error}")

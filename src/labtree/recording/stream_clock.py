@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError
-from labtree.recording.session_streams import check_positive
+from labtree.storage.arguments import positive
 
 __all__ = ["dejitter"]
 
@@ -64,7 +64,7 @@ def dejitter(stream: xr.Dataset, *, gap_s: float | None = None) -> xr.Dataset:
     fs = float(stream.attrs.get("fs", 0))
     if not fs > 0:
         raise SessionError("a stream without a sampling rate has no line to put its times on")
-    gap = None if gap_s is None else check_positive("gap_s", gap_s, "seconds")
+    gap = None if gap_s is None else positive("gap_s", gap_s, SessionError)
     recorded = np.asarray(stream["time"].values, np.float64)
     known = np.flatnonzero(np.isfinite(recorded))
     if len(known) == 0:

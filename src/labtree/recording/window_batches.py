@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from labtree.errors import SessionError
+from labtree.errors import RecordingWarning, SessionError, warn
 from labtree.optional import require
-from labtree.recording.session_streams import drop_log, warn
+from labtree.recording.session_streams import drop_log
 from labtree.recording.window_array import decoded
 
 __all__ = ["batches", "iter_in_blocks", "torch_dataset"]
@@ -203,7 +203,10 @@ def _warn_of_left_out(windows: xr.DataArray | xr.Dataset) -> None:
             f"{len(rows)} x {rows['reason'].iloc[0] if len(rows) == 1 else kind} ({sessions}"
             + (f" and {more} more)" if more > 0 else ")")
         )
-    warn(f"{len(log)} windows, labels or sessions were left out: " + "; ".join(told))
+    warn(
+        f"{len(log)} windows, labels or sessions were left out: " + "; ".join(told),
+        RecordingWarning,
+    )
 
 
 def torch_dataset(windows: xr.DataArray, *, shuffle: int | None = None) -> Any:

@@ -15,23 +15,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import FormatError, SessionError
+from labtree.errors import FormatError, RecordingWarning, SessionError, warn
 from labtree.recording.session import class_name
 from labtree.recording.session_streams import (
+    POLICIES,
     DropLog,
     Policy,
     Sessions,
     StreamOfSession,
-    check_policy,
-    check_positive,
     rate_problem,
     session_closer,
     stream_of_dataset,
     streams_for_windows,
-    warn,
 )
 from labtree.recording.window_array import WindowArray
 from labtree.recording.window_batches import iter_in_blocks
+from labtree.storage.arguments import one_of, positive
 from labtree.storage.lazy import as_lazy
 
 __all__ = [
@@ -182,7 +181,7 @@ def broken_windows(
         raise SessionError(f'{text}; write on_gap="drop" to go on without them')
     if on_gap == "warn" or count == len(starts):
         text += "; if the time stamps jitter, gap_s says how long a step may be"
-        warn(text)
+        warn(text, RecordingWarning)
     reasons = np.full(len(starts), "", object)
     reasons[gap] = "gap"
     reasons[standing] = "time stamps stand still for longer than a window"
@@ -192,8 +191,8 @@ def broken_windows(
 
 def window_and_hop(stream: StreamOfSession, window_ms: float, hop_ms: float) -> tuple[int, int]:
     """Return window and hop in samples; a window without a sample is an error."""
-    window_ms = check_positive("window_ms", window_ms, "milliseconds")
-    hop_ms = check_positive("hop_ms", hop_ms, "milliseconds")
+    window_ms = positive("window_ms", window_ms, SessionError)
+    hop_ms = positive("hop_ms", hop_ms, SessionError)
     win, hop = window_samples(window_ms, stream.fs), window_samples(hop_ms, stream.fs)
     if win >= 2**31:
         raise SessionError(f"window_ms={window_ms:g} is longer than any recording")
@@ -228,7 +227,10 @@ def _warn_of_unknown(streams: list[StreamOfSession], classes: set[int] | None) -
     unknown = sorted(classes - known.keys())
     if known and unknown:
         listed = ", ".join(f"{index} {name!r}" for index, name in sorted(known.items()))
-        warn(f"no label has the class {', '.join(map(str, unknown))}; there are: {listed}")
+        warn(
+            f"no label has the class {', '.join(map(str, unknown))}; there are: {listed}",
+            RecordingWarning,
+        )
 
 
 def class_set(classes: Iterable[int] | None) -> set[int] | None:
@@ -390,7 +392,7 @@ def stream_windows(
     on_gap: Policy = "drop",
 ) -> xr.DataArray:
     """Return windows of one stream's Dataset: of ``labels``, or of all of it without any."""
-    check_policy("on_gap", on_gap)
+    one_of("on_gap", on_gap, POLICIES, SessionError)
     if labels is None and classes is not None:
         raise SessionError("classes are chosen among labels; give labels=tree.session.labels")
     stream = stream_of_dataset(dataset, labels, class_names, gap_s=gap_s)

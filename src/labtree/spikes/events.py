@@ -1,6 +1,5 @@
 """Spikes around events: cut out, counted, averaged, and how long they took."""
 
-import warnings
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, LabtreeWarning
+from labtree.errors import DataError, LabtreeWarning, warn
 from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.objects import psth as psth_kind
 from labtree.objects import spike_data, spike_slice_stack
@@ -412,11 +411,10 @@ def _ends(ds: xr.Dataset) -> tuple[float, float]:
 def _warn_of_seconds(times: Floats, start: float, stop: float) -> None:
     """Warn of times that are ms, and would fill the recording if they were seconds."""
     if start <= times.min() and (stop - start) / 4000 < times.max() <= (stop - start) / 1000:
-        warnings.warn(
+        warn(
             f"all events lie in the first {times.max():g} ms of a recording of {stop - start:g}"
             " ms. Are these seconds? Write events_ms=1000 * times",
             LabtreeWarning,
-            stacklevel=4,
         )
 
 

@@ -13,12 +13,11 @@ replace those of the same path or are new, and ``{"path": [...], "removed": true
 import json
 import os
 import time
-import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labtree.errors import DamageWarning, FormatError
+from labtree.errors import DamageWarning, FormatError, warn
 from labtree.storage.hdf5_end import (
     SUPERBLOCK_SIZE,
     Record,
@@ -214,12 +213,11 @@ def _check_version(file: int, path: Path) -> None:
 
 
 def _warn_of_damage(path: Path, error: Exception) -> None:
-    warnings.warn(
+    warn(
         f"{path}: what labtree wrote behind the end of the HDF5 file is damaged or cut short "
         f"({error}); the file is read without it, more slowly. What else is wrong: "
         f"labtree verify {path}",
         DamageWarning,
-        stacklevel=3,
     )
 
 

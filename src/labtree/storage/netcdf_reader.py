@@ -12,7 +12,6 @@ import math
 import mmap
 import os
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from labtree.errors import (
     DamageWarning,
     FormatError,
     damage_as_format_error,
+    warn,
 )
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import DummyFileManager, Variable, data_of
@@ -435,10 +435,9 @@ class _Lister:
         """Warn, once, that a part of the file is left out."""
         if where not in self._left_out:
             self._left_out[where] = str(reason)
-            warnings.warn(
+            warn(
                 f"{self._name}: {where} cannot be read and was left out ({reason})",
                 DamageWarning,
-                stacklevel=2,
             )
 
     def find(self) -> None:

@@ -8,7 +8,6 @@ coordinates). `layout` says what netCDF cannot: which coordinates have no index,
 belong to a MultiIndex, and names that had to be encoded.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NotRequired, TypedDict
 
@@ -17,7 +16,7 @@ import pandas as pd
 import xarray as xr
 from xarray.indexes import PandasIndex
 
-from labtree.errors import DamageWarning, FormatError, LabtreeError, UnsupportedTypeError
+from labtree.errors import DamageWarning, FormatError, LabtreeError, UnsupportedTypeError, warn
 from labtree.storage import codecs, json_values
 from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
 from labtree.storage.arrays import COMPRESSION, StoredArray, lazy
@@ -347,11 +346,10 @@ def _index_values(array: Any) -> np.ndarray | None:
     try:
         return array.read_whole()
     except FormatError as error:
-        warnings.warn(
+        warn(
             f"{error}. This coordinate is left without an index; all else can be read, of a "
             "workspace also item by item: labtree.load_item(path, namespace, key)",
             DamageWarning,
-            stacklevel=2,
         )
         return None
 

@@ -1,7 +1,6 @@
 """Trees in files: save one whole, open one without reading it, close it."""
 
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from labtree.errors import (
     LabtreeError,
     MissingFileError,
     missing_file,
+    warn,
 )
 from labtree.storage.arrays import array_of_column, stored_size
 from labtree.storage.attached import attached
@@ -227,12 +227,11 @@ def _tree_of_groups(source: NetCDFSource, decoding: dict[str, Any]) -> xr.DataTr
         except ValueError as error:
             del nodes[path]
             source.left_out["/" + "/".join(path)] = str(error)
-            warnings.warn(
+            warn(
                 f"{source.name}: /{'/'.join(path)} has dimensions or coordinates that do not "
                 f"agree with those of a group above it, and was left out ({error}). Each group "
                 f"alone: xarray.open_groups({source.name!r}, engine='h5netcdf')",
                 DamageWarning,
-                stacklevel=2,
             )
     return nodes[()]
 
@@ -274,10 +273,9 @@ def build_tree(
                 lost.add(path)
                 if left_out is not None:
                     left_out["/" + "/".join(path)] = str(error)
-                warnings.warn(
+                warn(
                     f"{name}: /{'/'.join(path)} cannot be read and was left out ({error})",
                     DamageWarning,
-                    stacklevel=2,
                 )
                 continue
             if path:

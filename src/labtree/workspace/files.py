@@ -18,6 +18,7 @@ from labtree.errors import (
     MissingFileError,
     WorkspaceError,
     unknown_name,
+    warn,
 )
 from labtree.hints import takes
 from labtree.storage.arrays import load_variables
@@ -276,11 +277,10 @@ def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, ...
             damaged[_path(node)] = str(error)
     if not damaged:
         return root, set()
-    warnings.warn(
+    warn(
         f"{plural(len(damaged), 'item')} cannot be read and left out: "
         + "; ".join(f"{'/'.join(path)} ({why})" for path, why in damaged.items()),
         DamageWarning,
-        stacklevel=4,
     )
     kept = xr.DataTree(dataset=root.to_dataset(inherit=False))
     for name, group in root.children.items():

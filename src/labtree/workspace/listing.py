@@ -5,7 +5,6 @@ written anew; a file that is valid JSON of something else is never replaced.
 """
 
 import json
-import warnings
 import zlib
 from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractContextManager
@@ -20,11 +19,11 @@ from labtree.errors import (
     FormatError,
     MissingFileError,
     WorkspaceError,
+    warn,
 )
 from labtree.storage.files import read_file, replace_file, temporary_path
 from labtree.storage.locks import folder_lock
 from labtree.workspace.items import describe_item, real_name
-from labtree.workspace.state import user_level
 
 __all__ = ["Index", "check", "renew"]
 
@@ -205,8 +204,4 @@ def renew(
 
 
 def _warn(file: Path, done: str) -> None:
-    warnings.warn(
-        f"{file} does not say what the .h5 file holds; {done}",
-        DamageWarning,
-        stacklevel=user_level(),
-    )
+    warn(f"{file} does not say what the .h5 file holds; {done}", DamageWarning)

@@ -5,9 +5,7 @@ It is attached to the root node; see :mod:`labtree.storage.attached`.
 
 import atexit
 import os
-import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from labtree.display import plural
-from labtree.errors import ClosedError, UnsavedWarning
+from labtree.errors import ClosedError, UnsavedWarning, warn
 from labtree.storage.attached import attached, trees_with
 from labtree.storage.marks import Mark, Marks, Path, is_same, iterate_nodes, mark_nodes
 from labtree.storage.sources import ScratchSource
@@ -33,7 +31,6 @@ __all__ = [
     "mark_saved",
     "saved_marks",
     "state_of",
-    "user_level",
     "watch",
 ]
 
@@ -199,26 +196,12 @@ def _warn(root: xr.DataTree, state: State, what: str) -> None:
     called = f"the workspace {name!r}" if name else "a workspace"
     where = f" of {state.location}" if state.location is not None else ""
     line = "tree.ws.save()" if state.store is not None else "tree.ws.save(path)"
-    warnings.warn(
+    warn(
         f"{called}{where} {what} with {plural(len(lines), 'change')} that "
         f"{'is' if len(lines) == 1 else 'are'} not saved ({shown}); "
         f"write {line} before",
         UnsavedWarning,
-        stacklevel=user_level(),
     )
-
-
-def user_level() -> int:
-    """Return the stack level of the code that called labtree, perhaps through xarray."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and _is_library(frame.f_globals.get("__name__", "")):
-        frame, level = frame.f_back, level + 1
-    return level
-
-
-def _is_library(module: str) -> bool:
-    return module.partition(".")[0] in ("labtree", "xarray")
 
 
 @atexit.register

@@ -19,6 +19,7 @@ from labtree.errors import (
     WorkspaceError,
     damage_as_format_error,
     missing_file,
+    warn,
     write_errors_named,
 )
 from labtree.storage.catalogue import file_version
@@ -44,7 +45,6 @@ from labtree.storage.zarr.stores import Folder, is_zarr, is_zarr_folder, locatio
 from labtree.storage.zarr.trees import open_location, read_node, read_nodes, save_location
 from labtree.workspace import listing
 from labtree.workspace.items import CREATED, add_times
-from labtree.workspace.state import user_level
 
 __all__ = ["Hdf5Store", "Store", "Update", "ZarrStore", "store_at"]
 
@@ -342,12 +342,11 @@ class Hdf5Store:
                 with folder_lock(self.file.parent):
                     replace_file(text, self.listing, durable=False)
         except OSError as error:
-            warnings.warn(
+            warn(
                 f"the workspace was saved in {self.name}, but its index {self.listing} could "
                 f"not be written, and says what was there before: {error}. It is written "
                 "again with the next save",
                 LabtreeWarning,
-                stacklevel=user_level(),
             )
 
     def hold(self) -> None:
@@ -431,7 +430,7 @@ class Hdf5Store:
                 warnings.simplefilter("always")
                 tree = read_tree(source, None)
             for each in caught:
-                warnings.warn(each.message, each.category, stacklevel=user_level())
+                warn(each.message, each.category)
             self.is_whole = not caught
         else:
             tree = read_tree(source, catalogue)

@@ -4,7 +4,6 @@ import fnmatch
 import re
 import time
 import uuid
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from labtree.errors import (
     UnsupportedTypeError,
     WorkspaceError,
     unknown_name,
+    warn,
 )
 from labtree.objects import registry
 from labtree.objects.registry import KIND_ATTRIBUTE, is_known, kind_named, kind_names
@@ -280,11 +280,10 @@ def rename(
         if new_key == old_key:
             return True
         if find_item(root, namespace, new_key) is not None and not overwrite:
-            warnings.warn(
+            warn(
                 f"key {new_key!r} is taken in namespace {namespace!r}: {old_key!r} keeps its "
                 "name; pass overwrite=True to replace what is there",
                 LabtreeWarning,
-                stacklevel=3,
             )
             return False
         group = root.children[node_name(root, namespace, "namespace")]
@@ -343,7 +342,7 @@ def delete(tree: xr.DataTree, namespace: str, key: str | None = None) -> bool:
 
 def _warn_missing(root: xr.DataTree, namespace: str, key: str | None, done: str) -> None:
     """Warn of a name that is not there: it may be misspelt."""
-    warnings.warn(f"{missing_item(root, namespace, key)}; {done}", LabtreeWarning, stacklevel=4)
+    warn(f"{missing_item(root, namespace, key)}; {done}", LabtreeWarning)
 
 
 def find(

@@ -12,7 +12,7 @@ import h5py
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import FormatError, LossWarning, missing_file
+from labtree.errors import FormatError, LossWarning, missing_file, warn
 from labtree.hints import takes
 from labtree.interop.nwb.containers import (
     Extent,
@@ -127,9 +127,7 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
     if problems:
         tree.attrs["nwb_problems"] = problems
         listed = "\n".join(problems)
-        warnings.warn(
-            f"{source}: not everything could be read:\n{listed}", LossWarning, stacklevel=3
-        )
+        warn(f"{source}: not everything could be read:\n{listed}", LossWarning)
     mark_saved(tree)  # it is on the disk, in the other format
     return tree
 

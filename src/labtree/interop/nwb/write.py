@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, LossWarning
+from labtree.errors import DataError, LossWarning, warn
 from labtree.interop.nwb.columns import for_nwb, plain_json
 from labtree.interop.nwb.electrodes import Electrodes, is_table_of_electrodes
 from labtree.interop.nwb.item_tables import (
@@ -160,7 +160,7 @@ def export_nwb(
         replace_file(new, target)
     if writer.losses:
         listed = "\n".join(writer.losses)
-        warnings.warn(f"not all of it has a place in NWB:\n{listed}", LossWarning, stacklevel=2)
+        warn(f"not all of it has a place in NWB:\n{listed}", LossWarning)
     return target
 
 

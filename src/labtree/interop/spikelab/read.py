@@ -9,7 +9,6 @@ has many small parts, and an object of h5py for each costs more than the part.
 import contextlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from labtree.errors import (
     LossWarning,
     damage_as_format_error,
     missing_file,
+    warn,
 )
 from labtree.hints import takes
 from labtree.objects import spike_data
@@ -172,7 +172,7 @@ def keep_problems(tree: xr.DataTree, problems: list[str], what: str) -> None:
     if problems:
         tree.attrs["spikelab_problems"] = problems
         listed = "\n".join(problems)
-        warnings.warn(f"{what} as it should be:\n{listed}", LossWarning, stacklevel=4)
+        warn(f"{what} as it should be:\n{listed}", LossWarning)
 
 
 def read_spikelab(path: Path) -> SpikeLabFile:

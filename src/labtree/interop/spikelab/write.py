@@ -6,7 +6,6 @@ found first, item by item, and named before the file appears.
 
 import json
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import AlreadyExistsError, DataError, LossWarning
+from labtree.errors import AlreadyExistsError, DataError, LossWarning, warn
 from labtree.interop.spikelab.read import decode_array
 from labtree.objects import (
     pairwise,
@@ -140,10 +139,9 @@ def export_spikelab(
         new_index.write_text(json.dumps(index, indent=2), encoding="utf-8")
         if writer.losses or writer.changes:
             listed = "\n".join(writer.losses + writer.changes)
-            warnings.warn(
+            warn(
                 f"{target}: SpikeLab's format does not hold all of it as it is here:\n{listed}",
                 LossWarning,
-                stacklevel=2,
             )
         replace_file(new, target)
         replace_file(new_index, index_target)

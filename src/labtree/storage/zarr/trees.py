@@ -27,6 +27,7 @@ from labtree.errors import (
     MissingFileError,
     damage_as_format_error,
     missing_file,
+    warn,
 )
 from labtree.storage import codecs, json_values
 from labtree.storage.arrays import Column
@@ -206,10 +207,8 @@ def open_location(location: Location) -> Opened:
     with damage_as_format_error(location.name):
         catalogue = _read_catalogue(location, root) or _walked(location, root, left_out)
     for part, reason in left_out.items():
-        warnings.warn(
-            f"{location.name}: {part} cannot be read and was left out ({reason})",
-            DamageWarning,
-            stacklevel=2,
+        warn(
+            f"{location.name}: {part} cannot be read and was left out ({reason})", DamageWarning
         )
     return Opened(location, version, catalogue, left_out)
 
@@ -257,11 +256,10 @@ def _read_catalogue(location: Location, root: dict[str, Any]) -> Catalogue | Non
         catalogue = Catalogue(json.loads(text.partition(b"\n")[0]), text, values)
         records = catalogue.records()
     except (*_CONTRADICTIONS, RecursionError, LabtreeError) as error:
-        warnings.warn(
+        warn(
             f"{location.name}: the catalogue in {_ROOT} is damaged ({error}); the store is "
             "read through its metadata, more slowly",
             DamageWarning,
-            stacklevel=3,
         )
         return None
     is_whole = not isinstance(location, Folder) or _lists_all(location.path, records)
