@@ -113,7 +113,7 @@ def test_bins_of_a_stack_are_round_or_as_asked():
     ds = DATASETS["spike_slice_stack"]  # 200 ms from -50 on
     above = plot(ds).figure.axes[1]
     assert "5 ms bins" in above.get_title()
-    with pytest.raises(ValueError, match="bin_ms must be a positive number"):
+    with pytest.raises(ValueError, match="bin_ms is a number of milliseconds above 0"):
         plot(ds, bin_ms=0)
 
 

@@ -70,7 +70,9 @@ def test_a_width_must_be_positive_and_fit(width):
         labtree.spikes.population_rate,
         lambda ds, width: labtree.spikes.smoothed_rates(ds, width, 5),
     ):
-        with pytest.raises(ValueError, match=r"must be a positive number|longer than"):
+        with pytest.raises(
+            ValueError, match=r"is a number of milliseconds above 0|longer than"
+        ):
             verb(ds, width)
 
 

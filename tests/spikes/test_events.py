@@ -207,7 +207,9 @@ def test_latencies_ask_for_events_in_the_recording():
     ds = spikes([[100.0]], 1000)
     with pytest.raises(ValueError, match="no event has"):
         labtree.spikes.latencies(ds, [5000], 10)
-    with pytest.raises(ValueError, match="within_ms must be"):
+    with pytest.raises(
+        ValueError, match="within_ms is a number of milliseconds from 0 on, found -1"
+    ):
         labtree.spikes.latencies(ds, [5], -1)
 
 
@@ -455,6 +457,30 @@ def test_times_that_look_like_seconds_are_asked_about():
     assert caught[0].filename == __file__
     labtree.spikes.peri_event(units, 1000 * trials["go"], 20, 50)
     labtree.spikes.peri_event(units, trials, 20, 50, on="go")
+
+
+def test_windows_that_look_like_seconds_are_asked_about():
+    units, trials = labtree.testing.synthetic_responses()
+    spikes, on = labtree.spikes, {"on": "go"}
+    for verb, arguments, line in (
+        (spikes.peri_event, (0.2, 0.5), "pre_ms=200, post_ms=500"),
+        (spikes.peri_event_counts, (0.2, 0.5, 0.01), "pre_ms=200, post_ms=500, bin_ms=10"),
+        (spikes.psth, (0.2, 0.5, 0.01), "pre_ms=200, post_ms=500, bin_ms=10"),
+        (spikes.psth, (0.5, 2, 0.02), "pre_ms=500, post_ms=2000, bin_ms=20"),
+        (spikes.latencies, (0.05,), "within_ms=50"),
+    ):
+        with pytest.warns(labtree.LabtreeWarning, match=f"seconds. Write {line}") as caught:
+            verb(units, trials, *arguments, **on)
+        assert caught[0].filename == __file__
+        # The line that the warning says is one that gives no warning.
+        verb(units, trials, **eval(f"dict({line})"), **on)
+
+
+def test_short_windows_in_whole_ms_are_taken_as_they_are():
+    units, trials = labtree.testing.synthetic_responses()
+    labtree.spikes.psth(units, trials, 1, 1, 1, on="go")
+    labtree.spikes.psth(units, trials, 2, 2, 0.5, on="go")
+    labtree.spikes.latencies(units, trials, 1.5, on="go")
 
 
 def test_a_unit_that_is_not_there_is_not_drawn():

@@ -23,6 +23,7 @@ __all__ = [
     "require_ragged",
     "require_variables",
     "slice_coords",
+    "unit_position",
 ]
 
 _TOLERANCE_MS = 1e-6
@@ -103,6 +104,13 @@ def require_ragged(ds: xr.Dataset) -> None:
         )
     if "row_size" in ds and ds["row_size"].attrs.get(ragged.SAMPLE_DIMENSION) != "spike":
         raise DataError("'row_size' needs the attribute sample_dimension='spike'")
+
+
+def unit_position(n_units: int, unit: int) -> int:
+    """Return the position of a unit, counted from the end where it is negative."""
+    if not -n_units <= unit < n_units:
+        raise DataError(f"there is no unit {unit}: the Dataset holds {n_units} units, from 0")
+    return range(n_units)[unit]
 
 
 def real_array(name: str, values: Any, ndim: int, shape: str) -> np.ndarray[Any, Any]:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from labtree.display.figures import given_or_new_axes
 from labtree.errors import DataError
+from labtree.objects.layout import unit_position
 from labtree.objects.pairwise import matrix_values
 from labtree.optional import require
 from labtree.storage import ragged
+from labtree.storage.arguments import positive
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +147,7 @@ def plot_rate_slice_stack(
         For :meth:`matplotlib.axes.Axes.plot`, such as ``color`` and ``label``.
     """
     rate = ds["rate"].transpose("unit", "time", "slice")
-    chosen = None if unit is None else _position(rate.sizes["unit"], unit)
+    chosen = None if unit is None else unit_position(rate.sizes["unit"], unit)
     values = (rate.mean("unit") if chosen is None else rate.isel(unit=chosen)).values
     time = ds["time"].values if "time" in ds.coords else np.arange(rate.sizes["time"])
     ax = _axes(ax)
@@ -254,7 +256,7 @@ def plot_spike_slice_stack(
     times = ds["spike_times"].values
     chosen = np.ones(times.size, bool)
     if unit is not None:
-        chosen = rows % n_units == _position(n_units, unit)
+        chosen = rows % n_units == unit_position(n_units, unit)
     slices = rows // max(n_units, 1)
     bins = np.searchsorted(edges, times, side="right") - 1
     bins[times == edges[-1]] = edges.size - 2
@@ -372,8 +374,7 @@ def _bin_edges(start: float, length: float, bin_ms: float | None) -> NDArray[Any
         bin_ms = float(fits[0]) if fits.size else length / 50
         if bin_ms > length:
             bin_ms = length or 1.0
-    if not (np.isfinite(bin_ms) and bin_ms > 0):
-        raise DataError(f"bin_ms must be a positive number of ms, found {bin_ms!r}")
+    bin_ms = positive("bin_ms", bin_ms)
     return start + np.arange(max(1, int(length / bin_ms + 1e-9)) + 1) * bin_ms
 
 
@@ -448,13 +449,6 @@ def _edges(time: NDArray[Any]) -> NDArray[Any]:
 def _rate_label(rate: xr.DataArray) -> str:
     units = rate.attrs.get("units")
     return f"Firing rate ({units})" if units else "Firing rate (unknown unit)"
-
-
-def _position(n_units: int, unit: int) -> int:
-    """Return the position of a unit, counted from the end where it is negative."""
-    if not -n_units <= unit < n_units:
-        raise DataError(f"there is no unit {unit}: the Dataset holds {n_units} units, from 0")
-    return range(n_units)[unit]
 
 
 def _mean_and_error(

@@ -16,6 +16,7 @@ from labtree.objects.layout import (
 from labtree.objects.rate_data import unit_of_rates
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
+from labtree.storage.arguments import positive
 
 __all__ = ["KIND", "rate_slice_stack", "summary", "validate"]
 
@@ -66,9 +67,8 @@ def rate_slice_stack(
     ({'unit': 3, 'time': 4, 'slice': 2}, array([0., 2., 4., 6.]))
     """
     values = real_array("event_stack", event_stack, 3, "(unit, time, slice)")
+    positive("step_size", step_size)
     step = np.asarray(step_size)
-    if step.ndim or step.dtype.kind not in "iuf" or not np.isfinite(step) or step <= 0:
-        raise DataError(f"step_size must be a positive number of ms, found {step_size!r}")
     attrs = unit_of_rates(unit)
     if values.shape[2] == 0 or values.shape[1] == 0:
         raise DataError(

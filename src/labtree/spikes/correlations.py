@@ -17,10 +17,12 @@ from labtree.spikes.trains import (
     MergedTrains,
     first_after,
     merged_trains,
+    recording_span,
     require_kind,
     scalar_unit_coords,
 )
 from labtree.storage import ragged
+from labtree.storage.arguments import from_zero, positive
 from labtree.storage.missing import mark_missing, mask_of
 
 __all__ = ["correlograms", "sttc"]
@@ -74,16 +76,13 @@ def sttc(ds: xr.Dataset, delta_ms: float = 20.0) -> xr.Dataset:
            [nan, nan, nan]])
     """
     require_kind(ds, "sttc", spike_data.KIND)
-    if not (np.isfinite(delta_ms) and delta_ms >= 0):
-        raise DataError(f"delta_ms must be a number of ms from 0 on, found {delta_ms!r}")
-    delta = float(delta_ms)
+    delta = from_zero("delta_ms", delta_ms)
     row_size = ds["row_size"].values
     n_units = row_size.size
     merged = merged_trains(ds)
     near = np.empty((n_units, n_units))
     tiled = np.empty(n_units)
-    start = float(ds.attrs["start_time"])
-    stop = start + float(ds.attrs["length"])
+    start, stop = recording_span(ds)
     trains = ragged.split_rows(np.asarray(ds["spike_times"].values, np.float64), row_size)
     for unit, train in enumerate(_shown(trains, "spike time tiling")):
         near[:, unit] = _near_counts(merged, train, delta)
@@ -116,8 +115,7 @@ def _near_counts(merged: MergedTrains, train: Floats, delta: float) -> Ints:
     # Ranges rise; what the one before holds already is not counted again.
     first[1:] = np.maximum(first[1:], last[:-1])
     sizes = np.maximum(last - first, 0)
-    places = np.repeat(first - ragged.row_offsets(sizes)[:-1], sizes)
-    places += np.arange(places.size)
+    places = ragged.positions_of_ranges(first, sizes)
     return np.bincount(merged.units[places], minlength=merged.n_units)
 
 
@@ -168,9 +166,7 @@ def correlograms(ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0) -
     ([0, 0, 1, 0], [-7.5, -2.5, 2.5, 7.5])
     """
     require_kind(ds, "correlograms", spike_data.KIND)
-    for name, value in (("bin_ms", bin_ms), ("window_ms", window_ms)):
-        if not (np.isfinite(value) and value > 0):
-            raise DataError(f"{name} must be a positive number of ms, found {value!r}")
+    bin_ms, window = positive("bin_ms", bin_ms), positive("window_ms", window_ms)
     half = round(window_ms / bin_ms)
     if half < 1 or abs(window_ms / bin_ms - half) > 1e-9 * half:
         raise DataError(
@@ -178,7 +174,7 @@ def correlograms(ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0) -
             f"{window_ms / bin_ms:g} bins of {bin_ms} ms; write "
             f"window_ms={max(half, 1) * bin_ms:g}"
         )
-    window, n_bins = float(window_ms), 2 * half
+    n_bins = 2 * half
     edges = np.linspace(-window, window, n_bins + 1)
     merged = merged_trains(ds)
     n_units = merged.n_units
@@ -188,9 +184,7 @@ def correlograms(ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0) -
     for begin, stop in _shown(list(_blocks(sizes)), "correlograms"):
         here = sizes[begin:stop]
         first = np.repeat(np.arange(begin, stop), here)
-        second = np.arange(first.size) + np.repeat(
-            np.arange(begin, stop) + 1 - ragged.row_offsets(here)[:-1], here
-        )
+        second = ragged.positions_of_ranges(np.arange(begin + 1, stop + 1), here)
         difference = merged.times[second] - merged.times[first]
         i, j = merged.units[first], merged.units[second]
         for one, other, lag in ((i, j, difference), (j, i, -difference)):
@@ -215,7 +209,7 @@ def correlograms(ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0) -
         name="correlogram",
         attrs={
             "long_name": "number of pairs of spikes",
-            "bin_ms": float(bin_ms),
+            "bin_ms": bin_ms,
             "window_ms": window,
         },
     )

@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from labtree.errors import DataError
 from labtree.objects import rate_data, spike_data
 from labtree.optional import require
-from labtree.spikes.trains import require_kind, scalar_unit_coords, unit_coords, whole_bins
+from labtree.spikes.trains import (
+    recording_span,
+    require_kind,
+    scalar_unit_coords,
+    unit_coords,
+    whole_bins,
+)
 from labtree.storage import ragged
+from labtree.storage.arguments import positive
 
 __all__ = [
     "binned_counts",
@@ -89,7 +96,7 @@ def count_cells(cells: Ints, shape: tuple[int, ...]) -> NDArray[np.int32]:
         out[cells] = 1
         np.add.at(out, cells[again], 1)
     elif cells.size:
-        first = np.concatenate([[0], np.flatnonzero(cells[1:] != cells[:-1]) + 1])
+        first = np.flatnonzero(ragged.begins_run(cells))
         out[cells[first]] = np.diff(first, append=cells.size)
     return out.reshape(shape)
 
@@ -190,7 +197,7 @@ def binned_counts(
             "scipy.sparse", purpose="binned_counts(..., sparse=True)", extra="mea"
         )
         cells = units * n_bins + bins
-        first = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]])[: cells.size])
+        first = np.flatnonzero(ragged.begins_run(cells))
         counts = np.diff(np.append(first, cells.size)).astype(np.int32)
         ends = np.searchsorted(units[first], np.arange(n_units + 1))
         return scipy_sparse.csr_array((counts, bins[first], ends), shape=(n_units, n_bins))
@@ -218,8 +225,9 @@ def bin_edges(first: float, n_bins: int, width: float) -> Floats:
 def _edges(
     ds: xr.Dataset, name: str, width: float, start: float | None, stop: float | None
 ) -> Floats:
-    first = float(ds.attrs["start_time"] if start is None else start)
-    last = float(ds.attrs["start_time"] + ds.attrs["length"] if stop is None else stop)
+    begin, end = recording_span(ds)
+    first = begin if start is None else float(start)
+    last = end if stop is None else float(stop)
     if not last > first:
         raise DataError(f"the stretch from {first} to {last} ms is empty")
     return bin_edges(first, whole_bins(name, last - first, width), width)
@@ -323,8 +331,8 @@ def smoothed_rates(ds: xr.Dataset, step_ms: float, sigma_ms: float) -> xr.Datase
     1.0
     """
     require_kind(ds, "smoothed_rates", spike_data.KIND)
-    weights = _kernel(sigma_ms, step_ms)
     edges = _edges(ds, "step_ms", step_ms, None, None)
+    weights = gaussian(positive("sigma_ms", sigma_ms) / step_ms)
     bins, units = _bins_and_units(ds, edges)
     rates = smooth(bins, units, weights, (ds.sizes["unit"], edges.size - 1))
     rates *= 1000 / float(step_ms)
@@ -336,13 +344,6 @@ def smoothed_rates(ds: xr.Dataset, step_ms: float, sigma_ms: float) -> xr.Datase
         "sigma_ms": float(sigma_ms),
     }
     return smoothed
-
-
-def _kernel(sigma_ms: float, step_ms: float) -> Floats:
-    for name, value in (("sigma_ms", sigma_ms), ("width", step_ms)):
-        if not (np.isfinite(value) and value > 0):
-            raise DataError(f"{name} must be a positive number of ms, found {value!r}")
-    return gaussian(float(sigma_ms) / float(step_ms))
 
 
 def population_rate(
@@ -388,7 +389,7 @@ def population_rate(
         "n_units": ds.sizes["unit"],
     }
     if sigma_ms is not None:
-        weights = _kernel(sigma_ms, bin_ms)
+        weights = gaussian(positive("sigma_ms", sigma_ms) / bin_ms)
         filled = np.flatnonzero(counts)
         shape = (1, counts.size)
         counts = smooth(filled, np.zeros_like(filled), weights, shape, counts[filled])[0]

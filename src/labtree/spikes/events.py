@@ -15,12 +15,14 @@ from labtree.objects.layout import slice_coords
 from labtree.spikes.counts import bin_centers, bin_edges, bin_numbers, count_cells
 from labtree.spikes.trains import (
     first_after,
+    recording_span,
     require_kind,
     scalar_unit_coords,
     unit_coords,
     whole_bins,
 )
 from labtree.storage import ragged
+from labtree.storage.arguments import from_zero, positive
 
 __all__ = ["latencies", "peri_event", "peri_event_counts", "psth"]
 
@@ -115,11 +117,7 @@ def peri_event(
         name="events_ms",
     )
     windows = _windows(ds, found, pre_ms, post_ms)
-    starts, sizes = _ranges(ds, windows)
-    rows = sizes.ravel()
-    places = np.repeat(starts.ravel() - ragged.row_offsets(rows)[:-1], rows)
-    places += np.arange(places.size)
-    relative = ds["spike_times"].values[places] - np.repeat(windows.times, sizes.sum(axis=1))
+    sizes, relative = _spikes_around(ds, windows)
     lengths = windows.before + windows.after
     spans = np.stack([windows.times - windows.before, windows.times + windows.after], axis=1)
     coords = slice_coords(spans, windows.kept.size)
@@ -207,15 +205,12 @@ def peri_event_counts(
         taken=taken,
         name="events_ms",
     )
-    windows = _windows(ds, found, pre_ms, post_ms)
+    windows = _windows(ds, found, pre_ms, post_ms, bin_ms)
     longest = windows.before + float(windows.after.max())
     edges = bin_edges(-windows.before, whole_bins("bin_ms", longest, bin_ms), bin_ms)
-    starts, sizes = _ranges(ds, windows)
+    sizes, relative = _spikes_around(ds, windows)
     n_events, n_units, n_bins = windows.kept.size, ds.sizes["unit"], edges.size - 1
     rows = sizes.ravel()
-    places = np.repeat(starts.ravel() - ragged.row_offsets(rows)[:-1], rows)
-    places += np.arange(places.size)
-    relative = ds["spike_times"].values[places] - np.repeat(windows.times, sizes.sum(axis=1))
     bins = bin_numbers(relative, edges, closed=False)
     cells = np.repeat(np.arange(rows.size) * n_bins, rows) + bins
     inside = bins >= 0
@@ -367,13 +362,13 @@ def latencies(
     [[2.0, nan], [5.0, nan]]
     """
     require_kind(ds, "latencies", spike_data.KIND)
-    if not (np.isfinite(within_ms) and within_ms >= 0):
-        raise DataError(f"within_ms must be a number of ms from 0 on, found {within_ms!r}")
+    within_ms = from_zero("within_ms", within_ms)
+    _warn_of_short(1.0, within_ms=within_ms)
     taken = {"event", "event_time", "unit", *map(str, unit_coords(ds))}
     found = events_from(
         events_ms, on=on, edge=edge, clock=clock, unit="ms", taken=taken, name="events_ms"
     )
-    start, stop = _ends(ds)
+    start, stop = recording_span(ds)
     finite = np.isfinite(found.times)
     inside = finite & (found.times >= start) & (found.times <= stop)
     if not inside.any():
@@ -399,13 +394,9 @@ def latencies(
         attrs={
             "units": "ms",
             "long_name": "time to the first spike",
-            "within_ms": float(within_ms),
+            "within_ms": within_ms,
         },
     )
-
-
-def _ends(ds: xr.Dataset) -> tuple[float, float]:
-    return ds.attrs["start_time"], ds.attrs["start_time"] + ds.attrs["length"]
 
 
 def _warn_of_seconds(times: Floats, start: float, stop: float) -> None:
@@ -437,18 +428,32 @@ def _none_left(times: Floats, start: float, stop: float, column: str | None) -> 
     return DataError(f"{text}. Are the times in ms, on the recording's clock?{seconds}")
 
 
-def _windows(ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float) -> _Windows:
+def _warn_of_short(shortest_ms: float, **given_ms: float) -> None:
+    """Warn of parts of ms that together are shorter than any such verb takes."""
+    values = given_ms.values()
+    if sum(map(abs, values)) < shortest_ms and any(value % 1 for value in values):
+        found = ", ".join(f"{name}={value:g}" for name, value in given_ms.items())
+        line = ", ".join(f"{name}={1000 * value:g}" for name, value in given_ms.items())
+        warn(f"{found}: hardly a spike lies there. Are these seconds? Write {line}")
+
+
+def _windows(
+    ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float, bin_ms: float | None = None
+) -> _Windows:
     """Return the events whose window lies in the recording, and why the others do not."""
     before, post = float(pre_ms), float(post_ms)
     if not (np.isfinite(before) and np.isfinite(post)):
         raise DataError(f"pre_ms and post_ms must be finite, found {pre_ms!r} and {post_ms!r}")
     if found.until is None and not before + post > 0:
         raise DataError(f"the window from {-before} ms to {post} ms around an event is empty")
+    if found.until is None:
+        bins = {} if bin_ms is None else {"bin_ms": positive("bin_ms", bin_ms)}
+        _warn_of_short(3.0, pre_ms=before, post_ms=post, **bins)
     times = found.times
     after = np.full(times.size, post)
     if found.until is not None:
         after = found.until - times + post
-    start, stop = _ends(ds)
+    start, stop = recording_span(ds)
     slack = 1e-9 * max(1.0, abs(start), abs(stop))  # a window may touch the recording's end
     with np.errstate(invalid="ignore"):
         inside = (times - before >= start - slack) & (times + after <= stop + slack)
@@ -472,15 +477,17 @@ def _windows(ds: xr.Dataset, found: Events, pre_ms: float, post_ms: float) -> _W
     return _Windows(found, kept, times[kept], before, after[kept], log)
 
 
-def _ranges(ds: xr.Dataset, windows: _Windows) -> tuple[Ints, Ints]:
-    """Return for each (event, unit) where its spikes begin, and how many there are."""
+def _spikes_around(ds: xr.Dataset, windows: _Windows) -> tuple[Ints, NDArray[Any]]:
+    """Return how many spikes each (event, unit) has, and their times from the event."""
     times, offsets = ds["spike_times"].values, ragged.row_offsets(ds["row_size"].values)
     n_events = windows.times.size
     origins = np.concatenate([windows.times, windows.times])
     from_event = np.concatenate([np.full(n_events, -windows.before), windows.after])
     found = _first_after(times, offsets, origins, from_event)
     first, last = found[:, :n_events], found[:, n_events:]
-    return first.T, np.maximum(last - first, 0).T
+    sizes = np.maximum(last - first, 0).T
+    places = ragged.positions_of_ranges(first.T.ravel(), sizes.ravel())
+    return sizes, times[places] - np.repeat(windows.times, sizes.sum(axis=1))
 
 
 def _first_after(times: NDArray[Any], offsets: Ints, origins: Floats, offset: Floats) -> Ints:

@@ -11,6 +11,7 @@ from labtree.errors import DataError
 from labtree.objects import spike_data
 from labtree.spikes.trains import require_kind, unit_coords
 from labtree.storage import ragged
+from labtree.storage.arguments import from_zero
 
 __all__ = ["bursts", "isi_statistics"]
 
@@ -52,8 +53,7 @@ def isi_statistics(ds: xr.Dataset, refractory_ms: float = 1.5) -> xr.Dataset:
     (array([ 7., nan]), array([10., nan]), array([0.33,  nan]))
     """
     require_kind(ds, "isi_statistics", spike_data.KIND)
-    if not (np.isfinite(refractory_ms) and refractory_ms >= 0):
-        raise DataError(f"refractory_ms must be a number from 0 on, found {refractory_ms!r}")
+    refractory_ms = from_zero("refractory_ms", refractory_ms)
     intervals, units = _intervals(ds)
     n_units = ds.sizes["unit"]
     number = np.bincount(units, minlength=n_units)
@@ -90,16 +90,21 @@ def isi_statistics(ds: xr.Dataset, refractory_ms: float = 1.5) -> xr.Dataset:
     return xr.Dataset(
         {name: ("unit", values, attrs) for name, (values, attrs) in columns.items()},
         unit_coords(ds),
-        {"refractory_ms": float(refractory_ms)},
+        {"refractory_ms": refractory_ms},
     )
+
+
+def _times_and_units(ds: xr.Dataset) -> tuple[NDArray[Any], Ints]:
+    """Return the spikes of all units, as times of which differences are right, and units."""
+    times = ds["spike_times"].values
+    if times.dtype.kind == "u":
+        times = times.astype(np.int64)
+    return times, ragged.row_of_sample(ds["row_size"].values)
 
 
 def _intervals(ds: xr.Dataset) -> tuple[Floats, Ints]:
     """Return the intervals of all units, unit after unit, and the unit of each."""
-    times = ds["spike_times"].values
-    if times.dtype.kind == "u":
-        times = times.astype(np.int64)
-    units = ragged.row_of_sample(ds["row_size"].values)
+    times, units = _times_and_units(ds)
     same = units[1:] == units[:-1]
     return np.diff(times)[same].astype(np.float64), units[1:][same]
 
@@ -142,16 +147,13 @@ def bursts(ds: xr.Dataset, max_isi_ms: float = 100.0, min_spikes: int = 3) -> pd
     0     0       0.0    120.0         3
     """
     require_kind(ds, "bursts", spike_data.KIND)
-    if not (np.isfinite(max_isi_ms) and max_isi_ms >= 0):
-        raise DataError(f"max_isi_ms must be a number of ms from 0 on, found {max_isi_ms!r}")
+    max_isi_ms = from_zero("max_isi_ms", max_isi_ms)
     if min_spikes < 1:
         raise DataError(f"min_spikes must be at least 1, found {min_spikes!r}")
-    times = ds["spike_times"].values
-    if times.dtype.kind == "u":
-        times = times.astype(np.int64)
-    units = ragged.row_of_sample(ds["row_size"].values)
-    breaks = (units[1:] != units[:-1]) | (np.diff(times) > max_isi_ms)
-    first = np.flatnonzero(np.concatenate([[True], breaks])[: times.size])
+    times, units = _times_and_units(ds)
+    begins = ragged.begins_run(units)
+    begins[1:] |= np.diff(times) > max_isi_ms
+    first = np.flatnonzero(begins)
     sizes = np.diff(np.append(first, times.size))
     kept = sizes >= min_spikes
     first, sizes = first[kept], sizes[kept]

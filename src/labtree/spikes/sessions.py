@@ -13,6 +13,7 @@ from labtree.objects.unit_attributes import unit_attributes
 from labtree.spikes.events import peri_event
 from labtree.spikes.trains import require_kind
 from labtree.storage import ragged
+from labtree.storage.arguments import positive
 
 __all__ = ["from_session", "session_peri_event", "to_session_units"]
 
@@ -120,15 +121,14 @@ def to_session_units(ds: xr.Dataset, rate_hz: float) -> dict[str, dict[str, Any]
     {'unit_000': {'spike_times': array([20, 40])}}
     """
     require_kind(ds, "to_session_units", spike_data.KIND)
-    if not (np.isfinite(rate_hz) and rate_hz > 0):
-        raise DataError(f"rate_hz must be a positive number, found {rate_hz!r}")
+    rate_hz = positive("rate_hz", rate_hz)
     times = ds["spike_times"].values
     if times.size and times.min() < 0:
         raise DataError(
             f"samples count from 0, but there is a spike at {times.min()} ms; cut with "
             "labtree.spikes.select_time(ds, 0, stop_ms)"
         )
-    samples = np.rint(np.asarray(times, np.float64) * (float(rate_hz) / 1000)).astype(np.int64)
+    samples = np.rint(np.asarray(times, np.float64) * (rate_hz / 1000)).astype(np.int64)
     trains = ragged.split_rows(samples, ds["row_size"].values)
     attributes = unit_attributes(ds)
     ids = [str(own.pop("unit_id", f"unit_{at:03d}")) for at, own in enumerate(attributes)]

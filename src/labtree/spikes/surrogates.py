@@ -1,14 +1,15 @@
 """Surrogate spike trains: what a statistic would be if spikes did not go together."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
 from labtree.objects import spike_data
-from labtree.spikes.trains import require_kind
+from labtree.spikes.trains import recording_span, require_kind
 from labtree.storage import ragged
+from labtree.storage.arguments import one_of
 
 __all__ = ["surrogates"]
 
@@ -58,17 +59,14 @@ def surrogates(
     [1.0, 2.0, 4.0]
     """
     require_kind(ds, "surrogates", spike_data.KIND)
-    methods = ("shift", "jitter", "isi_shuffle")
-    if method not in methods:
-        raise DataError(f"method must be one of {', '.join(methods)}; found {method!r}")
+    one_of("method", method, get_args(Method))
     if (window_ms is None) is (method == "jitter"):
         raise DataError(f"window_ms belongs to 'jitter'; found {window_ms!r} for {method!r}")
     random = np.random.default_rng(seed)
     row_size = ds["row_size"].values
     times = ds["spike_times"].values.astype(np.float64)
-    start = float(ds.attrs["start_time"])
+    start, stop = recording_span(ds)
     length = float(ds.attrs["length"])
-    stop = start + length
     units = ragged.row_of_sample(row_size)
     if method == "shift":
         if length > 0:

@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.objects import spike_data
-from labtree.objects.layout import require_ragged
+from labtree.objects.layout import require_ragged, unit_position
 from labtree.objects.unit_attributes import Attributes
 from labtree.storage import ragged
 from labtree.storage._xarray import is_in_memory
+from labtree.storage.arguments import positive
 
 __all__ = [
     "MergedTrains",
     "first_after",
     "from_times",
     "merged_trains",
+    "recording_span",
     "require_kind",
     "require_whole",
     "scalar_unit_coords",
@@ -66,6 +68,12 @@ def require_whole(ds: xr.Dataset, verb: str) -> None:
             "without their spikes? Instead of ds.sortby(...) or ds.isel(unit=...) write "
             "labtree.spikes.select_units(ds, order)"
         )
+
+
+def recording_span(ds: xr.Dataset) -> tuple[float, float]:
+    """Return when the recording starts and stops, in ms."""
+    start = float(ds.attrs["start_time"])
+    return start, start + float(ds.attrs["length"])
 
 
 def unit_coords(ds: xr.Dataset) -> dict[Any, xr.Variable]:
@@ -131,9 +139,7 @@ def first_after(
 
 def whole_bins(name: str, length: float, bin_ms: float) -> int:
     """Return how many whole bins a stretch holds, up to rounding; DataError for none."""
-    if not (np.isfinite(bin_ms) and bin_ms > 0):
-        raise DataError(f"{name} must be a positive number of ms, found {bin_ms!r}")
-    ratio = length / bin_ms
+    ratio = length / positive(name, bin_ms)
     nearest = round(ratio)
     n_bins = nearest if abs(ratio - nearest) <= 1e-9 * max(1, nearest) else int(ratio)
     if n_bins < 1:
@@ -249,10 +255,9 @@ def unit_train(ds: xr.Dataset, unit: int) -> NDArray[Any]:
     array([2., 3.])
     """
     require_kind(ds, "unit_train", spike_data.KIND)
-    n_units = ds.sizes["unit"]
-    if not -n_units <= unit < n_units:
-        raise DataError(f"there is no unit {unit}: the Dataset holds {n_units} units, from 0")
-    rows = ragged.positions_of_rows(ds["row_size"].values, [unit])
+    rows = ragged.positions_of_rows(
+        ds["row_size"].values, [unit_position(ds.sizes["unit"], unit)]
+    )
     return np.asarray(ds["spike_times"].isel(spike=rows).values)
 
 
