@@ -261,7 +261,7 @@ def test_a_wrong_call_exits_with_two(capsys):
 
 
 def test_a_closed_pipe_is_no_error_to_talk_about(study):
-    command = [sys.executable, "-m", "labtree.cli", "ls", str(study)]
+    command = [sys.executable, "-m", "labtree", "ls", str(study)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     error = process.stderr.read()
