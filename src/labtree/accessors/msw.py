@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
+    from labtree.msw.access import Clock
+
 __all__ = ["MswAccessor"]
 
 KIND_MODULES.append("labtree.msw.storing")
-
-Clock = Literal["trial", "session", "ephys"]
 
 
 @pd.api.extensions.register_dataframe_accessor("msw")
@@ -52,7 +52,7 @@ class MswAccessor:
 
         return barcode_trials(self._frame)
 
-    def states(self, clock: Clock = "trial") -> pd.DataFrame:
+    def states(self, clock: "Clock" = "trial") -> pd.DataFrame:
         """Return every visit to a state, one per row.
 
         Parameters
@@ -84,7 +84,7 @@ class MswAccessor:
 
         return state_table(self._frame, clock)
 
-    def events(self, clock: Clock = "trial") -> pd.DataFrame:
+    def events(self, clock: "Clock" = "trial") -> pd.DataFrame:
         """Return every event, one per row.
 
         Parameters
@@ -120,7 +120,7 @@ class MswAccessor:
         self,
         name: str,
         edge: Literal["start", "end"] = "start",
-        clock: Clock = "trial",
+        clock: "Clock" = "trial",
         visit: int = 0,
     ) -> pd.Series:
         """Return when a state began or ended in each trial.
@@ -392,7 +392,7 @@ class MswAccessor:
 
         return rolling(self._frame, field, n)
 
-    def pokes(self, clock: Clock = "trial") -> pd.DataFrame:
+    def pokes(self, clock: "Clock" = "trial") -> pd.DataFrame:
         """Return the pokes, one per row.
 
         Parameters

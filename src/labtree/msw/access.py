@@ -17,6 +17,7 @@ from labtree.msw.trial_times import (
     Ragged,
     TrialTables,
 )
+from labtree.storage import ragged
 from labtree.storage.ragged import row_of_sample
 
 __all__ = [
@@ -175,7 +176,7 @@ def _count_before(keys: IntArray) -> IntArray:
     """Return, for each item, how many before it have its key."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(keys)]
+    new = ragged.begins_run(ordered)
     place = np.arange(len(keys))
     count = np.empty(len(keys), np.int64)
     count[order] = place - np.maximum.accumulate(np.where(new, place, 0))

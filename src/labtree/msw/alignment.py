@@ -16,6 +16,7 @@ from labtree import clocks
 from labtree.errors import RecordingWarning, TrialTableError
 from labtree.msw.access import barcode_trials, column_of, is_of_type, numbers_of, state_time
 from labtree.msw.trial_times import START, FloatArray
+from labtree.storage import ragged
 
 __all__ = [
     "BARCODE_BITS",
@@ -75,7 +76,7 @@ def decode_barcodes(
     order = np.argsort(t, kind="stable")
     t, high = t[order], high[order]
     # Repeated reports of a level that has not changed are no edges.
-    changed = np.concatenate([[True], high[1:] != high[:-1]])[: len(t)]
+    changed = ragged.begins_run(high)
     t, high = t[changed], high[changed]
 
     gaps = np.diff(t)

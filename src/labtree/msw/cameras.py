@@ -22,6 +22,7 @@ import pandas as pd
 from labtree.errors import FormatError, MissingFileError, one_line, unknown_name
 from labtree.msw.names import parse_acquisition_basename
 from labtree.msw.session_files import check_folder, list_folder
+from labtree.storage import ragged
 from labtree.storage.files import read_file
 
 __all__ = ["Camera", "CameraAcquisition", "detect_camera_backend", "load_camera_acquisition"]
@@ -121,7 +122,7 @@ class Camera:
             )
         times = table[names[0]].to_numpy(np.float64)
         states = (table[names[1]].to_numpy(np.float64) > 0).astype(np.int64)
-        changed = np.diff(states, prepend=-1) != 0
+        changed = ragged.begins_run(states)
         return pd.DataFrame({"timestamp": times[changed], "line": 0, "state": states[changed]})
 
     def _path(self, part: str) -> Path:

@@ -20,6 +20,7 @@ from labtree.msw.access import (
 )
 from labtree.msw.alignment import BARCODE_BITS
 from labtree.msw.trial_times import ATTRIBUTE, END, START
+from labtree.storage import ragged
 
 __all__ = [
     "blocks",
@@ -82,8 +83,7 @@ def blocks(frame: pd.DataFrame) -> pd.DataFrame:
     task = task_trials(frame)
     number = column_of(task, "block_number")
     begins = (number != number.shift()).fillna(True)
-    session = _session_of_rows(task)
-    begins |= np.diff(session, prepend=session[:1]) != 0
+    begins |= ragged.begins_run(_session_of_rows(task))
     block = begins.cumsum().to_numpy()
     groups = task.groupby(block, sort=True)
     chose = pd.Series(numbers_of(task, "choice"), task.index)

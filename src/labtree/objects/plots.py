@@ -15,7 +15,7 @@ from labtree.objects.layout import unit_position
 from labtree.objects.pairwise import matrix_values
 from labtree.optional import require
 from labtree.storage import ragged
-from labtree.storage.arguments import positive
+from labtree.storage.arguments import one_of, positive
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -180,15 +180,14 @@ def plot_psth(
         For :meth:`matplotlib.axes.Axes.plot` or :meth:`matplotlib.axes.Axes.pcolormesh`.
     """
     names = [name for name in ("rate", "sem", "n_events") if name in ds]
-    if array not in names:
-        raise DataError(f"array is one of {names}, found {array!r}")
+    one_of("array", array, names)
     drawn = ds[array]
     if "unit" in drawn.dims and (unit is not None or ds.sizes["unit"] == 1):
-        ds = ds.isel(unit=unit or 0)
+        ds = ds.isel(unit=unit_position(ds.sizes["unit"], unit or 0))
         drawn = ds[array]
     time = ds["time"].values.astype(float)
-    factor, label = _time_scale(float(time[-1] - time[0]) if time.size else 0.0)
-    label = f"{label.replace('Time', 'Time from the event')}"
+    _, label = _time_scale(float(time[-1] - time[0]) if time.size else 0.0)
+    label = label.replace("Time", "Time from the event")
     what = str(drawn.attrs.get("long_name", array)).capitalize()
     units = drawn.attrs.get("units")
     named = f"{what} ({units})" if units else what
@@ -197,19 +196,8 @@ def plot_psth(
         ax.figure.axes[-1].set_ylabel(named)
     else:
         ax = _axes(ax)
-        (line,) = ax.plot(time * factor, drawn.values, **_style(style, linewidth=1.8))
-        low = drawn.values
-        if array == "rate":
-            error = ds["sem"].values
-            low = np.maximum(drawn.values - error, 0)
-            color = line.get_color()
-            ax.fill_between(
-                time * factor, low, drawn.values + error, color=color, alpha=0.25, lw=0
-            )
-        ax.set_ylim(bottom=0)
-        ax.margins(x=0)
-        ax.set(ylabel=named)
-        ax.spines[["top", "right"]].set_visible(False)
+        error = ds["sem"].values if array == "rate" else None
+        _curve(ax, time, drawn.values, error, (label, named), style)
     if time.size and time[0] < 0 < time[-1]:
         ax.axvline(0, color="gray", linewidth=0.8, linestyle=":")
     ax.set_xlabel(label)
@@ -455,24 +443,36 @@ def _mean_and_error(
     ax: "Axes", time: NDArray[Any], values: NDArray[Any], ylabel: str, style: dict[str, Any]
 ) -> None:
     """Draw the mean of (time, slice) with its standard error, on an axis from 0."""
-    mean = values.mean(axis=1)
     n_slices = values.shape[1]
-    factor, label = _time_scale(float(time[-1] - time[0]))
-    (line,) = ax.plot(time * factor, mean, **_style(style, linewidth=1.8))
-    low = mean
-    if n_slices > 1:
-        error = values.std(axis=1, ddof=1) / np.sqrt(n_slices)
+    error = values.std(axis=1, ddof=1) / np.sqrt(n_slices) if n_slices > 1 else None
+    label = _time_scale(float(time[-1] - time[0]))[1].replace("Time", "Time in slice")
+    _curve(ax, time, values.mean(axis=1), error, (label, ylabel), style)
+    if time[0] < 0 < time[-1]:
+        ax.axvline(0, color="gray", linewidth=0.8, linestyle=":")
+
+
+def _curve(
+    ax: "Axes",
+    time: NDArray[Any],
+    values: NDArray[Any],
+    error: NDArray[Any] | None,
+    labels: tuple[str, str],
+    style: dict[str, Any],
+) -> None:
+    """Draw values over times in ms, with an error around them, on an axis from 0."""
+    factor, _ = _time_scale(float(time[-1] - time[0]) if time.size else 0.0)
+    (line,) = ax.plot(time * factor, values, **_style(style, linewidth=1.8))
+    low = values
+    if error is not None:
         # A rate is never below 0, however large the error of its mean.
-        low = np.where(mean >= 0, np.maximum(mean - error, 0), mean - error)
+        low = np.where(values >= 0, np.maximum(values - error, 0), values - error)
         ax.fill_between(
-            time * factor, low, mean + error, color=line.get_color(), alpha=0.25, lw=0
+            time * factor, low, values + error, color=line.get_color(), alpha=0.25, lw=0
         )
     if not (np.nan_to_num(low) < 0).any():
         ax.set_ylim(bottom=0)
-    if time[0] < 0 < time[-1]:
-        ax.axvline(0, color="gray", linewidth=0.8, linestyle=":")
     ax.margins(x=0)
-    ax.set(xlabel=label.replace("Time", "Time in slice"), ylabel=ylabel)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.spines[["top", "right"]].set_visible(False)
 
 
