@@ -25,7 +25,7 @@ PICTURES = {
     "network": ("network", 900),
     "recordings": ("emg", 900),
     "mea": ("mea", 900),
-    "behaviour": ("behavior", 900),
+    "behavior": ("behavior", 900),
     "experiment": ("experiment", 900),
     "spikes": ("tuning", 900),
 }

@@ -11,7 +11,7 @@ mpl.use("Agg")
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("page", ["docs/behaviour.md", "notebooks/behaviour.md"])
+@pytest.mark.parametrize("page", ["docs/behavior.md", "notebooks/behavior.md"])
 def test_the_code_of_a_page_runs(page: str) -> None:
     import matplotlib.pyplot as plt
 

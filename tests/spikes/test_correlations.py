@@ -149,7 +149,7 @@ def test_a_window_holds_whole_bins(width, window, words):
 
 @pytest.mark.parametrize("delta", [-1, math.nan])
 def test_delta_is_checked(delta):
-    with pytest.raises(ValueError, match="delta_ms must be"):
+    with pytest.raises(ValueError, match="delta_ms is a number"):
         labtree.spikes.sttc(spikes([[1.0]]), delta)
 
 

@@ -40,6 +40,7 @@ def windows_inside(events, pre, post, length=100.0):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:.*Are these seconds")
 @settings(max_examples=examples(80), deadline=None)
 @given(
     trains_strategy,
@@ -67,6 +68,7 @@ def test_peri_event_against_a_loop(trains, events, pre, post):
     stack.ws.validate()
 
 
+@pytest.mark.filterwarnings("ignore:.*Are these seconds")
 @settings(max_examples=examples(80), deadline=None)
 @given(
     trains_strategy,

@@ -124,8 +124,8 @@ def _read_all(path: Path | str) -> list[str]:
         except (LabtreeError, OSError) as error:
             problems.append(str(error))
     # What is left out of a foreign format is no damage.
-    told = [each.message for each in caught if not isinstance(each.message, LossWarning)]
-    return problems + list(dict.fromkeys(map(str, told)))
+    found = [each.message for each in caught if not isinstance(each.message, LossWarning)]
+    return problems + list(dict.fromkeys(map(str, found)))
 
 
 def _unreadable(variable: Any) -> str:

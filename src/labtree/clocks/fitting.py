@@ -116,7 +116,7 @@ def fit(
     clock = _clock(a, b, lines, member, residual, smallest)
     if "value" in ordered:
         clock["value"] = ("anchor", ordered["value"].to_numpy())
-    _tell_jumps(clock)
+    _warn_of_jumps(clock)
     return clock
 
 
@@ -228,7 +228,7 @@ def _fit_segments(
 
 
 def _hidden_jump(a: FloatArray, b: FloatArray, jitter: float) -> int | None:
-    """Return where one line is better told as two, or None.
+    """Return where two lines fit much better than one, or None.
 
     A small jump tilts the one line that is laid over it.
     """
@@ -303,15 +303,15 @@ def _clock(
     )
 
 
-def _tell_jumps(clock: xr.Dataset) -> None:
+def _warn_of_jumps(clock: xr.Dataset) -> None:
     jumps = np.nan_to_num(clock["jump_s"].values)
     where = np.flatnonzero(jumps)
     if len(where) == 0:
         return
-    told = ", ".join(
+    shown = ", ".join(
         f"by {jumps[at]:+.6g} s between {clock['a_last'].values[at - 1]:.9g} and"
         f" {clock['a_first'].values[at]:.9g} s"
         for at in where[:5]
     )
     more = f" and {len(where) - 5} more" if len(where) > 5 else ""
-    warn(f"the clock jumps {told}{more}", RecordingWarning)
+    warn(f"the clock jumps {shown}{more}", RecordingWarning)

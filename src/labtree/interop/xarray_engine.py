@@ -106,7 +106,7 @@ def _is_recording_zip(path: Path) -> bool:
 
 
 def _is_recording_meta(content: bytes) -> bool:
-    """Whether a meta.json describes streams, as recordings do."""
+    """Return whether a meta.json describes streams, as recordings do."""
     try:
         meta = json.loads(content)
     except (ValueError, RecursionError):

@@ -29,7 +29,7 @@ _LOCK = threading.Lock()
 
 
 class use_lab:  # noqa: N801, called like a function
-    """Say where the lab keeps its files: from now on, or inside a ``with`` block.
+    """Set where the lab keeps its files: from now on, or inside a ``with`` block.
 
     The steps :func:`labtree.mea.add_section_time`, :func:`labtree.mea.section_spike_times`
     and :func:`labtree.mea.compute_sta` take from here what they are not given, and record

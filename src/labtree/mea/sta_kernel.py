@@ -161,7 +161,7 @@ def _slices(size: int, step: int) -> Iterator[slice]:
 
 @contextlib.contextmanager
 def _workers() -> Iterator[int]:
-    """Give how many tiles to work on at the same time.
+    """Return how many tiles to work on at the same time.
 
     The products of one tile are too small for several threads, which would spend their
     time waiting for each other; so each tile has one thread, if threadpoolctl is there.

@@ -124,7 +124,7 @@ def enumerate_acquisitions(container: str | Path) -> list[AcquisitionInfo]:
 
 
 def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
-    """Do as `enumerate_acquisitions`, and return its warnings instead of giving them."""
+    """Return what `enumerate_acquisitions` does, and the texts of its warnings."""
     check_folder(folder)
     statuses, notes = _manifest_entries(folder)
     on_disk: dict[str, Path] = {}

@@ -65,7 +65,7 @@ def reaction_time(frame: pd.DataFrame) -> pd.Series:
 
 
 def outcome(frame: pd.DataFrame) -> pd.Series:
-    """Name each trial's outcome: see ``df.msw.outcome``."""
+    """Return each trial's outcome: see ``df.msw.outcome``."""
     if "outcome" in frame:
         return column_of(frame, "outcome")
     chose, paid = numbers_of(frame, "choice"), numbers_of(frame, "rewarded")

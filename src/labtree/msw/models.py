@@ -157,7 +157,7 @@ class MswSession(BaseModel):
         Parameters
         ----------
         recording : xarray.DataTree, optional
-            A session's tree with ``streams`` and whatever else it has.
+            A session's tree with ``streams`` and any other groups.
 
         Returns
         -------

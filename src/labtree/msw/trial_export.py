@@ -189,7 +189,7 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 class _Column(TypedDict, total=False):
-    """How to read a column: its type, and what the cells of text hold."""
+    """Return how to read a column: its type, and what the cells of text hold."""
 
     dtype: str
     cells: Literal["text", "json"]

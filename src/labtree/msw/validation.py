@@ -89,7 +89,7 @@ def validate_session(session_dir: str | Path) -> ValidationResult:
 
 
 def _missing_parts(session: MswSession) -> list[str]:
-    """Name the required parts that a session lacks."""
+    """Return messages on the required parts that a session lacks."""
     needs = {
         "trials": session.df is not None,
         "settings.task": session.settings_task is not None,

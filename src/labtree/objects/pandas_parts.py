@@ -2,7 +2,7 @@
 
 netCDF has types for neither. The attribute ``labtree_pandas`` says what each was (``of``):
 a "column" or an "index" of pandas, a "multi" index that its values alone do not give back, a
-"range" index, or "texts", of whose index only pandas' dtype has to be told.
+"range" index, or "texts", of whose index only pandas' dtype has to be kept.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -43,7 +43,7 @@ class _Found(NamedTuple):
 
 
 def is_pandas(dataset: xr.Dataset, name: Hashable) -> bool:
-    """Say whether a variable is an array of pandas, or has an index that its values lose."""
+    """Return whether a variable is an array of pandas, or has an index that its values lose."""
     if not isinstance(dataset.variables[name].dtype, np.dtype):
         return True
     index = dataset.xindexes.get(name)
@@ -169,7 +169,7 @@ def _array(dataset: xr.Dataset, name: Hashable, pieces: Pieces, path: str) -> _M
 
 
 def _comes_back(index: pd.MultiIndex) -> bool:
-    """Say whether an index with these levels is what its values make."""
+    """Return whether an index with these levels is what its values make."""
     try:
         levels = [index.get_level_values(i) for i in range(index.nlevels)]
         if not all(

@@ -113,7 +113,7 @@ def _load() -> _Registry:
 
 
 def _load_entry_points() -> bool:
-    """Let other packages register their kinds, once; say whether there was one to ask."""
+    """Let other packages register their kinds, once; return whether there was one."""
     registry = _REGISTRY
     with registry.lock:
         if registry.entry_points_loaded:
@@ -283,7 +283,7 @@ def kind_named(name: str | None) -> Kind:
 
 
 def is_known(name: str) -> bool:
-    """Say whether there is a kind of that name."""
+    """Return whether there is a kind of that name."""
     return name in _load().kinds or (_load_entry_points() and name in _REGISTRY.kinds)
 
 

@@ -23,7 +23,7 @@ _PARTS = {
 
 
 def is_sparse(obj: Any) -> bool:
-    """Say whether an object is a sparse array of scipy in a format that is kept."""
+    """Return whether an object is a sparse array of scipy in a format that is kept."""
     module = sys.modules.get("scipy.sparse")
     return (
         module is not None

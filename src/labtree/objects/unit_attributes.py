@@ -193,7 +193,7 @@ def masked_column(values: Array, missing: NDArray[np.bool_]) -> Column:
 
 
 def alike(first: Any, second: Any) -> bool:
-    """Say whether two values are the same in type and content; NaN is like NaN."""
+    """Return whether two values are the same in type and content; NaN is like NaN."""
     if not (isinstance(second, type(first)) and isinstance(first, type(second))):
         return False
     if isinstance(first, np.ndarray):

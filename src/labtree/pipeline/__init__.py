@@ -14,7 +14,7 @@ _DIMENSIONS: dict[str, tuple[str, ...]] = {}
 
 
 def declare_steps(module: str, names: Iterable[str]) -> None:
-    """Say which module holds steps, so that errors can name the line that runs them."""
+    """Declare which module holds steps, so that errors can name the line that runs them."""
     _MODULES.update(dict.fromkeys(names, module))
 
 
@@ -24,7 +24,7 @@ def module_of_step(name: str) -> str:
 
 
 def declare_dimensions(names: Mapping[str, tuple[str, ...]]) -> None:
-    """Say how the dimensions of arrays are called; keys are names or patterns with ``*``."""
+    """Declare the names of the dimensions of arrays; keys are names or patterns with ``*``."""
     _DIMENSIONS.update(names)
 
 

@@ -132,7 +132,7 @@ def _prepare(row: Mapping[str, Any], output_dir: Path) -> xr.DataTree:
 
 
 class _Report(NamedTuple):
-    """How a recording fared; a row of the table that `run_batch` returns."""
+    """The outcome of a recording; a row of the table that `run_batch` returns."""
 
     dataset_id: str
     status: str
@@ -323,7 +323,7 @@ def _absolute(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run_recording_elsewhere(call: str, *arguments: Any) -> _Report:
-    """Do `_run_recording`; ``call`` differs each time, as dask keeps results of equal calls."""
+    """Return a report; ``call`` differs each time, as dask keeps results of equal calls."""
     return _run_recording(*arguments)
 
 

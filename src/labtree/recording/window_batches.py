@@ -195,16 +195,16 @@ def _warn_of_left_out(windows: xr.DataArray | xr.Dataset) -> None:
         return
     # A session by its name, a label by the kind of its reason: numbers are not kinds.
     kinds = log["reason"].str.replace(r"\b\d+\b", "n", regex=True)
-    told = []
+    parts = []
     for kind, rows in log.groupby(kinds, sort=False):
         sessions = ", ".join(rows["session"].unique()[:3])
         more = rows["session"].nunique() - 3
-        told.append(
+        parts.append(
             f"{len(rows)} x {rows['reason'].iloc[0] if len(rows) == 1 else kind} ({sessions}"
             + (f" and {more} more)" if more > 0 else ")")
         )
     warn(
-        f"{len(log)} windows, labels or sessions were left out: " + "; ".join(told),
+        f"{len(log)} windows, labels or sessions were left out: " + "; ".join(parts),
         RecordingWarning,
     )
 

@@ -18,8 +18,8 @@ __all__ = [
     "Suspects",
     "are_simple",
     "has_same_variables",
+    "is_certainly_same",
     "is_same",
-    "is_surely_same",
     "is_untouched",
     "iterate_nodes",
     "mark_node",
@@ -171,7 +171,7 @@ class Marks(MutableMapping[Path, Mark]):
         self._make_batches()
         paths = list(self._alone)
         for batch in dict.fromkeys(self._batches.values()):
-            if not batch.is_surely_same():
+            if not batch.is_certainly_same():
                 paths += batch.paths
         for path in paths:
             mark = self._marks[path]
@@ -180,7 +180,7 @@ class Marks(MutableMapping[Path, Mark]):
                 continue
             if path not in self._below and node.children:
                 found.places.append(path)
-            elif not is_surely_same(mark, node):
+            elif not is_certainly_same(mark, node):
                 found.single.append(path)
         return found
 
@@ -238,7 +238,7 @@ class _Batch:
         self._lazy_variables = [m.variables[name] for m in marks for name in m.lazy]
         self._lazy = [array for mark in marks for array in mark.lazy.values()]
 
-    def is_surely_same(self) -> bool:
+    def is_certainly_same(self) -> bool:
         """Return whether all nodes are as they were; they may be so all the same."""
         nodes = [node for ref in self._nodes if (node := ref()) is not None]
         if len(nodes) < len(self._nodes):
@@ -336,7 +336,7 @@ def mark_node(node: xr.DataTree) -> Mark:
     )
 
 
-def is_surely_same(mark: Mark, node: xr.DataTree) -> bool:
+def is_certainly_same(mark: Mark, node: xr.DataTree) -> bool:
     """Return whether a node is seen at a glance to be as it was; it may be so all the same."""
     if not mark.is_quick or not _same_objects(mark.attrs, node.attrs):
         return False

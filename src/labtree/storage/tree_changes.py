@@ -36,7 +36,7 @@ from labtree.storage.marks import (
     Suspects,
     are_simple,
     has_same_variables,
-    is_surely_same,
+    is_certainly_same,
     is_untouched,
     iterate_nodes,
     mark_node,
@@ -352,7 +352,7 @@ class TreeFile:
 
     def _difference(self, node: xr.DataTree, origin: NodePath, mark: Mark | None) -> str | None:
         """Return what of a node differs from the file: "variables", "attributes" or nothing."""
-        if mark is not None and is_surely_same(mark, node):
+        if mark is not None and is_certainly_same(mark, node):
             return None
         if mark is None or not has_same_variables(mark, node):
             return "variables"

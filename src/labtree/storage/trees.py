@@ -133,7 +133,7 @@ def open_tree(path: str | Path, **decoding: Any) -> xr.DataTree:
 
 
 def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
-    """Open a file and its catalogue, surely those of one and the same file."""
+    """Open a file and its catalogue, after checking that both are of the same file."""
     path = Path(path)
     if not path.is_file():
         raise missing_file(f"there is no file {path}", path)

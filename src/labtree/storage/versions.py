@@ -37,10 +37,10 @@ def check_version(found: object, known: object, where: object) -> None:
     if any(type(found) is type(version) and found == version for version in versions):
         return
     newest = versions[-1]
-    told = (
+    text = (
         f"{where}: written in format version {found}; this labtree reads version "
         f"{' and '.join(map(str, versions))}"
     )
     if isinstance(found, int) and isinstance(newest, int) and found > newest:
-        raise FormatError(f"{told}. Update labtree: pip install --upgrade labtree")
-    raise FormatError(f"{told}, and none that is older or unknown")
+        raise FormatError(f"{text}. Update labtree: pip install --upgrade labtree")
+    raise FormatError(f"{text}, and none that is older or unknown")

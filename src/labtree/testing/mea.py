@@ -23,7 +23,7 @@ FRAMES_PER_S = 60.0
 
 @dataclass
 class MeaTruth:
-    """Where the files are, and what was planted in them.
+    """The paths of the files, and what was planted in them.
 
     Attributes
     ----------

@@ -233,7 +233,7 @@ def _objects(values: list[Any], gaps: NDArray[np.bool_], about: dict[str, Any]) 
 
 
 def _is_plain(texts: Any) -> bool:
-    """Whether HDF5 can hold these texts: no NUL and no lone surrogate."""
+    """Return whether HDF5 can hold these texts: no NUL and no lone surrogate."""
     return not any(
         "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text) for text in texts
     )

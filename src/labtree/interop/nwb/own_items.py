@@ -28,7 +28,7 @@ _MS = 1000.0
 
 
 class Place(NamedTuple):
-    """Where an item of labtree's own export was, by its path in the NWB file."""
+    """The place of an item of labtree's own export, by its path in the NWB file."""
 
     namespace: str
     key: str

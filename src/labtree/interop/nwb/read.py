@@ -133,7 +133,7 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
 
 
 def is_nwb(path: Path) -> bool:
-    """Whether a file or folder says that it is NWB; pynwb is not needed."""
+    """Return whether a file or folder says that it is NWB; pynwb is not needed."""
     if path.is_dir():
         for name in ("zarr.json", ".zattrs"):
             with contextlib.suppress(OSError, FormatError):

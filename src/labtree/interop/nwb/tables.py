@@ -177,7 +177,7 @@ def _column_name(label: str, column: NwbColumn) -> str:
 
 
 def _in_session(values: Any) -> bool:
-    """Whether numbers can be times in s of one session, rather than dates."""
+    """Return whether numbers can be times in s of one session, rather than dates."""
     if isinstance(values, list) or values.dtype.kind not in "iuf":
         return True
     finite = values[np.isfinite(values)]

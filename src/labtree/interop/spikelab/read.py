@@ -485,7 +485,7 @@ def _nested_tuple(value: Any) -> Any:
 
 
 def _names_of_index(path: Path) -> dict[tuple[str, ...], tuple[str, str]]:
-    """Where the index tells names apart that the paths do not."""
+    """Return the names that the index tells apart and the paths do not."""
     try:
         index = read_json(path)["index"]
         pairs = [(namespace, key) for namespace, keys in index.items() for key in keys]
