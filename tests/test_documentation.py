@@ -128,6 +128,32 @@ def test_the_reference_has_every_public_name_once():
     assert len(accessors) == 7
 
 
+@pytest.mark.parametrize(
+    "package", ["", ".clocks", ".mea", ".msw", ".recording", ".spikes", ".testing"]
+)
+def test_public_functions_have_parameters_results_and_examples(package):
+    docscrape = pytest.importorskip("numpydoc.docscrape")
+    module, seen, lacking = importlib.import_module(f"labtree{package}"), 0, []
+    for name in dir(module):
+        function = getattr(module, name)
+        if name[0] == "_" or not inspect.isfunction(function):
+            continue
+        seen += 1
+        doc, signature = docscrape.FunctionDoc(function), inspect.signature(function)
+        said = {word.strip(" *") for each in doc["Parameters"] for word in each.name.split(",")}
+        if "session" in signature.parameters and "hdf5_path" in signature.parameters:
+            said |= {"hdf5_path", "force"}  # of every step: labtree.step describes them
+        lacking += [f"{name}: {each}" for each in signature.parameters if each not in said]
+        if not doc["Examples"]:
+            lacking.append(f"{name}: Examples")
+        if signature.return_annotation not in (None, "None", inspect.Signature.empty) and not (
+            doc["Returns"] or doc["Yields"]
+        ):
+            lacking.append(f"{name}: Returns")
+    assert seen
+    assert lacking == []
+
+
 def test_the_landing_page_brings_its_data_and_draws_its_picture(tmp_path, monkeypatch, capsys):
     pictures = load_pictures()
     pyplot = pytest.importorskip("matplotlib.pyplot")

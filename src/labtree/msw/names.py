@@ -253,7 +253,9 @@ def make_acquisition_basename(
     Parameters
     ----------
     subject, datetime_str, task, acq_type, acq_version
-        The parts. A legacy acquisition has no type in its name, and needs a task.
+        The parts.
+    is_legacy_acquisition : bool
+        Whether the name has no type; it needs a task then.
 
     Returns
     -------

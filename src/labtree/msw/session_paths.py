@@ -68,8 +68,7 @@ def generate_session_paths(
     Parameters
     ----------
     subject, task : str
-        ASCII letters and digits, joined by single ``_`` or ``-``. A task that starts
-        with ``_test`` goes to `default_subject`.
+        ASCII letters and digits, joined by single ``_`` or ``-``.
     basepath : path
         The folder that holds the subjects' folders.
     layout : {"2025", "2026"}
@@ -79,6 +78,8 @@ def generate_session_paths(
         where only type "msw" has its task in the name, and not a ``_test`` task.
     acq_type, acq_version, session_type
         For the layout of 2026 only; the version is 1 unless given.
+    default_subject : str
+        The subject of tasks that start with ``_test``.
     linked_to : str, optional
         An existing container of this subject, to put the acquisition into.
     datetime_str : str, optional

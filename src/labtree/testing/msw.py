@@ -45,10 +45,12 @@ def make_trials(
     Parameters
     ----------
     n_trials : int
-        Rows in all; every `barcode_every`-th, from the first, sends a barcode instead of
-        a task (0: none does).
+        Rows in all.
     task : {"probabilistic_switching", "sequence"}
         Which task's fields and states.
+    barcode_every : int
+        Every how many trials, from the first, one sends a barcode instead of a task; 0 for
+        none.
     learning : float
         From 0, a mouse that guesses, to 1, one that follows the rewards.
     clock : {"trial", "session"}
@@ -57,6 +59,11 @@ def make_trials(
         The moment of the first trial, for the barcodes.
     seed : int
         The same seed gives the same trials.
+
+    Returns
+    -------
+    list of dict
+        One for each trial.
 
     Examples
     --------
@@ -250,11 +257,19 @@ def make_ttl_edges(
         The line's number.
     jitter_s : float
         Standard deviation of the noise on each edge.
+    seed : int
+        The same seed gives the same noise.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``timestamp`` (s), ``line`` and ``state`` (1 rising, 0 falling).
+
+    Examples
+    --------
+    >>> edges = make_ttl_edges(make_trials(21))
+    >>> edges.columns.tolist(), edges.state.head(4).tolist()
+    (['timestamp', 'line', 'state'], [1, 0, 1, 0])
     """
     random = np.random.default_rng(seed)
     times, states = [], []
@@ -291,7 +306,13 @@ def write_log(trials: list[Trial], path: Path, *, closed: bool = True) -> None:
     path : path
         The file.
     closed : bool
-        End it as a session that was stopped in order does.
+        Whether it ends as that of a session that was stopped in order.
+
+    Examples
+    --------
+    >>> write_log(make_trials(3), Path("m01.msw.csv"))
+    >>> Path("m01.msw.csv").read_text(encoding="utf-8").count("END-TRIAL")
+    3
     """
     began = datetime(2026, 5, 14, 14, 30, 22)
     rows = [f"{key};{value}" for key, value in _LOG_HEAD.items()]
@@ -374,12 +395,19 @@ def write_session(
     subject, task, datetime_str
         For the names; the datetime has seconds only in the older eras.
     with_log : bool
-        Write the ``.msw.csv`` log too.
+        Whether the ``.msw.csv`` log is written, too.
 
     Returns
     -------
     pathlib.Path
         The session's folder.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> folder = write_session("mice", "2026", trials=make_trials(20))
+    >>> labtree.msw.load_session(folder).n_trials
+    20
     """
     trials = make_trials() if trials is None else trials
     old = era in ("separate_json", "legacy")

@@ -37,6 +37,11 @@ def simulate_emg(
     -------
     ndarray
         (samples, channels), int16, in microvolts.
+
+    Examples
+    --------
+    >>> simulate_emg([0, 1], n_channels=4).shape
+    (4000, 4)
     """
     rng = np.random.default_rng(seed)
     per_class = round(seconds_each * fs)
@@ -69,6 +74,27 @@ def record_emg(
     """Record `simulate_emg`, with a label at every gesture; return the session's folder.
 
     Stream ``emg`` comes in packets of 32 samples, a slow stream ``force`` at 50 Hz with it.
+
+    Parameters
+    ----------
+    base_path : path
+        The folder in which the session's folder is made.
+    classes : sequence of int
+        The gestures in order.
+    seconds_each : float
+        How long each lasts, in s.
+    n_channels : int
+    fs : float
+        Samples per second of ``emg``.
+    start : float
+        The time of the first sample, in s.
+    seed : int
+        The same seed gives the same samples.
+
+    Returns
+    -------
+    pathlib.Path
+        The session's folder.
 
     Examples
     --------

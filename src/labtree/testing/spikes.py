@@ -36,6 +36,11 @@ def synthetic_spike_data(
         all share, of the last one none.
     seed : int
 
+    Returns
+    -------
+    Dataset
+        Of the kind ``spike_data``.
+
     Examples
     --------
     >>> synthetic_spike_data(5).sizes["unit"]
@@ -113,6 +118,19 @@ def synthetic_rate_data(
 ) -> xr.Dataset:
     """Make rates in Hz that wax and wane, every `step` ms.
 
+    Parameters
+    ----------
+    n_units, n_times : int
+    step : float
+        Time between two rates, in ms.
+    seed : int
+        The same seed gives the same values.
+
+    Returns
+    -------
+    Dataset
+        Of the kind ``rate_data``.
+
     Examples
     --------
     >>> synthetic_rate_data(5).rate.shape
@@ -129,6 +147,17 @@ def synthetic_rate_slice_stack(
     n_units: int = 20, n_times: int = 50, n_slices: int = 10, *, seed: int = 0
 ) -> xr.Dataset:
     """Make rates around events, with a response that differs from unit to unit.
+
+    Parameters
+    ----------
+    n_units, n_times, n_slices : int
+    seed : int
+        The same seed gives the same values.
+
+    Returns
+    -------
+    Dataset
+        Of the kind ``rate_slice_stack``.
 
     Examples
     --------
@@ -148,6 +177,19 @@ def synthetic_spike_slice_stack(
     n_units: int = 20, n_slices: int = 10, *, length: float = 200.0, seed: int = 0
 ) -> xr.Dataset:
     """Make spike trains around events, from 50 ms before each.
+
+    Parameters
+    ----------
+    n_units, n_slices : int
+    length : float
+        Of each slice, in ms.
+    seed : int
+        The same seed gives the same values.
+
+    Returns
+    -------
+    Dataset
+        Of the kind ``spike_slice_stack``.
 
     Examples
     --------
@@ -175,6 +217,17 @@ def synthetic_spike_slice_stack(
 def synthetic_pairwise_matrix(n_units: int = 20, *, seed: int = 0) -> xr.Dataset:
     """Make a symmetric matrix of correlations, with a label for each unit.
 
+    Parameters
+    ----------
+    n_units : int
+    seed : int
+        The same seed gives the same values.
+
+    Returns
+    -------
+    Dataset
+        Of the kind ``pairwise_matrix``.
+
     Examples
     --------
     >>> synthetic_pairwise_matrix(5).label_i.values.tolist()
@@ -191,6 +244,17 @@ def synthetic_pairwise_stack(
     n_units: int = 20, n_slices: int = 3, *, seed: int = 0
 ) -> xr.Dataset:
     """Make a symmetric matrix of correlations for each slice.
+
+    Parameters
+    ----------
+    n_units, n_slices : int
+    seed : int
+        The same seed gives the same values.
+
+    Returns
+    -------
+    Dataset
+        Of the kind ``pairwise_stack``.
 
     Examples
     --------
