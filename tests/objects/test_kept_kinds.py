@@ -60,6 +60,7 @@ ARRAYS = {
     "boolean": pd.array([True, None], dtype="boolean"),
     "Float32": pd.array([1.5, None], dtype="Float32"),
     "string": pd.array(["a", None, ""], dtype="string"),
+    "texts": pd.array(["a", None, ""], dtype="str"),
     "dates": pd.array(pd.date_range("2000", periods=2)),
     "zoned": pd.array(pd.date_range("2000", periods=2, tz="UTC")),
     "timedeltas": pd.array(pd.timedelta_range("1s", periods=2)),
@@ -97,7 +98,8 @@ def test_an_index_is_kept_as_a_coordinate(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["category", "Int8", "boolean", "zoned", "intervals", "periods"]
+    "name",
+    ["category", "Int8", "boolean", "string", "texts", "zoned", "intervals", "periods"],
 )
 def test_an_array_of_pandas_is_kept_in_a_dataset(name, tmp_path):
     array = ARRAYS[name]
@@ -108,9 +110,7 @@ def test_an_array_of_pandas_is_kept_in_a_dataset(name, tmp_path):
     for back in (kept(dataset), kept(dataset, tmp_path)):
         for part in ("v", "c"):
             assert back[part].dtype == dataset[part].dtype
-            pd.testing.assert_series_equal(
-                pd.Series(back.variables[part].data), pd.Series(array)
-            )
+            pd.testing.assert_series_equal(back[part].to_series(), dataset[part].to_series())
         assert back["v"].attrs == {"units": "1"}
         assert list(back.variables) == list(dataset.variables)
         assert set(back.coords) == {"c"}

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import datetime
 import decimal
 import enum
 import fractions
@@ -99,6 +100,55 @@ def test_numbers_and_ids_are_written_as_text(value):
 def test_a_model_of_pydantic_names_its_dump():
     with pytest.raises(TypeError, match=r"write x.model_dump\(\)"):
         labtree.create_workspace().ws.store("n", "k", {"m": model_class()()})
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["int64[pyarrow]", "uint8[pyarrow]", "float[pyarrow]", "halffloat[pyarrow]",
+     "bool[pyarrow]",
+     "timestamp[us][pyarrow]", "duration[ns][pyarrow]", "list<item: int64>[pyarrow]",
+     "Sparse[int]", "Sparse[float]"],
+)  # fmt: skip
+def test_the_line_for_arrays_of_pandas_gives_what_is_kept(dtype):
+    if "pyarrow" in dtype:
+        pyarrow = pytest.importorskip("pyarrow")
+        named = {
+            "halffloat": pyarrow.float16(),
+            "list<item: int64>": pyarrow.list_(pyarrow.int64()),
+        }
+        short = dtype.removesuffix("[pyarrow]")
+        dtype = pd.ArrowDtype(named[short]) if short in named else dtype
+    values = [[1], [2, 3]] if "list" in str(dtype) else [1, 0]
+    series = pd.Series(values, dtype=dtype)
+    tree = labtree.create_workspace()
+    for obj in (series, series.array, pd.Index(series.array)):
+        with pytest.raises(TypeError, match=r"write ") as caught:
+            tree.ws.store("n", "k", obj)
+        line = str(caught.value).partition("write ")[2]
+        made = eval(line if line.startswith("x") else f"x{line}", {"x": obj})
+        tree.ws.store("n", "k", made)
+        assert list(map(str, tree.ws["n", "k"])) == list(map(str, made))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [pd.Period("2000", "M"), pd.Interval(0, 1), pd.offsets.Day(2), pd.CategoricalDtype(["a"]),
+     np.dtype("<f4"), datetime.UTC],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_the_line_for_scalars_of_pandas_gives_what_is_kept(value):
+    tree = labtree.create_workspace()
+    with pytest.raises(TypeError, match=r"write .*x") as caught:
+        tree.ws.store("n", "k", {"a": value})
+    line = str(caught.value).partition("write ")[2].partition(", or")[0]
+    made = eval(line, {"x": value})
+    tree.ws.store("n", "k", {"a": made})
+
+
+def test_texts_that_only_some_numpy_arrays_may_hold_are_refused():
+    strict = np.array(["a"], np.dtypes.StringDType(coerce=False))
+    with pytest.raises(TypeError, match=r"write x.astype"):
+        labtree.create_workspace().ws.store("n", "k", strict)
 
 
 def test_every_part_of_a_nested_value_is_named():

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from labtree.errors import BusyFileError, DamageWarning, FormatError, MissingFileError
-from labtree.storage import open_tree, save_tree
+from labtree.storage import netcdf_reader, open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue
 from labtree.storage.verifying import accept_values, verify_file
 from support.exactness import assert_same
@@ -282,6 +282,61 @@ def test_links_inside_the_folder_are_followed_and_others_left_out(tmp_path):
     assert tree["near"].values.tolist() == [1, 2]
     assert tree["raw"].values.tolist() == [0, 1, 2, 3]
     assert set(tree.data_vars) == {"soft", "near", "raw"}
+
+
+def test_a_group_that_several_links_lead_to_is_read_under_each(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = [7]
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["a/b/x"] = [3, 4]
+        file["a/b/up"] = h5py.SoftLink("/a")
+        file["c"] = h5py.SoftLink("/a/b")
+        file["d"] = file["a/b"]
+        file["other"] = h5py.ExternalLink("other.h5", "/")  # which lies where this root lies
+    with pytest.warns(DamageWarning) as caught:
+        tree = _read(tmp_path / "t.h5")
+    for path in ("a/b", "c", "d"):
+        assert tree[path]["x"].values.tolist() == [3, 4]
+    assert tree["other"]["x"].values.tolist() == [7]
+    told = [str(warning.message).split(": ", 1)[1].split(" ")[0] for warning in caught]
+    assert told == ["/a/b/up", "/c/up/b", "/d/up/b"]
+    assert tree["c/up"].attrs == {}
+
+
+def test_links_that_would_lead_to_countless_groups_are_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(netcdf_reader, "_MOST_REPEATED", 50)
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        above = file
+        for depth in range(40):  # 2 ** 40 ways lead to the last
+            above = above.create_group("a")
+            above.parent["b"] = above
+            assert depth < 40
+    with pytest.warns(DamageWarning, match="links lead to groups that were read already"):
+        tree = _read(tmp_path / "t.h5")
+    assert len(list(tree.subtree)) <= 1 + 40 + 50
+
+
+def test_a_filter_that_is_not_there_costs_its_array(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["good"] = [1, 2]
+        for name, mask in (("packed", 0), ("skipped", 1)):
+            creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            creation.set_chunk((2,))
+            creation.set_filter(40_000, h5py.h5z.FLAG_OPTIONAL)
+            made = h5py.h5d.create(
+                file.id,
+                name.encode(),
+                h5py.h5t.STD_I32LE,
+                h5py.h5s.create_simple((2,)),
+                creation,
+            )
+            made.write_direct_chunk((0,), np.array([5, 6], "<i4").tobytes(), mask)
+    with pytest.warns(DamageWarning, match=r"/packed .*filter 40000 .*not there") as caught:
+        tree = _read(tmp_path / "t.h5")
+    assert len(caught) == 1
+    assert tree["good"].values.tolist() == [1, 2]
+    assert tree["skipped"].values.tolist() == [5, 6]
+    assert "packed" not in tree
 
 
 PARTS = {

@@ -15,6 +15,7 @@ from labtree.errors import UnsupportedTypeError, warn
 from labtree.objects.arrays import array_variable
 from labtree.storage import dtypes, json_values
 from labtree.storage._xarray import Variable
+from labtree.storage.unsupported import arrow_line
 
 __all__ = [
     "Pieces",
@@ -160,10 +161,12 @@ def encode_column(
             for side in ("left", "right")
         ]
         return {"type": "interval", "sides": sides, "closed": values.closed}
-    line = ".sparse.to_dense()" if isinstance(dtype, pd.SparseDtype) else ".astype(...)"
-    raise UnsupportedTypeError(
-        f"{path}: cannot keep pandas' {dtype} exactly; convert it with {line} first"
-    )
+    line = ".astype(object)"
+    if isinstance(dtype, pd.SparseDtype):
+        line = f".astype({str(dtype.subtype)!r})"
+    elif isinstance(dtype, pd.ArrowDtype):
+        line = arrow_line(dtype)
+    raise UnsupportedTypeError(f"{path}: cannot keep pandas' {dtype} exactly; write {line}")
 
 
 def _put_missing(piece: str, missing: np.ndarray, pieces: Pieces, own: bool) -> str:

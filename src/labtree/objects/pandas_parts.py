@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pandas.api.extensions import ExtensionArray
 from xarray.indexes import PandasIndex, PandasMultiIndex, RangeIndex
 
 from labtree.errors import UnsupportedTypeError
@@ -22,6 +23,7 @@ from labtree.objects.columns import (
     encode_index,
     string_dtype,
 )
+from labtree.storage._xarray import data_of
 from labtree.storage.unsupported import all_unsupported
 
 __all__ = ["PANDAS", "is_pandas", "to_pandas", "to_plain"]
@@ -162,7 +164,9 @@ def _array(dataset: xr.Dataset, name: Hashable, pieces: Pieces, path: str) -> _M
         meta, made = _encoded(encode_index, own.index, name, pieces, dim, path)
         meta["of"] = "index"
     else:
-        column, made = _encoded(encode_column, variable.data, name, pieces, dim, path)
+        held = data_of(variable)  # of texts, xarray gives away an array of objects
+        values = held if isinstance(held, ExtensionArray) else variable.data
+        column, made = _encoded(encode_column, values, name, pieces, dim, path)
         meta = {"of": "column", "column": column}
     attrs = dict(variable.attrs)
     return meta | {"dim": dim, "attrs": attrs, "coord": name in dataset.coords}, made

@@ -133,6 +133,8 @@ def encode(array: np.ndarray, path: str = "obj") -> tuple[Spec | None, list[np.n
     if dtype.kind == "T":
         if hasattr(dtype, "na_object"):
             raise unsupported(array, path, "a StringDType with a missing value of its own")
+        if not getattr(dtype, "coerce", True):
+            raise unsupported(array, path, "a StringDType that takes nothing but texts")
         return _encode_text(array.astype(object), path, "StringDType")
     if dtype.kind == "O":
         return _encode_text(array, path, "O")

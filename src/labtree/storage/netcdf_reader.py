@@ -13,6 +13,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import h5netcdf
 import h5py
 import numpy as np
 import xarray as xr
-from h5py import h5d, h5o, h5r
+from h5py import h5d, h5o, h5r, h5z
 from xarray.backends import H5NetCDFStore
 
 from labtree.errors import (
@@ -59,6 +60,7 @@ _SEARCHED = 1 << 24
 _MOST_OBJECTS = 20_000  # of a file that is looked through for what lies beside its arrays
 _MOST_ENTRIES = 1 << 20  # of heaps; a hostile file may have heaps within heaps
 _DEEPEST = 200  # groups below one another
+_MOST_REPEATED = 1000  # groups that are read again; links in links can make them countless
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
@@ -318,6 +320,11 @@ class _Group(h5netcdf.Group):  # type: ignore[misc]
         return _Group
 
     @property
+    def name(self) -> str:
+        """The path, which h5netcdf takes from the other file where a link leads to one."""
+        return str(self._h5path)
+
+    @property
     def attrs(self) -> Any:
         return _Attributes(self)
 
@@ -425,7 +432,8 @@ class _Lister:
     def __init__(self, file: Any, folder: str, name: str, left_out: dict[str, str]):
         self._file, self._folder, self._name = file, folder, name
         self._left_out = left_out
-        self._seen: set[int] = set()
+        self._seen: set[tuple[int, int]] = set()
+        self._repeated = 0
         #: The paths of the groups, parents before children.
         self.groups: list[tuple[str, ...]] = []
         #: By the path of a group: members that must not be opened.
@@ -442,14 +450,17 @@ class _Lister:
 
     def find(self) -> None:
         """Look at every member of every group."""
-        self._group(self._file["/"], ())
+        self._group(self._file["/"], (), frozenset())
         del self._file
 
-    def _group(self, group: Any, path: tuple[str, ...]) -> None:
+    def _group(
+        self, group: Any, path: tuple[str, ...], above: frozenset[tuple[int, int]]
+    ) -> None:
         hidden: set[str] = set()
         self.hidden["/" + "/".join(path)] = hidden
         self.groups.append(path)
-        self._seen.add(h5o.get_info(group.id).addr)
+        above |= {_address(group)}
+        self._seen |= above
         below = []
         for name in group:
             where = "/" + "/".join([*path, name])
@@ -457,16 +468,12 @@ class _Lister:
                 reason = self._refused(group, name)
                 member = group[name] if reason is None else None
                 if isinstance(member, h5py.Group):
-                    address = h5o.get_info(member.id).addr
-                    if address in self._seen:
-                        reason = "it leads back to a group that was read already"
-                    elif len(path) >= _DEEPEST:
-                        reason = f"groups are nested more than {_DEEPEST} deep"
-                    else:
-                        self._seen.add(address)
+                    reason = self._group_refused(member, path, above)
+                    if reason is None:
                         below.append((name, member))
                 elif isinstance(member, h5py.Dataset):
                     reason = self._outside(member) or _is_half_labeled(member)
+                    reason = reason or _lacks_filter(member)
                 elif member is not None and not isinstance(member, h5py.Datatype):
                     reason = "it is no group and no dataset"
             except Exception as error:  # h5py raises whatever a damaged object makes it
@@ -475,7 +482,22 @@ class _Lister:
                 hidden.add(name)
                 self.leave_out(where, reason)
         for name, member in below:
-            self._group(member, (*path, name))
+            self._group(member, (*path, name), above)
+
+    def _group_refused(
+        self, group: Any, path: tuple[str, ...], above: frozenset[tuple[int, int]]
+    ) -> str | None:
+        address = _address(group)
+        if address in above:
+            return "it leads back to a group that it is in"
+        if len(path) >= _DEEPEST:
+            return f"groups are nested more than {_DEEPEST} deep"
+        if address in self._seen:
+            self._repeated += 1
+            if self._repeated > _MOST_REPEATED:
+                return f"more than {_MOST_REPEATED} links lead to groups that were read already"
+        self._seen.add(address)
+        return None
 
     def _refused(self, group: Any, name: str) -> str | None:
         link = group.get(name, getlink=True)
@@ -508,6 +530,34 @@ def _is_half_labeled(dataset: Any) -> str | None:
         return None
     counts = {len(scales) for scales in dataset.attrs["DIMENSION_LIST"]}
     return "some of its dimensions have a scale and others none" if {0} < counts else None
+
+
+def _address(member: Any) -> tuple[int, int]:
+    """Return what tells an HDF5 object from others: its file, and its place there."""
+    info = h5o.get_info(member.id)
+    return info.fileno, info.addr
+
+
+def _lacks_filter(dataset: Any) -> str | None:
+    """Return why the chunks of a dataset cannot be unpacked here, or None."""
+    creation = dataset.id.get_create_plist()
+    for place in range(creation.get_nfilters()):
+        code, _, _, name = creation.get_filter(place)
+        if h5z.filter_avail(code):
+            continue
+        with contextlib.suppress(ImportError):
+            import_module("hdf5plugin")  # which adds its filters to h5py
+        if h5z.filter_avail(code) or _is_skipped(dataset, place):
+            continue
+        what = f"filter {code} ({name.decode(errors='replace')})"
+        return f"it is packed with the {what}, which is not there; hdf5plugin has many filters"
+    return None
+
+
+def _is_skipped(dataset: Any, place: int) -> bool:
+    """Return whether all chunks were written without a filter of the dataset's."""
+    chunks = range(dataset.id.get_num_chunks())
+    return all(dataset.id.get_chunk_info(n).filter_mask >> place & 1 for n in chunks)
 
 
 class _Store(H5NetCDFStore):

@@ -92,7 +92,7 @@ def _check_array(variable: Variable, path: str) -> None:
     if not isinstance(variable.dtype, np.dtype):
         raise UnsupportedTypeError(
             f"{path}: netCDF has no type for pandas' {variable.dtype} array of "
-            f"{variable.ndim} dimensions; convert it with .astype(...) first"
+            f"{variable.ndim} dimensions; write .astype(object)"
         )
     check_layout(variable.dtype, variable.ndim, path)
     data = data_of(variable)

@@ -6,9 +6,12 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from labtree.errors import UnsupportedTypeError
 
-__all__ = ["advice", "all_unsupported", "unsupported", "with_article"]
+__all__ = ["advice", "all_unsupported", "arrow_line", "unsupported", "with_article"]
 
 #: More parts than this are counted, not listed.
 _LISTED = 20
@@ -30,6 +33,11 @@ _BY_NAME = {
     "GCXS": "x.todense()",
     "Tensor": "x.detach().cpu().numpy()",
     "Series": "store it as an item of its own",
+    "Period": "str(x), or x.to_timestamp()",
+    "Interval": "(x.left, x.right)",
+    "CategoricalDtype": "x.categories",
+    "SparseArray": "x.to_dense()",
+    "timezone": "str(x)",
 }
 
 
@@ -82,6 +90,22 @@ def advice(value: Any) -> str:
     return line if line.startswith(("store ", "write ", "use ")) else f"write {line}"
 
 
+def arrow_line(dtype: pd.ArrowDtype) -> str:
+    """Return the call that makes an array of pyarrow's one of pandas' own."""
+    plain = dtype.numpy_dtype
+    zone = getattr(dtype.pyarrow_dtype, "tz", None)
+    if plain.kind in "iuf":
+        name = plain.name.replace("int", "Int").replace("uI", "UI").replace("float", "Float")
+        name = "Float32" if name == "Float16" else name  # which pandas lacks
+    elif plain.kind == "M" and zone is not None:
+        name = f"datetime64[{np.datetime_data(plain)[0]}, {zone}]"
+    elif plain.kind in "Mm":
+        name = str(plain)
+    else:
+        name = {"b": "boolean", "U": "string"}.get(plain.kind, "object")
+    return f".astype({name!r})"
+
+
 _PARTS = "store what it stands for: a number, text, an array, or a list or dict of these"
 _REGISTER = "store its parts, or make its class a kind with labtree.register_kind(..., cls=...)"
 
@@ -102,6 +126,12 @@ def _line(value: Any) -> str | None:
     known = _BY_NAME.get(kind.__name__)
     if known is not None:
         return known
+    if isinstance(value, pd.arrays.ArrowExtensionArray):
+        return f"x{arrow_line(value.dtype)}"
+    if isinstance(value, np.dtype):
+        return "x.str"
+    if isinstance(value, pd.tseries.offsets.BaseOffset):
+        return "x.freqstr"
     if isinstance(value, BaseException):
         return "repr(x)"
     if isinstance(value, type):
