@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from h5py import h5ds
 
+import labtree
 from labtree.storage import json_values, open_tree, save_tree
 from support.exactness import assert_same
 
@@ -289,3 +290,49 @@ def test_attributes_that_netcdf_has_are_native_and_the_others_are_shown_where_th
     assert_same(opened.attrs, attrs)
     assert_same(opened["v"].attrs, attrs)
     opened.close()
+
+
+NAMED_ALIKE = {
+    "encoded": xr.Dataset({"_%2E": ("x", [1]), ".": ("x", [2]), "%2E": 3, "._": 4}),
+    "dimensions": xr.Dataset(
+        {"_%2E": ("_%2E", [1]), ".": (".", [2, 3]), "a": ((".", "_%2E", "(b"), [[[1]], [[2]]])}
+    ),
+    "labtree's": xr.Dataset(
+        {
+            "labtree_chars_3": ("labtree_chars_3", [1, 2, 3]),
+            "labtree_complex_2": 1,
+            "c": ("z", [1j]),
+            "t": ("labtree_chars_2", ["abc", "def"]),
+        }
+    ),
+    "netCDF's": xr.Dataset({"x": ("y", [1, 2]), "_nc4_non_coord_x": ("x", [1.0, 2.0, 3.0])}),
+}
+
+
+@pytest.mark.parametrize("which", NAMED_ALIKE)
+def test_names_that_would_be_one_in_the_file_are_told_apart(tmp_path, which, cut_catalogue):
+    dataset = NAMED_ALIKE[which]
+    for ending in (".h5", ".zarr"):
+        workspace = labtree.create_workspace()
+        workspace.ws.store("n", "first", 1)
+        saved = workspace.ws.save(tmp_path / f"t{ending}")
+        workspace.ws.store("n", "k", dataset)
+        workspace.ws.save(saved)  # in place
+        assert_same(labtree.load_item(saved, "n", "k"), dataset)
+    workspace.ws.save(tmp_path / "new.h5")
+    cut_catalogue(tmp_path / "new.h5")
+    assert_same(labtree.load_item(tmp_path / "new.h5", "n", "k"), dataset)
+
+
+def test_a_group_may_be_named_like_a_dimension(tmp_path, cut_catalogue):
+    tree = xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset({"v": ("x", [1, 2]), "_%2Eq": 1}),
+            "/x": xr.Dataset({"v": ("y", [1])}),
+            "/.q": xr.Dataset({"z": 1}),
+        }
+    )
+    save_tree(tree, tmp_path / "t.h5")
+    assert_same(open_tree(tmp_path / "t.h5"), tree)
+    cut_catalogue(tmp_path / "t.h5")
+    assert_same(open_tree(tmp_path / "t.h5"), tree)

@@ -15,6 +15,14 @@ __all__ = ["LONGEST", "check_name", "decode_name", "encode_name", "file_name", "
 #: The longest name in bytes of UTF-8 that netCDF reads (its NC_MAX_NAME is 256).
 LONGEST = 255
 
+#: What netCDF's libraries and labtree's own dimensions begin with.
+_RESERVED = (
+    "_nc4_non_coord_",
+    "labtree_bytes_",
+    "labtree_chars_",
+    "labtree_complex_",
+    "labtree_points_",
+)
 _START = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
@@ -57,6 +65,7 @@ def encode_name(name: str) -> str:
     ('a%2Fb', '_%2E', 'rates', '50%25')
     """
     last = len(name) - 1
+    is_reserved = name.startswith(_RESERVED)
     if name.startswith("_%"):  # what an encoded first character looks like
         return _cut(f"_{_percent('_')}{encode_name('x' + name[1:])[1:]}", name)
     encoded = "".join(
@@ -65,7 +74,7 @@ def encode_name(name: str) -> str:
         or character < " "
         or character == "\x7f"
         or "\ud800" <= character <= "\udfff"
-        or (i == 0 and character < "\x80" and character not in _START)
+        or (i == 0 and (is_reserved or (character < "\x80" and character not in _START)))
         or (i == last and character.isspace())
         else character
         for i, character in enumerate(name)
@@ -84,7 +93,7 @@ def _cut(encoded: str, name: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def is_legal(name: str) -> bool:
     """Say whether a file holds a name as it is, percent signs included."""
-    if name.startswith("%"):
+    if name.startswith(("%", *_RESERVED)):
         return False
     plain = name.replace("%", "_")
     return (len(plain) < 60 and plain.isidentifier()) or encode_name(plain) == plain

@@ -90,7 +90,7 @@ def advice(value: Any) -> str:
     return line if line.startswith(("store ", "write ", "use ")) else f"write {line}"
 
 
-def arrow_line(dtype: pd.ArrowDtype) -> str:
+def arrow_line(dtype: Any) -> str:
     """Return the call that makes an array of pyarrow's one of pandas' own."""
     plain = dtype.numpy_dtype
     zone = getattr(dtype.pyarrow_dtype, "tz", None)

@@ -6,7 +6,7 @@ What a file calls the parts, and how arrays and attributes get into it, is the w
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,10 +33,14 @@ __all__ = ["Naming", "Node", "PlainArray", "PlainVariable", "node_of", "noted", 
 
 
 class Naming(NamedTuple):
-    """What the members and the dimensions of a group are called in a file."""
+    """What the members and the dimensions of a group are called in a file.
+
+    `members` is given the names of variables and of groups; `dimensions` is given what all
+    members are called, and which of them are variables.
+    """
 
     members: Callable[[list[str]], dict[str, str]]
-    dimension: Callable[[str], str]
+    dimensions: Callable[[list[str], dict[str, str], Container[str]], dict[str, str]]
 
 
 class PlainArray(NamedTuple):
@@ -231,14 +235,15 @@ def node_of(
                 f"names of variables and dimensions are str, not {name!r}"
             )
     attrs = dict(dataset.attrs)
+    files = naming.members([*variables, *children])
     return Node(
         path,
         dataset,
         attrs,
         json_values.encode(attrs, f"{where}.attrs"),
         dataset_layout(dataset, where),
-        naming.members([*variables, *children]),
-        {str(name): naming.dimension(str(name)) for name in dataset.sizes},
+        files,
+        naming.dimensions([str(name) for name in dataset.sizes], files, variables),
     )
 
 

@@ -1,6 +1,7 @@
 """Writing a tree to a new netCDF-4 file, one array at a time."""
 
 import json
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,44 @@ __all__ = ["Written", "write_dataset", "write_group_attributes", "write_tree"]
 # file reads nothing else.
 _INLINE = 1 << 16
 _CONVENTIONS = "CF-1.11"
-_NAMING = Naming(lambda names: {name: file_name(name) for name in names}, file_name)
+
+
+def _members(names: list[str]) -> dict[str, str]:
+    """Return what variables and groups are called in a file, no two the same.
+
+    Groups, which come last, have the name that `file_name` gives.
+    """
+    given = {name: file_name(name) for name in names}
+    if len(set(given.values())) == len(given):
+        return given
+    return _names_beside(reversed(names), ())
+
+
+def _dimensions(
+    names: list[str], members: dict[str, str], variables: Container[str]
+) -> dict[str, str]:
+    """Return what dimensions are called in a file: like the variable of the same name."""
+    alone = [name for name in names if name not in variables]
+    own = _names_beside(alone, members.values()) if alone else {}
+    return {name: own[name] if name in own else members[name] for name in names}
+
+
+def _names_beside(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Return names for a file beside those that are taken; what it holds as it is stays so."""
+    given = {name: file_name(name) for name in names}
+    used = set(taken)
+    given = dict(sorted(given.items(), key=lambda pair: pair[0] != pair[1]))
+    for name, file in given.items():
+        unique, count = file, 0
+        while unique in used:
+            count += 1
+            unique = f"{file}%~{count}"
+        given[name] = unique
+        used.add(unique)
+    return given
+
+
+_NAMING = Naming(_members, _dimensions)
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ __all__ = ["WrittenStore", "write_nodes", "write_object"]
 # opens a tree, and there they cost no request of their own.
 _INLINE = 1 << 24
 _AT_ONCE = 1 << 26  # bytes of values that are under way at once
-_NAMING = Naming(file_names, str)
+_NAMING = Naming(file_names, lambda names, *_: {name: name for name in names})
 
 
 @dataclass(slots=True)
