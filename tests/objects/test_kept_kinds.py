@@ -12,13 +12,13 @@ import labtree
 from labtree.objects import registry
 
 
-def kept(obj, tmp_path=None):
+def kept(obj, tmp_path=None, ending=".h5"):
     """Store an object, save it where there is a path, and give it back."""
     tree = labtree.create_workspace()
     tree.ws.store("n", "k", obj)
     if tmp_path is None:
         return tree.ws["n", "k"]
-    return labtree.load_item(tree.ws.save(tmp_path / "w"), "n", "k")
+    return labtree.load_item(tree.ws.save(tmp_path / f"w{ending}"), "n", "k")
 
 
 INDEXES = {
@@ -26,6 +26,9 @@ INDEXES = {
     "numbers": pd.Index([1.5, np.nan], name=("a", 1)),
     "texts": pd.Index(["b", "a"]),
     "texts with a gap": pd.Index(["b", None]),
+    "texts of objects with a gap": pd.Index(["b", None], dtype=object),
+    "one long text": pd.Index(["b" * 500, *"acdefghijk"], dtype=object),
+    "one long text and a gap": pd.Index(["b" * 500, None, *"cdefghijk"], dtype=object),
     "objects": pd.Index([1, "a", None], dtype=object),
     "dates": pd.date_range("2000", periods=3, freq="D", tz="Europe/Berlin"),
     "timedeltas": pd.timedelta_range("1s", periods=3, freq="s"),
@@ -87,7 +90,7 @@ def test_an_index_is_kept_as_a_coordinate(name, tmp_path):
     else:
         coords = {"x": ("x", index, {"about": name})}
     dataset = xr.Dataset({"v": ("x", np.arange(len(index)))}, coords, {"a": 1})
-    for back in (kept(dataset), kept(dataset, tmp_path)):
+    for back in (kept(dataset), kept(dataset, tmp_path), kept(dataset, tmp_path, ".zarr")):
         xr.testing.assert_identical(back, dataset)
         assert list(back.variables) == list(dataset.variables)
         mine, theirs = back.indexes["x"], dataset.indexes["x"]

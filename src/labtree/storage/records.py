@@ -264,7 +264,7 @@ class DatasetBuilder:
             if attributes:
                 attrs[name] = json_values.decode(attributes)
             place = columns[0][5] if len(columns[0]) > 5 else None
-            if place is not None:
+            if place is not None and len(columns) == 1:
                 arrays[name] = _inline(self._values, place, spec, columns[0])
         plain_data = not layout and not any(axes[:1] == (name,) for name, axes in dims.items())
         if plain_data:

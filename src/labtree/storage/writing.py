@@ -270,7 +270,9 @@ class _GroupWriter:
             column, dataset = self._array(array, name, dims, compression)
             if not array.role:
                 self._describe(dataset, variable)
-                if variable.is_index and array.values.nbytes <= _INLINE:  # never dask's
+                # An index is never dask's; one of several arrays is read from the file.
+                is_small = len(variable.arrays) == 1 and array.values.nbytes <= _INLINE
+                if variable.is_index and is_small:
                     column = column._replace(inline=len(self.written.values))
                     self.written.values += array.values.tobytes()
             else:

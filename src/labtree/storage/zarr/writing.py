@@ -157,7 +157,8 @@ class _Writer:
             if isinstance(array.blob, ZarrArray):
                 self.written.moves.append((array.blob, "/".join(folder)))
             is_index = variable.is_index and not array.role  # an index is never dask's
-            if is_index and array.values.nbytes <= self.inline:
+            is_small = len(variable.arrays) == 1 and array.values.nbytes <= self.inline
+            if is_index and is_small:
                 column = column._replace(inline=len(self.written.values))
                 self.written.values += np.ascontiguousarray(array.values).tobytes()
             columns.append(column)
