@@ -81,4 +81,4 @@ def key_of(group):
 def read(path):
     with h5py.File(path) as file:
         return {(key_of(space), key_of(key)): item(attributes(marks(key)), variables(key))
-                for space in file.values() for key in space.values()}
+                for space in file.values() for key in space.values() if isinstance(key, h5py.Group)}

@@ -12,7 +12,8 @@ import math
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ class NetCDFSource:
         self._lister: _Lister | None = None
         self._file: _File | None = None
         self._stores: dict[str, _Store] = {}
+        self._datasets: dict[str, dict[int, str]] = {}
         self._closed = False
         #: The paths of what could not be read, and why.
         self.left_out: dict[str, str] = {}
@@ -123,10 +125,23 @@ class NetCDFSource:
                 self._stores[group] = _Store(self, group)
             return self._stores[group]
 
+    def datasets_in(self, where: str) -> dict[int, str]:
+        """Return the names of the datasets in a group by their addresses in the file."""
+        found = self._datasets.get(where)
+        if found is None:
+            found, group = {}, self.file.hdf5[where]
+            for name in group:
+                with contextlib.suppress(KeyError, OSError, RuntimeError, ValueError):
+                    info = h5o.get_info(group.id, name.encode())
+                    if info.type == h5o.TYPE_DATASET:
+                        found.setdefault(info.addr, name)
+            self._datasets[where] = found
+        return found
+
     def release(self) -> None:
         """Close HDF5's file until it is needed again."""
         with self._lock:
-            self._stores = {}
+            self._stores, self._datasets = {}, {}
             if self._file is not None:
                 self._file.close()
                 self._file.hdf5.close()
@@ -631,19 +646,11 @@ class _Store(H5NetCDFStore):
         return tuple(names)
 
     @functools.cached_property
-    def _names(self) -> dict[int, str]:
+    def _names(self) -> Mapping[int, str]:
         """The names of the datasets in the group and in those above it, by their addresses."""
-        found: dict[int, str] = {}
-        hdf5 = self._source.file.hdf5
         parts = [part for part in self._where.split("/") if part]
-        for depth in range(len(parts), -1, -1):
-            group = hdf5["/" + "/".join(parts[:depth])]
-            for name in group:
-                with contextlib.suppress(KeyError, OSError, RuntimeError, ValueError):
-                    info = h5o.get_info(group.id, name.encode())
-                    if info.type == h5o.TYPE_DATASET:
-                        found.setdefault(info.addr, name)
-        return found
+        above = ["/" + "/".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
+        return ChainMap(*map(self._source.datasets_in, above))
 
     def get_attrs(self) -> Any:
         """Return the attributes that can be read."""
@@ -860,8 +867,10 @@ def _real_name(name: str, attrs: dict[str, Any]) -> str:
 def _dimension_names(store: _Store) -> dict[str, str]:
     """Return the real names of dimensions that are called otherwise in the file."""
     found = {}
-    group = store.ds._h5group
     for name in store.ds.dimensions:
+        group = store.ds._h5group
+        while "%" in name and name not in group and group.name != "/":
+            group = group.parent
         if "%" in name and name in group and "labtree_real_name" in group[name].attrs:
             found[name] = str(json_values.loads(group[name].attrs["labtree_real_name"]))
     return found

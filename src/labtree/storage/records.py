@@ -42,6 +42,7 @@ class NodeRecord(TypedDict):
     attrs: Any
     variables: list[list[Any]]
     layout: NotRequired[dict[str, Any]]
+    shared: NotRequired[dict[str, int]]
 
 
 def node_record(

@@ -332,6 +332,9 @@ class TreeFile:
             origin: NodePath | None = path
             if path and (mark is None or mark.node() is not node or path not in self.records):
                 origin = was.get(id(node))
+            above = origins.get(path[:-1], path[:-1])
+            if origin and above != origin[:-1] and self._shares(origin):
+                origin = None  # its dimensions are in the group that it leaves
             origins[path] = origin
             if origin is None:
                 changes.written.append(path)
@@ -349,6 +352,15 @@ class TreeFile:
         kept = set(changes.moved.values())
         changes.removed = [p for p in known if p not in nodes and p not in kept]
         return changes
+
+    def _shares(self, path: NodePath) -> bool:
+        """Return whether variables of a node may have dimensions of the group above it."""
+        shared = self.records[path[:-1]].get("shared", {}) if path else {}
+        return bool(shared) and any(
+            shared.get(dim) == size
+            for _, dims, _, _, columns in self.records[path]["variables"]
+            for dim, size in zip(dims, columns[0][2], strict=False)
+        )
 
     def _difference(self, node: xr.DataTree, origin: NodePath, mark: Mark | None) -> str | None:
         """Return what of a node differs from the file: "variables", "attributes" or nothing."""
@@ -405,14 +417,14 @@ class TreeFile:
             if not any(path[:depth] in gone for depth in range(1, len(path))):
                 _unlink(root, _place(path))
         rewritten, described = set(changes.written), set(changes.described)
-        touched = changes.touched
+        touched, sharing = changes.touched, _Sharing(self.records, changes.moved)
         for path in filter(touched.__contains__, nodes):
             node = nodes[path]
             if path in temporary:
                 _move(root, [temporary[path]], _place(path))
                 _set_real_name(h5g.open(root, _joined(_place(path))), path)
             if path in rewritten:
-                self._write(writer, path, node, written)
+                self._write(writer, path, node, written, sharing)
             elif path in described:
                 group = root if not path else h5g.open(root, _joined(_place(path)))
                 _clear_attributes(group, path)
@@ -420,25 +432,34 @@ class TreeFile:
                 write_group_attributes(group, node.to_dataset(inherit=False), list(path))
 
     def _write(
-        self, writer: NetCDFWriter, path: NodePath, node: xr.DataTree, written: Written
+        self,
+        writer: NetCDFWriter,
+        path: NodePath,
+        node: xr.DataTree,
+        written: Written,
+        sharing: "_Sharing",
     ) -> None:
         root, place = writer.file, _place(path)
+        shared: dict[str, int] = {}
         if path and not _exists(root, place):
             parent = root if len(place) == 1 else h5g.open(root, _joined(place[:-1]))
             group = writer.group(parent, place[-1])
         else:
             group = root if not path else h5g.open(root, _joined(place))
-            _clear(group, path)
+            shared = sharing.of(path)
+            _clear(group, path, {file_name(name).encode() for name in shared})
         _set_real_name(group, path)
-        above = frozenset(
-            file_name(str(name))
-            for parent in node.parents
-            for name in parent.to_dataset(inherit=False).sizes
-        )
+        above = {str(n) for each in node.parents for n in each.to_dataset(inherit=False).sizes}
+        for depth in range(len(path)):
+            above |= sharing.of(path[:depth]).keys()
         dataset = node.to_dataset(inherit=False)
-        written.records.append(
-            write_dataset(writer, group, dataset, list(path), written, above)
+        record = write_dataset(
+            writer, group, dataset, list(path), written, frozenset(map(file_name, above))
         )
+        if shared:
+            record["shared"] = shared
+        sharing.made[path] = shared
+        written.records.append(record)
 
     # The catalogue.
 
@@ -545,6 +566,24 @@ class TreeFile:
             if names != list(changes.nodes[parent].children):
                 return False
         return not changes.reordered
+
+
+@dataclass(slots=True)
+class _Sharing:
+    """The dimensions that groups have for those below them, while a file is changed.
+
+    `made` are those of groups that were written.
+    """
+
+    records: dict[NodePath, NodeRecord]
+    moved: dict[NodePath, NodePath]
+    made: dict[NodePath, dict[str, int]] = field(default_factory=dict)
+
+    def of(self, path: NodePath) -> dict[str, int]:
+        if path in self.made:
+            return self.made[path]
+        record = self.records.get(self.moved.get(path, path))
+        return {} if record is None else record.get("shared", {})
 
 
 def read_from_file(changes: Changes, written: Written, source: FileSource) -> None:
@@ -708,12 +747,12 @@ def _clear_attributes(group: Any, path: NodePath) -> None:
             h5a.delete(group, name)
 
 
-def _clear(group: Any, path: NodePath) -> None:
-    """Remove the datasets and attributes of a group, but not the groups below it."""
+def _clear(group: Any, path: NodePath, shared: set[bytes]) -> None:
+    """Remove the datasets and attributes of a group, but not what the groups below it use."""
     count = group.get_num_objs()
     names = [group.get_objname_by_idx(i) for i in range(count)]
     kinds = [group.get_objtype_by_idx(i) for i in range(count)]
     for name, kind in zip(names, kinds, strict=True):
-        if kind != h5g.GROUP:
+        if kind != h5g.GROUP and name not in shared:
             group.unlink(name)
     _clear_attributes(group, path)

@@ -200,7 +200,8 @@ def accept_values(path: str | Path, group: str) -> list[str]:
         raise missing_file(f"there is no file {path}", path)
     with damage_as_format_error(path), retry_while_busy(lambda: h5py.File(path, "r+")) as file:
         if group not in file or not isinstance(file[group], h5py.Group):
-            raise MissingFileError(f"{path} has no group {group}; it has {', '.join(file)}")
+            found = [name for name in file if isinstance(file[name], h5py.Group)]
+            raise MissingFileError(f"{path} has no group {group}; it has {', '.join(found)}")
         for name, dataset in file[group].items():
             if isinstance(dataset, h5py.Dataset) and "labtree_crc32c" in dataset.attrs:
                 crc = checksum(np.asarray(dataset[()]))

@@ -6,8 +6,9 @@ What a file calls the parts, and how arrays and attributes get into it, is the w
 import contextlib
 import json
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,9 @@ from labtree.storage.records import (
 )
 
 __all__ = ["Naming", "Node", "PlainArray", "PlainVariable", "node_of", "noted", "walk"]
+
+
+_NO_CHILDREN: Mapping[str, xr.DataTree] = MappingProxyType({})
 
 
 class Naming(NamedTuple):
@@ -108,6 +112,7 @@ class Node:
     layout: dict[str, Any]
     files: dict[str, str]
     dims: dict[str, str]
+    children: Mapping[str, xr.DataTree] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
 
     @property
@@ -207,7 +212,10 @@ def walk(tree: xr.DataTree, naming: Naming) -> Iterator[Node]:
 
 
 def node_of(
-    dataset: xr.Dataset, path: list[str], naming: Naming, children: Iterable[str] = ()
+    dataset: xr.Dataset,
+    path: list[str],
+    naming: Naming,
+    children: Mapping[str, xr.DataTree] = _NO_CHILDREN,
 ) -> Node:
     """Return one group as it is written.
 
@@ -244,6 +252,7 @@ def node_of(
         dataset_layout(dataset, where),
         files,
         naming.dimensions([str(name) for name in dataset.sizes], files, variables),
+        children,
     )
 
 

@@ -1,10 +1,12 @@
 """Writing a tree to a new netCDF-4 file, one array at a time."""
 
 import json
-from collections.abc import Container, Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -16,7 +18,8 @@ from labtree.storage.attributes import write_attribute, write_attributes, write_
 from labtree.storage.catalogue import PAGE, VERSION, write_catalogue
 from labtree.storage.compression import Compression, find_compression
 from labtree.storage.names import file_name
-from labtree.storage.netcdf_writer import NON_COORDINATE, NetCDFWriter, create_file
+from labtree.storage.netcdf_writer import NON_COORDINATE, Dimension, NetCDFWriter, create_file
+from labtree.storage.nodes import own_variables
 from labtree.storage.records import NodeRecord
 from labtree.storage.sources import FileSource
 from labtree.storage.walking import (
@@ -34,6 +37,8 @@ __all__ = ["Written", "write_dataset", "write_group_attributes", "write_tree"]
 # Index coordinates up to this size also stand in the catalogue, so that opening a
 # file reads nothing else.
 _INLINE = 1 << 16
+# Dimensions that as many groups have alike are made once for all of them.
+_FEW = 4
 _CONVENTIONS = "CF-1.11"
 
 
@@ -144,22 +149,69 @@ def write_tree(
 def _write_nodes(
     writer: NetCDFWriter, tree: xr.DataTree, written: Written, compression: Compression | None
 ) -> None:
-    # The open groups above the next one, and the dimensions that each sees.
-    groups: list[tuple[Any, frozenset[str], dict[str, str]]] = []
+    groups: list[_Group] = []  # those that are open, each in the one before
+    every: list[dict[str, Dimension]] = []
     for node in walk(tree, _NAMING):
         del groups[len(node.path) :]
-        group, above = writer.file, frozenset[str]()
+        group, above = writer.file, _Group()
         with noted(node.path):
             if node.path:
-                parent, above, files = groups[-1]
+                above = groups[-1]
                 name = node.path[-1]
-                group = writer.group(parent, files[name])
-                if files[name] != name:
+                group = writer.group(above.group, above.files[name])
+                if above.files[name] != name:
                     write_native(group, "labtree_real_name", json.dumps(name))
-            written.records.append(
-                _write_node(writer, group, node, written, above, compression)
+            record = _write_node(
+                writer, group, node, written, above.seen, compression, above.shared
             )
-        groups.append((group, above.union(node.dims.values()), node.files))
+            sizes = _common_dimensions(node)
+            shared = {}
+            if sizes:
+                files = {file_name(name): size for name, size in sizes.items()}
+                names = {file_name(n): json.dumps(n) for n in sizes if file_name(n) != n}
+                shared = writer.share(group, files, names)
+                record["shared"] = sizes
+                every.append(shared)
+            written.records.append(record)
+        seen = above.seen.union(node.dims.values(), shared)
+        groups.append(_Group(group, seen, node.files, shared))
+    for shared in every:
+        writer.list_users(shared)
+
+
+class _Group(NamedTuple):
+    """An open group: the dimensions that those below see, names in the file, what it shares."""
+
+    group: Any = None
+    seen: frozenset[str] = frozenset()
+    files: dict[str, str] = {}  # noqa: RUF012
+    shared: dict[str, Dimension] = {}  # noqa: RUF012
+
+
+def _common_dimensions(node: Node) -> dict[str, int]:
+    """Return the dimensions without values that several groups below a node have alike.
+
+    They are made once, in the group of the node.
+    """
+    if len(node.children) < _FEW:
+        return {}
+    counts: Counter[tuple[Any, int]] = Counter()
+    for child in node.children.values():
+        variables = own_variables(child)
+        sizes = {
+            (dim, size)
+            for variable in variables.values()
+            for dim, size in zip(variable.dims, variable.shape, strict=True)
+        }
+        counts.update(each for each in sizes if each[0] not in variables)
+    taken = {*node.files.values(), *node.dims.values()}
+    found: dict[str, int] = {}
+    for (name, size), count in counts.most_common():
+        if count < _FEW:
+            break
+        if type(name) is str and name and file_name(name) not in taken:
+            found.setdefault(name, size)
+    return found
 
 
 def write_dataset(
@@ -205,6 +257,7 @@ def _write_node(
     written: Written,
     above: frozenset[str],
     compression: Compression | None,
+    shared: Mapping[str, Dimension] = MappingProxyType({}),
 ) -> NodeRecord:
     _write_group(group, node)
     sink = _GroupWriter(writer, group, {*node.dims.values()}, above, written, compression)
@@ -216,7 +269,7 @@ def _write_node(
         for name, file in (*node.files.items(), *node.dims.items())
         if file != name
     }
-    writer.connect(group, sink.sizes, sink.connections, names)
+    writer.connect(group, sink.sizes, sink.connections, names, shared)
     return record
 
 
