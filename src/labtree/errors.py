@@ -5,6 +5,7 @@ for it, so that ``except KeyError`` works without knowing labtree.
 """
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -244,8 +245,15 @@ def write_errors_named(what: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if isinstance(error, LabtreeError) or error.errno is None:
+    except LabtreeError:
+        raise
+    except (OSError, RuntimeError) as error:
+        # HDF5 puts its whole state into the text, and h5py raises RuntimeError where HDF5
+        # fails to write what it had kept back.
+        told = re.search(r"errno = (\d+)", str(error))
+        if told is not None:
+            error = OSError(int(told[1]), os.strerror(int(told[1])))
+        if not isinstance(error, OSError) or error.errno is None:
             raise
         place = "".join(f" ({note})" for note in getattr(error, "__notes__", ())[:1])
         other = error.filename if isinstance(error.filename, str) else ""
@@ -254,14 +262,14 @@ def write_errors_named(what: str | os.PathLike[str]) -> Iterator[None]:
             f"{os.fspath(what)} could not be written: {error.strerror}{about}{place}. It holds "
             "the state before or the new one, whole; try again when the cause is gone"
         )
-        kinds: tuple[type[OSError], ...] = (
-            NotWritableError,
-            MissingFileError,
-            AlreadyExistsError,
-        )
-        kind = next((k for k in kinds if issubclass(k, type(error))), FileAccessError)
-        named = kind(text)
+        kinds: dict[type[OSError], type[OSError]] = {
+            PermissionError: NotWritableError,
+            FileNotFoundError: MissingFileError,
+            FileExistsError: AlreadyExistsError,
+        }
+        named = kinds.get(type(error), FileAccessError)(text)
         named.errno, named.strerror = error.errno, error.strerror
+        named.filename = os.fspath(what)
         raise named from error
 
 

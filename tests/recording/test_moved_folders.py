@@ -501,3 +501,11 @@ def test_append_waits_for_the_disk_and_drops_nothing(tmp_path, monkeypatch):
     recorder.close()
     stream = quiet(recorder.path)["streams/emg"]
     np.testing.assert_array_equal(stream["data"][:, 0], np.arange(3000))
+
+
+@pytest.mark.parametrize("index", ["Infinity", "-Infinity", "NaN", "1e400", "0.5"])
+def test_labels_of_no_class_are_named(source, index):
+    labels = f'[{{"timestamp": 0.5, "class_index": {index}}}]'
+    (source / "labels.json").write_text(labels)
+    with pytest.raises(FormatError, match=r"labels.json: label 0 is .*an integer as class"):
+        labtree.open_session(source)

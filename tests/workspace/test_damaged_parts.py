@@ -1,11 +1,15 @@
 """One damaged part costs that part: the rest can be browsed, read and saved elsewhere."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 import xarray as xr
 
 import labtree
+from labtree import cli
+from labtree.storage.catalogue import read_catalogue, write_catalogue
 from support.exactness import assert_same
 
 TIME = np.arange(20_000.0) / 3.0
@@ -82,3 +86,35 @@ def test_parts_that_were_left_out_at_opening_are_not_removed_by_a_save(tmp_path)
         opened.ws.save(tmp_path / "other")
         opened.ws.save(path, overwrite=True)
     assert labtree.load_workspace(path).ws.list_keys("rec") == ["good", "new"]
+
+
+FORGED = {
+    "kind": lambda record: record["attrs"].update(labtree_kind=["ndarray"]),
+    "variable": lambda record: record["variables"].__setitem__(0, 5),
+    "name": lambda record: record["variables"][0].__setitem__(0, "/"),
+    "dimension": lambda record: record["variables"][0].__setitem__(1, [7]),
+    "codec": lambda record: record["variables"][0].__setitem__(2, True),
+    "column": lambda record: record["variables"][0].__setitem__(4, "x"),
+    "dtype": lambda record: record["variables"][0][4][0].__setitem__(1, None),
+    "shape": lambda record: record["variables"][0][4][0].__setitem__(2, {}),
+    "path": lambda record: record.update(path=[["rec"], 5]),
+}
+
+
+@pytest.mark.parametrize("part", FORGED)
+def test_a_hostile_catalogue_is_an_error_that_names_the_file(tmp_path, capsys, part):
+    tree = labtree.create_workspace("study")
+    tree.ws.store("rec", "rates", np.arange(5))
+    path = tree.ws.save(tmp_path / "study")
+    found = read_catalogue(path)
+    head, *records = map(json.loads, found.text.splitlines())
+    FORGED[part](records[-1])
+    write_catalogue(path, head, records, found.values)
+    if part == "kind":  # of a kind that is not registered here the dataset is there
+        assert labtree.load_item(path, "rec", "rates").data.values.tolist() == [*range(5)]
+        return
+    with pytest.raises(labtree.LabtreeError) as error:
+        labtree.load_item(path, "rec", "rates")
+    assert str(path) in str(error.value) or isinstance(error.value, KeyError)
+    assert cli.main(["verify", str(path)]) == 1
+    assert "--traceback" not in capsys.readouterr().err

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from labtree.errors import (
     AlreadyExistsError,
     FormatError,
-    LabtreeError,
     MissingFileError,
     RecordingWarning,
     RecordingWriteError,
@@ -292,7 +291,7 @@ def pack(folder: Path, name: str | None = None) -> Path:
             if target.exists():
                 raise AlreadyExistsError(f"{target} exists already; move it away first")
             replace_file(temporary, target)
-    except LabtreeError:
+    except AlreadyExistsError:
         raise
     except OSError as error:
         raise RecordingWriteError.of(error, f"{target} cannot be written") from error

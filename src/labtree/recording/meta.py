@@ -201,7 +201,7 @@ def parse_labels(labels: Any, where: str) -> list[tuple[float, int]]:
             continue
         timestamp, index = label.get("timestamp", 0.0), label.get("class_index", -1)
         good = isinstance(timestamp, int | float) and isinstance(index, int | float)
-        if not good or index != index or int(index) != index or not -(2**63) <= index < 2**63:
+        if not good or not -(2**63) <= index < 2**63 or int(index) != index:
             raise FormatError(
                 f"{where}: label {position} is {label!r}; expected a number as timestamp and"
                 " an integer as class_index"

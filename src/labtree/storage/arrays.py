@@ -95,7 +95,10 @@ class StoredArray(LazyArray):
         try:
             return codecs.decode(self.spec, arrays)
         except Exception as error:  # what is said of damaged texts can be anything
-            raise FormatError(f"{self.blobs[0].name} cannot be decoded: {error}") from error
+            blob = self.blobs[0]
+            file = getattr(blob, "source", None) or getattr(blob, "location", None)
+            where = blob.name if file is None else f"{file.name}: {blob.name}"
+            raise FormatError(f"{where} cannot be decoded: {error}") from error
 
     def read(self, key: tuple[Any, ...]) -> Any:
         """Return the part that `key` selects."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from labtree.errors import FormatError
 from labtree.storage.codecs import plain
-from labtree.storage.lazy import axis_positions
+from labtree.storage.lazy import axis_positions, is_whole
 from labtree.storage.sources import BytesSource, FileSource, Source, as_bytes
 
 __all__ = ["ContiguousArray", "checksum", "contiguous_array", "plain_dtype"]
@@ -112,7 +112,7 @@ class ContiguousArray:
 
     def select(self, key: Key) -> np.ndarray:
         """Return the part that `key` (an int, slice or 1-d index per axis) selects."""
-        if all(isinstance(part, slice) and part == slice(None) for part in key):
+        if is_whole(key, self.shape):
             return self.read()
         axes = [axis_positions(part, size) for part, size in zip(key, self.shape, strict=True)]
         counts = tuple(len(axis) for axis in axes)

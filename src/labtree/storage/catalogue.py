@@ -17,7 +17,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labtree.errors import DamageWarning, FormatError, warn
+from labtree.errors import DamageWarning, FormatError, damage_as_format_error, warn
 from labtree.storage.hdf5_end import (
     SUPERBLOCK_SIZE,
     Record,
@@ -148,7 +148,8 @@ def catalogue_of(file: int, path: Path) -> Catalogue | None:
                 return None
             chain = read_chain(file, last)
             parts = [(record.text(file), record.values(file)) for record in chain]
-            return merged(parts)._replace(last=last)
+            with damage_as_format_error(path, "its catalogue"):
+                return merged(parts)._replace(last=last)
         except FormatError as error:
             if pause_s is None:
                 _warn_of_damage(path, error)

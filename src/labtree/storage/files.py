@@ -12,7 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
-from labtree.errors import BusyFileError, FormatError, MissingFileError
+from labtree.errors import (
+    BusyFileError,
+    FormatError,
+    MissingFileError,
+    write_errors_named,
+)
 
 __all__ = [
     "abandoned_paths",
@@ -55,12 +60,13 @@ def temporary_path(path: Path) -> Iterator[Path]:
     for abandoned in abandoned_paths(path):
         with contextlib.suppress(OSError):
             abandoned.unlink()
-    temporary = _create(path)
-    try:
-        yield temporary
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with write_errors_named(path):
+        temporary = _create(path)
+        try:
+            yield temporary
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def replace_file(temporary: Path, path: Path, *, durable: bool = True) -> None:

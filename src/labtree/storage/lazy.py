@@ -15,7 +15,7 @@ from labtree.storage._xarray import (
     explicit_indexing_adapter,
 )
 
-__all__ = ["LazyArray", "as_lazy", "axis_positions", "positions"]
+__all__ = ["LazyArray", "as_lazy", "axis_positions", "is_whole", "positions"]
 
 
 class LazyArray(BackendArray):
@@ -49,6 +49,20 @@ class LazyArray(BackendArray):
 def as_lazy(array: BackendArray) -> Any:
     """Return `array` as the data of an xarray Variable that is read when it is indexed."""
     return LazilyIndexedArray(array)
+
+
+def is_whole(key: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
+    """Return whether a key selects all of an array, in its order.
+
+    Examples
+    --------
+    >>> is_whole((slice(None), slice(0, 5)), (2, 5)), is_whole((slice(0, 1),), (2,))
+    (True, False)
+    """
+    return all(
+        isinstance(part, slice) and part.indices(size) == (0, size, 1)
+        for part, size in zip(key, shape, strict=True)
+    )
 
 
 def axis_positions(key: Any, size: int) -> range | NDArray[np.int64]:

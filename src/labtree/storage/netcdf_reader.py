@@ -38,7 +38,7 @@ from labtree.storage._xarray import DummyFileManager, Variable, data_of
 from labtree.storage.attributes import merge_attributes
 from labtree.storage.blobs import ContiguousArray, Key, checksum, contiguous_array
 from labtree.storage.files import retry_while_busy
-from labtree.storage.lazy import LazyArray, as_lazy, axis_positions
+from labtree.storage.lazy import LazyArray, as_lazy, axis_positions, is_whole
 from labtree.storage.records import DatasetBuilder, NodeRecord, node_record
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.versions import check_version
@@ -899,6 +899,6 @@ class _Column:
 
     def select(self, key: Key) -> np.ndarray:
         """Return the part that `key` (an int, slice or 1-d index per axis) selects."""
-        if all(isinstance(part, slice) and part == slice(None) for part in key):
+        if is_whole(key, self._variable.shape):
             return self.read()
         return np.asarray(self._variable[key].values)

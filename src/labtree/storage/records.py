@@ -254,6 +254,8 @@ class DatasetBuilder:
         arrays, attrs, compressed = {}, {}, {}
         dims: dict[str, tuple[str, ...]] = {}
         for name, axes, spec, attributes, columns in record["variables"]:
+            if not all(isinstance(each, str) for each in (name, *axes)) or "/" in name:
+                raise FormatError(f"no variable has the name or the dimensions {[name, *axes]}")
             blobs = [self._column(path, column) for column in columns]
             arrays[name] = StoredArray(spec, blobs)
             dims[name] = tuple(axes)

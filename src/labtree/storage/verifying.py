@@ -80,12 +80,13 @@ def verify_file(path: str | Path) -> Verification:
             listed = {}
             values = b"" if catalogue is None else catalogue.values
             for record in [] if catalogue is None else catalogue.records():
-                where = "/" + "/".join(record["path"])
+                where = "the catalogue"
                 try:
+                    where = "/" + "/".join(record["path"])
                     problems += _read_record(record, column_reader(source), where)
                     builder = DatasetBuilder(column_reader(source), values)
                     listed[tuple(record["path"])] = builder.build(record)
-                except (LabtreeError, OSError, ValueError, KeyError, TypeError) as error:
+                except Exception as error:  # of a hostile catalogue it can be anything
                     problems.append(f"{where}: {error}")
             known = {problem.split(": ", 1)[0] for problem in problems}
             found = _read_groups(groups, _is_ours(other), known)
@@ -132,7 +133,7 @@ def _read_record(record: NodeRecord, column: Any, where: str) -> list[str]:
     for name, _, spec, _, columns in record["variables"]:
         try:
             StoredArray(spec, [column(record["path"], item) for item in columns]).read_whole()
-        except (LabtreeError, OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # of a hostile catalogue it can be anything
             problems.append(f"{where.rstrip('/')}/{name}: {error}")
     return problems
 

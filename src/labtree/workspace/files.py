@@ -26,6 +26,7 @@ from labtree.storage.nodes import attach_children
 from labtree.storage.trees import before_closing, forget_left_out, release_sources
 from labtree.workspace.items import (
     add_times,
+    file_named,
     find_whole_item,
     iterate_items,
     missing_item,
@@ -490,14 +491,15 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
     nodes = [node_name(None, namespace, "namespace"), node_name(None, key, "key")]
     where = f"{namespace}/{key}"
     store = store_at(path)
-    dataset = store.item(nodes)
-    if dataset is not None:
-        return read_node(xr.DataTree(dataset=dataset), where)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DamageWarning)  # other items do not matter
-        tree, _ = store.open()
-    with tree:
-        node = find_whole_item(tree, namespace, key)
-        if node is None:
-            raise missing_item(tree, namespace, key)
-        return read_node(node, where)
+    with file_named(store.name):
+        dataset = store.item(nodes)
+        if dataset is not None:
+            return read_node(xr.DataTree(dataset=dataset), where)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DamageWarning)  # other items do not matter
+            tree, _ = store.open()
+        with tree:
+            node = find_whole_item(tree, namespace, key)
+            if node is None:
+                raise missing_item(tree, namespace, key)
+            return read_node(node, where)

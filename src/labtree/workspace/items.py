@@ -1,5 +1,6 @@
 """Namespaces and keys in a tree: their nodes, real names and bookkeeping attributes."""
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from numbers import Real
@@ -106,11 +107,23 @@ def own_dataset(node: xr.DataTree) -> xr.Dataset:
     return whole.drop_vars(others)
 
 
+@contextlib.contextmanager
+def file_named(name: object) -> Iterator[None]:
+    """Let an error of what is damaged name the file too, where it names a part of it only."""
+    try:
+        yield
+    except FormatError as error:
+        if name is None or str(name) in str(error):
+            raise
+        raise FormatError(f"{name}: {error}") from error
+
+
 def item_dataset(node: xr.DataTree) -> tuple[str | None, xr.Dataset]:
     """Return the kind of an item, and its dataset without the bookkeeping."""
     dataset = own_dataset(node)
     attrs = dict(dataset.attrs)
     kind = attrs.pop(KIND_ATTRIBUTE, None)
+    kind = kind if kind is None else str(kind)
     for name in (CREATED, NOTE, NAME):
         attrs.pop(name, None)
     if kind is not None and (kind_named(kind).is_dataset or not is_known(kind)):

@@ -27,6 +27,7 @@ from labtree.workspace.items import (
     CREATED,
     NOTE,
     describe_item,
+    file_named,
     find_item,
     find_whole_item,
     item_dataset,
@@ -203,7 +204,8 @@ def get(tree: xr.DataTree, namespace: str, key: str) -> Any:
     """Return a copy of the object that was stored, or None where there is none."""
     with state_of(tree.root).lock:
         node = find_whole_item(tree.root, namespace, key)
-    return None if node is None else read_node(node, f"{namespace}/{key}")
+    with file_named(state_of(tree.root).location):
+        return None if node is None else read_node(node, f"{namespace}/{key}")
 
 
 def get_or_raise(tree: xr.DataTree, namespace: str, key: str) -> Any:
@@ -218,7 +220,8 @@ def get_or_raise(tree: xr.DataTree, namespace: str, key: str) -> Any:
         node = find_whole_item(tree.root, namespace, key)
         if node is None:
             raise missing_item(tree.root, namespace, key)
-    return read_node(node, f"{namespace}/{key}")
+    with file_named(state_of(tree.root).location):
+        return read_node(node, f"{namespace}/{key}")
 
 
 def get_info(tree: xr.DataTree, namespace: str, key: str) -> dict[str, Any] | None:

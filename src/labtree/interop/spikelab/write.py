@@ -125,7 +125,7 @@ def export_spikelab(
         )
     check_folder(target)
     index_target = target.with_suffix(".json")
-    with temporary_path(target) as new, temporary_path(index_target) as new_index:
+    with temporary_path(index_target) as new_index, temporary_path(target) as new:
         with h5py.File(new, "w", locking=False) as file:  # nobody else knows it
             writer = _Writer()
             index = writer.workspace(file, tree)
