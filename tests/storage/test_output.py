@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import labtree
+from labtree.errors import FileAccessError
 from labtree.storage import open_tree, save_tree
 from labtree.storage.netcdf_writer import _Output as Output
 from labtree.storage.scratch import put_dataset
@@ -54,12 +56,28 @@ def test_files_that_may_not_grow(tmp_path, limited, limit, kind):
     limited(resource.RLIM_INFINITY)
     assert caught.value.errno == errno.EFBIG
     assert caught.value.filename == str(path)
+    assert not isinstance(caught.value, PermissionError)  # the disk is full, or may be
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.h5"]
     assert path.read_bytes() == old
     assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == open_files
     save_tree(tree, path)
     opened = open_tree(path)
     opened.close()
+
+
+@pytest.mark.parametrize("limit", [0, 3000, 100_000, 300_000])
+def test_a_file_of_another_format_that_may_not_grow(tmp_path, limited, limit):
+    """HDF5 fails in its own ways, some of them when the file is closed."""
+    tree = labtree.create_workspace("study")
+    tree.ws.store("rec", "rates", np.random.default_rng(1).normal(size=50_000))
+    path = tmp_path / "peer.h5"
+    limited(limit)
+    with pytest.raises(FileAccessError, match=f"{path} could not be written: File too large"):
+        labtree.export_spikelab(tree, path)
+    limited(resource.RLIM_INFINITY)
+    assert list(tmp_path.iterdir()) == []
+    labtree.export_spikelab(tree, path)
+    assert labtree.import_spikelab(path).ws["rec", "rates"].size == 50_000
 
 
 @pytest.fixture
