@@ -82,6 +82,16 @@ def test_regular_pulses_are_refused():
         clocks.match_pulses(np.arange(50.0), 7 + np.arange(60.0))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_regular_pulses_of_which_many_are_lost_are_refused(seed):
+    """The gaps that losses leave make one wrong matching longer than the others."""
+    random = np.random.default_rng(seed)
+    times = np.arange(1000.0)
+    kept = [np.sort(times[random.random(1000) > lost]) for lost in (0.05, 0.2)]
+    with pytest.raises(DataError, match=r"match in more than one way|too regular"):
+        clocks.match_pulses(*kept)
+
+
 def test_many_regular_pulses_are_refused_before_memory_is_taken():
     with pytest.raises(DataError, match="are too regular to say"):
         clocks.match_pulses(np.arange(20_000.0), np.arange(20_000.0))
@@ -214,6 +224,32 @@ def test_a_column_that_is_missing_is_named():
         clocks.fit(pd.DataFrame({"time_a": [1.0], "tim_b": [1.0]}))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_values_that_were_seen_often_do_not_hide_a_jump(seed):
+    """Two thirds of the pairs are wrong; half a second into the jump all would be."""
+    random = np.random.default_rng(seed)
+    times = np.cumsum(random.uniform(0.5, 5, 400))
+    values = random.integers(0, 200, 400)
+    jump = times[200] + 0.1
+    other = times + 0.024 * (times > jump) + random.normal(0, 1e-3, 400)
+    pairs = clocks.match_pulses(times, other, values_a=values, values_b=values)
+    assert (pairs.index_a != pairs.index_b).mean() > 0.6
+    with pytest.warns(RecordingWarning, match=r"the clock jumps by \+0.02[34]"):
+        clock = clocks.fit(pairs)
+    found = clocks.convert(clock, times)
+    assert np.nanmax(np.abs(found - times - 0.024 * (times > jump))) < 0.001
+
+
+def test_pulses_behind_a_jump_that_match_in_two_ways_are_left_out():
+    random = np.random.default_rng(5)
+    first = np.cumsum(random.uniform(0.5, 5, 60))
+    regular = first[-1] + 3 + np.arange(20.0)
+    pairs = clocks.match_pulses(
+        np.concatenate([first, regular]), np.concatenate([first, regular + 17])
+    )
+    assert pairs.index_a.tolist() == pairs.index_b.tolist() == list(range(60))
+
+
 def test_a_barcode_seen_twice_is_used_once():
     a = np.arange(20.0)
     b = np.concatenate([500 + a, [700.0]])
@@ -246,6 +282,18 @@ def test_a_time_that_was_shown_twice_has_no_single_origin(stepped):
     with pytest.warns(RecordingWarning, match="2 of 4 times"):
         found = clocks.convert(stepped, [140.0, 142.0, 150.0, 160.0], inverse=True)
     np.testing.assert_allclose(found, [40, np.nan, np.nan, 70])
+
+
+def test_times_far_outside_the_anchors_are_told(stepped):
+    np.testing.assert_allclose(clocks.convert(stepped, [-1.0, 101.0]), [99, 191])
+    told = "2 of 3 times lie outside the anchors, which go from 0 to 100 s, by up to 4 s"
+    with pytest.warns(RecordingWarning, match=told):
+        found = clocks.convert(stepped, [-3.0, 5.0, 104.0])
+    np.testing.assert_allclose(found, [97, 105, 194])
+    told = "2 of 3 times lie outside the anchors, which go from 100 to 190 s, by up to 4 s"
+    with pytest.warns(RecordingWarning, match=told):
+        found = clocks.convert(stepped, [97.0, 105.0, 194.0], inverse=True)
+    np.testing.assert_allclose(found, [-3, 5, 104])
 
 
 def test_forms_go_in_and_come_out(stepped):

@@ -258,6 +258,19 @@ def test_losses_of_less_than_a_second_stay_gaps(lost, jitter_s):
     assert np.abs(away).max() < 1e-3
 
 
+@pytest.mark.parametrize("jitter_s", [0.0, 5e-5])
+def test_two_breaks_within_a_second_are_both_found(jitter_s):
+    """The stamps behind the second say nothing of where the line before the first was."""
+    fs, n = 1000.0, 3000
+    true = 100 + np.arange(n) / fs
+    true[327:] += 0.0498
+    true[457:] += 0.102
+    late = np.random.default_rng(0).uniform(0, jitter_s, n) if jitter_s else 0
+    clean = dejitter(make_tree(true + late, fs).session.streams["emg"])
+    assert clean.attrs["stretches"] == 3
+    assert np.abs(clean["time"].values - true).max() < 2 * jitter_s + 1e-9
+
+
 def test_bursts_become_an_even_clock():
     times = np.concatenate([100 + k * 0.036 + np.arange(9) * 1e-5 for k in range(500)])
     tree = make_tree(times, 250.0, [(100.0, 0)])

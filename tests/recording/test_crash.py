@@ -6,11 +6,13 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -323,12 +325,49 @@ def test_a_journal_of_a_newer_version(dead):
     content[7] = 9
     last_segment(dead).write_bytes(content)
     with pytest.raises(
-        labtree.FormatError, match="written in format version 9; this labtree reads version 2"
+        labtree.FormatError, match="written in format version 9; this labtree reads version 2 "
     ):
         labtree.open_session(dead)
     with pytest.raises(labtree.FormatError, match="written in format version 9"):
         recover(dead)
     assert last_segment(dead).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", [None, "crc32"])
+def test_a_journal_whose_records_have_another_checksum(dead, name):
+    """That of version 2, which does not name it, and of machines without a fast CRC-32C."""
+    for path in (dead / "journal").rglob("*.journal"):
+        content = bytearray(path.read_bytes())
+        _, length, _ = struct.unpack_from("<8sII", content)
+        about = json.loads(content[16 : 16 + length])
+        assert about.pop("checksum") == "crc32c"
+        width = 8 + about["n_channels"] * np.dtype(about["dtype"]).itemsize
+        header = json.dumps(about | ({} if name is None else {"checksum": name})).encode()
+        magic = b"LTJRNL\x00" + bytes([2 if name is None else 3])
+        written = struct.pack("<8sII", magic, len(header), zlib.crc32(header)) + header
+        at = 16 + length
+        while at < len(content):
+            start, stop = content[at : at + 24], at + 32 + content[at + 4] * width
+            payload = content[at + 32 : stop]
+            start += struct.pack("<I", zlib.crc32(payload))
+            written += start + struct.pack("<I", zlib.crc32(start)) + payload
+            at = stop
+        path.write_bytes(written)
+    check(dead, {"emg": 150}, 2)
+    assert recover(dead) == []
+    check(dead, {"emg": 150}, 2)
+
+
+def test_without_a_fast_crc32c_zlib_s_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "_CHECKSUM", "crc32")
+    monkeypatch.setattr(journal, "_JOINED_BYTES", 100)
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", StreamInfo(n_channels=3, fs=64, dtype="int16"))
+    for first, count in ((0, 5), (5, 40), (45, 105)):
+        recorder.append("emg", *samples("emg", first, count))
+    die(recorder)
+    assert recover(recorder.path) == []
+    check(recorder.path, {"emg": 150}, 0)
 
 
 def test_something_else_in_the_place_of_a_segment(dead):
@@ -378,7 +417,7 @@ def test_recover_interrupted_at_every_write(dead, tmp_path_factory, monkeypatch)
     """Stop `recover` before each of its calls that change the disk; run it again."""
     import shutil
 
-    from labtree.recording import recovery
+    from labtree.recording import repair
 
     class Stop(BaseException):
         pass
@@ -401,7 +440,7 @@ def test_recover_interrupted_at_every_write(dead, tmp_path_factory, monkeypatch)
 
                 patch.setattr(Path, name, counted)
             try:
-                recovery.recover(folder)
+                repair.recover(folder)
                 finished = True
             except Stop:
                 finished = False

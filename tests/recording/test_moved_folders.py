@@ -89,6 +89,28 @@ def test_archives_that_were_packed_by_hand_open(source, tmp_path, name_of):
     same(pack_by_hand(source, tmp_path / "a.zip", name_of, extra), source)
 
 
+@pytest.mark.parametrize(
+    ("name_of", "extra"),
+    [
+        (lambda name: f"./{name}", []),
+        (lambda name: f"lab/day 1/{name}", []),
+        (lambda name: f"top/{name}", ["README.txt", "figures/one.png"]),
+    ],
+    ids=["dots", "two folders", "foreign entries beside"],
+)
+def test_the_folder_of_a_recording_is_found_in_an_archive(source, tmp_path, name_of, extra):
+    same(pack_by_hand(source, tmp_path / "a.zip", name_of, extra), source)
+
+
+def test_an_archive_of_two_recordings_is_refused_by_their_names(source, tmp_path):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for top in ("one", "two"):
+            for file in source.rglob("*"):
+                archive.write(file, f"{top}/{file.relative_to(source)}")
+    with pytest.raises(FormatError, match=r"holds 2 recordings \(one/, two/\)"):
+        labtree.open_session(tmp_path / "two.zip")
+
+
 def test_twins_of_other_file_systems_are_passed_over(source, tmp_path):
     folder = tmp_path / "twins"
     shutil.copytree(source, folder)
@@ -233,6 +255,150 @@ def test_a_crashed_recording_without_meta_is_finished(dead):
     assert labtree.recover(dead) == []
 
 
+# --- metadata of arrays that are gone, empty or cut -----------------------------------------
+
+
+def record_two(base, *, close):
+    recorder = Recorder(base, class_names=["a"])
+    for name, fs in (("emg", 100.5), ("kin", 20.0)):
+        about = StreamInfo(n_channels=2, fs=fs, dtype="int16", units="uV")
+        recorder.init_stream(name, about)
+    for first in range(0, 450, 10):
+        at = first + np.arange(10)
+        for name, fs in (("emg", 100.5), ("kin", 20.0)):
+            recorder.append(name, np.column_stack([at, -at]).astype("int16"), at / fs)
+    recorder.add_label(0, timestamp=0.5)
+    recorder.close() if close else die(recorder)
+    return recorder.path
+
+
+def all_of(path):
+    tree = labtree.open_session(path)
+    streams = {name: ds.load() for name, ds in tree.session.streams.items()}
+    infos = {name: tree.session.stream_info(name) for name in streams}
+    return streams, infos, tree.session.labels
+
+
+@pytest.mark.parametrize("state", ["finished", "crashed", "crashed after long"])
+@pytest.mark.parametrize("array", ["emg.zarr", "emg_timestamps.zarr", "emg_arrivals.zarr"])
+@pytest.mark.parametrize("way", WAYS)
+def test_metadata_of_an_array_are_made_again(tmp_path, monkeypatch, state, array, way):
+    if state == "crashed after long":  # parts of the journal are gone already
+        monkeypatch.setattr("labtree.recording.journal.SEGMENT_BYTES", 1000)
+    folder = record_two(tmp_path / "base", close=state == "finished")
+    if state == "crashed after long":
+        assert not (folder / "journal/streams/emg" / f"{0:020d}.journal").exists()
+    shutil.copytree(folder, tmp_path / "whole")
+    labtree.recover(tmp_path / "whole")
+    expected = all_of(tmp_path / "whole")
+    path = folder / array / "zarr.json"
+    whole = path.read_bytes()
+    path.unlink() if WAYS[way] is None else path.write_bytes(WAYS[way](whole))
+    if state == "finished" and (array != "emg_arrivals.zarr" or way != "gone"):
+        with pytest.warns(RecordingWarning, match=rf"{array}.*labtree.recover"):
+            tree = labtree.open_session(folder)
+        # One array costs its stream at most.
+        np.testing.assert_array_equal(tree["streams/kin/data"], expected[0]["kin"]["data"])
+    notes = labtree.recover(folder)
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{array}/zarr.json was ")
+    assert labtree.recover(folder) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        streams, infos, labels = all_of(folder)
+    for name, stream in streams.items():
+        xr.testing.assert_identical(stream, expected[0][name])
+    assert infos == expected[1]
+    assert labels.equals(expected[2])
+    assert notes[0] in labtree.open_session(folder).attrs["repairs"]
+    with xr.open_zarr(folder) as found:
+        np.testing.assert_array_equal(found["emg.zarr"], expected[0]["emg"]["data"])
+
+
+@pytest.mark.parametrize("array", ["emg.zarr", "emg_timestamps.zarr"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_metadata_are_made_again_without_those_of_the_root(tmp_path, peer, array, beside):
+    at = np.arange(150)
+    session = peer().stream("emg", np.column_stack([at, -at]).astype("int16"), at / 50, 50)
+    folder = session.write()
+    expected = labtree.open_session(folder)["streams/emg"].to_dataset().load()
+    (folder / array / "zarr.json").write_bytes(b"")
+    if not beside:
+        other = {"emg.zarr": "emg_timestamps.zarr", "emg_timestamps.zarr": "emg.zarr"}[array]
+        (folder / other / "zarr.json").write_bytes(b"")
+    notes = labtree.recover(folder)
+    assert len(notes) == 1 if beside else 2
+    assert labtree.recover(folder) == []
+    xr.testing.assert_identical(quiet(folder)["streams/emg"].to_dataset().load(), expected)
+
+
+def test_time_stamps_that_are_gone_are_nan_and_told(source):
+    expected = labtree.open_session(source)["streams/emg"].to_dataset().load()
+    shutil.rmtree(source / "emg_timestamps.zarr")
+    (note,) = labtree.recover(source)
+    assert note == (
+        f"stream 'emg': its {expected.sizes['time']} time stamps are gone; NaN stands for each"
+        " of them"
+    )
+    assert labtree.recover(source) == []
+    stream = quiet(source)["streams/emg"]
+    assert np.isnan(stream["time"]).all()
+    np.testing.assert_array_equal(stream["data"], expected["data"])
+    np.testing.assert_array_equal(stream["arrival"], expected["arrival"])
+
+
+def test_a_damaged_chunk_of_time_stamps_does_not_keep_the_rest_from_being_finished(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("labtree.recording.journal.SEGMENT_BYTES", 1000)
+    folder = record_two(tmp_path, close=False)
+    path = folder / "emg_timestamps.zarr" / "c" / "0"
+    path.write_bytes(path.read_bytes()[:-3])
+    (note,) = labtree.recover(folder)
+    assert note.startswith("stream 'emg', time stamps 0 to 100: ")
+    assert not (folder / "journal").exists()
+    assert quiet(folder)["streams/kin"].sizes["time"] == 450
+
+
+def test_an_array_that_is_gone_does_not_keep_the_other_streams_from_being_finished(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("labtree.recording.journal.SEGMENT_BYTES", 1000)
+    folder = record_two(tmp_path, close=False)
+    held = {p.name: p.read_bytes() for p in (folder / "journal/streams/emg").iterdir()}
+    shutil.rmtree(folder / "emg.zarr")
+    notes = labtree.recover(folder)
+    assert notes[0] == (
+        "stream 'emg' is left as it is, its journal is kept: emg.zarr is missing"
+    )
+    kept = folder / "journal-damaged" / "streams" / "emg"
+    assert {p.name: p.read_bytes() for p in kept.iterdir()} == held
+    assert labtree.recover(folder) == []
+    with pytest.warns(RecordingWarning, match=r"'emg' is left out: emg.zarr is missing"):
+        tree = labtree.open_session(folder)
+    assert tree["streams/kin"].sizes["time"] == 450
+
+
+def test_the_root_s_metadata_are_made_again(source):
+    whole = json.loads((source / "zarr.json").read_text())
+    (source / "zarr.json").write_bytes(b"")
+    assert labtree.recover(source) == ["zarr.json was empty; it is made again from the arrays"]
+    assert json.loads((source / "zarr.json").read_text()) == whole
+    assert labtree.recover(source) == []
+
+
+@pytest.mark.parametrize("name", ["meta.json", "labels.json", "emg.zarr/zarr.json"])
+def test_a_link_to_what_was_not_fetched_stays_and_is_named(source, name):
+    path = source / name
+    path.unlink()
+    path.symlink_to("../.git/annex/objects/x")
+    with pytest.raises(FormatError, match=r"is a symbolic link.*git annex get"):
+        labtree.recover(source)
+    assert path.readlink().name == "x"
+    with pytest.raises(labtree.LabtreeError, match=r"link|labels.json is missing"):
+        labtree.open_session(source, on_missing="raise")
+
+
 # --- one flipped bit ----------------------------------------------------------------------
 
 
@@ -278,6 +444,18 @@ def test_recover_again_after_damage_changes_nothing(dead):
     )
 
 
+@pytest.mark.parametrize("content", [b"", b"LTJ", b"hello", bytes(12)])
+def test_a_segment_without_a_header_is_told(dead, content):
+    (path,) = (dead / "journal" / "labels").iterdir()
+    path.write_bytes(content)
+    with pytest.warns(RecordingWarning, match="label"):
+        labtree.open_session(dead)
+    notes = labtree.recover(dead)
+    assert any("label" in note and path.name in note for note in notes)
+    # What cannot be the beginning of a header is kept.
+    assert (dead / "journal-damaged").exists() == (content not in (b"", b"LTJ"))
+
+
 def test_a_second_damaged_journal_is_kept_beside_the_first(dead):
     (dead / "journal-damaged").mkdir()
     content = bytearray(segment_of(dead).read_bytes())
@@ -299,6 +477,7 @@ def test_what_is_not_of_the_recording_is_kept(dead):
     [
         {"dtype": "O"}, {"dtype": "zz"}, {"n_channels": -1}, {"n_channels": "2"},
         {"n_channels": 2.0}, {"dtype": [["a", "i4"]]}, {"fs": -1}, {"fs": "1"},
+        {"checksum": "x"},
     ],
 )  # fmt: skip
 def test_a_journal_header_of_impossible_values_is_a_format_error(dead, about):
@@ -309,7 +488,7 @@ def test_a_journal_header_of_impossible_values_is_a_format_error(dead, about):
     content = path.read_bytes()
     length = struct.unpack_from("<8sII", content)[1]
     header = json.dumps({"dtype": "<i2", "n_channels": 2, "fs": 100.0} | about).encode()
-    start = struct.pack("<8sII", b"LTJRNL\x00\x02", len(header), zlib.crc32(header))
+    start = struct.pack("<8sII", b"LTJRNL\x00\x03", len(header), zlib.crc32(header))
     path.write_bytes(start + header + content[16 + length :])
     with pytest.raises(FormatError, match="declares dtype, n_channels and fs"):
         labtree.open_session(dead)

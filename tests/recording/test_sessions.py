@@ -413,7 +413,7 @@ def rezip(path, change):
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil", "/etc/passwd", "a/../../b", "C:\\x", "..\\evil", "a//b", "./a", "a/./b"]
+    "name", ["../evil", "/etc/passwd", "a/../../b", "C:\\x", "..\\evil", "a//b", "a/./b"]
 )
 def test_entries_that_leave_the_archive(peer, name):
     path = rezip(emg_session(peer).zip(), lambda entries: [*entries, (name, b"x", 0)])

@@ -66,6 +66,23 @@ def _backward(pieces: _Pieces, times: FloatArray) -> FloatArray:
     return found
 
 
+def _tell_outside(clock: xr.Dataset, times: FloatArray, inverse: bool) -> None:
+    """Warn of times that are farther from the anchors than these are from each other."""
+    if not {"time_a", "time_b", "segment_of_anchor"} <= set(clock.variables):
+        return
+    used = clock["segment_of_anchor"].values >= 0
+    anchors = np.sort(clock["time_b" if inverse else "time_a"].values[used])
+    away = np.maximum(anchors[0] - times, times - anchors[-1])
+    outside = int((away > np.diff(anchors).max(initial=0.0)).sum())
+    if outside:
+        warn(
+            f"{outside} of {times.size} times lie outside the anchors, which go from"
+            f" {anchors[0]:.9g} to {anchors[-1]:.9g} s, by up to {np.nanmax(away):.6g} s; there"
+            " the clock is extrapolated",
+            RecordingWarning,
+        )
+
+
 def convert(
     clock: xr.Dataset,
     times: Any,
@@ -93,7 +110,7 @@ def convert(
     As ``times``
         NaN where a time lies between the two anchors around a jump, or (with ``inverse``)
         was shown twice or never. Before the first and behind the last anchor the outer
-        segments go on.
+        segments go on; a warning says so where that is farther than two anchors are apart.
 
     Raises
     ------
@@ -103,7 +120,7 @@ def convert(
     Warns
     -----
     RecordingWarning
-        If finite times became NaN.
+        If finite times became NaN, or lie far outside the anchors.
 
     Examples
     --------
@@ -130,6 +147,7 @@ def convert(
                 f"{lost} of {array.size} times lie where the clock jumps, they become NaN",
                 RecordingWarning,
             )
+        _tell_outside(clock, array, inverse)
         return found
 
     if isinstance(times, pd.DataFrame):

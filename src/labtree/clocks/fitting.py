@@ -97,9 +97,11 @@ def fit(
             f"a clock needs two anchors, found {n_events}; write pairs of more pulses, out of a"
             " longer stretch of both recordings"
         )
-    jitter = _jitter(a, b)
+    jitter = _jitter(a, b) if len(a) > 3 else 0.0
     close = min(tolerance, max(6 * jitter, 2e-4))
     good = np.flatnonzero(_good_anchors(a, b, close, drift))
+    # Wrong pairs, of a value that was seen twice, must not hide a jump.
+    jitter = min(jitter, _jitter(a[good], b[good]))
     lines, member = _fit_segments(a, b, good, tolerance, drift, jitter)
     used = member >= 0
     carried = len(np.unique(value[used]))
@@ -123,7 +125,7 @@ def fit(
 def _jitter(a: FloatArray, b: FloatArray) -> float:
     """Return the standard deviation of one anchor's error, whatever jumps and bad ones."""
     if len(a) < 4:
-        return 0.0
+        return float("inf")
     difference = (b - b[0]) - (a - a[0])
     bend = difference[2:] - 2 * difference[1:-1] + difference[:-2]
     return float(1.4826 * np.median(np.abs(bend)) / np.sqrt(6))

@@ -15,6 +15,10 @@ __all__ = ["FloatArray", "finite_seconds", "match_pulses"]
 FloatArray = npt.NDArray[np.float64]
 # Pulses in a row that agree before a match counts; fewer agree by chance.
 _SHORTEST_CHAIN = 4
+# A matching of this share of the longest makes it doubtful.
+_RIVAL = 0.5
+# A share of all partners that is too many for one pulse.
+_CROWD = 0.1
 # A pulse may be missing on one side: intervals over one and two pulses are compared.
 _SKIP = 2
 _MOST_CANDIDATES = 20_000_000
@@ -190,8 +194,20 @@ def _chains(
         chain = _longest_chain(i, before, alive)
         if len(chain) < _SHORTEST_CHAIN:
             break
-        if not taken:
-            _refuse_ambiguous(a, b, i, j, before, chain)
+        rival = _rival(len(a), i, j, before, chain, alive)
+        doubtful = len(rival) >= max(_SHORTEST_CHAIN, _RIVAL * len(chain))
+        # Pulses that fit in many places, of which none explains most of them.
+        others = np.bincount(i)[i[chain]] - 1
+        if 2 * len(chain) < min(len(a), len(b)) and len(rival) >= _SHORTEST_CHAIN:
+            doubtful |= bool(np.median(others) > _CROWD * len(b))
+        if doubtful:
+            if not taken:
+                _refuse_ambiguous(a, b, i, j, chain, rival)
+            # Behind the first chain such pulses are left out, with all of their partners.
+            out = (i >= i[chain[0]]) & (i <= i[chain[-1]])
+            out |= (j >= j[chain[0]]) & (j <= j[chain[-1]])
+            alive &= ~out
+            continue
         taken.append(chain)
         first, last = chain[0], chain[-1]
         # What is left lies before this chain on both sides, or behind it on both.
@@ -262,24 +278,32 @@ def _longest_chain(i: np.ndarray, before: np.ndarray, alive: np.ndarray) -> np.n
     return np.array(chain[::-1], np.int64)
 
 
+def _rival(
+    n: int,
+    i: np.ndarray,
+    j: np.ndarray,
+    before: np.ndarray,
+    chain: np.ndarray,
+    alive: np.ndarray,
+) -> np.ndarray:
+    """Return the longest chain of the same pulses with other partners."""
+    partner = np.full(n, -1)
+    partner[i[chain]] = j[chain]
+    return _longest_chain(i, before, alive & (partner[i] >= 0) & (partner[i] != j))
+
+
 def _refuse_ambiguous(
     a: FloatArray,
     b: FloatArray,
     i: np.ndarray,
     j: np.ndarray,
-    before: np.ndarray,
     chain: np.ndarray,
+    rival: np.ndarray,
 ) -> None:
-    """Refuse pulses for which another matching is nearly as long as the longest."""
-    partner = np.full(len(a), -1)
-    partner[i[chain]] = j[chain]
-    # The same pulses with other partners, and not just the longest chain a pulse further.
-    other = (partner[i] >= 0) & (partner[i] != j)
-    rival = _longest_chain(i, before, other)
-    if len(rival) >= max(_SHORTEST_CHAIN, 0.7 * len(chain)):
-        offsets = [float(b[j[nodes[0]]] - a[i[nodes[0]]]) for nodes in (chain, rival)]
-        raise DataError(
-            f"the pulses match in more than one way ({len(chain)} with a difference of"
-            f" {offsets[0]:.6g} s, {len(rival)} with {offsets[1]:.6g} s): their intervals are"
-            " too regular; give values_a and values_b, or cut both to the same stretch"
-        )
+    """Refuse pulses for which another matching is long beside the longest."""
+    offsets = [float(b[j[nodes[0]]] - a[i[nodes[0]]]) for nodes in (chain, rival)]
+    raise DataError(
+        f"the pulses match in more than one way ({len(chain)} with a difference of"
+        f" {offsets[0]:.6g} s, {len(rival)} with {offsets[1]:.6g} s): their intervals are"
+        " too regular; give values_a and values_b, or cut both to the same stretch"
+    )

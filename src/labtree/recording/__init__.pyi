@@ -18,7 +18,7 @@ from labtree.recording.models import (
 from labtree.recording.recorder import (
     Recorder as Recorder,
 )
-from labtree.recording.recovery import (
+from labtree.recording.repair import (
     recover as recover,
 )
 from labtree.recording.session import (

@@ -149,7 +149,7 @@ class ZipStore(_Store):
             raise FormatError(f"{path}: expected a zip archive ({error})") from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         for entry in entries:
-            name = entry.orig_filename.replace("\\", "/")
+            name = entry.orig_filename.replace("\\", "/").removeprefix("./")
             if entry.is_dir() or name.endswith("/") or _is_of_the_system(name):
                 continue
             parts = PurePosixPath(name).parts
@@ -171,15 +171,36 @@ class ZipStore(_Store):
                     " stored or deflated"
                 )
             self._entries[name] = entry
-        tops = {name.partition("/")[0] for name in self._entries}
-        if "meta.json" not in self._entries and len(tops) == 1:
-            (top,) = tops
-            if all(name.startswith(f"{top}/") for name in self._entries):
-                self._entries = {
-                    name[len(top) + 1 :]: entry for name, entry in self._entries.items()
-                }
+        top = self._top()
+        self._entries = {
+            name.removeprefix(top): entry
+            for name, entry in self._entries.items()
+            if name.startswith(top)
+        }
         state = path.stat()
         self._state = (state.st_size, state.st_mtime_ns)
+
+    def _top(self) -> str:
+        """Return the folder in which the recording lies, with its slash; "" for none."""
+        tops = {
+            name.removesuffix("meta.json")
+            for name in self._entries
+            if name == "meta.json" or name.endswith("/meta.json")
+        }
+        if not tops:  # gone: where the arrays lie
+            tops = {
+                name.removesuffix(rest).rpartition("/")[0] + "/"
+                for name in self._entries
+                if name.endswith(rest := "_timestamps.zarr/zarr.json")
+            }
+        least = min((top.count("/") for top in tops), default=0)
+        tops = {top for top in tops if top.count("/") == least}
+        if len(tops) > 1:
+            raise FormatError(
+                f"{self.path} holds {len(tops)} recordings ({', '.join(sorted(tops))}); unpack"
+                " it, and open one of the folders"
+            )
+        return next(iter(tops), "").removeprefix("/")
 
     def read(self, name: str, most: int) -> bytes:
         """Return the content of the entry, at most so many bytes.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from labtree.recording.archive import SessionStore
 
 __all__ = [
+    "ZSTD_MAGIC",
     "ArrayReader",
     "Rows",
     "RowsArray",
@@ -38,7 +39,7 @@ __all__ = [
     "write_chunk",
 ]
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _CACHED_CHUNKS = 4
 # One chunk is a second of samples; a gigabyte of it is not a recording but an attack.
 _MOST_CHUNK_BYTES = 2**30
@@ -49,7 +50,7 @@ def create_array(
     path: Path,
     chunks: tuple[int, ...],
     dtype: np.dtype[Any],
-    dimension_names: tuple[str, ...],
+    dimension_names: tuple[str, ...] | None,
     attributes: dict[str, Any],
 ) -> None:
     """Make an array without rows at ``path``; its chunks hold ``chunks`` each."""
@@ -133,7 +134,7 @@ def _write_metadata(path: Path, metadata: Any) -> None:
 
 def frame_size(frame: bytes) -> int | None:
     """Return the number of bytes that a zstd frame says it holds (RFC 8878, 3.1.1.1)."""
-    if len(frame) < 6 or frame[:4] != _ZSTD_MAGIC:
+    if len(frame) < 6 or frame[:4] != ZSTD_MAGIC:
         return None
     descriptor = frame[4]
     single = descriptor >> 5 & 1

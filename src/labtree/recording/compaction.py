@@ -297,7 +297,7 @@ class Compactor:
             wanted = memoryview(self._buffer)[: size - self._position]
             buffer = wanted[: file.readinto(wanted)]
         for taken, run in parse_records(
-            buffer, journal.dtype, journal.n_channels, self._parsed_rows, verify=False
+            buffer, journal.dtype, journal.n_channels, self._parsed_rows
         ):
             # After a failed write a part of this run may have been taken in already.
             filler.add_run(run, filler.rows - self._parsed_rows)

@@ -1,10 +1,12 @@
 """The journal: samples in the order they came, one sequential write per packet.
 
 A stream's journal is a folder of segments, ``<first row>.journal``. A segment is a
-header (magic, length and CRC-32 of a JSON object with dtype, n_channels and fs) and then
-records: a header (magic, number of rows, first row, arrival time, CRC-32 of the payload,
-CRC-32 of this header) and the payload, which is the time stamps (float64) and the samples
-(rows x channels). All numbers are little-endian.
+header (magic, length and CRC-32 of a JSON object with dtype, n_channels, fs and the name of
+the payloads' checksum) and then records: a header (magic, number of rows, first row, arrival
+time, checksum of the payload, CRC-32 of this header) and the payload, which is the time
+stamps (float64) and the samples (rows x channels). All numbers are little-endian.
+
+Payloads have a CRC-32C, which processors compute some ten times as fast as zlib its CRC-32.
 
 A record whose header is whole and whose payload is cut short by the end of the file is an
 append that never returned. Anything else that does not check out is damage: reading goes
@@ -17,14 +19,16 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 
 from labtree.errors import FormatError
+from labtree.storage.blobs import checksum
 from labtree.storage.files import read_file, sync_file, sync_folder
 from labtree.storage.json_files import parse_json
 from labtree.storage.versions import check_version
@@ -40,7 +44,10 @@ __all__ = [
     "segments",
 ]
 
-_SEGMENT_MAGIC = b"LTJRNL\x00\x02"
+_SEGMENT_MAGIC = b"LTJRNL\x00"
+_VERSION = 3
+# Version 2 names no checksum; it is CRC-32.
+_KNOWN_VERSIONS = (2, _VERSION)
 _SEGMENT_HEADER = struct.Struct("<8sII")
 _RECORD_MAGIC = int.from_bytes(b"LTrc", "little")
 _RECORD_START = struct.Struct("<IIQdI")
@@ -54,9 +61,21 @@ _RECORD_BYTES = 64 * 2**20
 MOST_PACKET_BYTES = 2**30
 _MOST_SEGMENT_BYTES = MOST_PACKET_BYTES + 2**27
 # Records beyond this are written in two calls rather than copied together.
-_JOINED_BYTES = 2**16
+_JOINED_BYTES = 2**19
 _RUN = 512
 _KINDS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64")
+
+
+Checksum = Callable[[Any], int]
+
+
+def _crc32c(payload: Any) -> int:
+    return checksum(np.frombuffer(payload, np.uint8))
+
+
+_CHECKSUMS: dict[str, Checksum] = {"crc32": zlib.crc32, "crc32c": _crc32c}
+# In plain Python, where the library has no compiled part, it would take milliseconds.
+_CHECKSUM = "crc32c" if google_crc32c.implementation == "c" else "crc32"
 
 
 class Block(NamedTuple):
@@ -103,13 +122,15 @@ class Segment(NamedTuple):
     """What one segment holds: (first row, samples) of every stretch, and what is odd.
 
     ``torn`` bytes at the end are an append that never returned, ``damage`` is (behind which
-    row, how many bytes) of every place that does not check out.
+    row, how many bytes) of every place that does not check out. One that is not begun has
+    no header yet.
     """
 
     first_row: int
     stretches: list[tuple[int, Block]]
     torn: int
     damage: list[tuple[int, int]]
+    is_begun: bool = True
 
 
 class JournalWriter:
@@ -150,6 +171,7 @@ class JournalWriter:
         self._synced = 0
         self._in_append = False
         self._file: Any = None
+        self._record = memoryview(bytearray(2**16))
         self._start_segment()
         if durable:
             sync_folder(folder.parent)
@@ -161,8 +183,14 @@ class JournalWriter:
 
     def append(self, times: np.ndarray, data: np.ndarray, arrival: float) -> None:
         """Write one packet: contiguous little-endian ``times`` and ``data``, checked."""
-        if data.nbytes <= _JOINED_BYTES:
-            self.append_bytes(len(times), times.tobytes() + data.tobytes(), arrival)
+        payload = times.nbytes + data.nbytes
+        if payload <= _JOINED_BYTES:
+            if len(self._record) < RECORD_HEADER_BYTES + payload:
+                self._record = memoryview(bytearray(RECORD_HEADER_BYTES + payload))
+            start = RECORD_HEADER_BYTES + times.nbytes
+            self._record[RECORD_HEADER_BYTES:start] = _bytes_of(times)
+            self._record[start : start + data.nbytes] = _bytes_of(data)
+            self._append_record(len(times), RECORD_HEADER_BYTES + payload, arrival)
             return
         segment, size, rows = self._begin()
         step = max(1, _RECORD_BYTES // (8 + self.n_channels * self.dtype.itemsize))
@@ -173,10 +201,18 @@ class JournalWriter:
 
     def append_bytes(self, count: int, payload: bytes, arrival: float) -> None:
         """Write one packet of ``count`` rows, given as a record holds them: times, samples."""
+        stop = RECORD_HEADER_BYTES + len(payload)
+        self._record[RECORD_HEADER_BYTES:stop] = payload
+        self._append_record(count, stop, arrival)
+
+    def _append_record(self, count: int, stop: int, arrival: float) -> None:
+        """Write the record of which everything but its header stands in the buffer."""
         segment, size, rows = self._begin()
-        self._write(_record_header(count, rows, arrival, zlib.crc32(payload)) + payload)
-        size += RECORD_HEADER_BYTES + len(payload)
-        self._end(count, (segment, size, rows + count))
+        record = self._record[:stop]
+        code = _CHECKSUMS[_CHECKSUM](record[RECORD_HEADER_BYTES:])
+        record[:RECORD_HEADER_BYTES] = _record_header(count, rows, arrival, code)
+        self._write(record)
+        self._end(count, (segment, size + stop, rows + count))
 
     def _begin(self) -> tuple[int, int, int]:
         if self._in_append and self._file is not None:  # the last one was interrupted
@@ -220,7 +256,12 @@ class JournalWriter:
         _, size, rows = self.end
         path = self.folder / f"{rows:020d}.journal"
         header = json.dumps(
-            {"dtype": self.dtype.str, "n_channels": self.n_channels, "fs": self._fs}
+            {
+                "dtype": self.dtype.str,
+                "n_channels": self.n_channels,
+                "fs": self._fs,
+                "checksum": _CHECKSUM,
+            }
         ).encode()
         # A segment of this name can only be one that took no sample: its start had failed.
         self._file = path.open("wb", buffering=0)
@@ -229,7 +270,8 @@ class JournalWriter:
                 self.sizes.append(size)
             self.files.append((path, rows))
         self.end = (len(self.files) - 1, 0, rows)
-        head = _SEGMENT_HEADER.pack(_SEGMENT_MAGIC, len(header), zlib.crc32(header)) + header
+        magic = _SEGMENT_MAGIC + bytes([_VERSION])
+        head = _SEGMENT_HEADER.pack(magic, len(header), zlib.crc32(header)) + header
         self._write(head)
         if self._durable:
             self._sync_or_back()
@@ -239,8 +281,11 @@ class JournalWriter:
     def _write_record(
         self, times: np.ndarray, data: np.ndarray, first_row: int, arrival: float
     ) -> int:
-        time_bytes, data_bytes = times.data.cast("B"), data.data.cast("B")
-        code = zlib.crc32(data_bytes, zlib.crc32(time_bytes))
+        time_bytes, data_bytes = _bytes_of(times), _bytes_of(data)
+        if _CHECKSUM == "crc32c":
+            code = checksum(data, checksum(times))
+        else:
+            code = zlib.crc32(data_bytes, zlib.crc32(time_bytes))
         self._write(_record_header(len(times), first_row, arrival, code) + time_bytes)
         self._write(data_bytes)
         return RECORD_HEADER_BYTES + len(time_bytes) + len(data_bytes)
@@ -278,6 +323,10 @@ class JournalWriter:
             self.close()
 
 
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _record_header(rows: int, first_row: int, arrival: float, payload: int) -> bytes:
     start = _RECORD_START.pack(_RECORD_MAGIC, rows, first_row, arrival, payload)
     return start + zlib.crc32(start).to_bytes(4, "little")
@@ -300,12 +349,16 @@ def _record_layout(rows: int, dtype: str, n_channels: int) -> np.dtype[Any]:
 
 
 def parse_records(
-    buffer: memoryview, dtype: np.dtype[Any], n_channels: int, first_row: int, *, verify: bool
+    buffer: memoryview,
+    dtype: np.dtype[Any],
+    n_channels: int,
+    first_row: int,
+    sum_of: Checksum | None = None,
 ) -> Iterator[tuple[int, Run]]:
     """Yield (bytes, records) for each run of equally long whole records in ``buffer``.
 
     Stops at the first record that is not whole, does not carry on from ``first_row``, or,
-    where ``verify`` asks for it, fails a CRC.
+    where the payloads' checksum is given, fails it or that of its header.
     """
     offset = 0
     while len(buffer) - offset >= RECORD_HEADER_BYTES:
@@ -324,8 +377,8 @@ def parse_records(
             & (records["first"] == expected)
         )
         run = count if good.all() else int(np.argmin(good))
-        if verify:
-            run = _verified(buffer, offset, size, run)
+        if sum_of is not None:
+            run = _verified(buffer, offset, size, run, sum_of)
         if run == 0:
             return
         yield (
@@ -336,14 +389,14 @@ def parse_records(
         first_row += run * rows
 
 
-def _verified(buffer: memoryview, offset: int, size: int, count: int) -> int:
-    """Return how many of ``count`` records have the right CRCs."""
+def _verified(buffer: memoryview, offset: int, size: int, count: int, sum_of: Checksum) -> int:
+    """Return how many of ``count`` records have the right checksums."""
     for index in range(count):
         at = offset + index * size
         *_, payload, header = _RECORD_HEADER.unpack_from(buffer, at)
         if zlib.crc32(buffer[at : at + _RECORD_START.size]) != header:
             return index
-        if zlib.crc32(buffer[at + RECORD_HEADER_BYTES : at + size]) != payload:
+        if sum_of(buffer[at + RECORD_HEADER_BYTES : at + size]) != payload:
             return index
     return count
 
@@ -365,8 +418,8 @@ def segments(folder: Path) -> list[tuple[Path, int]]:
     return sorted(found, key=lambda segment: segment[1])
 
 
-def read_segment(path: Path) -> Segment | None:
-    """Read one segment, each record checked; None if it was never given its header.
+def read_segment(path: Path) -> Segment:
+    """Read one segment, each record checked.
 
     One whose header is damaged is damage as a whole.
 
@@ -377,23 +430,25 @@ def read_segment(path: Path) -> Segment | None:
     """
     buffer = memoryview(read_file(path, _MOST_SEGMENT_BYTES))
     first_row = int(path.stem)
+    if len(buffer) < _SEGMENT_HEADER.size and _SEGMENT_MAGIC.startswith(bytes(buffer[:7])):
+        return Segment(first_row, [], 0, [], is_begun=False)
     if len(buffer) < _SEGMENT_HEADER.size:
-        return None
+        return Segment(first_row, [], 0, [(first_row, len(buffer))])
     magic, length, crc = _SEGMENT_HEADER.unpack_from(buffer)
     header = bytes(buffer[_SEGMENT_HEADER.size : _SEGMENT_HEADER.size + length])
-    if magic[:7] == _SEGMENT_MAGIC[:7]:
-        check_version(magic[7], _SEGMENT_MAGIC[7], path)
-    if magic == _SEGMENT_MAGIC and len(header) < length:
-        return None
-    if magic != _SEGMENT_MAGIC or zlib.crc32(header) != crc:
+    if is_ours := magic[:7] == _SEGMENT_MAGIC:
+        check_version(magic[7], _KNOWN_VERSIONS, path)
+    if is_ours and len(header) < length:
+        return Segment(first_row, [], 0, [], is_begun=False)
+    if not is_ours or zlib.crc32(header) != crc:
         # What a power cut leaves of a segment that was just begun, or worse.
         return Segment(first_row, [], 0, [(first_row, len(buffer))])
-    dtype, n_channels = _described(parse_json(header, str(path)), path)
+    dtype, n_channels, sum_of = _described(parse_json(header, str(path)), path)
     position, row = _SEGMENT_HEADER.size + length, first_row
     stretches: list[tuple[int, Block]] = []
     damage: list[tuple[int, int]] = []
     while True:
-        runs = list(parse_records(buffer[position:], dtype, n_channels, row, verify=True))
+        runs = list(parse_records(buffer[position:], dtype, n_channels, row, sum_of))
         if runs:
             stretches.append((row, _joined([run.block() for _, run in runs])))
             position += sum(size for size, _ in runs)
@@ -408,20 +463,21 @@ def read_segment(path: Path) -> Segment | None:
         position, row = following
 
 
-def _described(about: Any, path: Path) -> tuple[np.dtype[Any], int]:
-    """Return dtype and channels that a segment's header declares."""
+def _described(about: Any, path: Path) -> tuple[np.dtype[Any], int, Checksum]:
+    """Return dtype, channels and the payloads' checksum that a segment's header declares."""
     try:
         dtype, n_channels, fs = np.dtype(about["dtype"]), about["n_channels"], about["fs"]
         good = dtype.name in _KINDS and type(n_channels) is int and 0 < n_channels < 2**24
         good &= type(fs) in (int, float) and 0 <= fs < math.inf
-    except (KeyError, TypeError, ValueError):
+        sum_of = _CHECKSUMS[about.get("checksum", "crc32")]
+    except (KeyError, TypeError, ValueError, AttributeError):
         good = False
     if not good:
         raise FormatError(
             f"{path}: expected a journal segment that declares dtype, n_channels and fs, found"
             f" {about!r}"
         )
-    return dtype, n_channels
+    return dtype, n_channels, sum_of
 
 
 def _joined(blocks: list[Block]) -> Block:

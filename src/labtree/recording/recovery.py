@@ -7,6 +7,7 @@ first row on is written again, however far the arrays had come. That makes it ri
 power cut, and makes it the same when it is interrupted and run again.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,48 +18,41 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labtree.errors import (
-    BusyFileError,
     FormatError,
     LabtreeError,
-    MissingFileError,
-    RecordingWriteError,
-    missing_file,
 )
-from labtree.hints import takes
 from labtree.recording.archive import FolderStore
 from labtree.recording.chunks import ArrayReader, create_array, set_attribute
 from labtree.recording.compaction import ChunkFiller, stream_arrays
 from labtree.recording.journal import Block, Segment, read_segment, segments
 from labtree.recording.meta import (
     own_meta,
-    parse_labels,
     parse_meta,
-    stream_meta,
-    whole_labels,
 )
 from labtree.recording.models import StreamInfo, chunk_rows
-from labtree.storage.files import read_file, sync_folder, write_file
-from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json, write_json
-from labtree.storage.locks import hold_file_lock, release_file_lock
+from labtree.storage.files import sync_folder, write_file
+from labtree.storage.json_files import read_json, write_json
 
 __all__ = [
+    "DONE",
     "JOURNAL",
     "LOCK",
     "Findings",
     "Unfinished",
+    "add_repairs",
     "create_stream",
     "finish",
     "odd_time_stamps",
     "read_labels_journal",
     "read_unfinished",
-    "recover",
+    "write_labels",
     "write_root",
 ]
 
 JOURNAL = "journal"
 LOCK = ".recording.lock"
 _DAMAGED = "journal-damaged"
-_DONE = ".journal-done"
+DONE = ".journal-done"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -112,7 +106,9 @@ class _Stored:
         data, times, arrivals = stream_arrays(folder, name)
         self.data = ArrayReader(store, data.name)
         self.times = ArrayReader(store, times.name)
-        self.arrivals = ArrayReader(store, arrivals.name) if arrivals.is_dir() else None
+        self.arrivals = None
+        with contextlib.suppress(FormatError):  # no sample stands or falls with them
+            self.arrivals = ArrayReader(store, arrivals.name) if arrivals.is_dir() else None
         if len(self.data.shape) != 2 or len(self.times.shape) != 1:
             raise FormatError(
                 f"{data} and {times.name}: expected samples by channels and their times, found "
@@ -148,11 +144,9 @@ class _Stored:
 
 
 def _read_segments(folder: Path) -> Iterator[tuple[str, Segment]]:
-    """Yield name and content of every segment that was given its header."""
+    """Yield name and content of every segment."""
     for path, _ in segments(folder):
-        segment = read_segment(path)
-        if segment is not None:
-            yield path.name, segment
+        yield path.name, read_segment(path)
 
 
 def _blocks(
@@ -167,7 +161,13 @@ def _blocks(
     Rows that damage took are filled from the arrays where these have them; else what
     follows moves up, and a note says so.
     """
+    is_empty = True
     for file, segment in found:
+        is_empty = False
+        if not segment.is_begun:
+            findings.notes.append(
+                f"{what} {segment.first_row} and on: {file} has no header, and holds nothing"
+            )
         end = segment.first_row
         for first, block in segment.stretches:
             end = first + len(block.times)
@@ -191,6 +191,8 @@ def _blocks(
                 f"{what}: {segment.torn} bytes in {file} behind {end} are an append that"
                 " never returned"
             )
+    if is_empty:
+        findings.notes.append(f"{what}: no file of its journal is there")
 
 
 def _collect(blocks: Iterable[Block], empty: Block) -> Block:
@@ -231,6 +233,8 @@ def finish(
     folder: Path,
     odd: dict[str, dict[str, int]] | None = None,
     fillers: Mapping[str, ChunkFiller] | None = None,
+    *,
+    earlier: Iterable[str] = (),
 ) -> list[str]:
     """Give an unfinished recording its finished layout; return what had to be repaired.
 
@@ -247,6 +251,8 @@ def finish(
     fillers
         Of streams whose journal was taken in to its end: only what they still hold is
         written. The others are read from their journals.
+    earlier
+        What was repaired before, to be told in meta.json, too.
     """
     meta = parse_meta(read_json(folder / "meta.json"), str(folder / "meta.json"))
     if "streams" not in meta:
@@ -262,8 +268,9 @@ def finish(
             fillers[name].finish()
         else:
             _finish_stream(folder, name, about, findings)
-        if names := meta.get("class_names"):
-            set_attribute(stream_arrays(folder, name)[0], "class_names", names)
+        data = stream_arrays(folder, name)[0]
+        if (names := meta.get("class_names")) and data.is_dir():
+            set_attribute(data, "class_names", names)
     _note_strangers(folder, meta["streams"], findings)
     try:
         labels, of_labels = read_labels_journal(folder)
@@ -271,7 +278,7 @@ def finish(
         labels, of_labels = [], Findings(["the journal of the labels is missing"], damaged=True)
     findings.notes += of_labels.notes
     findings.damaged |= of_labels.damaged
-    _write_labels(folder, [{"timestamp": time, "class_index": at} for time, at in labels])
+    write_labels(folder, [{"timestamp": time, "class_index": at} for time, at in labels])
     write_root(folder, meta, durable=True)
     own = meta.get("labtree")
     if not isinstance(own, dict):  # damaged
@@ -279,12 +286,12 @@ def finish(
         own = meta["labtree"] = own_meta("recording")
     own["state"] = "finished"
     if odd is None:
-        odd = {name: odd_time_stamps(folder, name) for name in meta["streams"]}
+        odd = {name: odd_time_stamps(folder, name, findings.notes) for name in meta["streams"]}
     if odd := {name: facts for name, facts in odd.items() if facts}:
         own["time_stamps"] = odd
     notes = findings.notes
-    if notes:
-        _add_repairs(own, notes)
+    if told := [*earlier, *notes]:
+        add_repairs(own, told)
     write_json(folder / "meta.json", meta)
     if findings.damaged:
         kept = next(
@@ -296,7 +303,7 @@ def finish(
         notes.append(f"the damaged journal is kept as {kept}")
     else:
         # Renamed first, so that a folder with half a journal never looks unfinished.
-        gone = folder / _DONE
+        gone = folder / DONE
         shutil.rmtree(gone, ignore_errors=True)
         (folder / JOURNAL).rename(gone)
         # On the disk before any part goes: half a journal would count for the whole of it.
@@ -306,7 +313,7 @@ def finish(
     return notes
 
 
-def _write_labels(folder: Path, labels: list[dict[str, Any]]) -> None:
+def write_labels(folder: Path, labels: list[dict[str, Any]]) -> None:
     """Write labels.json, one label a line, which takes a tenth of the time of indented JSON."""
     lines = ",\n  ".join(map(_ENCODER.encode, labels))
     text = f"[\n  {lines}\n]" if labels else "[]"
@@ -338,6 +345,13 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
     first_row = files[0][1] if files else None
     if first_row == 0:
         _remake_arrays(folder, name, about, findings)
+    if absent := [path.name for path in stream_arrays(folder, name)[:2] if not path.is_dir()]:
+        findings.damaged = True
+        findings.notes.append(
+            f"stream {name!r} is left as it is, its journal is kept: {' and '.join(absent)}"
+            f" {'is' if len(absent) == 1 else 'are'} missing"
+        )
+        return
     stored = _Stored(folder, name)
     rows = stored.data.chunk_rows
     start = (stored.rows // rows if first_row is None else -(-first_row // rows)) * rows
@@ -378,16 +392,13 @@ def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Fin
     """Make arrays anew whose metadata are not whole; all their rows are in the journal."""
     try:
         _Stored(folder, name)
+        if (arrivals := stream_arrays(folder, name)[2]).is_dir():
+            ArrayReader(FolderStore(folder), arrivals.name)
     except LabtreeError as error:
         known = {key: about.get(key) for key in StreamInfo.model_fields}
         info = StreamInfo.model_validate(known)
         create_stream(folder, name, info, arrivals=True)
         findings.notes.append(f"stream {name!r}: made anew from its journal ({error})")
-
-
-def _add_repairs(about: dict[str, Any], notes: list[str]) -> None:
-    earlier = about.get("repairs")
-    about["repairs"] = [*(earlier if isinstance(earlier, list) else ()), *notes]
 
 
 def _note_strangers(folder: Path, names: Iterable[str], findings: Findings) -> None:
@@ -410,14 +421,25 @@ def _note_strangers(folder: Path, names: Iterable[str], findings: Findings) -> N
         findings.notes.append(f"{path.relative_to(folder)} is not of this recording")
 
 
-def odd_time_stamps(folder: Path, name: str) -> dict[str, int]:
-    """Return how many time stamps go backward or are not finite, and where the first is."""
-    times = ArrayReader(FolderStore(folder), stream_arrays(folder, name)[1].name)
+def odd_time_stamps(folder: Path, name: str, notes: list[str] | None = None) -> dict[str, int]:
+    """Return how many time stamps go backward or are not finite, and where the first is.
+
+    Stamps that cannot be read are passed over, and told in ``notes``.
+    """
+    array = stream_arrays(folder, name)[1]
+    if not array.is_dir():
+        return {}
+    times = ArrayReader(FolderStore(folder), array.name)
     facts, last = {"backward": 0, "not_finite": 0}, -np.inf
     first_odd = None
-    step = max(1, 2**20 // times.chunk_rows) * times.chunk_rows
-    for start in range(0, times.shape[0], step):
-        part = times.read(start, min(start + step, times.shape[0]))
+    for start in range(0, times.shape[0], times.chunk_rows):
+        stop = min(start + times.chunk_rows, times.shape[0])
+        try:
+            part = times.read(start, stop)
+        except LabtreeError as error:
+            if notes is not None:
+                notes.append(f"stream {name!r}, time stamps {start} to {stop}: {error}")
+            continue
         finite = np.isfinite(part)
         known = np.maximum.accumulate(np.where(finite, np.arange(len(part)), -1))
         before = np.concatenate([[last], np.where(known >= 0, part[known], last)[:-1]])
@@ -430,6 +452,11 @@ def odd_time_stamps(folder: Path, name: str) -> dict[str, int]:
         if finite.any():
             last = part[finite][-1]
     return {} if first_odd is None else {**facts, "first_sample": first_odd}
+
+
+def add_repairs(about: dict[str, Any], notes: list[str]) -> None:
+    earlier = about.get("repairs")
+    about["repairs"] = [*(earlier if isinstance(earlier, list) else ()), *notes]
 
 
 def write_root(
@@ -447,6 +474,8 @@ def write_root(
     arrays = {}
     for name in meta["streams"]:
         found = [path for path in stream_arrays(folder, name) if path.is_dir()]
+        if len(found) < 2:
+            continue
         metadata = [read_json(path / "zarr.json") for path in found]
         rows = min(part["shape"][0] for part in metadata)
         rows = max(rows, (rows_of or {}).get(name, 0))
@@ -467,179 +496,3 @@ def write_root(
     }
     content = json.dumps(group, indent=2).encode()
     write_file(folder / "zarr.json", content, durable=durable)
-
-
-# --- recovering ---------------------------------------------------------------------------
-
-
-@takes("a recording", "recording")
-def recover(folder: str | Path) -> list[str]:
-    """Finish a recording whose process died, in place, and repair what can be.
-
-    Every sample and label that the recorder had acknowledged is brought into the layout of
-    a finished recording. Nothing is removed before its copy is on the disk, and nothing
-    that is not understood. A recording that is whole is left alone. A ``meta.json`` that is
-    gone or damaged is made again from the arrays (rates, units, names of channels and
-    classes; those of MyoGestic tell the whole part of the rate only). Of a damaged
-    ``labels.json`` the whole entries count. It may be interrupted and run again.
-
-    Parameters
-    ----------
-    folder
-        The recording's folder. `labtree.open_session` opens it, before and after.
-
-    Returns
-    -------
-    list of str
-        What was repaired; empty if there was nothing to repair.
-
-    Raises
-    ------
-    MissingFileError
-        If there is no recording.
-    RecordingWriteError
-        If another process still records here, or the disk refuses a write. The folder is
-        as good as before.
-    FormatError
-        If a symbolic link stands where something would be written.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> from labtree.testing.recordings import record_emg
-    >>> labtree.recover(record_emg("sessions"))
-    []
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise missing_file(f"{folder}: expected a recording's folder, found none", folder)
-    if not _needs_repair(folder):
-        shutil.rmtree(folder / _DONE, ignore_errors=True)
-        return []
-    try:
-        held = hold_file_lock(folder / LOCK)
-    except BusyFileError as error:
-        raise RecordingWriteError(
-            f"{folder} is still being recorded; close the recorder first"
-        ) from error
-    except OSError as error:
-        raise RecordingWriteError.of(error, f"{folder} cannot be written to") from error
-    try:
-        notes = _repair_meta(folder)
-        # Someone else may have finished it while we waited for the lock.
-        if (folder / JOURNAL).is_dir():
-            return notes + finish(folder)
-        return notes + _repair_labels(folder, made_meta=bool(notes))
-    except LabtreeError:
-        raise
-    except OSError as error:
-        raise RecordingWriteError.of(
-            error, f"{folder} cannot be finished, nothing is lost"
-        ) from error
-    finally:
-        release_file_lock(held)
-
-
-def _needs_repair(folder: Path) -> bool:
-    if (folder / JOURNAL).is_dir() or _damaged_json(folder / "meta.json"):
-        return True
-    labels = folder / "labels.json"
-    if not labels.exists():
-        return isinstance(read_json(folder / "meta.json").get("labtree"), dict)
-    return _damaged_json(labels)
-
-
-def _damaged_json(path: Path) -> bool:
-    """Return whether a file is missing or holds no JSON; what JSON says is another matter."""
-    try:
-        parse_json(read_file(path, MAX_JSON_BYTES), str(path))
-    except MissingFileError:
-        return True
-    except FormatError:
-        if not path.is_file():
-            raise
-        return True
-    return False
-
-
-def _set_aside(path: Path) -> str:
-    """Keep a damaged file that still holds something; return what a note says of it."""
-    if not path.exists():
-        return "was missing"
-    content = read_file(path, MAX_JSON_BYTES)
-    if not content.strip(b"\0 \r\n\t"):
-        return "was empty"
-    kept = path.with_name(f"{path.name}.damaged")
-    if not kept.exists():
-        write_file(kept, content)
-    return f"was damaged (kept as {kept.name})"
-
-
-def _repair_meta(folder: Path) -> list[str]:
-    """Write the meta.json of a folder that has none, from its arrays; return notes."""
-    if not _damaged_json(folder / "meta.json"):
-        return []
-    store, streams, class_names = FolderStore(folder), {}, None
-    for path in sorted(folder.glob("*_timestamps.zarr")):
-        name = path.name.removesuffix("_timestamps.zarr")
-        if name.startswith(".") or not (folder / f"{name}.zarr").is_dir():
-            continue
-        try:
-            data = ArrayReader(store, f"{name}.zarr")
-        except FormatError:
-            # Its recorder died in the middle of making it.
-            if (folder / JOURNAL).is_dir():
-                continue
-            raise
-        if len(data.shape) != 2:
-            raise FormatError(f"{data.where}: expected (rows, channels), found {data.shape}")
-        own = data.attributes
-        names = own.get("channel_names")
-        info = StreamInfo(
-            n_channels=data.shape[1],
-            fs=own.get("fs", float(data.chunk_rows)),
-            dtype=data.dtype.name,
-            channel_names=None if names is None else tuple(names),
-            units=own.get("units"),
-        )
-        streams[name] = stream_meta(info)
-        class_names = class_names or own.get("class_names")
-    if not streams and not (folder / JOURNAL).is_dir():
-        raise MissingFileError(
-            f"{folder}: expected a recording's folder, found neither meta.json nor any"
-            " <stream>.zarr with <stream>_timestamps.zarr"
-        )
-    note = f"meta.json {_set_aside(folder / 'meta.json')}; it is made again from the arrays"
-    meta: dict[str, Any] = {"streams": streams}
-    if class_names is not None:
-        meta["class_names"] = class_names
-    journal = (folder / JOURNAL).is_dir()
-    if journal or (folder / "zarr.json").exists():
-        meta["labtree"] = own_meta("recording" if journal else "finished")
-        meta["labtree"]["repairs"] = [note]
-    else:  # of MyoGestic
-        meta["repairs"] = [note]
-    write_json(folder / "meta.json", meta)
-    return [note]
-
-
-def _repair_labels(folder: Path, *, made_meta: bool) -> list[str]:
-    """Write the labels.json of a finished folder that has none, or half of one."""
-    path = folder / "labels.json"
-    if not path.exists():
-        own = "labtree" in read_json(folder / "meta.json")
-        notes = ["labels.json was missing: the labels are lost"] if own or made_meta else []
-        labels: list[dict[str, Any]] = []
-    elif _damaged_json(path):
-        labels = whole_labels(read_file(path, MAX_JSON_BYTES))
-        parse_labels(labels, str(path))
-        notes = [f"labels.json {_set_aside(path)}: {len(labels)} whole labels are kept"]
-    else:
-        return []
-    if notes:
-        _write_labels(folder, labels)
-        meta = read_json(folder / "meta.json")
-        own = meta.get("labtree")
-        _add_repairs(own if isinstance(own, dict) else meta, notes)
-        write_json(folder / "meta.json", meta)
-    return notes

@@ -180,10 +180,10 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
     streams = {}
     for name, about in meta.get("streams", {}).items():
         arrays = (f"{name}.zarr", f"{name}_timestamps.zarr")
-        if absent := [array for array in arrays if not store.size(f"{array}/zarr.json")]:
+        problems = [text for array in arrays if (text := _array_problem(store, array))]
+        if problems:
             notes.damage.append(
-                f"stream {name!r} is left out: {' and '.join(absent)}"
-                f" {'is' if len(absent) == 1 else 'are'} missing"
+                f"stream {name!r} is left out: {' and '.join(problems)}{_array_hint(store)}"
             )
             continue
         facts = own.get("time_stamps", {})
@@ -230,7 +230,34 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
     return tree
 
 
+def _array_problem(store: SessionStore, array: str) -> str | None:
+    """Return what keeps an array from being read at all, or None."""
+    name = f"{array}/zarr.json"
+    if isinstance(store, FolderStore) and not store.size(name):
+        if (store.path / name).is_symlink():
+            return f"{name} is a link to what is not here"
+        if not (store.path / array).exists():
+            return f"{array} is missing"
+    try:
+        _json(store, name)
+    except KeyError:
+        return f"{name} is missing"
+    except FormatError as error:
+        if "expected JSON" not in str(error):
+            raise
+        return f"{name} is {'damaged' if store.size(name) else 'empty'}"
+    return None
+
+
+def _array_hint(store: SessionStore) -> str:
+    if store.path.is_dir():
+        return f"; labtree.recover({str(store.path)!r}) makes again what it can"
+    return "; unpack the archive, and labtree.recover(folder) makes again what it can"
+
+
 def _repair_hint(store: SessionStore) -> str:
+    if (store.path / "meta.json").is_symlink():
+        return "; it is a link to what is not here, or damaged ('git annex get' fetches it)"
     if store.path.is_dir() and not any(store.path.glob("*_timestamps.zarr")):
         return ""
     if store.path.is_dir():
@@ -297,8 +324,12 @@ def _stream(
         tail = None
     rows = stored + (0 if tail is None else len(tail.times))
     arrivals = None
-    if store.size(f"{name}_arrivals.zarr/zarr.json"):
-        reader = ArrayReader(store, f"{name}_arrivals.zarr")
+    arrived = f"{name}_arrivals.zarr"
+    has_arrivals = store.size(f"{arrived}/zarr.json") is not None
+    if has_arrivals and (problem := _array_problem(store, arrived)):
+        notes.damage.append(f"stream {name!r} has no arrivals: {problem}{_array_hint(store)}")
+    elif has_arrivals:
+        reader = ArrayReader(store, arrived)
         if len(reader.shape) == 1 and reader.shape[0] >= stored:
             arrivals = Rows(reader, rows, None if tail is None else tail.arrivals)
     return stream_dataset(

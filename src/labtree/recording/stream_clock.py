@@ -8,6 +8,7 @@ not.
 """
 
 import itertools
+from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ _AROUND = 64
 _AROUND_S = 1.0
 # A stretch shorter than this many samples has the rate of all of them.
 _OWN_RATE = 100
+# Samples between two breaks that say where the line between them is.
+_FEWEST = 16
 
 
 def dejitter(stream: xr.Dataset, *, gap_s: float | None = None) -> xr.Dataset:
@@ -101,21 +104,38 @@ def _breaks(known: np.ndarray, times: np.ndarray, fs: float, gap_s: float | None
         return candidates
     away = times - known * period  # a line at the declared rate is level here
     around = max(_AROUND, min(int(_AROUND_S * fs), 4096), 4 * _longest_run(times))
+    likely = candidates[np.abs(off[candidates - 1]) > 0.75 * period + slack]
     found: list[int] = []
-    last = 0
-    # In order, so that each is judged by the stamps behind the last break only.
-    for at in candidates[np.abs(off[candidates - 1]) > 0.75 * period + slack]:
-        before, behind = away[max(last, at - around) : at], away[at : at + around]
-        middles = float(np.median(before)), float(np.median(behind))
-        shift, step = middles[1] - middles[0], float(off[at - 1])
-        jitter = _jitter(np.concatenate([before - middles[0], behind - middles[1]]))
-        # The middle of a few stamps says less than that of many.
-        fewest = min(len(before), len(behind))
-        least = max(0.75 * period, jitter * (2 + 8 / np.sqrt(fewest)))
-        if abs(shift) > least and 0.5 < step / shift < 2:
-            found.append(int(at))
-            last = int(at)
+    # Again, while there are more: stamps behind the next break say nothing of one before it.
+    while True:
+        known = found
+        found = []
+        for at in likely.tolist():
+            if at in known:
+                found.append(at)
+                continue
+            low = max([0, *known[: bisect_left(known, at)], *found[-1:]])
+            next_at = bisect_left(known, at)
+            high = known[next_at] if next_at < len(known) else len(away)
+            high = len(away) if high - at < _FEWEST else high
+            before = away[max(low, at - around) : at]
+            behind = away[at : min(high, at + around)]
+            if _is_break(before, behind, float(off[at - 1]), 0.75 * period):
+                found.append(at)
+        if len(found) == len(known):
+            break
     return np.array(found, np.int64)
+
+
+def _is_break(before: np.ndarray, behind: np.ndarray, step: float, least: float) -> bool:
+    """Return whether stamps differ before and behind a step by what the step says."""
+    middles = float(np.median(before)), float(np.median(behind))
+    shift = middles[1] - middles[0]
+    jitter = _jitter(np.concatenate([before - middles[0], behind - middles[1]]))
+    # The middle of a few stamps says less than that of many.
+    fewest = min(len(before), len(behind))
+    least = max(least, jitter * (2 + 8 / np.sqrt(fewest)))
+    return bool(abs(shift) > least and 0.5 < step / shift < 2)
 
 
 def _longest_run(times: np.ndarray) -> int:
