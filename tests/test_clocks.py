@@ -29,10 +29,10 @@ def two_devices(
     return np.sort(np.concatenate([seen_a, additional])), noisy, a, b
 
 
-def fit_quietly(pairs, **options):
+def quietly(call, *arguments):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordingWarning)
-        return clocks.fit(pairs, **options)
+        return call(*arguments)
 
 
 # --- matching -----------------------------------------------------------------------------
@@ -150,8 +150,9 @@ def test_wrong_anchors_do_not_move_the_clock(seed, rate, offset, wrong):
     b = offset + rate * a + rng.normal(0, 2e-4, 80)
     bad = rng.permutation(80) < round(80 * wrong)
     b[bad] += rng.uniform(1, 500, bad.sum()) * rng.choice([-1, 1], bad.sum())
-    clock = fit_quietly(pd.DataFrame({"time_a": a, "time_b": b}))
-    assert np.nanmax(np.abs(clocks.convert(clock, a) - (offset + rate * a))) < 2e-3
+    clock = quietly(clocks.fit, pd.DataFrame({"time_a": a, "time_b": b}))
+    found = quietly(clocks.convert, clock, a)  # wrong ones may stand at an end
+    assert np.nanmax(np.abs(found - (offset + rate * a))) < 2e-3
     assert (clock.segment_of_anchor.values[bad] == -1).all()
     assert np.isnan(clock.residual_s.values[clock.segment_of_anchor.values == -1]).all()
 
@@ -169,9 +170,7 @@ def test_a_jump_is_found_where_it_is(jump, n):
     before, behind = clock.a_last.values[at - 1], clock.a_first.values[at]
     assert before <= a[n // 2] + 1e-9
     assert behind > a[n // 2 - 3]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RecordingWarning)
-        found = clocks.convert(clock, a)
+    found = quietly(clocks.convert, clock, a)
     unknown = (a > before) & (a < behind)
     np.testing.assert_array_equal(np.isnan(found), unknown)
     assert np.abs(found - b)[~unknown].max() < 2e-3
@@ -269,7 +268,9 @@ def test_a_barcode_seen_twice_is_used_once():
 def stepped():
     """b = a + 100 until 50 s, a + 90 from 51 s on: 150 to 160 was shown twice."""
     a = np.arange(0.0, 101.0)
-    return fit_quietly(pd.DataFrame({"time_a": a, "time_b": a + np.where(a <= 50, 100, 90)}))
+    return quietly(
+        clocks.fit, pd.DataFrame({"time_a": a, "time_b": a + np.where(a <= 50, 100, 90)})
+    )
 
 
 def test_a_time_in_a_jump_has_no_counterpart_and_that_is_told(stepped):

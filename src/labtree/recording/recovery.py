@@ -455,6 +455,7 @@ def odd_time_stamps(folder: Path, name: str, notes: list[str] | None = None) -> 
 
 
 def add_repairs(about: dict[str, Any], notes: list[str]) -> None:
+    """Add notes to those that stand in a part of meta.json."""
     earlier = about.get("repairs")
     about["repairs"] = [*(earlier if isinstance(earlier, list) else ()), *notes]
 
