@@ -108,21 +108,21 @@ def _breaks(known: np.ndarray, times: np.ndarray, fs: float, gap_s: float | None
     found: list[int] = []
     # Again, while there are more: stamps behind the next break say nothing of one before it.
     while True:
-        known = found
+        earlier = found
         found = []
         for at in likely.tolist():
-            if at in known:
+            if at in earlier:
                 found.append(at)
                 continue
-            low = max([0, *known[: bisect_left(known, at)], *found[-1:]])
-            next_at = bisect_left(known, at)
-            high = known[next_at] if next_at < len(known) else len(away)
+            low = max([0, *earlier[: bisect_left(earlier, at)], *found[-1:]])
+            next_at = bisect_left(earlier, at)
+            high = earlier[next_at] if next_at < len(earlier) else len(away)
             high = len(away) if high - at < _FEWEST else high
             before = away[max(low, at - around) : at]
             behind = away[at : min(high, at + around)]
             if _is_break(before, behind, float(off[at - 1]), 0.75 * period):
                 found.append(at)
-        if len(found) == len(known):
+        if len(found) == len(earlier):
             break
     return np.array(found, np.int64)
 
