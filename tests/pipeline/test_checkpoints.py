@@ -302,16 +302,20 @@ KILLS = textwrap.dedent(
     import numpy as np, xarray as xr
     import labtree
     from support.kills import calls_of, die_at_call
-    folder = sys.argv[1]
+    folder, way, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
     from labtree import storage  # before the forks
     labtree.load_session
-    size = 400_000
+    size = 400_000 if way == "whole" else 20_000
+
+    def put(session, k):
+        # Values, an attribute and a step of one number each, in place of those before.
+        session.session.add_units({"u": {"spike_times": np.full(size, k)}})
+        session.session.add_feature("u", "f", np.full((300, 100), k, "f4"))
+        session.attrs["completed_steps"] = [f"step{k}"]
 
     def make(k):
         session = labtree.create_session("rec", output_dir=folder)
-        session.session.add_units({"u": {"spike_times": np.full(size, k)}})
-        session.session.add_feature("u", "f", np.full((300, 100), k, "f4"))
-        session.session.mark_step_complete(f"step{k}")
+        put(session, k)
         return session
 
     def check():
@@ -323,22 +327,54 @@ KILLS = textwrap.dedent(
         assert len(found["units"]["spike_times"]) == size
         return k
 
-    sessions = [make(k) for k in range(4)]
-    sessions[0].session.save()
-    one = calls_of(sessions[1].session.save)
-    sessions[0].session.save()
-    seen, rounds = set(), int(sys.argv[2])
+    def write(session):
+        if way == "checkpoint":
+            session.session.checkpoint(folder + "/rec.h5")
+        else:
+            session.session.save()
+
+    def work(first):
+        # Each in turn replaces what another saved, or one goes on from what is there.
+        if way == "whole":
+            for k in range(first + 1, 10**9):
+                write(make(k % 4))
+        session = labtree.load_session(folder + "/rec.h5")
+        for k in range(first + 1, 10**9):
+            change(session, k)
+            write(session)
+
+    def change(session, k):
+        if k % 7 == 0:
+            put(session, k)
+            return
+        # values of arrays that stay, changed in place
+        session["units"].variables["spike_times"].values[:] = k
+        session["features/f"].variables["f"].values[:] = k
+        session.attrs["completed_steps"] = [f"step{k}"]
+
+    sessions = [make(k) for k in range(2)]
+    write(sessions[0])
+    if way == "whole":
+        one = calls_of(lambda: write(sessions[1]))
+    else:
+        change(sessions[0], 1)
+        one = calls_of(lambda: write(sessions[0]))
+    write(make(0))
+    seen, last = set(), 0
     for round in range(rounds):
         pid = os.fork()
         if pid == 0:
             die_at_call(1 + 3 * one * round // rounds)
-            k = 0
-            while True:
-                k += 1
-                sessions[k % 4].session.save()
+            work(last)
         os.waitpid(pid, 0)
-        seen.add(check())
-    assert seen >= {0, 1, 2}, (seen, one)
+        found = check()
+        assert way == "whole" or found >= last, (found, last)
+        last = found
+        seen.add(found)
+    assert len(seen) > 2, (seen, one)
+    last = labtree.load_session(folder + "/rec.h5")
+    last.session.add_warning("late")
+    write(last)
     left = [name for name in os.listdir(folder) if name.endswith(".h5")]
     assert left == ["rec.h5"], left
     print("ok", len(seen))
@@ -358,10 +394,13 @@ def run_alone(code, *arguments):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_kill_9_while_saving_leaves_the_old_or_the_new_session_whole(tmp_path):
-    done = run_alone(KILLS, tmp_path, 24)
+@pytest.mark.parametrize("way", ["whole", "again", "checkpoint"])
+def test_kill_9_while_saving_leaves_the_old_or_the_new_session_whole(tmp_path, way):
+    rounds = examples(100)
+    done = run_alone(KILLS, tmp_path, way, rounds)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ok")
+    print(f"KILLS {rounds}", done.stdout)
 
 
 FULL = textwrap.dedent(

@@ -63,16 +63,16 @@ def kill_after(child, seconds):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("sort", ["memory", "lazy", "opened"])
+@pytest.mark.parametrize("sort", ["memory", "lazy", "opened", "zarr", "opened zarr"])
 def test_kill_during_saves_and_stores(tmp_path, sort):
-    path = tmp_path / "study.h5"
+    path = tmp_path / ("study.zarr" if "zarr" in sort else "study.h5")
     base = labtree.create_workspace()
     fill(base, 0)
     base.ws.save(path)
     chance, before, new = random.Random(sort), 0, 0
 
     def work(generation, last=None):
-        if sort == "opened":
+        if sort.startswith("opened"):
             tree = labtree.open_workspace(path)
         else:
             tree = labtree.create_workspace(lazy=sort == "lazy")
@@ -103,8 +103,10 @@ def test_kill_during_saves_and_stores(tmp_path, sort):
     fresh = labtree.create_workspace()
     fill(fresh, 7)
     fresh.ws.save(path)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["study.h5", "study.json"]
+    names = ["study.zarr"] if "zarr" in sort else ["study.h5", "study.json"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == names
     assert whole(path) == 7
+    print(f"KILLS {rounds}")
 
 
 def verbs():
@@ -193,6 +195,7 @@ def test_kill_during_changes_in_place(tmp_path, saves):
         interrupted += found != states[promised]
     assert done > rounds // 2
     assert interrupted
+    print(f"KILLS {rounds}")
 
 
 def test_two_files_in_one_folder_do_not_remove_each_others_work(tmp_path):
