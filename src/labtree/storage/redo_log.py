@@ -43,7 +43,7 @@ from labtree.storage.hdf5_end import (
 )
 from labtree.storage.interrupts import deferred_interrupts
 
-__all__ = ["RedoLog", "Transaction"]
+__all__ = ["RedoLog", "Transaction", "repair"]
 
 _PAGE = 4096
 _GAP = 16  # runs of changed bytes that are closer than this are one run
@@ -279,6 +279,22 @@ class RedoLog:
         self._superblock = superblock
         self._pending.clear()
         self._patches.clear()
+
+
+def repair(path: Path) -> None:
+    """Put in its place what was committed to a file before a crash, if anything was.
+
+    Other programs find it from then on. A file that is damaged, or that another program
+    changed, stays as it is.
+    """
+    with contextlib.suppress(FormatError, FileNotFoundError):
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            is_whole = len(list(walk(file))) < 2
+        finally:
+            os.close(file)
+        if not is_whole:
+            RedoLog(path).close(0)
 
 
 class Transaction:

@@ -30,6 +30,7 @@ from labtree.storage.marks import Marks
 from labtree.storage.marks import Path as NodePath
 from labtree.storage.netcdf_reader import open_hdf5
 from labtree.storage.records import DatasetBuilder
+from labtree.storage.redo_log import repair
 from labtree.storage.sources import FileSource
 from labtree.storage.tree_changes import Changes, TreeFile, read_from_file
 from labtree.storage.trees import (
@@ -353,7 +354,13 @@ class Hdf5Store:
         """Keep others from changing the file until :meth:`release`."""
         if self._held is None:
             with write_errors_named(self.file):
-                self._held = WriterLock(self.file)
+                held = WriterLock(self.file)
+                try:
+                    repair(self.file)
+                except BaseException:
+                    held.release()
+                    raise
+                self._held = held
 
     def release(self) -> None:
         """Let go of the file, after what has to wait for readers was tried once more."""
