@@ -19,7 +19,7 @@ from labtree.pipeline import checkpoints
 from labtree.pipeline.sessions import UNSAVED
 from labtree.pipeline.step_records import fingerprint_items
 from labtree.storage import files
-from support.examples import examples
+from support.examples import THOROUGH, examples
 
 
 @pytest.fixture
@@ -396,7 +396,7 @@ def run_alone(code, *arguments):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("way", ["whole", "again", "checkpoint"])
 def test_kill_9_while_saving_leaves_the_old_or_the_new_session_whole(tmp_path, way):
-    rounds = examples(100)
+    rounds = 120 if THOROUGH else 12
     done = run_alone(KILLS, tmp_path, way, rounds)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ok")
