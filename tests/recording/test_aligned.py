@@ -203,7 +203,8 @@ def test_streams_without_a_rate_need_a_tolerance(two):
 
 def test_an_empty_other_stream(two):
     two["streams/kin"] = xr.DataTree(two["streams/kin"].to_dataset().isel(time=slice(0, 0)))
-    found = two.session.aligned_windows("emg", "kin", 200, 100)
+    with pytest.warns(RecordingWarning, match="all of 99 windows are left out"):
+        found = two.session.aligned_windows("emg", "kin", 200, 100)
     assert found.sizes["window"] == 0
     assert len(drop_log(found)) == 99
 
@@ -237,6 +238,7 @@ def brute_target(values, phases, times, fs, moment):
     return None if phases[held] in (5, 6) else (value, phases[held])
 
 
+@pytest.mark.filterwarnings("ignore::labtree.RecordingWarning")
 @settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 100), st.integers(0, 6)), min_size=2, max_size=60),
@@ -376,6 +378,7 @@ def test_bad_seconds(session, seconds):
 # --- around events --------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::labtree.RecordingWarning")
 @settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.floats(-2, 12), min_size=1, max_size=10),

@@ -36,6 +36,7 @@ def positions():
 hundredths = st.integers(-50, 450).map(lambda n: n / 100)
 
 
+@pytest.mark.filterwarnings("ignore::labtree.RecordingWarning")
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(hundredths, hundredths | st.just(math.nan)), min_size=1, max_size=6),
@@ -49,9 +50,11 @@ def test_trials_of_unequal_length_against_a_loop(recorded, rows, before, behind)
     )
     expected = {}
     for row, (go, end) in enumerate(rows):
-        first = round(go * FS) - before
-        stop = round(end * FS) + behind if math.isfinite(end) else first
-        if 0 <= go < N / FS and first >= 0 and first < stop <= N:
+        # Up to a period beyond an end, an event belongs to the sample there.
+        at = min(max(round(go * FS), 0), N - 1)
+        first = at - before
+        stop = at + round((end - go) * FS) + behind if math.isfinite(end) else first
+        if -1 / FS <= go <= N / FS and 0 <= first < stop <= N:
             expected[row] = positions()[first:stop].T
     assert found.event.values.tolist() == list(expected)
     assert drop_log(found)["event"].tolist() == [

@@ -114,8 +114,7 @@ def _annotations(mne: Any, labels: pd.DataFrame, timeline: Timeline) -> Any:
     moments = ordered["timestamp"].to_numpy(float)
     at = timeline.locate(moments)
     # Of a part of a stream: a label before it has samples here if the next one does.
-    period = 1 / timeline.fs
-    starts = np.where(moments < timeline.times[0] - period, 0, at)
+    starts = np.where(timeline.is_before_start(moments), 0, at)
     starts = np.where(timeline.is_after_end(moments), n, starts)
     ends = np.append(starts, n)[1:]
     keep = (ordered["class_index"].to_numpy() >= 0) & (ends > starts)

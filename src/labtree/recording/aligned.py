@@ -14,6 +14,7 @@ from labtree.recording.session_streams import (
     StreamOfSession,
     session_closer,
     streams_for_windows,
+    warn,
 )
 from labtree.recording.timeline import Timeline
 from labtree.recording.window_batches import iter_in_blocks
@@ -46,6 +47,15 @@ def unbroken_starts(
     return win, starts
 
 
+def warn_if_nothing_is_left(stream: StreamOfSession, kept: np.ndarray, reasons: str) -> None:
+    """Warn of a session whose windows are all left out for what another stream lacks."""
+    if len(kept) and not kept.any():
+        warn(
+            f"{stream.session or 'the stream'}: all of {len(kept)} windows are left out:"
+            f" {reasons}"
+        )
+
+
 def whole_index(starts: list[np.ndarray]) -> WindowIndex:
     stream = np.concatenate([np.full(len(part), i) for i, part in enumerate(starts)])
     joined = np.concatenate(starts)
@@ -66,14 +76,8 @@ def _nearby(
     if n == 0:
         return first, stop, np.zeros(len(moments), bool)
     # The same slack as for a gap: the last bit of a rounded time decides nothing.
-    most += 4 * np.spacing(np.nanmax(np.abs(timeline.times)))
-    near = np.abs(timeline.times[at] - moments) <= most
-    unusable = np.searchsorted(timeline.unusable, stop - 1, "right") > np.searchsorted(
-        timeline.unusable, first, "left"
-    )
-    gap = np.searchsorted(timeline.gaps, stop - 1, "right") > np.searchsorted(
-        timeline.gaps, first, "right"
-    )
+    near = np.abs(timeline.times[at] - moments) <= most + timeline.rounding
+    unusable, gap = timeline.breaks(first, stop - first)
     return first, stop, near & ~unusable & ~gap
 
 
@@ -173,11 +177,16 @@ def aligned_windows(
                 first, stop, near = _nearby(
                     other[number].timeline, moments, int(n_alignment_samples), tolerance_s
                 )
-                for at in np.flatnonzero(keep & ~near):
-                    time = float(stream.timeline.times[starts[number][at]])
-                    drops.add(stream.session, time, -1, f"no unbroken {name!r} at its midpoint")
+                reason = f"no unbroken {name!r} at its midpoint"
+                gone = starts[number][keep & ~near]
+                drops.add_all(stream, gone, [reason] * len(gone))
                 keep &= near
                 spans.append((first, stop))
+            warn_if_nothing_is_left(
+                stream,
+                keep,
+                f"the streams have no unbroken samples at their midpoints: {names}",
+            )
             for part, other, (first, stop) in zip(means, others, spans, strict=True):
                 data = other[number].dataset["data"].values
                 part.append(_means(data, first[keep], stop[keep]))

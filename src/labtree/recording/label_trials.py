@@ -104,7 +104,8 @@ def peri_event(
 
     The sample nearest to an event is time 0; ``round(pre_s * fs)`` samples before it are
     taken, and ``round(post_s * fs)`` from it on. An event too close to an end of the
-    stream, or to a gap, is left out and noted in the drop log.
+    stream, or to a gap, is left out and noted in the drop log. That no event is in the time
+    of the stream is a warning, too.
 
     Parameters
     ----------
@@ -162,6 +163,7 @@ def peri_event(
         name="times",
     )
     windows = _windows_around(stream, events, before, post_s)
+    _warn_if_none_inside(stream, events.times)
     chosen = np.flatnonzero(windows.reasons == "")
     windows.reasons[chosen] = broken_windows(
         stream, windows.starts[chosen], windows.lengths[chosen], on_gap
@@ -197,6 +199,27 @@ def peri_event(
     )
 
 
+def _warn_if_none_inside(stream: StreamOfSession, moments: np.ndarray) -> None:
+    """Warn of events of which none is in the time of the stream: of another unit, or clock."""
+    timeline, finite = stream.timeline, moments[np.isfinite(moments)]
+
+    def inside(times: np.ndarray) -> bool:
+        out = timeline.is_before_start(times) | timeline.is_after_end(times)
+        return not bool(out.all())
+
+    if not timeline.has_usable or inside(finite):
+        return
+    first, last = timeline.span
+    question = "are they milliseconds (write times / 1000), or of another clock?"
+    if finite.min() > last and inside(finite / 1000):
+        question = "are they milliseconds? Write times / 1000"
+    warn(
+        f"{stream.session or 'the stream'}: no event is in the time of the stream, which goes"
+        f" from {first:.9g} s to {last:.9g} s, the events from {finite.min():.9g} to"
+        f" {finite.max():.9g}; {question}"
+    )
+
+
 class _Windows(NamedTuple):
     """First row and number of rows of the window of each event; why it has none, or ""."""
 
@@ -218,9 +241,8 @@ def _windows_around(
     behind = np.rint(np.where(ends, after, 0.0) * stream.fs).astype(np.int64)
     lengths = before + behind
     starts = timeline.locate(np.where(finite, moments, 0.0)) - before
-    first = timeline.times[:1].min(initial=np.inf)
-    early = moments < first - 1 / stream.fs
-    outside = early | timeline.is_after_end(moments) | (starts < 0) | (starts + lengths > n)
+    outside = timeline.is_before_start(moments) | timeline.is_after_end(moments)
+    outside |= (starts < 0) | (starts + lengths > n)
     away = np.ones(len(moments), bool)
     if n:
         most = max(timeline.gap_s or 0, 1 / stream.fs)

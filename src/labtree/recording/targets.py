@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
-from labtree.recording.aligned import unbroken_starts, whole_index
+from labtree.recording.aligned import unbroken_starts, warn_if_nothing_is_left, whole_index
 from labtree.recording.session_streams import (
     Policy,
     Sessions,
@@ -39,6 +39,8 @@ def _target_data(stream: StreamOfSession, name: str) -> np.ndarray:
         problem = f"has channels {names}"
     elif dataset.sizes["time"] == 0:
         problem = "has no samples"
+    elif not stream.timeline.has_usable:
+        problem = "has no time stamp that is finite"
     elif stream.fs <= 0:
         problem = "has no sampling rate"
     if problem:
@@ -150,6 +152,8 @@ def target_windows(
                     problem[(problem == "") & (phase == code)] = f"phase {phase_name}"
             keep = problem == ""
             drops.add_all(stream, starts[number][~keep], problem[~keep])
+            kinds = ", ".join(dict.fromkeys(problem[~keep].tolist()))
+            warn_if_nothing_is_left(stream, keep, kinds)
             starts[number] = starts[number][keep]
             found.append((value[keep], phase[keep]))
         windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)

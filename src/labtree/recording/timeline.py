@@ -75,6 +75,12 @@ class Timeline:
         return self.times if self._usable is None else self.times[self._usable]
 
     @cached_property
+    def rounding(self) -> float:
+        """By how much a difference of two times may be off: they are rounded numbers."""
+        ends = self._sorted[[0, -1]] if len(self._sorted) else np.zeros(1)
+        return float(4 * np.spacing(np.abs(ends).max()))
+
+    @cached_property
     def gaps(self) -> np.ndarray:
         """Indices of usable samples that do not follow the sample before them."""
         steps = np.diff(self._sorted)
@@ -82,8 +88,7 @@ class Timeline:
             return np.empty(0, np.int64)
         period = 1 / self.fs
         most = 1.5 * period if self.gap_s is None else self.gap_s
-        # The steps are sums of rounded numbers: tolerate rounding in the last bit.
-        most += 4 * np.spacing(np.abs(self._sorted[[0, -1]]).max())
+        most += self.rounding
         at = np.flatnonzero(steps > most)
         if len(at) and bool((steps == 0).any()):
             first = np.flatnonzero(np.concatenate([[True], steps > 0]))
@@ -193,10 +198,22 @@ class Timeline:
         in_gap = inside & np.isin(right, self.gaps)
         return np.where(in_gap, right, found).astype(np.int64)
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """The times of the first and of the last usable sample, in s."""
+        return float(self._sorted[0]), float(self._sorted[-1])
+
     @cached_property
     def has_usable(self) -> bool:
         """Whether any sample has a time."""
         return len(self._sorted) > 0
+
+    def is_before_start(self, moments: np.ndarray) -> np.ndarray:
+        """Return which moments lie more than a period before the first sample."""
+        if len(self._sorted) == 0:
+            return np.ones(len(moments), bool)
+        period = 1 / self.fs if self.fs > 0 else 0.0
+        return np.asarray(moments < self._sorted[0] - period)
 
     def is_after_end(self, moments: np.ndarray) -> np.ndarray:
         """Return which moments lie more than a period behind the last sample."""
