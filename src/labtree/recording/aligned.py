@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import SessionError
+from labtree.errors import RecordingWarning, SessionError, warn
 from labtree.recording.session_streams import (
     DropLog,
     Policy,
@@ -14,7 +14,6 @@ from labtree.recording.session_streams import (
     StreamOfSession,
     session_closer,
     streams_for_windows,
-    warn,
 )
 from labtree.recording.timeline import Timeline
 from labtree.recording.window_batches import iter_in_blocks
@@ -52,7 +51,8 @@ def warn_if_nothing_is_left(stream: StreamOfSession, kept: np.ndarray, reasons: 
     if len(kept) and not kept.any():
         warn(
             f"{stream.session or 'the stream'}: all of {len(kept)} windows are left out:"
-            f" {reasons}"
+            f" {reasons}",
+            RecordingWarning,
         )
 
 

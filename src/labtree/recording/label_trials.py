@@ -216,7 +216,8 @@ def _warn_if_none_inside(stream: StreamOfSession, moments: np.ndarray) -> None:
     warn(
         f"{stream.session or 'the stream'}: no event is in the time of the stream, which goes"
         f" from {first:.9g} s to {last:.9g} s, the events from {finite.min():.9g} to"
-        f" {finite.max():.9g}; {question}"
+        f" {finite.max():.9g}; {question}",
+        RecordingWarning,
     )
 
 
