@@ -108,21 +108,22 @@ def _breaks(known: np.ndarray, times: np.ndarray, fs: float, gap_s: float | None
     found: list[int] = []
     # Again, while there are more: stamps behind the next break say nothing of one before it.
     while True:
-        earlier = found
+        earlier, is_first = [*found, len(away)], not found
         found = []
         for at in likely.tolist():
-            if at in earlier:
+            place = bisect_left(earlier, at)
+            if (high := earlier[place]) == at:
                 found.append(at)
                 continue
-            low = max([0, *earlier[: bisect_left(earlier, at)], *found[-1:]])
-            next_at = bisect_left(earlier, at)
-            high = earlier[next_at] if next_at < len(earlier) else len(away)
+            if not is_first and high >= at + around:
+                continue  # nothing new is known of it
+            low = max(earlier[place - 1] if place else 0, found[-1] if found else 0)
             high = len(away) if high - at < _FEWEST else high
             before = away[max(low, at - around) : at]
             behind = away[at : min(high, at + around)]
             if _is_break(before, behind, float(off[at - 1]), 0.75 * period):
                 found.append(at)
-        if len(found) == len(earlier):
+        if len(found) == len(earlier) - 1:
             break
     return np.array(found, np.int64)
 
