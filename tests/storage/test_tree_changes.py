@@ -60,6 +60,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("labtree.storage.marks._BATCH", 2)  # of so few nodes, too
+        self.patch.setattr("labtree.storage.marks._FEW", 2)
         self.patch.setattr("labtree.storage.writing._FEW", 1)
         self.folder = tempfile.TemporaryDirectory()
         self.path = pathlib.Path(self.folder.name) / "a.h5"

@@ -85,6 +85,7 @@ class InPlace(RuleBasedStateMachine):
     def begin(self, sort: str) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("labtree.storage.marks._BATCH", 2)  # of so few nodes, too
+        self.patch.setattr("labtree.storage.marks._FEW", 2)
         self.folder = Path(tempfile.mkdtemp())
         self.path, self.sort = self.folder / "study.h5", sort
         self.model: Model = {}

@@ -3,6 +3,7 @@
 import operator
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ __all__ = [
 Path = tuple[str, ...]
 _SIMPLE = frozenset({str, int, float, bool, type(None), bytes, complex, np.float64, np.int64})
 _BATCH = 100
+_FEW = 25
 
 
 class Mark(NamedTuple):
@@ -167,7 +169,8 @@ class Marks(MutableMapping[Path, Mark]):
             mark = self._marks.get(path)
             node = None if mark is None else mark.node()
             if node is not None:  # or else it is a suspect itself
-                self._compare_children(path, known, node.children, found)
+                (children,) = parts_of_nodes([node]).children
+                self._compare_children(path, known, children, found)
         self._make_batches()
         paths = list(self._alone)
         for batch in dict.fromkeys(self._batches.values()):
@@ -205,11 +208,11 @@ class Marks(MutableMapping[Path, Mark]):
 
     def _make_batches(self) -> None:
         """Put those that are alone into batches, if they are enough for one."""
-        if len(self._alone) < _BATCH:
+        if len(self._alone) < _FEW:
             return
         marks = self._marks
         paths = [p for p in self._alone if marks[p].is_quick and p not in self._below]
-        for start in range(0, len(paths) - _BATCH + 1, _BATCH):
+        for start in range(0, len(paths) - _FEW + 1, _BATCH):
             part = paths[start : start + _BATCH]
             batch = _Batch(part, [marks[path] for path in part])
             for path in part:
@@ -263,18 +266,24 @@ class _Contents:
     """What dictionaries contain, all in one list."""
 
     def __init__(self, dictionaries: list[dict[Any, Any]]) -> None:
-        self._sizes = [len(each) for each in dictionaries]
-        self._keys = [key for each in dictionaries for key in each]
-        self._values = [value for each in dictionaries for value in each.values()]
+        self._sizes = [*map(len, dictionaries)]
+        self._keys = [*chain.from_iterable(dictionaries)]
+        self._values = [*chain.from_iterable(map(dict.values, dictionaries))]
 
     def are(self, dictionaries: list[dict[Any, Any]]) -> bool:
         """Return whether dictionaries contain these very objects, in this order."""
         if not self._keys:
             return not any(dictionaries)
         return (
-            [len(each) for each in dictionaries] == self._sizes
-            and [key for each in dictionaries for key in each] == self._keys
-            and _are([each for all_ in dictionaries for each in all_.values()], self._values)
+            [*map(len, dictionaries)] == self._sizes
+            and [*chain.from_iterable(dictionaries)] == self._keys
+            and all(
+                map(
+                    operator.is_,
+                    chain.from_iterable(map(dict.values, dictionaries)),
+                    self._values,
+                )
+            )
         )
 
 
