@@ -229,7 +229,7 @@ class DatasetBuilder:
     def __init__(self, column: Callable[[list[str], list[Any]], Any], values: bytes = b""):
         self._column = column
         self._values = memoryview(values)
-        self._templates: dict[Any, xr.Dataset] = {}
+        self._templates: dict[Any, xr.Dataset | None] = {}
 
     def build(self, record: NodeRecord) -> xr.Dataset:
         """Return the dataset of a record; nothing is read but index coordinates.
@@ -287,8 +287,11 @@ class DatasetBuilder:
         data = {name: lazy(array) for name, array in arrays.items()}
         if template is None:
             variables = {name: Variable(dims[name], array) for name, array in data.items()}
-            template = self._templates[key] = xr.Dataset(variables)
-            return template.copy()
+            dataset = xr.Dataset(variables)
+            if key not in self._templates:  # often there is no second one
+                self._templates[key] = None
+                return dataset
+            template = self._templates[key] = dataset
         return template.copy(data=data)
 
 
