@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import subprocess
@@ -20,6 +21,7 @@ from labtree.pipeline.sessions import UNSAVED
 from labtree.pipeline.step_records import fingerprint_items
 from labtree.storage import files
 from support.examples import THOROUGH, examples
+from support.failing_disk import failing_disk
 
 
 @pytest.fixture
@@ -464,3 +466,61 @@ def test_a_session_that_is_saved_again_costs_what_changed(tmp_path):
     session.session.save()  # another one saved there: all of it is written
     same(session, labtree.load_session(path))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["rec1.h5"]
+
+
+def written(session, folder, way):
+    if way == "checkpoint":
+        return session.session.checkpoint(folder / "out" / "rec1.h5")
+    return session.session.save()
+
+
+def to_write(folder, way):
+    """Return a session that is to be written: the first time, or after one more step."""
+    session = labtree.create_session("rec1", output_dir=folder / "out")
+    session.session.add_units({"u": {"spike_times": np.arange(700)}})
+    if way != "first":
+        session.session.mark_step_complete("load")
+        written(session, folder, way)
+    session.session.add_metadata({"rate": np.arange(50)})
+    session.session.mark_step_complete("extract")
+    return session
+
+
+def steps_in(path):
+    return labtree.load_session(path).session.completed_steps if path.exists() else None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="watches /proc")
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("way", ["first", "again", "checkpoint"])
+def test_a_disk_that_fails_at_any_call_leaves_the_old_session_or_the_new(
+    tmp_path, way, number, once
+):
+    folder = tmp_path / "no fault"
+    session = to_write(folder, way)
+    with failing_disk(folder, 10**9, number) as calls:
+        written(session, folder, way)
+    every = 1 if THOROUGH else 5
+    for at in {*range(0, len(calls), every), len(calls) - 1}:
+        folder = tmp_path / str(at)
+        session = to_write(folder, way)
+        path, before = folder / "out" / "rec1.h5", steps_in(folder / "out" / "rec1.h5")
+        with failing_disk(folder, at, number, once=once):
+            try:
+                written(session, folder, way)
+                is_done = True
+            except labtree.LabtreeError as error:
+                is_done = False
+                named = error
+        if not is_done:
+            assert isinstance(named, OSError)
+            assert named.errno == number
+            assert str(path) in str(named)
+            assert session.session.is_deferred
+        after = session.session.completed_steps
+        assert steps_in(path) in ([after] if is_done else [before, after])
+        written(session, folder, way)
+        same(session, labtree.load_session(path))
+        assert [each.name for each in path.parent.iterdir()] == ["rec1.h5"]
+    print(f"FAULTS {len(calls)}")

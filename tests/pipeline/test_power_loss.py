@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches /proc")
 def disk(tmp_path_factory):
     """Record a session that is saved after each of some steps."""
     folder = tmp_path_factory.mktemp("disk")
-    session = labtree.create_session("rec1", output_dir=folder)
+    session = labtree.create_session("rec1", output_dir=folder / "new" / "day")
     units = {"unit_001": {"spike_times": np.arange(500), "row": 3}}
     with power_loss.record(folder) as recorded:
         for number in range(4):
@@ -68,7 +69,8 @@ def wrong(folder, crashes):
     for crash in crashes:
         shutil.rmtree(folder, ignore_errors=True)
         is_between = crash.attempted is None
-        found = found_at(crash.write(folder) / "rec1.h5", repair=not is_between)
+        path = crash.write(folder) / "new" / "day" / "rec1.h5"
+        found = found_at(path, repair=not is_between)
         if found != crash.acknowledged and (found is None or found != crash.attempted):
             yield crash.after, found
 
@@ -79,8 +81,10 @@ def test_a_power_cut_leaves_the_acknowledged_session_or_the_next(disk, tmp_path)
 
 def test_each_sync_that_is_taken_away_is_missed(disk, tmp_path):
     ends = [i for i, event in enumerate(disk.events) if event.kind == "acknowledge"]
-    syncs = [each for each in disk.syncs if ends[-2] < each < ends[-1]]
-    assert len(syncs) == 2
-    for event in syncs:
-        crashes = disk.crashes(2, 200, without=event, within=ends[-1] + 2 - event)
+    syncs = disk.syncs_but_for(".labtree-tmp")
+    first = [each for each in syncs if each < ends[1]]  # two folders, the file and its name
+    assert len(first) == 4
+    assert [len([s for s in syncs if a < s < b]) for a, b in pairwise(ends[1:])] == [2, 2, 2]
+    for event in [*first, *syncs[-2:]]:
+        crashes = disk.crashes(2, 300, without=event, within=ends[-1] + 2 - event)
         assert any(wrong(tmp_path / "after", crashes)), disk.events[event]

@@ -53,9 +53,10 @@ def problem(crash, folder, base="."):
     if crash.acknowledged is None:
         return None
     crash.write(folder)
-    if not (folder / base).is_dir():
+    recordings = list((folder / base).glob("*"))
+    if not recordings:
         return "the recording is gone"
-    (recording,) = (folder / base).iterdir()
+    (recording,) = recordings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordingWarning)
         try:

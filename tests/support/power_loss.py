@@ -81,6 +81,11 @@ class Disk:
     @property
     def syncs(self) -> list[int]:
         """The numbers of the events that sync a file or a folder which is not safe already."""
+        return self.syncs_but_for()
+
+    def syncs_but_for(self, *endings: str) -> list[int]:
+        """Return `syncs`, without those of folders where only some names are not safe."""
+        endings = (".lock", *endings)  # no lock outlives its process
         files, folders = dict(self.events[0].contents), dict(self.events[0].names)
         found = []
         for i, event in enumerate(self.events):
@@ -90,8 +95,9 @@ class Disk:
                     found.append(i)
                 files[event.target] = content
             elif event.kind == "sync folder":
-                names = _lasting(event.names[event.target])
-                if _lasting(folders.get(event.target, {})) != names:
+                names = event.names[event.target]
+                changed = names.items() ^ folders.get(event.target, {}).items()
+                if any(not name.endswith(endings) for name, _ in changed):
                     found.append(i)
                 folders[event.target] = names
         return found
@@ -222,11 +228,6 @@ class Disk:
         number = _ROOT if is_root else self._numbers.get(status.st_ino)
         if number is not None:  # a file without a name is nowhere after a crash
             self.events.append(last._replace(target=number))
-
-
-def _lasting(names: dict[str, int]) -> dict[str, int]:
-    """Leave locks out: no lock outlives its process, so it is the same whether one is there."""
-    return {name: number for name, number in names.items() if not name.endswith(".lock")}
 
 
 def _lost(chance: random.Random, versions: list[bytes]) -> bytes:

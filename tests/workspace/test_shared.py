@@ -185,6 +185,24 @@ def _store_for_ever(where, ready):
         ready.set()
 
 
+def test_a_full_disk_leaves_the_old_object_and_a_retry_works(tmp_path):
+    resource = pytest.importorskip("resource")
+    where, values = tmp_path / "study.icechunk", np.random.default_rng(0).random(100_000)
+    store_shared(where, "a", "b", np.arange(3))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            store_shared(where, "a", "b", values)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert isinstance(caught.value, labtree.LabtreeError)
+    assert str(where) in str(caught.value)
+    assert_same(open_shared(where).ws["a", "b"], np.arange(3))
+    store_shared(where, "a", "b", values)
+    assert_same(open_shared(where).ws["a", "b"], values)
+
+
 def test_a_damaged_chunk_is_an_error(tmp_path):
     where = tmp_path / "study.icechunk"
     store_shared(where, "a", "b", np.random.default_rng(0).random(5000))

@@ -67,6 +67,7 @@ def store_shared(
     """
     tree = create_workspace()
     store_item(tree, namespace, key, obj, note=note)
+    mark_saved(tree)  # what is left of it after an error is no workspace of the user's
     ((namespace_node, group),) = tree.children.items()
     ((key_node, item),) = group.children.items()
     folders = _folder(namespace_node), _folder(key_node)
