@@ -9,6 +9,7 @@ import pytest
 import labtree
 from labtree.errors import RecordingWarning, UnknownNameError
 from labtree.recording.session import labels_to_dataset, stream_dataset
+from support.examples import THOROUGH
 
 BOUNDARY = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 
@@ -40,7 +41,8 @@ def stream(number, name, samples, times, *, fs=100, channels=(), kind="float32")
             chunk(3, struct.pack("<I", number) + b"\x01" + bytes([count]) + body)
             + chunk(5, BOUNDARY)
         )
-    return found
+    end = f"<info><sample_count>{len(times)}</sample_count></info>"
+    return [*found, chunk(6, struct.pack("<I", number) + end.encode())]
 
 
 def write(path, *streams):
@@ -83,15 +85,89 @@ def test_damage_is_told(tmp_path, where):
     path = write(tmp_path / "a.xdf", stream(1, "emg", SAMPLES, TIMES))
     content = bytearray(path.read_bytes())
     if where == "cut":
-        content = content[:-50]
+        content = content[:-200]
     else:
         at = content.find(BOUNDARY) + len(BOUNDARY)
         content[at : at + 6] = bytes(6)
     path.write_bytes(content)
     with pytest.warns(RecordingWarning, match="the last chunk lacks|bytes from .* are damaged"):
         tree = labtree.import_xdf(path)
-    assert len(tree.attrs["repairs"]) == 1
+    assert len(tree.attrs["repairs"]) == 2
     assert 0 < tree["streams/emg"].sizes["time"] < 100
+
+
+def test_of_a_cut_file_the_whole_chunks_are_there_and_the_rest_is_told(tmp_path):
+    parts = stream(1, "emg", SAMPLES, TIMES)
+    content = write(tmp_path / "whole.xdf", parts).read_bytes()
+    begin, boundary = content.find(parts[1]), len(chunk(5, BOUNDARY))
+    ends = [begin]  # of the chunks of samples, each of which a boundary follows
+    for part in parts[1:-1]:
+        ends += [ends[-1] + len(part) - boundary, ends[-1] + len(part)]
+    cut = tmp_path / "cut.xdf"
+    for length in [*ends[:3], *range(begin + 1, ends[-1], 7 if THOROUGH else 41)]:
+        cut.write_bytes(content[:length])
+        with pytest.warns(RecordingWarning, match="stream 'emg' has no end") as told:
+            found = labtree.import_xdf(cut)["streams/emg"]
+        whole = 10 * sum(end <= length for end in ends[1::2])
+        assert found["data"][:, 0].values.tolist() == list(range(whole))
+        assert ("the last chunk lacks" in str(told[0].message)) == (length not in ends)
+
+
+@pytest.mark.parametrize("byte", [0, 1, 5, 6, 10, 11])
+def test_damage_of_a_chunk_s_own_numbers_is_told(tmp_path, byte):
+    """Its length, kind and stream, and the number of its samples."""
+    parts = stream(1, "emg", SAMPLES, TIMES)
+    path = write(tmp_path / "a.xdf", parts)
+    content = bytearray(path.read_bytes())
+    at = content.find(parts[4])
+    content[at + byte + (byte > 5)] ^= 0x55
+    path.write_bytes(content)
+    with pytest.warns(RecordingWarning, match=rf"the bytes from {at} on are damaged.*says 100"):
+        found = labtree.import_xdf(path)["streams/emg"]
+    assert found["data"][:, 0].values.tolist() == [*range(30), *range(40, 100)]
+
+
+def test_channels_of_which_some_lack_a_name(tmp_path):
+    channels = [("", "uV"), ("b", "uV")]
+    path = write(tmp_path / "a.xdf", stream(1, "emg", SAMPLES, TIMES, channels=channels))
+    with pytest.warns(RecordingWarning, match="channels lack a name, and get their number"):
+        found = labtree.import_xdf(path)["streams/emg"]
+    assert found["channel"].values.tolist() == ["0", "b"]
+
+
+def offsets(number, moments, values):
+    return [
+        chunk(4, struct.pack("<Idd", number, moment, value))
+        for moment, value in zip(moments, values, strict=True)
+    ]
+
+
+def test_offsets_of_a_clock_that_drifts_are_added(tmp_path):
+    moments = np.arange(5, 15.0)
+    parts = stream(1, "emg", SAMPLES, TIMES)
+    path = write(
+        tmp_path / "a.xdf",
+        [parts[0], *offsets(1, moments, 100 + 1e-4 * moments), *parts[1:]],
+    )
+    found = labtree.import_xdf(path)["streams/emg/time"].values
+    np.testing.assert_allclose(found, np.array(TIMES) * 1.0001 + 100, atol=1e-6)
+
+
+def test_offsets_that_jump_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    moments = np.arange(5, 25.0)
+    values = 100 + 1e-4 * moments + rng.normal(0, 2e-4, 20)
+    values[7] += 0.03  # one that was measured while the network was busy is no jump
+    parts = stream(1, "emg", SAMPLES, TIMES)
+    path = write(tmp_path / "a.xdf", [parts[0], *offsets(1, moments, values), *parts[1:]])
+    assert "repairs" not in labtree.import_xdf(path).attrs
+    values[12:] += 0.024
+    path = write(tmp_path / "a.xdf", [parts[0], *offsets(1, moments, values), *parts[1:]])
+    with pytest.warns(RecordingWarning, match=r"clock jumps by 23.4 ms at 17 s"):
+        found = labtree.import_xdf(path)
+    assert "synchronize_clocks=False" in found.attrs["repairs"][0]
+    raw = labtree.import_xdf(path, synchronize_clocks=False)
+    np.testing.assert_array_equal(raw["streams/emg/time"], TIMES)
 
 
 def test_channels_keep_their_names_and_units(tmp_path):

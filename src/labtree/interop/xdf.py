@@ -1,5 +1,7 @@
 """XDF files, as LabRecorder writes them, to session trees."""
 
+import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +56,11 @@ def _channels(
         )
     remarks = []
     names: list[str] | None = [str(_field(channel, "label") or "") for channel in listed]
-    if not all(names or []):
+    if not any(names or []):
         names = None
+    elif not all(names or []):
+        names = _unlike([name or str(number) for number, name in enumerate(names or [])])
+        remarks.append(f"{where}: channels lack a name, and get their number: {names}")
     elif len(set(names or [])) < count:
         remarks.append(f"{where}: channel names repeat, later ones get a number: {names}")
         names = _unlike(names or [])
@@ -81,18 +86,28 @@ def _unlike(names: Sequence[str]) -> list[str]:
     return result
 
 
-def _damage(path: Path) -> list[str]:
-    """Return where the chunks of a file do not follow one another, or the last is cut.
+_SIZES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "float32": 4, "double64": 8}
+# A clock that is measured over a network is some milliseconds off now and then.
+_LEAST_JUMP_S = 0.005
 
-    pyxdf goes on behind damage, and says so in its log at most.
-    """
+
+def _content(path: Path) -> memoryview:
     import gzip
 
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    notes: list[str] = []
     with gzip.open(path) if packed else path.open("rb") as stream:
-        content = memoryview(stream.read())
+        return memoryview(stream.read())
+
+
+def _whole_chunks(content: memoryview) -> tuple[list[slice], list[str]]:
+    """Return where the whole chunks of a file are, and what is wrong with the others.
+
+    pyxdf goes on behind damage, and says so in its log at most; of a chunk that is cut it
+    may fill the last sample up with values of the one before.
+    """
+    notes, found = list[str](), list[slice]()
+    sizes: dict[bytes, int | None] = {}  # bytes of a sample of each stream; None: of texts
     at = 4
     while at < len(content):
         width = content[at]
@@ -103,7 +118,12 @@ def _damage(path: Path) -> list[str]:
         if good and start + length > len(content):
             notes.append(f"the last chunk lacks {start + length - len(content)} bytes")
             break
-        if good:
+        body = content[start + 2 : start + length]
+        if good and tag == 2:
+            sizes[bytes(body[:4])] = _sample_size(bytes(body[4:]))
+        good &= tag not in (3, 4, 6) or bytes(body[:4]) in sizes
+        if good and (tag != 3 or _holds_samples(body, sizes[bytes(body[:4])])):
+            found.append(slice(at, start + length))
             at = start + length
             continue
         # A boundary chunk, which LabRecorder writes every ten seconds, says where to go on.
@@ -113,7 +133,51 @@ def _damage(path: Path) -> list[str]:
         if following < 0:
             break
         at += following + len(_BOUNDARY)
-    return notes
+    return found, notes
+
+
+def _sample_size(header: bytes) -> int | None:
+    """Return the bytes of the values of one sample of a stream; None if it is of texts."""
+    kind = re.search(rb"<channel_format>\s*(\w+)", header)
+    count = re.search(rb"<channel_count>\s*(\d+)", header)
+    size = _SIZES.get(kind[1].decode()) if kind else None
+    return None if size is None or count is None else size * int(count[1])
+
+
+def _holds_samples(body: memoryview, size: int | None) -> bool:
+    """Whether a chunk of samples is as long as its number of samples says."""
+    if len(body) < 5 or body[4] not in (1, 4, 8):
+        return False
+    first = 5 + body[4]
+    count = int.from_bytes(body[5:first], "little")
+    if size is None:
+        return count <= len(body) - first
+    stamps = len(body) - first - count * (1 + size)  # of 8 bytes, where there is one
+    return 0 <= stamps <= 8 * count and stamps % 8 == 0
+
+
+def _clock_jump(item: dict[str, Any]) -> str | None:
+    """Return what is wrong with the offsets of a stream's clock, through which goes a line."""
+    at, offset = (
+        np.asarray(item.get(key, []), float) for key in ("clock_times", "clock_values")
+    )
+    segments = item["info"].get("clock_segments") or []
+    if len(at) < 6 or len(segments) > 1 or not (np.diff(at) > 0).all():
+        return None  # where the clock starts again pyxdf draws a line for each part
+    rate = float(np.median(np.diff(offset) / np.diff(at)))
+    level = offset - rate * at
+    steps = np.diff(level)
+    most = max(_LEAST_JUMP_S, 10 * float(np.median(np.abs(steps))))
+    for number in np.argsort(-np.abs(steps)):
+        before, behind = level[max(0, number - 4) : number + 1], level[number + 1 :][:5]
+        jump = float(np.median(behind) - np.median(before))
+        if min(len(before), len(behind)) > 1 and abs(steps[number]) > most < abs(jump):
+            return (
+                f"its clock jumps by {jump * 1e3:.3g} ms at {at[number + 1]:.9g} s of that"
+                " clock, and its times are off around there: a line goes through all offsets."
+                " Write synchronize_clocks=False for the times of the device"
+            )
+    return None
 
 
 def import_xdf(
@@ -129,8 +193,9 @@ def import_xdf(
     Every stream becomes ``streams/<name>``; one of text (markers) has ``data`` of strings.
     Of streams of the same name the later ones get a number. Time stamps are those of the
     file, with the offsets of its clocks; `labtree.dejitter` makes a clean clock of a stream's,
-    and keeps its gaps. Damage, and samples that the file says it should have, are named in a
-    warning and in ``attrs["repairs"]``.
+    and keeps its gaps. Damage, samples that the file says it should have, and offsets that
+    jump are named in a warning and in ``attrs["repairs"]``; of a chunk that is cut or damaged
+    no sample is taken.
 
     Parameters
     ----------
@@ -163,7 +228,8 @@ def import_xdf(
     Warns
     -----
     RecordingWarning
-        If the file is damaged, streams or channels share a name, or units differ.
+        If the file is damaged or was not closed, a clock jumps, streams or channels share a
+        name, or units differ.
 
     Examples
     --------
@@ -181,12 +247,18 @@ def import_xdf(
         raise FormatError(f"{path}: expected an XDF file, found one that begins with {start!r}")
     options.setdefault("dejitter_timestamps", False)
     try:
-        found, header = pyxdf.load_xdf(str(path), verbose=False, **options)
+        content = _content(path)
+        whole, damage = _whole_chunks(content)
+        source: Any = str(path)
+        if damage:  # pyxdf gets the rest
+            source = io.BytesIO(b"XDF:" + b"".join(content[part] for part in whole))
+        del content
+        found, header = pyxdf.load_xdf(source, verbose=False, **options)
     except Exception as error:  # pyxdf raises whatever its parsing meets
         raise FormatError(f"{path}: expected an XDF file ({error!r})") from error
     if not found:
         raise FormatError(f"{path}: expected an XDF file with streams, found none")
-    damage, remarks = _damage(path), list[str]()
+    remarks = list[str]()
     given = [str(_field(item["info"], "name") or "stream").replace("/", "-") for item in found]
     unlike = _unlike(given)
     if given != unlike:
@@ -195,9 +267,16 @@ def import_xdf(
     for name, item in zip(unlike, found, strict=True):
         streams[name], notes = _stream(item, f"stream {name!r}")
         remarks += notes
+        if options.get("synchronize_clocks", True) and (jump := _clock_jump(item)):
+            damage.append(f"stream {name!r}: {jump}")
         expected = _field(item.get("footer"), "info", "sample_count")
         have = streams[name].sizes["time"]
-        if isinstance(expected, str) and expected.isdecimal() and int(expected) != have:
+        if not item.get("footer"):
+            damage.append(
+                f"stream {name!r} has no end, so its recording was cut off; nothing says how"
+                " many samples it should have"
+            )
+        elif isinstance(expected, str) and expected.isdecimal() and int(expected) != have:
             damage.append(f"stream {name!r} has {have} samples, its end says {expected}")
     if found := damage + remarks:
         warn(f"{path}: " + "; ".join(found), RecordingWarning)
