@@ -112,6 +112,9 @@ def _whole_chunks(content: memoryview) -> tuple[list[slice], list[str]]:
     while at < len(content):
         width = content[at]
         start = at + 1 + width
+        if width in (1, 4, 8) and start + 2 > len(content):
+            notes.append("the last chunk lacks bytes of its length or kind")
+            break
         length = int.from_bytes(content[at + 1 : start], "little")
         tag = int.from_bytes(content[start : start + 2], "little")
         good = width in (1, 4, 8) and length >= 2 and 1 <= tag <= 6
