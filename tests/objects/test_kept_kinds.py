@@ -185,6 +185,36 @@ def test_every_frequency_of_pandas_is_kept(freq, tmp_path):
     pd.testing.assert_frame_equal(back, frame)
 
 
+@pytest.mark.parametrize("ending", [".h5", ".zarr"])
+@pytest.mark.parametrize("freq", ["B", "2D", offsets.CustomBusinessDay(weekmask="Mon Wed")])
+def test_a_coordinate_keeps_its_frequency(freq, ending, tmp_path):
+    times = pd.date_range("2000-01-03", periods=3, freq=freq)
+    ages = pd.timedelta_range("1s", periods=2, freq="s")
+    dataset = xr.Dataset(
+        {"v": ("t", [1, 2, 3])}, {"t": ("t", times, {"by": "me"}), "age": ages}
+    )
+    back = kept(dataset, tmp_path, ending)
+    xr.testing.assert_identical(back, dataset)
+    assert list(back.variables) == list(dataset.variables)
+    assert back.indexes["t"].freq == times.freq
+    assert back.indexes["age"].freq == ages.freq
+
+
+def test_a_node_that_xarray_changed_is_given_back_as_it_is_now():
+    times = pd.date_range("2000-01-03", periods=3, freq="D")
+    tree = labtree.create_workspace()
+    tree.ws.store("n", "k", xr.Dataset({"v": ("t", [1, 2, 3])}, {"t": times}))
+    shuffled = tree["n/k"].to_dataset().isel(t=[0, 2, 1]).assign(new=4)
+    tree["n/k"].dataset = shuffled
+    back = tree.ws["n", "k"]
+    assert back.indexes["t"].freq is None
+    assert (back.v.values.tolist(), int(back.new)) == ([1, 3, 2], 4)
+    tree["n/k"].dataset = shuffled.isel(t=0)
+    assert tree.ws["n", "k"].v.values.tolist() == 1
+    tree.ws.store("n", "one", tree["n/k"].to_dataset())
+    assert tree.ws["n", "one"].identical(tree.ws["n", "k"])
+
+
 def test_a_frequency_of_another_package_is_refused():
     class Own(offsets.DateOffset):
         pass

@@ -145,6 +145,42 @@ def test_the_line_for_scalars_of_pandas_gives_what_is_kept(value):
     tree.ws.store("n", "k", {"a": made})
 
 
+class OwnDataset(xr.Dataset):
+    __slots__ = ()
+
+
+class OwnDataArray(xr.DataArray):
+    __slots__ = ()
+
+
+def test_classes_derived_of_xarrays_are_refused():
+    tree = labtree.create_workspace()
+    with pytest.raises(
+        TypeError, match=r"n/k: cannot keep .*OwnDataset .*write xr.Dataset\(x\)"
+    ):
+        tree.ws.store("n", "k", OwnDataset({"a": 1}))
+    with pytest.raises(TypeError, match=r"n/k\['b'\]: .*write xr.DataArray\(x\)"):
+        tree.ws.store("n", "k", {"b": OwnDataArray([1])})
+    tree.ws.store("n", "k", xr.Dataset({"a": 1}))
+    tree.ws.store("n", "view", tree["n/k"].dataset)  # xarray's own view of a node
+    assert tree.ws["n", "view"].identical(tree.ws["n", "k"])
+
+
+def test_an_index_that_is_refused_is_named_with_the_line_that_drops_it():
+    dataset = xr.Dataset({"a": ("x", [1, 2])}, {"y": ("x", [1, 2])}).set_xindex("y")
+    with pytest.raises(TypeError, match=r"write .drop_indexes\(\['y'\]\)"):
+        labtree.create_workspace().ws.store("n", "k", dataset)
+
+
+def test_a_time_zone_that_has_no_name_is_named_with_its_path():
+    tz = pytest.importorskip("dateutil.tz")
+    zoned = pd.Timestamp("2000-01-01", tz=tz.gettz("Europe/Berlin"))
+    tree = labtree.create_workspace()
+    for obj, path in (({"a": [zoned]}, r"n/k\['a'\]\[0\]: "), (pd.Series([zoned]), "n/k: ")):
+        with pytest.raises(TypeError, match=f"^{path}cannot keep the time zone .* write "):
+            tree.ws.store("n", "k", obj)
+
+
 def test_texts_that_only_some_numpy_arrays_may_hold_are_refused():
     strict = np.array(["a"], np.dtypes.StringDType(coerce=False))
     with pytest.raises(TypeError, match=r"write x.astype"):

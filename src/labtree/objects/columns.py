@@ -22,7 +22,9 @@ __all__ = [
     "decode_column",
     "decode_index",
     "encode_column",
+    "encode_frequency",
     "encode_index",
+    "set_frequency",
     "string_dtype",
 ]
 
@@ -148,7 +150,10 @@ def encode_column(
             meta["missing"] = _put_missing(meta["piece"], missing, pieces, own)
         return meta | {"storage": dtype.storage, "na": na}
     if isinstance(dtype, pd.DatetimeTZDtype):
-        zone = dtypes.encode_timezone(dtype.tz)
+        try:
+            zone = dtypes.encode_timezone(dtype.tz)
+        except UnsupportedTypeError as error:
+            raise UnsupportedTypeError(f"{path}: {error}") from None
         counts = values.tz_convert("UTC").tz_localize(None)
         piece = pieces.put(name, np.asarray(counts, f"M8[{dtype.unit}]"), own=own)
         return {"type": "zoned", "piece": piece, "zone": zone}
@@ -247,7 +252,7 @@ def encode_index(
     meta["values"] = encode_column(index.array, name, pieces, path, own=own)
     freq = getattr(index, "freq", None)
     if freq is not None and not isinstance(index, pd.PeriodIndex):
-        meta["freq"] = _encode_frequency(freq, path)
+        meta["freq"] = encode_frequency(freq, path)
     return meta
 
 
@@ -259,7 +264,7 @@ _OFFSETS: dict[str, Any] = {
 }
 
 
-def _encode_frequency(freq: Any, path: str) -> Any:
+def encode_frequency(freq: Any, path: str) -> Any:
     """Return a frequency as its alias where that says all, else as class and arguments."""
     try:
         alias: str = freq.freqstr
@@ -285,6 +290,11 @@ def _encode_frequency(freq: Any, path: str) -> Any:
     )
 
 
+def set_frequency(index: pd.Index, meta: Any) -> None:
+    """Give an index the frequency that :func:`encode_frequency` told."""
+    setattr(index, "freq", _decode_frequency(meta))  # noqa: B010, only some classes have it
+
+
 def _decode_frequency(meta: Any) -> Any:
     if isinstance(meta, str):
         return meta
@@ -308,5 +318,5 @@ def decode_index(meta: Meta, pieces: dict[str, np.ndarray]) -> pd.Index:
     dtype = values.dtype if isinstance(values, np.ndarray) else None
     index: pd.Index = pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
     if "freq" in meta:
-        setattr(index, "freq", _decode_frequency(meta["freq"]))  # noqa: B010, only some classes have it
+        set_frequency(index, meta["freq"])
     return index

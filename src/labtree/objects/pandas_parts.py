@@ -2,7 +2,8 @@
 
 netCDF has types for neither. The attribute ``labtree_pandas`` says what each was (``of``):
 a "column" or an "index" of pandas, a "multi" index that its values alone do not give back, a
-"range" index, or "texts", of whose index only pandas' dtype has to be kept.
+"range" index, "texts", of whose index only pandas' dtype has to be kept, or dates with a
+"frequency".
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -20,7 +21,9 @@ from labtree.objects.columns import (
     decode_column,
     decode_index,
     encode_column,
+    encode_frequency,
     encode_index,
+    set_frequency,
     string_dtype,
 )
 from labtree.storage._xarray import data_of
@@ -42,6 +45,7 @@ class _Found(NamedTuple):
     multi: dict[Hashable, tuple[PandasMultiIndex, list[Hashable]]]
     ranges: dict[Hashable, RangeIndex]
     texts: dict[Hashable, pd.StringDtype]
+    frequencies: dict[Hashable, Any]
 
 
 def is_pandas(dataset: xr.Dataset, name: Hashable) -> bool:
@@ -58,7 +62,7 @@ def is_pandas(dataset: xr.Dataset, name: Hashable) -> bool:
 
 def _find(dataset: xr.Dataset) -> _Found:
     arrays = [name for name in dataset.variables if is_pandas(dataset, name)]
-    found = _Found(arrays, {}, {}, {})
+    found = _Found(arrays, {}, {}, {}, {})
     for index, variables in dataset.xindexes.group_by_index():
         if isinstance(index, PandasMultiIndex):
             if not _comes_back(index.index):
@@ -72,6 +76,10 @@ def _find(dataset: xr.Dataset) -> _Found:
                 for name in variables
                 if name not in arrays and dataset.variables[name].dtype == object
             )
+        elif isinstance(index, PandasIndex) and index.dim not in arrays:
+            frequency = getattr(index.index, "freq", None)
+            if frequency is not None:
+                found.frequencies[index.dim] = frequency
     return found
 
 
@@ -125,6 +133,13 @@ def to_plain(dataset: xr.Dataset, path: str) -> xr.Dataset:
             "storage": dtype.storage,
             "na": "NA" if dtype.na_value is pd.NA else "nan",
         }
+    for name, frequency in found.frequencies.items():
+        try:
+            freq = encode_frequency(frequency, f"{path}[{name!r}]")
+        except UnsupportedTypeError as error:
+            refused.append(error)
+            continue
+        about[str(name)] = {"of": "frequency", "dim": name, "freq": freq}
     if refused:
         raise all_unsupported(refused)
     about["order"] = [str(name) for name in dataset.variables]
@@ -214,6 +229,8 @@ def to_pandas(dataset: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
             dtype = string_dtype(meta["storage"], meta["na"])
             made = pd.Index(plain.variables[name].values, dtype=dtype)
             plain = plain.assign_coords({name: (dim, made, attrs)})
+        elif meta["of"] == "frequency":
+            plain = _with_frequency(plain, name, meta["freq"])
         elif meta["of"] == "multi":
             made = decode_index(meta, arrays)
             plain = plain.assign_coords(xr.Coordinates.from_pandas_multiindex(made, dim))
@@ -228,7 +245,21 @@ def to_pandas(dataset: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
                 plain = plain.assign_coords(xr.Coordinates({name: variable}, indexes={}))
             else:
                 plain = plain.assign({name: variable})
-    return plain[[name for name in order if name in plain.variables]]
+    known = [name for name in order if name in plain.variables]
+    return plain[[*known, *(name for name in plain.variables if name not in order)]]
+
+
+def _with_frequency(dataset: xr.Dataset, name: str, freq: Any) -> xr.Dataset:
+    """Return a dataset whose index has a frequency again, if it still has that index."""
+    made = dataset.indexes.get(name)
+    if not isinstance(made, pd.DatetimeIndex | pd.TimedeltaIndex):
+        return dataset
+    made = made.copy()
+    try:
+        set_frequency(made, freq)
+    except ValueError:  # its values were changed in the tree
+        return dataset
+    return dataset.assign_coords({name: (name, made, dataset.variables[name].attrs)})
 
 
 def _pieces_of(meta: Any) -> Iterable[str]:

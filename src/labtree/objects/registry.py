@@ -327,6 +327,8 @@ def encode(obj: Any, path: str = "obj") -> tuple[str, xr.Dataset]:
     name = kind_of(obj)
     kind = kind_named(name)
     if isinstance(obj, xr.Dataset):
+        if not type(obj).__module__.startswith("xarray."):  # a class of somebody's own
+            raise unsupported(obj, path)
         wrong = _misfit(kind, obj)
         if wrong is not None:
             warn(

@@ -84,7 +84,8 @@ def encode_timezone(zone: dt.tzinfo | None) -> Any:
     if type(zone) is dt.timezone:
         return zone.utcoffset(None).total_seconds()
     raise UnsupportedTypeError(
-        f"cannot keep the time zone {zone!r} exactly; use zoneinfo.ZoneInfo"
+        f"cannot keep the time zone {zone!r} exactly; write "
+        "x.astimezone(zoneinfo.ZoneInfo(...)), or .dt.tz_convert(...) for a column"
     )
 
 

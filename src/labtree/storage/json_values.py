@@ -143,7 +143,10 @@ def _encode(value: Any, path: str, sink: Sink | None) -> Any:
         return _encode_array(value, path, sink)
     for test, tag, write, _ in _FORMS:
         if test(value):
-            return {tag: write(value)}
+            try:
+                return {tag: write(value)}
+            except UnsupportedTypeError as error:  # of its time zone
+                raise UnsupportedTypeError(f"{path}: {error}") from None
     if isinstance(value, np.generic) and kind.__module__ == "numpy":
         if value.dtype.kind == "O" or value.dtype.hasobject:
             raise unsupported(value, path)

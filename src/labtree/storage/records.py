@@ -161,7 +161,7 @@ def dataset_layout(dataset: xr.Dataset, path: str) -> dict[str, Any]:
         elif type(index) is not PandasIndex or set(variables) != {index.dim}:
             raise UnsupportedTypeError(
                 f"{path}: cannot keep the index {type(index).__name__} of "
-                f"{sorted(map(str, variables))}; drop it with .drop_indexes(...)"
+                f"{sorted(map(str, variables))}; write .drop_indexes({list(variables)!r})"
             )
         indexed.update(variables)
     coords = [name for name in dataset.coords if name not in indexed]

@@ -128,6 +128,13 @@ def _line(value: Any) -> str | None:
         return known
     if isinstance(value, pd.arrays.ArrowExtensionArray):
         return f"x{arrow_line(value.dtype)}"
+    if module == "cftime":
+        return "x.isoformat(), or dataset.convert_calendar('standard', use_cftime=False)"
+    if module != "xarray" and any(
+        base.__module__.startswith("xarray.") for base in kind.__mro__
+    ):
+        base = next(base for base in kind.__mro__ if base.__module__.startswith("xarray."))
+        return f"xr.{base.__name__}(x)"
     if isinstance(value, np.dtype):
         return "x.str"
     if isinstance(value, pd.tseries.offsets.BaseOffset):
