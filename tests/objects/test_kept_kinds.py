@@ -185,6 +185,16 @@ def test_every_frequency_of_pandas_is_kept(freq, tmp_path):
     pd.testing.assert_frame_equal(back, frame)
 
 
+def test_texts_of_stacked_dimensions_keep_their_dtype(tmp_path):
+    plain = xr.Dataset({"v": (("x", "y"), np.eye(2))}, {"x": ["bb", "a"], "y": [2, 1]})
+    stacked = plain.stack(z=("x", "y"))
+    assert stacked["x"].dtype == "<U2"
+    for back in (kept(stacked), kept(stacked, tmp_path), kept(stacked, tmp_path, ".zarr")):
+        assert back["x"].dtype == "<U2"
+        xr.testing.assert_identical(back, stacked)
+        xr.testing.assert_identical(back.unstack("z"), stacked.unstack("z"))
+
+
 @pytest.mark.parametrize("ending", [".h5", ".zarr"])
 @pytest.mark.parametrize("freq", ["B", "2D", offsets.CustomBusinessDay(weekmask="Mon Wed")])
 def test_a_coordinate_keeps_its_frequency(freq, ending, tmp_path):

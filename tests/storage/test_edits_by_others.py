@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import warnings
 
 import h5py
 import netCDF4
@@ -40,6 +41,7 @@ def items():
         "series": pd.Series([1.0, 2.0], pd.Index(["a", "b"], name="k"), name="s"),
         "spikes": labtree.spike_data([[1.0, 3.0], [2.0], []], length=10.0),
         "texts": np.array(["10 µV", "b"]),
+        "texts shorter than their dtype": np.array(["a", "µ"], "U9"),
         "times": np.array(["2020-01-01", "NaT"], "M8[ns]"),
     }
 
@@ -69,7 +71,8 @@ def sort(obj):
 
 def rewritten_by_xarray(engine):
     def rewrite(path, target):
-        with xr.open_datatree(path, engine=engine) as tree:
+        with xr.open_datatree(path, engine=engine) as tree, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it writes fewer characters
             tree.to_netcdf(target, engine=engine)
 
     return rewrite
@@ -174,7 +177,7 @@ def test_values_that_were_changed_are_an_error_of_that_item_alone(saved, tmp_pat
     for other, value in items().items():
         if other != key:
             assert_same(found.ws["rec1", other], value, other)
-    if key not in ("scalar", "texts"):  # which has no number
+    if not key.startswith(("scalar", "texts")):  # which have no numbers
         with pytest.raises(labtree.LabtreeError, match=rf"study\.h5.*/rec1/{key}"):
             found.ws["rec1", key]
     found.close()

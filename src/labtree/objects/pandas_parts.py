@@ -116,7 +116,13 @@ def to_plain(dataset: xr.Dataset, path: str) -> xr.Dataset:
     for dim, (index, names) in found.multi.items():
         meta, made = _encoded(encode_index, index.index, dim, pieces, dim, path)
         attrs = {str(name): dict(dataset.variables[name].attrs) for name in names}
-        about[str(dim)] = meta | {"of": "multi", "dim": dim, "coord": True, "all_attrs": attrs}
+        widths = {  # of texts that xarray shows as numpy's, not as objects
+            str(name): dtype.str
+            for name, dtype in index.level_coords_dtype.items()
+            if isinstance(dtype, np.dtype) and dtype.kind == "U"
+        }
+        meta |= {"of": "multi", "dim": dim, "coord": True, "all_attrs": attrs, "widths": widths}
+        about[str(dim)] = meta
         coords |= made
         gone += names
     for dim, ticks in found.ranges.items():
@@ -233,7 +239,10 @@ def to_pandas(dataset: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
             plain = _with_frequency(plain, name, meta["freq"])
         elif meta["of"] == "multi":
             made = decode_index(meta, arrays)
-            plain = plain.assign_coords(xr.Coordinates.from_pandas_multiindex(made, dim))
+            own = PandasMultiIndex(made, dim)
+            shown = {name: np.dtype(width) for name, width in meta["widths"].items()}
+            own = PandasMultiIndex(made, dim, level_coords_dtype=own.level_coords_dtype | shown)
+            plain = plain.assign_coords(xr.Coordinates.from_xindex(own))
             for part, attrs in meta["all_attrs"].items():
                 plain.variables[part].attrs = attrs
         elif meta["of"] == "index":

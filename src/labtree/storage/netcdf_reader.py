@@ -820,6 +820,8 @@ def _record(
         if name not in ours or "labtree_beside" in variable.attrs:
             continue
         spec = codecs.spec_of_marks(variable.attrs, columns[name].dtype)
+        if spec is not None and spec["codec"] == "utf8":
+            columns[name].widen(np.dtype(spec["dtype"]).itemsize // 4)
         parts = [name]
         hints: set[str] = {"coordinates", *codecs.cf_attributes(spec)}
         if "labtree_text" in variable.attrs:
@@ -884,10 +886,23 @@ class _Column:
         self.dtype, self.shape, self.name = variable.dtype, variable.shape, name
         self.crc = int(variable.attrs["labtree_crc32c"])
         self.place = (source, 0)
+        self._padding = 0
+
+    def widen(self, width: int) -> None:
+        """Pad characters to a width: xarray writes no more than the longest text needs."""
+        if self.shape and self.shape[-1] < width:
+            self._padding = width - self.shape[-1]
+            self.shape = (*self.shape[:-1], width)
+
+    def _padded(self, values: np.ndarray) -> np.ndarray:
+        if not self._padding:
+            return values
+        empty = np.zeros((*values.shape[:-1], self._padding), values.dtype)
+        return np.concatenate([values, empty], axis=-1)
 
     def read(self) -> np.ndarray:
         """Return the whole array, checked against its checksum."""
-        values = np.asarray(self._variable.values)
+        values = self._padded(np.asarray(self._variable.values))
         if checksum(values) != self.crc:
             source = self.place[0]
             raise FormatError(
@@ -901,4 +916,4 @@ class _Column:
         """Return the part that `key` (an int, slice or 1-d index per axis) selects."""
         if is_whole(key, self._variable.shape):
             return self.read()
-        return np.asarray(self._variable[key].values)
+        return self._padded(np.asarray(self._variable[key].values))

@@ -337,7 +337,9 @@ def _with_coordinates(
     dataset = xr.Dataset(coords=coords)
     for dim, names in multiindexes.items():
         index = pd.MultiIndex.from_arrays([indexed[name].values for name in names], names=names)
-        dataset = dataset.assign_coords(xr.Coordinates.from_pandas_multiindex(index, dim))
+        shown = {name: indexed[name].dtype for name in names}
+        own = _MULTI(index, dim, level_coords_dtype=shown)
+        dataset = dataset.assign_coords(xr.Coordinates.from_xindex(own))
     if bare:
         dataset = dataset.assign_coords(xr.Coordinates(bare, indexes={}))
     dataset = dataset.assign(data) if data else dataset
