@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr("labtree.msw.session_files.os.scandir", refuse)
+    monkeypatch.setattr("labtree.msw.session_folders.os.scandir", refuse)
     found, told = load_quietly(tmp_path)
     assert found == [good]
     assert f"{closed}: cannot be listed: Permission denied" in told

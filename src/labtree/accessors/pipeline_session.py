@@ -150,7 +150,7 @@ class PipelineSessionMethods:
         >>> tree["metadata"].attrs["acquisition_rate"]
         20000.0
         """
-        from labtree.pipeline.sessions import add_metadata
+        from labtree.pipeline.session_values import add_metadata
 
         add_metadata(self._tree, metadata)
 
@@ -175,7 +175,7 @@ class PipelineSessionMethods:
         >>> tree["stimulus/frame_times"]["default"].values
         array([10, 20])
         """
-        from labtree.pipeline.sessions import add_stimulus
+        from labtree.pipeline.session_values import add_stimulus
 
         add_stimulus(self._tree, stimulus)
 

@@ -11,7 +11,8 @@ from labtree.errors import ConfigurationError, unknown_name
 from labtree.mea.lab import from_lab
 from labtree.mea.light import mean_template
 from labtree.pipeline.batch import read_texts
-from labtree.pipeline.sessions import add_metadata, add_warning
+from labtree.pipeline.session_values import add_metadata
+from labtree.pipeline.sessions import add_warning
 from labtree.pipeline.steps import step
 
 __all__ = ["add_section_time", "playlist_sections", "read_movie_lengths", "read_playlist"]

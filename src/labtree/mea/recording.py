@@ -21,12 +21,8 @@ from labtree.mea.mcs_files import (
     sensor_rate,
 )
 from labtree.mea.mcs_units import SortedUnit, read_units
-from labtree.pipeline.sessions import (
-    add_metadata,
-    add_warning,
-    create_session,
-    recording_file,
-)
+from labtree.pipeline.session_values import add_metadata
+from labtree.pipeline.sessions import add_warning, create_session, recording_file
 from labtree.pipeline.steps import step
 from labtree.storage.ragged import row_of_sample
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from labtree.errors import FormatError, MissingFileError, one_line, unknown_name
 from labtree.msw.names import parse_acquisition_basename
-from labtree.msw.session_files import check_folder, list_folder
+from labtree.msw.session_folders import check_folder, list_folder
 from labtree.storage import ragged
 from labtree.storage.files import read_file
 

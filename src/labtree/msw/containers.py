@@ -8,7 +8,7 @@ from labtree.errors import FormatError, LabtreeError
 from labtree.msw.cameras import BACKENDS, load_camera_acquisition
 from labtree.msw.manifest_files import SESSION_MANIFEST
 from labtree.msw.names import parse_acquisition_basename
-from labtree.msw.session_files import (
+from labtree.msw.session_folders import (
     acquisition_folders,
     check_folder,
     has_all_files,

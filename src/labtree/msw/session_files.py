@@ -1,25 +1,36 @@
 """A session's folder, of any of the four formats, into settings, trials and messages."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from labtree.errors import FormatError, MissingFileError, missing_file
+from labtree.errors import FormatError
 from labtree.msw.joined_trials import concat_trials
 from labtree.msw.log import count_ended_trials, read_log
 from labtree.msw.manifest_files import (
-    ACQUISITION_MANIFEST,
     MANIFEST_VERSION,
     SESSION_MANIFEST,
 )
 from labtree.msw.models import ArtifactFormat
-from labtree.msw.names import parse_acquisition_basename, parse_container_name
+from labtree.msw.names import parse_container_name
 from labtree.msw.nested_trials import nested_frame, trials_from_nested
 from labtree.msw.pickles import read_frame_pickle
+from labtree.msw.session_folders import (
+    JSONL,
+    LOGS,
+    MANIFESTS,
+    PICKLES,
+    Listing,
+    acquisition_folders,
+    check_folder,
+    detect_format,
+    ending,
+    list_folder,
+    session_basename,
+)
 from labtree.msw.settings import read_json, read_python_literals, read_yaml
 from labtree.msw.trial_file import read_trial_frame
 from labtree.msw.trial_table import trials_to_frame
@@ -27,28 +38,14 @@ from labtree.msw.trial_times import RESTORED, START
 from labtree.storage.files import leads_out
 
 __all__ = [
-    "Identity",
-    "Listing",
     "SessionFiles",
-    "acquisition_folders",
-    "check_folder",
-    "detect_format",
-    "has_all_files",
-    "identify",
-    "is_session_folder",
-    "list_folder",
     "read_folder",
     "read_settings",
-    "session_basename",
     "setting_of_task",
 ]
 
 SESSION_YAML_VERSION = 2
-_MANIFESTS = (SESSION_MANIFEST, ACQUISITION_MANIFEST)
 _HOSTS = ("host_session", "host_acquisition", "parent_acquisition")
-_JSONL = (".msw.df.jsonl", ".msw.jsonl", ".df.jsonl")
-_PICKLES = (".msw.df.pkl", ".df.pkl", ".pkl")
-_LOGS = (".msw.csv", "switching.csv")
 T = TypeVar("T")
 
 
@@ -93,146 +90,6 @@ class SessionFiles:
     remarks: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     logged: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
-class Listing(NamedTuple):
-    """A folder's regular files by name, and its links that lead to nothing."""
-
-    names: list[str]
-    dangling: list[str]
-
-
-def list_folder(folder: Path) -> Listing:
-    """List a folder; hidden files, such as the "._" twins of macOS, and pipes are skipped."""
-    names: list[str] = []
-    dangling: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_file():
-                names.append(entry.name)
-            elif entry.is_symlink() and not Path(entry.path).exists():
-                dangling.append(entry.name)
-    return Listing(sorted(names), sorted(dangling))
-
-
-def check_folder(folder: Path, expected: str = "") -> None:
-    """Raise an error unless a folder is there; its message ends in what was expected.
-
-    Raises
-    ------
-    MissingFileError
-        There is nothing, or a file.
-    """
-    if folder.is_dir():
-        return
-    if folder.exists():
-        raise MissingFileError(f"{folder}: a file, not a folder{expected}")
-    raise missing_file(f"{folder}: no such folder{expected}", folder)
-
-
-def _ending(names: list[str], *endings: str) -> list[str]:
-    return [name for ending in endings for name in names if name.endswith(ending)]
-
-
-def detect_format(names: list[str]) -> ArtifactFormat | None:
-    """Return the format of a folder from the names in it; None if it is no session.
-
-    Examples
-    --------
-    >>> detect_format(["m01__20260514_143022__gonogo.msw.jsonl"])
-    'session_yaml'
-    """
-    if any(".msw.session.yaml" in name for name in names):
-        return "session_yaml"
-    if any(name in _MANIFESTS for name in names):
-        return "manifest"
-    if any(".msw.settings.process.json" in name for name in names):
-        return "separate_json"
-    if _ending(names, *_JSONL):
-        return "session_yaml"
-    if _ending(names, "task_settings.py", ".msw.settings.task.json", "switching.pkl", *_LOGS):
-        return "legacy"
-    if any(".msw." in name or _parses(name) for name in _ending(names, ".pkl")):
-        return "legacy"
-    return None
-
-
-def has_all_files(names: list[str]) -> bool:
-    """Return whether a session's trials and settings are there, by the names of its files."""
-    if not _ending(names, *_JSONL, *_PICKLES):
-        return False
-    if _ending(names, ".msw.session.yaml", "task_settings.py"):
-        return True
-    settings = (".msw.settings.process.json", ".msw.settings.task.json")
-    return all(_ending(names, ending) for ending in settings)
-
-
-def session_basename(folder: Path, names: list[str]) -> str:
-    """Return the name of a session, from the names of its files.
-
-    It stands before ``.msw.`` in the name of its ``.msw.session.yaml``, or else in the
-    shortest of all names, those that parse first. It is the folder's name without such a
-    file, and where all of them begin with it, as those of subprotocols do.
-    """
-    marked = _ending(names, ".msw.session.yaml") or [name for name in names if ".msw." in name]
-    found = {name.partition(".msw.")[0] for name in marked}
-    if _parses(folder.name) and all(name.startswith(folder.name) for name in found):
-        return folder.name
-    return min(
-        found, key=lambda name: (not _parses(name), len(name), name), default=folder.name
-    )
-
-
-class Identity(NamedTuple):
-    """The parts of a session's name, "" for each that it does not have."""
-
-    subject: str = ""
-    datetime_str: str = ""
-    acq_type: str = ""
-    namespace_version: str = ""
-    task: str = ""
-
-
-def identify(basename: str) -> Identity:
-    """Return the parts of a session's name; all are empty where it does not parse."""
-    try:
-        parts = parse_acquisition_basename(basename)
-    except FormatError:
-        return Identity()
-    return Identity(
-        parts["subject"],
-        parts["datetime_str"],
-        parts["acq_type"],
-        parts["namespace_version"],
-        parts["task"] or "",
-    )
-
-
-def _parses(name: str) -> bool:
-    try:
-        parse_acquisition_basename(name.split(".")[0])
-    except FormatError:
-        return False
-    return True
-
-
-def is_session_folder(folder: Path) -> bool:
-    """Return whether a folder holds a session's files, not only acquisitions' folders."""
-    found = detect_format(list_folder(folder).names)
-    return found is not None and not (found == "manifest" and acquisition_folders(folder))
-
-
-def acquisition_folders(folder: Path) -> list[Path]:
-    """Return the folders in a container that are acquisitions, by name or by content."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_dir()
-        and not path.name.startswith(".")
-        and (_parses(path.name) or detect_format(list_folder(path).names) is not None)
-    ]
 
 
 def read_folder(folder: Path, *, nested: bool = False) -> SessionFiles:
@@ -350,7 +207,7 @@ def _one(files: SessionFiles, folder: Path, found: list[str]) -> Path | None:
 
 
 def _read_settings(files: SessionFiles, folder: Path, names: list[str]) -> None:
-    path = _one(files, folder, _ending(names, ".msw.session.yaml"))
+    path = _one(files, folder, ending(names, ".msw.session.yaml"))
     if path is not None:
         read = _attempt(files, read_yaml, path)
         if read is not None:
@@ -359,7 +216,7 @@ def _read_settings(files: SessionFiles, folder: Path, names: list[str]) -> None:
     if files.artifact_format != "session_yaml":
         _read_json_settings(files, folder, names)
     if files.artifact_format == "legacy" and files.task is None:
-        path = _one(files, folder, _ending(names, "task_settings.py"))
+        path = _one(files, folder, ending(names, "task_settings.py"))
         literals = None if path is None else _attempt(files, read_python_literals, path)
         if literals is not None:
             files.task, notes = literals
@@ -420,7 +277,7 @@ def _read_json_settings(files: SessionFiles, folder: Path, names: list[str]) -> 
 
 def _read_manifests(files: SessionFiles, folder: Path, names: list[str]) -> None:
     merged: dict[str, Any] = {}
-    for name in _MANIFESTS:
+    for name in MANIFESTS:
         read = _attempt(files, read_yaml, folder / name) if name in names else None
         if read is None:
             continue
@@ -475,12 +332,12 @@ def _read_trials(files: SessionFiles, folder: Path, names: list[str], nested: bo
     elif frames:
         files.frame = concat_trials(frames, column="subprotocol")
     else:
-        found = list(dict.fromkeys(_ending(names, *_JSONL) or _ending(names, *_PICKLES)))
+        found = list(dict.fromkeys(ending(names, *JSONL) or ending(names, *PICKLES)))
         path = _one(files, folder, found)
-        log = _one(files, folder, _ending(names, *_LOGS)) if path is None else _log_of(path)
+        log = _one(files, folder, ending(names, *LOGS)) if path is None else _log_of(path)
         used.append(log)
         files.frame = _frame_of(files, path, log, names, nested)
-    for name in _ending(names, *_LOGS):
+    for name in ending(names, *LOGS):
         if folder / name not in used:
             _note_unused_log(files, folder / name)
 
@@ -517,9 +374,9 @@ def _frame_of_file(
 
 def _log_of(path: Path) -> Path | None:
     """Return the path that the log of a trial file has: they begin alike."""
-    for ending in (*_JSONL, *_PICKLES):
-        if path.name.endswith(ending):
-            return path.with_name(path.name.removesuffix(ending) + ".msw.csv")
+    for suffix in (*JSONL, *PICKLES):
+        if path.name.endswith(suffix):
+            return path.with_name(path.name.removesuffix(suffix) + ".msw.csv")
     return None
 
 

@@ -7,12 +7,8 @@ from pathlib import Path
 
 from labtree.errors import FormatError, LabtreeError, unknown_name
 from labtree.msw.names import AcquisitionName, parse_acquisition_basename
-from labtree.msw.session_files import (
-    list_folder,
-    read_settings,
-    session_basename,
-    setting_of_task,
-)
+from labtree.msw.session_files import read_settings, setting_of_task
+from labtree.msw.session_folders import list_folder, session_basename
 
 __all__ = ["SessionFilter"]
 

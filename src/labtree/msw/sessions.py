@@ -21,18 +21,16 @@ from labtree.msw.joined_trials import concat_trials
 from labtree.msw.manifest_files import SESSION_MANIFEST
 from labtree.msw.models import MswSession
 from labtree.msw.names import parse_acquisition_basename, parse_container_name
-from labtree.msw.session_files import (
-    SessionFiles,
+from labtree.msw.session_files import SessionFiles, read_folder, setting_of_task
+from labtree.msw.session_filters import SessionFilter
+from labtree.msw.session_folders import (
     acquisition_folders,
     check_folder,
     detect_format,
     identify,
     is_session_folder,
     list_folder,
-    read_folder,
-    setting_of_task,
 )
-from labtree.msw.session_filters import SessionFilter
 from labtree.msw.trial_file import warn_of_damage
 
 __all__ = [

@@ -13,7 +13,7 @@ import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
-from labtree.pipeline.sessions import real_name, variable_name
+from labtree.pipeline.session_values import real_name, variable_name
 from labtree.storage.missing import ABSENT, ANCILLARY, mark_missing, masks_of, stack_present
 from labtree.storage.ragged import SAMPLE_DIMENSION, split_rows
 

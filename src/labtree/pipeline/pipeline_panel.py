@@ -14,7 +14,8 @@ from labtree.display import (
     truncate,
     variables_section,
 )
-from labtree.pipeline.sessions import named_children, unit_count
+from labtree.pipeline.session_values import named_children
+from labtree.pipeline.sessions import unit_count
 
 __all__ = ["pipeline_panel"]
 

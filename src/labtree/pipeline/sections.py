@@ -13,7 +13,8 @@ import xarray as xr
 
 from labtree.errors import ConfigurationError, SessionError, unknown_name
 from labtree.pipeline.per_unit import unit_index
-from labtree.pipeline.sessions import child_group, named_children, put_node, units_of
+from labtree.pipeline.session_values import child_group, named_children, put_node
+from labtree.pipeline.sessions import units_of
 from labtree.storage import ragged
 from labtree.storage.names import encode_name
 

@@ -21,15 +21,15 @@ from labtree.pipeline.per_unit import (
     unit_index,
 )
 from labtree.pipeline.sections import add_trials, put_sections
-from labtree.pipeline.sessions import (
+from labtree.pipeline.session_values import (
     child_group,
     named_children,
     own_copy,
     put_node,
     real_name,
-    units_of,
     variable_name,
 )
+from labtree.pipeline.sessions import units_of
 from labtree.storage import ragged
 from labtree.storage._xarray import data_of
 from labtree.storage.missing import ANCILLARY, masks_of
