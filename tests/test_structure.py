@@ -1,6 +1,7 @@
 """Modules import in one direction, without circles, and raise labtree's own errors."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ ENTRY_POINTS = {
     ("labtree.interop.xarray_engine", "labtree.opening"),
     ("labtree.hints", "labtree.opening"),
 }
-UNFINISHED_IMPORTS: set[tuple[str, str]] = set()
 
+PRIVATE_MODULES = {"_lazy", "_version", "_xarray"}
 BARE = {
     "BlockingIOError", "FileExistsError", "FileNotFoundError", "ImportError", "KeyError",
     "ModuleNotFoundError", "OSError", "RuntimeError",
@@ -83,20 +84,27 @@ def room(name):
     return name.split(".")[1] if "." in name else ""
 
 
-def test_no_modules_import_each_other():
-    graph = {name: set(imported(tree, everywhere=False)) for name, tree in TREES.items()}
+def circle(graph):
+    """Return modules that import each other, each the next; [] where there are none."""
     done = set()
 
     def visit(name, above):
-        assert name not in above, " -> ".join([*above[above.index(name) :], name])
+        if name in above:
+            return [*above[above.index(name) :], name]
+        found = []
         if name not in done:
-            for below in sorted(graph.get(name, ())):
-                if below != name:
-                    visit(below, [*above, name])
+            for below in sorted(set(graph.get(name, ())) - {name}):
+                found = found or visit(below, [*above, name])
             done.add(name)
+        return found
 
-    for name in graph:
-        visit(name, [])
+    return next(filter(None, (visit(name, []) for name in graph)), [])
+
+
+def test_no_modules_import_each_other():
+    graph = {name: set(imported(tree, everywhere=False)) for name, tree in TREES.items()}
+    assert circle(graph) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -110,17 +118,83 @@ def test_imports_point_down(name):
             assert LAYER_OF[room(name)] < LAYER_OF[room(other)], f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_errors_are_labtrees_own(name):
-    found = [
+def bare_errors(tree):
+    """Return where a module raises a builtin that has a class of labtree's own."""
+    return [
         f"line {node.lineno}: {ast.unparse(node.exc)[:80]}"
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(tree)
         if isinstance(node, ast.Raise)
         and isinstance(node.exc, ast.Call)
         and isinstance(node.exc.func, ast.Name)
         and node.exc.func.id in BARE
     ]
-    assert found == []
+
+
+def own_warnings(tree):
+    """Return where a module warns without `labtree.errors.warn`, that finds the line."""
+    return [
+        f"line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn"
+    ]
+
+
+def private_imports(tree):
+    """Return the private names that a module imports of another one of labtree."""
+    return [
+        f"line {node.lineno}: {alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("labtree")
+        for alias in node.names
+        if alias.name[0] == "_" and alias.name not in PRIVATE_MODULES
+    ]
+
+
+def public_errors(tree):
+    """Return the names of the classes of errors and warnings that a module defines."""
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and node.name[0] != "_"
+        and node.name.endswith(("Error", "Warning"))
+    ]
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_errors_and_warnings_are_labtrees_own(name):
+    assert bare_errors(TREES[name]) == []
+    assert name == "labtree.errors" or own_warnings(TREES[name]) == []
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_private_names_stay_in_their_module(name):
+    assert private_imports(TREES[name]) == []
+
+
+def test_each_error_has_one_class():
+    found = [error for tree in TREES.values() for error in public_errors(tree)]
+    assert sorted(set(found)) == sorted(found)
+    assert set(public_errors(TREES["labtree.errors"])) == {
+        name
+        for name in labtree.errors.__all__
+        if inspect.isclass(getattr(labtree.errors, name))
+    }
+
+
+def test_what_these_tests_look_for_would_be_found():
+    code = ast.parse(
+        "import warnings\n"
+        "from labtree.errors import _hidden\n"
+        "class NewError(ValueError): ...\n"
+        "def f():\n"
+        "    warnings.warn('x')\n"
+        "    raise ImportError('scipy')\n"
+    )
+    assert bare_errors(code) == ["line 6: ImportError('scipy')"]
+    assert own_warnings(code) == ["line 5"]
+    assert private_imports(code) == ["line 2: _hidden"]
+    assert public_errors(code) == ["NewError"]
 
 
 def test_a_circle_and_an_upward_import_would_be_found():
