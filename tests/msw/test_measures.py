@@ -224,7 +224,7 @@ def test_errors_of_names_and_clocks() -> None:
         df.msw.state_time("a", clock="ephys")
     with pytest.raises(ValueError, match=r"column 'trial'.*is gone"):
         df.drop(columns="trial").msw.states()
-    with pytest.raises(ValueError, match="names trials that this session lacks"):
+    with pytest.raises(ValueError, match="and the session has the trials 0 to"):
         df.assign(trial=[0, 1, 2, 9]).msw.states()
     with pytest.raises(KeyError, match="no column 'choice'; there are: 'trial'"):
         df.msw.blocks() if "choice" in df else df.msw.rolling("choice", 3)

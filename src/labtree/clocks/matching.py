@@ -88,7 +88,8 @@ def match_pulses(
     a, b = finite_seconds("times_a", times_a), finite_seconds("times_b", times_b)
     tolerance, drift = positive("tolerance_s", tolerance_s), positive("max_drift", max_drift)
     if (values_a is None) != (values_b is None):
-        raise DataError("values_a and values_b are given both or neither")
+        lacking = "values_a" if values_a is None else "values_b"
+        raise DataError(f"values_a and values_b belong together; {lacking} is missing")
     if values_a is not None and values_b is not None:
         return _match_values(a, b, np.asarray(values_a), np.asarray(values_b))
     first, second = _candidates(a, b, tolerance, drift)

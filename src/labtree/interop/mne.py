@@ -87,7 +87,10 @@ def to_mne_raw(
         np.asarray(dataset["time"].values, float), float(dataset.attrs.get("fs", 0))
     )
     if timeline.fs <= 0 or len(timeline.times) == 0:
-        raise SessionError("a stream without a sampling rate or samples is no MNE raw object")
+        raise SessionError(
+            f"a stream of {timeline.fs:g} Hz and {len(timeline.times)} samples is no MNE raw "
+            'object; it needs both. Of the rate write dataset.attrs["fs"] = rate_hz'
+        )
     problem = timeline.rate_problem()
     if len(timeline.gaps) or len(timeline.unusable):
         problem = (
@@ -154,7 +157,8 @@ def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
     dimension = windows.dims[0]
     if windows.dims[1:] != ("channel", "time") or len(windows) == 0:
         raise SessionError(
-            f"expected windows (window, channel, time), found {dict(windows.sizes)}"
+            f"expected windows (window, channel, time), found {dict(windows.sizes)}; write "
+            "labtree.labeled_windows(...), or tree.session.peri_event(...)"
         )
     own = {k: v.values for k, v in windows.coords.items() if v.dims == (dimension,)}
     metadata = pd.DataFrame(own)

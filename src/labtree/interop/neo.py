@@ -51,7 +51,10 @@ def to_neo(ds: xr.Dataset) -> Any:
     quantities = require("quantities", purpose="conversion to neo", extra="neo")
     kind = ds.attrs.get("labtree_kind")
     if kind != spike_data.KIND:
-        raise DataError(f"to_neo takes spike_data, found {kind!r}")
+        raise DataError(
+            f"to_neo takes spike_data, found {kind!r}; write labtree.to_neo("
+            "labtree.spike_data(trains, length=...))"
+        )
     start = ds.attrs["start_time"]
     stop = start + ds.attrs["length"]
     metadata = dict(ds.attrs.get("metadata", {}))

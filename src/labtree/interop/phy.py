@@ -205,7 +205,10 @@ class _Reader:
                 f"labtree.import_phy({str(self.folder)!r}, sample_rate_hz=30000)"
             )
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < np.inf:
-            raise DataError(f"{self.folder}: the rate of the samples is {rate!r} Hz")
+            raise DataError(
+                f"{self.folder}: the rate of the samples is {rate!r} Hz, expected one above 0; "
+                f"write labtree.import_phy({str(self.folder)!r}, sample_rate_hz=30000)"
+            )
         return float(rate)
 
     def units(self, rate: float, recording: xr.Dataset | None) -> xr.Dataset:

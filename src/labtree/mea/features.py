@@ -71,7 +71,10 @@ def frif(session: xr.DataTree) -> xr.DataArray:
     units, frames = units_of(session), frame_times(session)
     rate = sampling_rate(session)
     if len(frames) < 2:
-        raise ConfigurationError("frif needs at least two frames")
+        raise ConfigurationError(
+            f"frif needs at least two frames of the movie, the session has {len(frames)}; load "
+            "the CMCR that has them: labtree.mea.load_recording(session=session, cmcr_path=...)"
+        )
     rates = frame_interval_rates(
         units["spike_times"].values, units["row_size"].values, frames, rate
     )

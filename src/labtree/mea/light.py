@@ -84,7 +84,10 @@ def frame_timestamps(sync: Array) -> Array:
     if values.size < 3:
         return np.zeros(0, np.int64)
     if values.dtype.kind not in "iu" and not np.isfinite(values).all():
-        raise FormatError("the frame-sync channel holds NaN or infinite values")
+        raise FormatError(
+            f"the frame-sync channel holds {int((~np.isfinite(values)).sum())} NaN or infinite "
+            f"values of {values.size}, expected voltages"
+        )
     if values.dtype.kind == "u":  # differences go below 0
         values = values.astype(np.int64)
     top = _percentile(values, 99.9)

@@ -55,7 +55,10 @@ def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
             )
         trials = frame["trial"].to_numpy(np.int64)
         if len(trials) and not 0 <= trials.min() <= trials.max() < len(held.absolute):
-            raise TrialTableError("the column 'trial' names trials that this session lacks")
+            raise TrialTableError(
+                f"the column 'trial' holds {trials.min()} to {trials.max()}, and the session "
+                f"has the trials 0 to {len(held.absolute) - 1}; keep it as loaded"
+            )
         return held, trials
     if any(frame[name].dtype == object for name in frame) and "trial" not in frame:
         rebuilt = trials_to_frame(trials_from_nested(frame))

@@ -42,16 +42,23 @@ def concat_trials(
     ['monday', 'tuesday']
     """
     if not frames:
-        raise TrialTableError("no trial tables to put together")
+        raise TrialTableError(
+            "no trial tables to put together; write concat_trials({name: session.df, ...})"
+        )
     parts: list[pd.DataFrame] = []
     tables: list[TrialTables] = []
     shift = 0
     for name, frame in frames.items():
         held = frame.attrs.get(ATTRIBUTE)
         if not isinstance(held, TrialTables) or "trial" not in frame:
-            raise TrialTableError(f"{name!r} is not a trial table with its states and events")
+            raise TrialTableError(
+                f"{name!r} is not a trial table with its states and events; give session.df of "
+                "labtree.msw.load_session(folder), or rows of it with the column 'trial'"
+            )
         if column in frame:
-            raise TrialTableError(f"{name!r} has a column {column!r} already")
+            raise TrialTableError(
+                f"{name!r} has a column {column!r} already; rename it, or write column=..."
+            )
         part = frame.assign(trial=frame["trial"] + shift)
         part.insert(1, column, name)
         part.attrs = {}

@@ -81,10 +81,16 @@ def save_trial_tables(frame: pd.DataFrame, path: str | Path) -> list[Path]:
     files = _files(Path(path))
     tables, trials = tables_of(frame)
     if len(np.unique(trials)) < len(trials):
-        raise TrialTableError("a trial stands in this table twice; write each once")
+        raise TrialTableError(
+            "a trial stands in this table twice, and a file has each once; write "
+            "table.drop_duplicates('trial')"
+        )
     names = [str(name) for name in frame]
     if "trial" not in names or len(set(names)) < len(names):
-        raise TrialTableError("expected a column 'trial', and no two columns of one name")
+        raise TrialTableError(
+            "expected a column 'trial', and no two columns of one name, found "
+            f"{', '.join(names)}"
+        )
     for name in (*names, *tables.states.names, *tables.events.names):
         if not _is_plain(name):
             raise TrialTableError(

@@ -229,7 +229,10 @@ def _edges(
     first = begin if start is None else float(start)
     last = end if stop is None else float(stop)
     if not last > first:
-        raise DataError(f"the stretch from {first} to {last} ms is empty")
+        raise DataError(
+            f"the stretch from {first} to {last} ms is empty; write a start_ms before stop_ms, "
+            "or leave both out"
+        )
     return bin_edges(first, whole_bins(name, last - first, width), width)
 
 

@@ -204,7 +204,9 @@ def concatenate_time(datasets: Sequence[xr.Dataset], *, gap_ms: float = 0.0) -> 
     for at, (part, own) in enumerate(zip(parts, attributes, strict=True)):
         if part.sizes["unit"] != parts[0].sizes["unit"]:
             raise DataError(
-                f"part 0 has {parts[0].sizes['unit']} units, part {at} has {part.sizes['unit']}"
+                f"part 0 has {parts[0].sizes['unit']} units, part {at} has "
+                f"{part.sizes['unit']}; write labtree.spikes.select_units(part, units) for the "
+                "units that all have"
             )
         if not alike(own, attributes[0]):
             raise DataError(

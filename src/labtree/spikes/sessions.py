@@ -133,7 +133,11 @@ def to_session_units(ds: xr.Dataset, rate_hz: float) -> dict[str, dict[str, Any]
     attributes = unit_attributes(ds)
     ids = [str(own.pop("unit_id", f"unit_{at:03d}")) for at, own in enumerate(attributes)]
     if len(set(ids)) != len(ids):
-        raise DataError("several units have the same unit_id; a session needs one for each")
+        twice = sorted({each for each in ids if ids.count(each) > 1})
+        raise DataError(
+            f"several units have the unit_id {', '.join(twice[:5])}; a session needs one for "
+            'each: write ds.assign_coords(unit_id=("unit", names))'
+        )
     return {
         unit: {"spike_times": train, **own}
         for unit, train, own in zip(ids, trains, attributes, strict=True)
