@@ -216,7 +216,7 @@ def state_time(
     if edge not in ("start", "end"):
         raise TrialTableError(f"edge={edge!r}; expected 'start' or 'end'")
     tables, rows = tables_of(frame)
-    trials, values, n_visits = _visits(tables.states, tables.states.code(name, "state"))
+    trials, values, n_visits = _visits(tables.states, tables.states.code(name))
     number = _count_before(trials)
     chosen = number == (visit if visit >= 0 else n_visits[trials] + visit)
     times = np.full(len(n_visits), np.nan)
@@ -228,7 +228,7 @@ def state_time(
 def visited(frame: pd.DataFrame, name: str) -> pd.Series:
     """Return which trials visited a state: see ``df.msw.visited``."""
     tables, rows = tables_of(frame)
-    _, _, n_visits = _visits(tables.states, tables.states.code(name, "state"))
+    _, _, n_visits = _visits(tables.states, tables.states.code(name))
     return pd.Series(n_visits[rows] > 0, frame.index, name=name)
 
 
@@ -237,10 +237,10 @@ def latency(frame: pd.DataFrame, first: str, then: str) -> pd.Series:
     tables, rows = tables_of(frame)
     states = tables.states
     begin = np.full(len(states.row_size), np.nan)
-    trials, values, _ = _visits(states, states.code(first, "state"))
+    trials, values, _ = _visits(states, states.code(first))
     # From the last to the first, so that the first visit is what stays.
     begin[trials[::-1]] = values[::-1, 0]
-    trials, values, _ = _visits(states, states.code(then, "state"))
+    trials, values, _ = _visits(states, states.code(then))
     later = values[:, 0] >= begin[trials]
     reached = np.full(len(states.row_size), np.inf)
     np.minimum.at(reached, trials[later], values[later, 0])

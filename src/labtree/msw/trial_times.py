@@ -64,7 +64,7 @@ class Ragged:
         sizes = self.row_size[trials]
         return Ragged(self.names, self.codes[items], self.values[items], sizes)
 
-    def code(self, name: str, what: str) -> int:
+    def code(self, name: str) -> int:
         """Return the code of a name.
 
         Raises
@@ -77,7 +77,7 @@ class Ragged:
         except ValueError:
             # The many states of barcodes last.
             known = sorted(self.names, key=lambda each: (each.startswith("barcode"), each))
-            raise unknown_name(what, name, known) from None
+            raise unknown_name("state", name, known) from None
 
     @staticmethod
     def concatenate(parts: Sequence["Ragged"], width: int) -> "Ragged":

@@ -47,8 +47,6 @@ def attribute_coords(
     attributes: Attributes | None,
     dims: Mapping[str, int],
     taken: Iterable[Hashable],
-    *,
-    argument: str = "neuron_attributes",
 ) -> dict[str, xr.Variable]:
     """Build the coordinates that hold attributes.
 
@@ -63,8 +61,6 @@ def attribute_coords(
     taken : iterable of str
         Names that an attribute cannot have in this Dataset. An attribute called so gets
         a trailing underscore; its name is kept in the attribute ``labtree_name``.
-    argument : str
-        What to call the attributes in an error.
 
     Raises
     ------
@@ -74,7 +70,7 @@ def attribute_coords(
     if attributes is None:
         return {}
     shape = tuple(dims.values())
-    columns = _columns(attributes, int(np.prod(shape)), argument)
+    columns = _columns(attributes, int(np.prod(shape)))
     used = {str(name) for name in taken}
     plain = {name for name in columns if name and "/" not in name and name not in used}
     used |= plain
@@ -210,35 +206,37 @@ def alike(first: Any, second: Any) -> bool:
     return both_nan or bool(first == second)
 
 
-def _columns(attributes: Attributes, n: int, argument: str) -> dict[str, Column]:
+def _columns(attributes: Attributes, n: int) -> dict[str, Column]:
     if isinstance(attributes, Mapping | pd.DataFrame):
         names: list[Any] = list(attributes)
-        given = {name: _given_column(attributes[name], name, argument) for name in names}
+        given = {name: _given_column(attributes[name], name) for name in names}
         wrong = {
             name: len(item.values) for name, item in given.items() if len(item.values) != n
         }
         if wrong:
             raise DataError(
-                f"{argument}: each column needs {n} values, one for each unit; found {wrong}"
+                f"neuron_attributes: each column needs {n} values, one for each unit; found "
+                f"{wrong}"
             )
     else:
         if isinstance(attributes, str | bytes) or not isinstance(attributes, Sequence):
             attributes = list(attributes)
         if len(attributes) != n:
             raise DataError(
-                f"{argument} has {len(attributes)} items, expected {n}, one for each unit"
+                f"neuron_attributes has {len(attributes)} items, expected {n}, one for each "
+                "unit"
             )
         wrong_items = [item for item in attributes if not isinstance(item, Mapping | None)]
         if wrong_items:
             raise DataError(
-                f"{argument}: each item must be a dict of names and values, or None; found "
-                f"{type(wrong_items[0]).__name__}"
+                "neuron_attributes: each item must be a dict of names and values, or None; "
+                f"found {type(wrong_items[0]).__name__}"
             )
         names = list(dict.fromkeys(name for item in attributes if item for name in item))
     strange = [name for name in names if not isinstance(name, str)]
     if strange:
         raise DataError(
-            f"{argument}: names must be strings, found {strange[0]!r}; write str(name)"
+            f"neuron_attributes: names must be strings, found {strange[0]!r}; write str(name)"
         )
     if isinstance(attributes, Mapping | pd.DataFrame):
         return given
@@ -250,12 +248,12 @@ def _columns(attributes: Attributes, n: int, argument: str) -> dict[str, Column]
     }
 
 
-def _given_column(values: Any, name: Any, argument: str) -> Column:
+def _given_column(values: Any, name: Any) -> Column:
     if isinstance(values, Column):
         return values
     if isinstance(values, str | bytes) or not np.iterable(values):
         raise DataError(
-            f"{argument}: {name!r} must be a column with one value for each unit, "
+            f"neuron_attributes: {name!r} must be a column with one value for each unit, "
             f"found {values!r}"
         )
     if isinstance(values, pd.Series):
@@ -268,7 +266,8 @@ def _given_column(values: Any, name: Any, argument: str) -> Column:
         missing = np.asarray(mask.any(axis=inner), dtype=bool)
         if not np.array_equal(missing, mask.all(axis=inner)):
             raise DataError(
-                f"{argument}: {name!r}: the array of a unit is missing whole or not at all"
+                f"neuron_attributes: {name!r}: the array of a unit is missing whole or not at "
+                "all"
             )
         return masked_column(values.data, missing)
     if isinstance(values, np.ndarray):
