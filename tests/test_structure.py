@@ -37,7 +37,7 @@ ENTRY_POINTS = {
     ("labtree.hints", "labtree.opening"),
 }
 
-PRIVATE_MODULES = {"_lazy", "_version", "_xarray"}
+NOT_PRIVATE = {"_lazy", "_version", "_xarray", "__version__"}
 BARE = {
     "BlockingIOError", "FileExistsError", "FileNotFoundError", "ImportError", "KeyError",
     "ModuleNotFoundError", "OSError", "RuntimeError",
@@ -146,7 +146,7 @@ def private_imports(tree):
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("labtree")
         for alias in node.names
-        if alias.name[0] == "_" and alias.name not in PRIVATE_MODULES
+        if alias.name[0] == "_" and alias.name not in NOT_PRIVATE
     ]
 
 

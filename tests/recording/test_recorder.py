@@ -444,7 +444,7 @@ def test_odd_time_stamps_are_refused_where_that_is_asked_for(tmp_path, times, me
 
 
 def test_on_backward_is_checked(tmp_path):
-    with pytest.raises(SessionError, match=r"on_backward is .keep. or .raise., found 'drop'"):
+    with pytest.raises(SessionError, match=r"one of .keep., .raise., found 'drop'"):
         Recorder(tmp_path, on_backward="drop")
 
 

@@ -185,7 +185,7 @@ def test_some_other_file(tmp_path):
 
 
 def test_on_missing_is_checked(peer):
-    with pytest.raises(SessionError, match='on_missing is "warn" or "raise"'):
+    with pytest.raises(SessionError, match="on_missing is one of .warn., .raise."):
         labtree.open_session(emg_session(peer).write(), on_missing="ignore")
 
 

@@ -313,7 +313,7 @@ def test_trials_end_where_a_state_does():
         for edge in ("start", "end")
     )
     assert stack.length.values == pytest.approx((end - start)[stack.event.values])
-    with pytest.raises(ValueError, match="edge='stop'; expected 'start' or 'end'"):
+    with pytest.raises(ValueError, match="edge is one of 'start', 'end', found 'stop'"):
         labtree.spikes.peri_event(
             ds, table, 0, 0, on="side_ready", until=("side_ready", "stop")
         )

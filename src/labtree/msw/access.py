@@ -1,6 +1,6 @@
 """What a trial table holds and carries: its rows by kind, its states and its events."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from labtree.msw.trial_times import (
     TrialTables,
 )
 from labtree.storage import ragged
+from labtree.storage.arguments import one_of
 from labtree.storage.ragged import row_of_sample
 
 __all__ = [
@@ -133,8 +134,7 @@ class _Line(NamedTuple):
 
 def _line(frame: pd.DataFrame, tables: TrialTables, trials: IntArray, clock: Clock) -> _Line:
     """Return what takes the times in each row to a clock; those of ephys need an alignment."""
-    if clock not in ("trial", "session", "ephys"):
-        raise TrialTableError(f"clock={clock!r}; expected 'trial', 'session' or 'ephys'")
+    one_of("clock", clock, get_args(Clock), TrialTableError)
     absolute = tables.absolute[trials]
     shift = np.zeros(len(frame))
     wanted = absolute if clock == "trial" else ~absolute
@@ -213,8 +213,7 @@ def state_time(
     visit: int = 0,
 ) -> pd.Series:
     """Return when a state began or ended: see ``df.msw.state_time``."""
-    if edge not in ("start", "end"):
-        raise TrialTableError(f"edge={edge!r}; expected 'start' or 'end'")
+    one_of("edge", edge, ("start", "end"), TrialTableError)
     tables, rows = tables_of(frame)
     trials, values, n_visits = _visits(tables.states, tables.states.code(name))
     number = _count_before(trials)

@@ -10,6 +10,7 @@ from labtree.display.figures import given_or_new_axes
 from labtree.errors import TrialTableError
 from labtree.msw.access import numbers_of, state_table, task_trials
 from labtree.msw.measures import blocks, outcome, rolling, switch_curve
+from labtree.storage.arguments import one_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +38,7 @@ def plot_trials(
 ) -> "Axes":
     """Draw a figure of a session: see ``df.msw.plot``."""
     draw = {"overview": plot_overview, "states": plot_states, "switch_curve": plot_switch_curve}
-    if kind not in draw:
-        raise TrialTableError(f"kind={kind!r}; expected one of {', '.join(draw)}")
+    one_of("kind", kind, draw, TrialTableError)
     return draw[kind](frame, ax)
 
 

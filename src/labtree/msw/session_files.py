@@ -191,7 +191,7 @@ def _attempt(files: SessionFiles, read: Callable[[Path], T], path: Path) -> T | 
         return None
 
 
-def _one(files: SessionFiles, folder: Path, found: list[str]) -> Path | None:
+def _single_file(files: SessionFiles, folder: Path, found: list[str]) -> Path | None:
     """Return the one file meant: named as the session, or the first; and note the others."""
     if not found:
         return None
@@ -207,7 +207,7 @@ def _one(files: SessionFiles, folder: Path, found: list[str]) -> Path | None:
 
 
 def _read_settings(files: SessionFiles, folder: Path, names: list[str]) -> None:
-    path = _one(files, folder, ending(names, ".msw.session.yaml"))
+    path = _single_file(files, folder, ending(names, ".msw.session.yaml"))
     if path is not None:
         read = _attempt(files, read_yaml, path)
         if read is not None:
@@ -216,7 +216,7 @@ def _read_settings(files: SessionFiles, folder: Path, names: list[str]) -> None:
     if files.artifact_format != "session_yaml":
         _read_json_settings(files, folder, names)
     if files.artifact_format == "legacy" and files.task is None:
-        path = _one(files, folder, ending(names, "task_settings.py"))
+        path = _single_file(files, folder, ending(names, "task_settings.py"))
         literals = None if path is None else _attempt(files, read_python_literals, path)
         if literals is not None:
             files.task, notes = literals
@@ -333,8 +333,10 @@ def _read_trials(files: SessionFiles, folder: Path, names: list[str], nested: bo
         files.frame = concat_trials(frames, column="subprotocol")
     else:
         found = list(dict.fromkeys(ending(names, *JSONL) or ending(names, *PICKLES)))
-        path = _one(files, folder, found)
-        log = _one(files, folder, ending(names, *LOGS)) if path is None else _log_of(path)
+        path = _single_file(files, folder, found)
+        log = (
+            _single_file(files, folder, ending(names, *LOGS)) if path is None else _log_of(path)
+        )
         used.append(log)
         files.frame = _frame_of(files, path, log, names, nested)
     for name in ending(names, *LOGS):

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 from uuid import uuid4
 
 import numpy as np
@@ -39,6 +39,7 @@ from labtree.recording.meta import (
 )
 from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
 from labtree.recording.recovery import JOURNAL, LOCK, create_stream, finish, write_root
+from labtree.storage.arguments import one_of
 from labtree.storage.files import sync_folder
 from labtree.storage.folders import make_folders
 from labtree.storage.json_files import write_json
@@ -205,8 +206,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         clock: Callable[[], float] = time.perf_counter,
         on_backward: OnBackward = "keep",
     ) -> None:
-        if on_backward not in ("keep", "raise"):
-            raise SessionError(f'on_backward is "keep" or "raise", found {on_backward!r}')
+        one_of("on_backward", on_backward, get_args(OnBackward), SessionError)
         every = _sync_seconds(sync)
         self._durable = sync == "disk"
         self._keep = on_backward == "keep"

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from labtree.recording.chunks import ArrayReader, Rows, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
 from labtree.recording.models import StreamInfo
 from labtree.recording.recovery import JOURNAL, LOCK, read_labels_journal, read_unfinished
+from labtree.storage.arguments import one_of
 from labtree.storage.files import open_regular
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
 from labtree.storage.lazy import as_lazy
@@ -91,8 +92,7 @@ def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Da
     >>> tree["streams/emg/data"].dims
     ('time', 'channel')
     """
-    if on_missing not in ("warn", "raise"):
-        raise SessionError(f'on_missing is "warn" or "raise", found {on_missing!r}')
+    one_of("on_missing", on_missing, get_args(OnMissing), SessionError)
     path = Path(path)
     store = _store(path)
     attempts = 50

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import AlreadyExistsError, DataError, LossWarning, warn
+from labtree.errors import DataError, LossWarning, warn
 from labtree.interop.spikelab.read import decode_array
 from labtree.objects import (
     pairwise,
@@ -27,6 +27,7 @@ from labtree.objects import (
 )
 from labtree.objects.unit_attributes import REAL_NAME, alike
 from labtree.spikes.selection import slices_of
+from labtree.storage.arguments import one_of
 from labtree.storage.files import replace_file, temporary_path
 from labtree.storage.missing import mask_of
 from labtree.storage.trees import check_folder
@@ -110,20 +111,17 @@ def export_spikelab(
     >>> labtree.export_spikelab(tree, "for-spikelab").name
     'for-spikelab.h5'
     """
-    if on_loss not in ("raise", "warn"):
-        raise DataError(f'on_loss must be "raise" or "warn", found {on_loss!r}')
+    one_of("on_loss", on_loss, ("raise", "warn"))
     target = Path(path)
     if target.suffix != ".h5":
         target = target.with_name(target.name + ".h5")
-    if target.is_dir():
-        raise AlreadyExistsError(f"{target} is a folder; choose another name")
+    check_folder(target)
     own = tree.ws.path
     if own is not None and own.resolve() == target.resolve():
         raise DataError(
             f"{target} is the file of this workspace: export it under another name, as "
             "SpikeLab's format cannot hold all of it"
         )
-    check_folder(target)
     index_target = target.with_suffix(".json")
     with temporary_path(index_target) as new_index, temporary_path(target) as new:
         with h5py.File(new, "w", locking=False) as file:  # nobody else knows it
