@@ -230,7 +230,7 @@ def test_what_cannot_be_converted_is_said(neo):
         labtree.from_neo(neo.Block())
     with pytest.raises(ValueError, match=r"takes a SpikeTrain, .* found float"):
         labtree.from_neo([1.0])
-    with pytest.raises(ValueError, match="to_neo takes spike_data, found 'rate_data'"):
+    with pytest.raises(ValueError, match="of kind spike_data, found 'rate_data'"):
         labtree.to_neo(spikes.synthetic_rate_data(2))
     with pytest.raises(ValueError, match="neo cannot hold the attributes of unit 0"):
         labtree.to_neo(labtree.spike_data([[1.0]], neuron_attributes=[{"x": {1, 2}}]))

@@ -12,6 +12,7 @@ from labtree.objects import spike_data
 from labtree.objects.unit_attributes import REAL_NAME, unit_attributes
 from labtree.optional import require
 from labtree.spikes import spike_trains
+from labtree.spikes.trains import require_kind
 from labtree.storage.ragged import split_rows
 
 __all__ = ["from_neo", "to_neo"]
@@ -49,12 +50,7 @@ def to_neo(ds: xr.Dataset) -> Any:
     """
     neo = require("neo", purpose="conversion to neo", extra="neo")
     quantities = require("quantities", purpose="conversion to neo", extra="neo")
-    kind = ds.attrs.get("labtree_kind")
-    if kind != spike_data.KIND:
-        raise DataError(
-            f"to_neo takes spike_data, found {kind!r}; write labtree.to_neo("
-            "labtree.spike_data(trains, length=...))"
-        )
+    require_kind(ds, "to_neo", spike_data.KIND)
     start = ds.attrs["start_time"]
     stop = start + ds.attrs["length"]
     metadata = dict(ds.attrs.get("metadata", {}))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError, LossWarning, warn
 from labtree.objects import rate_data, spike_data
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.optional import require
 from labtree.spikes.trains import spike_trains
@@ -64,7 +65,7 @@ def to_pynapple(obj: xr.Dataset | pd.DataFrame) -> Any:
     if isinstance(obj, pd.DataFrame):
         return _interval_set(nap, obj)
     ds = obj
-    kind = ds.attrs.get("labtree_kind")
+    kind = ds.attrs.get(KIND_ATTRIBUTE)
     if kind not in (spike_data.KIND, rate_data.KIND):
         raise DataError(
             "to_pynapple takes spike_data, rate_data or a table of epochs, found "

@@ -12,6 +12,7 @@ from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.objects import psth as psth_kind
 from labtree.objects import spike_data, spike_slice_stack
 from labtree.objects.layout import slice_coords
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.spikes.counts import bin_centers, bin_edges, bin_numbers, count_cells
 from labtree.spikes.trains import (
     first_after,
@@ -135,7 +136,7 @@ def peri_event(
         attrs["length"] = float(lengths[0])
     else:
         variables["length"] = xr.Variable("slice", lengths, {"units": "ms"})
-    attrs |= {"drop_log": windows.log, "labtree_kind": spike_slice_stack.KIND}
+    attrs |= {"drop_log": windows.log, KIND_ATTRIBUTE: spike_slice_stack.KIND}
     stack = xr.Dataset(variables, coords, attrs)
     spike_slice_stack.validate(stack)
     return stack
@@ -316,7 +317,7 @@ def psth(
         },
         unit_coords(ds) | {"time": counts["time"].variable},
         {name: value for name, value in counts.attrs.items() if name != "long_name"}
-        | {"labtree_kind": psth_kind.KIND},
+        | {KIND_ATTRIBUTE: psth_kind.KIND},
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from labtree.errors import DataError
 from labtree.objects import spike_data
 from labtree.objects.layout import require_ragged, unit_position
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes
 from labtree.storage import ragged
 from labtree.storage._xarray import is_in_memory
@@ -44,7 +45,7 @@ class MergedTrains(NamedTuple):
 
 def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
     """Raise DataError unless a Dataset is of one of some kinds, each unit with its spikes."""
-    kind = ds.attrs.get("labtree_kind") if isinstance(ds, xr.Dataset) else type(ds).__name__
+    kind = ds.attrs.get(KIND_ATTRIBUTE) if isinstance(ds, xr.Dataset) else type(ds).__name__
     if kind not in kinds:
         message = f"{verb} takes a Dataset of kind {' or '.join(kinds)}, found {kind!r}"
         made = (
@@ -57,7 +58,7 @@ def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
 def require_whole(ds: xr.Dataset, verb: str) -> None:
     """Raise DataError where units were selected or put into another order without spikes."""
     require_ragged(ds)
-    if ds.attrs.get("labtree_kind") != spike_data.KIND or "spike_times" not in ds:
+    if ds.attrs.get(KIND_ATTRIBUTE) != spike_data.KIND or "spike_times" not in ds:
         return
     # Of rows in another order the counts alone still fit. What lies on a disk is not read.
     if is_in_memory(ds["spike_times"]) and not ragged.rows_are_sorted(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from labtree.errors import DataError, FormatError
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.objects import spike_data
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import column
 from labtree.storage.dtypes import object_array
 from labtree.storage.lazy import as_lazy
@@ -219,7 +220,7 @@ def units_dataset(table: Any, known: Iterable[Extent] = ()) -> tuple[xr.Dataset,
     try:
         spike_data.validate(dataset)
     except DataError as error:
-        del dataset.attrs["labtree_kind"]
+        del dataset.attrs[KIND_ATTRIBUTE]
         return dataset, f"read as a plain dataset, as it is no valid spike_data: {error}"
     return dataset, None
 

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.objects import pairwise, rate_data, spike_data
-from labtree.objects.registry import decode
+from labtree.objects.registry import KIND_ATTRIBUTE, decode
 from labtree.spikes import from_session
 from labtree.workspace.items import item_dataset, iterate_items
 
@@ -100,7 +100,7 @@ def _workspace(tree: xr.DataTree) -> Sources:
 def _kind(obj: Any) -> str | None:
     """Return how an object is written; None if NWB has no place for it."""
     if isinstance(obj, xr.Dataset):
-        kind = obj.attrs.get("labtree_kind")
+        kind = obj.attrs.get(KIND_ATTRIBUTE)
         if kind in (spike_data.KIND, rate_data.KIND, pairwise.MATRIX, pairwise.STACK):
             return str(kind)
         data = obj.variables.get("data")

@@ -33,6 +33,7 @@ from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
 from labtree.objects.rate_slice_stack import rate_slice_stack
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
 from labtree.storage.json_files import read_json
@@ -390,7 +391,7 @@ class _Reader:
                 f"{where}: came in as a plain dataset, as it is not valid: {error}"
             )
             # Nothing is lost, and nothing takes it for valid spike trains.
-            del ds.attrs["labtree_kind"]
+            del ds.attrs[KIND_ATTRIBUTE]
         return ds
 
     def spike_slices(self, gid: Any, path: tuple[str, ...]) -> xr.Dataset:

@@ -25,6 +25,7 @@ from labtree.objects import (
     spike_data,
     spike_slice_stack,
 )
+from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import REAL_NAME, alike
 from labtree.spikes.selection import slices_of
 from labtree.storage.arguments import one_of
@@ -202,7 +203,7 @@ class _Writer:
         if isinstance(obj, dict):
             self._dictionary(_typed_group(parent, where, "dict"), where, obj)
             return {"type": "dict"}
-        kind = obj.attrs.get("labtree_kind") if isinstance(obj, xr.Dataset) else None
+        kind = obj.attrs.get(KIND_ATTRIBUTE) if isinstance(obj, xr.Dataset) else None
         if kind not in _NAMES:
             raise _LostError(
                 f"SpikeLab stores arrays, dicts and its own classes, not {type(obj).__name__}"
