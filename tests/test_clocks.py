@@ -124,7 +124,11 @@ def test_values_are_matched_whatever_their_times():
             {"tolerance_s": 0},
             "tolerance_s is a number of seconds above 0, found 0",
         ),
-        (([1.0], [1.0]), {"values_a": [1]}, "given both or neither"),
+        (
+            ([1.0], [1.0]),
+            {"values_a": [1]},
+            "belong together; values_b is missing",
+        ),
         (([1.0], [1.0]), {"values_a": [1], "values_b": [1, 2]}, "values_b .2,. and times_b"),
         (([1.0], [1.0]), {"values_a": [1], "values_b": [2]}, "have none in common"),
     ],

@@ -243,7 +243,9 @@ def test_a_choice_of_what_to_draw_of_a_psth():
     assert axes.get_ylabel() == "Number of events"
     (mesh,) = ds.ws.plot(array="sem").collections
     np.testing.assert_array_equal(mesh.get_array(), ds["sem"].values)
-    with pytest.raises(labtree.DataError, match=r"array is one of .'rate', 'sem', 'n_events'"):
+    with pytest.raises(
+        labtree.DataError, match=r"array is one of 'rate', 'sem', 'n_events', found 'rates'"
+    ):
         ds.ws.plot(array="rates")
 
 
@@ -259,3 +261,13 @@ def test_a_psth_is_stored_as_such_and_as_a_plain_dataset_once_it_is_none(tmp_pat
         ds.transpose().ws.store("a", "turned", into=tree)
     with pytest.raises(labtree.DataError, match=r"needs the dimensions \('unit', 'time'\)"):
         ds.transpose().ws.validate()
+
+
+def test_a_larger_curve_in_the_same_axes_is_not_cut_off():
+    units = labtree.spike_data([[1010.0], [1000.0 + at for at in range(40)]], length=3000)
+    rates = labtree.spikes.psth(units, [1000.0], 100, 100, 20)
+    ax = rates.ws.plot(unit=0)
+    rates.ws.plot(unit=1, ax=ax)
+    bottom, top = ax.get_ylim()
+    assert bottom == 0
+    assert top > float(rates.rate.max()) > 10 * float(rates.rate[0].max())

@@ -116,6 +116,7 @@ def test_counts_mean_and_error_against_a_loop(trains, events, pre, post, width):
     assert result.attrs["drop_log"] == counts.attrs["drop_log"]
 
 
+@pytest.mark.filterwarnings("ignore:.*Are these seconds")
 @settings(max_examples=examples(80), deadline=None)
 @given(
     trains_strategy,

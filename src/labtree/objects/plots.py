@@ -470,7 +470,7 @@ def _curve(
             time * factor, low, values + error, color=line.get_color(), alpha=0.25, lw=0
         )
     if not (np.nan_to_num(low) < 0).any():
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(bottom=0, auto=True)  # a larger curve in the same Axes is not cut off
     ax.margins(x=0)
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.spines[["top", "right"]].set_visible(False)
