@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import signal
+import threading
 import warnings
 import zipfile
 
@@ -15,6 +17,7 @@ import labtree
 from labtree import FormatError, Recorder, StreamInfo
 from labtree.errors import MissingFileError, RecordingWarning, RecordingWriteError
 from labtree.recording import recorder as recorder_module
+from labtree.recording.compaction import Compactor
 from labtree.testing.recordings import record_emg
 
 
@@ -688,3 +691,55 @@ def test_labels_of_no_class_are_named(source, index):
     (source / "labels.json").write_text(labels)
     with pytest.raises(FormatError, match=r"labels.json: label 0 is .*an integer as class"):
         labtree.open_session(source)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_a_close_that_is_interrupted_while_it_waits_is_closed_whole(tmp_path, monkeypatch):
+    """Python takes a thread for ended when Ctrl-C comes while it is joined."""
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", StreamInfo(n_channels=1, fs=10, dtype="int16"))
+    data = np.arange(500, dtype="int16")[:, None]
+    asked, closing, again, finishing, moved = (threading.Event() for _ in range(5))
+    move, finish = Compactor.run, recorder_module.finish
+
+    def run(compactor):
+        closing.wait()
+        asked.set()
+        again.wait()
+        move(compactor)
+        moved.set()
+
+    def interrupt(*_):  # once close has only the background to wait for
+        if asked.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    def finish_after(*args):
+        finishing.set()
+        assert moved.is_set()
+        return finish(*args)
+
+    def go_on():
+        finishing.wait(0.2)  # which comes too early where close does not wait
+        again.set()
+
+    def close_interrupted():
+        closing.set()
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        recorder.close()
+
+    monkeypatch.setattr(Compactor, "run", run)
+    monkeypatch.setattr(recorder_module, "finish", finish_after)
+    recorder.append("emg", data, np.arange(500) / 10)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            close_interrupted()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    helper = threading.Thread(target=go_on)
+    helper.start()
+    recorder.close()
+    helper.join()
+    assert np.array_equal(quiet(recorder.path)["streams/emg/data"].values, data)

@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,6 +152,8 @@ class ChunkFiller:
     def stop(self) -> None:
         """Wait for the threads that write, and end them."""
         if self._writers is not None:
+            # Python takes a thread for ended when Ctrl-C comes while it is joined.
+            wait([chunk.writing for chunk in self._pending if chunk.writing is not None])
             self._writers.shutdown()
             self._writers = None
 

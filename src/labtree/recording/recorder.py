@@ -71,8 +71,9 @@ class _Background:
         self._journals: list[JournalWriter] = []
         self._wanted: SimpleQueue[Compactor | None] = SimpleQueue()
         self.failing = False
-        self._thread = threading.Thread(target=self._run, name="labtree recorder", daemon=True)
-        self._thread.start()
+        # Python takes a thread for ended when Ctrl-C comes while it is joined, and it goes on.
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="labtree recorder", daemon=True).start()
 
     def add(self, journal: JournalWriter, compactor: Compactor | None = None) -> None:
         """Take care of another journal."""
@@ -86,11 +87,17 @@ class _Background:
 
     def stop(self) -> None:
         """Wait for the thread to end. What it could not move is still in the journal."""
-        if self._thread.is_alive():
+        if not self._ended.is_set():
             self._wanted.put(None)
-            self._thread.join()
+            self._ended.wait()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._ended.set()
+
+    def _serve(self) -> None:
         every = self._sync_every
         due = math.inf if every is None else time.monotonic() + every
         while True:
