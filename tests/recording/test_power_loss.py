@@ -152,3 +152,22 @@ def test_a_recording_in_new_folders_survives_a_power_cut(tmp_path):
     for number in made:
         found = problems(disk, tmp_path, 5, 200, base, without=number, within=10**9)
         assert next(found, None), number
+
+
+def test_each_sync_that_alone_keeps_a_new_recording_is_missed(tmp_path):
+    """What recover makes anew from the journal, meta.json and the stores, need not be safe."""
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    with power_loss.record(watched) as disk:
+        make_recording(watched, disk, close=False)
+    (first,) = [i for i, event in enumerate(disk.events) if event.kind == "acknowledge"][1:2]
+    last = {}  # of each folder, before the first promise
+    for number in disk.syncs:
+        event = disk.events[number]
+        if number < first and event.kind == "sync folder":
+            named = [pair for names in event.names.values() for pair in names.items()]
+            (name,) = [name for name, folder in named if folder == event.target] or ["base"]
+            last[name] = number
+    for name in ("base", "journal", "labels", "a", "b"):
+        found = problems(disk, tmp_path, 6, 300, without=last[name], within=10**9)
+        assert next(found, None), name
