@@ -216,7 +216,7 @@ def points(way, folder, fault):
     if THOROUGH:
         return range(len(calls))
     named = {name: at for at, name in enumerate(calls)}  # the last of each
-    return sorted({*named.values(), *range(list(FAULTS).index(fault) * 2, len(calls), 8)})
+    return sorted({*named.values(), *range(list(FAULTS).index(fault) * 4, len(calls), 20)})
 
 
 @pytest.mark.parametrize("fault", FAULTS if THOROUGH else ["full", "broken"])
