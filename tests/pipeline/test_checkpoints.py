@@ -368,7 +368,7 @@ KILLS = textwrap.dedent(
         if pid == 0:
             die_at_call(1 + 3 * one * round // rounds)
             work(last)
-        os.waitpid(pid, 0)
+        assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
         found = check()
         assert way == "whole" or found >= last, (found, last)
         last = found

@@ -26,7 +26,11 @@ class _Calls:
 
 
 def die_at_call(number):
-    """Let this process, and what threads it starts, end at so many calls from here."""
+    """Let this process, and what threads it starts, end at so many calls from here.
+
+    One that never makes them ends after two minutes, by another signal.
+    """
+    signal.alarm(120)
     calls = _Calls(number)
     threading.setprofile(calls)
     sys.setprofile(calls)
