@@ -102,10 +102,10 @@ class Timeline:
     @cached_property
     def longest_run(self) -> int:
         """The most samples in a row that share one time stamp."""
-        steps = np.diff(self._sorted)
-        if len(steps) == 0 or not bool((steps == 0).any()):
-            return min(1, len(self._sorted))
-        first = np.flatnonzero(np.concatenate([[True], steps > 0, [True]]))
+        times = self._sorted
+        if not bool((times[1:] == times[:-1]).any()):
+            return min(1, len(times))
+        first = np.flatnonzero(np.concatenate([[True], np.diff(times) > 0, [True]]))
         return int(np.diff(first).max())
 
     @cached_property

@@ -131,4 +131,7 @@ def decoded(windows: xr.DataArray) -> xr.DataArray:
     channels: Any = 0 if narrow else slice(None)
     array = data.array.in_memory(positions(window, data.array.shape[0]), columns)
     cut = xr.Variable(("window", "channel", "time"), as_lazy(array))[:, channels, time]
-    return windows.copy(deep=False, data=data_of(cut))
+    result = windows.copy(deep=False, data=data_of(cut))
+    for coordinate in result.coords.values():
+        coordinate.variable.load()
+    return result

@@ -463,15 +463,15 @@ def window_array(
     first_stream = streams[0]
     first = first_stream.dataset
     coordinates: dict[str, Any] = {
-        "time": ("time", np.arange(win) / streams[0].fs, {"units": "s"}),
         "start_time": ("window", starts, {"units": "s"}),
         "class_index": ("window", index.class_index.astype(np.int64)),
         "class_name": ("window", class_coordinate(streams, index)),
     }
     if any(stream.session for stream in streams):  # arrays of one's own are of none
         coordinates["session"] = ("window", sessions)
+    axes: dict[str, Any] = {"time": ("time", np.arange(win) / streams[0].fs, {"units": "s"})}
     if "channel" in first.coords:
-        coordinates["channel"] = first["channel"].variable
+        axes["channel"] = first["channel"].variable
     attributes = {
         **first["data"].attrs,
         "fs": streams[0].fs,
@@ -486,6 +486,8 @@ def window_array(
     variable = xr.Variable(("window", "channel", "time"), data)
     if chunks is not None:  # of the samples only; the coordinates are in memory
         variable = variable.chunk(chunks)
-    windows = xr.DataArray(variable, coordinates, name="windows", attrs=attributes)
+    windows = xr.DataArray(variable, axes, name="windows", attrs=attributes)
+    # The constructor would copy the texts one by one.
+    windows = windows.assign_coords(coordinates)
     windows.set_close(session_closer(streams))
     return windows
