@@ -87,6 +87,18 @@ def test_a_single_unit_of_rates_is_plotted_and_of_trains_refused():
         TRAINS.isel(unit=0).ws.plot()
 
 
+def test_what_cannot_be_drawn_names_the_line_that_draws_a_part():
+    recordings = xr.concat([RATES, RATES], "session")
+    with pytest.raises(
+        ValueError, match=r"'rate' has 3 dimensions, session, .* write "
+    ) as caught:
+        recordings.ws.plot()
+    assert str(caught.value).endswith("write ds['rate'].isel(session=0).ws.plot()")
+    recordings["rate"].isel(session=0).ws.plot()
+    with pytest.raises(ValueError, match=r"nothing to draw.*\['rate'\]"):
+        RATES.mean().ws.plot()
+
+
 def test_a_result_can_be_shown():
     for make in RESULTS.values():
         assert "labtree" in repr(make().ws)

@@ -56,11 +56,24 @@ def plot_plain(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
 
 
 def _only_array(dataset: xr.Dataset) -> xr.DataArray:
-    drawable = [
-        name
+    numbers = {
+        name: variable
         for name, variable in dataset.data_vars.items()
-        if variable.ndim in (1, 2) and np.issubdtype(variable.dtype, np.number)
-    ]
+        if variable.ndim and np.issubdtype(variable.dtype, np.number)
+    }
+    drawable = [name for name, variable in numbers.items() if variable.ndim <= 2]
+    if not drawable:
+        if not numbers:
+            raise DataError(
+                "there is nothing to draw: no array of the dataset holds numbers along a "
+                f"dimension; it has {list(map(str, dataset.data_vars))}"
+            )
+        name, array = next(iter(numbers.items()))
+        first = ", ".join(f"{dim}=0" for dim in array.dims[: array.ndim - 2])
+        raise DataError(
+            f"{name!r} has {array.ndim} dimensions, {', '.join(map(str, array.dims))}, and at "
+            f"most two can be drawn; write ds[{name!r}].isel({first}).ws.plot()"
+        )
     if len(drawable) != 1:
         raise DataError(
             f"cannot choose what to draw of a dataset with the arrays {drawable}; name one: "
