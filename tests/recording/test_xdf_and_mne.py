@@ -1,5 +1,6 @@
 """XDF files as devices and crashes leave them; MNE's epochs; labels of parts of a stream."""
 
+import json
 import struct
 
 import numpy as np
@@ -238,3 +239,32 @@ def test_epochs_come_back_with_their_metadata():
     assert windows.attrs["units"] == "V"
     assert labtree.drop_log(windows)["reason"].tolist() == ["epoch 1: blink"]
     assert len(list(labtree.batches(windows, 2, shuffle=0))) == 1
+
+
+def test_windows_come_back_from_epochs_with_their_own_classes_and_times():
+    pytest.importorskip("mne")
+    stream, labels = labelled_stream()
+    windows = stream.session.windows(200, 100, {1}, labels=labels, class_names=["rest", "fist"])
+    found = labtree.from_mne_epochs(labtree.to_mne_epochs(windows))
+    np.testing.assert_array_equal(found.values, windows.values * 1e-6)
+    for name in ("class_index", "class_name", "start_time", "time"):
+        np.testing.assert_array_equal(found[name], windows[name])
+    assert not [name for name in found.coords if str(name).startswith("metadata_")]
+
+
+def test_bad_channels_and_annotations_of_mne_are_kept():
+    mne = pytest.importorskip("mne")
+    info = mne.create_info(["a", "b"], 100.0, "emg")
+    raw = mne.io.RawArray(np.zeros((2, 1000)), info, verbose="error")
+    raw.info["bads"] = ["b"]
+    raw.set_annotations(mne.Annotations([1.0, 3.0], [0.5, 0.0], ["x", "bad, y"]))
+    found = labtree.from_mne_raw(raw.copy().crop(2.0), start_s=50.0)
+    assert found["bad"].values.tolist() == [False, True]
+    assert json.loads(found.attrs["annotations"]) == [
+        {"onset_s": 51.0, "duration_s": 0.0, "description": "bad, y"}
+    ]
+    assert labtree.to_mne_raw(found).info["bads"] == ["b"]
+    epochs = mne.EpochsArray(np.zeros((3, 2, 50)), raw.info, verbose="error")
+    windows = labtree.from_mne_epochs(epochs)
+    assert windows["bad"].values.tolist() == [False, True]
+    assert labtree.to_mne_epochs(windows).info["bads"] == ["b"]

@@ -1,5 +1,6 @@
 """Streams and windows to MNE-Python, and raw data back."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -104,11 +105,27 @@ def to_mne_raw(
     info = mne.create_info(_channel_names(data, data.shape[1]), timeline.fs, ch_types)
     start = float(timeline.times[0])
     info["description"] = f"labtree: first sample at {start!r} s"
+    info["bads"] = _bad_channels(data, info.ch_names)
     values = np.ascontiguousarray(data.values.T, np.float64) * _scale(data, ch_types)
     raw = mne.io.RawArray(values, info, verbose="error")
     if labels is not None and len(labels):
         raw.set_annotations(_annotations(mne, labels, timeline))
     return raw
+
+
+def _bad_channels(array: xr.DataArray, names: list[str]) -> list[str]:
+    """Return the channels that the coordinate ``bad`` marks."""
+    bad = array.coords.get("bad")
+    if bad is None or bad.dims != ("channel",) or bad.dtype != bool:
+        return []
+    return [name for name, is_bad in zip(names, bad.values, strict=True) if is_bad]
+
+
+def _bad_coordinate(info: Any) -> dict[str, Any]:
+    """Return which channels MNE holds to be bad, as a coordinate; none if none is."""
+    if not info["bads"]:
+        return {}
+    return {"bad": ("channel", np.isin(info["ch_names"], info["bads"]))}
 
 
 def _annotations(mne: Any, labels: pd.DataFrame, timeline: Timeline) -> Any:
@@ -173,6 +190,7 @@ def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
     info = mne.create_info(
         _channel_names(windows, windows.shape[1]), float(windows.attrs["fs"]), ch_types
     )
+    info["bads"] = _bad_channels(windows, info.ch_names)
     values = np.ascontiguousarray(windows.values, np.float64) * _scale(windows, ch_types)
     return mne.EpochsArray(
         values,
@@ -199,7 +217,9 @@ def from_mne_raw(raw: Any, *, start_s: float = 0.0) -> xr.Dataset:
     -------
     Dataset
         ``data`` (time, channel) float64 and ``time``; ``units`` is V if all channels are
-        of a kind that MNE keeps in volts.
+        of a kind that MNE keeps in volts. The coordinate ``bad`` marks bad channels, and
+        ``attrs["annotations"]`` has the annotations as JSON, a list of ``onset_s`` (on the
+        clock of ``time``), ``duration_s`` and ``description``; where there are any.
 
     Examples
     --------
@@ -217,13 +237,28 @@ def from_mne_raw(raw: Any, *, start_s: float = 0.0) -> xr.Dataset:
         )
     fs = float(raw.info["sfreq"])
     kinds = set(raw.get_channel_types())
-    return stream_dataset(
+    dataset = stream_dataset(
         raw.get_data().T,
         start_s + np.arange(raw.n_times) / fs,
         fs=fs,
         channel_names=raw.ch_names,
         units="V" if kinds <= set(_IN_VOLTS) else None,
-    )
+    ).assign_coords(_bad_coordinate(raw.info))
+    if len(raw.annotations):
+        # MNE counts their times from where its recording began, before a part was taken.
+        onsets = raw.annotations.onset - raw.first_time + start_s
+        rows = zip(onsets, raw.annotations.duration, raw.annotations.description, strict=True)
+        dataset.attrs["annotations"] = json.dumps(
+            [
+                {
+                    "onset_s": float(onset),
+                    "duration_s": float(duration),
+                    "description": str(text),
+                }
+                for onset, duration, text in rows
+            ]
+        )
+    return dataset
 
 
 def from_mne_epochs(epochs: Any) -> xr.DataArray:
@@ -240,9 +275,11 @@ def from_mne_epochs(epochs: Any) -> xr.DataArray:
         (window, channel, time), float64, with ``time`` in s from the event, and along
         ``window`` ``class_index`` (from 0 on, in order of the event ids), ``class_name``,
         ``start_time`` (s from the first sample of the recording) and every column of the
-        metadata; a column of a name that is taken gets ``metadata_`` before it. ``units`` is
-        V if all channels are of a kind that MNE keeps in volts. `labtree.drop_log` names the
-        epochs that MNE dropped.
+        metadata. Numbers in columns ``class_index`` and ``start_time``, as `to_mne_epochs`
+        writes them, go before what the events say; another column of a name that is taken
+        gets ``metadata_`` before it. ``units`` is V if all channels are of a kind that MNE
+        keeps in volts, and the coordinate ``bad`` marks bad channels. `labtree.drop_log`
+        names the epochs that MNE dropped.
 
     Examples
     --------
@@ -257,24 +294,29 @@ def from_mne_epochs(epochs: Any) -> xr.DataArray:
     names = {code: name for name, code in epochs.event_id.items()}
     codes = epochs.events[:, 2]
     order = {code: number for number, code in enumerate(sorted(names))}
+    named = np.array([names[code] for code in codes], object)
     coordinates: dict[str, Any] = {
         "time": ("time", np.asarray(epochs.times, float), {"units": "s"}),
         "channel": ("channel", np.array(epochs.ch_names, object)),
         "class_index": ("window", np.array([order[code] for code in codes], np.int64)),
-        "class_name": ("window", np.array([names[code] for code in codes], object)),
+        "class_name": ("window", named),
+        **_bad_coordinate(epochs.info),
         "start_time": ("window", epochs.events[:, 0] / fs + epochs.times[0], {"units": "s"}),
     }
     if epochs.metadata is not None:
         for column in epochs.metadata:
-            free = str(column) not in (*coordinates, "window")
             values = epochs.metadata[column]
             kept = (
                 values.to_numpy() if values.dtype.kind in "biufcmM" else values.astype(object)
             )
-            coordinates[str(column) if free else f"metadata_{column}"] = (
-                "window",
-                np.asarray(kept),
-            )
+            name = str(column)
+            own = (name, values.dtype.kind) in (("class_index", "i"), ("start_time", "f"))
+            own |= name == "class_name" and values.astype(str).tolist() == named.tolist()
+            if own:
+                coordinates[name] = ("window", np.asarray(kept), *coordinates[name][2:])
+                continue
+            free = name not in (*coordinates, "window")
+            coordinates[name if free else f"metadata_{name}"] = ("window", np.asarray(kept))
     dropped = [
         (at, why) for at, why in enumerate(epochs.drop_log) if why and why != ("IGNORED",)
     ]
