@@ -194,3 +194,16 @@ def test_pipes_and_devices_are_never_read(tmp_path, workspace):
                 opener(path)
         with pytest.raises(FileExistsError, match=f"{path} is a pipe, a device or a socket"):
             labtree.create_workspace().ws.save(path)
+
+
+@pytest.mark.parametrize("count", [1, 100, 600])
+def test_a_zip_that_lacks_bytes_is_an_error_that_names_it(tmp_path, count):
+    """Its entries then seem to begin before the file does."""
+    path = tmp_path / "day.session.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meta.json", "{}" + " " * 1000)
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + content[200 + count :])
+    for opener in (labtree.open_session, labtree.open):
+        with pytest.raises(labtree.FormatError, match=r"day\.session\.zip"):
+            opener(path)

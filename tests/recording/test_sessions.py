@@ -631,6 +631,23 @@ def test_pack_that_is_interrupted(recorded, monkeypatch):
     still_usable(folder)
 
 
+# zipfile closes its archive once more when it is forgotten.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_pack_that_is_interrupted_in_the_middle_of_a_file(recorded, monkeypatch):
+    folder = recorded.path
+
+    def interrupted(*args, **options):
+        kept.append(real(*args, **options))
+        raise KeyboardInterrupt
+
+    kept, real = [], zipfile.ZipFile.open
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            recorded.pack_to_zip()
+    still_usable(folder)
+
+
 @pytest.mark.parametrize("name", ["emg.zarr/c/1/0", "emg_timestamps.zarr/c/2", "labels.json"])
 def test_pack_finds_what_was_written_wrongly(recorded, monkeypatch, name):
     folder = recorded.path

@@ -147,6 +147,10 @@ class ZipStore(_Store):
                 entries = archive.infolist()
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             raise FormatError(f"{path}: expected a zip archive ({error})") from error
+        except OSError as error:
+            if error.filename is not None:  # the file itself cannot be opened
+                raise
+            raise FormatError(f"{path}: its list of contents is damaged ({error})") from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         for entry in entries:
             name = entry.orig_filename.replace("\\", "/").removeprefix("./")
@@ -161,6 +165,8 @@ class ZipStore(_Store):
                 or any(letter in name for letter in ":\x00")
             ):
                 raise FormatError(f"{path}: entry {name!r} would leave the archive")
+            if entry.header_offset < 0:
+                raise FormatError(f"{path}: entry {name!r} would begin before the archive")
             if name in self._entries:
                 raise FormatError(f"{path}: two entries are called {name!r}")
             if entry.flag_bits & 1:
@@ -316,6 +322,10 @@ def pack(folder: Path, name: str | None = None) -> Path:
         raise
     except OSError as error:
         raise RecordingWriteError.of(error, f"{target} cannot be written") from error
+    except ValueError as error:  # zipfile cannot close in the middle of an entry
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
     try:
         # Renamed first, so that half a folder never looks like a session.
         gone = folder.rename(folder.with_name(f".{folder.name}.packed"))
