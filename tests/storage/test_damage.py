@@ -3,6 +3,7 @@
 import faulthandler
 import json
 import multiprocessing
+import os
 import random
 import resource
 import struct
@@ -398,3 +399,34 @@ def _raised(path):
         return _read(path)
     except FormatError as error:
         return error
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes")
+def test_data_that_come_from_themselves_or_from_a_pipe_are_left_out(tmp_path):
+    path = tmp_path / "t.nc"
+    os.mkfifo(tmp_path / "pipe")
+    with h5py.File(path, "w") as file:
+        file["good"] = np.arange(3)
+        sources = {"self": "self", "one": "two", "two": "one", "fine": "good", "far": "fine"}
+        for name, source in sources.items():
+            layout = h5py.VirtualLayout((3,), "i8")
+            layout[:] = h5py.VirtualSource(".", source, shape=(3,))
+            file.create_virtual_dataset(name, layout)
+        file.create_dataset("outside", (3,), "i8", external=[("pipe", 0, 24)])
+        file["link"] = h5py.ExternalLink("pipe", "/")
+    told, values = _in_child(_told_and_read, path)
+    assert values == {name: [0, 1, 2] for name in ("good", "fine", "far")}
+    for name in ("self", "one", "two"):
+        assert (
+            f"/{name} cannot be read and was left out (its values would come from its" in told
+        )
+    for name in ("outside", "link"):
+        assert f"/{name} cannot be read and was left out" in told
+
+
+def _told_and_read(path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tree = _read(path)
+    told = "; ".join(str(each.message) for each in caught)
+    return told, {str(name): each.values.tolist() for name, each in tree.variables.items()}

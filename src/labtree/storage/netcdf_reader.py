@@ -517,7 +517,7 @@ class _Lister:
     def _refused(self, group: Any, name: str) -> str | None:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink) and not self._is_inside(link.filename):
-            return f"it is a link to {link.filename}, outside of the file's folder"
+            return f"it is a link to {link.filename}, which is no file in this file's folder"
         return None
 
     def _outside(self, dataset: Any) -> str | None:
@@ -525,17 +525,35 @@ class _Lister:
         plist = dataset.id.get_create_plist()
         files = []
         if plist.get_layout() == h5d.VIRTUAL:
+            if self._reads_itself(dataset.name, ()):
+                return "its values would come from itself"
             files = [plist.get_virtual_filename(i) for i in range(plist.get_virtual_count())]
         elif plist.get_layout() == h5d.CONTIGUOUS:
             files = [plist.get_external(i)[0] for i in range(plist.get_external_count())]
         for each in files:
             file = each.decode(errors="surrogateescape") if isinstance(each, bytes) else each
             if file != "." and not self._is_inside(file):
-                return f"its data are in {file}, outside of the file's folder"
+                return f"its data are in {file}, which is no file in this file's folder"
         return None
+
+    def _reads_itself(self, name: str, above: tuple[str, ...]) -> bool:
+        """Return whether a virtual dataset has itself among its sources: HDF5 would crash."""
+        found = self._file.get(name)
+        if not isinstance(found, h5py.Dataset) or not found.is_virtual:
+            return False
+        if found.name in above or len(above) > _DEEPEST:
+            return True
+        own = (".", os.path.basename(self._name), self._name)  # noqa: PTH119
+        return any(
+            self._reads_itself(source.dset_name, (*above, found.name))
+            for source in found.virtual_sources()
+            if source.file_name in own
+        )
 
     def _is_inside(self, file: str) -> bool:
         target = os.path.realpath(os.path.join(self._folder, file))  # noqa: PTH118
+        if os.path.exists(target) and not os.path.isfile(target):  # noqa: PTH110, PTH113
+            return False  # a pipe or a device
         return os.path.commonpath([self._folder, target]) == self._folder
 
 
