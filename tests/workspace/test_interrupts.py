@@ -15,6 +15,7 @@ from support.interrupts import each_interrupt
 # Of all lines of a verb, and of a save.
 MOST_OF_A_VERB = None if THOROUGH else 60
 MOST_OF_A_SAVE = None if THOROUGH else 30
+MOST_IN_MODE_A = None if THOROUGH else 8
 Items = dict[tuple[str, str], object]
 
 
@@ -97,6 +98,40 @@ def test_an_interrupt_in_a_verb_leaves_the_state_before_or_after_it(verb: str, m
         VERBS[verb](tree)  # it is usable
         tried += 1
     assert tried > 5
+
+
+ON_THE_DISK = VERBS | {
+    "compact": lambda tree: tree.ws.compact(),
+    "save": lambda tree: tree.ws.save(),
+    "close": lambda tree: tree.ws.close(),
+}
+
+
+@pytest.mark.parametrize("verb", ON_THE_DISK)
+def test_an_interrupt_in_mode_a_leaves_the_same_in_memory_and_on_the_disk(tmp_path, verb):
+    path = tmp_path / "study.h5"
+    call = ON_THE_DISK[verb]
+
+    def make() -> xr.DataTree:
+        clean(tmp_path)
+        tree = labtree.open_workspace(path, mode="a")
+        fill(tree)
+        return tree
+
+    tree = make()
+    before = content(tree)
+    call(tree)
+    after = content(labtree.load_workspace(path))
+    tree.ws.close()
+    for line, tree in each_interrupt(make, call, most=MOST_IN_MODE_A):
+        found = content(labtree.load_workspace(path))
+        assert found in (before, after), f"line {line}"
+        if verb != "close":
+            assert content(tree) == found, f"line {line}"
+            call(tree)  # it is usable
+            found = content(tree)
+        tree.ws.close()
+        assert content(labtree.load_workspace(path)) == found, f"line {line}"
 
 
 @pytest.mark.parametrize(
