@@ -1,4 +1,4 @@
-"""A disk that is full or broken, from one call on or for one call; or a process that ends."""
+"""A disk that is full or broken, from one call on or for one call only."""
 
 import _io
 import builtins
@@ -7,17 +7,16 @@ import errno
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-__all__ = ["failing_disk", "killed_at"]
+__all__ = ["failing_disk"]
 
 _BY_DESCRIPTOR = ("write", "pwrite", "fsync", "fdatasync", "ftruncate")
 _BY_NAME = ("open", "mkdir", "replace", "rename", "truncate")
-_KILLED = 77
 # What a full disk does all the same.
 _NEED_NO_SPACE = frozenset({"truncate", "ftruncate"})
 
@@ -45,8 +44,6 @@ class _Disk:
         with self.lock:
             self.calls.append(name)
             over = len(self.calls) - 1 - self.at
-        if over == 0 and not self.number and "write" not in name:
-            os._exit(_KILLED)
         return over == 0 if self.once else over >= 0
 
     def error(self, where: Any = None) -> OSError:
@@ -58,8 +55,6 @@ class _Disk:
         half = memoryview(data).cast("B")[: memoryview(data).nbytes // 2]
         is_first, self.has_written = not self.has_written, True
         count = original(half, *rest) if half.nbytes and is_first else 0
-        if not self.number:
-            os._exit(_KILLED)
         if count and self.number == errno.ENOSPC and not self.once:
             return int(count)
         raise self.error()
@@ -93,7 +88,7 @@ def failing_disk(
     at
         The number of the first call that fails, from 0. A write of it is done by half.
     number
-        ``errno.ENOSPC`` or ``errno.EIO``; with 0 the process ends there, as one that is killed.
+        ``errno.ENOSPC`` or ``errno.EIO``.
     once
         Whether the calls behind it work again.
     """
@@ -161,30 +156,3 @@ def failing_disk(
         for module in (io, _io, builtins):
             patch.setattr(module, "open", opened)
         yield disk.calls
-
-
-def killed_at(folder: Path, at: int, work: Callable[[Callable[[int], None]], None]) -> int:
-    """Work in a child that ends at a call which changes a folder; return what it told last.
-
-    Parameters
-    ----------
-    folder, at
-        As in :func:`failing_disk`.
-    work
-        Called with a function that tells a number to this process, for what was done so far.
-    """
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            with failing_disk(folder, at, 0):
-                work(lambda number: os.write(write, bytes([number])) and None)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        told = pipe.read()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, _KILLED)
-    return told[-1] if told else 0

@@ -47,3 +47,26 @@ def calls_of(function):
         sys.setprofile(None)
         threading.setprofile(None)
     return calls.count
+
+
+def killed_at(number, work):
+    """Work in a child that ends at so many calls, if not before; return what it told last.
+
+    `work` is called with a function that tells a number to this process.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            die_at_call(number)
+            work(lambda told: os.write(write, bytes([told])) and None)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        told = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return told[-1] if told else 0

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import labtree
 from support.examples import examples
-from support.failing_disk import killed_at
 from support.interrupts import interrupted_at
+from support.kills import killed_at
 
 try:
     import icechunk
@@ -272,9 +272,9 @@ class Workspaces(RuleBasedStateMachine):
             warnings.simplefilter("ignore", labtree.LabtreeWarning)
             self.tree.ws.close()
 
-    @rule(ops=st.lists(OPS, min_size=1, max_size=4), at=st.integers(0, 60))
+    @rule(ops=st.lists(OPS, min_size=1, max_size=4), at=st.integers(1, 100))
     def crash(self, ops, at) -> None:
-        """Another process goes on where this one stopped, and ends at some write of it."""
+        """Another process goes on where this one stopped, and ends at some call of it."""
         if not hasattr(os, "fork"):
             return
         self.begin_to_save()
@@ -294,7 +294,7 @@ class Workspaces(RuleBasedStateMachine):
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that are gone
-            count = killed_at(self.folder, at, work)
+            count = killed_at(at, work)
         found = on_disk(self.path)
         assert found in states[count : count + 2]
         if self.path.suffix == ".h5":

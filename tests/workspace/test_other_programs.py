@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import warnings
 
 import h5netcdf
@@ -12,6 +13,8 @@ import xarray as xr
 
 import labtree
 from labtree.storage.redo_log import RedoLog, Transaction
+from support.examples import THOROUGH
+from support.kills import killed_at
 
 netCDF4 = pytest.importorskip("netCDF4")
 
@@ -255,3 +258,50 @@ def test_after_a_crash_they_do_once_labtree_has_opened_it_for_changes(tmp_path, 
     check(path, expected)
     tree.ws.close()
     check(path, expected)
+
+
+def names_in(items):
+    return {place: ({*variables}, note) for place, (variables, note) in items.items()}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_killed_at_any_call_they_find_the_state_before_or_after_it(tmp_path, mode):
+    """Once labtree has opened the file for changes."""
+    first = tmp_path / "first.h5"
+    states = [filled(first)]
+    changes = [VERBS[verb] for verb in ("store", "rename", "replace by another kind", "delete")]
+    changes[3] = lambda content: content.delete("rec/2", "last")
+    trial = Content(labtree.load_workspace(first))
+    trial.items = dict(states[0])
+    for change in changes:
+        change(trial)
+        states.append(dict(trial.items))
+    trial.tree.ws.save(tmp_path / "last.h5")
+    path = tmp_path / "study.h5"
+
+    def work(tell):
+        content = Content(labtree.open_workspace(path, mode=mode))
+        content.items = dict(states[0])
+        for number, change in enumerate(changes, 1):
+            change(content)
+            if mode == "r":
+                content.tree.ws.save()
+            tell(number)
+
+    found = set()
+    number = 2
+    while len(changes) not in found:
+        for suffix in (".h5", ".json"):
+            shutil.copy(first.with_suffix(suffix), path.with_suffix(suffix))
+        told = killed_at(number, work)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", labtree.errors.DamageWarning)  # an older index
+            labtree.open_workspace(path, mode="a").ws.close()
+        items = names_in(by_h5py(path))
+        here = [at for at, state in enumerate(states) if names_in(state) == items]
+        (at,) = [each for each in here if each in (told, told + 1)]
+        check(path, states[at])
+        found.add(at)
+        number += 1 if THOROUGH else 10
+    assert found >= {0, 2, 4}
