@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import labtree
 from labtree.errors import BusyFileError, DamageWarning, FormatError, MissingFileError
 from labtree.storage import netcdf_reader, open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue
@@ -314,6 +315,20 @@ def test_links_that_would_lead_to_countless_groups_are_cut(tmp_path, monkeypatch
     with pytest.warns(DamageWarning, match="links lead to groups that were read already"):
         tree = _read(tmp_path / "t.h5")
     assert len(list(tree.subtree)) <= 1 + 40 + 50
+
+
+def test_lists_of_references_in_an_attribute_are_paths(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["a/x"] = [1]
+        lists = np.empty(2, object)
+        lists[0] = np.array([file["a"].ref, file["a/x"].ref], dtype=h5py.ref_dtype)
+        lists[1] = np.array([file["a/x"].ref], dtype=h5py.ref_dtype)
+        file.attrs.create("lists", lists, dtype=h5py.vlen_dtype(h5py.ref_dtype))
+    tree = _read(tmp_path / "t.h5")
+    assert tree.attrs["lists"] == [["/a", "/a/x"], ["/a/x"]]
+    workspace = labtree.create_workspace()
+    workspace.ws.store("n", "k", tree)
+    assert workspace.ws["n", "k"].attrs == tree.attrs
 
 
 def test_a_filter_that_is_not_there_costs_its_array(tmp_path):

@@ -288,12 +288,19 @@ class _Attributes(h5netcdf.attrs.Attributes):  # type: ignore[misc]
         self._id, self._where, self._lister = object_.id, object_.name, root.lister
 
     def __getitem__(self, name: str) -> Any:
-        kind = self._h5attrs.get_id(name).dtype
+        attribute = self._h5attrs.get_id(name)
+        kind = attribute.dtype
+        parts = h5py.check_vlen_dtype(kind)
+        if isinstance(parts, np.dtype) and h5py.check_ref_dtype(parts) is not None:
+            lists = self._h5attrs[name] if attribute.shape else [self._h5attrs[name]]
+            return [self._paths(each) for each in lists]
         if h5py.check_ref_dtype(kind) is None:
             return _as_utf8(super().__getitem__(name))
-        references = np.ravel(np.asarray(self._h5attrs[name], object)).tolist()
-        paths = [(h5r.get_name(each, self._id) or b"").decode() for each in references]
+        paths = self._paths(np.ravel(np.asarray(self._h5attrs[name], object)))
         return paths[0] if len(paths) == 1 else paths
+
+    def _paths(self, references: Any) -> list[str]:
+        return [(h5r.get_name(each, self._id) or b"").decode() for each in references]
 
     def items(self) -> Any:
         """Return the names and values of those that can be read."""
