@@ -99,7 +99,7 @@ def test_errors_are_one_line_and_exit_code_one(tmp_path, capsys):
 
 def test_version_and_missing_command():
     run = subprocess.run(
-        [sys.executable, "-m", "labtree.cli", "--version"],
+        [sys.executable, "-m", "labtree", "--version"],
         capture_output=True,
         text=True,
         check=True,

@@ -51,7 +51,7 @@ def test_what_is_refused_says_where():
         ),
         (
             [dt.datetime(2024, 1, 1, tzinfo=_Zone())],
-            "cannot keep the time zone .*; use zoneinfo",
+            r"cannot keep the time zone .* exactly; write x.astimezone\(zoneinfo",
         ),
         (np.array([(1, None)], [("a", "i4"), ("b", "O")]), "an array of dtype"),
     ]:

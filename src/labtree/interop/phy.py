@@ -87,7 +87,7 @@ def import_phy(
 
     Examples
     --------
-    >>> import labtree, tempfile
+    >>> import labtree, tempfile, warnings
     >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     place = Path(folder)

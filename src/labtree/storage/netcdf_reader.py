@@ -916,6 +916,12 @@ class _Column:
     def widen(self, width: int) -> None:
         """Pad characters to a width: xarray writes no more than the longest text needs."""
         if self.shape and self.shape[-1] < width:
+            size = math.prod(self.shape[:-1]) * width
+            if size > _SLACK:
+                raise FormatError(
+                    f"{self.place[0].name}: {self.name} declares texts of {size} bytes, which "
+                    "are not in the file"
+                )
             self._padding = width - self.shape[-1]
             self.shape = (*self.shape[:-1], width)
 
