@@ -309,7 +309,7 @@ def test_what_newcomers_try_first_is_answered_with_a_line(tmp_path):
     with pytest.raises(labtree.DataError, match=r"found StepResult; write labtree.spikes.from"):
         labtree.spikes.from_session(result)
     with pytest.raises(labtree.DataError, match=r"name one: ds\['a'\].ws.plot\(\)"):
-        xr.Dataset({"a": ("x", [1.0]), "b": ("x", [2.0])}).ws.plot()
+        xr.Dataset({"a": ("x", [1.0, 2.0]), "b": ("x", [2.0, 1.0])}).ws.plot(ax=object())
     with pytest.raises(labtree.DataError, match=r"write labtree.from_mne_raw\(mne.io.read_raw"):
         labtree.from_mne_raw(samples)
 

@@ -189,9 +189,9 @@ def test_validate_and_plot_say_what_is_wrong():
     with pytest.raises(TypeError, match=r"ds\['x'\]"):
         registry.validate(xr.Dataset({"x": ("y", pd.arrays.SparseArray([0]))}))
     registry.validate(xr.Dataset({"x": ("y", [1])}))
-    two = xr.Dataset({"a": ("x", [1]), "b": ("x", [2])})
+    two = xr.Dataset({"a": ("x", [1, 2]), "b": ("x", [2, 3])})
     with pytest.raises(ValueError, match=r"with the arrays \['a', 'b'\]; name one"):
-        registry.plot(two)
+        registry.plot(two, ax=object())
 
 
 def test_kinds_are_registered_once():

@@ -42,10 +42,36 @@ def test_plots_of_arrays_and_of_datasets_with_one(shape):
         assert "time" in axes.get_xlabel() + axes.get_ylabel()
 
 
-def test_a_dataset_with_several_arrays_says_how_to_name_one():
-    dataset = xr.Dataset({"a": ("x", [1.0]), "b": ("x", [2.0])})
+def test_each_array_of_a_dataset_has_axes_of_its_own():
+    dataset = xr.Dataset(
+        {
+            "a": ("x", [1.0, 2.0]),
+            "b": (("x", "y"), np.eye(2)),
+            "cube": (("x", "y", "z"), np.zeros((2, 2, 2))),
+            "text": ("x", ["p", "q"]),
+        }
+    )
+    first, second = dataset.ws.plot()
+    assert first.get_ylabel() == "a"
+    assert first.lines[0].get_ydata().tolist() == [1.0, 2.0]
+    np.testing.assert_array_equal(second.collections[0].get_array().reshape(2, 2), np.eye(2))
+
+
+def test_a_single_value_is_no_picture():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        xr.DataArray([1.0], dims="x").ws.plot()
+    with pytest.raises(ValueError, match="nothing to draw"):
+        xr.Dataset({"a": ("x", [1.0])}).ws.plot()
+
+
+def test_several_arrays_do_not_fit_into_one_axes_and_many_not_into_a_figure():
+    two = xr.Dataset({"a": ("x", [1.0, 2.0]), "b": ("x", [2.0, 3.0])})
+    axes = two["a"].ws.plot()
     with pytest.raises(ValueError, match=r"arrays \['a', 'b'\]; name one: ds\['a'\]\.ws\.plot"):
-        dataset.ws.plot()
+        two.ws.plot(ax=axes)
+    many = xr.Dataset({f"v{n}": ("x", [1.0, 2.0]) for n in range(11)})
+    with pytest.raises(ValueError, match=r"name one: ds\['v0'\]\.ws\.plot"):
+        many.ws.plot()
 
 
 def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):

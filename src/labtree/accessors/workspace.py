@@ -789,7 +789,8 @@ class ObjectWorkspaceAccessor(_Storable):
         """Draw the object in the way of its kind.
 
         Spike trains are drawn as a raster, rates as a heatmap, stacks as the average over
-        slices, pairwise matrices as an image; anything else as xarray draws it.
+        slices, pairwise matrices as an image; anything else as xarray draws it, each array
+        of a Dataset in Axes of its own.
 
         Parameters
         ----------
@@ -808,12 +809,13 @@ class ObjectWorkspaceAccessor(_Storable):
 
         Returns
         -------
-        matplotlib Axes
+        matplotlib Axes, or an array of them
 
         Raises
         ------
         DataError
-            (a ValueError) A Dataset of no kind holds no array that can be drawn, or several.
+            (a ValueError) A Dataset of no kind holds no array that can be drawn, more than
+            ten of them, or several for one `ax`.
         MissingDependencyError
             (an ImportError) matplotlib is not installed.
 

@@ -34,34 +34,59 @@ __all__ = [
 _SECOND_MS = 1000.0
 _LONG_MS = 5000.0
 _MOST_TICK_LABELS = 12
+_MOST_PANELS = 10
 _LABELS = ("unit_id", "label", "channel")
 #: Widths of bins that a reader knows by sight, in ms.
 _ROUND_BINS_MS = np.array([1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 2000, 5000], float)
 
 
 def plot_plain(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
-    """Draw an array, or the only one of a Dataset, as xarray does.
+    """Draw an array, or each array of a Dataset in Axes of its own, as xarray does.
+
+    Returns
+    -------
+    Axes or array of Axes
+        One below the other where a Dataset has several arrays.
 
     Raises
     ------
     DataError
-        A ValueError, if a Dataset holds no array, or several, that could be drawn.
+        A ValueError, if a Dataset holds no array that could be drawn, or more than ten, or
+        several for one Axes.
     """
     pyplot = require("matplotlib.pyplot", purpose="ds.ws.plot()", extra="plot")
-    array = obj if isinstance(obj, xr.DataArray) else _only_array(obj)
+    arrays = [obj.squeeze()] if isinstance(obj, xr.DataArray) else _drawable_arrays(obj)
+    if len(arrays) > 1:
+        if options.get("ax") is not None or len(arrays) > _MOST_PANELS:
+            names = [array.name for array in arrays]
+            raise DataError(
+                f"cannot choose what to draw of a dataset with the arrays {names}; name one: "
+                f"ds[{names[0]!r}].ws.plot()"
+            )
+        size = (6.4, min(2.4 * len(arrays), 16.0))
+        axes = pyplot.subplots(len(arrays), figsize=size, layout="constrained")[1]
+        for array, each in zip(arrays, axes, strict=True):
+            array.plot(**options | {"ax": each})
+        return axes
+    array = arrays[0]
+    if array.size < 2:
+        raise DataError(
+            f"there is nothing to draw: {dict(obj.sizes)} holds {array.size} values"
+        )
     if options.get("ax") is None and array.ndim in (1, 2):
         options["ax"] = pyplot.subplots(layout="constrained")[1]
     drawn = array.plot(**options)
     return options.get("ax", drawn)
 
 
-def _only_array(dataset: xr.Dataset) -> xr.DataArray:
+def _drawable_arrays(dataset: xr.Dataset) -> list[xr.DataArray]:
+    """Return the arrays of numbers along one or two dimensions."""
     numbers = {
-        name: variable
+        name: variable.squeeze()
         for name, variable in dataset.data_vars.items()
-        if variable.ndim and np.issubdtype(variable.dtype, np.number)
+        if variable.size > 1 and np.issubdtype(variable.dtype, np.number)
     }
-    drawable = [name for name, variable in numbers.items() if variable.ndim <= 2]
+    drawable = [variable for variable in numbers.values() if variable.ndim <= 2]
     if not drawable:
         if not numbers:
             raise DataError(
@@ -74,12 +99,7 @@ def _only_array(dataset: xr.Dataset) -> xr.DataArray:
             f"{name!r} has {array.ndim} dimensions, {', '.join(map(str, array.dims))}, and at "
             f"most two can be drawn; write ds[{name!r}].isel({first}).ws.plot()"
         )
-    if len(drawable) != 1:
-        raise DataError(
-            f"cannot choose what to draw of a dataset with the arrays {drawable}; name one: "
-            f"ds[{next(iter(drawable), 'name')!r}].ws.plot()"
-        )
-    return dataset[drawable[0]]
+    return drawable
 
 
 def plot_spike_data(ds: xr.Dataset, *, ax: "Axes | None" = None, **style: Any) -> "Axes":
