@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 import labtree
-from labtree.storage.unsupported import all_unsupported, unsupported
+from labtree.storage.unsupported import refused_together, unsupported
 
 
 class Color(enum.Enum):
@@ -220,8 +220,19 @@ def test_many_parts_are_counted_and_twenty_listed():
 
 def test_one_error_is_itself():
     error = unsupported(print, "here")
-    assert str(all_unsupported([error])) == str(error)
-    assert error.problems == (str(error),)
+
+    def refuse():
+        raise error
+
+    def work():
+        with refused_together() as attempt:
+            assert attempt(refuse) is None
+            assert attempt(len, "two") == 3
+
+    with pytest.raises(labtree.errors.UnsupportedTypeError) as caught:
+        work()
+    assert str(caught.value) == str(error)
+    assert error.problems == caught.value.problems == (str(error),)
 
 
 def test_every_part_of_a_dataset_is_named():

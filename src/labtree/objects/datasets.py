@@ -5,7 +5,6 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import UnsupportedTypeError
 from labtree.objects.pandas_parts import PANDAS, is_pandas, to_pandas, to_plain
 from labtree.objects.registry import (
     KIND_ATTRIBUTE,
@@ -19,7 +18,7 @@ from labtree.objects.values import dataset_to_value, value_to_dataset
 from labtree.storage.codecs import MARKS
 from labtree.storage.names import encode_name
 from labtree.storage.records import check_dataset
-from labtree.storage.unsupported import all_unsupported
+from labtree.storage.unsupported import refused_together
 
 __all__ = [
     "dataarray_to_dataset",
@@ -52,19 +51,12 @@ def keep_dataset(dataset: xr.Dataset, path: str = "obj") -> xr.Dataset:
     if names:
         copy = copy.rename(names)
         copy.attrs[_NAMES] = {name: label for label, name in names.items()}
-    refused: list[UnsupportedTypeError] = []
-    try:
-        copy = to_plain(copy, path)
-    except UnsupportedTypeError as error:
-        refused.append(error)
-        copy = copy.drop_vars([name for name in copy.variables if is_pandas(copy, name)])
-    try:
-        check_dataset(copy, path)
-    except UnsupportedTypeError as error:
-        refused.append(error)
-    if refused:
-        raise all_unsupported(refused)
-    return copy
+    with refused_together() as attempt:
+        plain: xr.Dataset | None = attempt(to_plain, copy, path)
+        if plain is None:  # the rest is looked at, too
+            plain = copy.drop_vars([name for name in copy.variables if is_pandas(copy, name)])
+        attempt(check_dataset, plain, path)
+    return plain
 
 
 def return_dataset(dataset: xr.Dataset) -> xr.Dataset:

@@ -1,14 +1,12 @@
 """DataFrames and Series as datasets: a variable for each column, along ``row``."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import UnsupportedTypeError
 from labtree.objects.columns import (
     Pieces,
     decode_column,
@@ -19,7 +17,7 @@ from labtree.objects.columns import (
 from labtree.objects.registry import Kind, add_kind, raw_or
 from labtree.storage import json_values
 from labtree.storage.names import encode_name
-from labtree.storage.unsupported import all_unsupported, unsupported
+from labtree.storage.unsupported import refused_together, unsupported
 
 __all__ = [
     "dataset_to_frame",
@@ -48,39 +46,29 @@ def frame_to_dataset(frame: pd.DataFrame, path: str = "obj") -> xr.Dataset:
     if type(frame) is not pd.DataFrame:
         raise unsupported(frame, path, f"a subclass of DataFrame, {type(frame).__name__},")
     pieces = Pieces()
-    refused: list[UnsupportedTypeError] = []
-
-    def attempt(encode: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        try:
-            return encode(*arguments, **options)
-        except UnsupportedTypeError as error:
-            refused.append(error)
-            return None
-
-    columns = [
-        attempt(
-            encode_column,
-            frame.iloc[:, i].array,
-            _variable_name(label, i),
-            pieces,
-            f"{path}[{label!r}]",
-        )
-        for i, label in enumerate(frame.columns)
-    ]
-    about = {
-        "columns": columns,
-        "labels": attempt(
-            encode_index, frame.columns, "columns", pieces, f"{path}.columns", own=True
-        ),
-        "index": attempt(encode_index, frame.index, "index", pieces, f"{path}.index"),
-        "attrs": attempt(json_values.encode, dict(frame.attrs), f"{path}.attrs"),
-        "duplicates": frame.flags.allows_duplicate_labels,
-        "shape": list(frame.shape),
-        "names": [str(label) for label in frame.columns],
-    }
-    dataset = attempt(_dataset, pieces, about, path)
-    if refused:
-        raise all_unsupported(refused)
+    with refused_together() as attempt:
+        columns = [
+            attempt(
+                encode_column,
+                frame.iloc[:, i].array,
+                _variable_name(label, i),
+                pieces,
+                f"{path}[{label!r}]",
+            )
+            for i, label in enumerate(frame.columns)
+        ]
+        about = {
+            "columns": columns,
+            "labels": attempt(
+                encode_index, frame.columns, "columns", pieces, f"{path}.columns", own=True
+            ),
+            "index": attempt(encode_index, frame.index, "index", pieces, f"{path}.index"),
+            "attrs": attempt(json_values.encode, dict(frame.attrs), f"{path}.attrs"),
+            "duplicates": frame.flags.allows_duplicate_labels,
+            "shape": list(frame.shape),
+            "names": [str(label) for label in frame.columns],
+        }
+        dataset = attempt(_dataset, pieces, about, path)
     made: xr.Dataset = dataset
     return made
 

@@ -15,7 +15,6 @@ import xarray as xr
 from pandas.api.extensions import ExtensionArray
 from xarray.indexes import PandasIndex, PandasMultiIndex, RangeIndex
 
-from labtree.errors import UnsupportedTypeError
 from labtree.objects.columns import (
     Pieces,
     decode_column,
@@ -27,7 +26,7 @@ from labtree.objects.columns import (
     string_dtype,
 )
 from labtree.storage._xarray import data_of
-from labtree.storage.unsupported import all_unsupported
+from labtree.storage.unsupported import refused_together
 
 __all__ = ["PANDAS", "is_pandas", "to_pandas", "to_plain"]
 
@@ -101,53 +100,52 @@ def to_plain(dataset: xr.Dataset, path: str) -> xr.Dataset:
     coords: dict[str, xr.Variable] = {}
     data: dict[str, xr.Variable] = {}
     gone: list[Hashable] = []
-    refused: list[UnsupportedTypeError] = []
-    for name in found.arrays:
-        # One of more dimensions is refused later, by its dtype.
-        if name in levels or dataset.variables[name].ndim != 1:
-            continue
-        try:
-            about[str(name)], made = _array(dataset, name, pieces, path)
-        except UnsupportedTypeError as error:
-            refused.append(error)
-            continue
-        (coords if name in dataset.coords else data).update(made)
-        gone.append(name)
-    for dim, (index, names) in found.multi.items():
-        meta, made = _encoded(encode_index, index.index, dim, pieces, dim, path)
-        attrs = {str(name): dict(dataset.variables[name].attrs) for name in names}
-        widths = {  # of texts that xarray shows as numpy's, not as objects
-            str(name): dtype.str
-            for name, dtype in index.level_coords_dtype.items()
-            if isinstance(dtype, np.dtype) and dtype.kind == "U"
-        }
-        meta |= {"of": "multi", "dim": dim, "coord": True, "all_attrs": attrs, "widths": widths}
-        about[str(dim)] = meta
-        coords |= made
-        gone += names
-    for dim, ticks in found.ranges.items():
-        about[str(_name(ticks))] = {
-            "of": "range",
-            "range": [ticks.start, ticks.stop, ticks.size],
-            "dim": dim,
-            "coord": True,
-        }
-    for name, dtype in found.texts.items():
-        about[str(name)] = {
-            "of": "texts",
-            "dim": dataset.variables[name].dims[0],
-            "storage": dtype.storage,
-            "na": "NA" if dtype.na_value is pd.NA else "nan",
-        }
-    for name, frequency in found.frequencies.items():
-        try:
-            freq = encode_frequency(frequency, f"{path}[{name!r}]")
-        except UnsupportedTypeError as error:
-            refused.append(error)
-            continue
-        about[str(name)] = {"of": "frequency", "dim": name, "freq": freq}
-    if refused:
-        raise all_unsupported(refused)
+    with refused_together() as attempt:
+        for name in found.arrays:
+            # One of more dimensions is refused later, by its dtype.
+            if name in levels or dataset.variables[name].ndim != 1:
+                continue
+            encoded = attempt(_array, dataset, name, pieces, path)
+            if encoded is None:
+                continue
+            about[str(name)], made = encoded
+            (coords if name in dataset.coords else data).update(made)
+            gone.append(name)
+        for dim, (index, names) in found.multi.items():
+            meta, made = _encoded(encode_index, index.index, dim, pieces, dim, path)
+            attrs = {str(name): dict(dataset.variables[name].attrs) for name in names}
+            widths = {  # of texts that xarray shows as numpy's, not as objects
+                str(name): dtype.str
+                for name, dtype in index.level_coords_dtype.items()
+                if isinstance(dtype, np.dtype) and dtype.kind == "U"
+            }
+            meta |= {
+                "of": "multi",
+                "dim": dim,
+                "coord": True,
+                "all_attrs": attrs,
+                "widths": widths,
+            }
+            about[str(dim)] = meta
+            coords |= made
+            gone += names
+        for dim, ticks in found.ranges.items():
+            about[str(_name(ticks))] = {
+                "of": "range",
+                "range": [ticks.start, ticks.stop, ticks.size],
+                "dim": dim,
+                "coord": True,
+            }
+        for name, dtype in found.texts.items():
+            about[str(name)] = {
+                "of": "texts",
+                "dim": dataset.variables[name].dims[0],
+                "storage": dtype.storage,
+                "na": "NA" if dtype.na_value is pd.NA else "nan",
+            }
+        for name, frequency in found.frequencies.items():
+            freq = attempt(encode_frequency, frequency, f"{path}[{name!r}]")
+            about[str(name)] = {"of": "frequency", "dim": name, "freq": freq}
     about["order"] = [str(name) for name in dataset.variables]
     plain = dataset.drop_indexes([_name(index) for index in found.ranges.values()]).drop_vars(
         gone

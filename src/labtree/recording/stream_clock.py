@@ -16,6 +16,7 @@ import xarray as xr
 
 from labtree.errors import SessionError
 from labtree.storage.arguments import positive
+from labtree.storage.ragged import run_edges
 
 __all__ = ["dejitter"]
 
@@ -103,7 +104,9 @@ def _breaks(known: np.ndarray, times: np.ndarray, fs: float, gap_s: float | None
     if len(candidates) == 0:
         return candidates
     away = times - known * period  # a line at the declared rate is level here
-    around = max(_AROUND, min(int(_AROUND_S * fs), 4096), 4 * _longest_run(times))
+    around = max(
+        _AROUND, min(int(_AROUND_S * fs), 4096), 4 * int(np.diff(run_edges(times)).max())
+    )
     likely = candidates[np.abs(off[candidates - 1]) > 0.75 * period + slack]
     found: list[int] = []
     # Again, while there are more: stamps behind the next break say nothing of one before it.
@@ -137,11 +140,6 @@ def _is_break(before: np.ndarray, behind: np.ndarray, step: float, least: float)
     fewest = min(len(before), len(behind))
     least = max(least, jitter * (2 + 8 / np.sqrt(fewest)))
     return bool(abs(shift) > least and 0.5 < step / shift < 2)
-
-
-def _longest_run(times: np.ndarray) -> int:
-    edges = np.flatnonzero(np.concatenate([[True], np.diff(times) != 0, [True]]))
-    return int(np.diff(edges).max())
 
 
 def _jitter(values: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from labtree.errors import SessionError
+from labtree.storage.ragged import run_edges
 
 __all__ = ["Timeline"]
 
@@ -91,9 +92,9 @@ class Timeline:
         most += self.rounding
         at = np.flatnonzero(steps > most)
         if len(at) and bool((steps == 0).any()):
-            first = np.flatnonzero(np.concatenate([[True], steps > 0]))
-            run = np.diff(np.concatenate([first, [len(self._sorted)]]))
-            position = np.searchsorted(first, at + 1)
+            edges = run_edges(self._sorted)
+            run = np.diff(edges)
+            position = np.searchsorted(edges[:-1], at + 1)
             longest = np.maximum(run[position - 1], run[position])
             at = at[steps[at] > most + (longest - 1) * period]
         after = at + 1
@@ -105,8 +106,7 @@ class Timeline:
         times = self._sorted
         if not bool((times[1:] == times[:-1]).any()):
             return min(1, len(times))
-        first = np.flatnonzero(np.concatenate([[True], np.diff(times) > 0, [True]]))
-        return int(np.diff(first).max())
+        return int(np.diff(run_edges(times)).max())
 
     @cached_property
     def measured_fs(self) -> float:
@@ -135,10 +135,11 @@ class Timeline:
         """
         steps, counts, behind = [], [], []
         for part in parts:
-            first = np.flatnonzero(np.concatenate([[True], np.diff(part) > 0]))
-            steps.append(np.diff(part[first]))
-            counts.append(np.diff(first))
-            behind.append(np.diff(np.append(first, len(part)))[1:])
+            edges = run_edges(part)
+            runs = np.diff(edges)
+            steps.append(np.diff(part[edges[:-1]]))
+            counts.append(runs[:-1])
+            behind.append(runs[1:])
         step, count = np.concatenate(steps), np.concatenate(counts)
         if len(step) == 0:
             return float("nan")
@@ -231,8 +232,7 @@ class Timeline:
             return found
         if self.longest_run <= length:
             return np.zeros(len(starts), bool)
-        steps = np.diff(self._sorted)
-        edges = np.flatnonzero(np.concatenate([[True], steps > 0, [True]]))
+        edges = run_edges(self._sorted)
         long = np.diff(edges) > length
         first, last = edges[:-1][long], edges[1:][long] - 1
         if self._usable is not None:

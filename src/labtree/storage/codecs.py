@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labtree.errors import FormatError, UnsupportedTypeError
+from labtree.errors import FormatError
 from labtree.storage import dtypes, json_values
-from labtree.storage.unsupported import all_unsupported, unsupported
+from labtree.storage.unsupported import refused_together, unsupported
 
 __all__ = [
     "MARKS",
@@ -503,14 +503,11 @@ def _encode_text(array: np.ndarray, path: str, dtype: str) -> tuple[Spec, list[n
         spec["missing"] = missing
     else:
         spec["elements"] = "json"
-        texts, refused = [], []
-        for i, item in enumerate(flat):
-            try:
-                texts.append(json_values.dumps(item, f"{path}.flat[{i}]"))
-            except UnsupportedTypeError as error:
-                refused.append(error)
-        if refused:
-            raise all_unsupported(refused)
+        with refused_together() as attempt:
+            texts = [
+                attempt(json_values.dumps, item, f"{path}.flat[{i}]")
+                for i, item in enumerate(flat)
+            ]
     try:
         data = [text.encode() for text in texts]
         padded = not any(item.endswith(b"\0") for item in data)

@@ -27,7 +27,7 @@ from labtree.storage.dtypes import (
     encode_timezone,
     object_array,
 )
-from labtree.storage.unsupported import all_unsupported, unsupported
+from labtree.storage.unsupported import refused_together, unsupported
 
 __all__ = ["decode", "dumps", "encode", "loads", "parse", "unsupported"]
 
@@ -130,14 +130,10 @@ def _encode(value: Any, path: str, sink: Sink | None) -> Any:
         return _encode_dict(value, path, sink)
     if kind in _CONTAINERS:
         tag = _CONTAINERS[kind]
-        items, refused = [], []
-        for i, item in enumerate(value):
-            try:
-                items.append(_encode(item, f"{path}[{i}]", sink))
-            except UnsupportedTypeError as error:
-                refused.append(error)
-        if refused:
-            raise all_unsupported(refused)
+        with refused_together() as attempt:
+            items = [
+                attempt(_encode, item, f"{path}[{i}]", sink) for i, item in enumerate(value)
+            ]
         return items if tag is None else {tag: items}
     if kind is np.ndarray:
         return _encode_array(value, path, sink)
@@ -223,20 +219,14 @@ def _is_key(key: Any) -> bool:
 
 def _encode_dict(value: dict[Any, Any], path: str, sink: Sink | None) -> Any:
     plain = all(map(_is_key, value))
-    pairs: list[list[Any]] = []
-    refused = []
-    for key, item in value.items():
-        try:
-            pairs.append(
-                [
-                    key if plain else _encode(key, f"{path} key {key!r}", None),
-                    _encode(item, f"{path}[{key!r}]", sink),
-                ]
-            )
-        except UnsupportedTypeError as error:
-            refused.append(error)
-    if refused:
-        raise all_unsupported(refused)
+    with refused_together() as attempt:
+        pairs = [
+            [
+                key if plain else attempt(_encode, key, f"{path} key {key!r}", None),
+                attempt(_encode, item, f"{path}[{key!r}]", sink),
+            ]
+            for key, item in value.items()
+        ]
     return dict(pairs) if plain else {"$dict": pairs}
 
 
@@ -244,14 +234,11 @@ def _encode_array(array: np.ndarray, path: str, sink: Sink | None) -> Any:
     if sink is not None:
         return {"$part": sink(array, path)}
     if array.dtype.kind == "O":
-        items, refused = [], []
-        for i, item in enumerate(array.flat):
-            try:
-                items.append(_encode(item, f"{path}.flat[{i}]", None))
-            except UnsupportedTypeError as error:
-                refused.append(error)
-        if refused:
-            raise all_unsupported(refused)
+        with refused_together() as attempt:
+            items = [
+                attempt(_encode, item, f"{path}.flat[{i}]", None)
+                for i, item in enumerate(array.flat)
+            ]
         return {"$objects": [list(array.shape), items]}
     if array.dtype.kind == "T" and not hasattr(array.dtype, "na_object"):
         return {"$texts": [list(array.shape), list(map(_encode_text, array.ravel().tolist()))]}

@@ -33,6 +33,7 @@ __all__ = [
     "row_of_sample",
     "row_offsets",
     "rows_are_sorted",
+    "run_edges",
     "sort_rows",
     "spike_ranges",
     "split_rows",
@@ -115,6 +116,17 @@ def begins_run(values: Array) -> NDArray[np.bool_]:
     array([ True, False,  True, False,  True])
     """
     return np.concatenate([[True], values[1:] != values[:-1]])[: values.size]
+
+
+def run_edges(values: Array) -> Counts:
+    """Return where runs of equal values begin, and at the end how many values there are.
+
+    Examples
+    --------
+    >>> run_edges(np.array([4, 4, 2, 2, 4]))
+    array([0, 2, 4, 5])
+    """
+    return np.flatnonzero(np.concatenate([begins_run(values), [True]]))
 
 
 def spike_ranges(

@@ -21,7 +21,7 @@ from labtree.storage import codecs, json_values
 from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
 from labtree.storage.arrays import COMPRESSION, StoredArray, lazy
 from labtree.storage.blocks import is_dask
-from labtree.storage.unsupported import all_unsupported, with_article
+from labtree.storage.unsupported import refused_together, with_article
 
 __all__ = [
     "DatasetBuilder",
@@ -179,33 +179,26 @@ def check_dataset(dataset: xr.Dataset, path: str) -> None:
     TypeError
         For values, attributes, names and indexes that cannot be kept exactly.
     """
-    refused: list[UnsupportedTypeError] = []
+    multi = {index.dim for index in dataset.xindexes.values() if isinstance(index, _MULTI)}
+    with refused_together() as attempt:
+        attempt(json_values.encode, dict(dataset.attrs), f"{path}.attrs")
+        attempt(dataset_layout, dataset, path)
+        for name in dict.fromkeys((*dataset.variables, *dataset.dims)):
+            attempt(_check_name, name, path)
+        for name, variable in dataset.variables.items():
+            where = f"{path}[{name!r}]"
+            if variable.attrs:
+                attempt(json_values.encode, dict(variable.attrs), f"{where}.attrs")
+            if name not in multi:
+                attempt(_check_variable, variable, where)
 
-    def attempt(check: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            check(*arguments)
-        except UnsupportedTypeError as error:
-            refused.append(error)
 
-    attempt(json_values.encode, dict(dataset.attrs), f"{path}.attrs")
-    attempt(dataset_layout, dataset, path)
-    refused += [
-        UnsupportedTypeError(
+def _check_name(name: Any, path: str) -> None:
+    if type(name) is not str or not name:
+        raise UnsupportedTypeError(
             f"{path}: names of variables and dimensions are str, not {name!r}; write "
             f"ds.rename({{{name!r}: ...}})"
         )
-        for name in dict.fromkeys((*dataset.variables, *dataset.dims))
-        if type(name) is not str or not name
-    ]
-    multi = {index.dim for index in dataset.xindexes.values() if isinstance(index, _MULTI)}
-    for name, variable in dataset.variables.items():
-        where = f"{path}[{name!r}]"
-        if variable.attrs:
-            attempt(json_values.encode, dict(variable.attrs), f"{where}.attrs")
-        if name not in multi:
-            attempt(_check_variable, variable, where)
-    if refused:
-        raise all_unsupported(refused)
 
 
 def _check_variable(variable: Variable, path: str) -> None:

@@ -1,9 +1,10 @@
 """Errors for values that cannot be kept exactly, each with the line to write instead."""
 
+import contextlib
 import dataclasses
 import enum
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from labtree.errors import UnsupportedTypeError
 
-__all__ = ["advice", "all_unsupported", "arrow_line", "unsupported", "with_article"]
+__all__ = ["advice", "arrow_line", "refused_together", "unsupported", "with_article"]
 
 #: More parts than this are counted, not listed.
 _LISTED = 20
@@ -55,7 +56,7 @@ def unsupported(value: object, path: str, reason: str | None = None) -> Unsuppor
     """
     what = reason or with_article(_type_name(value))
     message = f"{path}: cannot keep {what} exactly; {advice(value)}"
-    return all_unsupported([UnsupportedTypeError(message)])
+    return _all_of([UnsupportedTypeError(message)])
 
 
 def with_article(name: str) -> str:
@@ -63,7 +64,7 @@ def with_article(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
 
 
-def all_unsupported(errors: Iterable[UnsupportedTypeError]) -> UnsupportedTypeError:
+def _all_of(errors: Iterable[UnsupportedTypeError]) -> UnsupportedTypeError:
     """Return one error that says what several say; its ``problems`` are their messages."""
     problems = [problem for error in errors for problem in error.problems or (str(error),)]
     message = problems[0] if problems else ""
@@ -74,6 +75,30 @@ def all_unsupported(errors: Iterable[UnsupportedTypeError]) -> UnsupportedTypeEr
     error = UnsupportedTypeError(message)
     error.problems = tuple(problems)
     return error
+
+
+@contextlib.contextmanager
+def refused_together() -> Iterator[Callable[..., Any]]:
+    """Raise one error at the end of a block for all that is refused in it.
+
+    Yields
+    ------
+    callable
+        Calls a function with arguments, and returns what it returns, or None where that is
+        refused.
+    """
+    refused: list[UnsupportedTypeError] = []
+
+    def attempt(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except UnsupportedTypeError as error:
+            refused.append(error)
+            return None
+
+    yield attempt
+    if refused:
+        raise _all_of(refused)
 
 
 def _type_name(value: object) -> str:
