@@ -1,7 +1,7 @@
 """Damage by the hundred, at random: right values, or an error that names the file.
 
 A few cases on every run; LABTREE_THOROUGH=1 tries thousands, and LABTREE_SEED other ones.
-`docs/safety.md` has the counts of the last whole campaign.
+`docs/files.md` says how many were tried.
 """
 
 import os
