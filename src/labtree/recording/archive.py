@@ -11,8 +11,9 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from tqdm import tqdm
 
@@ -305,14 +306,8 @@ def pack(folder: Path, name: str | None = None) -> Path:
         )
     try:
         with temporary_path(target) as temporary:
-            with (
-                temporary.open("rb+") as file,
-                zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
-            ):
-                for path, entry in zip(
-                    tqdm(files, "packing", disable=None), names, strict=True
-                ):
-                    archive.write(path, entry)
+            with temporary.open("rb+") as file:
+                _write_archive(file, zip(files, names, strict=True), len(files))
             sync_file(temporary)
             _check(temporary, folder, names)
             if target.exists():
@@ -322,10 +317,6 @@ def pack(folder: Path, name: str | None = None) -> Path:
         raise
     except OSError as error:
         raise RecordingWriteError.of(error, f"{target} cannot be written") from error
-    except ValueError as error:  # zipfile cannot close in the middle of an entry
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        raise
     try:
         # Renamed first, so that half a folder never looks like a session.
         gone = folder.rename(folder.with_name(f".{folder.name}.packed"))
@@ -336,6 +327,19 @@ def pack(folder: Path, name: str | None = None) -> Path:
             RecordingWarning,
         )
     return target
+
+
+def _write_archive(file: BinaryIO, entries: Iterable[tuple[Path, str]], count: int) -> None:
+    archive = None
+    try:
+        archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
+        for path, entry in tqdm(entries, "packing", count, disable=None):
+            archive.write(path, entry)
+        archive.close()
+    except BaseException:
+        if archive is not None:
+            archive.fp = None  # zipfile cannot end an archive in the middle of an entry
+        raise
 
 
 def _check(archive: Path, folder: Path, names: list[str]) -> None:
