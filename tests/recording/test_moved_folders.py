@@ -4,11 +4,9 @@ import json
 import os
 import shutil
 import signal
-import sys
 import threading
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from labtree.recording import recorder as recorder_module
 from labtree.recording.compaction import Compactor
 from labtree.testing.recordings import record_emg
 from support.examples import THOROUGH
+from support.interrupts import interrupted_at, points_of
 
 
 @pytest.fixture
@@ -604,29 +603,6 @@ def test_an_interrupted_close_can_be_closed_again(tmp_path, monkeypatch):
     assert quiet(recorder.path)["streams/emg"].sizes["time"] == 150
 
 
-def lines_of(call, stop_at=None):
-    """Run a call; return how many lines of labtree it took, or stop it at one of them."""
-    count = 0
-
-    def trace(frame, event, _):
-        nonlocal count
-        if "labtree" not in Path(frame.f_code.co_filename).parts:
-            return None
-        if event == "line":
-            count += 1
-            if count == stop_at:
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize("then", ["close", "recover"])
 def test_a_close_that_was_interrupted_at_any_line_loses_nothing(tmp_path, then):
     def record(number):
@@ -637,12 +613,11 @@ def test_a_close_that_was_interrupted_at_any_line_loses_nothing(tmp_path, then):
         recorder.add_label(0, timestamp=0.5)
         return recorder
 
-    lines = lines_of(record(0).close)
+    lines = max(points_of(record(0).close))
     assert lines > 100
     for stop_at in np.linspace(1, lines * 0.95, 400 if THOROUGH else 5).astype(int).tolist():
         recorder = record(stop_at)
-        with pytest.raises(KeyboardInterrupt):
-            lines_of(recorder.close, stop_at)
+        assert interrupted_at(stop_at, recorder.close)
         if then == "close":
             recorder.close()
         else:

@@ -533,12 +533,9 @@ def test_locks_of_readers_are_not_kept_after_a_change(tmp_path):
     log.close()
 
 
-def test_a_change_that_the_disk_neither_took_nor_let_be_cut_off_is_gone_later(tmp_path):
-    path = tmp_path / "a.h5"
-    new_file(path)
-    log, model, chance = RedoLog(path), Model(), random.Random(12)
-    model.change(log, chance)
-    last, following = log.last, model.copy()
+@contextlib.contextmanager
+def broken_disk():
+    """Let no sync succeed, and after the first of them no truncate."""
     with pytest.MonkeyPatch.context() as patch:
 
         def fails(*_):
@@ -546,6 +543,16 @@ def test_a_change_that_the_disk_neither_took_nor_let_be_cut_off_is_gone_later(tm
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         patch.setattr(os, "fsync", fails)
+        yield
+
+
+def test_a_change_that_the_disk_neither_took_nor_let_be_cut_off_is_gone_later(tmp_path):
+    path = tmp_path / "a.h5"
+    new_file(path)
+    log, model, chance = RedoLog(path), Model(), random.Random(12)
+    model.change(log, chance)
+    last, following = log.last, model.copy()
+    with broken_disk():
         with pytest.raises(OSError, match="Input/output"):
             following.change(log, chance)
         assert log.has_failed
@@ -565,15 +572,8 @@ def test_what_another_process_took_for_committed_is_not_cut_off(tmp_path):
     path = tmp_path / "a.h5"
     new_file(path)
     log, following, chance = RedoLog(path), Model(), random.Random(12)
-    with pytest.MonkeyPatch.context() as patch:
-
-        def fails(*_):
-            patch.setattr(os, "ftruncate", fails)
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-        patch.setattr(os, "fsync", fails)
-        with pytest.raises(OSError, match="Input/output"):
-            following.change(log, chance)
+    with broken_disk(), pytest.raises(OSError, match="Input/output"):
+        following.change(log, chance)
     fcntl.flock(log.fileno(), fcntl.LOCK_UN)  # as where the system has no locks
     other = RedoLog(path)
     following.change(other, chance)
