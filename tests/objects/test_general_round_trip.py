@@ -85,6 +85,21 @@ def test_memory_layout_and_unused_levels_do_not_matter(tmp_path, cut_catalogue):
     _check(pd.DataFrame(np.eye(2), columns=columns), tmp_path / "item.h5", cut_catalogue)
 
 
+@pytest.mark.parametrize(
+    "dtype", ["?", ">i2", "f4", "c16", "S3", "U2", "M8[s]", "M8[25s]", "m8[D]", "m8[3D]", "V4"]
+)
+def test_a_masked_array_that_was_looked_at_comes_back(dtype, tmp_path):
+    array = np.ma.MaskedArray(np.zeros(2, dtype), [True, False])
+    _ = array.fill_value  # numpy sets its default, which need not fit the dtype
+    kind, dataset = registry.encode(array)
+    save_tree(xr.DataTree.from_dict({"/item": dataset}), tmp_path / "item.h5")
+    with open_tree(tmp_path / "item.h5") as tree:
+        back = registry.decode(kind, tree["item"].to_dataset())
+    assert_same(np.asarray(back), np.asarray(array), dtype)
+    assert np.ma.getmaskarray(back).tolist() == [True, False]
+    assert np.array(back.fill_value).tolist() == np.array(array.fill_value).tolist()
+
+
 def test_the_order_of_variables_and_coordinates_is_kept(tmp_path, cut_catalogue):
     dataset = xr.Dataset({"v": (("y", "x"), np.ones((2, 3)))})
     dataset = dataset.assign_coords(xr.Coordinates({"b": ("y", [1, 2])}, indexes={}))

@@ -65,8 +65,8 @@ def array_to_dataset(array: np.ndarray, path: str = "obj") -> xr.Dataset:
     # The fill value only where one was chosen: asking for it makes one.
     chosen = getattr(array, "_fill_value", None) is not None
     fill = np.asarray(array.fill_value) if chosen else None
-    if fill is not None and array.dtype.kind in "SU" and fill.dtype != array.dtype:
-        fill = None  # numpy's default, which need not fit, and would be cut if it were set
+    if fill is not None and fill.dtype != array.dtype:
+        fill = None  # numpy's default, which need not fit: set, it would be cut or refused
     about = {"fill_value": fill, "hard": bool(array.hardmask)}
     return xr.Dataset(variables, attrs={"labtree_masked": about})
 
