@@ -12,6 +12,7 @@ import xarray as xr
 
 import labtree
 from labtree.errors import FormatError, MissingDependencyError
+from labtree.storage.zarr import writing
 from labtree.testing import spikes
 from labtree.workspace.shared import delete_shared, open_shared, store_shared
 from support.exactness import assert_same
@@ -55,6 +56,19 @@ def test_everything_that_a_workspace_stores_comes_back(where):
     assert tree.ws.get_info("rec 1/ä", "array")["note"] == "mine"
     part = tree["rec 1%2Fä/large/data"][100:600:7, 3]
     assert np.array_equal(part.values, objects["large"][100:600:7, 3])
+
+
+def test_arrays_of_more_than_is_written_at_once(where, monkeypatch):
+    monkeypatch.setattr(writing, "_AT_ONCE", 1000)
+    values = np.random.default_rng(0).random((3, 200))
+    store_shared(where, "rec", "all", values)
+    blocks = xr.Dataset({"x": (("a", "b"), values)}).chunk(b=50)
+    store_shared(where, "rec", "blocks", blocks)
+    store_shared(where, "rec", "several", {str(n): values + n for n in range(4)})
+    tree = open_shared(where)
+    assert_same(tree.ws["rec", "all"], values)
+    assert_same(tree.ws["rec", "blocks"].load(), blocks.compute())
+    assert_same(tree.ws["rec", "several"], {str(n): values + n for n in range(4)})
 
 
 def _store_many(where, worker, count, start):

@@ -12,6 +12,7 @@ import xarray as xr
 
 import labtree
 from labtree.errors import FormatError, ItemNotFoundError, WorkspaceError
+from labtree.storage.zarr import writing
 from labtree.storage.zarr.trees import save_zarr_tree
 from labtree.testing import spikes
 from support.exactness import assert_same
@@ -95,6 +96,15 @@ def test_everything_that_a_workspace_stores_comes_back(where):
             assert_same(labtree.load_item(where, "rec 1/ä", key), obj, key)
         for key in tree.ws.list_keys("kinds"):
             assert_same(labtree.load_item(where, "kinds", key), tree.ws["kinds", key], key)
+
+
+def test_a_workspace_of_more_than_is_written_at_once(where, monkeypatch):
+    monkeypatch.setattr(writing, "_AT_ONCE", 1000)
+    tree = workspace()
+    blocks = xr.Dataset({"x": (("a", "b"), np.arange(600.0).reshape(3, 200))}).chunk(b=50)
+    tree.ws.store("rec 1/ä", "blocks", blocks)
+    tree.ws.save(where)
+    assert_same(labtree.load_workspace(where), tree.compute())
 
 
 def test_an_opened_workspace_is_changed_and_saved_where_it_was(where):

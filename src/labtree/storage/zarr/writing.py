@@ -87,7 +87,7 @@ def write_nodes(
     """
     writer = _Writer(store, prefix, separator, compression, inline)
     writer.nodes(tree)
-    writer.finish()
+    writer.flush()
     return writer.written
 
 
@@ -109,6 +109,7 @@ class _Writer:
     written: WrittenStore = field(default_factory=WrittenStore)
     waiting: list[tuple[str, np.ndarray]] = field(default_factory=list)
     waiting_bytes: int = 0
+    described: int = 0  # how much of the metadata is in the store
 
     def nodes(self, tree: xr.DataTree) -> None:
         """Write a tree; of metadata and values most still wait then."""
@@ -223,35 +224,26 @@ class _Writer:
         return AsyncArray(metadata, StorePath(self.store, key), config=config)
 
     def flush(self) -> None:
-        """Write the values that wait."""
-        from zarr.core.sync import sync
-
-        arrays = [(self._opened(key), values) for key, values in self.waiting]
-        self.waiting, self.waiting_bytes = [], 0
-
-        async def write() -> None:
-            await _all(array.setitem(..., values) for array, values in arrays)
-
-        if arrays:
-            sync(write())
-
-    def finish(self) -> None:
-        """Write the values that wait, and the metadata of all but the root."""
+        """Write the values that wait, and before them the metadata of all but the root."""
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
         buffer = default_buffer_prototype().buffer
+        metadata = list(self.written.metadata.items())[self.described :]
+        self.described = len(self.written.metadata)
+        arrays = [(self._opened(key), values) for key, values in self.waiting]
+        self.waiting, self.waiting_bytes = [], 0
 
         async def write() -> None:
+            # icechunk takes chunks only of arrays that it knows.
             await _all(
-                self.store.set(f"{key}/zarr.json", buffer.from_bytes(dump(metadata)))
-                for key, metadata in self.written.metadata.items()
+                self.store.set(f"{key}/zarr.json", buffer.from_bytes(dump(each)))
+                for key, each in metadata
                 if key
             )
+            await _all(array.setitem(..., values) for array, values in arrays)
 
-        # Metadata first: icechunk takes chunks only of arrays that it knows.
         sync(write())
-        self.flush()
 
 
 def _array_of(array: Any) -> Any:
