@@ -6,7 +6,7 @@ coordinate ``<name>_missing``, named in the attribute ``ancillary_variables``, s
 they are. So NaN, "" and None remain values that a unit can have.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "Attributes",
     "Column",
     "alike",
+    "attribute_columns",
     "attribute_coords",
     "column",
     "masked_column",
@@ -128,27 +129,38 @@ def unit_attributes(ds: xr.Dataset) -> list[dict[str, Any]]:
     return records(ds, ("unit",))
 
 
-def records(ds: xr.Dataset, dims: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the attributes along some dimensions, one dict for each place in C order."""
-    columns = {
+def attribute_columns(
+    ds: xr.Dataset, dims: tuple[str, ...] = ("unit",)
+) -> Iterator[tuple[Any, xr.Variable, NDArray[np.bool_] | None]]:
+    """Give each attribute along some dimensions: its name, its variable, what is missing.
+
+    What is missing is a mask that is True where a unit lacks the attribute; None: no unit
+    does.
+    """
+    coords = {
         name: coord.variable
         for name, coord in ds.coords.items()
         if coord.dims[: len(dims)] == dims
     }
-    mask_names = {name: mask_of(columns, name) for name in columns}
+    mask_names = {name: mask_of(coords, name) for name in coords}
     masks = set(mask_names.values())
+    for name, variable in coords.items():
+        if name not in masks:
+            mask = coords.get(mask_names[name])
+            missing = None if mask is None else np.asarray(mask.values, bool)
+            yield variable.attrs.get(REAL_NAME, name), variable, missing
+
+
+def records(ds: xr.Dataset, dims: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the attributes along some dimensions, one dict for each place in C order."""
     count = int(np.prod([ds.sizes.get(dim, 0) for dim in dims]))
     out: list[dict[str, Any]] = [{} for _ in range(count)]
-    for name, variable in columns.items():
-        if name in masks:
-            continue
-        real = variable.attrs.get(REAL_NAME, name)
-        values = variable.values.reshape(len(out), *variable.shape[len(dims) :])
-        mask = columns.get(mask_names[name])
-        missing = [False] * len(out) if mask is None else mask.values.ravel().tolist()
+    for name, variable, mask in attribute_columns(ds, dims):
+        values = variable.values.reshape(count, *variable.shape[len(dims) :])
+        missing = [False] * count if mask is None else mask.ravel().tolist()
         for record, value, is_missing in zip(out, _as_given(values), missing, strict=True):
             if not is_missing:
-                record[real] = value
+                record[name] = value
     return out
 
 

@@ -26,7 +26,7 @@ from labtree.pipeline.sessions import (
 from labtree.pipeline.step_records import holds_lazy_arrays
 from labtree.storage import open_tree
 from labtree.storage.catalogue import file_version
-from labtree.storage.files import retry_while_busy, with_suffix_h5
+from labtree.storage.files import is_same_file, retry_while_busy, with_suffix_h5
 from labtree.storage.folders import make_folders
 from labtree.storage.saving import remember_file, save_tree_again
 from labtree.storage.versions import check_version
@@ -51,7 +51,7 @@ def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
 
 def _check_target(session: xr.DataTree, path: Path, overwrite: bool, call: str) -> None:
     imported = session.attrs.get("imported", {})
-    if imported.get("path") and path.exists() and path.resolve() == Path(imported["path"]):
+    if imported.get("path") and is_same_file(path, Path(imported["path"])):
         raise SessionExistsError(
             f"{path} is the {imported['format']} file that the session was imported from and "
             f"is not replaced. Save elsewhere: session.session.save('other.h5')"

@@ -23,6 +23,7 @@ __all__ = [
     "abandoned_paths",
     "begin_sync",
     "check_regular",
+    "is_same_file",
     "leads_out",
     "open_regular",
     "read_file",
@@ -219,6 +220,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
             if n_read > max_bytes:  # it grew, or the file system does not tell its size
                 raise FormatError(f"{path}: it has more than {max_bytes} bytes")
     return b"".join(parts)  # one part is not copied
+
+
+def is_same_file(first: Path, second: Path) -> bool:
+    """Return whether two paths lead to one file or folder that is there."""
+    return first.exists() and second.exists() and first.samefile(second)
 
 
 def leads_out(path: str) -> bool:

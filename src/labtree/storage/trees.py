@@ -20,7 +20,7 @@ from labtree.errors import (
 from labtree.storage.arrays import array_of_column, stored_size
 from labtree.storage.attached import attached
 from labtree.storage.catalogue import Catalogue, catalogue_of
-from labtree.storage.files import replace_file, temporary_path
+from labtree.storage.files import is_same_file, replace_file, temporary_path
 from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.locks import folder_lock
 from labtree.storage.names import file_name
@@ -411,7 +411,7 @@ def check_complete(tree: xr.DataTree, path: Path) -> None:
         If `tree` was opened from the file at `path`, and parts of it could not be read.
     """
     left = attached(tree.root, _LeftOut)
-    if left.parts and path.exists() and Path(left.file).exists() and path.samefile(left.file):
+    if left.parts and is_same_file(path, Path(left.file)):
         shown = ", ".join(list(left.parts)[:5])
         raise FormatError(
             f"{path} holds parts that could not be read when it was opened, and would lose "
