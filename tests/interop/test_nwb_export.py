@@ -203,6 +203,24 @@ def test_what_cannot_be_exported_is_said(pynwb, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.nwb"]
 
 
+def test_the_file_of_a_tree_is_not_replaced(pynwb, tmp_path):
+    tree = workspace(sd=SPIKES)
+    tree.ws.save(tmp_path / "mine.h5")
+    session = labtree.create_session("rec1")
+    session.session.add_units({"u1": {"spike_times": np.array([10, 20])}})
+    session.session.save(tmp_path / "rec1.h5")
+    (tmp_path / "link.h5").symlink_to("rec1.h5")
+    before = [(tmp_path / name).read_bytes() for name in ("mine.h5", "rec1.h5")]
+    for given, name, what in (
+        (tree, "mine.h5", "workspace"),
+        (session, "rec1.h5", "session"),
+        (session, "link.h5", "session"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} is the file of this {what}: export it"):
+            labtree.export_nwb(given, tmp_path / name)
+    assert [(tmp_path / name).read_bytes() for name in ("mine.h5", "rec1.h5")] == before
+
+
 def test_where_nothing_can_be_written_is_said(pynwb, tmp_path):
     for export in (labtree.export_nwb, labtree.export_spikelab):
         with pytest.raises(labtree.MissingFileError, match="does not exist"):

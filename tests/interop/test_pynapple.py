@@ -168,7 +168,8 @@ def test_what_has_no_place_is_said(nap):
     )
     with pytest.warns(LossWarning) as caught:
         labtree.to_pynapple(ds)
-    text = " ".join(str(warning.message) for warning in caught)
+    (warning,) = caught
+    text = str(warning.message)
     for what in ("'rate'", "'metadata'", "'raw_data'"):
         assert what in text
     with pytest.warns(LossWarning, match=r'unit of the rates: from_pynapple\(obj, unit="Hz"\)'):

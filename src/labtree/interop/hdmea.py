@@ -87,26 +87,34 @@ def _integer_keys(value: Any) -> Any:
 
 def _section_table(spans: Mapping[str, Array], frames: Array) -> xr.Dataset:
     """Return hdmea's section times, an array per movie, as one table in order of time."""
-    rows: list[tuple[Any, ...]] = []
-    for movie, sections in spans.items():
-        for presentation, (start, end) in enumerate(np.atleast_2d(sections)):
-            found = np.searchsorted(frames, [start, end], side="right") - 1
-            begin = int(found[0]) + PRE_MARGIN
-            length = int(found[1]) - begin - POST_MARGIN - 1
-            rows.append(
-                (int(start), int(end), movie, presentation, begin, length, *map(int, found))
-            )
+    rows = [
+        (int(start), int(end), movie, presentation)
+        for movie, sections in spans.items()
+        for presentation, (start, end) in enumerate(np.atleast_2d(sections))
+    ]
     rows.sort(key=lambda row: row[0])
-    names = (
-        "start", "end", "movie", "presentation", "movie_start_frame", "movie_length",
-        "start_frame", "end_frame",
-    )  # fmt: skip
-    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    start, end, movie, presentation = (
+        np.array(column, str if name == "movie" else np.int64)
+        for name, column in zip(
+            ("start", "end", "movie", "presentation"),
+            zip(*rows, strict=True) if rows else [()] * 4,
+            strict=True,
+        )
+    )
+    first = np.searchsorted(frames, start, side="right") - 1
+    last = np.searchsorted(frames, end, side="right") - 1
+    columns = {
+        "start": start,
+        "end": end,
+        "movie": movie,
+        "presentation": presentation,
+        "movie_start_frame": first + PRE_MARGIN,
+        "movie_length": last - first - PRE_MARGIN - POST_MARGIN - 1,
+        "start_frame": first,
+        "end_frame": last,
+    }
     table = xr.Dataset(
-        {
-            name: ("section", np.array(column, str if name == "movie" else np.int64))
-            for name, column in zip(names, columns, strict=True)
-        },
+        {name: ("section", values) for name, values in columns.items()},
         attrs={"pre_margin_frame_num": PRE_MARGIN, "post_margin_frame_num": POST_MARGIN},
     )
     return table.set_coords(["movie", "presentation"])

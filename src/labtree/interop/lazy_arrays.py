@@ -1,7 +1,7 @@
 """Arrays of other programs' files that are read when they are indexed."""
 
 import threading
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -23,7 +23,17 @@ _OPEN: dict[str, h5py.File] = {}
 _LOCK = threading.Lock()
 
 
-class FileArray(LazyArray):
+class _ArrayOfFile(LazyArray):
+    support: IndexingSupport
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        return explicit_indexing_adapter(key, self.shape, self.support, self.read)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # files cannot be copied, and nothing in here changes
+
+
+class FileArray(_ArrayOfFile):
     """An h5py dataset or zarr array of a file.
 
     Parameters
@@ -32,15 +42,12 @@ class FileArray(LazyArray):
         The open dataset.
     """
 
+    support = IndexingSupport.OUTER_1VECTOR
+
     def __init__(self, source: Any):
         self.source = source
         self.shape = tuple(source.shape)
         self.dtype = np.dtype(source.dtype)
-
-    def __getitem__(self, key: ExplicitIndexer) -> Any:
-        return explicit_indexing_adapter(
-            key, self.shape, IndexingSupport.OUTER_1VECTOR, self.read
-        )
 
     def read(self, key: tuple[Any, ...]) -> Any:
         """Return the part that `key` selects, as the library of the file reads it."""
@@ -48,15 +55,11 @@ class FileArray(LazyArray):
         if isinstance(source, h5py.Dataset):
             if not source:
                 raise ClosedError("the NWB file was closed; open it again to read from it")
-            select = source.__getitem__
+            file, select = source.file.filename, source.__getitem__
         else:
-            select = source.oindex.__getitem__
-        file = source.file.filename if isinstance(source, h5py.Dataset) else source.store
+            file, select = source.store, source.oindex.__getitem__
         with damage_as_format_error(str(file), source.name):
             return np.asarray(select(key))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "FileArray":
-        return self  # files cannot be copied, and nothing in here changes
 
     def __reduce__(self) -> Any:
         if isinstance(self.source, h5py.Dataset):
@@ -64,21 +67,17 @@ class FileArray(LazyArray):
         return FileArray, (self.source,)
 
 
-class MappedArray(LazyArray):
+class MappedArray(_ArrayOfFile):
     """An array of numbers that is mapped from a file."""
+
+    support = IndexingSupport.BASIC
 
     def __init__(self, array: "np.memmap[Any, Any]"):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
-    def __getitem__(self, key: ExplicitIndexer) -> Any:
-        return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self.read)
-
     def read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         """Return a copy of the part that `key` selects."""
         return np.array(self.array[key])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "MappedArray":
-        return self  # files cannot be copied, and nothing in here changes
 
     def __reduce__(self) -> Any:
         array = self.array

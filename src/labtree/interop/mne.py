@@ -8,23 +8,15 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import DataError, SessionError
+from labtree.interop.common import VOLTS
 from labtree.optional import require
 from labtree.recording.session import class_name, stream_dataset
 from labtree.recording.timeline import Timeline
 
 __all__ = ["from_mne_epochs", "from_mne_raw", "to_mne_epochs", "to_mne_raw"]
 
-_VOLTS = {"v": 1.0, "mv": 1e-3, "uv": 1e-6, "µv": 1e-6, "μv": 1e-6, "nv": 1e-9}
-_VOLTS |= {"volts": 1.0, "millivolts": 1e-3, "microvolts": 1e-6, "nanovolts": 1e-9}
-_VOLTS |= {
-    name.removesuffix("s"): factor for name, factor in _VOLTS.items() if name[-5:] == "volts"
-}
 # MNE takes these kinds of channel in volts; the others it leaves as they are.
 _IN_VOLTS = ("eeg", "emg", "ecg", "eog", "seeg", "ecog", "dbs", "bio")
-
-
-def _mne() -> Any:
-    return require("mne", purpose="MNE's objects", extra="mne")
 
 
 def _scale(array: xr.DataArray, ch_types: str) -> float:
@@ -32,18 +24,28 @@ def _scale(array: xr.DataArray, ch_types: str) -> float:
     if ch_types not in _IN_VOLTS:
         return 1.0
     units = array.attrs.get("units")
-    if str(units).lower() not in _VOLTS:
+    if str(units).lower() not in VOLTS:
         raise SessionError(
             f"MNE takes {ch_types} in volts, the unit here is {units!r}; write"
             ' array.attrs["units"] = "uV" (or V, mV, nV), or ch_types="misc" for no unit'
         )
-    return _VOLTS[str(units).lower()]
+    return VOLTS[str(units).lower()]
 
 
-def _channel_names(array: xr.DataArray, n: int) -> list[str]:
-    if "channel" in array.coords:
-        return [str(name) for name in array["channel"].values]
-    return [str(number) for number in range(n)]
+def _info(mne: Any, array: xr.DataArray, fs: float, ch_types: str) -> Any:
+    """Return MNE's description of the channels; the coordinate ``bad`` marks bad ones."""
+    given = array["channel"].values if "channel" in array.coords else range(array.shape[1])
+    names = list(map(str, given))
+    info = mne.create_info(names, fs, ch_types)
+    bad = array.coords.get("bad")
+    if bad is not None and bad.dims == ("channel",) and bad.dtype == bool:
+        info["bads"] = [name for name, is_bad in zip(names, bad.values, strict=True) if is_bad]
+    return info
+
+
+def _unit(instance: Any) -> str | None:
+    """Return V if all channels are of a kind that MNE keeps in volts."""
+    return "V" if set(instance.get_channel_types()) <= set(_IN_VOLTS) else None
 
 
 def to_mne_raw(
@@ -82,7 +84,7 @@ def to_mne_raw(
     >>> len(raw.ch_names)
     8
     """
-    mne = _mne()
+    mne = require("mne", purpose="MNE's objects", extra="mne")
     data = dataset["data"]
     timeline = Timeline(
         np.asarray(dataset["time"].values, float), float(dataset.attrs.get("fs", 0))
@@ -102,23 +104,14 @@ def to_mne_raw(
             f"the stream {problem}; MNE has one rate throughout. Export a part of it:"
             " dataset.isel(time=slice(...)), or windows with to_mne_epochs"
         )
-    info = mne.create_info(_channel_names(data, data.shape[1]), timeline.fs, ch_types)
+    info = _info(mne, data, timeline.fs, ch_types)
     start = float(timeline.times[0])
     info["description"] = f"labtree: first sample at {start!r} s"
-    info["bads"] = _bad_channels(data, info.ch_names)
     values = np.ascontiguousarray(data.values.T, np.float64) * _scale(data, ch_types)
     raw = mne.io.RawArray(values, info, verbose="error")
     if labels is not None and len(labels):
         raw.set_annotations(_annotations(mne, labels, timeline))
     return raw
-
-
-def _bad_channels(array: xr.DataArray, names: list[str]) -> list[str]:
-    """Return the channels that the coordinate ``bad`` marks."""
-    bad = array.coords.get("bad")
-    if bad is None or bad.dims != ("channel",) or bad.dtype != bool:
-        return []
-    return [name for name, is_bad in zip(names, bad.values, strict=True) if is_bad]
 
 
 def _bad_coordinate(info: Any) -> dict[str, Any]:
@@ -170,7 +163,7 @@ def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
     >>> len(epochs) == windows.sizes["window"]
     True
     """
-    mne = _mne()
+    mne = require("mne", purpose="MNE's objects", extra="mne")
     dimension = windows.dims[0]
     if windows.dims[1:] != ("channel", "time") or len(windows) == 0:
         raise SessionError(
@@ -187,14 +180,9 @@ def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
     event_id = {str(name): int(code) + 1 for name, code in zip(names, codes, strict=True)}
     if len(event_id) != len(np.unique(codes)):
         event_id = {str(code): int(code) + 1 for code in np.unique(codes)}
-    info = mne.create_info(
-        _channel_names(windows, windows.shape[1]), float(windows.attrs["fs"]), ch_types
-    )
-    info["bads"] = _bad_channels(windows, info.ch_names)
-    values = np.ascontiguousarray(windows.values, np.float64) * _scale(windows, ch_types)
     return mne.EpochsArray(
-        values,
-        info,
+        np.ascontiguousarray(windows.values, np.float64) * _scale(windows, ch_types),
+        _info(mne, windows, float(windows.attrs["fs"]), ch_types),
         events,
         tmin=float(windows["time"].values[0]),
         event_id=event_id,
@@ -236,28 +224,22 @@ def from_mne_raw(raw: Any, *, start_s: float = 0.0) -> xr.Dataset:
             "labtree.from_mne_raw(mne.io.read_raw(path))"
         )
     fs = float(raw.info["sfreq"])
-    kinds = set(raw.get_channel_types())
     dataset = stream_dataset(
         raw.get_data().T,
         start_s + np.arange(raw.n_times) / fs,
         fs=fs,
         channel_names=raw.ch_names,
-        units="V" if kinds <= set(_IN_VOLTS) else None,
+        units=_unit(raw),
     ).assign_coords(_bad_coordinate(raw.info))
     if len(raw.annotations):
         # MNE counts their times from where its recording began, before a part was taken.
         onsets = raw.annotations.onset - raw.first_time + start_s
-        rows = zip(onsets, raw.annotations.duration, raw.annotations.description, strict=True)
-        dataset.attrs["annotations"] = json.dumps(
-            [
-                {
-                    "onset_s": float(onset),
-                    "duration_s": float(duration),
-                    "description": str(text),
-                }
-                for onset, duration, text in rows
-            ]
-        )
+        durations, texts = raw.annotations.duration, raw.annotations.description
+        rows = [
+            {"onset_s": float(onset), "duration_s": float(duration), "description": str(text)}
+            for onset, duration, text in zip(onsets, durations, texts, strict=True)
+        ]
+        dataset.attrs["annotations"] = json.dumps(rows)
     return dataset
 
 
@@ -304,30 +286,11 @@ def from_mne_epochs(epochs: Any) -> xr.DataArray:
         "start_time": ("window", epochs.events[:, 0] / fs + epochs.times[0], {"units": "s"}),
     }
     if epochs.metadata is not None:
-        for column in epochs.metadata:
-            values = epochs.metadata[column]
-            kept = (
-                values.to_numpy() if values.dtype.kind in "biufcmM" else values.astype(object)
-            )
-            name = str(column)
-            own = (name, values.dtype.kind) in (("class_index", "i"), ("start_time", "f"))
-            own |= name == "class_name" and values.astype(str).tolist() == named.tolist()
-            if own:
-                coordinates[name] = ("window", np.asarray(kept), *coordinates[name][2:])
-                continue
-            free = name not in (*coordinates, "window")
-            coordinates[name if free else f"metadata_{name}"] = ("window", np.asarray(kept))
-    dropped = [
-        (at, why) for at, why in enumerate(epochs.drop_log) if why and why != ("IGNORED",)
-    ]
-    log = pd.DataFrame(
-        [("", float("nan"), -1, f"epoch {at}: {', '.join(why)}") for at, why in dropped],
-        columns=["session", "start_time", "class_index", "reason"],
-    )
-    kinds = set(epochs.get_channel_types())
-    attributes = {
+        _add_metadata(coordinates, epochs.metadata)
+    log = _drop_log(epochs)
+    attrs = {
         "fs": fs,
-        **({"units": "V"} if kinds <= set(_IN_VOLTS) else {}),
+        "units": _unit(epochs),
         "dropped": len(log),
         "drop_log": log.to_json(orient="split", index=False, double_precision=15),
     }
@@ -336,5 +299,33 @@ def from_mne_epochs(epochs: Any) -> xr.DataArray:
         coordinates,
         ("window", "channel", "time"),
         name="windows",
-        attrs=attributes,
+        attrs={name: value for name, value in attrs.items() if value is not None},
+    )
+
+
+def _add_metadata(coordinates: dict[str, Any], metadata: pd.DataFrame) -> None:
+    """Add the columns of epochs' metadata; those that `to_mne_epochs` wrote go before."""
+    class_names = coordinates["class_name"][1].tolist()
+    for column in metadata:
+        values = metadata[column]
+        plain = values if values.dtype.kind in "biufcmM" else values.astype(object)
+        name = str(column)
+        own = (name, values.dtype.kind) in (("class_index", "i"), ("start_time", "f"))
+        own |= name == "class_name" and values.astype(str).tolist() == class_names
+        if own:
+            coordinates[name] = ("window", plain.to_numpy(), *coordinates[name][2:])
+        else:
+            is_free = name not in (*coordinates, "window")
+            coordinates[name if is_free else f"metadata_{name}"] = ("window", plain.to_numpy())
+
+
+def _drop_log(epochs: Any) -> pd.DataFrame:
+    """Return which epochs MNE dropped, and why, as `labtree.drop_log` reads it."""
+    return pd.DataFrame(
+        [
+            ("", float("nan"), -1, f"epoch {at}: {', '.join(why)}")
+            for at, why in enumerate(epochs.drop_log)
+            if why and why != ("IGNORED",)
+        ],
+        columns=["session", "start_time", "class_index", "reason"],
     )

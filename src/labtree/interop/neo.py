@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import DataError, LossWarning, warn
+from labtree.errors import DataError
+from labtree.interop.common import warn_of_losses
 from labtree.objects import spike_data
-from labtree.objects.unit_attributes import REAL_NAME, unit_attributes
+from labtree.objects.unit_attributes import attribute_columns, unit_attributes
 from labtree.optional import require
 from labtree.spikes import spike_trains
 from labtree.spikes.trains import require_kind
@@ -18,7 +19,8 @@ from labtree.storage.ragged import split_rows
 __all__ = ["from_neo", "to_neo"]
 
 _OWN = {"name", "description", "file_origin", "sampling_rate_hz", "t_start_ms", "t_stop_ms"}
-_CONTAINER = ("name", "description", "file_origin", "file_datetime", "rec_datetime", "index")
+_DATES = ("file_datetime", "rec_datetime")
+_CONTAINER = ("name", "description", "file_origin", "index", *_DATES)
 
 
 def to_neo(ds: xr.Dataset) -> Any:
@@ -51,52 +53,48 @@ def to_neo(ds: xr.Dataset) -> Any:
     neo = require("neo", purpose="conversion to neo", extra="neo")
     quantities = require("quantities", purpose="conversion to neo", extra="neo")
     require_kind(ds, "to_neo", spike_data.KIND)
-    start = ds.attrs["start_time"]
-    stop = start + ds.attrs["length"]
     metadata = dict(ds.attrs.get("metadata", {}))
-    block = neo.Block(**_fields(metadata, "neo_block"))
-    segment = neo.Segment(**_fields(metadata, "neo_segment"))
+    block = _container(neo.Block, metadata.pop("neo_block", None), "Block")
+    segment = _container(neo.Segment, metadata.pop("neo_segment", None), "Segment")
     block.segments.append(segment)
-    _annotate(block, metadata.pop("neo_block", {}), "annotations of the Block")
-    _annotate(segment, metadata.pop("neo_segment", {}), "annotations of the Segment")
-    for what, make, attach in (
-        ("events", neo.Event, segment.events),
-        ("epochs", neo.Epoch, segment.epochs),
-    ):
-        for about in metadata.pop(f"neo_{what}", []):
-            attach.append(_marks(make, about))
+    for about in metadata.pop("neo_events", []):
+        segment.events.append(_marks(neo.Event, about))
+    for about in metadata.pop("neo_epochs", []):
+        segment.epochs.append(_marks(neo.Epoch, about))
     if metadata:
         _annotate(block, {"metadata": metadata}, "metadata")
     units = {
-        str(coord.attrs.get(REAL_NAME, name)): coord.attrs["units"]
-        for name, coord in ds.coords.items()
-        if coord.dims[:1] == ("unit",) and "units" in coord.attrs
+        name: variable.attrs["units"]
+        for name, variable, _ in attribute_columns(ds)
+        if "units" in variable.attrs
     }
     per_spike = {
-        str(name): (split_rows(v.values, ds["row_size"].values), v.attrs)
+        str(name): (split_rows(v.values, ds["row_size"].values), v.attrs.get("units"))
         for name, v in ds.variables.items()
         if v.dims[:1] == ("spike",) and name != "spike_times"
     }
+    start = ds.attrs["start_time"]
+    stop = start + ds.attrs["length"]
     for unit, (train, attributes) in enumerate(
         zip(spike_trains(ds), unit_attributes(ds), strict=True)
     ):
         own = {name: attributes.pop(name) for name in _OWN & attributes.keys()}
-        first = own.get("t_start_ms", start)
         # The end may round below the last spike that it was made of.
         last = own.get("t_stop_ms", stop)
         last = max(last, train[-1].item()) if train.size else last
         more: dict[str, Any] = {n: str(own[n]) for n in ("name", "description") if n in own}
         if "sampling_rate_hz" in own:
             more["sampling_rate"] = own["sampling_rate_hz"] * quantities.Hz
-        arrays = {}
-        for name, (parts, attrs) in per_spike.items():
-            values = _with_units(parts[unit], attrs.get("units"))
-            if name == "waveforms":
-                more["waveforms"] = values
-            else:
-                arrays[name] = values
+        arrays = {name: _with_units(rows[unit], of) for name, (rows, of) in per_spike.items()}
+        if "waveforms" in arrays:
+            more["waveforms"] = arrays.pop("waveforms")
         spikes = neo.SpikeTrain(
-            train, units="ms", t_start=first, t_stop=last, array_annotations=arrays, **more
+            train,
+            units="ms",
+            t_start=own.get("t_start_ms", start),
+            t_stop=last,
+            array_annotations=arrays,
+            **more,
         )
         named = {name: _with_units(v, units.get(name)) for name, v in attributes.items()}
         _annotate(spikes, named, f"attributes of unit {unit}")
@@ -162,13 +160,14 @@ def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
             f"segment={segment} chooses from a Block, found {type(obj).__name__}; leave it out"
         )
     raw: dict[str, Any] = {}
+    losses: list[str] = []
     if hasattr(obj, "spiketrains"):
         _keep(metadata, "neo_segment", obj, dict(obj.annotations))
         for what in ("events", "epochs"):
             marks = [_plain_marks(each) for each in getattr(obj, what)]
             if marks:
                 metadata[f"neo_{what}"] = marks
-        raw = _raw(obj)
+        raw = _raw(obj, losses)
         obj = obj.spiketrains
     found = [obj] if hasattr(obj, "magnitude") else list(obj)
     for spikes in found:
@@ -188,11 +187,12 @@ def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
         metadata=metadata or None,
         **raw,
     )
-    for name, coord in ds.coords.items():
-        real = coord.attrs.get(REAL_NAME, name)
-        if real in units and coord.dims[:1] == ("unit",):
-            coord.attrs["units"] = units[real]
-    return _with_arrays(ds, found)
+    for name, variable, _ in attribute_columns(ds):
+        if name in units:
+            variable.attrs["units"] = units[name]
+    ds = _with_arrays(ds, found, losses)
+    warn_of_losses(losses, "neo has more than a Dataset of spike trains holds")
+    return ds
 
 
 def _segment(block: Any, chosen: int | None) -> Any:
@@ -248,7 +248,7 @@ def _attributes(
     return out
 
 
-def _with_arrays(ds: xr.Dataset, trains: list[Any]) -> xr.Dataset:
+def _with_arrays(ds: xr.Dataset, trains: list[Any], losses: list[str]) -> xr.Dataset:
     """Add array annotations and waveforms, in the order of the sorted spikes."""
     orders = [np.argsort(_milliseconds(spikes), kind="stable") for spikes in trains]
     having: dict[str, list[Any]] = {}
@@ -271,7 +271,7 @@ def _with_arrays(ds: xr.Dataset, trains: list[Any]) -> xr.Dataset:
             ]
             flat = np.concatenate(values)
         except (ValueError, IndexError, AttributeError) as error:
-            _lost(f"{name} of the spikes: {error}")
+            losses.append(f"left out: the {name} of the spikes: {error}")
             continue
         more = (
             ("waveform_channel", "waveform_sample")
@@ -336,19 +336,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _fields(metadata: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the fields of a Block or Segment that were kept in the metadata."""
-    about = metadata.get(what)
-    if not isinstance(about, Mapping):
-        return {}
-    names = ("name", "description", "file_origin")
-    fields: dict[str, Any] = {name: about[name] for name in names if name in about}
-    for name in ("file_datetime", "rec_datetime"):
-        if name in about:
-            fields[name] = datetime.fromisoformat(about[name])
-    if "index" in about:
-        fields["index"] = about["index"]
-    return fields
+def _container(make: Any, about: Any, what: str) -> Any:
+    """Make a Block or Segment of what was kept of one in the metadata."""
+    kept = about if isinstance(about, Mapping) else {}
+    fields = {name: kept[name] for name in _CONTAINER if name in kept}
+    fields |= {name: datetime.fromisoformat(kept[name]) for name in _DATES if name in kept}
+    made = make(**fields)
+    _annotate(made, kept.get("annotations", {}), f"annotations of the {what}")
+    return made
 
 
 def _with_units(value: Any, unit: str | None) -> Any:
@@ -358,12 +353,12 @@ def _with_units(value: Any, unit: str | None) -> Any:
     return quantities.Quantity(value, unit)
 
 
-def _raw(segment: Any) -> dict[str, Any]:
+def _raw(segment: Any, losses: list[str]) -> dict[str, Any]:
     signals = list(segment.irregularlysampledsignals)
     if len(segment.analogsignals):
-        _lost("analogsignals of the Segment")
+        losses.append("left out: the analogsignals of the Segment")
     if len(signals) > 1:
-        _lost("irregularlysampledsignals of the Segment beyond the first")
+        losses.append("left out: the irregularlysampledsignals of the Segment beyond the first")
     if not signals:
         return {}
     return {
@@ -373,13 +368,7 @@ def _raw(segment: Any) -> dict[str, Any]:
 
 
 def _annotate(target: Any, values: Mapping[str, Any], what: str) -> None:
-    if what.startswith("annotations"):
-        values = values.get("annotations", {}) if isinstance(values, Mapping) else {}
     try:
         target.annotate(**values)
     except ValueError as error:
         raise DataError(f"neo cannot hold the {what}: {error}") from error
-
-
-def _lost(what: str) -> None:
-    warn(f"left out: the {what}", LossWarning)

@@ -7,7 +7,7 @@ Arrays of Python objects, which would be pickles, are not read.
 import ast
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,19 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import (
-    DataError,
-    FormatError,
-    LossWarning,
-    MissingFileError,
-    missing_file,
-    warn,
-)
+from labtree.errors import DataError, FormatError, MissingFileError, missing_file
 from labtree.hints import takes
+from labtree.interop.common import MS_PER_S, Item, attribute_name, keep_problems, store_items
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
 from labtree.storage.files import read_file
 from labtree.storage.lazy import as_lazy
 from labtree.workspace.state import mark_saved
-from labtree.workspace.verbs import create_workspace, store_item
+from labtree.workspace.verbs import create_workspace
 
 __all__ = ["import_phy"]
 
 _MOST_TEXT = 16 * 2**20
-_MS = 1000.0
 # What a folder has besides the spikes, and what is not known without it.
 _USUAL = {
     "amplitudes.npy": "amplitudes of the spikes",
@@ -108,15 +101,11 @@ def import_phy(
         wanted = place / "spike_times.npy"
         raise missing_file(f"{place}: spike_times.npy is missing", wanted)
     reader = _Reader(place)
-    items = reader.items(sample_rate_hz)
     name = place.resolve().name
+    items = [Item(name, key, obj, source=key) for key, obj in reader.items(sample_rate_hz)]
     tree = create_workspace(name)
-    for key, obj in items.items():
-        store_item(tree, name, key, obj)
-    if reader.problems:
-        tree.attrs["phy_problems"] = reader.problems
-        listed = "\n".join(reader.problems)
-        warn(f"{place}: not all is there:\n{listed}", LossWarning)
+    problems = reader.problems + store_items(tree, items)
+    keep_problems(tree, problems, f"{place}: not all is there", attribute="phy_problems")
     mark_saved(tree)  # it is on the disk, in the other format
     return tree
 
@@ -128,24 +117,22 @@ class _Reader:
         self.folder = folder
         self.problems: list[str] = []
 
-    def items(self, sample_rate_hz: float | None) -> dict[str, Any]:
+    def items(self, sample_rate_hz: float | None) -> Iterator[tuple[str, Any]]:
+        """Give the key and object of all that is there."""
         for name, what in _USUAL.items():
             if not (self.folder / name).is_file():
                 self.problems.append(f"{name} is missing: the {what} are not known")
         params = self.params()
         rate = self.rate(params, sample_rate_hz)
         recording = self.recording(params, rate)
-        items: dict[str, Any] = {"units": self.units(rate, recording)}
-        templates, channels = self.templates(), self.channels()
-        if templates is not None:
-            items["templates"] = templates
-        if channels is not None:
-            items["channels"] = channels
-        if recording is not None:
-            items["recording"] = recording
-        if params:
-            items["params"] = params
-        return items
+        yield "units", self.units(rate, recording)
+        others = {
+            "templates": self.templates(),
+            "channels": self.channels(),
+            "recording": recording,
+            "params": params or None,
+        }
+        yield from ((key, obj) for key, obj in others.items() if obj is not None)
 
     def array(self, name: str, *, required: bool = False) -> Any:
         """Return an array of the folder, mapped into memory; None if it is not there."""
@@ -212,52 +199,20 @@ class _Reader:
         return float(rate)
 
     def units(self, rate: float, recording: xr.Dataset | None) -> xr.Dataset:
-        samples = self.array("spike_times.npy", required=True)
-        name = "spike_clusters.npy"
-        clusters = self.array(name, required=True)
-        if clusters is None:
-            name = "spike_templates.npy"
-            clusters = self.array(name, required=True)
-        if clusters is None:
-            raise MissingFileError(
-                f"{self.folder}: spike_clusters.npy and spike_templates.npy are missing"
-            )
-        for what, found in (("spike_times.npy", samples), (name, clusters)):
-            if found.dtype.kind not in "iu" and not (
-                found.dtype.kind == "f" and np.array_equal(found, np.trunc(found))
-            ):
-                raise FormatError(
-                    f"{self.folder / what} holds {found.dtype}, expected whole numbers"
-                )
-        samples, clusters = np.array(samples).ravel(), np.array(clusters).ravel()
-        if samples.size != clusters.size:
-            raise FormatError(
-                f"{self.folder}: spike_times.npy has {samples.size} spikes, {name} "
-                f"{clusters.size}"
-            )
-        clusters = clusters.astype(np.int64)
-        times = samples.astype(np.float64) / (rate / _MS)
+        samples, clusters = self.spikes()
+        times = samples.astype(np.float64) / (rate / MS_PER_S)
         tables = self.tables()
         ids = np.unique(np.concatenate([clusters, np.array(list(tables.index), np.int64)]))
         attributes = {
-            _attribute_name(column): [
-                None if gap else value
-                for value, gap in zip(
-                    tables[column].reindex(ids).tolist(),
-                    tables[column].reindex(ids).isna().tolist(),
-                    strict=True,
-                )
-            ]
-            for column in tables.columns
+            attribute_name(name): column for name, column in tables.reindex(ids).items()
         }
         start = min(0.0, float(times.min(initial=0.0)))
         end = float(times.max(initial=0.0))
         if recording is not None:
-            end = max(end, recording.sizes["time"] / rate * _MS)
+            end = max(end, recording.sizes["time"] / rate * MS_PER_S)
         try:
             units = from_times(
-                times, clusters, unit_ids=ids.tolist(), length_ms=end - start,
-                start_ms=start,
+                times, clusters, unit_ids=ids.tolist(), length_ms=end - start, start_ms=start,
                 neuron_attributes=attributes,
             )  # fmt: skip
         except DataError as error:
@@ -274,28 +229,51 @@ class _Reader:
         positions = self.array("spike_positions.npy")
         if positions is not None and positions.shape == (samples.size, 2):
             places = np.array(positions)[order]
-            attrs = {"units": "um"}
-            units["position"] = (("spike", "position_axis"), places, attrs)
+            units["position"] = (("spike", "position_axis"), places, {"units": "um"})
         return units
+
+    def spikes(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return sample and cluster of each spike."""
+        found: list[NDArray[Any]] = []
+        names = ["spike_times.npy", "spike_clusters.npy"]
+        if not (self.folder / names[1]).is_file():
+            names[1] = "spike_templates.npy"
+        for name in names:
+            values = self.array(name, required=True)
+            if values is None:
+                raise MissingFileError(
+                    f"{self.folder}: spike_clusters.npy and spike_templates.npy are missing"
+                )
+            if values.dtype.kind not in "iu" and not (
+                values.dtype.kind == "f" and np.array_equal(values, np.trunc(values))
+            ):
+                raise FormatError(
+                    f"{self.folder / name} holds {values.dtype}, expected whole numbers"
+                )
+            found.append(np.array(values).ravel())
+        samples, clusters = found
+        if samples.size != clusters.size:
+            raise FormatError(
+                f"{self.folder}: spike_times.npy has {samples.size} spikes, {names[1]} "
+                f"{clusters.size}"
+            )
+        return samples, clusters.astype(np.int64)
 
     def tables(self) -> pd.DataFrame:
         """Return what the tables of clusters say, one row for each cluster."""
-        paths = sorted(
-            path
-            for path in self.folder.iterdir()
-            if path.name.startswith("cluster_") and path.suffix in (".tsv", ".csv")
-        )
         # What Phy gathers in cluster_info is older than the tables of single columns.
-        paths.sort(key=lambda path: path.stem != "cluster_info")
+        paths = sorted(
+            self.folder.glob("cluster_*.[tc]sv"),
+            key=lambda path: (path.stem != "cluster_info", path),
+        )
         columns: dict[str, pd.Series] = {}
         for path in paths:
             try:
                 table = _table(path)
             except (OSError, ValueError) as error:
                 self.problems.append(f"{path.name} cannot be read: {error}")
-                continue
-            for name in table.columns:
-                columns[str(name)] = table[name]
+            else:
+                columns |= {str(name): table[name] for name in table.columns}
         if not {"group", "KSLabel"} & set(columns):
             self.problems.append(
                 "cluster_group.tsv is missing: which clusters are good is not known"
@@ -377,15 +355,8 @@ def _table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(content, sep=separator, keep_default_na=False, na_values=["", "nan"])
     ids = next((name for name in ("cluster_id", "id") if name in table.columns), None)
     if ids is None:
-        raise ValueError(f"no column cluster_id, found {_listed(table.columns)}")
+        found = ", ".join(map(str, table.columns[:10]))
+        raise ValueError(f"no column cluster_id, found {found}")
     if table[ids].dtype.kind not in "iu" or table[ids].duplicated().any():
         raise ValueError(f"the column {ids} must hold each cluster once")
     return table.set_index(ids)
-
-
-def _attribute_name(column: Any) -> str:
-    return "unit_id_" if column == "unit_id" else str(column)
-
-
-def _listed(names: Iterable[Any]) -> str:
-    return ", ".join(map(str, list(names)[:10]))

@@ -12,7 +12,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, LossWarning, warn
+from labtree.errors import DataError
+from labtree.interop.common import warn_of_losses
 from labtree.objects import rate_data, spike_data
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import unit_attributes
@@ -62,30 +63,44 @@ def to_pynapple(obj: xr.Dataset | pd.DataFrame) -> Any:
     >>> labtree.to_pynapple(ds)  # doctest: +SKIP
     """
     nap = require("pynapple", purpose="conversion to pynapple", extra="pynapple")
+    losses: list[str] = []
     if isinstance(obj, pd.DataFrame):
-        return _interval_set(nap, obj)
-    ds = obj
-    kind = ds.attrs.get(KIND_ATTRIBUTE)
-    if kind not in (spike_data.KIND, rate_data.KIND):
-        raise DataError(
-            "to_pynapple takes spike_data, rate_data or a table of epochs, found "
-            f"{kind or type(obj).__name__!r}"
-        )
-    ids = ds["unit_id"].values if "unit_id" in ds.coords else np.arange(ds.sizes["unit"])
-    whole = ids.dtype.kind in "iu" and np.unique(ids).size == ids.size
-    if kind == rate_data.KIND:
-        if "units" in ds["rate"].attrs:
-            _lost("the unit of the rates", f'from_pynapple(obj, unit="{ds["rate"].units}")')
-        epochs = ds.attrs.get(_SUPPORT)
-        support = None if epochs is None else _intervals(nap, epochs)
-        return nap.TsdFrame(
-            t=ds["time"].values.astype(float),
-            d=ds["rate"].values.T,
-            time_units="ms",
-            columns=ids,
-            metadata=_metadata(ds, {"unit_id"}, ids),
-            time_support=support,
-        )
+        made = _interval_set(nap, obj, losses)
+    else:
+        kind = obj.attrs.get(KIND_ATTRIBUTE)
+        if kind not in (spike_data.KIND, rate_data.KIND):
+            raise DataError(
+                "to_pynapple takes spike_data, rate_data or a table of epochs, found "
+                f"{kind or type(obj).__name__!r}"
+            )
+        make = _group_of_trains if kind == spike_data.KIND else _frame_of_rates
+        made = make(nap, obj, losses)
+    warn_of_losses(losses, "pynapple has no place for all of it")
+    return made
+
+
+def _unit_ids(ds: xr.Dataset) -> NDArray[Any]:
+    if "unit_id" in ds.coords:
+        return np.asarray(ds["unit_id"].values)
+    return np.arange(ds.sizes["unit"])
+
+
+def _frame_of_rates(nap: Any, ds: xr.Dataset, losses: list[str]) -> Any:
+    if "units" in ds["rate"].attrs:
+        unit = ds["rate"].attrs["units"]
+        losses.append(f'the unit of the rates: from_pynapple(obj, unit="{unit}")')
+    epochs, ids = ds.attrs.get(_SUPPORT), _unit_ids(ds)
+    return nap.TsdFrame(
+        t=ds["time"].values.astype(float),
+        d=ds["rate"].values.T,
+        time_units="ms",
+        columns=ids,
+        metadata=_metadata(ds, {"unit_id"}, ids, losses),
+        time_support=None if epochs is None else _intervals(nap, epochs),
+    )
+
+
+def _group_of_trains(nap: Any, ds: xr.Dataset, losses: list[str]) -> Any:
     start, length = ds.attrs["start_time"], ds.attrs["length"]
     if not length > 0:
         raise DataError(
@@ -94,28 +109,28 @@ def to_pynapple(obj: xr.Dataset | pd.DataFrame) -> Any:
     metadata = dict(ds.attrs.get("metadata", {}))
     epochs = metadata.pop(_SUPPORT, None)
     support = _intervals(nap, [[start, start + length]] if epochs is None else epochs)
-    if metadata:
-        _lost("'metadata'", "keep the Dataset beside it")
-    if "raw_data" in ds:
-        _lost("'raw_data'", "keep the Dataset beside it")
     others = [
-        str(name)
+        f"{str(name)!r} of the spikes"
         for name, variable in ds.variables.items()
         if variable.dims[:1] == ("spike",) and name not in ("spike_times", _VALUE)
     ]
-    for name in others:
-        _lost(f"{name!r} of the spikes", "keep the Dataset beside it")
+    if "raw_data" in ds:
+        others.insert(0, "'raw_data'")
+    if metadata:
+        others.insert(0, "'metadata'")
+    losses += [f"{what}: keep the Dataset beside it" for what in others]
     trains = spike_trains(ds)
     values: list[Any] = [None] * len(trains)
     if _VALUE in ds and ds[_VALUE].dims == ("spike",):
         values = split_rows(ds[_VALUE].values, ds["row_size"].values)
-    keys = [int(value) for value in ids] if whole else list(range(len(trains)))
+    ids = _unit_ids(ds)
+    are_keys = ids.dtype.kind in "iu" and np.unique(ids).size == ids.size
+    keys = ids.tolist() if are_keys else list(range(len(trains)))
     members = {}
     for key, train, value in zip(keys, trains, values, strict=True):
         about = {"t": train.astype(float), "time_units": "ms", "time_support": support}
         members[key] = nap.Ts(**about) if value is None else nap.Tsd(d=value, **about)
-    taken = {"unit_id"} if whole else set()
-    table = _metadata(ds, taken, np.asarray(keys))
+    table = _metadata(ds, {"unit_id"} if are_keys else set(), np.asarray(keys), losses)
     return nap.TsGroup(members, time_support=support, metadata=table)
 
 
@@ -170,7 +185,7 @@ def from_pynapple(obj: Any, *, unit: str | None = None) -> xr.Dataset | pd.DataF
         rates[np.newaxis] if rates.ndim == 1 else rates.T,
         times,
         unit=unit,
-        neuron_attributes=_records(obj) if rates.ndim == 2 else None,
+        neuron_attributes=_attributes(obj) if rates.ndim == 2 else None,
     )
     if rates.ndim == 2:
         ds = _with_ids(ds, list(obj.columns))
@@ -188,17 +203,16 @@ def _spikes(obj: Any, members: list[Any], keys: list[Any]) -> xr.Dataset:
         [_milliseconds(member.t) for member in members],
         start_time=start,
         length=stop - start,
-        neuron_attributes=_records(obj),
+        neuron_attributes=_attributes(obj),
         metadata={_SUPPORT: epochs} if len(epochs) > 1 else None,
     )
-    values = [getattr(member, "d", None) for member in members]
-    if members and all(value is not None for value in values):
-        ds[_VALUE] = ("spike", np.concatenate([np.asarray(value) for value in values]))
-    elif any(value is not None for value in values):
-        warn(
-            "left out: the values of some members, as others have none; convert these apart",
-            LossWarning,
-        )
+    found = (getattr(member, "d", None) for member in members)
+    values = [np.asarray(value) for value in found if value is not None]
+    if values and len(values) == len(members):
+        ds[_VALUE] = ("spike", np.concatenate(values))
+    elif values:
+        losses = ["the values of some members, as others have none; convert these apart"]
+        warn_of_losses(losses, "left out")
     return _with_ids(ds, keys)
 
 
@@ -213,7 +227,7 @@ def _intervals(nap: Any, epochs: Any) -> Any:
     return nap.IntervalSet(pairs[:, 0], pairs[:, 1], time_units="ms")
 
 
-def _interval_set(nap: Any, frame: pd.DataFrame) -> Any:
+def _interval_set(nap: Any, frame: pd.DataFrame, losses: list[str]) -> Any:
     if not {"start_time", "stop_time"} <= set(frame.columns):
         raise DataError(
             "a table of epochs needs the columns start_time and stop_time in s, found "
@@ -222,9 +236,10 @@ def _interval_set(nap: Any, frame: pd.DataFrame) -> Any:
     others = frame.drop(columns=["start_time", "stop_time"]).reset_index(drop=True)
     found = nap.IntervalSet(frame["start_time"].to_numpy(), frame["stop_time"].to_numpy())
     if len(found) != len(frame):
-        _lost("epochs that overlap or run backwards: it joins or drops them", "sort them apart")
-        return found
-    if len(others.columns):
+        losses.append(
+            "epochs that overlap or run backwards: it joins or drops them: sort them apart"
+        )
+    elif len(others.columns):
         found.set_info({str(name): others[name].to_numpy() for name in others})
     return found
 
@@ -241,37 +256,31 @@ def _milliseconds(seconds: Any) -> NDArray[np.float64]:
     return np.round(np.asarray(seconds, dtype=np.float64) * 1000, _DECIMALS_MS)
 
 
-def _metadata(ds: xr.Dataset, taken: set[str], index: Any) -> pd.DataFrame | None:
+def _metadata(
+    ds: xr.Dataset, taken: set[str], index: Any, losses: list[str]
+) -> pd.DataFrame | None:
     records = unit_attributes(ds)
     columns: dict[str, Any] = {}
     for name in dict.fromkeys(name for record in records for name in record):
-        if name in taken:
-            continue
-        values = [record.get(name) for record in records]
         if name in _TAKEN:
-            _lost(f"the attribute {name!r} of the units", "rename it first")
-            continue
-        if any(isinstance(value, np.ndarray | list | tuple | dict) for value in values):
-            columns[name] = object_array(values)
-            continue
-        columns[name] = values
+            losses.append(f"the attribute {name!r} of the units: rename it first")
+        elif name not in taken:
+            values = [record.get(name) for record in records]
+            nested = any(
+                isinstance(value, np.ndarray | list | tuple | dict) for value in values
+            )
+            columns[name] = object_array(values) if nested else values
     return pd.DataFrame(columns, index=index) if columns else None
 
 
-def _records(obj: Any) -> list[dict[str, Any]] | None:
+def _attributes(obj: Any) -> pd.DataFrame | None:
+    """Return what is known of the units, without what all of them lack."""
     table = getattr(obj, "metadata", None)
     if table is None or not len(table.columns):
         return None
-    columns = {name: table[name].tolist() for name in table.columns if name not in _TAKEN}
-    return [
-        {str(name): values[row] for name, values in columns.items() if _is_there(values[row])}
-        for row in range(len(table))
-    ]
-
-
-def _is_there(value: Any) -> bool:
-    return bool(np.ndim(value) or isinstance(value, list | tuple | dict) or not pd.isna(value))
-
-
-def _lost(what: str, remedy: str) -> None:
-    warn(f"pynapple has no place for {what}: {remedy}", LossWarning)
+    return (
+        pd.DataFrame(table)
+        .drop(columns=list(_TAKEN), errors="ignore")
+        .dropna(axis="columns", how="all")
+        .rename(columns=str)
+    )

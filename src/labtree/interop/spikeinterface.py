@@ -7,12 +7,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
+from labtree.interop.common import MS_PER_S, attribute_name
+from labtree.objects.spike_data import spike_data
 from labtree.objects.spike_slice_stack import spike_slice_stack
-from labtree.spikes.trains import from_times
 
 __all__ = ["from_spikeinterface"]
 
-_MS = 1000.0
 _NEEDED = ("unit_ids", "get_num_segments", "get_unit_spike_train", "get_sampling_frequency")
 
 
@@ -53,7 +53,8 @@ def from_spikeinterface(sorting: Any) -> xr.Dataset:
     rate = float(sorting.get_sampling_frequency())
     ids = list(sorting.unit_ids)
     properties = {
-        _name(key): _values(sorting.get_property(key)) for key in sorting.get_property_keys()
+        attribute_name(key): _values(sorting.get_property(key))
+        for key in sorting.get_property_keys()
     }
     metadata = {
         key: sorting.get_annotation(key)
@@ -61,48 +62,38 @@ def from_spikeinterface(sorting: Any) -> xr.Dataset:
     }
     segments = [_segment(sorting, at, ids, rate) for at in range(sorting.get_num_segments())]
     if len(segments) == 1:
-        times, units, start, length = segments[0]
-        ds = from_times(
-            times, units, unit_ids=ids, start_ms=start, length_ms=length,
-            neuron_attributes=properties,
-        )  # fmt: skip
-        if metadata:
-            ds.attrs["metadata"] = metadata
-        return ds.assign_attrs(sample_rate_hz=rate)
-    slices = [
-        from_times(times - start, units, unit_ids=ids, length_ms=length)
-        for times, units, start, length in segments
-    ]
-    windows = [(start, start + length) for _, _, start, length in segments]
-    stack = spike_slice_stack(
-        [part.drop_vars("unit_id") for part in slices], windows, neuron_attributes=properties
-    )
+        trains, start, length = segments[0]
+        made = spike_data(trains, start_time=start, length=length, neuron_attributes=properties)
+    else:
+        slices = [
+            spike_data([train - start for train in trains], length=length)
+            for trains, start, length in segments
+        ]
+        windows = [(start, start + length) for _, start, length in segments]
+        made = spike_slice_stack(slices, windows, neuron_attributes=properties)
     if metadata:
-        stack.attrs["metadata"] = metadata
-    return stack.assign_coords(unit_id=("unit", np.asarray(ids))).assign_attrs(
+        made.attrs["metadata"] = metadata
+    return made.assign_coords(unit_id=("unit", np.asarray(ids))).assign_attrs(
         sample_rate_hz=rate
     )
 
 
 def _segment(
     sorting: Any, segment: int, ids: list[Any], rate: float
-) -> tuple[NDArray[np.float64], NDArray[Any], float, float]:
-    """Return times and their units, start and length of a segment, in ms."""
+) -> tuple[list[NDArray[np.float64]], float, float]:
+    """Return the trains, start and length of a segment, in ms."""
     trains = [
-        np.asarray(
+        MS_PER_S
+        * np.asarray(
             sorting.get_unit_spike_train(unit, segment_index=segment, return_times=True),
             np.float64,
         )
         for unit in ids
     ]
-    owners = [np.full(train.size, at) for at, train in enumerate(trains)]
-    times = np.concatenate(trains) * _MS if trains else np.empty(0)
-    places = np.concatenate(owners).astype(np.int64) if owners else np.empty(0, np.int64)
-    units = np.asarray(ids)[places] if ids else np.empty(0)
     start, length = _extent(sorting, segment, rate)
-    start = min(start, times.min(initial=start).item())
-    last = times.max(initial=start).item() - start
-    return times, units, start, max(length, last)
+    first = min([start, *(train.min(initial=start).item() for train in trains)])
+    last = max([first, *(train.max(initial=first).item() for train in trains)])
+    return trains, first, max(length, last - first)
 
 
 def _extent(sorting: Any, segment: int, rate: float) -> tuple[float, float]:
@@ -112,13 +103,11 @@ def _extent(sorting: Any, segment: int, rate: float) -> tuple[float, float]:
         samples = sorting.get_num_samples(segment_index=segment)
         first = float(sorting.sample_index_to_time(0, segment_index=segment))
         last = float(sorting.sample_index_to_time(samples - 1, segment_index=segment))
-        return first * _MS, (last - first + 1 / rate) * _MS
+        return first * MS_PER_S, (last - first + 1 / rate) * MS_PER_S
     to_time = getattr(sorting, "sample_index_to_time", None)
-    return (0.0 if to_time is None else float(to_time(0, segment_index=segment)) * _MS), 0.0
-
-
-def _name(key: Any) -> str:
-    return "unit_id_" if key == "unit_id" else str(key)
+    return (
+        0.0 if to_time is None else float(to_time(0, segment_index=segment)) * MS_PER_S
+    ), 0.0
 
 
 def _values(values: Any) -> Any:

@@ -85,12 +85,12 @@ class LabtreeBackendEntrypoint(BackendEntrypoint):
 def _is_recording_folder(path: Path) -> bool:
     from labtree.recording.recovery import JOURNAL
 
-    if (path / JOURNAL).exists():
-        return True
     meta = path / "meta.json"
-    if not meta.is_file() or meta.stat().st_size > _MOST_META:
-        return False
-    return _is_recording_meta(meta.read_bytes())
+    return (path / JOURNAL).exists() or (
+        meta.is_file()
+        and meta.stat().st_size <= _MOST_META
+        and _is_recording_meta(meta.read_bytes())
+    )
 
 
 def _is_recording_zip(path: Path) -> bool:
@@ -99,9 +99,7 @@ def _is_recording_zip(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if Path(entry.filename.replace("\\", "/")).name == "meta.json":
-                if entry.file_size > _MOST_META:
-                    return False
-                return _is_recording_meta(archive.read(entry))
+                return entry.file_size <= _MOST_META and _is_recording_meta(archive.read(entry))
     return False
 
 

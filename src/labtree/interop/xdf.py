@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -38,52 +38,51 @@ def _field(about: Any, *path: str) -> Any:
     return about
 
 
-def _channels(
-    info: Any, count: int, where: str
-) -> tuple[list[str] | None, str | None, list[str] | None, list[str]]:
-    """Return names, the one unit, or the unit of each channel, and remarks on them."""
+class _Channels(NamedTuple):
+    """What a stream says of its channels: one unit for all, or one for each."""
+
+    names: list[str] | None = None
+    unit: str | None = None
+    units: list[str] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def _channels(info: Any, count: int, where: str) -> _Channels:
     listed = _field(info, "desc", "channels", "channel")
     listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
-    remarks: list[str] = []
     if not listed:
-        return None, None, None, remarks
+        return _Channels()
     if len(listed) != count:
-        return (
-            None,
-            None,
-            None,
-            [f"{where}: {len(listed)} channels are described, {count} are there"],
-        )
-    remarks = []
-    names: list[str] | None = [str(_field(channel, "label") or "") for channel in listed]
-    if not any(names or []):
-        names = None
-    elif not all(names or []):
-        names = _unlike([name or str(number) for number, name in enumerate(names or [])])
+        remark = f"{where}: {len(listed)} channels are described, {count} are there"
+        return _Channels(remarks=(remark,))
+    remarks: list[str] = []
+    stated = [str(_field(channel, "label") or "") for channel in listed]
+    names: list[str] | None = None
+    if all(stated):
+        names = _unlike(stated)
+        if names != stated:
+            remarks.append(f"{where}: channel names repeat, later ones get a number: {stated}")
+    elif any(stated):
+        names = _unlike([name or str(number) for number, name in enumerate(stated)])
         remarks.append(f"{where}: channels lack a name, and get their number: {names}")
-    elif len(set(names or [])) < count:
-        remarks.append(f"{where}: channel names repeat, later ones get a number: {names}")
-        names = _unlike(names or [])
     units = [str(_field(channel, "unit") or "") for channel in listed]
     if len(set(units)) == 1:
-        return names, units[0] or None, None, remarks
+        return _Channels(names, units[0] or None, None, tuple(remarks))
     remarks.append(
         f"{where}: channels differ in their units, which are in its 'unit' coordinate"
     )
-    return names, None, units, remarks
+    return _Channels(names, None, units, tuple(remarks))
 
 
 def _unlike(names: Sequence[str]) -> list[str]:
     """Return names that all differ: later equal ones get a number that no other has."""
-    taken, found = set(names), set[str]()
-    result = []
+    taken, found = set(names), dict[str, None]()
     for name in names:
         new, number = name, 2
         while new in found or (new != name and new in taken):
             new, number = f"{name}_{number}", number + 1
-        found.add(new)
-        result.append(new)
-    return result
+        found[new] = None
+    return list(found)
 
 
 _SIZES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "float32": 4, "double64": 8}
@@ -272,17 +271,10 @@ def import_xdf(
         remarks += notes
         if options.get("synchronize_clocks", True) and (jump := _clock_jump(item)):
             damage.append(f"stream {name!r}: {jump}")
-        expected = _field(item.get("footer"), "info", "sample_count")
-        have = streams[name].sizes["time"]
-        if not item.get("footer"):
-            damage.append(
-                f"stream {name!r} has no end, so its recording was cut off; nothing says how"
-                " many samples it should have"
-            )
-        elif isinstance(expected, str) and expected.isdecimal() and int(expected) != have:
-            damage.append(f"stream {name!r} has {have} samples, its end says {expected}")
-    if found := damage + remarks:
-        warn(f"{path}: " + "; ".join(found), RecordingWarning)
+        if cut := _cut_short(item, streams[name].sizes["time"]):
+            damage.append(f"stream {name!r} {cut}")
+    if damage or remarks:
+        warn(f"{path}: " + "; ".join(damage + remarks), RecordingWarning)
     names, events = _labels(streams, labels, label_channel, class_names, path)
     attributes = {
         "session_path": str(path),
@@ -290,19 +282,31 @@ def import_xdf(
         "class_names": names,
         "repairs": damage or None,
     }
-    tree = xr.DataTree(
-        xr.Dataset(attrs={k: v for k, v in attributes.items() if isinstance(v, str | list)})
+    return xr.DataTree(
+        xr.Dataset(attrs={k: v for k, v in attributes.items() if isinstance(v, str | list)}),
+        children={
+            "streams": xr.DataTree(
+                children={name: xr.DataTree(dataset) for name, dataset in streams.items()}
+            ),
+            "labels": xr.DataTree(labels_to_dataset(events, names)),
+        },
     )
-    tree.children = {
-        "streams": xr.DataTree(
-            children={name: xr.DataTree(dataset) for name, dataset in streams.items()}
-        ),
-        "labels": xr.DataTree(labels_to_dataset(events, names)),
-    }
-    return tree
 
 
-def _stream(item: dict[str, Any], where: str) -> tuple[xr.Dataset, list[str]]:
+def _cut_short(item: dict[str, Any], count: int) -> str | None:
+    """Return what is wrong with the end of a stream, which says how many samples it has."""
+    if not item.get("footer"):
+        return (
+            "has no end, so its recording was cut off; nothing says how many samples it should"
+            " have"
+        )
+    expected = _field(item["footer"], "info", "sample_count")
+    if isinstance(expected, str) and expected.isdecimal() and int(expected) != count:
+        return f"has {count} samples, its end says {expected}"
+    return None
+
+
+def _stream(item: dict[str, Any], where: str) -> tuple[xr.Dataset, tuple[str, ...]]:
     info = item["info"]
     times = np.asarray(item["time_stamps"], np.float64)
     series = item["time_series"]
@@ -313,19 +317,21 @@ def _stream(item: dict[str, Any], where: str) -> tuple[xr.Dataset, list[str]]:
         data = np.empty((len(times), count), object)
         for row, texts in enumerate(series):
             data[row] = texts
-    names, unit, units, remarks = _channels(info, data.shape[1], where)
+    channels = _channels(info, data.shape[1], where)
     dataset = stream_dataset(
         data,
         times,
         fs=float(_field(info, "nominal_srate") or 0),
-        channel_names=names,
-        units=unit,
+        channel_names=channels.names,
+        units=channels.unit,
         where=where,
     )
-    if units is not None:
-        dataset = dataset.assign_coords(unit=("channel", np.array(units, object)))
+    if channels.units is not None:
+        dataset = dataset.assign_coords(unit=("channel", np.array(channels.units, object)))
     kind = _field(info, "type")
-    return (dataset.assign_attrs(type=kind) if isinstance(kind, str) else dataset), remarks
+    if isinstance(kind, str):
+        dataset = dataset.assign_attrs(type=kind)
+    return dataset, channels.remarks
 
 
 def _labels(

@@ -6,17 +6,20 @@ beside the tables, so that :func:`restored` returns what :func:`for_nwb` was giv
 """
 
 import json
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from labtree.interop.common import hdf5_holds
+from labtree.objects.unit_attributes import alike
 from labtree.storage.dtypes import object_array
 
-__all__ = ["NwbColumn", "for_nwb", "plain_json", "restored"]
+__all__ = ["NwbColumn", "as_json", "for_nwb", "plain_json", "restored"]
 
-_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
+Gaps = NDArray[np.bool_]
 
 
 class NwbColumn(NamedTuple):
@@ -40,7 +43,7 @@ class NwbColumn(NamedTuple):
     losses: list[str]
 
 
-def for_nwb(values: Any, missing: NDArray[np.bool_] | None = None) -> NwbColumn:
+def for_nwb(values: Any, missing: Gaps | None = None) -> NwbColumn:
     """Return a column in a type of NWB.
 
     Parameters
@@ -53,88 +56,66 @@ def for_nwb(values: Any, missing: NDArray[np.bool_] | None = None) -> NwbColumn:
     if isinstance(dtype, pd.CategoricalDtype):
         return _category(values)
     if not isinstance(dtype, np.dtype):
-        missing = np.asarray(values.isna())
-        return _extension(values, missing)
+        return _extension(values, np.asarray(values.isna()))
     array = np.asarray(values)
-    if dtype.kind in "mM":
-        missing = np.isnat(array) if missing is None else missing | np.isnat(array)
     gaps = np.zeros(len(array), bool) if missing is None else missing
-    about: dict[str, Any] = {"dtype": dtype.str if dtype.kind in "mM" else str(dtype)}
-    if gaps.any():
-        about["missing"] = np.flatnonzero(gaps).tolist()
-    if dtype.kind in "biu" and gaps.any():
-        data = array.astype(np.float64)
-        exact = np.array_equal(data[~gaps].astype(dtype), array[~gaps])
-        data[gaps] = np.nan
-        losses = [] if exact else ["whole numbers with missing ones are rounded"]
-        return NwbColumn(data, None, about, losses)
-    if dtype.kind == "f" and gaps.any():
-        data = array.copy()
-        data[gaps] = np.nan
-        return NwbColumn(data, None, about, [])
+    is_time = dtype.kind in "mM" and array.ndim == 1
+    if is_time:
+        gaps = gaps | np.isnat(array)
+    about = _about(dtype.str if dtype.kind in "mM" else str(dtype), gaps)
     if dtype.kind in "biuf":
-        wide = dtype.itemsize > 8
-        about |= {"dtype": "float64"} if wide else {}
-        losses = [f"{dtype} becomes float64"] if wide else []
-        return NwbColumn(array.astype(np.float64) if wide else array, None, about, losses)
-    if dtype.kind == "U" and array.ndim == 1 and _is_plain(array[~gaps]):
-        texts = ["" if gap else str(v) for v, gap in zip(array, gaps, strict=True)]
-        return NwbColumn(texts, None, about, [])
-    if dtype.kind == "M" and array.ndim == 1:
-        texts = ["" if gap else str(v) for v, gap in zip(array, gaps, strict=True)]
-        return NwbColumn(texts, None, about, [])
-    if dtype.kind == "m" and array.ndim == 1:
+        return _numbers(array, gaps, about)
+    if is_time and dtype.kind == "m":
         return NwbColumn(array.astype(np.int64), None, about, [])
+    if is_time or (dtype.kind == "U" and array.ndim == 1 and _are_plain(array[~gaps])):
+        return NwbColumn(_texts(array, gaps), None, about, [])
     return _objects(list(array), gaps, about)
 
 
 def restored(data: Any, about: dict[str, Any]) -> Any:
     """Return the values that :func:`for_nwb` was given; None where a row has none."""
     dtype, form = about["dtype"], about.get("form")
-    gaps = set(about.get("missing", ()))
     if "categories" in about:
         inner = restored(data, about["of"])
         categories = restored(np.asarray(about["categories"][0]), about["categories"][1])
         return pd.Categorical(inner, categories=categories, ordered=about["ordered"])
-    if form == "json":
-        back = [None if at in gaps else json.loads(v) for at, v in enumerate(data)]
-        if dtype.startswith("<U"):
-            return np.array(["" if v is None else v for v in back], dtype)
-        return pd.array(back, dtype=dtype) if about.get("text") else object_array(back)
-    if form == "lists":
-        kind = about.get("list")
-        return object_array(
-            [
-                None if at in gaps else (np.asarray(v, kind) if kind else _as_list(v))
-                for at, v in enumerate(data)
-            ]
-        )
-    if form == "object":
-        return object_array([None if at in gaps else v for at, v in enumerate(data)])
-    if form == "pandas":
-        values = [None if at in gaps else v for at, v in enumerate(np.asarray(data).tolist())]
-        if dtype.startswith("datetime64"):
-            return pd.DatetimeIndex(values).astype(dtype).array
+    if form is None:
+        return _restored_array(np.asarray(data), dtype, about.get("missing", []))
+
+    def read(value: Any) -> Any:
+        if form == "json":
+            return json.loads(value)
+        if form != "lists":
+            return value
+        if "list" in about:
+            return np.asarray(value, about["list"])
+        return value.tolist() if isinstance(value, np.ndarray) else list(value)
+
+    gaps = set(about.get("missing", ()))
+    given = np.asarray(data).tolist() if form == "pandas" else data
+    values = [None if at in gaps else read(value) for at, value in enumerate(given)]
+    if form == "pandas" and dtype.startswith("datetime64"):
+        return pd.DatetimeIndex(values).astype(dtype).array
+    if form == "pandas" or about.get("text"):
         return pd.array(values, dtype=dtype)
-    array = np.asarray(data)
-    if gaps or str(array.dtype) != dtype:
-        kind = np.dtype(dtype)
-        where = np.array([at in gaps for at in range(len(array))], bool)
-        if kind.kind in "mM":
-            filled = np.where(where, "NaT", array) if kind.kind == "M" else array
-            array = filled.astype(kind)
-            array[where] = np.array("NaT", kind)
-        elif kind.kind in "biu":
-            filled = array.copy()
-            filled[where] = 0
-            array = filled.astype(kind)
-        else:
-            array = array.astype(kind)
-    return array
+    if form == "json" and dtype.startswith("<U"):
+        return np.array(["" if value is None else value for value in values], dtype)
+    return object_array(values)
 
 
-def _as_list(values: Any) -> list[Any]:
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+def _restored_array(array: NDArray[Any], dtype: str, gaps: list[int]) -> NDArray[Any]:
+    """Return an array in the dtype that it had, with a filler in the place of gaps."""
+    if not gaps and str(array.dtype) == dtype:
+        return array
+    kind = np.dtype(dtype)
+    if not gaps or kind.kind not in "biumM":
+        return array.astype(kind)
+    filled = array.astype(object) if kind.kind == "M" else array.copy()
+    filled[gaps] = "NaT" if kind.kind == "M" else 0
+    found = filled.astype(kind)
+    if kind.kind in "mM":
+        found[gaps] = np.array("NaT", kind)
+    return found
 
 
 def plain_json(value: Any, losses: list[str]) -> str:
@@ -151,6 +132,11 @@ def plain_json(value: Any, losses: list[str]) -> str:
     return json.dumps(_text_keys(value), default=plain)
 
 
+def as_json(value: Any) -> Any:
+    """Return a value as JSON gives it back; what JSON lacks as text."""
+    return json.loads(plain_json(value, []))
+
+
 def _text_keys(value: Any) -> Any:
     """Make every key a string; JSON has no others."""
     if isinstance(value, dict):
@@ -160,12 +146,39 @@ def _text_keys(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
+def _about(dtype: str, gaps: Gaps, **more: Any) -> dict[str, Any]:
+    about: dict[str, Any] = {"dtype": dtype, **more}
+    if gaps.any():
+        about["missing"] = np.flatnonzero(gaps).tolist()
+    return about
+
+
+def _texts(values: Iterable[Any], gaps: Gaps, write: Callable[[Any], str] = str) -> list[str]:
+    """Return values as texts, empty where one is missing."""
+    return ["" if gap else write(v) for v, gap in zip(values, gaps, strict=True)]
+
+
+def _numbers(array: NDArray[Any], gaps: Gaps, about: dict[str, Any]) -> NwbColumn:
+    dtype, data = array.dtype, array
+    losses: list[str] = []
+    if dtype.itemsize > 8:
+        about["dtype"] = "float64"
+        losses.append(f"{dtype} becomes float64")
+        data = array.astype(np.float64)
+    if gaps.any():
+        data = data.astype(np.float64 if dtype.kind in "biu" else data.dtype)
+        if dtype.kind in "biu" and not np.array_equal(data[~gaps].astype(dtype), array[~gaps]):
+            losses.append("whole numbers with missing ones are rounded")
+        data[gaps] = np.nan
+    return NwbColumn(data, None, about, losses)
+
+
 def _category(values: Any) -> NwbColumn:
     categories = for_nwb(values.categories.array)
     codes = np.asarray(values.codes)
-    names = values.categories.astype(str).to_numpy(object)
-    texts = [names[code] if code >= 0 else "" for code in codes]
     if categories.ends is not None or categories.about.get("form") == "json":
+        names = values.categories.astype(str).to_numpy(object)
+        texts = [names[code] if code >= 0 else "" for code in codes]
         return NwbColumn(texts, None, {"dtype": "<U1", "form": "object"}, ["categories"])
     as_array = (
         values.categories.take(np.where(codes < 0, 0, codes)).array
@@ -173,100 +186,71 @@ def _category(values: Any) -> NwbColumn:
         else np.full(len(codes), "", object)
     )
     inner = for_nwb(np.asarray(as_array), codes < 0)
-    kept = np.asarray(categories.data).tolist()
     about = {
         "dtype": "category",
-        "categories": [kept, categories.about],
+        "categories": [np.asarray(categories.data).tolist(), categories.about],
         "ordered": bool(values.ordered),
         "of": inner.about | {"form": "object"},
     }
-    return NwbColumn(inner.data, inner.ends, about, inner.losses)
+    return inner._replace(about=about)
 
 
-def _extension(values: Any, missing: NDArray[np.bool_]) -> NwbColumn:
+def _extension(values: Any, missing: Gaps) -> NwbColumn:
     dtype = values.dtype
-    about: dict[str, Any] = {"dtype": str(dtype), "form": "pandas"}
-    if missing.any():
-        about["missing"] = np.flatnonzero(missing).tolist()
+    about = _about(str(dtype), missing, form="pandas")
     if isinstance(dtype, pd.DatetimeTZDtype):
-        texts = ["" if gap else v.isoformat() for v, gap in zip(values, missing, strict=True)]
-        return NwbColumn(texts, None, about, [])
-    if isinstance(dtype, pd.StringDtype) and _is_plain(values[~missing]):
-        texts = ["" if gap else str(v) for v, gap in zip(values, missing, strict=True)]
-        return NwbColumn(texts, None, about, [])
+        return NwbColumn(_texts(values, missing, pd.Timestamp.isoformat), None, about, [])
+    if isinstance(dtype, pd.StringDtype):
+        if _are_plain(values[~missing]):
+            return NwbColumn(_texts(values, missing), None, about, [])
+        return _objects(list(values), missing, {"dtype": str(dtype), "text": True})
     if hasattr(dtype, "numpy_dtype"):
         numpy = dtype.numpy_dtype
         data = values.to_numpy(dtype=numpy, na_value=numpy.type(0))
-        plain = for_nwb(data, missing)
-        return plain._replace(about=about)
-    if isinstance(dtype, pd.StringDtype):
-        return _objects(list(values), missing, {"dtype": str(dtype), "text": True})
+        return for_nwb(data, missing)._replace(about=about)
     return _objects(list(values), missing, {"dtype": "object"})
 
 
-def _objects(values: list[Any], gaps: NDArray[np.bool_], about: dict[str, Any]) -> NwbColumn:
+def _objects(values: list[Any], gaps: Gaps, about: dict[str, Any]) -> NwbColumn:
     absent = gaps | np.array([value is None for value in values], bool)
     there = [value for value, gap in zip(values, absent, strict=True) if not gap]
     if absent.any():
         about["missing"] = np.flatnonzero(absent).tolist()
-    if there and all(type(value) is str for value in there) and _is_plain(there):
+    if there and all(type(value) is str for value in there) and _are_plain(there):
         about["form"] = "object"
-        texts = ["" if gap else v for v, gap in zip(values, absent, strict=True)]
-        return NwbColumn(texts, None, about, [])
-    rows = [[] if gap else v for v, gap in zip(values, absent, strict=True)]
+        return NwbColumn(_texts(values, absent), None, about, [])
     flat = _flat(there)
     if flat is not None:
         about["form"] = "lists"
         if isinstance(there[0], np.ndarray):
             about["list"] = str(there[0].dtype)
-        ends = np.cumsum([len(row) for row in rows]).tolist()
-        return NwbColumn(flat, ends, about, [])
+        sizes = [0 if gap else len(row) for row, gap in zip(values, absent, strict=True)]
+        return NwbColumn(flat, np.cumsum(sizes).tolist(), about, [])
     losses: list[str] = []
     about["form"] = "json"
-    pairs = list(zip(values, absent, strict=True))
-    texts = ["" if gap else plain_json(value, losses) for value, gap in pairs]
+    texts = _texts(values, absent, lambda value: plain_json(value, losses))
     for value, text in zip(values, texts, strict=True):
-        if value is not None and text and not losses and not _same(json.loads(text), value):
+        if value is not None and text and not losses and not alike(json.loads(text), value):
             losses.append(f"a {type(value).__name__} becomes JSON text")
-            break
     return NwbColumn(texts, None, about, list(dict.fromkeys(losses)))
 
 
-def _is_plain(texts: Any) -> bool:
-    """Return whether HDF5 can hold these texts: no NUL and no lone surrogate."""
-    return not any(
-        "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text) for text in texts
-    )
+def _are_plain(texts: Iterable[str]) -> bool:
+    return all(map(hdf5_holds, texts))
 
 
 def _flat(rows: list[Any]) -> Any:
     """Return the values of lists one after the other, or None if they share no type."""
-    if not rows or not all(type(row) in (list, np.ndarray) for row in rows):
+    kinds = {type(row) for row in rows}
+    if kinds == {np.ndarray}:
+        forms = {(row.dtype, row.shape[1:]) for row in rows}
+        alike_in_form = len(forms) == 1 and rows[0].ndim and rows[0].dtype.kind in "biuf"
+        return np.concatenate(rows) if alike_in_form else None
+    if kinds != {list}:
         return None
-    if len({type(row) for row in rows}) > 1:
-        return None
-    if isinstance(rows[0], np.ndarray):
-        if len({(row.dtype, row.shape[1:]) for row in rows}) > 1 or rows[0].dtype.kind not in (
-            "biuf"
-        ):
-            return None
-        return np.concatenate(rows) if rows[0].ndim else None
     flat = [value for row in rows for value in row]
     kinds = {type(value) for value in flat}
-    if len(kinds) != 1 or not kinds <= {bool, int, float, str}:
-        return None
-    if kinds == {int} and not all(-(2**63) <= value < 2**63 for value in flat):
-        return None
     if kinds == {str}:
-        return flat if _is_plain(flat) else None
-    return np.array(flat)
-
-
-def _same(found: Any, given: Any) -> bool:
-    if type(found) is not type(given):
-        return False
-    if isinstance(given, list):
-        return len(found) == len(given) and all(map(_same, found, given))
-    if isinstance(given, dict):
-        return found.keys() == given.keys() and all(_same(found[k], given[k]) for k in given)
-    return bool(found == given) or (found != found and given != given)
+        return flat if _are_plain(flat) else None
+    whole = kinds == {int} and all(-(2**63) <= value < 2**63 for value in flat)
+    return np.array(flat) if whole or kinds in ({bool}, {float}) else None

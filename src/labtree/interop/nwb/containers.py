@@ -10,12 +10,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError
+from labtree.interop.common import MS_PER_S
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.objects import spike_data
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import column
 from labtree.storage.dtypes import object_array
 from labtree.storage.lazy import as_lazy
+from labtree.storage.ragged import rows_are_sorted, sort_rows, split_rows
 
 __all__ = [
     "Extent",
@@ -25,13 +27,13 @@ __all__ = [
     "facts_of",
     "plain_value",
     "series_dataset",
+    "spike_times_ms",
     "table_frame",
     "table_item",
     "units_dataset",
     "waveforms_dataset",
 ]
 
-_MS = 1000.0
 # Dimensions after the first, by the type of the series.
 _DIMENSIONS = {
     "ElectricalSeries": ("channel", "sample"),
@@ -63,31 +65,26 @@ def table_item(table: Any) -> pd.DataFrame | xr.Dataset:
     if not wide:
         return table_frame(table)
     others = table_frame(table, skip={each.name for each in wide})
-    variables: dict[str, Any] = {}
-    for name in others.columns:
-        variables[str(name)] = ("row", others[name].to_numpy())
+    variables: dict[str, Any] = {
+        str(name): ("row", others[name].to_numpy()) for name in others.columns
+    }
     for each in wide:
         data = lazy_or_array(each.data)
         dims = ("row", *(f"{each.name}_{axis}" for axis in range(1, np.ndim(each.data))))
         variables[each.name] = xr.Variable(dims, data, {"description": each.description})
-    dataset = xr.Dataset(variables, {"row": others.index.to_numpy()})
-    dataset.attrs["description"] = str(table.description)
-    return dataset
+    about = {"description": str(table.description)}
+    return xr.Dataset(variables, {"row": others.index.to_numpy()}, about)
 
 
 def table_frame(table: Any, skip: Iterable[str] = ()) -> pd.DataFrame:
     """Return a table as a DataFrame whose index holds the ids of its rows."""
-    ids = pd.Index(np.asarray(table.id.data[:]), name="id")
-    skipped = set(skip)
-    columns = {
-        name: column_values(table[name]) for name in table.colnames if name not in skipped
-    }
+    names = [name for name in table.colnames if name not in set(skip)]
     frame = pd.DataFrame(
-        {name: _plain_column(values) for name, values in columns.items()}, index=ids
+        {name: _plain_column(column_values(table[name])) for name in names},
+        index=pd.Index(_ids(table), name="id"),
     )
-    about = {name: str(table[name].description) for name in columns}
     frame.attrs["description"] = str(table.description)
-    frame.attrs["columns"] = about
+    frame.attrs["columns"] = {name: str(table[name].description) for name in names}
     return frame
 
 
@@ -95,15 +92,12 @@ def column_values(source: Any) -> NDArray[Any]:
     """Return one value, array or list for each row of a column."""
     kind = type(source).__name__
     if hasattr(source, "target"):
-        flat, ends = column_values(source.target), np.asarray(source.data[:]).astype(np.int64)
-        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-        pairs = zip(starts.tolist(), ends.tolist(), strict=True)
-        if flat.dtype.kind == "O":
-            return object_array([flat[start:end].tolist() for start, end in pairs])
-        return object_array([flat[start:end] for start, end in pairs])
+        flat = column_values(source.target)
+        rows = split_rows(flat, _row_sizes(source))
+        are_objects = flat.dtype.kind == "O"
+        return object_array([row.tolist() if are_objects else row for row in rows])
     if hasattr(source, "table") and "Region" in kind:
-        rows = np.asarray(source.data[:])
-        return np.asarray(np.asarray(source.table.id.data[:])[rows])
+        return np.asarray(_ids(source.table)[np.asarray(source.data[:])])
     if hasattr(source, "elements") and source.elements is not None:
         names = np.array([plain_value(name) for name in source.elements.data[:]], object)
         return np.asarray(names[np.asarray(source.data[:])])
@@ -114,6 +108,16 @@ def column_values(source: Any) -> NDArray[Any]:
     if isinstance(values, np.ndarray) and values.dtype.kind in "biufcV":
         return values
     return object_array([plain_value(each) for each in values])
+
+
+def _ids(table: Any) -> NDArray[Any]:
+    return np.asarray(table.id.data[:])
+
+
+def _row_sizes(index: Any) -> NDArray[np.int64]:
+    """Return the lengths of rows, of which NWB keeps the ends."""
+    ends = np.asarray(index.data[:]).astype(np.int64)
+    return np.diff(ends, prepend=0).astype(np.int64, copy=False)
 
 
 def _plain_column(values: NDArray[Any]) -> Any:
@@ -185,21 +189,15 @@ def units_dataset(table: Any, known: Iterable[Extent] = ()) -> tuple[xr.Dataset,
         What else the file holds, which says how long the recording was where no
         ``obs_intervals`` do.
     """
-    index = table["spike_times"]
-    ends = np.asarray(index.data[:]).astype(np.int64)
-    times = np.asarray(index.target.data[:], dtype=np.float64) * _MS
-    counts = np.diff(ends, prepend=0)
-    if times.size != (ends[-1] if ends.size else 0) or (counts < 0).any():
-        raise FormatError("spike_times and spike_times_index disagree")
-    starts = ends - counts
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if np.any(np.diff(times[start:end]) < 0):
-            times[start:end] = np.sort(times[start:end])
+    times, counts = spike_times_ms(table)
+    if not rows_are_sorted(times, counts):
+        times = sort_rows(times, counts)
     begin, end, stated = _observed(table, times, known)
-    attributes: dict[str, Any] = {}
-    for name in table.colnames:
-        if name not in ("spike_times", "obs_intervals", "waveforms"):
-            attributes[name] = _attribute(column_values(table[name]))
+    attributes = {
+        name: _attribute(column_values(table[name]))
+        for name in table.colnames
+        if name not in ("spike_times", "obs_intervals", "waveforms")
+    }
     dataset = spike_data.assemble(
         times, counts, length=end - begin, start_time=begin, neuron_attributes=attributes
     )
@@ -208,13 +206,12 @@ def units_dataset(table: Any, known: Iterable[Extent] = ()) -> tuple[xr.Dataset,
         if name in dataset.coords:
             dataset[name].attrs["description"] = str(table[name].description)
     if "unit_id" not in attributes:
-        dataset = dataset.assign_coords(unit_id=("unit", np.asarray(table.id.data[:])))
+        dataset = dataset.assign_coords(unit_id=("unit", _ids(table)))
     if table.resolution is not None and np.isfinite(table.resolution):
         dataset.attrs["resolution_s"] = float(table.resolution)
-    if "obs_intervals" in table.colnames and ends.size:
-        found = [
-            np.asarray(each, float) * _MS for each in column_values(table["obs_intervals"])
-        ]
+    if "obs_intervals" in table.colnames and counts.size:
+        intervals = column_values(table["obs_intervals"])
+        found = [np.asarray(each, float) * MS_PER_S for each in intervals]
         if any(not np.array_equal(each, [[begin, end]]) for each in found):
             dataset = dataset.assign_coords(obs_intervals_ms=("unit", object_array(found)))
     try:
@@ -225,6 +222,15 @@ def units_dataset(table: Any, known: Iterable[Extent] = ()) -> tuple[xr.Dataset,
     return dataset, None
 
 
+def spike_times_ms(table: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the times of all spikes, unit after unit, and how many each unit has."""
+    counts = _row_sizes(table["spike_times"])
+    times = np.asarray(table["spike_times"].target.data[:], np.float64) * MS_PER_S
+    if times.size != counts.sum() or (counts < 0).any():
+        raise FormatError("spike_times and spike_times_index disagree")
+    return times, counts
+
+
 def _observed(
     table: Any, times: NDArray[np.float64], known: Iterable[Extent]
 ) -> tuple[float, float, str]:
@@ -232,19 +238,20 @@ def _observed(
     spikes = times[np.isfinite(times)]
     first, last = (spikes.min(), spikes.max()) if spikes.size else (0.0, 0.0)
     begin, end, stated = 0.0, 0.0, "the last spike"
+    finite = np.empty(0)
     if "obs_intervals" in table.colnames:
         intervals = table["obs_intervals"].target.data[:]
-        found = np.asarray(intervals, dtype=np.float64).ravel() * _MS
-        finite = found[np.isfinite(found)]
-        if finite.size:
-            begin, end, stated = finite.min(), finite.max(), "obs_intervals"
-    if stated != "obs_intervals":
+        finite = np.asarray(intervals, np.float64).ravel() * MS_PER_S
+        finite = finite[np.isfinite(finite)]
+    if finite.size:
+        begin, end, stated = finite.min(), finite.max(), "obs_intervals"
+    else:
         # What begins after the last spike counts from another zero, as unix time does.
-        beside = [each for each in known if each.start_s * _MS <= max(last, 0.0)]
+        beside = [each for each in known if each.start_s * MS_PER_S <= max(last, 0.0)]
         longest = max(beside, key=lambda each: each.stop_s, default=None)
-        if longest is not None and longest.stop_s * _MS > 0:
-            begin = min(0.0, *(each.start_s * _MS for each in beside))
-            end, stated = longest.stop_s * _MS, longest.what
+        if longest is not None and longest.stop_s * MS_PER_S > 0:
+            begin = min(0.0, *(each.start_s * MS_PER_S for each in beside))
+            end, stated = longest.stop_s * MS_PER_S, longest.what
     if last > end:
         stated = "the last spike"
     return float(min(begin, first)), float(max(end, last)), stated
@@ -258,24 +265,22 @@ def _attribute(values: Any) -> Any:
 
 def waveforms_dataset(table: Any) -> xr.Dataset:
     """Return single waveforms over ``waveform``, with the counts of each spike and unit."""
-    by_spike = table["waveforms"]
-    by_unit = None
-    inner = by_spike.target
-    if hasattr(inner, "target"):
-        by_unit, by_spike = by_spike, inner
-        inner = by_spike.target
-    data = lazy_or_array(inner.data)
-    dims = ("waveform", *("sample", "channel")[: np.ndim(inner.data) - 1])
-    attrs = {"units": "volts"}
-    variables: dict[str, Any] = {"waveforms": xr.Variable(dims, data, attrs)}
-    counts = np.diff(np.asarray(by_spike.data[:]).astype(np.int64), prepend=0)
-    along = "spike" if by_unit is not None else "unit"
-    ragged = {"sample_dimension": "waveform"}
-    variables["row_size"] = xr.Variable(along, counts, ragged)
+    by_unit, by_spike = None, table["waveforms"]
+    if hasattr(by_spike.target, "target"):
+        by_unit, by_spike = by_spike, by_spike.target
+    stored = by_spike.target.data
+    dims = ("waveform", *("sample", "channel")[: np.ndim(stored) - 1])
+    variables = {
+        "waveforms": xr.Variable(dims, lazy_or_array(stored), {"units": "volts"}),
+        "row_size": xr.Variable(
+            "unit" if by_unit is None else "spike",
+            _row_sizes(by_spike),
+            {"sample_dimension": "waveform"},
+        ),
+    }
     if by_unit is not None:
-        ends = np.asarray(by_unit.data[:]).astype(np.int64)
         variables["spikes_of_unit"] = xr.Variable(
-            "unit", np.diff(ends, prepend=0), {"sample_dimension": "spike"}
+            "unit", _row_sizes(by_unit), {"sample_dimension": "spike"}
         )
     dataset = xr.Dataset(variables)
     if table.waveform_rate is not None:
@@ -285,40 +290,28 @@ def waveforms_dataset(table: Any) -> xr.Dataset:
 
 def series_dataset(series: Any, where: str, shift_s: float = 0.0) -> xr.Dataset:
     """Return a TimeSeries as ``data (time, ...)`` with ``time`` in s, without an index."""
-    kind = next(
-        (each.__name__ for each in type(series).__mro__ if each.__name__ in _DIMENSIONS), ""
-    )
-    data = series.data
-    shape = np.shape(data)
+    data, shape = series.data, np.shape(series.data)
+    # A video has an empty array of three dimensions in the place of a file's frames.
     absent = data is None or (len(shape) == 3 and shape[0] == 0 and len(series.fields) > 0)
     variables: dict[str, Any] = {}
     coords: dict[str, xr.Variable] = {}
     attrs: dict[str, Any] = {"neurodata_type": type(series).__name__, "nwb_path": where}
     if not absent:
-        more = _DIMENSIONS.get(kind, ("channel",))
-        dims = [*more[: len(shape) - 1]]
-        dims += [f"dimension_{axis}" for axis in range(len(dims) + 1, len(shape))]
-        physical: dict[str, Any] = {"units": plain_value(series.unit)}
-        for name, neutral in (("conversion", None), ("offset", 0.0), ("resolution", -1.0)):
-            value = getattr(series, name, None)
-            if value is not None and value != neutral:
-                physical[name] = float(value)
-        variables["data"] = xr.Variable(("time", *dims), lazy_or_array(data), physical)
+        dims = _dimensions(series, len(shape))
+        variables["data"] = xr.Variable(dims, lazy_or_array(data), _physical(series))
+        coords = _along_channels(series, dict(zip(dims, shape, strict=True)))
     if series.timestamps is not None:
         times = series.timestamps
         dim = "time" if absent or len(times) == shape[0] else "timestamp"
         found = np.asarray(times[:]) + shift_s if shift_s else lazy_or_array(times)
-        coords[dim] = xr.Variable(dim, found, {"units": "s"})
-    elif series.rate is not None and not absent:
-        start, rate = float(series.starting_time or 0.0) + shift_s, float(series.rate)
-        clock = as_lazy(ClockArray(start, rate, shape[0]))
-        coords["time"] = xr.Variable("time", clock, {"units": "s"})
-        attrs["fs"] = rate
-        attrs["starting_time"] = start
+        coords = {dim: xr.Variable(dim, found, {"units": "s"}), **coords}
     elif series.rate is not None:
         attrs["fs"] = float(series.rate)
-    if not absent:
-        coords |= _along_channels(series, dict(zip(("time", *dims), shape, strict=True)))
+        if not absent:
+            start = float(series.starting_time or 0.0) + shift_s
+            clock = as_lazy(ClockArray(start, attrs["fs"], shape[0]))
+            coords = {"time": xr.Variable("time", clock, {"units": "s"}), **coords}
+            attrs["starting_time"] = start
     if getattr(series, "control", None) is not None and not absent:
         coords["control"] = xr.Variable("time", np.asarray(series.control[:]))
         attrs["control_description"] = [plain_value(x) for x in series.control_description]
@@ -327,6 +320,23 @@ def series_dataset(series: Any, where: str, shift_s: float = 0.0) -> xr.Dataset:
         if plain is not None and plain not in ("no comments", "no description"):
             attrs[name] = plain
     return xr.Dataset(variables, xr.Coordinates(coords, indexes={}), attrs)
+
+
+def _dimensions(series: Any, ndim: int) -> tuple[str, ...]:
+    kinds = (each.__name__ for each in type(series).__mro__)
+    known = next((_DIMENSIONS[kind] for kind in kinds if kind in _DIMENSIONS), ("channel",))
+    others = (f"dimension_{axis}" for axis in range(len(known) + 1, ndim))
+    return ("time", *known[: ndim - 1], *others)
+
+
+def _physical(series: Any) -> dict[str, Any]:
+    """Return the unit of the values, and what leads to them from those that are stored."""
+    physical: dict[str, Any] = {"units": plain_value(series.unit)}
+    for name, neutral in (("conversion", None), ("offset", 0.0), ("resolution", -1.0)):
+        value = getattr(series, name, None)
+        if value is not None and value != neutral:
+            physical[name] = float(value)
+    return physical
 
 
 def _along_channels(series: Any, sizes: Mapping[str, int]) -> dict[str, xr.Variable]:

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.interop.nwb.sources import Item
+from labtree.interop.nwb.sources import ExportedItem
 from labtree.interop.nwb.tables import nwb_name
 
 __all__ = ["Electrodes", "is_table_of_electrodes"]
 
 
-def is_table_of_electrodes(item: Item) -> bool:
+def is_table_of_electrodes(item: ExportedItem) -> bool:
     """Return whether an item is a table of electrodes, as an import keeps it."""
     return item.key == "electrodes" and "location" in getattr(item.obj, "columns", ())
 
@@ -21,11 +21,11 @@ class Electrodes:
 
     Attributes
     ----------
-    kept : Item or None
+    kept : ExportedItem or None
         The table that an import kept.
     """
 
-    def __init__(self, file: Any, kept: Item | None) -> None:
+    def __init__(self, file: Any, kept: ExportedItem | None) -> None:
         self.file, self.kept = file, kept
         if kept is None:
             return
@@ -42,18 +42,18 @@ class Electrodes:
             values = {nwb_name(name): row[name] for name in names}
             self.file.add_electrode(group=group, id=int(frame.index[at]), **values)
 
-    def region(self, item: Item, count: int) -> Any:
+    def region(self, item: ExportedItem, count: int) -> Any:
         """Return the electrodes of a series; None if the table of electrodes lacks them."""
         ds = item.obj
         ids = ds["channel"].values if "channel" in ds.coords else np.arange(count)
         described = f"Channels of {item.key}"
-        table = self.file.electrodes
         if self.kept is not None:
-            place = {int(value): at for at, value in enumerate(table.id[:])}
+            place = self._rows()
             if ids.dtype.kind not in "iu" or not set(ids.tolist()) <= set(place):
                 return None
             rows = [place[int(value)] for value in ids]
             return self.file.create_electrode_table_region(rows, described)
+        table = self.file.electrodes
         first = 0 if table is None else len(table)
         if table is None:
             self.file.add_electrode_column("channel_name", "Name of the channel")
@@ -68,7 +68,7 @@ class Electrodes:
         places: dict[str, list[Any]] = {}
         if self.kept is None:
             return places
-        rows = {int(value): at for at, value in enumerate(self.file.electrodes.id[:])}
+        rows = self._rows()
         if "electrodes" in ds.coords:
             given = [np.asarray(each).ravel().tolist() for each in ds["electrodes"].values]
             if all(set(each) <= set(rows) for each in given):
@@ -79,6 +79,9 @@ class Electrodes:
             if all(name in groups for name in names):
                 places["electrode_group"] = [groups[name] for name in names]
         return places
+
+    def _rows(self) -> dict[int, int]:
+        return {int(value): at for at, value in enumerate(self.file.electrodes.id[:])}
 
     def _group(self, name: str, location: str) -> Any:
         name = nwb_name(name)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from labtree.interop.nwb.columns import plain_json
-from labtree.interop.nwb.sources import Item
+from labtree.interop.nwb.sources import ExportedItem
 
-__all__ = ["Row", "table_of_items", "table_of_metadata", "types_of_items"]
+__all__ = ["Row", "table_of_items", "table_of_metadata"]
 
 _ITEMS = {
     "item_namespace": "Namespace of the item",
@@ -32,7 +32,7 @@ _METADATA = {
 class Row(NamedTuple):
     """An item, where in the file it went, and what restores it exactly."""
 
-    item: Item
+    item: ExportedItem
     nwb_path: str
     about: dict[str, Any]
 
@@ -64,13 +64,10 @@ def table_of_items(new: Callable[..., Any], rows: list[Row], offset_ms: float) -
     )  # fmt: skip
 
 
-def types_of_items(rows: list[Row]) -> str:
-    """Return what restores each item exactly, by its path, as JSON."""
-    return json.dumps({row.nwb_path: row.about for row in rows})
-
-
 def table_of_metadata(
-    new: Callable[..., Any], items: list[Item], lost: Callable[[Item, str], None]
+    new: Callable[..., Any],
+    items: list[ExportedItem],
+    lost: Callable[[ExportedItem, str], None],
 ) -> Any:
     """Return the table of all items' metadata, or None if they have none.
 
@@ -78,7 +75,7 @@ def table_of_metadata(
     ----------
     new : callable
         Makes a DynamicTable.
-    items : list of Item
+    items : list of ExportedItem
     lost : callable
         Takes an item and what is lost of it.
     """

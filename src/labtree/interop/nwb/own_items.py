@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from labtree.interop.common import MS_PER_S
 from labtree.interop.nwb.columns import restored
 from labtree.interop.nwb.containers import (
     array_of,
     column_values,
     plain_value,
     series_dataset,
+    spike_times_ms,
     table_frame,
 )
 from labtree.objects import spike_data
@@ -23,8 +25,6 @@ from labtree.storage._xarray import data_of
 from labtree.storage.missing import ABSENT
 
 __all__ = ["Place", "nested", "own_item", "text_of"]
-
-_MS = 1000.0
 
 
 class Place(NamedTuple):
@@ -42,33 +42,23 @@ class Place(NamedTuple):
 def own_item(source: Any, where: str, place: Place, metadata: Any) -> Any:
     """Return an item of labtree's export as it was before."""
     about, shift = place.types, place.offset_ms
-    if place.kind == "spike_data":
-        return _own_units(source, about, shift, metadata)
-    if place.kind == "rate_data":
-        records = json.loads(source.comments)["unit_attributes"]
-        rates = series_dataset(source, where)
-        times = rates["time"].values * _MS + shift
-        unit = None if source.unit == "unknown" else source.unit
-        values = rates["data"].values.T
-        return rate_data(values, times, unit=unit, neuron_attributes=records)
-    if place.kind == "series":
-        return _own_series(series_dataset(source, where, shift / _MS), about)
-    if place.kind in ("pairwise_matrix", "pairwise_stack"):
-        values = np.asarray(source["matrix"].data[:])
-        if "imaginary" in source.colnames:
-            values = values + 1j * np.asarray(source["imaginary"].data[:])
-        labels = None
-        if "label" in about:
-            labels = restored(column_values(source["label"]), about["label"])
-        if place.kind == "pairwise_matrix":
-            matrix = pairwise_matrix(values, labels=labels, metadata=metadata)
-        else:
-            matrix = pairwise_stack(
-                values, labels=labels, times=about.get("times"), metadata=metadata
+    match place.kind:
+        case "spike_data":
+            return _own_units(source, about, shift, metadata)
+        case "rate_data":
+            rates = series_dataset(source, where)
+            return rate_data(
+                rates["data"].values.T,
+                rates["time"].values * MS_PER_S + shift,
+                unit=None if source.unit == "unknown" else source.unit,
+                neuron_attributes=json.loads(source.comments)["unit_attributes"],
             )
-        return matrix.assign_attrs(about["attrs"])
-    if place.kind in ("table", "trials"):
-        return _own_frame(source, about, shift / _MS) if about else table_frame(source)
+        case "series":
+            return _own_series(series_dataset(source, where, shift / MS_PER_S), about)
+        case "pairwise_matrix" | "pairwise_stack":
+            return _own_matrix(source, place, metadata)
+        case "table" | "trials":
+            return _own_frame(source, about, shift / MS_PER_S) if about else table_frame(source)
     return array_of(source)
 
 
@@ -78,13 +68,26 @@ def text_of(data: Any) -> str:
     return str(plain_value(value))
 
 
+def _own_matrix(table: Any, place: Place, metadata: Any) -> xr.Dataset:
+    about = place.types
+    values = np.asarray(table["matrix"].data[:])
+    if "imaginary" in table.colnames:
+        values = values + 1j * np.asarray(table["imaginary"].data[:])
+    labels = None
+    if "label" in about:
+        labels = restored(column_values(table["label"]), about["label"])
+    if place.kind == "pairwise_matrix":
+        made = pairwise_matrix(values, labels=labels, metadata=metadata)
+    else:
+        times = about.get("times")
+        made = pairwise_stack(values, labels=labels, times=times, metadata=metadata)
+    return made.assign_attrs(about["attrs"])
+
+
 def _own_units(table: Any, about: dict[str, Any], shift: float, metadata: Any) -> xr.Dataset:
-    counts: Any = np.empty(0, np.int64)
-    times = np.empty(0)
+    times, counts = np.empty(0), np.empty(0, np.int64)
     if "spike_times" in table.colnames:
-        index = table["spike_times"]
-        counts = np.diff(np.asarray(index.data[:]).astype(np.int64), prepend=0)
-        times = np.asarray(index.target.data[:], np.float64) * _MS + shift
+        times, counts = spike_times_ms(table)
     attributes = {
         kept["name"]: _own_column(column_values(table[name]), kept)
         for name, kept in about["columns"].items()
@@ -92,7 +95,7 @@ def _own_units(table: Any, about: dict[str, Any], shift: float, metadata: Any) -
     }
     attrs = about["attrs"]
     dataset = spike_data.assemble(
-        times,
+        times + shift,
         counts,
         length=attrs["length"],
         start_time=attrs["start_time"],
@@ -132,26 +135,25 @@ def _own_series(series: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
 
 def _own_frame(table: Any, about: dict[str, Any], shift_s: float) -> pd.DataFrame:
     columns: dict[int, Any] = {}
-    names: list[Any] = [None] * len(about["columns"])
-    for nwb_name, kept in about["columns"].items():
+    names: list[Any] = []
+    kept_in_order = sorted(about["columns"].items(), key=lambda column: column[1]["at"])
+    for at, (nwb_name, kept) in enumerate(kept_in_order):
         values = column_values(table[nwb_name])
         if nwb_name in ("start_time", "stop_time", "timestamp") and "form" not in kept:
             values = values + shift_s
-        columns[kept["at"]] = restored(values, kept)
-        names[kept["at"]] = kept["name"]
-    frame = pd.DataFrame({at: columns[at] for at in sorted(columns)})
-    tuples = [tuple(name) if isinstance(name, list) else name for name in names]
-    several = bool(tuples) and all(isinstance(name, tuple) for name in tuples)
-    if tuples:
-        frame.columns = pd.MultiIndex.from_tuples(tuples) if several else pd.Index(tuples)
+        columns[at] = restored(values, kept)
+        names.append(tuple(kept["name"]) if isinstance(kept["name"], list) else kept["name"])
+    frame = pd.DataFrame(columns)
+    if names:
+        several = all(isinstance(name, tuple) for name in names)
+        frame.columns = pd.MultiIndex.from_tuples(names) if several else pd.Index(names)
     index = about.get("index")
     if index is not None:
         kind, name, dtype = index
         if kind == "id":
             frame.index = pd.Index(np.asarray(table.id.data[:]).astype(dtype), name=name)
         else:
-            first = frame.columns[0]
-            frame = frame.set_index(first)
+            frame = frame.set_index(frame.columns[0])
             frame.index.name = name
     frame.attrs = about.get("attrs", {})
     return frame

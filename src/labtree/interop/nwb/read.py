@@ -12,8 +12,9 @@ import h5py
 import pandas as pd
 import xarray as xr
 
-from labtree.errors import FormatError, LossWarning, missing_file, warn
+from labtree.errors import FormatError, missing_file
 from labtree.hints import takes
+from labtree.interop.common import Item, keep_problems, left_out, store_items
 from labtree.interop.nwb.containers import (
     Extent,
     array_of,
@@ -28,16 +29,18 @@ from labtree.interop.nwb.containers import (
 )
 from labtree.interop.nwb.links import check_hdf5_links, check_zarr_links
 from labtree.interop.nwb.own_items import Place, nested, own_item, text_of
+from labtree.interop.nwb.tables import unused
 from labtree.optional import require
 from labtree.storage.json_files import read_json
 from labtree.workspace.state import mark_saved
-from labtree.workspace.verbs import create_workspace, store_item
+from labtree.workspace.verbs import create_workspace
 
 __all__ = ["import_nwb", "is_nwb"]
 
-_PURPOSE = "reading NWB files"
-_MS = 1000.0
-_MOST_JSON = 64 * 2**20
+_GROUPS = (
+    "intervals", "events", "acquisition", "stimulus", "stimulus_template", "analysis",
+    "scratch",
+)  # fmt: skip
 _FACTS = (
     "session_description", "identifier", "session_start_time", "timestamps_reference_time",
     "session_id", "experimenter", "experiment_description", "institution", "lab", "keywords",
@@ -118,16 +121,14 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
         reader = _Reader(source, file)
         try:
             reader.read()
-            problems = reader.problems + reader.store(tree)
+            problems = reader.problems + store_items(tree, list(reader.items.values()))
         except BaseException:
             io.close()
             raise
     tree.attrs.update(reader.facts)
     tree.set_close(io.close)
-    if problems:
-        tree.attrs["nwb_problems"] = problems
-        listed = "\n".join(problems)
-        warn(f"{source}: not everything could be read:\n{listed}", LossWarning)
+    text = f"{source}: not everything could be read"
+    keep_problems(tree, problems, text, attribute="nwb_problems")
     mark_saved(tree)  # it is on the disk, in the other format
     return tree
 
@@ -165,7 +166,7 @@ def _open(path: Path) -> Any:
         reader: Callable[..., Any] = zarr.NWBZarrIO
         where: Any = str(path)
     else:
-        pynwb = require("pynwb", purpose=_PURPOSE, extra="nwb")
+        pynwb = require("pynwb", purpose="reading NWB files", extra="nwb")
         with path.open("rb") as file:
             start = file.read(8)
         if start != b"\x89HDF\r\n\x1a\n":
@@ -184,29 +185,13 @@ class _Reader:
     def __init__(self, path: Path, file: Any) -> None:
         self.file, self.name = file, path.stem
         self.problems: list[str] = []
-        self.items: dict[str, tuple[str, str, Any]] = {}
+        self.items: dict[str, Item] = {}
         self.skipped: set[str] = set()
-        self.taken: set[tuple[str, str]] = set()
+        self.taken: dict[str, set[str]] = {}
         self.facts: dict[str, Any] = {}
         self.extents: list[Extent] | None = None
         self.places: dict[str, Place] = {}
         self.metadata: dict[tuple[str, str], Any] = {}
-
-    def store(self, tree: xr.DataTree) -> list[str]:
-        """Store what was read; return a line for each item that cannot be kept."""
-        problems = []
-        for where, (namespace, key, obj) in self.items.items():
-            place = self.places.get(where)
-            try:
-                if place is None:
-                    store_item(tree, namespace, key, obj)
-                else:
-                    namespace, key = place.namespace, place.key
-                    created = place.created_at
-                    store_item(tree, namespace, key, obj, note=place.note, created_at=created)
-            except (TypeError, ValueError) as error:
-                problems.append(f"{where}: left out: {error}")
-        return problems
 
     def read(self) -> None:
         """Read everything."""
@@ -238,12 +223,10 @@ class _Reader:
             table = getattr(file, name)
             if table is not None:
                 self._add(f"/intervals/{name}", own, name, table_frame, table)
-        for group in ("intervals", "events", "acquisition", "stimulus", "stimulus_template"):
+        for group in _GROUPS:
+            namespace = group if group in ("analysis", "scratch") else own
             for each in (getattr(file, group, None) or {}).values():
-                self._container(f"/{group}/{each.name}", own, each)
-        for group in ("analysis", "scratch"):
-            for each in (getattr(file, group, None) or {}).values():
-                self._container(f"/{group}/{each.name}", group, each)
+                self._container(f"/{group}/{each.name}", namespace, each)
         for module in file.processing.values():
             namespace = module.name if module.name != own else f"{module.name}_processing"
             for each in module.data_interfaces.values():
@@ -267,15 +250,15 @@ class _Reader:
                 leaves = self.metadata.get((place.namespace, place.key))
                 obj = own_item(source, where, place, nested(leaves) if leaves else None)
         except Exception as error:  # a damaged file fails anywhere in hdmf and h5py
-            self.problems.append(f"{where}: left out: {error or type(error).__name__}")
+            self.problems.append(left_out(where, error))
             return
-        unique, parent = key, where.split("/")[-2]
-        if (namespace, unique) in self.taken:
-            unique = f"{parent}_{key}"
-        while (namespace, unique) in self.taken:
-            unique += "_"
-        self.taken.add((namespace, unique))
-        self.items[where] = (namespace, unique, obj)
+        taken = self.taken.setdefault(namespace, set())
+        parent = where.split("/")[-2]
+        unique = unused(f"{parent}_{key}" if key in taken else key, taken)
+        item = Item(namespace, unique, obj, source=where)
+        if place is not None:
+            item = Item(place.namespace, place.key, obj, place.created_at, place.note, where)
+        self.items[where] = item
 
     def _container(self, where: str, namespace: str, obj: Any) -> None:
         kinds = [each.__name__ for each in type(obj).__mro__]

@@ -9,16 +9,17 @@ import xarray as xr
 
 from labtree.objects import pairwise, rate_data, spike_data
 from labtree.objects.registry import KIND_ATTRIBUTE, decode
+from labtree.recording.session import streams
 from labtree.spikes import from_session
 from labtree.workspace.items import item_dataset, iterate_items
 
-__all__ = ["TRIALS", "Item", "Sources", "sources_of"]
+__all__ = ["TRIALS", "ExportedItem", "Sources", "sources_of"]
 
 #: The attribute that marks a trial table with its states and events.
 TRIALS = "labtree_trials"
 
 
-class Item(NamedTuple):
+class ExportedItem(NamedTuple):
     """An object to export, and what is noted with it."""
 
     namespace: str
@@ -32,7 +33,7 @@ class Item(NamedTuple):
 class Sources(NamedTuple):
     """What a tree holds, and what it says of its session."""
 
-    items: list[Item]
+    items: list[ExportedItem]
     others: list[str]
     start: datetime
     description: str
@@ -45,35 +46,35 @@ def sources_of(tree: xr.DataTree) -> Sources:
     """Return the items of a workspace or session, and what it says of its session."""
     if "labtree_workspace_id" in tree.root.attrs:
         return _workspace(tree.root)
-    items: list[tuple[str, Any]] = []
-    if "streams" in tree.children:
-        for name, node in tree.children["streams"].children.items():
-            items.append((name, node.to_dataset(inherit=False)))
-    if "labels" in tree.children:
-        items.append(("labels", _label_frame(tree)))
-    if "trials" in tree.children and "state_row_size" in tree.children["trials"].variables:
+    nodes = tree.children
+    found: list[tuple[str, Any]] = []
+    if "streams" in nodes:
+        for key, node in nodes["streams"].children.items():
+            found.append((key, node.to_dataset(inherit=False)))
+    if "labels" in nodes:
+        found.append(("labels", _label_frame(tree)))
+    if "trials" in nodes and "state_row_size" in nodes["trials"].variables:
         from labtree.msw.trees import trials_from_xarray
 
-        items.append(
-            ("trials", trials_from_xarray(tree.children["trials"].to_dataset(inherit=False)))
-        )
-    if "units" in tree.children and "spike_times" in tree.children["units"].variables:
-        items.append(("units", from_session(tree)))
-    others = sorted(set(tree.children) - {"streams", "labels", "trials", "units", "metadata"})
+        trials = trials_from_xarray(nodes["trials"].to_dataset(inherit=False))
+        found.append(("trials", trials))
+    if "units" in nodes and "spike_times" in nodes["units"].variables:
+        found.append(("units", from_session(tree)))
+    name = str(tree.attrs.get("session_id") or tree.attrs.get("name") or tree.name or "")
+    others = sorted(set(nodes) - {"streams", "labels", "trials", "units", "metadata"})
+    items = []
+    for key, obj in found:
+        kind = _kind(obj)
+        if kind is None:
+            others.append(key)
+        else:
+            items.append(ExportedItem(name or "session", key, obj, kind, None, 0.0))
     offset = tree.attrs.get("clock_to_unix_s")
     stated = tree.attrs.get("session_datetime") or tree.attrs.get("created")
-    known = None if offset is None else datetime.fromtimestamp(float(offset), UTC)
-    start = known or _moment(stated)
-    name = str(tree.attrs.get("session_id") or tree.attrs.get("name") or tree.name or "")
+    start = _moment(stated) if offset is None else datetime.fromtimestamp(float(offset), UTC)
     subject = {"subject_id": tree.attrs["subject"]} if "subject" in tree.attrs else {}
-    found = [
-        Item(name or "session", key, obj, kind, None, 0.0)
-        for key, obj in items
-        if (kind := _kind(obj))
-    ]
-    others += [key for key, obj in items if not _kind(obj)]
     return Sources(
-        found, others, start, name or "labtree session", name or None, subject, False
+        items, others, start, name or "labtree session", name or None, subject, False
     )
 
 
@@ -87,7 +88,7 @@ def _workspace(tree: xr.DataTree) -> Sources:
         what = _kind(obj)
         if what:
             created = float(info["created_at"] or 0.0)
-            items.append(Item(namespace, key, obj, what, info.get("note"), created))
+            items.append(ExportedItem(namespace, key, obj, what, info.get("note"), created))
         else:
             others.append(f"{namespace}/{key}")
     stated = tree.attrs.get("session_start_time")
@@ -133,11 +134,9 @@ def _label_frame(tree: xr.DataTree) -> pd.DataFrame:
     labels = tree.children["labels"].to_dataset(inherit=False)
     times = labels["timestamp"].values.astype(np.float64)
     last = times[-1] if times.size else 0.0
-    for node in (
-        tree.children["streams"].children.values() if "streams" in tree.children else ()
-    ):
-        if node.sizes["time"]:
-            last = max(last, float(node.to_dataset()["time"].values[-1]))
+    for stream in streams(tree).values():
+        if stream.sizes["time"]:
+            last = max(last, float(stream["time"].values[-1]))
     columns = {"start_time": times, "stop_time": np.append(times[1:], last)[: times.size]}
     for name in ("class_index", "class_name"):
         if name in labels:

@@ -41,12 +41,29 @@ class Columns:
         events = stamps and name == "timestamp"
         make = self.classes.TimestampVectorData if events else self.classes.VectorData
         vector = make(name=name, description=description, data=values)
+        self._add(vector, ends)
+
+    def add_region(
+        self, name: str, description: str, rows: list[list[int]], table: Any
+    ) -> None:
+        """Add a column of lists of rows of another table."""
+        region = self.classes.DynamicTableRegion(
+            name=name,
+            description=description,
+            data=[row for each in rows for row in each],
+            table=table,
+        )
+        self._add(region, np.cumsum([len(each) for each in rows]))
+
+    def _add(self, vector: Any, ends: Any) -> None:
         self.vectors.append(vector)
+        self.names.append(vector.name)
         if ends is not None:
             stops = np.asarray(ends, np.int64)
-            index = self.classes.VectorIndex(name=f"{name}_index", data=stops, target=vector)
+            index = self.classes.VectorIndex(
+                name=f"{vector.name}_index", data=stops, target=vector
+            )
             self.vectors.append(index)
-        self.names.append(name)
 
 
 def role_of(frame: pd.DataFrame) -> tuple[str, dict[Any, str]]:

@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,29 +19,25 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, LossWarning, warn
-from labtree.interop.nwb.columns import for_nwb, plain_json
+from labtree.errors import DataError
+from labtree.interop.common import MS_PER_S, VOLTS, check_export_target, warn_of_losses
+from labtree.interop.nwb.columns import as_json, for_nwb
 from labtree.interop.nwb.electrodes import Electrodes, is_table_of_electrodes
-from labtree.interop.nwb.item_tables import (
-    Row,
-    table_of_items,
-    table_of_metadata,
-    types_of_items,
-)
-from labtree.interop.nwb.sources import TRIALS, Item, sources_of
+from labtree.interop.nwb.item_tables import Row, table_of_items, table_of_metadata
+from labtree.interop.nwb.sources import TRIALS, ExportedItem, sources_of
 from labtree.interop.nwb.tables import Columns, nwb_name, role_of, table_of, unused
-from labtree.objects import pairwise, rate_data, spike_data
-from labtree.objects.unit_attributes import REAL_NAME, unit_attributes
+from labtree.objects import pairwise, rate_data, registry, spike_data
+from labtree.objects.unit_attributes import attribute_columns, unit_attributes
 from labtree.optional import require
 from labtree.storage.files import replace_file, temporary_path
-from labtree.storage.missing import mask_of
-from labtree.storage.trees import check_folder
 
 __all__ = ["export_nwb"]
 
 _PURPOSE = "export to NWB"
-_MS = 1000.0
-_VOLTS = {"v": 1.0, "volt": 1.0, "volts": 1.0, "mv": 1e-3, "uv": 1e-6, "µv": 1e-6, "μv": 1e-6}
+_MODULES = {
+    "ecephys": "Spike trains and firing rates",
+    "labtree": "Tables and matrices of a labtree workspace, and where its items are",
+}
 _FACTS = (
     "experimenter", "experiment_description", "institution", "lab", "keywords", "notes",
     "pharmacology", "protocol", "related_publications", "slices", "source_script",
@@ -91,8 +87,8 @@ def export_nwb(
     Raises
     ------
     DataError
-        A ValueError, if there is nothing that NWB has a place for, or the start has no
-        time zone.
+        A ValueError, if there is nothing that NWB has a place for, the start has no time
+        zone, or `path` is the tree's own file.
     MissingFileError, AlreadyExistsError
         An OSError, if there is no such folder, or `path` is one.
 
@@ -122,17 +118,14 @@ def export_nwb(
     pynwb = require("pynwb", purpose=_PURPOSE, extra="nwb")
     require("pynwb.event", purpose=_PURPOSE, extra="nwb")
     target = Path(path)
-    check_folder(target)
+    check_export_target(tree, target)
     source = sources_of(tree)
-    own = tree.ws.path if source.is_workspace else None
-    if own is not None and own.resolve() == target.resolve():
-        raise DataError(f"{target} is the file of this workspace: export under another name")
     start = session_start_time or source.start
     if start.tzinfo is None:
         raise DataError(
             "session_start_time needs a time zone: datetime(..., tzinfo=datetime.UTC)"
         )
-    writer = _Writer(pynwb, source.items, is_workspace=source.is_workspace)
+    writer = _Writer(pynwb, source.items, resolution, is_workspace=source.is_workspace)
     if not writer.items:
         found = ", ".join(source.others[:10]) or "nothing"
         raise DataError(f"there is nothing to export that NWB has a place for; found {found}")
@@ -147,7 +140,7 @@ def export_nwb(
         subject=pynwb.file.Subject(**_subject(given)) if given else None,
         **(known | fields),
     )
-    writer.write(file, resolution)
+    writer.write(file)
     writer.losses[:0] = [f"{name}: NWB has no place for it" for name in source.others]
     with temporary_path(target) as new:
         with warnings.catch_warnings():
@@ -158,9 +151,7 @@ def export_nwb(
             except (TypeError, ValueError) as error:
                 raise DataError(f"{target} was not written: {error}") from error
         replace_file(new, target)
-    if writer.losses:
-        listed = "\n".join(writer.losses)
-        warn(f"not all of it has a place in NWB:\n{listed}", LossWarning)
+    warn_of_losses(writer.losses, "not all of it has a place in NWB")
     return target
 
 
@@ -174,7 +165,10 @@ def _subject(given: Mapping[str, Any]) -> dict[str, Any]:
 class _Writer:
     """Fills an NWB file with items, and keeps where each went."""
 
-    def __init__(self, pynwb: Any, items: list[Item], *, is_workspace: bool) -> None:
+    def __init__(
+        self, pynwb: Any, items: list[ExportedItem], resolution: float | None,
+        *, is_workspace: bool,
+    ) -> None:  # fmt: skip
         self.pynwb = pynwb
         self.common = require("hdmf.common", purpose=_PURPOSE, extra="nwb")
         self.classes = SimpleNamespace(
@@ -184,53 +178,39 @@ class _Writer:
             DynamicTable=self.common.DynamicTable,
             VectorData=self.common.VectorData,
             VectorIndex=self.common.VectorIndex,
+            DynamicTableRegion=self.common.DynamicTableRegion,
         )
-        self.items = items
+        self.items, self.resolution = items, resolution
         self.losses: list[str] = []
         self.names: set[str] = {"workspace", "metadata", "labtree_types"}
         self.rows: list[Row] = []
         for item in items:
             if item.kind in (spike_data.KIND, rate_data.KIND):
-                (spike_data if item.kind == spike_data.KIND else rate_data).validate(item.obj)
-        self.zero = min([0.0, *map(_first_ms, items)])
+                registry.validate(item.obj)
+        firsts = list(map(_first_ms, items))
+        self.zero = min([0.0, *firsts])
         if not is_workspace and any(item.kind == "series" for item in items):
             # A recording's clock starts anywhere; NWB's at the session's start.
-            first = min(map(_first_ms, items))
-            self.zero = first if np.isfinite(first) else 0.0
+            self.zero = min(firsts) if np.isfinite(min(firsts)) else 0.0
 
-    def write(self, file: Any, resolution: float | None) -> None:
-        """Put all items into a file."""
+    def write(self, file: Any) -> None:
+        """Put all items into a file, and a table that says where each went."""
         self.file = file
         kept = next(filter(is_table_of_electrodes, reversed(self.items)), None)
         self.electrodes = Electrodes(file, kept)
         if kept is not None:
             self.items = [item for item in self.items if item is not kept]
             self.rows.append(Row(kept, "/general/extracellular_ephys/electrodes", {}))
-        one = sum(item.kind == spike_data.KIND for item in self.items) == 1
-        trials = sum(item.kind == "trials" or item.key == "trials" for item in self.items) == 1
+        kinds = [item.kind for item in self.items]
+        self.has_one_units = kinds.count(spike_data.KIND) == 1
+        trials = [item for item in self.items if "trials" in (item.kind, item.key)]
+        self.has_one_trials = len(trials) == 1
         for item in self.items:
-            about: dict[str, Any] = {}
-            if item.kind == spike_data.KIND:
-                where = self._units(item, one, resolution, about)
-            elif item.kind == rate_data.KIND:
-                where = self._rates(item)
-            elif item.kind == "series":
-                where = self._series(item, about)
-            elif item.kind in (pairwise.MATRIX, pairwise.STACK):
-                where = self._matrix(item, about)
-            elif item.kind == "array":
-                where = self._array(item)
-            else:
-                where = self._frame(item, trials, about)
-            self.rows.append(Row(item, where, about))
-        self._item_tables()
-
-    def _item_tables(self) -> None:
-        """Write where each item went, and what is known of it."""
+            self.write_item(item)
         new = self.common.DynamicTable
         self.module("labtree").add(table_of_items(new, self.rows, self.zero))
         self.file.add_scratch(
-            types_of_items(self.rows),
+            json.dumps({row.nwb_path: row.about for row in self.rows}),
             name="labtree_types",
             description="Names and types of the columns of labtree's items, as JSON",
         )
@@ -238,28 +218,38 @@ class _Writer:
         if table is not None:
             self.module("labtree").add(table)
 
-    def name(self, item: Item) -> str:
-        name = (
-            item.key
-            if item.kind in ("series", "trials", "table", "array")
-            else (f"{item.namespace}_{item.key}")
-        )
+    def write_item(self, item: ExportedItem) -> None:
+        """Put an item into the file, and note where it went and what restores it."""
+        write = {
+            spike_data.KIND: self._units,
+            rate_data.KIND: self._rates,
+            "series": self._series,
+            pairwise.MATRIX: self._matrix,
+            pairwise.STACK: self._matrix,
+            "array": self._array,
+            "table": self._frame,
+            "trials": self._frame,
+        }[item.kind]
+        about: dict[str, Any] = {}
+        where = write(item, about)
+        self.rows.append(Row(item, where, about))
+
+    def name(self, item: ExportedItem) -> str:
+        """Return a name for an item that no other has."""
+        alone = item.kind in ("series", "trials", "table", "array")
+        name = item.key if alone else f"{item.namespace}_{item.key}"
         return unused(nwb_name(name), self.names)
 
     def module(self, name: str) -> Any:
         """Return a processing module, made where it is not there."""
-        texts = {
-            "ecephys": "Spike trains and firing rates",
-            "labtree": "Tables and matrices of a labtree workspace, and where its items are",
-        }
         if name not in self.file.processing:
-            self.file.create_processing_module(name, texts.get(name, name))
+            self.file.create_processing_module(name, _MODULES.get(name, name))
         return self.file.processing[name]
 
-    def lost(self, item: Item, what: str) -> None:
+    def lost(self, item: ExportedItem, what: str) -> None:
         self.losses.append(f"{item.namespace}/{item.key}{what}")
 
-    def seconds(self, times: Any, scale: float = _MS) -> NDArray[np.float64]:
+    def seconds(self, times: Any, scale: float = MS_PER_S) -> NDArray[np.float64]:
         """Return times in s, as far as possible those from which the same times follow.
 
         Parameters
@@ -269,7 +259,7 @@ class _Writer:
         scale : float
             Units of the times in a second.
         """
-        wanted, zero = np.asarray(times, np.float64), self.zero / _MS * scale
+        wanted, zero = np.asarray(times, np.float64), self.zero / MS_PER_S * scale
         found = (wanted - zero) / scale
         for side in (-np.inf, np.inf):
             near = np.nextafter(found, side)
@@ -277,87 +267,87 @@ class _Writer:
             found = np.where(better, near, found)
         return np.asarray(found)
 
-    def _units(
-        self, item: Item, one: bool, resolution: float | None, about: dict[str, Any]
-    ) -> str:
-        ds, where = item.obj, f"{item.namespace}/{item.key}"
-        name = "units" if one else self.name(item)
-        if resolution is None:
-            resolution = _resolution(ds)
-        known: dict[str, Any] = {}
-        if resolution is not None:
-            known["resolution"] = float(resolution)
+    def _units(self, item: ExportedItem, about: dict[str, Any]) -> str:
+        ds = item.obj
+        name = "units" if self.has_one_units else self.name(item)
+        resolution = _resolution(ds) if self.resolution is None else self.resolution
         ids = np.arange(ds.sizes["unit"])
         if "unit_id" in ds.coords:
             given = ds["unit_id"].values
             if given.dtype.kind in "iu" and (given.size == 0 or given.min() >= 0):
                 ids, about["unit_id"] = given, str(given.dtype)
-        make = self.pynwb.misc.Units
-        taken = {column["name"] for column in make.__columns__} | set(dir(make))
-        own_of_nwb = {
-            name
-            for name in ("waveform_mean", "waveform_sd")
-            if name in ds.coords and ds[name].ndim > 1 and ds[name].dtype.kind in "iuf"
-        }
-        taken -= own_of_nwb
         places = self.electrodes.places(ds)
         columns = Columns(self.classes)
-        about["columns"] = {}
-        for real, values, missing, text in _unit_columns(ds):
-            if real == "obs_intervals_ms" or (real == "unit_id" and "unit_id" in about):
-                continue
-            column = for_nwb(values, missing)
-            name_of = real if real in places else unused(nwb_name(real), taken)
-            about["columns"][name_of] = {"name": real, **column.about}
-            if real in places:
-                continue
-            for loss in column.losses:
-                self.lost(item, f", attribute {real!r}: {loss}")
-            described = text or f"Attribute {real!r} of the units"
-            columns.add(name_of, described, column.data, column.ends)
-        times = self.seconds(ds["spike_times"].values)
-        ends = np.cumsum(ds["row_size"].values)
-        columns.add("spike_times", "Times of the spikes in s", times, ends)
-        start = ds.attrs["start_time"]
-        whole = np.array([[start, start + ds.attrs["length"]]])
-        intervals = [whole] * ds.sizes["unit"]
-        if "obs_intervals_ms" in ds.coords:
-            intervals = list(ds["obs_intervals_ms"].values)
-        flat = np.concatenate([*intervals, np.empty((0, 2))])
-        ends = np.cumsum([len(each) for each in intervals])
-        columns.add(
-            "obs_intervals", "When the units were observed, in s", self.seconds(flat), ends
-        )
+        about["columns"] = self._unit_attributes(item, columns, places, "unit_id" in about)
+        self._spikes(ds, columns)
         if "electrodes" in places:
-            rows = places["electrodes"]
-            columns.vectors += _region_column(self.common, rows, self.file.electrodes)
-            columns.names.append("electrodes")
+            columns.add_region(
+                "electrodes",
+                "Electrodes of each unit",
+                places["electrodes"],
+                self.file.electrodes,
+            )
         if "electrode_group" in places:
             columns.add("electrode_group", "Group of electrodes", places["electrode_group"])
-        units = make(
+        units = self.pynwb.misc.Units(
             name=name,
-            description=f"Units of {where}",
+            description=f"Units of {item.namespace}/{item.key}",
             id=[int(value) for value in ids],
             columns=columns.vectors,
             colnames=columns.names,
-            **known,
+            **({} if resolution is None else {"resolution": float(resolution)}),
         )
-        for name_of, variable in ds.variables.items():
-            other = name_of not in ("spike_times", "row_size") and variable.dims[:1] != (
-                "unit",
-            )
-            if other:
-                self.lost(item, f": {name_of}")
-        about["attrs"] = json.loads(plain_json(_own_attributes(ds), []))
-        if one:
+        for other, variable in ds.variables.items():
+            if other not in ("spike_times", "row_size") and variable.dims[:1] != ("unit",):
+                self.lost(item, f": {other}")
+        about["attrs"] = as_json(_own_attributes(ds))
+        if self.has_one_units:
             self.file.units = units
             return "/units"
         self.module("ecephys").add(units)
         return f"/processing/ecephys/{name}"
 
-    def _rates(self, item: Item) -> str:
+    def _unit_attributes(
+        self, item: ExportedItem, columns: Columns, places: Mapping[str, Any], has_ids: bool
+    ) -> dict[str, Any]:
+        """Add the attributes of units as columns; return what restores each, by its name."""
+        ds, make = item.obj, self.pynwb.misc.Units
+        taken = {column["name"] for column in make.__columns__} | set(dir(make))
+        for name in ("waveform_mean", "waveform_sd"):  # columns of NWB's own, where they fit
+            if name in ds.coords and ds[name].ndim > 1 and ds[name].dtype.kind in "iuf":
+                taken.discard(name)
+        kept: dict[str, Any] = {}
+        for real, variable, missing in attribute_columns(ds):
+            if real == "obs_intervals_ms" or (real == "unit_id" and has_ids):
+                continue
+            column = for_nwb(variable.values, missing)
+            name = real if real in places else unused(nwb_name(str(real)), taken)
+            kept[name] = {"name": real, **column.about}
+            if real not in places:
+                for loss in column.losses:
+                    self.lost(item, f", attribute {real!r}: {loss}")
+                text = str(
+                    variable.attrs.get("description") or f"Attribute {real!r} of the units"
+                )
+                columns.add(name, text, column.data, column.ends)
+        return kept
+
+    def _spikes(self, ds: xr.Dataset, columns: Columns) -> None:
+        """Add the times of the spikes, and when the units were observed."""
+        times = self.seconds(ds["spike_times"].values)
+        ends = np.cumsum(ds["row_size"].values)
+        columns.add("spike_times", "Times of the spikes in s", times, ends)
+        start = ds.attrs["start_time"]
+        intervals = [np.array([[start, start + ds.attrs["length"]]])] * ds.sizes["unit"]
+        if "obs_intervals_ms" in ds.coords:
+            intervals = list(ds["obs_intervals_ms"].values)
+        flat = self.seconds(np.concatenate([*intervals, np.empty((0, 2))]))
+        ends = np.cumsum([len(each) for each in intervals])
+        columns.add("obs_intervals", "When the units were observed, in s", flat, ends)
+
+    def _rates(self, item: ExportedItem, about: dict[str, Any]) -> str:
         ds, name = item.obj, self.name(item)
-        records = [json.loads(plain_json(r, [])) for r in unit_attributes(ds)]
+        records = [as_json(record) for record in unit_attributes(ds)]
         series = self.pynwb.TimeSeries(
             name=name,
             data=ds["rate"].transpose("time", "unit").values,
@@ -369,65 +359,35 @@ class _Writer:
         self.module("ecephys").add(series)
         return f"/processing/ecephys/{name}"
 
-    def _series(self, item: Item, about: dict[str, Any]) -> str:
+    def _series(self, item: ExportedItem, about: dict[str, Any]) -> str:
         """Write a stream or series; large ones block by block."""
         ds = item.obj
         data = ds["data"]
-        units = str(data.attrs.get("units", "unknown"))
-        factor = _VOLTS.get(units.lower())
-        kind = ds.attrs.get("neurodata_type")
-        electrical = kind == "ElectricalSeries" or (kind is None and factor is not None)
-        electrical = electrical and data.ndim >= 2 and data.dims[1] == "channel"
-        more: dict[str, Any] = {}
-        conversion = data.attrs.get("conversion", 1.0)
-        region = self.electrodes.region(item, data.shape[1]) if electrical else None
-        if region is not None:
-            more["electrodes"] = region
-            conversion = conversion * (factor or 1.0)
-            if "channel_conversion" in ds.coords:
-                more["channel_conversion"] = ds["channel_conversion"].values
-            if "filtering" in ds.attrs:
-                more["filtering"] = str(ds.attrs["filtering"])
-        else:
-            more["unit"] = units
-        if "resolution" in data.attrs:
-            more["resolution"] = float(data.attrs["resolution"])
-        for name in ("description", "comments"):
-            if name in ds.attrs:
-                more[name] = str(ds.attrs[name])
-        if region is None and "channel" in ds.coords and "comments" not in more:
-            names = [str(value) for value in ds["channel"].values]
-            more["comments"] = f"Channels: {', '.join(names)}"
-        about["data"] = json.loads(plain_json(data.attrs, []))
-        about["attrs"] = json.loads(plain_json(_own_attributes(ds), []))
+        about["data"] = as_json(data.attrs)
+        about["attrs"] = as_json(_own_attributes(ds))
         about["dims"] = [str(dim) for dim in data.dims]
         if "channel" in ds.coords:
             column = for_nwb(ds["channel"].values)
             if column.ends is None:
                 about["channel"] = [np.asarray(column.data).tolist(), column.about]
+        fields = self._physical(item)
+        is_electrical = "electrodes" in fields
+        make = self.pynwb.ecephys.ElectricalSeries if is_electrical else self.pynwb.TimeSeries
         name = self.name(item)
-        plain = region is None
-        make = self.pynwb.TimeSeries if plain else self.pynwb.ecephys.ElectricalSeries
-        series = make(
-            name=name,
-            data=_blocks(data),
-            conversion=float(conversion),
-            offset=float(data.attrs.get("offset", 0.0)),
-            **self._clock(ds),
-            **more,
-        )
+        series = make(name=name, data=_blocks(data), **self._clock(ds), **fields)
+        kind = ds.attrs.get("neurodata_type")
         if kind not in (None, type(series).__name__):
             self.lost(item, f": a {kind} becomes a {type(series).__name__}")
-        known = {"time", "channel", "channel_conversion"}
+        known = {"data", "time", "channel", "channel_conversion"}
         if self.electrodes.kept is not None:
             known |= {str(each) for each in self.electrodes.kept.obj.columns}
-        for each, variable in ds.variables.items():
-            if each == "data" or each in known:
+        for other, variable in ds.variables.items():
+            if other in known:
                 continue
             if variable.dims == ("time",) and variable.dtype.kind in "biuf":
-                self._along_time(item, str(each))
+                self._along_time(item, str(other))
             else:
-                self.lost(item, f": {each}")
+                self.lost(item, f": {other}")
         group = str(ds.attrs.get("nwb_path", "/acquisition")).split("/")
         if group[1:2] == ["processing"] and len(group) > 3:
             self.module(group[2]).add(series)
@@ -438,69 +398,93 @@ class _Writer:
         self.file.add_acquisition(series)
         return f"/acquisition/{name}"
 
-    def _along_time(self, item: Item, name: str) -> None:
+    def _physical(self, item: ExportedItem) -> dict[str, Any]:
+        """Return unit, conversion, texts and, of a series in volts, the electrodes."""
+        ds, data = item.obj, item.obj["data"]
+        units = str(data.attrs.get("units", "unknown"))
+        factor = VOLTS.get(units.lower())
+        conversion = data.attrs.get("conversion", 1.0)
+        kind = ds.attrs.get("neurodata_type")
+        is_electrical = kind == "ElectricalSeries" or (kind is None and factor is not None)
+        region = None
+        if is_electrical and data.ndim >= 2 and data.dims[1] == "channel":
+            region = self.electrodes.region(item, data.shape[1])
+        fields: dict[str, Any] = {
+            name: str(ds.attrs[name])
+            for name in ("description", "comments")
+            if name in ds.attrs
+        }
+        if region is not None:
+            fields["electrodes"] = region
+            conversion = conversion * (factor or 1.0)
+            if "channel_conversion" in ds.coords:
+                fields["channel_conversion"] = ds["channel_conversion"].values
+            if "filtering" in ds.attrs:
+                fields["filtering"] = str(ds.attrs["filtering"])
+        else:
+            fields["unit"] = units
+            if "channel" in ds.coords and "comments" not in fields:
+                names = ", ".join(str(value) for value in ds["channel"].values)
+                fields["comments"] = f"Channels: {names}"
+        if "resolution" in data.attrs:
+            fields["resolution"] = float(data.attrs["resolution"])
+        fields["conversion"] = float(conversion)
+        fields["offset"] = float(data.attrs.get("offset", 0.0))
+        return fields
+
+    def _along_time(self, item: ExportedItem, name: str) -> None:
         """Write another value of each sample, such as when it arrived, as its own series."""
         ds = item.obj
         attrs = {"description": f"{name} of {item.key}, one value for each of its samples"}
-        coords = xr.Coordinates({"time": ds["time"].variable}, indexes={})
         attrs |= {key: ds.attrs[key] for key in ("fs", "starting_time") if key in ds.attrs}
+        coords = xr.Coordinates({"time": ds["time"].variable}, indexes={})
         series = xr.Dataset({"data": ds[name].variable}, coords, attrs)
-        key = f"{item.key}_{name}"
-        part = Item(item.namespace, key, series, "series", None, item.created_at)
-        about: dict[str, Any] = {}
-        path = self._series(part, about)
-        self.rows.append(Row(part, path, about))
+        self.write_item(item._replace(key=f"{item.key}_{name}", obj=series, note=None))
 
     def _clock(self, ds: xr.Dataset) -> dict[str, Any]:
         start, rate = ds.attrs.get("starting_time"), ds.attrs.get("fs")
-        count = ds.sizes["time"]
+        count, zero = ds.sizes["time"], self.zero / MS_PER_S
         if start is not None and rate and count:
             ends = ds["time"][[0, -1]].values
             if np.array_equal(ends, np.array([0, count - 1]) / rate + start):
-                return {"starting_time": float(start) - self.zero / _MS, "rate": float(rate)}
-        times = ds["time"].values.astype(np.float64) - self.zero / _MS
-        return _timing(times, rate)
+                return {"starting_time": float(start) - zero, "rate": float(rate)}
+        return _timing(ds["time"].values.astype(np.float64) - zero, rate)
 
-    def _matrix(self, item: Item, about: dict[str, Any]) -> str:
+    def _matrix(self, item: ExportedItem, about: dict[str, Any]) -> str:
         """Write a matrix as a table with a row for each of its rows."""
         ds, name = item.obj, self.name(item)
         values = pairwise.matrix_values(ds)
         if isinstance(values, np.ma.MaskedArray):
             self.lost(item, ": masked values become NaN")
             values = np.ma.filled(values.astype(np.float64), np.nan)
-        vector = self.common.VectorData
-        columns = []
+        columns = Columns(self.classes)
         if "label_i" in ds.coords:
-            column = for_nwb(ds["label_i"].values)
-            if column.ends is None:
-                about["label"] = column.about
-                for loss in column.losses:
+            labels = for_nwb(ds["label_i"].values)
+            if labels.ends is None:
+                about["label"] = labels.about
+                for loss in labels.losses:
                     self.lost(item, f", labels: {loss}")
-                text = "Label of the row"
-                columns.append(vector(name="label", description=text, data=column.data))
+                columns.add("label", "Label of the row", labels.data)
             else:
                 self.lost(item, ": the labels")
-        for name_of, text, part in (
-            ("matrix", "Values of the row", values.real),
-            ("imaginary", "Imaginary part of the row", values.imag),
-        ):
-            if name_of == "matrix" or values.dtype.kind == "c":
-                data = np.ascontiguousarray(part)
-                columns.append(vector(name=name_of, description=text, data=data))
+        columns.add("matrix", "Values of the row", np.ascontiguousarray(values.real))
+        if values.dtype.kind == "c":
+            imaginary = np.ascontiguousarray(values.imag)
+            columns.add("imaginary", "Imaginary part of the row", imaginary)
         table = self.common.DynamicTable(
             name=name,
             description=f"Pairwise matrix {item.namespace}/{item.key}",
-            columns=columns,
+            columns=columns.vectors,
             id=list(range(len(values))),
         )
         if "slice_start" in ds.coords:
             pairs = np.stack([ds["slice_start"].values, ds["slice_end"].values], axis=1)
             about["times"] = pairs.tolist()
-        about["attrs"] = json.loads(plain_json(_own_attributes(ds), []))
+        about["attrs"] = as_json(_own_attributes(ds))
         self.module("labtree").add(table)
         return f"/processing/labtree/{name}"
 
-    def _array(self, item: Item) -> str:
+    def _array(self, item: ExportedItem, about: dict[str, Any]) -> str:
         name, values = self.name(item), item.obj
         if values.dtype.kind == "U":
             values = values.astype(object)
@@ -508,10 +492,10 @@ class _Writer:
         self.file.add_scratch(values, name=name, description=described)
         return f"/scratch/{name}"
 
-    def _frame(self, item: Item, one: bool, about: dict[str, Any]) -> str:
+    def _frame(self, item: ExportedItem, about: dict[str, Any]) -> str:
         role, _ = role_of(item.obj)
         free = role == "intervals" and getattr(self.file, item.key, 0) is None
-        if item.kind == "trials" and one:
+        if item.kind == "trials" and self.has_one_trials:
             name = "trials"
         elif item.key in ("trials", "epochs", "invalid_times") and free:
             name = item.key
@@ -527,7 +511,7 @@ class _Writer:
         )
         about.update(found.about)
         kept = {str(k): v for k, v in item.obj.attrs.items() if k != TRIALS}
-        about["attrs"] = json.loads(plain_json(kept, []))
+        about["attrs"] = as_json(kept)
         for loss in found.losses:
             self.lost(item, loss)
         path = self._place(found.table, name, role)
@@ -548,42 +532,32 @@ class _Writer:
         self.module("labtree").add(table)
         return f"/processing/labtree/{name}"
 
-    def _states_and_events(self, item: Item) -> None:
+    def _states_and_events(self, item: ExportedItem) -> None:
         """Write the states of a trial table as intervals, its events as a table of events."""
-        states = item.obj.msw.states(clock="session")
-        events = item.obj.msw.events(clock="session")
-        for what, found, renamed in (
-            ("states", states, {"start": "start_time", "end": "stop_time"}),
-            ("events", events, {"time": "timestamp"}),
-        ):
-            if not len(found):
-                continue
-            table = found.rename(columns=renamed)
-            table.attrs = {"description": f"The {what} of {item.key}"}
-            key = f"{item.key}_{what}"
-            part = Item(item.namespace, key, table, "table", None, item.created_at)
-            about: dict[str, Any] = {}
-            path = self._frame(part, False, about)
-            self.rows.append(Row(part, path, about))
+        trials = item.obj.msw
+        states = trials.states(clock="session").rename(
+            columns={"start": "start_time", "end": "stop_time"}
+        )
+        events = trials.events(clock="session").rename(columns={"time": "timestamp"})
+        for what, table in (("states", states), ("events", events)):
+            if len(table):
+                table.attrs = {"description": f"The {what} of {item.key}"}
+                key = f"{item.key}_{what}"
+                self.write_item(item._replace(key=key, obj=table, kind="table", note=None))
 
 
-def _first_ms(item: Item) -> float:
-    """Return the first time of an item in ms; 0 where it has none."""
+def _first_ms(item: ExportedItem) -> float:
+    """Return the first time of an item in ms; infinity for one without times."""
     obj = item.obj
-    first = 0.0
-    if item.kind == spike_data.KIND:
-        first = float(obj.attrs["start_time"])
-    elif item.kind == rate_data.KIND and obj.sizes["time"]:
-        first = float(obj["time"].values[0])
-    elif item.kind == "series" and obj.sizes["time"]:
-        first = float(obj["time"][0].values) * _MS
-    elif item.kind in ("trials", "table"):
+    if item.kind in ("trials", "table"):
         _, fixed = role_of(obj)
         times = obj[next(iter(fixed))].to_numpy(np.float64) if fixed else np.empty(0)
-        finite = times[np.isfinite(times)]
-        if not finite.size:
-            return np.inf
-        first = float(finite.min()) * _MS
+        return float(times[np.isfinite(times)].min(initial=np.inf)) * MS_PER_S
+    if item.kind == spike_data.KIND:
+        first = float(obj.attrs["start_time"])
+    elif item.kind in (rate_data.KIND, "series") and obj.sizes["time"]:
+        unit_ms = 1.0 if item.kind == rate_data.KIND else MS_PER_S
+        first = float(obj["time"][0].values) * unit_ms
     else:
         return np.inf
     return first if np.isfinite(first) else 0.0
@@ -605,34 +579,8 @@ def _resolution(ds: xr.Dataset) -> float | None:
         return 1 / float(ds.attrs["sample_rate_hz"])
     time = ds["raw_time"].values if "raw_time" in ds.variables else np.empty(0)
     if time.size > 1 and time[-1] > time[0]:
-        return float(time[-1] - time[0]) / (time.size - 1) / _MS
+        return float(time[-1] - time[0]) / (time.size - 1) / MS_PER_S
     return None
-
-
-def _unit_columns(ds: xr.Dataset) -> Iterator[tuple[str, Any, Any, str]]:
-    """Yield name, values, which are missing, and description of each attribute."""
-    own = {
-        name: coord.variable for name, coord in ds.coords.items() if coord.dims[:1] == ("unit",)
-    }
-    masks = {name: mask_of(own, name) for name in own}
-    for name, variable in own.items():
-        if name not in masks.values():
-            mask = own.get(masks[name])
-            missing = None if mask is None else np.asarray(mask.values, bool)
-            real = str(variable.attrs.get(REAL_NAME, name))
-            yield real, variable.values, missing, str(variable.attrs.get("description", ""))
-
-
-def _region_column(common: Any, rows: list[list[int]], table: Any) -> list[Any]:
-    """Return the column of the electrodes of each unit, and its index."""
-    region = common.DynamicTableRegion(
-        name="electrodes",
-        description="Electrodes of each unit",
-        data=[row for each in rows for row in each],
-        table=table,
-    )
-    ends = np.cumsum([len(each) for each in rows])
-    return [region, common.VectorIndex(name="electrodes_index", data=ends, target=region)]
 
 
 def _timing(seconds: NDArray[np.float64], nominal: Any = None) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.interop.spikelab.read import Item, build_workspace, keep_problems
+from labtree.interop.common import Item
+from labtree.interop.spikelab.read import SpikeLabWorkspace, build_workspace, raw_traces
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
 from labtree.objects.rate_slice_stack import rate_slice_stack
@@ -85,12 +86,12 @@ PairwiseCompMatrixStack, AnalysisWorkspace, or dict of these
 
 
 def _spike_data(obj: Any) -> xr.Dataset:
-    raw_data: Any = getattr(obj, "raw_data", ())
-    raw_time: Any = getattr(obj, "raw_time", ())
-    if not np.size(raw_time):
-        raw_data = raw_time = None
-    elif not np.size(raw_data):
-        raw_data = np.zeros((0, np.size(raw_time)))
+    # SpikeLab has empty arrays where there are none.
+    data: Any = getattr(obj, "raw_data", ())
+    time: Any = getattr(obj, "raw_time", ())
+    raw_data, raw_time = raw_traces(
+        data if np.size(data) else None, time if np.size(time) else None
+    ) or (None, None)
     return spike_data(
         obj.train,
         length=obj.length,
@@ -119,7 +120,11 @@ def _workspace(obj: Any) -> xr.DataTree:
         for key in obj.list_keys(namespace):
             info = obj.get_info(namespace, key) or {}
             value = _or_itself(obj.get(namespace, key))
-            items.append(Item(namespace, key, value, info.get("created_at"), info.get("note")))
-    tree, refused = build_workspace(obj.workspace_id, obj.name, obj.created_at, items)
-    keep_problems(tree, refused, "the workspace of SpikeLab: not everything could be kept")
-    return tree
+            source = f"/{namespace}/{key}"
+            items.append(
+                Item(namespace, key, value, info.get("created_at"), info.get("note"), source)
+            )
+    found = SpikeLabWorkspace(obj.workspace_id, obj.name, obj.created_at, items, [])
+    return build_workspace(
+        found, "the workspace of SpikeLab: not everything could be kept as it should be"
+    )

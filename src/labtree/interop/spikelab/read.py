@@ -18,17 +18,10 @@ import numpy as np
 import xarray as xr
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from labtree.errors import (
-    DataError,
-    FormatError,
-    LossWarning,
-    damage_as_format_error,
-    missing_file,
-    warn,
-)
+from labtree.errors import DataError, FormatError, damage_as_format_error, missing_file
 from labtree.hints import takes
+from labtree.interop.common import Item, keep_problems, left_out, store_items
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
@@ -39,9 +32,15 @@ from labtree.objects.unit_attributes import Column, masked_column
 from labtree.storage.json_files import read_json
 from labtree.storage.netcdf_reader import check_heaps, open_hdf5
 from labtree.workspace.state import mark_saved
-from labtree.workspace.verbs import create_workspace, identity_attributes, store_item
+from labtree.workspace.verbs import create_workspace, identity_attributes
 
-__all__ = ["Item", "build_workspace", "decode_array", "import_spikelab", "keep_problems"]
+__all__ = [
+    "SpikeLabWorkspace",
+    "build_workspace",
+    "decode_array",
+    "import_spikelab",
+    "raw_traces",
+]
 
 _LARGE = 64 * 2**20
 _MOST_PACKED = 1000
@@ -52,32 +51,18 @@ _MEMBERS = {
     "set": {"data"},
     "frozenset": {"data"},
     "SpikeData": {
-        "spike_times",
-        "spike_times_index",
-        "raw_data",
-        "raw_time",
-        "neuron_attributes",
+        "spike_times", "spike_times_index", "raw_data", "raw_time", "neuron_attributes",
     },
     "RateData": {"inst_Frate_data", "times", "neuron_attributes"},
     "RateSliceStack": {"event_stack", "times", "neuron_attributes"},
     "SpikeSliceStack": {"times", "spike_stack", "neuron_attributes"},
     "PairwiseCompMatrix": {"matrix", "labels"},
     "PairwiseCompMatrixStack": {"stack", "times", "labels"},
-}
+}  # fmt: skip
 
 
-class Item(NamedTuple):
-    """One object of the file, where it belongs, and what was noted with it."""
-
-    namespace: str
-    key: str
-    obj: Any
-    created_at: float | None
-    note: str | None
-
-
-class SpikeLabFile(NamedTuple):
-    """What was read of a file, and a line for each part that could not be read."""
+class SpikeLabWorkspace(NamedTuple):
+    """What was read of a workspace, and a line for each part that could not be read."""
 
     workspace_id: str | None
     name: str | None
@@ -129,54 +114,22 @@ def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
     """
     given = Path(path)
     beside = given.with_name(given.name + ".h5")
-    file = read_spikelab(beside if not given.is_file() and beside.is_file() else given)
-    tree, refused = build_workspace(file.workspace_id, file.name, file.created_at, file.items)
-    keep_problems(tree, file.problems + refused, f"{path}: not everything could be read")
+    found = read_spikelab(beside if not given.is_file() and beside.is_file() else given)
+    tree = build_workspace(found, f"{path}: not everything could be read as it should be")
     mark_saved(tree)  # it is on the disk, in the other format
     return tree
 
 
-def build_workspace(
-    workspace_id: str | None, name: str | None, created_at: float | None, items: list[Item]
-) -> tuple[xr.DataTree, list[str]]:
-    """Build a workspace of items that keep their times and notes.
-
-    Parameters
-    ----------
-    workspace_id, name, created_at
-        Of the workspace; None for an id and time of its own.
-    items : list of Item
-        The list is emptied, so that only one item at a time is in memory twice.
-
-    Returns
-    -------
-    tree, problems
-        The workspace, and a line for each item that it cannot keep.
-    """
-    tree = create_workspace(name)
-    tree.attrs = identity_attributes(workspace_id, name, created_at)
-    problems = []
-    items.reverse()
-    with tqdm(total=len(items), desc="items", leave=False, disable=None) as progress:
-        while items:
-            item = items.pop()
-            try:
-                store_item(tree, *item[:3], note=item.note, created_at=item.created_at)
-            except (TypeError, ValueError) as error:
-                problems.append(f"/{item.namespace}/{item.key}: left out: {error}")
-            progress.update()
-    return tree, problems
+def build_workspace(found: SpikeLabWorkspace, text: str) -> xr.DataTree:
+    """Build a workspace; warn, with a text, of what could not be read or kept."""
+    tree = create_workspace(found.name)
+    tree.attrs = identity_attributes(found.workspace_id, found.name, found.created_at)
+    problems = found.problems + store_items(tree, found.items)
+    keep_problems(tree, problems, text, attribute="spikelab_problems")
+    return tree
 
 
-def keep_problems(tree: xr.DataTree, problems: list[str], what: str) -> None:
-    """Warn of what did not arrive as it should, and keep the list with the workspace."""
-    if problems:
-        tree.attrs["spikelab_problems"] = problems
-        listed = "\n".join(problems)
-        warn(f"{what} as it should be:\n{listed}", LossWarning)
-
-
-def read_spikelab(path: Path) -> SpikeLabFile:
+def read_spikelab(path: Path) -> SpikeLabWorkspace:
     """Read every item of a SpikeLab file, ordered by name.
 
     Raises
@@ -204,7 +157,7 @@ def read_spikelab(path: Path) -> SpikeLabFile:
                 f"groups with __type__, found {found}. A file of labtree opens with "
                 "labtree.open_workspace(path)"
             )
-        return SpikeLabFile(workspace_id, name or None, created_at, items, reader.problems)
+        return SpikeLabWorkspace(workspace_id, name or None, created_at, items, reader.problems)
 
 
 class _Reader:
@@ -228,7 +181,8 @@ class _Reader:
             if not self.is_new(gid):
                 raise FormatError("the same group was met before")
             return self.items(gid, path)
-        found = self.item(gid, path, kind)
+        item = self.safely(path, self.item, gid, path, kind)
+        found = [] if item is None else [item]
         # A key such as "a/b" beside a key "a" lies inside of the group of "a".
         members = _MEMBERS.get(kind, set())
         if kind == "dict":
@@ -241,20 +195,17 @@ class _Reader:
                 found += self.items_at(child, (*path, name))
         return found
 
-    def item(self, gid: Any, path: tuple[str, ...], kind: Any) -> list[Item]:
+    def item(self, gid: Any, path: tuple[str, ...], kind: Any) -> Item:
         namespace, key = self.names.get(path) or (path[0], "/".join(path[1:]) or ".")
-        found = self.safely(path, self.obj, gid, path, kind)
-        return [] if found is None else [Item(namespace, key, *found)]
-
-    def obj(
-        self, gid: Any, path: tuple[str, ...], kind: Any
-    ) -> tuple[Any, float | None, str | None]:
         created_at = attribute(gid, b"__created_at__")
         note = attribute(gid, b"__note__")
-        return (
+        return Item(
+            namespace,
+            key,
             self.value(gid, path, kind),
             None if created_at is None else float(created_at),
             None if note is None else str(note),
+            _place(path),
         )
 
     def groups(
@@ -286,11 +237,11 @@ class _Reader:
         try:
             return read(*arguments)
         except Exception as error:
-            self.left_out(path, _reason(error))
+            self.left_out(path, error)
             return None
 
-    def left_out(self, path: tuple[str, ...], reason: str) -> None:
-        self.problems.append(f"/{'/'.join(path)}: left out: {reason}")
+    def left_out(self, path: tuple[str, ...], reason: str | Exception) -> None:
+        self.problems.append(left_out(_place(path), reason))
 
     def value(self, gid: Any, path: tuple[str, ...], kind: Any) -> Any:
         match kind:
@@ -300,16 +251,21 @@ class _Reader:
                 return self.valid(self.spike_data(gid, path), path)
             case "RateData":
                 rates = array(gid, "inst_Frate_data")
-                attributes = self.attributes(gid, path, len(rates))
-                times = array(gid, "times")
-                return rate_data(rates, times, unit=None, neuron_attributes=attributes)
+                return rate_data(
+                    rates,
+                    array(gid, "times"),
+                    unit=None,
+                    neuron_attributes=self.attributes(gid, path, len(rates)),
+                )
             case "RateSliceStack":
                 stack = array(gid, "event_stack")
-                step = attribute(gid, b"__step_size__", attribute(gid, b"step_size", 1.0))
-                attributes = self.attributes(gid, path, len(stack))
-                times = array(gid, "times")
                 return rate_slice_stack(
-                    stack, times, step_size=step, neuron_attributes=attributes
+                    stack,
+                    array(gid, "times"),
+                    step_size=attribute(
+                        gid, b"__step_size__", attribute(gid, b"step_size", 1.0)
+                    ),
+                    neuron_attributes=self.attributes(gid, path, len(stack)),
                 )
             case "SpikeSliceStack":
                 return self.spike_slices(gid, path)
@@ -337,9 +293,9 @@ class _Reader:
             case "tuple":
                 return _nested_tuple(array(gid, "data").tolist())
             case "set":
-                return {_nested_tuple(value) for value in array(gid, "data").tolist()}
+                return set(_nested_tuple(array(gid, "data").tolist()))
             case "frozenset":
-                return frozenset(map(_nested_tuple, array(gid, "data").tolist()))
+                return frozenset(_nested_tuple(array(gid, "data").tolist()))
         known = ", ".join([*_MEMBERS, "dict", "scalar", "scalar_str", "none"])
         raise FormatError(f"unknown __type__ {kind!r}, expected one of {known}")
 
@@ -354,7 +310,7 @@ class _Reader:
                 kind = attribute(child, b"__type__")
                 out[name] = self.value(child, (*path, name), kind)
             except Exception as error:
-                self.left_out((*path, name), _reason(error))
+                self.left_out((*path, name), error)
         return out
 
     def spike_data(self, gid: Any, path: tuple[str, ...]) -> xr.Dataset:
@@ -366,12 +322,6 @@ class _Reader:
             raise FormatError(
                 f"N is {n_units}, but spike_times_index ends {row_size.size} trains"
             )
-        raw_time, raw_data = optional_array(gid, "raw_time"), optional_array(gid, "raw_data")
-        raw = None
-        if raw_time is not None:
-            # Times without traces: SpikeLab writes no dataset of size 0.
-            empty = np.zeros((0, raw_time.size))
-            raw = (empty if raw_data is None else raw_data, raw_time)
         return spike_data.assemble(
             spike_times,
             row_size,
@@ -379,16 +329,15 @@ class _Reader:
             start_time=float(attribute(gid, b"start_time", 0.0)),
             neuron_attributes=self.attributes(gid, path, n_units),
             metadata=self.metadata(gid, path),
-            raw=raw,
+            raw=raw_traces(optional_array(gid, "raw_data"), optional_array(gid, "raw_time")),
         )
 
     def valid(self, ds: xr.Dataset, path: tuple[str, ...]) -> xr.Dataset:
         try:
             spike_data.validate(ds)
         except DataError as error:
-            where = "/" + "/".join(path)
             self.problems.append(
-                f"{where}: came in as a plain dataset, as it is not valid: {error}"
+                f"{_place(path)}: came in as a plain dataset, as it is not valid: {error}"
             )
             # Nothing is lost, and nothing takes it for valid spike trains.
             del ds.attrs[KIND_ATTRIBUTE]
@@ -419,7 +368,7 @@ class _Reader:
                     raise FormatError(f"{len(found.values)} values for {n_units} units")
                 columns[name] = found
             except Exception as error:
-                self.left_out((*path, "neuron_attributes", name), _reason(error))
+                self.left_out((*path, "neuron_attributes", name), error)
         return columns
 
     def metadata(self, gid: Any, path: tuple[str, ...]) -> dict[str, Any]:
@@ -431,8 +380,7 @@ class _Reader:
             reason = "not a JSON object"
         except ValueError as error:
             reason = str(error)
-        where = "/" + "/".join(path)
-        self.problems.append(f"{where}: metadata came in as text: {reason}")
+        self.problems.append(f"{_place(path)}: metadata came in as text: {reason}")
         return {"__metadata__": text}
 
 
@@ -464,14 +412,19 @@ def _attribute_column(group: Any, name: str) -> Column:
     return masked_column(values, missing)
 
 
+def raw_traces(data: Any, time: Any) -> tuple[Any, Any] | None:
+    """Return raw traces and their times; of times alone, traces of no channel."""
+    if time is None:
+        return None
+    return np.zeros((0, np.size(time))) if data is None else data, time
+
+
 def _scalar(gid: Any) -> Any:
     value = required_attribute(gid, b"__scalar_value__")
     kind = attribute(gid, b"__scalar_kind__")
-    match kind:
-        case "int" | "float" | "bool":
-            return {"int": int, "float": float, "bool": bool}[kind](value)
-        case "bool_":
-            return np.bool_(value)
+    builtin = {"int": int, "float": float, "bool": bool, "bool_": np.bool_}.get(kind)
+    if builtin is not None:
+        return builtin(value)
     # The type that it had, if that is one of numbers and holds this very value.
     try:
         scalar = np.dtype(kind).type
@@ -501,8 +454,8 @@ def _names_of_index(path: Path) -> dict[tuple[str, ...], tuple[str, str]]:
     return out
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _place(path: tuple[str, ...]) -> str:
+    return "/" + "/".join(path)
 
 
 def links(gid: Any) -> list[tuple[bytes, int]]:

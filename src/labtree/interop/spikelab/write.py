@@ -15,7 +15,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from labtree.errors import DataError, LossWarning, warn
+from labtree.errors import DataError
+from labtree.interop.common import check_export_target, hdf5_holds, left_out, warn_of_losses
 from labtree.interop.spikelab.read import decode_array
 from labtree.objects import (
     pairwise,
@@ -26,12 +27,10 @@ from labtree.objects import (
     spike_slice_stack,
 )
 from labtree.objects.registry import KIND_ATTRIBUTE
-from labtree.objects.unit_attributes import REAL_NAME, alike
+from labtree.objects.unit_attributes import alike, attribute_columns
 from labtree.spikes.selection import slices_of
 from labtree.storage.arguments import one_of
 from labtree.storage.files import replace_file, temporary_path
-from labtree.storage.missing import mask_of
-from labtree.storage.trees import check_folder
 
 __all__ = ["export_spikelab"]
 
@@ -93,7 +92,7 @@ def export_spikelab(
     ------
     DataError
         A ValueError, with ``on_loss="raise"``, that lists what would be left out or
-        rounded.
+        rounded; and if `path` is the workspace's own file.
     MissingFileError, AlreadyExistsError
         An OSError, if there is no such folder, or `path` is one.
 
@@ -116,13 +115,7 @@ def export_spikelab(
     target = Path(path)
     if target.suffix != ".h5":
         target = target.with_name(target.name + ".h5")
-    check_folder(target)
-    own = tree.ws.path
-    if own is not None and own.resolve() == target.resolve():
-        raise DataError(
-            f"{target} is the file of this workspace: export it under another name, as "
-            "SpikeLab's format cannot hold all of it"
-        )
+    check_export_target(tree, target)
     index_target = target.with_suffix(".json")
     with temporary_path(index_target) as new_index, temporary_path(target) as new:
         with h5py.File(new, "w", locking=False) as file:  # nobody else knows it
@@ -136,12 +129,10 @@ def export_spikelab(
                 f"without:\n{losses}"
             )
         new_index.write_text(json.dumps(index, indent=2), encoding="utf-8")
-        if writer.losses or writer.changes:
-            listed = "\n".join(writer.losses + writer.changes)
-            warn(
-                f"{target}: SpikeLab's format does not hold all of it as it is here:\n{listed}",
-                LossWarning,
-            )
+        warn_of_losses(
+            writer.losses + writer.changes,
+            f"{target}: SpikeLab's format does not hold all of it as it is here",
+        )
         replace_file(new, target)
         replace_file(new_index, index_target)
     return target
@@ -175,11 +166,11 @@ class _Writer:
                     _check_name(namespace)
                     _check_name(key)
                     obj = tree.ws.get(namespace, key)
-                    entry = self._item(file, where, obj)
+                    entry = self._item(file, where, where, obj)
                 except _LostError as reason:
                     if where in file:
                         del file[where]
-                    self.losses.append(f"{where}: left out: {reason}")
+                    self.losses.append(left_out(where, reason))
                     continue
                 group = file[where]
                 group.attrs["__created_at__"] = entry["created_at"] = float(info["created_at"])
@@ -193,15 +184,15 @@ class _Writer:
             "index": index,
         }
 
-    def _item(self, parent: h5py.Group, where: str, obj: Any) -> dict[str, Any]:
-        """Write one object into a new group; return its entry in the index."""
+    def _item(self, parent: h5py.Group, path: str, where: str, obj: Any) -> dict[str, Any]:
+        """Write one object into a new group at a path; return its entry in the index."""
         if isinstance(obj, np.ndarray):
             values = self._array(where, obj)
-            group = _typed_group(parent, where, "ndarray")
+            group = _typed_group(parent, path, "ndarray")
             _write_array(group, "data", values)
             return {"type": "ndarray", "shape": list(obj.shape), "dtype": str(obj.dtype)}
         if isinstance(obj, dict):
-            self._dictionary(_typed_group(parent, where, "dict"), where, obj)
+            self._dictionary(_typed_group(parent, path, "dict"), where, obj)
             return {"type": "dict"}
         kind = obj.attrs.get(KIND_ATTRIBUTE) if isinstance(obj, xr.Dataset) else None
         if kind not in _NAMES:
@@ -210,16 +201,14 @@ class _Writer:
             )
         registry.validate(obj)
         self._rest(where, kind, obj)
-        group = _typed_group(parent, where, _NAMES[kind])
         write = {
             spike_data.KIND: self._spike_data,
             rate_data.KIND: self._rate_data,
             rate_slice_stack.KIND: self._rate_slice_stack,
             spike_slice_stack.KIND: self._spike_slice_stack,
         }.get(kind, self._pairwise)
-        write(group, where, obj)
-        summary = registry.summary(obj)
-        return {"type": _NAMES[kind], **summary}
+        write(_typed_group(parent, path, _NAMES[kind]), where, obj)
+        return {"type": _NAMES[kind], **registry.summary(obj)}
 
     def _spike_data(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
         """Write the body that a SpikeData and a slice of a stack have in common."""
@@ -237,13 +226,13 @@ class _Writer:
             if ds["raw_data"].size:
                 group["raw_data"] = ds["raw_data"].values
             group["raw_time"] = ds["raw_time"].values
-        self._attributes(group, where, spike_data.KIND, ds)
+        self._attributes(group, where, ds)
 
     def _rate_data(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
         self._rate_unit(where, ds)
         group["inst_Frate_data"] = self._doubles(f"{where}, rate", ds["rate"].values)
         group["times"] = self._doubles(f"{where}, time", ds["time"].values)
-        self._attributes(group, where, rate_data.KIND, ds)
+        self._attributes(group, where, ds)
 
     def _rate_slice_stack(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
         if ds["rate"].attrs.get("units") != "Hz":  # as every stack that is read back
@@ -251,12 +240,12 @@ class _Writer:
         group.attrs["step_size"] = float(ds.attrs["step_size"])
         group["event_stack"] = self._doubles(f"{where}, rate", ds["rate"].values)
         group["times"] = self._windows(where, ds)
-        self._attributes(group, where, rate_slice_stack.KIND, ds)
+        self._attributes(group, where, ds)
 
     def _spike_slice_stack(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
         group.attrs["N"] = np.int64(ds.sizes["unit"])
         group["times"] = self._windows(where, ds)
-        self._attributes(group, where, spike_slice_stack.KIND, ds)
+        self._attributes(group, where, ds)
         stack = group.create_group("spike_stack")
         for at, part in enumerate(slices_of(ds)):
             self._spike_data(stack.create_group(str(at)), f"{where}, slice {at}", part)
@@ -301,22 +290,16 @@ class _Writer:
             except _LostError as reason:
                 if isinstance(key, str) and key and key != "." and key in group:
                     del group[key]
-                self.losses.append(f"{inner}: left out: {reason}")
+                self.losses.append(left_out(inner, reason))
 
     def _value(self, parent: h5py.Group, key: str, where: str, value: Any) -> None:
         if isinstance(value, np.ndarray | dict | xr.Dataset):
-            # The item writes at a path; its place in the words is another.
-            inner = _Writer()
-            try:
-                inner._item(parent, key, value)
-            finally:
-                self.losses += [where + loss.removeprefix(key) for loss in inner.losses]
-                self.changes += [where + text.removeprefix(key) for text in inner.changes]
+            self._item(parent, key, where, value)
             parent[key].attrs["__created_at__"] = 0.0
         elif value is None:
             _typed_group(parent, key, "none")
         elif isinstance(value, str):
-            _check_text(value)
+            _check_texts([value])
             _typed_group(parent, key, "scalar_str").attrs["__scalar_value__"] = str(value)
         elif isinstance(value, bool | int | float | np.number | np.bool_):
             self._scalar(parent, key, where, value)
@@ -347,9 +330,7 @@ class _Writer:
     def _sequence(self, parent: h5py.Group, key: str, where: str, value: Iterable[Any]) -> None:
         kind = type(value).__name__
         members = list(value)
-        for member in members:
-            if isinstance(member, str):
-                _check_text(member)
+        _check_texts(members)
         types = {type(member) for member in members}
         try:
             values = np.array(members, dtype=str if types == {str} else None)
@@ -380,12 +361,9 @@ class _Writer:
     def _array(self, where: str, values: NDArray[Any]) -> NDArray[Any]:
         if isinstance(values, np.ma.MaskedArray):
             raise _LostError("SpikeLab drops the mask of an array")
-        if values.dtype.kind not in "biufcUSV" or values.dtype.hasobject:
+        fields = {values.dtype[name].kind for name in values.dtype.names or ()}
+        if not (fields <= set("biufc") if fields else values.dtype.kind in "biufcUS"):
             raise _LostError(f"SpikeLab cannot store an array of dtype {values.dtype}")
-        if values.dtype.kind == "V":
-            kinds = [values.dtype[name].kind for name in values.dtype.names or ()]
-            if not kinds or not set(kinds) <= set("biufc"):
-                raise _LostError(f"SpikeLab cannot store an array of dtype {values.dtype}")
         if values.dtype.kind == "S":
             self.changes.append(f"{where}: bytes become str")
             try:
@@ -393,8 +371,7 @@ class _Writer:
             except UnicodeDecodeError:
                 raise _LostError("bytes that are no UTF-8 text") from None
         if values.dtype.kind == "U":
-            for text in values.ravel().tolist():
-                _check_text(text)
+            _check_texts(values.ravel().tolist())
         return values
 
     def _doubles(self, where: str, values: NDArray[Any]) -> NDArray[Any]:
@@ -427,34 +404,16 @@ class _Writer:
             if name not in _ATTRIBUTES and not str(name).startswith("labtree_"):
                 self.losses.append(f"{where}: the attribute {name!r} is left out")
 
-    def _attributes(self, group: h5py.Group, where: str, kind: str, ds: xr.Dataset) -> None:
-        own = {
-            name: coord.variable
-            for name, coord in ds.coords.items()
-            if coord.dims[:1] == ("unit",) and name not in _VARIABLES[kind]
-        }
-        mask_names = {name: mask_of(own, name) for name in own}
-        masks = set(mask_names.values())
-        for name, variable in own.items():
-            if name in masks:
-                continue
-            real = str(variable.attrs.get(REAL_NAME, name))
-            inner = f"{where}, attribute {real!r}"
-            mask = own.get(mask_names[name])
-            missing = (
-                np.zeros(variable.shape[0], bool) if mask is None else np.asarray(mask.values)
-            )
+    def _attributes(self, group: h5py.Group, where: str, ds: xr.Dataset) -> None:
+        for name, variable, mask in attribute_columns(ds):
+            inner = f"{where}, attribute {name!r}"
+            missing = np.zeros(variable.shape[0], bool) if mask is None else mask
             try:
-                _check_name(real)
-                self._column(
-                    group.require_group("neuron_attributes"),
-                    real,
-                    inner,
-                    variable.values,
-                    missing,
-                )
+                _check_name(name)
+                columns = group.require_group("neuron_attributes")
+                self._column(columns, name, inner, variable.values, missing)
             except _LostError as reason:
-                self.losses.append(f"{inner}: left out: {reason}")
+                self.losses.append(left_out(inner, reason))
 
     def _column(
         self,
@@ -464,7 +423,6 @@ class _Writer:
         values: NDArray[Any],
         missing: NDArray[np.bool_],
     ) -> None:
-        there = values[~missing]
         if values.ndim > 1:
             if values.dtype.kind not in "biuf":
                 raise _LostError(f"arrays of dtype {values.dtype}")
@@ -473,12 +431,11 @@ class _Writer:
             return
         if values.dtype.hasobject:
             values, missing = self._one_type(where, values, missing)
-            there = values[~missing]
+        there = values[~missing]
         if values.dtype.kind == "U":
             if (there == "").any():
                 self.changes.append(f"{where}: SpikeLab takes an empty string as missing")
-            for text in there.tolist():
-                _check_text(text)
+            _check_texts(there.tolist())
             _write_array(group, name, np.where(missing, "", values), mark=False)
             return
         if values.dtype.kind not in "biuf":
@@ -521,8 +478,7 @@ class _Writer:
             self.changes.append(f"{where}: values of several types become text")
         texts = np.full(len(values), "", object)
         texts[~absent] = [str(value) for value in there]
-        for text in texts:
-            _check_text(text)
+        _check_texts(texts)
         return texts.astype(str), absent
 
     def _json(self, where: str, metadata: Mapping[Any, Any]) -> str:
@@ -552,8 +508,8 @@ def _same_numbers(found: Any, expected: Any) -> bool:
     return both_nan or bool(found == expected)
 
 
-def _check_text(text: str) -> None:
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+def _check_texts(values: Iterable[Any]) -> None:
+    if not all(hdf5_holds(value) for value in values if isinstance(value, str)):
         raise _LostError("text with NUL or a lone surrogate")
 
 

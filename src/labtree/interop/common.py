@@ -1,0 +1,109 @@
+"""What imports and exports of other programs' data have in common."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+from tqdm import tqdm
+
+from labtree.errors import DataError, LossWarning, warn
+from labtree.pipeline.sessions import hdf5_path
+from labtree.storage.files import is_same_file
+from labtree.storage.trees import check_folder
+from labtree.workspace.verbs import store_item
+
+__all__ = [
+    "MS_PER_S",
+    "VOLTS",
+    "Item",
+    "attribute_name",
+    "check_export_target",
+    "hdf5_holds",
+    "keep_problems",
+    "left_out",
+    "store_items",
+    "warn_of_losses",
+]
+
+MS_PER_S = 1000.0
+#: Units of voltage in lower case, in V.
+VOLTS = {
+    "v": 1.0, "volt": 1.0, "volts": 1.0,
+    "mv": 1e-3, "millivolt": 1e-3, "millivolts": 1e-3,
+    "uv": 1e-6, "µv": 1e-6, "μv": 1e-6, "microvolt": 1e-6, "microvolts": 1e-6,
+    "nv": 1e-9, "nanovolt": 1e-9, "nanovolts": 1e-9,
+}  # fmt: skip
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+class Item(NamedTuple):
+    """An object that was read, its place in a workspace, and what was noted with it."""
+
+    namespace: str
+    key: str
+    obj: Any
+    created_at: float | None = None
+    note: str | None = None
+    #: Its path in the file that it comes from.
+    source: str = ""
+
+
+def store_items(tree: xr.DataTree, items: list[Item]) -> list[str]:
+    """Store items in a workspace; return a line for each that it cannot keep.
+
+    The list is emptied, so that only one item at a time is in memory twice.
+    """
+    problems = []
+    items.reverse()
+    with tqdm(total=len(items), desc="items", leave=False, disable=None) as progress:
+        while items:
+            item = items.pop()
+            try:
+                store_item(tree, *item[:3], note=item.note, created_at=item.created_at)
+            except (TypeError, ValueError) as error:
+                problems.append(left_out(item.source, error))
+            progress.update()
+    return problems
+
+
+def left_out(where: str, reason: str | Exception) -> str:
+    """Return a line that says which part of a file was left out, and why."""
+    return f"{where}: left out: {str(reason) or type(reason).__name__}"
+
+
+def keep_problems(tree: xr.DataTree, problems: list[str], text: str, *, attribute: str) -> None:
+    """Keep what did not arrive as it should with the workspace, and warn of it."""
+    if problems:
+        tree.attrs[attribute] = problems
+        warn_of_losses(problems, text)
+
+
+def warn_of_losses(losses: Sequence[str], text: str) -> None:
+    """Warn once of all that was lost, if anything was."""
+    if losses:
+        warn(f"{text}:\n" + "\n".join(losses), LossWarning)
+
+
+def check_export_target(tree: xr.DataTree, target: Path) -> None:
+    """Raise an error where a tree cannot be exported, or would replace its own file."""
+    check_folder(target)
+    is_workspace = "labtree_workspace_id" in tree.root.attrs
+    own = tree.ws.path if is_workspace else hdf5_path(tree.root)
+    if own is not None and is_same_file(own, target):
+        what = "workspace" if is_workspace else "session"
+        raise DataError(
+            f"{target} is the file of this {what}: export it under another name, as the other "
+            "format cannot hold all of it"
+        )
+
+
+def hdf5_holds(text: str) -> bool:
+    """Return whether HDF5 can hold a text: one without NUL and lone surrogates."""
+    return _NO_TEXT.search(text) is None
+
+
+def attribute_name(name: Any) -> str:
+    """Return the name of an attribute of units; ``unit_id`` names the units themselves."""
+    return "unit_id_" if name == "unit_id" else str(name)
