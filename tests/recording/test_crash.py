@@ -454,6 +454,113 @@ def test_recover_interrupted_at_every_write(dead, tmp_path_factory, monkeypatch)
     assert stop_at > 8
 
 
+WAYS_TO_LOSE = {
+    "kept": lambda path: None,
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "NULs": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    "others": lambda path: path.write_bytes((path.parent / "0").read_bytes()),
+}
+
+
+@pytest.fixture(params=[1000, 3100, 10**8], ids="segments of {} bytes".format)
+def crashed_long(request, tmp_path, monkeypatch):
+    """A recording of which the journal holds the last part only, or (the last one) all."""
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", request.param)
+    recorder = Recorder(tmp_path / "base")
+    recorder.init_stream("emg", StreamInfo(n_channels=3, fs=64, dtype="int16"))
+    rng, rows = random.Random(request.param), 0
+    while rows < 450:
+        count = rng.randint(1, 30)
+        recorder.append("emg", *samples("emg", rows, count))
+        rows += count
+    die(recorder)
+    return recorder.path
+
+
+def recovered(folder):
+    notes = recover(folder)
+    assert recover(folder) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stream = labtree.open_session(folder).session.streams["emg"].load()
+    return notes, stream
+
+
+@pytest.mark.parametrize("what", ["timestamps", "arrivals"])
+def test_times_that_the_journal_holds_are_never_lost(crashed_long, tmp_path, what):
+    first = min(int(path.stem) for path in crashed_long.glob("journal/streams/emg/*"))
+    assert first == 0 or first % 64
+    shutil.copytree(crashed_long, tmp_path / "whole")
+    _, whole = recovered(tmp_path / "whole")
+    name = {"timestamps": "time", "arrivals": "arrival"}[what]
+    expected = whole[name].values
+    stored = len(list((crashed_long / f"emg_{what}.zarr/c").iterdir()))
+    rng = random.Random(first)
+    for number in range(examples(80)):
+        folder = tmp_path / "damaged" / str(number)
+        shutil.copytree(crashed_long, folder)
+        array = folder / f"emg_{what}.zarr"
+        kept = ["kept"] * rng.choice([0, 3, 30])
+        ways = [rng.choice([*WAYS_TO_LOSE, *kept]) for _ in range(stored)]
+        contents = []
+        for index in reversed(range(stored)):
+            WAYS_TO_LOSE[ways[index]](array / "c" / str(index))
+            if ways[index] == "cut":
+                contents.append((array / "c" / str(index)).read_bytes())
+        WAYS_TO_LOSE[rng.choice(["gone", "empty", "cut", "kept"])](array / "zarr.json")
+        if what == "timestamps" and rng.random() < 0.2:
+            shutil.rmtree(array)
+            ways, contents = ["gone"] * stored, []
+        if rng.random() < 0.5:
+            (folder / "zarr.json").unlink()
+        notes, stream = recovered(folder)
+        np.testing.assert_array_equal(stream["data"], whole["data"])
+        found = stream[name].values
+        # What the journal holds is there, and what stood in whole chunks.
+        np.testing.assert_array_equal(found[first:], expected[first:])
+        lost = 0
+        for row in range(first):
+            way = ways[row // 64]
+            if way == "kept":
+                assert found[row] == expected[row]
+            elif way != "others":
+                assert np.isnan(found[row])
+                lost += 1
+        if lost:
+            assert any("NaN stands for" in note for note in notes)
+        if lost and what == "timestamps":
+            told = json.loads((folder / "meta.json").read_text())["labtree"]["time_stamps"]
+            assert told["emg"]["not_finite"] == lost
+        if first:
+            left = [path.read_bytes() for path in array.glob("c.*.damaged")]
+            rows = [at for at in range(stored) if ways[at] == "cut" and at * 64 < first]
+            assert len(left) >= len(rows)
+            assert all(content in contents for content in left)
+
+
+def test_samples_of_a_journal_whose_first_chunk_is_damaged_stay_in_it(crashed_long):
+    first = min(int(path.stem) for path in crashed_long.glob("journal/streams/emg/*"))
+    chunk = crashed_long / "emg.zarr" / "c" / str(first // 64) / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    streams = "streams/emg/*.journal"
+    held = [path.read_bytes() for path in sorted((crashed_long / "journal").glob(streams))]
+    notes = recover(crashed_long)
+    stream = labtree.open_session(crashed_long).session.streams["emg"]
+    rows = stream.sizes["time"]
+    behind = -(-first // 64) * 64
+    expected = samples("emg", 0, rows)
+    np.testing.assert_array_equal(stream["data"][behind:], expected[0][behind:])
+    np.testing.assert_array_equal(stream["time"], expected[1])
+    if first:
+        assert notes[0].startswith(f"stream 'emg', sample {behind - 64} to {behind}: their")
+        kept = sorted((crashed_long / "journal-damaged").glob(streams))
+        assert [path.read_bytes() for path in kept] == held
+    else:
+        assert notes == []
+
+
 def test_recover_of_nothing(tmp_path):
     with pytest.raises(MissingFileError, match="expected a recording's folder, found none"):
         recover(tmp_path / "none")

@@ -22,7 +22,13 @@ from labtree.errors import (
     LabtreeError,
 )
 from labtree.recording.archive import FolderStore
-from labtree.recording.chunks import ArrayReader, create_array, set_attribute
+from labtree.recording.chunks import (
+    ArrayReader,
+    create_array,
+    set_attribute,
+    sync_chunk,
+    write_chunk,
+)
 from labtree.recording.compaction import ChunkFiller, stream_arrays
 from labtree.recording.journal import Block, Segment, read_segment, segments
 from labtree.recording.meta import (
@@ -30,7 +36,7 @@ from labtree.recording.meta import (
     parse_meta,
 )
 from labtree.recording.models import StreamInfo, chunk_rows
-from labtree.storage.files import sync_folder, write_file
+from labtree.storage.files import read_file, sync_folder, write_file
 from labtree.storage.json_files import read_json, write_json
 
 __all__ = [
@@ -45,6 +51,7 @@ __all__ = [
     "odd_time_stamps",
     "read_labels_journal",
     "read_unfinished",
+    "set_aside",
     "write_labels",
     "write_root",
 ]
@@ -53,6 +60,7 @@ JOURNAL = "journal"
 LOCK = ".recording.lock"
 _DAMAGED = "journal-damaged"
 DONE = ".journal-done"
+_MOST_KEPT_BYTES = 2**30
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -131,14 +139,17 @@ class _Stored:
         return None if moved_up else self.read(start, stop)
 
     def read(self, start: int, stop: int) -> Block | None:
-        """Return rows, or None if not all of them are there and whole."""
+        """Return rows, or None if not all samples are there and whole; lost times are NaN."""
         if stop > self.rows:
             return None
-        arrivals = np.full(stop - start, np.nan)
-        try:
+        times, arrivals = np.full(stop - start, np.nan), np.full(stop - start, np.nan)
+        with contextlib.suppress(LabtreeError):
+            times = self.times.read(start, stop)
+        with contextlib.suppress(LabtreeError):
             if self.arrivals is not None and stop <= self.arrivals.shape[0]:
                 arrivals = self.arrivals.read(start, stop)
-            return Block(self.times.read(start, stop), self.data.read(start, stop), arrivals)
+        try:
+            return Block(times, self.data.read(start, stop), arrivals)
         except LabtreeError:
             return None
 
@@ -177,6 +188,8 @@ def _blocks(
                 fate = "lost; what follows them is kept and moves up"
                 if kept is not None:
                     fate = "taken from the chunks"
+                    if lost := int(np.isnan(kept.times).sum()):
+                        fate += f", {lost} of them without a time stamp"
                     yield kept
                 findings.notes.append(f"{what} {row} to {first} are {fate}")
                 row = first
@@ -354,15 +367,29 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
         return
     stored = _Stored(folder, name)
     rows = stored.data.chunk_rows
-    start = (stored.rows // rows if first_row is None else -(-first_row // rows)) * rows
+    first = stored.rows if first_row is None else min(first_row, stored.rows)
+    for array, what in ((stored.times, "time stamps"), (stored.arrivals, "arrivals")):
+        if array is not None:
+            _fill_unknown(array, first, f"stream {name!r}, {what}", findings)
     if first_row is None and stored.rows % rows:
         return  # nothing to add to rows that were finished before
-    shape = (rows, stored.data.shape[1])
-    filler = ChunkFiller(folder, name, shape, stored.data.dtype, start)
-    what = f"stream {name!r}, sample"
+    # The chunk in which the journal begins is written again, too: the journal is trusted.
+    start, what = first - first % rows, f"stream {name!r}, sample"
+    following = min(-(-first // rows) * rows, stored.rows)
+    begun = _begun_chunk(stored, files, start, first, following)
+    if begun is None:
+        findings.damaged = True
+        findings.notes.append(
+            f"{what} {start} to {following}: their chunk cannot be read and is left as it is;"
+            " the journal is kept"
+        )
+        start = following = -(-first // rows) * rows
+    filler = ChunkFiller(folder, name, (rows, stored.data.shape[1]), stored.data.dtype, start)
     try:
+        if begun is not None:
+            filler.add(begun)
         for block in _blocks(
-            _read_segments(journal) if files else (), what, start, stored, findings
+            _read_segments(journal) if files else (), what, following, stored, findings
         ):
             filler.add(block)
         if findings.damaged:
@@ -370,6 +397,62 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
         filler.finish()
     finally:  # nothing is written any more when an interrupted call has returned
         filler.stop()
+
+
+def _begun_chunk(
+    stored: _Stored, files: Iterable[tuple[Path, int]], start: int, first: int, stop: int
+) -> Block | None:
+    """Return the rows of a chunk, from ``first`` on those of a journal where it has them."""
+    chunk = stored.read(start, stop)
+    if chunk is None:
+        return None
+    for path, first_row in files:
+        if first_row >= stop:
+            break
+        for row, block in read_segment(path).stretches:
+            low, high = max(row, first), min(row + len(block.times), stop)
+            if low < high:
+                for whole, part in zip(chunk, block, strict=True):
+                    whole[low - start : high - start] = part[low - row : high - row]
+    return chunk
+
+
+def _fill_unknown(array: ArrayReader, stop: int, what: str, findings: Findings) -> None:
+    """Put NaN in the place of times before row ``stop`` that cannot be read, and say so."""
+    folder, rows = array.store.path / array.name, array.chunk_rows
+    lost: list[tuple[int, int, str]] = []
+    for start in range(0, stop, rows):
+        end, index = min(start + rows, stop), start // rows
+        path = folder / "c" / str(index)
+        try:
+            array.read(start, end)
+            continue
+        except LabtreeError:
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                continue  # it is not replaced
+        fate = set_aside(path, folder / f"c.{index}.damaged")
+        write_chunk(folder, index, np.full(rows, np.nan))
+        sync_chunk(folder, index, 1)
+        if lost and lost[-1][1:] == (start, fate):
+            start, *_ = lost.pop()
+        lost.append((start, end, fate))
+    findings.notes += [
+        f"{what} {start} to {end}: their part of {array.name} {fate}; NaN stands for each of"
+        " them"
+        for start, end, fate in lost
+    ]
+
+
+def set_aside(path: Path, kept: Path) -> str:
+    """Keep a damaged file that still holds something; return what a note says of it."""
+    if not path.exists():
+        return "was missing"
+    content = read_file(path, _MOST_KEPT_BYTES)
+    if not content.strip(b"\0 \r\n\t"):
+        return "was empty"
+    if not kept.exists():
+        write_file(kept, content)
+    return f"was damaged (kept as {kept.name})"
 
 
 def _add_stored(stored: _Stored, filler: ChunkFiller, name: str, findings: Findings) -> None:

@@ -25,7 +25,6 @@ from labtree.recording.chunks import (
     ArrayReader,
     create_array,
     set_rows,
-    sync_chunk,
     write_chunk,
 )
 from labtree.recording.compaction import stream_arrays
@@ -38,10 +37,12 @@ from labtree.recording.recovery import (
     LOCK,
     add_repairs,
     finish,
+    set_aside,
     write_labels,
     write_root,
 )
 from labtree.storage.files import read_file, write_file
+from labtree.storage.folders import replace_folder, sync_tree, temporary_folder
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json, write_json
 from labtree.storage.locks import hold_file_lock, release_file_lock
 
@@ -58,8 +59,8 @@ def recover(folder: str | Path) -> list[str]:
     gone or damaged is made again from the arrays (rates, units, names of channels and
     classes; those of MyoGestic tell the whole part of the rate only), and an array's
     ``zarr.json`` from the root's or from ``meta.json`` and the chunks. Time stamps that are
-    gone become NaN. Of a damaged ``labels.json`` the whole entries count. It may be
-    interrupted and run again.
+    gone are taken from the journal, or become NaN where it lacks them. Of a damaged
+    ``labels.json`` the whole entries count. It may be interrupted and run again.
 
     Parameters
     ----------
@@ -160,16 +161,8 @@ def _damaged_json(path: Path) -> bool:
 
 
 def _set_aside(path: Path) -> str:
-    """Keep a damaged file that still holds something; return what a note says of it."""
-    if not path.exists():
-        return "was missing"
-    content = read_file(path, MAX_JSON_BYTES)
-    if not content.strip(b"\0 \r\n\t"):
-        return "was empty"
-    kept = path.with_name(f"{path.name}.damaged")
-    if not kept.exists():
-        write_file(kept, content)
-    return f"was damaged (kept as {kept.name})"
+    """Keep a damaged file beside itself; return what a note says of it."""
+    return set_aside(path, path.with_name(f"{path.name}.damaged"))
 
 
 def _repair_meta(folder: Path) -> list[str]:
@@ -303,7 +296,8 @@ def _repair_arrays(folder: Path, streams: Mapping[str, Any]) -> list[str]:
         for path, what in ((times, "time stamps"), (arrivals, "arrivals")):
             gone = _damaged_or_gone(path) and not list((path / "c").glob("*"))
             if gone and (path == times or path.exists()):
-                notes.append(_make_times(folder, name, path, what))
+                note = _make_times(folder, name, path, what)
+                notes.append(f"{note} that its journal lacks" if held else note)
     return notes
 
 
@@ -355,11 +349,13 @@ def _make_times(folder: Path, name: str, times: Path, what: str) -> str:
     """Make times that are NaN, in the place of an array that is gone; return a note."""
     samples = ArrayReader(FolderStore(folder), stream_arrays(folder, name)[0].name)
     rows, count = samples.chunk_rows, samples.shape[0]
-    create_array(times, (rows,), np.dtype("float64"), (f"{name}_time",), {"units": "s"})
-    for index in range(-(-count // rows)):
-        write_chunk(times, index, np.full(rows, np.nan))
-        sync_chunk(times, index, 1)
-    set_rows(times, count)
+    with temporary_folder(times) as made:
+        create_array(made, (rows,), np.dtype("float64"), (f"{name}_time",), {"units": "s"})
+        for index in range(-(-count // rows)):
+            write_chunk(made, index, np.full(rows, np.nan))
+        set_rows(made, count)
+        sync_tree(made)
+        replace_folder(made, times)
     return f"stream {name!r}: its {count} {what} are gone; NaN stands for each of them"
 
 
