@@ -15,17 +15,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from labtree.errors import FormatError, MissingFileError
+from labtree.recording.recording_files import SessionStore
 from labtree.storage.files import sync_file, sync_folder, write_file
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json
 from labtree.storage.lazy import LazyArray, positions
-
-if TYPE_CHECKING:
-    from labtree.recording.archive import SessionStore
 
 __all__ = [
     "ZSTD_MAGIC",
@@ -177,7 +175,7 @@ class ArrayReader:
         whole rows.
     """
 
-    def __init__(self, store: "SessionStore", name: str) -> None:
+    def __init__(self, store: SessionStore, name: str) -> None:
         self.store = store
         self.name = name
         self.where = f"{store.path}/{name}"

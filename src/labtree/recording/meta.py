@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from labtree._version import __version__
 from labtree.errors import FormatError, SessionError
 from labtree.recording.models import StreamInfo
@@ -49,8 +51,6 @@ def exact_json(value: Any, where: str) -> Any:
     SessionError
         If a part of it cannot be kept exactly; the message says which.
     """
-    import numpy as np
-
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -27,6 +27,7 @@ from labtree.errors import (
     UnknownNameError,
     warn,
 )
+from labtree.recording.archive import pack
 from labtree.recording.chunks import set_attribute
 from labtree.recording.compaction import ChunkFiller, Compactor, stream_arrays
 from labtree.recording.journal import MOST_PACKET_BYTES, JournalWriter
@@ -526,8 +527,6 @@ class Recorder(AbstractContextManager["Recorder"]):
             If the archive cannot be written or is not what the folder is; the folder
             stays, finished and usable.
         """
-        from labtree.recording.archive import pack
-
         with self._meta_lock:
             if self._state in ("packed", "discarded"):
                 raise SessionError(f"the recording {self.path} is {self._state} already")

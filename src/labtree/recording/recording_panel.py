@@ -14,6 +14,8 @@ from labtree.display import (
     truncate,
     variables_section,
 )
+from labtree.recording.session import class_names, streams
+from labtree.recording.session_streams import is_stream, with_channels
 
 __all__ = ["nothing_panel", "recording_panel", "stream_panel"]
 
@@ -33,8 +35,6 @@ _FACTS = ("session_path", "name", "app_name", "created", "recording_state")
 
 def recording_panel(tree: xr.DataTree) -> Panel:
     """Return what a session tree holds: its streams, labels, classes and repairs."""
-    from labtree.recording.session import class_names, streams
-
     facts = [
         (key.removeprefix("session_"), truncate(tree.attrs[key], 400))
         for key in _FACTS
@@ -89,8 +89,6 @@ def nothing_panel(tree: xr.DataTree) -> Panel:
 
 def stream_panel(dataset: xr.Dataset) -> Panel:
     """Return what one stream's Dataset holds, or what a Dataset lacks to be one."""
-    from labtree.recording.session_streams import is_stream, with_channels
-
     variables = [variables_section(dataset.variables)]
     stream = with_channels(dataset)
     if not is_stream(stream):

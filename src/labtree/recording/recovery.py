@@ -21,7 +21,6 @@ from labtree.errors import (
     FormatError,
     LabtreeError,
 )
-from labtree.recording.archive import FolderStore
 from labtree.recording.chunks import (
     ArrayReader,
     create_array,
@@ -36,6 +35,7 @@ from labtree.recording.meta import (
     parse_meta,
 )
 from labtree.recording.models import StreamInfo, chunk_rows
+from labtree.recording.recording_files import FolderStore
 from labtree.storage.files import read_file, sync_folder, write_file
 from labtree.storage.json_files import read_json, write_json
 

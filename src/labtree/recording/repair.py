@@ -19,7 +19,6 @@ from labtree.errors import (
     missing_file,
 )
 from labtree.hints import takes
-from labtree.recording.archive import FolderStore
 from labtree.recording.chunks import (
     ZSTD_MAGIC,
     ArrayReader,
@@ -31,6 +30,7 @@ from labtree.recording.compaction import stream_arrays
 from labtree.recording.journal import segments
 from labtree.recording.meta import own_meta, parse_labels, parse_meta, stream_meta, whole_labels
 from labtree.recording.models import StreamInfo, chunk_rows
+from labtree.recording.recording_files import FolderStore
 from labtree.recording.recovery import (
     DONE,
     JOURNAL,

@@ -22,10 +22,10 @@ from labtree.errors import (
     warn,
 )
 from labtree.hints import takes
-from labtree.recording.archive import SUFFIX, FolderStore, SessionStore, ZipStore
 from labtree.recording.chunks import ArrayReader, Rows, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
 from labtree.recording.models import StreamInfo
+from labtree.recording.recording_files import SUFFIX, FolderStore, SessionStore, ZipStore
 from labtree.recording.recovery import JOURNAL, LOCK, read_labels_journal, read_unfinished
 from labtree.storage.arguments import one_of
 from labtree.storage.files import open_regular
