@@ -6,60 +6,24 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import RecordingWarning, SessionError, warn
+from labtree.errors import SessionError
 from labtree.recording.session_streams import (
-    DropLog,
     Policy,
     Sessions,
-    StreamOfSession,
     session_closer,
     streams_for_windows,
 )
 from labtree.recording.timeline import Timeline
 from labtree.recording.window_batches import iter_in_blocks
 from labtree.recording.windows import (
-    WindowIndex,
-    unbroken_mask,
+    kept_windows,
     window_and_hop,
     window_array,
-    window_starts,
+    window_index,
 )
 from labtree.storage.arguments import positive
 
 __all__ = ["aligned_windows", "iter_aligned_windows"]
-
-
-def unbroken_starts(
-    streams: list[StreamOfSession],
-    window_ms: float,
-    hop_ms: float,
-    on_gap: Policy,
-    drops: DropLog,
-) -> tuple[int, list[np.ndarray]]:
-    """Return the window length, and per stream the first rows of its unbroken windows."""
-    win, hop = window_and_hop(streams[0], window_ms, hop_ms)
-    starts = []
-    for stream in streams:
-        found = window_starts(stream, win, hop, drops)
-        classes = np.full(len(found), -1)
-        starts.append(found[unbroken_mask(stream, found, classes, win, on_gap, drops)])
-    return win, starts
-
-
-def warn_if_nothing_is_left(stream: StreamOfSession, kept: np.ndarray, reasons: str) -> None:
-    """Warn of a session whose windows are all left out for what another stream lacks."""
-    if len(kept) and not kept.any():
-        warn(
-            f"{stream.session or 'the stream'}: all of {len(kept)} windows are left out:"
-            f" {reasons}",
-            RecordingWarning,
-        )
-
-
-def whole_index(starts: list[np.ndarray]) -> WindowIndex:
-    stream = np.concatenate([np.full(len(part), i) for i, part in enumerate(starts)])
-    joined = np.concatenate(starts)
-    return WindowIndex(stream, joined, np.full(len(joined), -1))
 
 
 def _nearby(
@@ -166,36 +130,30 @@ def aligned_windows(
         on_mismatch=on_mismatch,
         dtype=dtype,
     ) as ((primary, *others), drops):
-        win, starts = unbroken_starts(primary, window_ms, hop_ms, on_gap, drops)
+        win, hop = window_and_hop(primary[0], window_ms, hop_ms)
+        index = window_index(primary, win, hop, on_gap, drops)
+        kept, middles = [], []
         means: list[list[np.ndarray]] = [[] for _ in names]
-        middles = []
         for number, stream in enumerate(primary):
-            moments = stream.timeline.times[starts[number] + win // 2]
-            keep = np.ones(len(moments), bool)
-            spans = []
+            starts = index.starts_in(number)
+            moments = stream.timeline.times[starts + win // 2]
+            reasons, spans = np.full(len(starts), "", object), []
             for name, other in zip(names, others, strict=True):
                 first, stop, near = _nearby(
                     other[number].timeline, moments, int(n_alignment_samples), tolerance_s
                 )
-                reason = f"no unbroken {name!r} at its midpoint"
-                gone = starts[number][keep & ~near]
-                drops.add_all(stream, gone, [reason] * len(gone))
-                keep &= near
+                reasons[(reasons == "") & ~near] = f"no unbroken {name!r} at its midpoint"
                 spans.append((first, stop))
-            warn_if_nothing_is_left(
-                stream,
-                keep,
-                f"the streams have no unbroken samples at their midpoints: {names}",
-            )
+            keep = kept_windows(stream, starts, reasons, drops)
             for part, other, (first, stop) in zip(means, others, spans, strict=True):
                 data = other[number].dataset["data"].values
                 part.append(_means(data, first[keep], stop[keep]))
-            starts[number] = starts[number][keep]
+            kept.append(keep)
             middles.append(moments[keep])
-        windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
-    dataset = windows.drop_vars(["class_index", "class_name"]).to_dataset(
-        name=primary_stream_name
-    )
+        index = index.chosen(np.concatenate(kept))
+        midpoints = {"midpoint": ("window", np.concatenate(middles), {"units": "s"})}
+        windows = window_array(primary, index, win, drops, dtype, chunks, coordinates=midpoints)
+    dataset = windows.to_dataset(name=primary_stream_name)
     for name, part, other in zip(names, means, others, strict=True):
         dimension = f"{name}_channel"
         dataset[name] = (
@@ -205,9 +163,6 @@ def aligned_windows(
         )
         if "channel" in other[0].dataset.coords:
             dataset[dimension] = (dimension, other[0].dataset["channel"].values)
-    dataset = dataset.assign_coords(
-        midpoint=("window", np.concatenate(middles), {"units": "s"})
-    )
     for key in ("dropped", "drop_log"):
         dataset.attrs[key] = dataset[primary_stream_name].attrs.pop(key)
     dataset.set_close(session_closer(primary))

@@ -173,14 +173,6 @@ def peri_event(
     starts, lengths = windows.starts[chosen], windows.lengths[chosen]
     whole = before + round(post_s * stream.fs)
     longest = whole if until is None else int(lengths.max(initial=0))
-    none = np.full(len(chosen), -1)
-    array = window_array(
-        [stream],
-        WindowIndex(np.zeros_like(chosen), starts, none),
-        longest,
-        DropLog(),
-        lengths=None if until is None else lengths,
-    )
     coords: dict[str, Any] = {
         "time": ("time", (np.arange(longest) - before) / stream.fs, {"units": "s"}),
         "event": ("event", chosen),
@@ -191,9 +183,16 @@ def peri_event(
     log = drop_log_text(
         [events.labels[at] for at in gone], events.times[gone], windows.reasons[gone].tolist()
     )
+    array = window_array(
+        [stream],
+        WindowIndex(np.zeros_like(chosen), starts, np.full(len(chosen), -1)),
+        longest,
+        DropLog(),
+        lengths=None if until is None else lengths,
+        coordinates={},
+    )
     return (
-        array.drop_vars(["class_index", "class_name"])
-        .rename(window="event", start_time="window_start")
+        array.rename(window="event", start_time="window_start")
         .assign_coords(coords | events.chosen(chosen))
         .assign_attrs(drop_log=log, dropped=len(gone))
     )

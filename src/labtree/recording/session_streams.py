@@ -28,7 +28,6 @@ __all__ = [
     "StreamOfSession",
     "drop_log",
     "is_stream",
-    "open_streams",
     "rate_problem",
     "session_closer",
     "stream_of_dataset",
@@ -80,39 +79,23 @@ class DropLog:
         )
 
     def add_all(
-        self, stream: "StreamOfSession", starts: np.ndarray, reasons: Iterable[str]
+        self,
+        stream: "StreamOfSession",
+        starts: np.ndarray,
+        reasons: np.ndarray,
+        classes: np.ndarray | None = None,
     ) -> None:
-        """Note windows that begin at rows ``starts``, of no class."""
-        for start, reason in zip(starts, reasons, strict=True):
-            self.add(stream.session, float(stream.timeline.times[start]), -1, reason)
+        """Note the windows, by their first rows, that have a reason other than ""."""
+        for at in np.flatnonzero(reasons != ""):
+            moment = float(stream.timeline.times[starts[at]])
+            index = -1 if classes is None else int(classes[at])
+            self.add(stream.session, moment, index, str(reasons[at]))
 
-    def frame(self) -> pd.DataFrame:
-        """Return a DataFrame of session, start_time, class_index, reason."""
+    def text(self) -> str:
+        """Return JSON of session, start_time, class_index and reason, for `drop_log`."""
         columns = ["session", "start_time", "class_index", "reason"]
-        return pd.DataFrame(self.rows, columns=columns)
-
-
-@contextlib.contextmanager
-def streams_for_windows(
-    sessions: Sessions,
-    stream_names: Sequence[str],
-    *,
-    gap_s: float | None,
-    on_gap: Policy,
-    on_mismatch: Policy,
-    dtype: Any = None,
-) -> Iterator[tuple[list[list["StreamOfSession"]], DropLog]]:
-    """Give the streams of `open_streams` and an empty drop log; on an error close them."""
-    one_of("on_gap", on_gap, POLICIES, SessionError)
-    drops = DropLog()
-    streams = open_streams(
-        sessions, stream_names, gap_s=gap_s, on_mismatch=on_mismatch, drops=drops, dtype=dtype
-    )
-    try:
-        yield streams, drops
-    except BaseException:
-        session_closer(streams[0])()
-        raise
+        frame = pd.DataFrame(self.rows, columns=columns)
+        return frame.to_json(orient="split", index=False, double_precision=15)
 
 
 class _OneChannel(LazyArray):
@@ -227,19 +210,21 @@ def stream_of_session(
     )
 
 
-def open_streams(
+@contextlib.contextmanager
+def streams_for_windows(
     sessions: Sessions,
     stream_names: Sequence[str],
     *,
     gap_s: float | None,
+    on_gap: Policy,
     on_mismatch: Policy,
-    drops: DropLog,
     dtype: Any = None,
-) -> list[list[StreamOfSession]]:
-    """Open streams in every session, all alike; what cannot take part is reported.
+) -> Iterator[tuple[list[list[StreamOfSession]], DropLog]]:
+    """Open streams in every session, all alike, with a log of what cannot take part.
 
-    Returns the streams of the first stream, those of the second, and so on, in the order
-    of the sessions. The first stream is the one that is cut, and needs a rate.
+    Gives the streams of the first name, those of the second, and so on, in the order of
+    the sessions. Those of the first name are cut, and need a rate. On an error the sessions
+    that were opened here are closed.
 
     Raises
     ------
@@ -248,6 +233,7 @@ def open_streams(
         open, has no such stream, has another rate than it declares, or differs from the
         first in channels, rate, type, units or classes.
     """
+    one_of("on_gap", on_gap, POLICIES, SessionError)
     one_of("on_mismatch", on_mismatch, POLICIES, SessionError)
     if isinstance(sessions, np.ndarray | xr.DataArray | xr.Dataset):
         raise SessionError(
@@ -259,46 +245,52 @@ def open_streams(
     listed: list[Any] = [sessions] if single else list(sessions)  # type: ignore[arg-type]
     together: list[list[StreamOfSession]] = []
     problems: list[tuple[str, Exception]] = []
-    for item in listed:
-        own = None
-        is_tree = isinstance(item, xr.DataTree)
-        where = str(item.attrs.get("session_path", "")) if is_tree else str(item)
-        try:
-            tree = item if is_tree else (own := open_recording(item))
-            labels, names = labels_frame(tree), tree.attrs.get("class_names", [])
-            streams = []
-            for number, name in enumerate(stream_names):
-                stream = stream_of_dataset(
-                    stream_of_tree(tree, name),
-                    labels,
-                    names,
-                    session=where,
-                    gap_s=gap_s,
-                    tree=own,
-                    conditioning=_conditioning(tree, name),
-                )
-                problem = rate_problem(stream, name, needed=number == 0)
-                if problem is None and together:
-                    wanted = dtype if number == 0 else None
-                    problem = _difference(together[0][number], stream, wanted)
-                if problem:
-                    raise SessionError(f"{where or 'the session'}: stream {name!r} {problem}")
-                streams.append(stream)
-            together.append(streams)
-        except (LabtreeError, OSError) as error:
-            if own is not None:
-                own.close()
-            problems.append((where, error))
-    if problems:
-        _report_sessions(problems, len(listed), on_mismatch, drops)
-    if not together:
-        raise SessionError(
-            "no session is left to cut windows from; the warnings say why each was left out,"
-            ' and on_mismatch="raise" makes them an error'
-            if problems
-            else "no session is left to cut windows from: the list of paths is empty"
-        )
-    return [list(group) for group in zip(*together, strict=True)]
+    drops = DropLog()
+    try:
+        for item in listed:
+            own = None
+            is_tree = isinstance(item, xr.DataTree)
+            where = str(item.attrs.get("session_path", "")) if is_tree else str(item)
+            try:
+                tree = item if is_tree else (own := open_recording(item))
+                labels, names = labels_frame(tree), tree.attrs.get("class_names", [])
+                streams = []
+                for number, name in enumerate(stream_names):
+                    stream = stream_of_dataset(
+                        stream_of_tree(tree, name),
+                        labels,
+                        names,
+                        session=where,
+                        gap_s=gap_s,
+                        tree=own,
+                        conditioning=_conditioning(tree, name),
+                    )
+                    problem = rate_problem(stream, name, needed=number == 0)
+                    if problem is None and together:
+                        wanted = dtype if number == 0 else None
+                        problem = _difference(together[0][number], stream, wanted)
+                    if problem:
+                        place = where or "the session"
+                        raise SessionError(f"{place}: stream {name!r} {problem}")
+                    streams.append(stream)
+                together.append(streams)
+            except (LabtreeError, OSError) as error:
+                if own is not None:
+                    own.close()
+                problems.append((where, error))
+        if problems:
+            _report_sessions(problems, len(listed), on_mismatch, drops)
+        if not together:
+            raise SessionError(
+                "no session is left to cut windows from; the warnings say why each was left"
+                ' out, and on_mismatch="raise" makes them an error'
+                if problems
+                else "no session is left to cut windows from: the list of paths is empty"
+            )
+        yield [list(group) for group in zip(*together, strict=True)], drops
+    except BaseException:
+        session_closer(streams[0] for streams in together)()
+        raise
 
 
 def _report_sessions(

@@ -7,17 +7,20 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import SessionError, unknown_name
-from labtree.recording.aligned import unbroken_starts, warn_if_nothing_is_left, whole_index
 from labtree.recording.session_streams import (
     Policy,
     Sessions,
     StreamOfSession,
-    session_closer,
     streams_for_windows,
 )
 from labtree.recording.timeline import Timeline
 from labtree.recording.window_batches import iter_in_blocks
-from labtree.recording.windows import window_array
+from labtree.recording.windows import (
+    kept_windows,
+    window_and_hop,
+    window_array,
+    window_index,
+)
 
 __all__ = ["PHASES", "iter_target_windows", "target_windows"]
 
@@ -141,35 +144,38 @@ def target_windows(
         on_mismatch=on_mismatch,
         dtype=dtype,
     ) as ((primary, targets), drops):
-        win, starts = unbroken_starts(primary, window_ms, hop_ms, on_gap, drops)
-        found: list[tuple[np.ndarray, np.ndarray]] = []
+        win, hop = window_and_hop(primary[0], window_ms, hop_ms)
+        index = window_index(primary, win, hop, on_gap, drops)
+        kept, values, codes = [], [], []
         for number, (stream, target) in enumerate(zip(primary, targets, strict=True)):
             data = _target_data(target, target_stream_name)
-            moments = stream.timeline.times[starts[number] + win - 1]
+            starts = index.starts_in(number)
+            moments = stream.timeline.times[starts + win - 1]
             value, phase, problem = _target_at(target.timeline, data, moments)
             for code, phase_name in enumerate(PHASES):
                 if phase_name not in wanted:
                     problem[(problem == "") & (phase == code)] = f"phase {phase_name}"
-            keep = problem == ""
-            drops.add_all(stream, starts[number][~keep], problem[~keep])
-            kinds = ", ".join(dict.fromkeys(problem[~keep].tolist()))
-            warn_if_nothing_is_left(stream, keep, kinds)
-            starts[number] = starts[number][keep]
-            found.append((value[keep], phase[keep]))
-        windows = window_array(primary, whole_index(starts), win, drops, dtype, chunks)
-    values, phases = (np.concatenate(part) for part in zip(*found, strict=True))
-    known = np.array(PHASES, dtype=object)
-    named = np.array(
-        [known[int(code)] if code in range(len(known)) else str(code) for code in phases],
-        object,
-    )
-    result = windows.drop_vars(["class_index", "class_name"]).assign_coords(
-        target_pct=("window", values),
-        phase=("window", phases),
-        phase_name=("window", named),
-    )
-    result.set_close(session_closer(primary))
-    return result
+            keep = kept_windows(stream, starts, problem, drops)
+            kept.append(keep)
+            values.append(value[keep])
+            codes.append(phase[keep])
+        phase = np.concatenate(codes)
+        named = [
+            PHASES[int(code)] if code in range(len(PHASES)) else str(code) for code in phase
+        ]
+        return window_array(
+            primary,
+            index.chosen(np.concatenate(kept)),
+            win,
+            drops,
+            dtype,
+            chunks,
+            coordinates={
+                "target_pct": ("window", np.concatenate(values)),
+                "phase": ("window", phase),
+                "phase_name": ("window", np.array(named, object)),
+            },
+        )
 
 
 def iter_target_windows(

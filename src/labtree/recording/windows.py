@@ -7,7 +7,7 @@ until the one nearest to the next. What happens on other data is said in
 """
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +36,14 @@ from labtree.storage.lazy import as_lazy
 __all__ = [
     "WindowIndex",
     "broken_windows",
-    "cut_windows",
     "iter_labeled_windows",
+    "kept_windows",
     "labeled_windows",
     "stream_windows",
-    "unbroken_mask",
     "window_and_hop",
     "window_array",
+    "window_index",
     "window_samples",
-    "window_starts",
 ]
 
 
@@ -63,6 +62,14 @@ class WindowIndex:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def chosen(self, kept: np.ndarray) -> "WindowIndex":
+        """Return some of the windows."""
+        return WindowIndex(self.stream[kept], self.start[kept], self.class_index[kept])
+
+    def starts_in(self, number: int) -> np.ndarray:
+        """Return the first rows of the windows of one stream."""
+        return np.asarray(self.start[self.stream == number])
 
 
 def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, int, int]]:
@@ -124,24 +131,49 @@ def label_starts(
     return np.concatenate(starts), np.concatenate(indices)
 
 
-def unbroken_mask(
-    stream: StreamOfSession,
-    starts: np.ndarray,
-    classes: np.ndarray,
+def window_index(
+    streams: list[StreamOfSession],
     win: int,
+    hop: int,
     on_gap: Policy,
     drops: DropLog,
+    classes: set[int] | None = None,
+    *,
+    labeled: bool = False,
+) -> WindowIndex:
+    """Return the windows without gaps of whole streams, or of their labels."""
+    parts = []
+    for number, stream in enumerate(streams):
+        if labeled:
+            starts, indices = label_starts(stream, win, hop, classes, drops)
+        else:
+            starts = window_starts(stream, win, hop, drops)
+            indices = np.full(len(starts), -1)
+        reasons = broken_windows(stream, starts, np.full(len(starts), win), on_gap)
+        drops.add_all(stream, starts, reasons, indices)
+        index = WindowIndex(np.full(len(starts), number), starts, indices)
+        parts.append(index.chosen(reasons == ""))
+    return WindowIndex(
+        np.concatenate([part.stream for part in parts]),
+        np.concatenate([part.start for part in parts]),
+        np.concatenate([part.class_index for part in parts]),
+    )
+
+
+def kept_windows(
+    stream: StreamOfSession, starts: np.ndarray, reasons: np.ndarray, drops: DropLog
 ) -> np.ndarray:
-    """Return a mask of windows without gaps; log, warn about or reject the rest."""
-    reasons = broken_windows(stream, starts, np.full(len(starts), win), on_gap)
+    """Return which windows have no reason to be left out, "".
+
+    The others are noted; that none is left is a warning.
+    """
+    drops.add_all(stream, starts, reasons)
     kept: np.ndarray = reasons == ""
-    times = stream.timeline.times
-    for index in np.flatnonzero(~kept):
-        drops.add(
-            stream.session,
-            float(times[starts[index]]),
-            int(classes[index]),
-            str(reasons[index]),
+    if len(kept) and not kept.any():
+        warn(
+            f"{stream.session or 'the stream'}: all of {len(kept)} windows are left out:"
+            f" {', '.join(dict.fromkeys(reasons.tolist()))}",
+            RecordingWarning,
         )
     return kept
 
@@ -309,38 +341,11 @@ def labeled_windows(
     with streams_for_windows(
         paths, [stream_name], gap_s=gap_s, on_gap=on_gap, on_mismatch=on_mismatch, dtype=dtype
     ) as ((streams,), drops):
-        return cut_windows(
-            streams, window_ms, hop_ms, class_set(classes), drops, on_gap, dtype, chunks
-        )
-
-
-def cut_windows(
-    streams: list[StreamOfSession],
-    window_ms: float,
-    hop_ms: float,
-    classes: set[int] | None,
-    drops: DropLog,
-    on_gap: Policy,
-    dtype: Any = None,
-    chunks: Any = None,
-    *,
-    whole: bool = False,
-) -> xr.DataArray:
-    """Return the windows of streams that are alike; ``whole``: of all samples, no labels."""
-    win, hop = window_and_hop(streams[0], window_ms, hop_ms)
-    if not whole:
-        _warn_of_unknown(streams, classes)
-    parts = []
-    for number, stream in enumerate(streams):
-        if whole:
-            starts = window_starts(stream, win, hop, drops)
-            indices = np.full(len(starts), -1)
-        else:
-            starts, indices = label_starts(stream, win, hop, classes, drops)
-        keep = unbroken_mask(stream, starts, indices, win, on_gap, drops)
-        parts.append((np.full(int(keep.sum()), number), starts[keep], indices[keep]))
-    index = WindowIndex(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    return window_array(streams, index, win, drops, dtype, chunks)
+        win, hop = window_and_hop(streams[0], window_ms, hop_ms)
+        wanted = class_set(classes)
+        _warn_of_unknown(streams, wanted)
+        index = window_index(streams, win, hop, on_gap, drops, wanted, labeled=True)
+        return window_array(streams, index, win, drops, dtype, chunks)
 
 
 def iter_labeled_windows(
@@ -398,30 +403,11 @@ def stream_windows(
     stream = stream_of_dataset(dataset, labels, class_names, gap_s=gap_s)
     if problem := rate_problem(stream, "this", needed=True):
         raise SessionError(f"the stream {problem}")
-    wanted = class_set(classes)
-    return cut_windows(
-        [stream],
-        window_ms,
-        hop_ms,
-        wanted,
-        DropLog(),
-        on_gap,
-        dtype,
-        chunks,
-        whole=labels is None,
-    )
-
-
-def class_coordinate(streams: list[StreamOfSession], index: WindowIndex) -> np.ndarray:
-    """Return the class name of every window."""
-    names = np.empty(len(index), object)
-    for number, stream in enumerate(streams):
-        mine = index.stream == number
-        for value in np.unique(index.class_index[mine]):
-            names[mine & (index.class_index == value)] = class_name(
-                int(value), stream.class_names
-            )
-    return names
+    win, hop = window_and_hop(stream, window_ms, hop_ms)
+    wanted, drops = class_set(classes), DropLog()
+    _warn_of_unknown([stream], wanted)
+    index = window_index([stream], win, hop, on_gap, drops, wanted, labeled=labels is not None)
+    return window_array([stream], index, win, drops, dtype, chunks)
 
 
 def window_array(
@@ -431,63 +417,58 @@ def window_array(
     drops: DropLog,
     dtype: Any = None,
     chunks: Any = None,
+    *,
     lengths: np.ndarray | None = None,
+    coordinates: Mapping[str, Any] | None = None,
 ) -> xr.DataArray:
     """Return the windows of an index as one lazy DataArray.
 
     With `lengths`, how many samples each has, shorter ones end in NaN, and the dtype is one
-    of floats that holds the samples.
+    of floats that holds the samples. `coordinates` stand in the place of the classes.
     """
+    first = streams[0]
     variables = [stream.dataset["data"].variable for stream in streams]
     own = np.result_type(*[variable.dtype for variable in variables])
     if lengths is None:
         lengths = np.full(len(index), win)
     else:
         own = np.result_type(own, np.float16)
-    data = as_lazy(
-        WindowArray(
-            variables,
-            index.stream,
-            index.start,
-            lengths,
-            win,
-            np.dtype(own if dtype is None else dtype),
-        )
+    array = WindowArray(
+        variables,
+        index.stream,
+        index.start,
+        lengths,
+        win,
+        np.dtype(own if dtype is None else dtype),
     )
     starts = np.empty(len(index))
-    sessions = np.empty(len(index), object)
+    sessions, names = np.empty(len(index), object), np.empty(len(index), object)
     for number, stream in enumerate(streams):
         mine = index.stream == number
         starts[mine] = stream.timeline.times[index.start[mine]]
         sessions[mine] = stream.session
-    first_stream = streams[0]
-    first = first_stream.dataset
-    coordinates: dict[str, Any] = {
-        "start_time": ("window", starts, {"units": "s"}),
-        "class_index": ("window", index.class_index.astype(np.int64)),
-        "class_name": ("window", class_coordinate(streams, index)),
-    }
+        for value in np.unique(index.class_index[mine]):
+            name = class_name(int(value), stream.class_names)
+            names[mine & (index.class_index == value)] = name
+    per_window: dict[str, Any] = {"start_time": ("window", starts, {"units": "s"})}
+    if coordinates is None:
+        per_window["class_index"] = ("window", index.class_index.astype(np.int64))
+        per_window["class_name"] = ("window", names)
     if any(stream.session for stream in streams):  # arrays of one's own are of none
-        coordinates["session"] = ("window", sessions)
-    axes: dict[str, Any] = {"time": ("time", np.arange(win) / streams[0].fs, {"units": "s"})}
-    if "channel" in first.coords:
-        axes["channel"] = first["channel"].variable
-    attributes = {
-        **first["data"].attrs,
-        "fs": streams[0].fs,
-        **(
-            {}
-            if first_stream.conditioning is None
-            else {"conditioning": first_stream.conditioning}
-        ),
-        "dropped": len(drops.rows),
-        "drop_log": drops.frame().to_json(orient="split", index=False, double_precision=15),
-    }
-    variable = xr.Variable(("window", "channel", "time"), data)
+        per_window["session"] = ("window", sessions)
+    axes: dict[str, Any] = {"time": ("time", np.arange(win) / first.fs, {"units": "s"})}
+    if "channel" in first.dataset.coords:
+        axes["channel"] = first.dataset["channel"].variable
+    attributes = {**first.dataset["data"].attrs, "fs": first.fs}
+    if first.conditioning is not None:
+        attributes["conditioning"] = first.conditioning
+    attributes["dropped"] = len(drops.rows)
+    attributes["drop_log"] = drops.text()
+    variable = xr.Variable(("window", "channel", "time"), as_lazy(array))
     if chunks is not None:  # of the samples only; the coordinates are in memory
         variable = variable.chunk(chunks)
     windows = xr.DataArray(variable, axes, name="windows", attrs=attributes)
     # The constructor would copy the texts one by one.
-    windows = windows.assign_coords(coordinates)
+    windows = windows.assign_coords({**per_window, **(coordinates or {})})
     windows.set_close(session_closer(streams))
     return windows
