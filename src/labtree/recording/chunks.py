@@ -24,11 +24,11 @@ from labtree.recording.recording_files import SessionStore
 from labtree.storage.files import sync_file, sync_folder, write_file
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json
 from labtree.storage.lazy import LazyArray, positions
+from labtree.storage.ragged import run_edges
 
 __all__ = [
     "ZSTD_MAGIC",
     "ArrayReader",
-    "Rows",
     "RowsArray",
     "create_array",
     "set_attribute",
@@ -377,8 +377,10 @@ class ArrayReader:
             raise FormatError(f"{self.store.path}/{name}: damaged chunk ({error})") from error
 
 
-class Rows:
+class RowsArray(LazyArray):
     """Rows of a stream's data or time stamps: stored ones, then those of a journal.
+
+    Rows and columns are read that are asked for, and no others.
 
     Parameters
     ----------
@@ -398,9 +400,31 @@ class Rows:
         self._stored = length - (0 if tail is None else len(tail))
         self.shape = (length, *reader.shape[1:])
         self.dtype = reader.dtype
-        self.chunk_rows = reader.chunk_rows
 
-    def read(self, start: int, stop: int, columns: Any = slice(None)) -> np.ndarray:
+    def __dask_tokenize__(self) -> object:
+        """Return what tells these rows from others: their file and its length."""
+        path = self._reader.store.path
+        return (str(path), path.stat().st_mtime_ns, self._reader.name, self.shape)
+
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Return the rows and columns that ``key`` selects."""
+        first, n = key[0], self.shape[0]
+        columns: Any = key[1] if len(key) > 1 else slice(None)
+        narrow = isinstance(columns, int | np.integer)
+        if narrow:
+            columns = np.array([columns])
+        out: np.ndarray
+        if isinstance(first, int | np.integer):
+            row = int(positions(first, n)[0])
+            out = self._rows(row, row + 1, columns)[0]
+        elif isinstance(first, slice) and first.step in (None, 1):
+            start, stop, _ = first.indices(n)
+            out = self._rows(start, stop, columns)
+        else:
+            out = self._scattered(positions(first, n), columns)
+        return out[..., 0] if narrow else out
+
+    def _rows(self, start: int, stop: int, columns: Any) -> np.ndarray:
         """Return rows ``start`` to ``stop`` as a new array."""
         split = min(stop, self._stored)
         if self._tail is None or split == stop:
@@ -413,54 +437,16 @@ class Rows:
             return tail.astype(self.dtype)
         return np.concatenate([self._reader.read(start, split, columns), tail])
 
-    def __dask_tokenize__(self) -> object:
-        """Return what tells these rows from others: their file and its length."""
-        path = self._reader.store.path
-        return (str(path), path.stat().st_mtime_ns, self._reader.name, self.shape)
-
-
-class RowsArray(LazyArray):
-    """`Rows` as xarray indexes them, by rows and columns that are read and no others."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-        self.shape = rows.shape
-        self.dtype = rows.dtype
-
-    def __dask_tokenize__(self) -> object:
-        """Return the token of the rows."""
-        return self.rows.__dask_tokenize__()
-
-    def read(self, key: tuple[Any, ...]) -> np.ndarray:
-        """Return the rows and columns that ``key`` selects."""
-        first, rest = key[0], key[1:]
-        columns: Any = slice(None)
-        squeeze: Callable[[np.ndarray], np.ndarray] = lambda out: out  # noqa: E731
-        if rest:
-            columns = rest[0]
-            if isinstance(columns, int | np.integer):
-                columns = np.array([columns])
-                squeeze = lambda out: out[..., 0]  # noqa: E731
-        n = self.shape[0]
-        if isinstance(first, int | np.integer):
-            row = int(positions(first, n)[0])
-            return squeeze(self.rows.read(row, row + 1, columns)[0])
-        if isinstance(first, slice) and first.step in (None, 1):
-            start, stop, _ = first.indices(n)
-            return squeeze(self.rows.read(start, stop, columns))
-        return squeeze(self._scattered(positions(first, n), columns))
-
     def _scattered(self, wanted: np.ndarray, columns: Any) -> np.ndarray:
         """Read rows in any order, chunk by chunk, so that those between are not held."""
-        width = self.rows.read(0, 0, columns).shape[1:]
+        width = self._rows(0, 0, columns).shape[1:]
         out = np.empty((len(wanted), *width), self.dtype)
         order = np.argsort(wanted, kind="stable")
         ranked = wanted[order]
-        chunk = ranked // self.rows.chunk_rows
-        edges = [*np.flatnonzero(np.diff(chunk, prepend=-1)), len(ranked)]
+        edges = run_edges(ranked // self._reader.chunk_rows).tolist()
         for begin, end in itertools.pairwise(edges):
             rows = ranked[begin:end]
             low = int(rows[0])
-            block = self.rows.read(low, int(rows[-1]) + 1, columns)
+            block = self._rows(low, int(rows[-1]) + 1, columns)
             out[order[begin:end]] = block[rows - low]
         return out

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,11 +23,17 @@ from labtree.errors import (
     warn,
 )
 from labtree.hints import takes
-from labtree.recording.chunks import ArrayReader, Rows, RowsArray
+from labtree.recording.chunks import ArrayReader, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
 from labtree.recording.models import StreamInfo
 from labtree.recording.recording_files import SUFFIX, FolderStore, SessionStore, ZipStore
-from labtree.recording.recovery import JOURNAL, LOCK, read_labels_journal, read_unfinished
+from labtree.recording.recovery import (
+    JOURNAL,
+    LOCK,
+    Findings,
+    read_labels_journal,
+    read_unfinished,
+)
 from labtree.storage.arguments import one_of
 from labtree.storage.files import open_regular
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
@@ -98,14 +105,13 @@ def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Da
     attempts = 50
     while True:
         attempts -= 1
-        unfinished = path.is_dir() and (path / JOURNAL).is_dir()
-        notes = _Notes([], [])
+        opening = _Opening(store, path.is_dir() and (path / JOURNAL).is_dir())
         try:
-            tree = _read(store, unfinished, notes)
+            tree = _read(opening)
             break
         except FileNotFoundError as error:
             # The recorder moved samples from the journal while we looked; look again.
-            if not unfinished or not (path / "meta.json").exists():
+            if not opening.is_unfinished or not (path / "meta.json").exists():
                 raise
             if attempts == 0:
                 raise FormatError(
@@ -113,27 +119,38 @@ def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.Da
                     f" labtree.recover({str(path)!r})"
                 ) from error
             time.sleep(0.01)
-    if notes.damage and on_missing == "raise":
-        raise FormatError(f"{path}: " + "; ".join(notes.damage))
+    remarks, damage = opening.remarks, opening.damage
+    if damage and on_missing == "raise":
+        raise FormatError(f"{path}: " + "; ".join(damage))
     if tree.attrs["recording_state"] == "unfinished":
-        whole = "" if notes.damage else "; every sample and label is here"
-        notes.remarks.insert(
+        whole = "" if damage else "; every sample and label is here"
+        remarks.insert(
             0,
             f"the recording was not finished{whole}; 'labtree recover {path}' gives the folder"
             " its finished layout",
         )
-    if found := notes.remarks + notes.damage:
+    if found := remarks + damage:
         tree.attrs["repairs"] = tree.attrs.get("repairs", []) + found
         warn(f"{path}: " + "; ".join(found), RecordingWarning)
     tree.set_close(store.close)
     return tree
 
 
-class _Notes(NamedTuple):
-    """What opening a session found: what is merely so, and what is damage."""
+@dataclass
+class _Opening:
+    """A session that is being opened, and what was found: what is merely so, and damage."""
 
-    remarks: list[str]
-    damage: list[str]
+    store: SessionStore
+    is_unfinished: bool
+    is_alive: bool = False  # somebody records into it now
+    is_own: bool = False  # of labtree, not of MyoGestic
+    remarks: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+
+    def add(self, findings: Findings) -> None:
+        """Note what a journal holds, unless it is still written."""
+        if not self.is_alive:
+            (self.damage if findings.damaged else self.remarks).extend(findings.notes)
 
 
 def _store(path: Path) -> SessionStore:
@@ -160,7 +177,8 @@ def _json(store: SessionStore, name: str) -> Any:
     return parse_json(store.read(name, MAX_JSON_BYTES), f"{store.path}/{name}")
 
 
-def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
+def _read(opening: _Opening) -> xr.DataTree:
+    store, damage = opening.store, opening.damage
     try:
         meta = parse_meta(_json(store, "meta.json"), f"{store.path}/meta.json")
     except KeyError:
@@ -172,35 +190,29 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
             raise
         raise FormatError(f"{error}{_repair_hint(store)}") from error
     own = meta.get("labtree", {})
-    is_own = "labtree" in meta
+    opening.is_own = "labtree" in meta
     if not isinstance(own, dict):
-        notes.damage.append(f"meta.json says {own!r} of labtree, and nothing else")
+        damage.append(f"meta.json says {own!r} of labtree, and nothing else")
         own = {}
-    alive = unfinished and is_locked(store.path / LOCK)
+    opening.is_alive = opening.is_unfinished and is_locked(store.path / LOCK)
+    facts = own.get("time_stamps")
     streams = {}
     for name, about in meta.get("streams", {}).items():
-        arrays = (f"{name}.zarr", f"{name}_timestamps.zarr")
-        problems = [text for array in arrays if (text := _array_problem(store, array))]
-        if problems:
-            notes.damage.append(
+        odd = facts.get(name) if isinstance(facts, dict) else None
+        try:
+            streams[name] = xr.DataTree(_stream(opening, name, about, odd))
+        except FormatError:
+            arrays = (f"{name}.zarr", f"{name}_timestamps.zarr")
+            problems = [text for array in arrays if (text := _array_problem(store, array))]
+            if not problems:
+                raise
+            damage.append(
                 f"stream {name!r} is left out: {' and '.join(problems)}{_array_hint(store)}"
             )
-            continue
-        facts = own.get("time_stamps", {})
-        odd = facts.get(name, {}) if isinstance(facts, dict) else {}
-        streams[name] = _stream(store, name, about, is_own, unfinished, alive, notes, odd)
-    if unfinished:
-        labels, found = read_labels_journal(store.path)
-        if not alive:
-            (notes.damage if found.damaged else notes.remarks).extend(found.notes)
-    else:
-        try:
-            labels = _labels(store, notes)
-        except KeyError:
-            labels = []
-            if is_own:
-                notes.damage.append("labels.json is missing: the labels are lost")
     names = meta.get("class_names")
+    state = "finished"
+    if opening.is_unfinished:
+        state = "recording" if opening.is_alive else "unfinished"
     attributes = {
         "session_path": str(store.path),
         "app_name": meta.get("app_name"),
@@ -209,9 +221,7 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
         "class_names": names,
         "schema_version": meta.get("schema_version"),
         "pose_convention": meta.get("pose_convention"),
-        "recording_state": ("recording" if alive else "unfinished")
-        if unfinished
-        else "finished",
+        "recording_state": state,
     }
     for key in ("extras", "control_space"):
         if key in meta:
@@ -220,12 +230,11 @@ def _read(store: SessionStore, unfinished: bool, notes: _Notes) -> xr.DataTree:
     attributes["clock_to_unix_s"] = own.get("clock_to_unix_s")
     if isinstance(repairs := own.get("repairs"), list):
         attributes["repairs"] = repairs
-    root = xr.Dataset(attrs={k: v for k, v in attributes.items() if v is not None})
-    children = {name: xr.DataTree(dataset) for name, dataset in streams.items()}
-    tree = xr.DataTree(root)
+    known = {key: value for key, value in attributes.items() if value is not None}
+    tree = xr.DataTree(xr.Dataset(attrs=known))
     tree.children = {
-        "streams": xr.DataTree(children=children),
-        "labels": xr.DataTree(labels_to_dataset(labels, names)),
+        "streams": xr.DataTree(children=streams),
+        "labels": xr.DataTree(labels_to_dataset(_labels(opening), names)),
     }
     return tree
 
@@ -265,101 +274,101 @@ def _repair_hint(store: SessionStore) -> str:
     return "; unpack the archive, and labtree.recover(folder) makes one from the arrays"
 
 
-def _labels(store: SessionStore, notes: _Notes) -> list[tuple[float, int]]:
-    content, where = store.read("labels.json", MAX_JSON_BYTES), f"{store.path}/labels.json"
+def _labels(opening: _Opening) -> list[tuple[float, int]]:
+    store = opening.store
+    if opening.is_unfinished:
+        labels, findings = read_labels_journal(store.path)
+        opening.add(findings)
+        return labels
     try:
-        labels = parse_json(content, where)
+        content = store.read("labels.json", MAX_JSON_BYTES)
+    except KeyError:
+        if opening.is_own:
+            opening.damage.append("labels.json is missing: the labels are lost")
+        return []
+    where = f"{store.path}/labels.json"
+    try:
+        found = parse_json(content, where)
     except FormatError:
-        labels = whole_labels(content)
-        notes.damage.append(f"labels.json is damaged: {len(labels)} whole labels are kept")
-    return parse_labels(labels, where)
+        found = whole_labels(content)
+        opening.damage.append(f"labels.json is damaged: {len(found)} whole labels are kept")
+    return parse_labels(found, where)
 
 
 def _stream(
-    store: SessionStore,
-    name: str,
-    about: dict[str, Any],
-    own: bool,
-    unfinished: bool,
-    alive: bool,
-    notes: _Notes,
-    odd: dict[str, int],
+    opening: _Opening, name: str, about: dict[str, Any], odd: dict[str, int] | None
 ) -> xr.Dataset:
-    tail = None
-    if unfinished:
-        found = read_unfinished(store.path, name)
-        tail = found.tail
-        if not alive:
-            findings = found.findings
-            (notes.damage if findings.damaged else notes.remarks).extend(findings.notes)
-    data, times = (
-        ArrayReader(store, f"{name}.zarr"),
-        ArrayReader(store, f"{name}_timestamps.zarr"),
-    )
+    store, damage = opening.store, opening.damage
+    # The journal first: rows leave it only when the arrays count them.
+    found = read_unfinished(store.path, name) if opening.is_unfinished else None
+    if found is not None:
+        opening.add(found.findings)
+    data = ArrayReader(store, f"{name}.zarr")
+    times = ArrayReader(store, f"{name}_timestamps.zarr")
+    where = f"{store.path}: stream {name!r}"
     if len(data.shape) != 2 or len(times.shape) != 1 or times.dtype != np.float64:
         raise FormatError(
-            f"{store.path}: stream {name!r} is {data.shape} {data.dtype} with time stamps"
+            f"{where} is {data.shape} {data.dtype} with time stamps"
             f" {times.shape} {times.dtype}; expected (samples, channels) and (samples,) float64"
         )
     declared = (about.get("n_channels", data.shape[1]), about.get("dtype", data.dtype.name))
     if declared != (data.shape[1], data.dtype.name):
         raise FormatError(
-            f"{store.path}: stream {name!r} is declared as {declared[0]} channels of"
+            f"{where} is declared as {declared[0]} channels of"
             f" {declared[1]}, its array has {data.shape[1]} of {data.dtype}"
         )
-    if found_tail := (unfinished and tail is not None):
+    if found is not None:
         stored = found.stored_rows
     else:
         stored = min(data.shape[0], times.shape[0])
         if data.shape[0] != times.shape[0]:
-            notes.damage.append(
+            damage.append(
                 f"stream {name!r} has {data.shape[0]} samples and {times.shape[0]} time stamps;"
                 f" the first {stored} are kept"
             )
-    stored = _undamaged(name, data, times, stored, own, notes)
-    if found_tail and stored < found.stored_rows:
-        notes.damage.append(
-            f"stream {name!r}: {len(found.tail.times)} samples stay in the journal"
-        )
+    whole = _undamaged(opening, name, data, times, stored)
+    tail = None if found is None else found.tail
+    if tail is not None and whole < stored:
+        damage.append(f"stream {name!r}: {len(tail.times)} samples stay in the journal")
         tail = None
-    rows = stored + (0 if tail is None else len(tail.times))
+    rows = whole + (0 if tail is None else len(tail.times))
     arrivals = None
     arrived = f"{name}_arrivals.zarr"
     has_arrivals = store.size(f"{arrived}/zarr.json") is not None
     if has_arrivals and (problem := _array_problem(store, arrived)):
-        notes.damage.append(f"stream {name!r} has no arrivals: {problem}{_array_hint(store)}")
+        damage.append(f"stream {name!r} has no arrivals: {problem}{_array_hint(store)}")
     elif has_arrivals:
         reader = ArrayReader(store, arrived)
-        if len(reader.shape) == 1 and reader.shape[0] >= stored:
-            arrivals = Rows(reader, rows, None if tail is None else tail.arrivals)
+        if len(reader.shape) == 1 and reader.shape[0] >= whole:
+            arrivals = RowsArray(reader, rows, None if tail is None else tail.arrivals)
     return stream_dataset(
-        RowsArray(Rows(data, rows, None if tail is None else tail.data)),
-        RowsArray(Rows(times, rows, None if tail is None else tail.times)),
-        None if arrivals is None else RowsArray(arrivals),
+        RowsArray(data, rows, None if tail is None else tail.data),
+        RowsArray(times, rows, None if tail is None else tail.times),
+        arrivals,
         odd=odd,
         fs=about.get("fs"),
         channel_names=about.get("channel_names"),
         units=about.get("units"),
         grids=about.get("channel_grids"),
-        where=f"{store.path}: stream {name!r}",
+        where=where,
     )
 
 
 def _undamaged(
-    name: str, data: ArrayReader, times: ArrayReader, rows: int, own: bool, notes: _Notes
+    opening: _Opening, name: str, data: ArrayReader, times: ArrayReader, rows: int
 ) -> int:
     """Return how many of the first ``rows`` are whole; note what is missing."""
     whole = min(rows, times.whole_rows())
     zeros, whole = data.missing_chunks(whole)
-    if zeros and own:
+    if zeros and opening.is_own:
         whole = min(whole, zeros[0] * data.chunk_rows)
         zeros = []
     if whole < rows:
-        notes.damage.append(
+        opening.damage.append(
             f"stream {name!r} is damaged: {whole} of its {rows} samples are whole"
         )
     if zeros:
-        notes.damage.append(
+        opening.damage.append(
             f"stream {name!r}: {_some(zeros)} of {data.name} missing, read as zeros, which"
             " zarr does not store; they may be lost samples"
         )
