@@ -39,6 +39,7 @@ __all__ = [
     "Run",
     "Segment",
     "header_size",
+    "joined",
     "parse_records",
     "read_segment",
     "segments",
@@ -450,7 +451,7 @@ def read_segment(path: Path) -> Segment:
     while True:
         runs = list(parse_records(buffer[position:], dtype, n_channels, row, sum_of))
         if runs:
-            stretches.append((row, _joined([run.block() for _, run in runs])))
+            stretches.append((row, joined([run.block() for _, run in runs])))
             position += sum(size for size, _ in runs)
             row += sum(run.rows for _, run in runs)
         left = len(buffer) - position
@@ -480,7 +481,8 @@ def _described(about: Any, path: Path) -> tuple[np.dtype[Any], int, Checksum]:
     return dtype, n_channels, sum_of
 
 
-def _joined(blocks: list[Block]) -> Block:
+def joined(blocks: list[Block]) -> Block:
+    """Return the samples of blocks in a row."""
     if len(blocks) == 1:
         return blocks[0]
     return Block(*(np.concatenate(part) for part in zip(*blocks, strict=True)))

@@ -118,15 +118,8 @@ def check_class_names(names: Sequence[str]) -> list[str]:
 
 def stream_meta(info: StreamInfo) -> dict[str, Any]:
     """Return what meta.json says about one stream."""
-    names = info.channel_names
-    return {
-        "n_channels": info.n_channels,
-        "fs": info.fs,
-        "dtype": info.dtype,
-        "channel_names": None if names is None else list(names),
-        "channel_grids": None,
-        "units": info.units,
-    }
+    about = info.model_dump(mode="json", exclude={"units"})
+    return {**about, "channel_grids": None, "units": info.units}
 
 
 def parse_meta(meta: Any, where: str) -> dict[str, Any]:
@@ -160,25 +153,23 @@ def parse_meta(meta: Any, where: str) -> dict[str, Any]:
         for key in ("channel_names", "units", "fs"):
             _check_optional(about.get(key), key, f"{where}: stream {name!r}")
     names = meta.get("class_names")
-    if names is not None and not (
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-    ):
+    if names is not None and not _is_list_of_str(names):
         raise FormatError(f"{where}: class_names is {names!r}, expected a list of str")
     return meta
 
 
+def _is_list_of_str(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def _check_optional(value: Any, key: str, where: str) -> None:
-    expected = {
-        "channel_names": "a list of str",
-        "units": "a str",
-        "fs": "a number that is not negative",
-    }[key]
     if key == "channel_names":
-        good = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        good, expected = _is_list_of_str(value), "a list of str"
     elif key == "units":
-        good = isinstance(value, str)
+        good, expected = isinstance(value, str), "a str"
     else:
         good = isinstance(value, int | float) and 0 <= value < float("inf")
+        expected = "a number that is not negative"
     if value is not None and not good:
         raise FormatError(f"{where}: {key} is {value!r}, expected {expected} or null")
 

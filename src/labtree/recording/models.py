@@ -6,11 +6,25 @@ import unicodedata
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
-from labtree.errors import SessionError
+from labtree.errors import FormatError, SessionError
 
-__all__ = ["LabelEvent", "StreamInfo", "check_stream_name", "chunk_rows"]
+__all__ = [
+    "LabelEvent",
+    "StreamInfo",
+    "check_stream_name",
+    "chunk_rows",
+    "declared_stream",
+    "problems_of",
+]
 
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {
     f"{port}{number}" for port in ("com", "lpt") for number in range(10)
@@ -99,6 +113,22 @@ class LabelEvent(BaseModel):
 
     timestamp: Annotated[float, Field(allow_inf_nan=False)]
     class_index: Annotated[int, BeforeValidator(_whole_number), Field(ge=-(2**63), lt=2**63)]
+
+
+def problems_of(error: ValidationError) -> str:
+    """Return which fields of a model are wrong, and how, in a line."""
+    return "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())
+
+
+def declared_stream(about: Any, where: str) -> StreamInfo:
+    """Return the stream that meta.json, or the array at ``where``, describes."""
+    known = {key: about.get(key) for key in StreamInfo.model_fields}
+    try:
+        return StreamInfo.model_validate(known)
+    except ValidationError as error:
+        raise FormatError(
+            f"{where}: no stream is described by {known}: {problems_of(error)}"
+        ) from error
 
 
 def chunk_rows(info: StreamInfo) -> int:

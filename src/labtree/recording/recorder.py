@@ -38,8 +38,22 @@ from labtree.recording.meta import (
     new_meta,
     stream_meta,
 )
-from labtree.recording.models import LabelEvent, StreamInfo, check_stream_name, chunk_rows
-from labtree.recording.recovery import JOURNAL, LOCK, create_stream, finish, write_root
+from labtree.recording.models import (
+    LabelEvent,
+    StreamInfo,
+    check_stream_name,
+    chunk_rows,
+    problems_of,
+)
+from labtree.recording.recovery import (
+    JOURNAL,
+    LOCK,
+    create_stream,
+    finish,
+    last_finite,
+    odd_stamps,
+    write_root,
+)
 from labtree.storage.arguments import one_of
 from labtree.storage.files import sync_folder
 from labtree.storage.folders import make_folders
@@ -371,8 +385,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                 raise RecordingWriteError.of(
                     error, f"stream {name!r}: {len(times)} samples could not be written"
                 ) from error
-            last = times[-1] if times[-1] == times[-1] else _last_finite(times)
-            stream.last_time = float(last) if math.isfinite(last) else stream.last_time
+            stream.last_time = last_finite(times, stream.last_time)
             rows = stream.journal.rows
             if rows >= stream.wake_at:
                 stream.wake_at = rows - rows % stream.chunk_rows + stream.chunk_rows
@@ -422,8 +435,9 @@ class Recorder(AbstractContextManager["Recorder"]):
                     f"recorder.add_label(class_names.index({class_index!r})), with the list"
                     " that Recorder(class_names=...) was given"
                 ) from error
-            problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-            raise SessionError(f"label ({class_index!r}, {timestamp!r}): {problems}") from error
+            raise SessionError(
+                f"label ({class_index!r}, {timestamp!r}): {problems_of(error)}"
+            ) from error
         with self._meta_lock:
             self._check_open()
             try:
@@ -528,8 +542,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             stays, finished and usable.
         """
         with self._meta_lock:
-            if self._state in ("packed", "discarded"):
-                raise SessionError(f"the recording {self.path} is {self._state} already")
+            self._check_is_there()
             self.close()
             self.path = pack(self._folder, self._meta.get("name"))
             self._state = "packed"
@@ -539,8 +552,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         """End the recording and remove its folder."""
         self._check_process()
         with self._meta_lock:
-            if self._state in ("packed", "discarded"):
-                raise SessionError(f"the recording {self.path} is {self._state} already")
+            self._check_is_there()
             if self._state == "recording":
                 self._stop()
                 self._release()
@@ -551,6 +563,10 @@ class Recorder(AbstractContextManager["Recorder"]):
                 raise RecordingWriteError.of(
                     error, f"{self._folder} is not all gone"
                 ) from error
+
+    def _check_is_there(self) -> None:
+        if self._state in ("packed", "discarded"):
+            raise SessionError(f"the recording {self.path} is {self._state} already")
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -680,20 +696,14 @@ def _is_in_order(times: np.ndarray, last: float) -> bool:
     )
 
 
-def _last_finite(times: np.ndarray) -> float:
-    finite = times[np.isfinite(times)]
-    return float(finite[-1]) if len(finite) else math.nan
-
-
 def _refuse_times(name: str, times: np.ndarray, last: float) -> None:
-    finite = np.isfinite(times)
-    if not finite.all():
-        at = int(np.argmin(finite))
+    backward, unknown = odd_stamps(times, last)
+    if unknown.any():
+        at = int(np.argmax(unknown))
         raise SessionError(
             f"stream {name!r}: timestamp {at} is {times[at]}, expected finite seconds"
         )
-    steps = np.diff(times, prepend=last)
-    at = int(np.argmax(steps < 0))
+    at = int(np.argmax(backward))
     before = last if at == 0 else times[at - 1]
     raise SessionError(
         f"stream {name!r}: timestamp {at} is {times[at]:.9g} s, before {before:.9g} s of the"
@@ -703,19 +713,12 @@ def _refuse_times(name: str, times: np.ndarray, last: float) -> None:
 
 def _note_odd(name: str, stream: _Stream, times: np.ndarray) -> None:
     """Count time stamps that are odd, and warn of the first of a stream."""
-    finite = np.isfinite(times)
-    known = np.concatenate([[stream.last_time], times[finite]])
-    backward = known[1:] < known[:-1]
-    steps = np.zeros(len(times), bool)
-    steps[finite] = backward
-    at = int(np.flatnonzero(steps | ~finite)[0])
+    backward, unknown = odd_stamps(times, stream.last_time)
+    at = int(np.argmax(backward | unknown))
     if not stream.odd:
         row = stream.journal.rows + at
-        found = (
-            f"goes backward, from {known[:-1][backward][0]:.9g} s"
-            if finite[at]
-            else "is not finite"
-        )
+        before = times[at - 1] if at else stream.last_time
+        found = "is not finite" if unknown[at] else f"goes backward, from {before:.9g} s"
         stream.odd = {"backward": 0, "not_finite": 0, "first_sample": row}
         warn(
             f"stream {name!r}: time stamp {row} is {times[at]:.9g} s, it {found}; this stream's"
@@ -724,4 +727,4 @@ def _note_odd(name: str, stream: _Stream, times: np.ndarray) -> None:
             RecordingWarning,
         )
     stream.odd["backward"] += int(backward.sum())
-    stream.odd["not_finite"] += int((~finite).sum())
+    stream.odd["not_finite"] += int(unknown.sum())

@@ -9,6 +9,7 @@ power cut, and makes it the same when it is interrupted and run again.
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,12 +30,12 @@ from labtree.recording.chunks import (
     write_chunk,
 )
 from labtree.recording.compaction import ChunkFiller, stream_arrays
-from labtree.recording.journal import Block, Segment, read_segment, segments
+from labtree.recording.journal import Block, Segment, joined, read_segment, segments
 from labtree.recording.meta import (
     own_meta,
     parse_meta,
 )
-from labtree.recording.models import StreamInfo, chunk_rows
+from labtree.recording.models import StreamInfo, chunk_rows, declared_stream
 from labtree.recording.recording_files import FolderStore
 from labtree.storage.files import read_file, sync_folder, write_file
 from labtree.storage.json_files import read_json, write_json
@@ -48,6 +49,8 @@ __all__ = [
     "add_repairs",
     "create_stream",
     "finish",
+    "last_finite",
+    "odd_stamps",
     "odd_time_stamps",
     "read_labels_journal",
     "read_unfinished",
@@ -208,10 +211,6 @@ def _blocks(
         findings.notes.append(f"{what}: no file of its journal is there")
 
 
-def _collect(blocks: Iterable[Block], empty: Block) -> Block:
-    return Block(*(np.concatenate(part) for part in zip(empty, *blocks, strict=True)))
-
-
 def read_unfinished(folder: Path, name: str) -> Unfinished:
     """Return what a stream of an unfinished recording holds beyond its zarr arrays.
 
@@ -227,14 +226,14 @@ def read_unfinished(folder: Path, name: str) -> Unfinished:
         np.empty(0), np.empty((0, stored.data.shape[1]), stored.data.dtype), np.empty(0)
     )
     blocks = _blocks(found, f"stream {name!r}, sample", stored.rows, stored, findings)
-    return Unfinished(stored.rows, _collect(blocks, empty), findings)
+    return Unfinished(stored.rows, joined([empty, *blocks]), findings)
 
 
 def read_labels_journal(folder: Path) -> tuple[list[tuple[float, int]], Findings]:
     """Return (timestamp, class_index) of every label in the journal, in call order."""
     found, findings = _read_segments(folder / JOURNAL / "labels"), Findings()
     empty = Block(np.empty(0), np.empty((0, 1), "<i8"), np.empty(0))
-    labels = _collect(_blocks(found, "label", 0, None, findings), empty)
+    labels = joined([empty, *_blocks(found, "label", 0, None, findings)])
     pairs = zip(labels.times.tolist(), labels.data[:, 0].tolist(), strict=True)
     return list(pairs), findings
 
@@ -478,8 +477,7 @@ def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Fin
         if (arrivals := stream_arrays(folder, name)[2]).is_dir():
             ArrayReader(FolderStore(folder), arrivals.name)
     except LabtreeError as error:
-        known = {key: about.get(key) for key in StreamInfo.model_fields}
-        info = StreamInfo.model_validate(known)
+        info = declared_stream(about, f"{folder / 'meta.json'}: stream {name!r}")
         create_stream(folder, name, info, arrivals=True)
         findings.notes.append(f"stream {name!r}: made anew from its journal ({error})")
 
@@ -513,7 +511,7 @@ def odd_time_stamps(folder: Path, name: str, notes: list[str] | None = None) -> 
     if not array.is_dir():
         return {}
     times = ArrayReader(FolderStore(folder), array.name)
-    facts, last = {"backward": 0, "not_finite": 0}, -np.inf
+    facts, last = {"backward": 0, "not_finite": 0}, -math.inf
     first_odd = None
     for start in range(0, times.shape[0], times.chunk_rows):
         stop = min(start + times.chunk_rows, times.shape[0])
@@ -523,18 +521,31 @@ def odd_time_stamps(folder: Path, name: str, notes: list[str] | None = None) -> 
             if notes is not None:
                 notes.append(f"stream {name!r}, time stamps {start} to {stop}: {error}")
             continue
-        finite = np.isfinite(part)
-        known = np.maximum.accumulate(np.where(finite, np.arange(len(part)), -1))
-        before = np.concatenate([[last], np.where(known >= 0, part[known], last)[:-1]])
-        backward = finite & (part < before)
-        odd = np.flatnonzero(backward | ~finite)
+        backward, unknown = odd_stamps(part, last)
+        odd = np.flatnonzero(backward | unknown)
         if first_odd is None and len(odd):
             first_odd = start + int(odd[0])
         facts["backward"] += int(backward.sum())
-        facts["not_finite"] += int((~finite).sum())
-        if finite.any():
-            last = part[finite][-1]
+        facts["not_finite"] += int(unknown.sum())
+        last = last_finite(part, last)
     return {} if first_odd is None else {**facts, "first_sample": first_odd}
+
+
+def odd_stamps(times: np.ndarray, last: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return which time stamps go backward, from ``last`` on, and which are not finite."""
+    finite = np.isfinite(times)
+    known = np.concatenate([[last], times[finite]])
+    backward = np.zeros(len(times), bool)
+    backward[finite] = known[1:] < known[:-1]
+    return backward, ~finite
+
+
+def last_finite(times: np.ndarray, before: float) -> float:
+    """Return the last finite time stamp; ``before`` where none is."""
+    if math.isfinite(times[-1]):
+        return float(times[-1])
+    finite = times[np.isfinite(times)]
+    return float(finite[-1]) if len(finite) else before
 
 
 def add_repairs(about: dict[str, Any], notes: list[str]) -> None:

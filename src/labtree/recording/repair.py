@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from labtree.errors import (
     BusyFileError,
@@ -29,7 +28,7 @@ from labtree.recording.chunks import (
 from labtree.recording.compaction import stream_arrays
 from labtree.recording.journal import segments
 from labtree.recording.meta import own_meta, parse_labels, parse_meta, stream_meta, whole_labels
-from labtree.recording.models import StreamInfo, chunk_rows
+from labtree.recording.models import chunk_rows, declared_stream
 from labtree.recording.recording_files import FolderStore
 from labtree.recording.recovery import (
     DONE,
@@ -191,7 +190,7 @@ def _repair_meta(folder: Path) -> list[str]:
             "channel_names": names,
             "units": own.get("units"),
         }
-        streams[name] = stream_meta(_info(about, data.where))
+        streams[name] = stream_meta(declared_stream(about, data.where))
         class_names = class_names or own.get("class_names")
     if not streams and not (folder / JOURNAL).is_dir():
         raise MissingFileError(
@@ -250,15 +249,6 @@ def _stream_names(folder: Path) -> list[str]:
     names = {path.name.removesuffix("_timestamps.zarr") for path in folder.glob("*.zarr")}
     names = {name.removesuffix("_arrivals.zarr").removesuffix(".zarr") for name in names}
     return sorted(name for name in names if not name.startswith("."))
-
-
-def _info(about: Any, where: str) -> StreamInfo:
-    known = {key: about.get(key) for key in StreamInfo.model_fields}
-    try:
-        return StreamInfo.model_validate(known)
-    except ValidationError as error:
-        problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        raise FormatError(f"{where}: no stream is described by {known}: {problems}") from error
 
 
 def _repair_arrays(folder: Path, streams: Mapping[str, Any]) -> list[str]:
@@ -323,7 +313,7 @@ def _array_metadata(path: Path, data: Path, times: Path, about: Any) -> dict[str
     chunks = sorted((path / "c").glob("[0-9]*"), key=lambda chunk: (len(chunk.name), chunk))
     if not about or not chunks:
         return None
-    info = _info(about, str(path))
+    info = declared_stream(about, str(path))
     rows, counted = chunk_rows(info), None
     sibling = times if path == data else data
     if not _damaged_or_gone(sibling):
