@@ -448,7 +448,7 @@ class SessionAccessor(PipelineSessionMethods):
         >>> tree.session.peri_event("emg", times, pre_s=0.0, post_s=1.0).dims
         ('event', 'channel', 'time')
         """
-        events = _given(on=on, edge=edge, clock=clock, until=until)
+        events = _without_none(on=on, edge=edge, clock=clock, until=until)
         if name == "units" and "units" in self._tree.children:
             from labtree.spikes.sessions import session_peri_event
 
@@ -457,7 +457,7 @@ class SessionAccessor(PipelineSessionMethods):
         from labtree.recording.session_streams import stream_of_session
 
         stream = stream_of_session(self._tree, name, gap_s=gap_s)
-        options = _given(on_gap=on_gap, on_mismatch=on_mismatch)
+        options = _without_none(on_gap=on_gap, on_mismatch=on_mismatch)
         return peri_event(stream, times, pre_s, post_s, **events, **options)
 
     def plot(
@@ -713,7 +713,7 @@ class StreamAccessor:
         from labtree.recording.label_trials import peri_event
         from labtree.recording.session_streams import stream_of_dataset
 
-        events = _given(on=on, edge=edge, clock=clock, until=until)
+        events = _without_none(on=on, edge=edge, clock=clock, until=until)
         stream = stream_of_dataset(self._dataset, gap_s=gap_s)
         return peri_event(stream, times, pre_s, post_s, **events, on_gap=on_gap)
 
@@ -780,5 +780,5 @@ def session(
     return accessor
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _without_none(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}

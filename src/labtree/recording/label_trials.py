@@ -29,15 +29,19 @@ def continuous(stream: StreamOfSession) -> xr.DataArray:
     The time stamps are read for the index, samples are not. A rate that the time stamps
     contradict by more than 1 % is a warning.
     """
-    _warn_of_rate(stream)
+    _check_rate(stream)
     dataset = stream.dataset
     array = dataset["data"].assign_attrs(dataset.attrs)
     return array if "time" in array.indexes else array.set_xindex("time")
 
 
-def _warn_of_rate(stream: StreamOfSession) -> None:
-    if problem := stream.timeline.rate_problem():
-        warn(f"{stream.session or 'the stream'}: the stream {problem}", RecordingWarning)
+def _check_rate(stream: StreamOfSession, on_mismatch: Policy = "warn") -> None:
+    """Warn of a rate that the time stamps contradict, or reject it."""
+    if (problem := stream.timeline.rate_problem()) and on_mismatch != "drop":
+        text = f"{stream.where}: the stream {problem}"
+        if on_mismatch == "raise":
+            raise SessionError(f'{text}; write on_mismatch="warn" to go on anyway')
+        warn(text, RecordingWarning)
 
 
 def trials(stream: StreamOfSession, pre_s: float = 0, post_s: float = 0) -> list[xr.DataArray]:
@@ -54,22 +58,16 @@ def trials(stream: StreamOfSession, pre_s: float = 0, post_s: float = 0) -> list
         ``class_index`` and ``class_name``; ``attrs["gaps"]`` counts gaps and unusable
         time stamps in it.
     """
-    pre_s, post_s = (
-        from_zero("pre_s", pre_s, SessionError),
-        from_zero("post_s", post_s, SessionError),
-    )
-    _warn_of_rate(stream)
-    timeline, n = stream.timeline, len(stream.timeline.times)
-    labels = stream.labels.sort_values("timestamp", kind="stable")
-    moments = labels["timestamp"].to_numpy(float)
-    classes = labels["class_index"].to_numpy(np.int64)
-    starts = timeline.locate(moments - pre_s)
-    starts = np.where(timeline.is_after_end(moments - pre_s), n, starts)
+    pre_s = from_zero("pre_s", pre_s, SessionError)
+    post_s = from_zero("post_s", post_s, SessionError)
+    _check_rate(stream)
+    timeline = stream.timeline
+    moments, classes = stream.labels_by_time()
+    starts = timeline.locate_or_end(moments - pre_s)
     if post_s > 0:
-        ends = timeline.locate(moments + post_s)
-        ends = np.where(timeline.is_after_end(moments + post_s), n, ends)
+        ends = timeline.locate_or_end(moments + post_s)
     else:
-        ends = np.append(timeline.locate(moments), n)[1:]
+        ends = np.append(timeline.locate(moments), len(timeline.times))[1:]
     found = []
     for start, end, moment, index in zip(starts, ends, moments, classes, strict=True):
         if index < 0:
@@ -137,11 +135,7 @@ def peri_event(
     if stream.fs <= 0:
         raise SessionError("a stream without a sampling rate has no windows around events")
     one_of("on_mismatch", on_mismatch, POLICIES, SessionError)
-    if (problem := stream.timeline.rate_problem()) and on_mismatch != "drop":
-        text = f"{stream.session or 'the stream'}: the stream {problem}"
-        if on_mismatch == "raise":
-            raise SessionError(f'{text}; write on_mismatch="warn" to go on anyway')
-        warn(text, RecordingWarning)
+    _check_rate(stream, on_mismatch)
     before = round(from_zero("pre_s", pre_s, SessionError) * stream.fs)
     post_s = from_zero("post_s", post_s, SessionError)
     dtype = stream.dataset["data"].dtype
@@ -213,7 +207,7 @@ def _warn_if_none_inside(stream: StreamOfSession, moments: np.ndarray) -> None:
     if finite.min() > last and inside(finite / 1000):
         question = "are they milliseconds? Write times / 1000"
     warn(
-        f"{stream.session or 'the stream'}: no event is in the time of the stream, which goes"
+        f"{stream.where}: no event is in the time of the stream, which goes"
         f" from {first:.9g} s to {last:.9g} s, the events from {finite.min():.9g} to"
         f" {finite.max():.9g}; {question}",
         RecordingWarning,

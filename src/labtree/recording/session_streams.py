@@ -60,6 +60,16 @@ class StreamOfSession:
         """Declared rate in Hz."""
         return self.timeline.fs
 
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return self.session or "the stream"
+
+    def labels_by_time(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the time (s) and the class of each label, in order of time."""
+        labels = self.labels.sort_values("timestamp", kind="stable")
+        return labels["timestamp"].to_numpy(float), labels["class_index"].to_numpy(np.int64)
+
 
 @dataclass
 class DropLog:

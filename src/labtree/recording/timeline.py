@@ -199,6 +199,11 @@ class Timeline:
         in_gap = inside & np.isin(right, self.gaps)
         return np.where(in_gap, right, found).astype(np.int64)
 
+    def locate_or_end(self, moments: np.ndarray) -> np.ndarray:
+        """Return the index of the sample of each moment; their number for one after the end."""
+        after = self.is_after_end(moments)
+        return np.where(after, len(self.times), self.locate(moments))
+
     @property
     def span(self) -> tuple[float, float]:
         """The times of the first and of the last usable sample, in s."""
@@ -209,19 +214,19 @@ class Timeline:
         """Whether any sample has a time."""
         return len(self._sorted) > 0
 
+    @property
+    def _period(self) -> float:
+        return 1 / self.fs if self.fs > 0 else 0.0
+
     def is_before_start(self, moments: np.ndarray) -> np.ndarray:
         """Return which moments lie more than a period before the first sample."""
-        if len(self._sorted) == 0:
-            return np.ones(len(moments), bool)
-        period = 1 / self.fs if self.fs > 0 else 0.0
-        return np.asarray(moments < self._sorted[0] - period)
+        first = self._sorted[0] if self.has_usable else np.inf
+        return np.asarray(moments < first - self._period)
 
     def is_after_end(self, moments: np.ndarray) -> np.ndarray:
         """Return which moments lie more than a period behind the last sample."""
-        if len(self._sorted) == 0:
-            return np.ones(len(moments), bool)
-        period = 1 / self.fs if self.fs > 0 else 0.0
-        return np.asarray(moments > self._sorted[-1] + period)
+        last = self._sorted[-1] if self.has_usable else -np.inf
+        return np.asarray(moments > last + self._period)
 
     def standing(self, starts: np.ndarray, length: np.ndarray | int) -> np.ndarray:
         """Return which stretches of ``length`` samples meet a stamp that stands longer."""

@@ -77,12 +77,12 @@ def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, i
 
     A label that lies behind the stream has no samples, and is noted.
     """
-    labels = stream.labels.sort_values("timestamp", kind="stable")
+    moments, classes = stream.labels_by_time()
     n = len(stream.timeline.times)
     nothing = None
-    if len(labels) == 0:
+    if len(moments) == 0:
         nothing = "the session has no labels"
-    elif not (labels["class_index"] >= 0).any():
+    elif not (classes >= 0).any():
         nothing = "no label of the session starts a class"
     elif n == 0:
         nothing = "the stream has no samples"
@@ -91,8 +91,6 @@ def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, i
     if nothing:
         drops.add(stream.session, float("nan"), -1, f"session left out: {nothing}")
         return []
-    moments = labels["timestamp"].to_numpy(float)
-    classes = labels["class_index"].to_numpy(np.int64)
     if not np.isfinite(moments).all():
         raise FormatError(
             f"{stream.session}: label {int(np.argmin(np.isfinite(moments)))} has the time"
@@ -171,7 +169,7 @@ def kept_windows(
     kept: np.ndarray = reasons == ""
     if len(kept) and not kept.any():
         warn(
-            f"{stream.session or 'the stream'}: all of {len(kept)} windows are left out:"
+            f"{stream.where}: all of {len(kept)} windows are left out:"
             f" {', '.join(dict.fromkeys(reasons.tolist()))}",
             RecordingWarning,
         )
@@ -200,7 +198,7 @@ def broken_windows(
     times = stream.timeline.times
     count = int(broken.sum())
     text = (
-        f"{stream.session or 'the stream'}: {count} of {len(starts)} windows hold a gap, or a"
+        f"{stream.where}: {count} of {len(starts)} windows hold a gap, or a"
         " sample whose time stamp is not finite or goes backward; the first one starts at"
         f" {times[starts[broken][0]]:.9g} s"
     )
