@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,9 +30,12 @@ __all__ = [
     "ZSTD_MAGIC",
     "ArrayReader",
     "RowsArray",
+    "StreamArrays",
     "create_array",
+    "create_times",
     "set_attribute",
     "set_rows",
+    "stream_arrays",
     "sync_chunk",
     "write_chunk",
 ]
@@ -42,6 +45,25 @@ _CACHED_CHUNKS = 4
 # One chunk is a second of samples; a gigabyte of it is not a recording but an attack.
 _MOST_CHUNK_BYTES = 2**30
 _PARALLEL_BYTES = 2**20
+
+
+class StreamArrays(NamedTuple):
+    """The paths of a stream's samples, time stamps and arrival times."""
+
+    data: Path
+    times: Path
+    arrivals: Path
+
+
+def stream_arrays(folder: Path, name: str) -> StreamArrays:
+    """Return where a recording keeps the arrays of a stream."""
+    endings = ("", "_timestamps", "_arrivals")
+    return StreamArrays(*(folder / f"{name}{ending}.zarr" for ending in endings))
+
+
+def create_times(path: Path, name: str, rows: int) -> None:
+    """Make an array without rows for the times of a stream, in chunks of so many."""
+    create_array(path, (rows,), np.dtype("float64"), (f"{name}_time",), {"units": "s"})
 
 
 def create_array(

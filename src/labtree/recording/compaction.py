@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labtree.recording.chunks import set_rows, sync_chunk, write_chunk
+from labtree.recording.chunks import set_rows, stream_arrays, sync_chunk, write_chunk
 from labtree.recording.journal import (
     RECORD_HEADER_BYTES,
     Block,
@@ -20,7 +20,7 @@ from labtree.recording.journal import (
 )
 from labtree.storage.files import sync_folder
 
-__all__ = ["ChunkFiller", "Compactor", "stream_arrays"]
+__all__ = ["ChunkFiller", "Compactor"]
 
 _READ_BYTES = 2**23
 _UNSYNCED = 64  # chunks
@@ -28,15 +28,6 @@ _WRITERS = 2
 # Journal segments that are removed at a time while samples are behind.
 _RELEASED_AT_ONCE = 4
 _SYNCS_AT_ONCE = 8
-
-
-def stream_arrays(folder: Path, name: str) -> tuple[Path, Path, Path]:
-    """Return the paths of a stream's samples, time stamps and arrival times."""
-    return (
-        folder / f"{name}.zarr",
-        folder / f"{name}_timestamps.zarr",
-        folder / f"{name}_arrivals.zarr",
-    )
 
 
 class _Chunk(NamedTuple):

@@ -67,11 +67,12 @@ _RUN = 512
 _KINDS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64")
 
 
-Checksum = Callable[[Any], int]
+# Of a payload, and of what stands before it.
+Checksum = Callable[..., int]
 
 
-def _crc32c(payload: Any) -> int:
-    return checksum(np.frombuffer(payload, np.uint8))
+def _crc32c(payload: Any, before: int = 0) -> int:
+    return checksum(np.frombuffer(payload, np.uint8), before)
 
 
 _CHECKSUMS: dict[str, Checksum] = {"crc32": zlib.crc32, "crc32c": _crc32c}
@@ -283,10 +284,8 @@ class JournalWriter:
         self, times: np.ndarray, data: np.ndarray, first_row: int, arrival: float
     ) -> int:
         time_bytes, data_bytes = _bytes_of(times), _bytes_of(data)
-        if _CHECKSUM == "crc32c":
-            code = checksum(data, checksum(times))
-        else:
-            code = zlib.crc32(data_bytes, zlib.crc32(time_bytes))
+        sum_of = _CHECKSUMS[_CHECKSUM]
+        code = sum_of(data_bytes, sum_of(time_bytes))
         self._write(_record_header(len(times), first_row, arrival, code) + time_bytes)
         self._write(data_bytes)
         return RECORD_HEADER_BYTES + len(time_bytes) + len(data_bytes)

@@ -28,8 +28,8 @@ from labtree.errors import (
     warn,
 )
 from labtree.recording.archive import pack
-from labtree.recording.chunks import set_attribute
-from labtree.recording.compaction import ChunkFiller, Compactor, stream_arrays
+from labtree.recording.chunks import set_attribute, stream_arrays
+from labtree.recording.compaction import ChunkFiller, Compactor
 from labtree.recording.journal import MOST_PACKET_BYTES, JournalWriter
 from labtree.recording.meta import (
     check_class_names,
@@ -309,7 +309,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         try:
             create_stream(self._folder, name, info, arrivals=self._keep)
             if names := self._meta.get("class_names"):
-                set_attribute(arrays[0], "class_names", names)
+                set_attribute(arrays.data, "class_names", names)
             journal = JournalWriter(
                 folder, dtype, info.n_channels, info.fs, durable=self._durable
             )

@@ -71,14 +71,6 @@ class _Store:
 class FolderStore(_Store):
     """The files of a recording folder."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        # Thousands of chunks are asked for by name; a Path for each would take as long again.
-        self._root = os.fspath(path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_root": os.fspath(self.path.absolute())}
-
     def read(self, name: str, most: int) -> bytes:
         """Return the content of the file, at most so many bytes.
 
@@ -89,7 +81,7 @@ class FolderStore(_Store):
         """
         self._check(name, 0, most)
         try:
-            descriptor = open_regular(f"{self._root}/{name}")
+            descriptor = open_regular(f"{self.path}/{name}")
         except MissingFileError:
             raise self._without(name) from None
         try:
@@ -106,7 +98,7 @@ class FolderStore(_Store):
     def size(self, name: str) -> int | None:
         """Return the size of the file, after following links; None if there is none."""
         try:
-            state = os.stat(f"{self._root}/{name}")  # noqa: PTH116
+            state = os.stat(f"{self.path}/{name}")  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             return None
         return state.st_size if stat.S_ISREG(state.st_mode) else None

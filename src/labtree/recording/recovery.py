@@ -25,11 +25,13 @@ from labtree.errors import (
 from labtree.recording.chunks import (
     ArrayReader,
     create_array,
+    create_times,
     set_attribute,
+    stream_arrays,
     sync_chunk,
     write_chunk,
 )
-from labtree.recording.compaction import ChunkFiller, stream_arrays
+from labtree.recording.compaction import ChunkFiller
 from labtree.recording.journal import Block, Segment, joined, read_segment, segments
 from labtree.recording.meta import (
     own_meta,
@@ -100,10 +102,9 @@ def create_stream(folder: Path, name: str, info: StreamInfo, *, arrivals: bool) 
         (f"{name}_time", f"{name}_channel"),
         {key: value for key, value in attributes.items() if value is not None},
     )
-    for path, wanted in ((times, True), (arrived, arrivals)):
-        if wanted:
-            dimensions = (f"{name}_time",)
-            create_array(path, (rows,), np.dtype("float64"), dimensions, {"units": "s"})
+    create_times(times, name, rows)
+    if arrivals:
+        create_times(arrived, name, rows)
 
 
 # --- reading journals ---------------------------------------------------------------------
@@ -280,7 +281,7 @@ def finish(
             fillers[name].finish()
         else:
             _finish_stream(folder, name, about, findings)
-        data = stream_arrays(folder, name)[0]
+        data = stream_arrays(folder, name).data
         if (names := meta.get("class_names")) and data.is_dir():
             set_attribute(data, "class_names", names)
     _note_strangers(folder, meta["streams"], findings)
@@ -357,7 +358,8 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
     first_row = files[0][1] if files else None
     if first_row == 0:
         _remake_arrays(folder, name, about, findings)
-    if absent := [path.name for path in stream_arrays(folder, name)[:2] if not path.is_dir()]:
+    data, times, _ = stream_arrays(folder, name)
+    if absent := [path.name for path in (data, times) if not path.is_dir()]:
         findings.damaged = True
         findings.notes.append(
             f"stream {name!r} is left as it is, its journal is kept: {' and '.join(absent)}"
@@ -474,7 +476,7 @@ def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Fin
     """Make arrays anew whose metadata are not whole; all their rows are in the journal."""
     try:
         _Stored(folder, name)
-        if (arrivals := stream_arrays(folder, name)[2]).is_dir():
+        if (arrivals := stream_arrays(folder, name).arrivals).is_dir():
             ArrayReader(FolderStore(folder), arrivals.name)
     except LabtreeError as error:
         info = declared_stream(about, f"{folder / 'meta.json'}: stream {name!r}")
@@ -507,7 +509,7 @@ def odd_time_stamps(folder: Path, name: str, notes: list[str] | None = None) -> 
 
     Stamps that cannot be read are passed over, and told in ``notes``.
     """
-    array = stream_arrays(folder, name)[1]
+    array = stream_arrays(folder, name).times
     if not array.is_dir():
         return {}
     times = ArrayReader(FolderStore(folder), array.name)

@@ -22,10 +22,11 @@ from labtree.recording.chunks import (
     ZSTD_MAGIC,
     ArrayReader,
     create_array,
+    create_times,
     set_rows,
+    stream_arrays,
     write_chunk,
 )
-from labtree.recording.compaction import stream_arrays
 from labtree.recording.journal import segments
 from labtree.recording.meta import own_meta, parse_labels, parse_meta, stream_meta, whole_labels
 from labtree.recording.models import chunk_rows, declared_stream
@@ -337,10 +338,10 @@ def _array_metadata(path: Path, data: Path, times: Path, about: Any) -> dict[str
 
 def _make_times(folder: Path, name: str, times: Path, what: str) -> str:
     """Make times that are NaN, in the place of an array that is gone; return a note."""
-    samples = ArrayReader(FolderStore(folder), stream_arrays(folder, name)[0].name)
+    samples = ArrayReader(FolderStore(folder), stream_arrays(folder, name).data.name)
     rows, count = samples.chunk_rows, samples.shape[0]
     with temporary_folder(times) as made:
-        create_array(made, (rows,), np.dtype("float64"), (f"{name}_time",), {"units": "s"})
+        create_times(made, name, rows)
         for index in range(-(-count // rows)):
             write_chunk(made, index, np.full(rows, np.nan))
         set_rows(made, count)
