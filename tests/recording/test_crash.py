@@ -561,6 +561,43 @@ def test_samples_of_a_journal_whose_first_chunk_is_damaged_stay_in_it(crashed_lo
         assert notes == []
 
 
+def records_of(folder):
+    """Where each record of a stream's journal lies: its file, place, first and last row."""
+    for path in sorted(folder.glob("journal/streams/emg/*")):
+        content = path.read_bytes()
+        at = 16 + struct.unpack_from("<8sII", content)[1]
+        while at < len(content):
+            _, rows, first = struct.unpack_from("<IIQ", content, at)
+            yield path, at, first, first + rows
+            at += 32 + rows * (8 + 3 * 2)
+
+
+def test_a_damaged_record_costs_only_what_the_chunks_lack(crashed_long, tmp_path):
+    stored = json.loads((crashed_long / "emg.zarr" / "zarr.json").read_text())["shape"][0]
+    records = list(records_of(crashed_long))
+    total = records[-1][3]
+    across = [record for record in records if record[2] < stored < record[3]]
+    assert across or stored == 0
+    chosen = [*across, *records[-2:], *random.Random(stored).sample(records, examples(24))]
+    for number, (path, at, first, stop) in enumerate(chosen):
+        folder = tmp_path / str(number)
+        shutil.copytree(crashed_long, folder)
+        damaged = folder / path.relative_to(crashed_long)
+        content = bytearray(path.read_bytes())
+        content[at + 40] ^= 1
+        damaged.write_bytes(content)
+        shutil.copytree(folder / "journal", tmp_path / "journal" / str(number))
+        expected = np.delete(np.arange(total), np.s_[max(first, stored) : max(stop, stored)])
+        for _ in range(2):
+            recover(folder)
+            stream = labtree.open_session(folder).session.streams["emg"]
+            np.testing.assert_array_equal(stream["data"], samples("emg", 0, total)[0][expected])
+            np.testing.assert_array_equal(stream["time"], samples("emg", 0, total)[1][expected])
+            # As if the first run had died before it removed the journal.
+            shutil.rmtree(folder / "journal-damaged")
+            shutil.copytree(tmp_path / "journal" / str(number), folder / "journal")
+
+
 def test_recover_of_nothing(tmp_path):
     with pytest.raises(MissingFileError, match="expected a recording's folder, found none"):
         recover(tmp_path / "none")

@@ -129,18 +129,25 @@ class _Stored:
         self.rows = min(self.data.shape[0], self.times.shape[0])
 
     def fill(self, start: int, stop: int, following: Block) -> Block | None:
-        """Return the rows that a journal lacks before ``following``, or None.
+        """Return the rows that a journal lacks before ``following``, as far as they are here.
 
-        Where an earlier, interrupted recovery wrote the following samples in their place
-        already, they are not here.
+        Where an earlier, interrupted recovery wrote the following samples in the place of
+        some already, those are not here.
         """
-        count = min(len(following.times), self.rows - start)
-        there = self.read(start, start + count) if count > 0 else None
-        moved_up = there is not None and all(
-            np.array_equal(part[:count], other, equal_nan=other.dtype.kind == "f")
-            for part, other in zip(following[:2], there[:2], strict=True)
-        )
-        return None if moved_up else self.read(start, stop)
+        there = self.read(start, min(stop, self.rows)) if start < self.rows else None
+        if there is None:
+            return None
+        first = following.times[0]
+        same = (there.times == first) | (np.isnan(there.times) & np.isnan(first))
+        for at in np.flatnonzero(same).tolist():
+            count = min(len(following.times), self.rows - start - at)
+            written = self.read(start + at, start + at + count)
+            if written is not None and all(
+                np.array_equal(part[:count], other, equal_nan=other.dtype.kind == "f")
+                for part, other in zip(following[:2], written[:2], strict=True)
+            ):
+                return Block(*(part[:at] for part in there))
+        return there
 
     def read(self, start: int, stop: int) -> Block | None:
         """Return rows, or None if not all samples are there and whole; lost times are NaN."""
@@ -189,13 +196,19 @@ def _blocks(
             if first > row:
                 findings.damaged = True
                 kept = None if stored is None else stored.fill(row, first, block)
-                fate = "lost; what follows them is kept and moves up"
-                if kept is not None:
-                    fate = "taken from the chunks"
-                    if lost := int(np.isnan(kept.times).sum()):
-                        fate += f", {lost} of them without a time stamp"
+                if kept is not None and len(kept.times):
+                    stop = row + len(kept.times)
+                    note = f"{what} {row} to {stop} are taken from the chunks"
+                    if unknown := int(np.isnan(kept.times).sum()):
+                        note += f", {unknown} of them without a time stamp"
+                    findings.notes.append(note)
                     yield kept
-                findings.notes.append(f"{what} {row} to {first} are {fate}")
+                    row = stop
+                if row < first:
+                    findings.notes.append(
+                        f"{what} {row} to {first} are lost; what follows them is kept and"
+                        " moves up"
+                    )
                 row = first
             if end > row:
                 yield block.behind(row - first)
