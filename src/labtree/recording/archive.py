@@ -18,9 +18,8 @@ from labtree.errors import (
 )
 from labtree.recording.chunks import ArrayReader
 from labtree.recording.meta import parse_labels, parse_meta
-from labtree.recording.recording_files import SUFFIX, FolderStore, ZipStore
+from labtree.recording.recording_files import SUFFIX, FolderStore, ZipStore, stored_json
 from labtree.storage.files import replace_file, sync_file, temporary_path
-from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
 
 __all__ = ["pack"]
 
@@ -105,12 +104,8 @@ def _check(archive: Path, folder: Path, names: list[str]) -> None:
     for name in names:
         if packed.read(name, _MOST_BYTES) != loose.read(name, _MOST_BYTES):
             raise FormatError(f"{archive}: {name} differs from the file in {folder}")
-    meta = parse_meta(
-        parse_json(packed.read("meta.json", MAX_JSON_BYTES), "meta.json"), str(folder)
-    )
-    parse_labels(
-        parse_json(packed.read("labels.json", MAX_JSON_BYTES), "labels.json"), str(folder)
-    )
+    meta = parse_meta(stored_json(packed, "meta.json"), str(folder))
+    parse_labels(stored_json(packed, "labels.json"), str(folder))
     if "streams" not in meta:
         raise FormatError(f"{folder / 'meta.json'}: expected 'streams', found {list(meta)}")
     for stream in meta["streams"]:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labtree.errors import FormatError, MissingFileError
-from labtree.recording.recording_files import SessionStore
+from labtree.recording.recording_files import SessionStore, stored_json
 from labtree.storage.files import sync_file, sync_folder, write_file
-from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json
+from labtree.storage.json_files import read_json
 from labtree.storage.lazy import LazyArray, positions
 from labtree.storage.ragged import run_edges
 
@@ -202,12 +202,11 @@ class ArrayReader:
         self.name = name
         self.where = f"{store.path}/{name}"
         try:
-            content = store.read(f"{name}/zarr.json", MAX_JSON_BYTES)
+            metadata = stored_json(store, f"{name}/zarr.json")
         except KeyError:
             raise FormatError(
                 f"{self.where}: expected a zarr array, found no zarr.json"
             ) from None
-        metadata = parse_json(content, f"{self.where}/zarr.json")
         try:
             self._read_metadata(metadata)
         except (KeyError, TypeError, IndexError, AttributeError) as error:

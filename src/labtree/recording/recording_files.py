@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from labtree.errors import FormatError, MissingFileError, SessionError, UnknownNameError
 from labtree.storage.files import open_regular
+from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
 
-__all__ = ["SUFFIX", "FolderStore", "SessionStore", "ZipStore"]
+__all__ = ["SUFFIX", "FolderStore", "SessionStore", "ZipStore", "stored_json"]
 
 SUFFIX = ".session.zip"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -40,6 +41,11 @@ class SessionStore(Protocol):
 
     def close(self) -> None:
         """Refuse further reads."""
+
+
+def stored_json(store: SessionStore, name: str) -> Any:
+    """Return the value of a JSON file of a recording."""
+    return parse_json(store.read(name, MAX_JSON_BYTES), f"{store.path}/{name}")
 
 
 class _Store:

@@ -26,7 +26,13 @@ from labtree.hints import takes
 from labtree.recording.chunks import ArrayReader, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
 from labtree.recording.models import StreamInfo
-from labtree.recording.recording_files import SUFFIX, FolderStore, SessionStore, ZipStore
+from labtree.recording.recording_files import (
+    SUFFIX,
+    FolderStore,
+    SessionStore,
+    ZipStore,
+    stored_json,
+)
 from labtree.recording.recovery import (
     JOURNAL,
     LOCK,
@@ -173,22 +179,18 @@ def _store(path: Path) -> SessionStore:
     )
 
 
-def _json(store: SessionStore, name: str) -> Any:
-    return parse_json(store.read(name, MAX_JSON_BYTES), f"{store.path}/{name}")
-
-
 def _read(opening: _Opening) -> xr.DataTree:
     store, damage = opening.store, opening.damage
     try:
-        meta = parse_meta(_json(store, "meta.json"), f"{store.path}/meta.json")
+        meta = parse_meta(stored_json(store, "meta.json"), f"{store.path}/meta.json")
     except KeyError:
         raise MissingFileError(
-            f"{store.path}: expected a session, found no meta.json{_repair_hint(store)}"
+            f"{store.path}: expected a session, found no meta.json{_hint_without_meta(store)}"
         ) from None
     except FormatError as error:
         if "expected JSON" not in str(error):
             raise
-        raise FormatError(f"{error}{_repair_hint(store)}") from error
+        raise FormatError(f"{error}{_hint_without_meta(store)}") from error
     own = meta.get("labtree", {})
     opening.is_own = "labtree" in meta
     if not isinstance(own, dict):
@@ -207,7 +209,7 @@ def _read(opening: _Opening) -> xr.DataTree:
             if not problems:
                 raise
             damage.append(
-                f"stream {name!r} is left out: {' and '.join(problems)}{_array_hint(store)}"
+                f"stream {name!r} is left out: {' and '.join(problems)}{_hint(store)}"
             )
     names = meta.get("class_names")
     state = "finished"
@@ -248,7 +250,7 @@ def _array_problem(store: SessionStore, array: str) -> str | None:
         if not (store.path / array).exists():
             return f"{array} is missing"
     try:
-        _json(store, name)
+        stored_json(store, name)
     except KeyError:
         return f"{name} is missing"
     except FormatError as error:
@@ -258,20 +260,18 @@ def _array_problem(store: SessionStore, array: str) -> str | None:
     return None
 
 
-def _array_hint(store: SessionStore) -> str:
-    if store.path.is_dir():
-        return f"; labtree.recover({str(store.path)!r}) makes again what it can"
-    return "; unpack the archive, and labtree.recover(folder) makes again what it can"
+def _hint(store: SessionStore, makes: str = "again what it can") -> str:
+    folder = repr(str(store.path)) if store.path.is_dir() else "folder"
+    unpack = "" if store.path.is_dir() else "unpack the archive, and "
+    return f"; {unpack}labtree.recover({folder}) makes {makes}"
 
 
-def _repair_hint(store: SessionStore) -> str:
+def _hint_without_meta(store: SessionStore) -> str:
     if (store.path / "meta.json").is_symlink():
         return "; it is a link to what is not here, or damaged ('git annex get' fetches it)"
     if store.path.is_dir() and not any(store.path.glob("*_timestamps.zarr")):
         return ""
-    if store.path.is_dir():
-        return f"; labtree.recover({str(store.path)!r}) makes one from the arrays"
-    return "; unpack the archive, and labtree.recover(folder) makes one from the arrays"
+    return _hint(store, "one from the arrays")
 
 
 def _labels(opening: _Opening) -> list[tuple[float, int]]:
@@ -336,7 +336,7 @@ def _stream(
     arrived = f"{name}_arrivals.zarr"
     has_arrivals = store.size(f"{arrived}/zarr.json") is not None
     if has_arrivals and (problem := _array_problem(store, arrived)):
-        damage.append(f"stream {name!r} has no arrivals: {problem}{_array_hint(store)}")
+        damage.append(f"stream {name!r} has no arrivals: {problem}{_hint(store)}")
     elif has_arrivals:
         reader = ArrayReader(store, arrived)
         if len(reader.shape) == 1 and reader.shape[0] >= whole:
