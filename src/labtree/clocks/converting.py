@@ -1,5 +1,6 @@
 """Times of one device on the clock of another."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,19 +152,12 @@ def convert(
         return found
 
     if isinstance(times, pd.DataFrame):
-        names = (
-            ["timestamp"]
-            if columns is None
-            else [columns]
-            if isinstance(columns, str)
-            else columns
-        )
-        for name in names:
+        columns = "timestamp" if columns is None else columns
+        converted = {}
+        for name in [columns] if isinstance(columns, str) else columns:
             if name not in times.columns:
                 raise unknown_name("column", name, times.columns, DataError)
-        converted = {
-            name: lead_all(times[name].to_numpy(np.float64, na_value=np.nan)) for name in names
-        }
+            converted[name] = lead_all(times[name].to_numpy(np.float64, na_value=np.nan))
         result = times.assign(**converted)
         result.attrs = dict(times.attrs)
         return result
@@ -177,11 +171,10 @@ def convert(
         return pd.Series(
             lead_all(times.to_numpy(np.float64, na_value=np.nan)), times.index, name=times.name
         )
-    found = lead_all(times)
-    return found if found.ndim else found[()]
+    return lead_all(times)[()]  # a number where it was one
 
 
-def _convert_spikes(spikes: xr.Dataset, lead_all: Any) -> xr.Dataset:
+def _convert_spikes(spikes: xr.Dataset, lead_all: Callable[[Any], FloatArray]) -> xr.Dataset:
     if "spike_times" not in spikes.variables or "start_time" not in spikes.attrs:
         raise DataError(
             "of Datasets spike_data is converted; convert others by their variables:"

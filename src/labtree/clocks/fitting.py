@@ -81,15 +81,11 @@ def fit(
     missing = {"time_a", "time_b"} - set(pairs.columns)
     if missing:
         raise unknown_name("column", sorted(missing)[0], pairs.columns, DataError)
-    tolerance, drift = (
-        positive("max_residual_s", max_residual_s),
-        positive("max_drift", max_drift),
-    )
+    tolerance = positive("max_residual_s", max_residual_s)
+    drift = positive("max_drift", max_drift)
     ordered = pairs.sort_values("time_a", kind="stable").reset_index(drop=True)
-    a, b = (
-        finite_seconds("time_a", ordered["time_a"]),
-        finite_seconds("time_b", ordered["time_b"]),
-    )
+    a = finite_seconds("time_a", ordered["time_a"])
+    b = finite_seconds("time_b", ordered["time_b"])
     value = pd.factorize(ordered["value"])[0] if "value" in ordered else np.arange(len(a))
     n_events = len(np.unique(value))
     if n_events < 2:
