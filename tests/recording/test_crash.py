@@ -471,7 +471,7 @@ def crashed_long(request, tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "base")
     recorder.init_stream("emg", StreamInfo(n_channels=3, fs=64, dtype="int16"))
     rng, rows = random.Random(request.param), 0
-    while rows < 450:
+    while rows < 480:
         count = rng.randint(1, 30)
         recorder.append("emg", *samples("emg", rows, count))
         rows += count
@@ -498,7 +498,7 @@ def test_times_that_the_journal_holds_are_never_lost(crashed_long, tmp_path, wha
     expected = whole[name].values
     stored = len(list((crashed_long / f"emg_{what}.zarr/c").iterdir()))
     rng = random.Random(first)
-    for number in range(examples(80)):
+    for number in range(examples(40)):
         folder = tmp_path / "damaged" / str(number)
         shutil.copytree(crashed_long, folder)
         array = folder / f"emg_{what}.zarr"
@@ -578,7 +578,7 @@ def test_a_damaged_record_costs_only_what_the_chunks_lack(crashed_long, tmp_path
     total = records[-1][3]
     across = [record for record in records if record[2] < stored < record[3]]
     assert across or stored == 0
-    chosen = [*across, *records[-2:], *random.Random(stored).sample(records, examples(24))]
+    chosen = [*across, *records[-2:], *random.Random(stored).choices(records, k=examples(24))]
     for number, (path, at, first, stop) in enumerate(chosen):
         folder = tmp_path / str(number)
         shutil.copytree(crashed_long, folder)

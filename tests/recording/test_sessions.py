@@ -23,8 +23,7 @@ from labtree.errors import (
     RecordingWriteError,
     UnknownNameError,
 )
-from labtree.recording import archive, split_sessions_by_stream
-from labtree.recording import session as session_module
+from labtree.recording import archive, recording_files, split_sessions_by_stream
 from labtree.testing.recordings import record_emg
 
 EMG = (np.arange(300)[:, None] * 5 + np.arange(3)).astype("int16") + 1
@@ -495,7 +494,7 @@ def test_zip_bomb_takes_no_memory(peer, size, message):
 
 def test_an_entry_that_promises_too_much_is_refused_unread(peer, monkeypatch):
     path = emg_session(peer).zip()
-    monkeypatch.setattr(session_module, "MAX_JSON_BYTES", 100)
+    monkeypatch.setattr(recording_files, "MAX_JSON_BYTES", 100)
     with pytest.raises(FormatError, match="would take .* bytes; expected at most 100"):
         labtree.open_session(path)
 

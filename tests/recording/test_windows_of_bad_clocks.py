@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import labtree
@@ -191,10 +191,30 @@ def same_rows(values, starts, width):
         np.testing.assert_array_equal(window, ramp(start + width)[start:].T)
 
 
+def edges():
+    """64 samples whose times are exact, with a gap, one stamp for six samples, and a NaN."""
+    times = np.arange(64) / 128
+    times[16:] += 0.5
+    times[32:38] = times[32]
+    times[48] = np.nan
+    return times, 128.0, 0.0
+
+
+def slow_edges():
+    """The same for a slow stream beside it; nothing hangs on the last bit of a time."""
+    times = np.arange(16) / 10 - 0.213
+    times[5:7] = times[5]
+    times[9] = np.nan
+    times[12:] += 1
+    return times, 10.0, 0.0
+
+
 shares = st.floats(-0.2, 1.5).map(lambda share: round(share, 4))
 anytime = clocks(starts=(0.0, 84121.25, 1.7e9))
 slow = clocks(60, rates=(10.0,))
-lengths = {"win": st.integers(1, 25), "hop": st.integers(1, 20)}
+lengths = {"win": st.integers(1, 25), "hop": st.just(1) | st.integers(1, 20)}
+# Labels and events in the middle between two samples, on samples, and around both ends.
+exact = [0.0, 5 / 64, 10.5 / 64, 16 / 64, 30 / 64, 31.5 / 64, 45 / 64, 59 / 64, 1.0]
 
 
 # --- windows ------------------------------------------------------------------------------
@@ -208,6 +228,8 @@ lengths = {"win": st.integers(1, 25), "hop": st.integers(1, 20)}
     gap=st.sampled_from([None, 3.3]),
     **lengths,
 )
+@example(edges(), [(share, at % 3) for at, share in enumerate(exact)], None, None, 5, 1)
+@example(edges(), [(0.0, 0), (0.75, 1)], None, 3.3, 6, 1)
 def test_labeled_windows(clock, labels, classes, gap, win, hop):
     times, fs, begin = clock
     gap_s = None if gap is None else gap / fs
@@ -257,6 +279,8 @@ def test_labeled_windows(clock, labels, classes, gap, win, hop):
     tolerance_s=st.sampled_from([None, None, 0.07, 3.0]),
     **lengths,
 )
+@example(edges(), slow_edges(), 0, 3, None, 5, 1)
+@example(edges(), slow_edges(), 0, 2, 0.07, 6, 1)
 def test_aligned_windows(clock, other, shift, count, tolerance_s, win, hop):
     (times, fs, _), (other_times, other_fs, _) = clock, other
     other_times = other_times + shift
@@ -301,6 +325,7 @@ def test_aligned_windows(clock, other, shift, count, tolerance_s, win, hop):
 
 @settings(max_examples=examples(120), deadline=None)
 @given(clock=clocks(), other=slow, shift=st.sampled_from([0, -0.217]), **lengths)
+@example(edges(), slow_edges(), 0, 5, 1)
 def test_target_windows(clock, other, shift, win, hop):
     (times, fs, _), (other_times, other_fs, _) = clock, other
     assume(np.isfinite(other_times).any())
@@ -361,6 +386,8 @@ def test_target_windows(clock, other, shift, win, hop):
     after=st.integers(0, 20),
     gap=st.sampled_from([None, 3.3]),
 )
+@example(edges(), exact, 5, 5, None)
+@example(edges(), exact, 0, 5, 3.3)
 def test_peri_event(clock, events, before, after, gap):
     times, fs, begin = clock
     assume(before + after and np.isfinite(events).any())
