@@ -13,7 +13,7 @@ def test_a_mask_is_made_where_values_are_missing():
     assert made["depth"].attrs == {"units": "mm", "ancillary_variables": "depth_missing"}
     assert made["depth_missing"].dims == ("unit",)
     assert made["depth_missing"].values.tolist() == [False, True, False]
-    assert masks_of(xr.Dataset(made)) == {"depth": "depth_missing"}
+    assert masks_of(xr.Dataset(made).variables) == {"depth": "depth_missing"}
 
 
 def test_no_mask_is_made_where_nothing_is_missing():

@@ -6,6 +6,7 @@ coordinate ``<name>_missing``, named in the attribute ``ancillary_variables``, s
 they are. So NaN, "" and None remain values that a unit can have.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.storage.missing import ABSENT, filler, mark_missing, mask_of, stack_present
+from labtree.storage.missing import ABSENT, filler, mark_missing, masks_of, stack_present
 
 __all__ = [
     "Attributes",
@@ -71,7 +72,7 @@ def attribute_coords(
     if attributes is None:
         return {}
     shape = tuple(dims.values())
-    columns = _columns(attributes, int(np.prod(shape)))
+    columns = _columns(attributes, math.prod(shape))
     used = {str(name) for name in taken}
     plain = {name for name in columns if name and "/" not in name and name not in used}
     used |= plain
@@ -142,18 +143,16 @@ def attribute_columns(
         for name, coord in ds.coords.items()
         if coord.dims[: len(dims)] == dims
     }
-    mask_names = {name: mask_of(coords, name) for name in coords}
-    masks = set(mask_names.values())
+    masks = masks_of(coords)
     for name, variable in coords.items():
-        if name not in masks:
-            mask = coords.get(mask_names[name])
-            missing = None if mask is None else np.asarray(mask.values, bool)
+        if name not in masks.values():
+            missing = np.asarray(coords[masks[name]].values, bool) if name in masks else None
             yield variable.attrs.get(REAL_NAME, name), variable, missing
 
 
 def records(ds: xr.Dataset, dims: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return the attributes along some dimensions, one dict for each place in C order."""
-    count = int(np.prod([ds.sizes.get(dim, 0) for dim in dims]))
+    count = math.prod(ds.sizes.get(dim, 0) for dim in dims)
     out: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, variable, mask in attribute_columns(ds, dims):
         values = variable.values.reshape(count, *variable.shape[len(dims) :])
@@ -221,43 +220,40 @@ def alike(first: Any, second: Any) -> bool:
 def _columns(attributes: Attributes, n: int) -> dict[str, Column]:
     if isinstance(attributes, Mapping | pd.DataFrame):
         names: list[Any] = list(attributes)
-        given = {name: _given_column(attributes[name], name) for name in names}
-        wrong = {
-            name: len(item.values) for name, item in given.items() if len(item.values) != n
-        }
+        columns = {name: _given_column(attributes[name], name) for name in names}
+        sizes = {name: len(item.values) for name, item in columns.items()}
+        wrong = {name: size for name, size in sizes.items() if size != n}
         if wrong:
             raise DataError(
                 f"neuron_attributes: each column needs {n} values, one for each unit; found "
                 f"{wrong}"
             )
     else:
-        if isinstance(attributes, str | bytes) or not isinstance(attributes, Sequence):
-            attributes = list(attributes)
-        if len(attributes) != n:
-            raise DataError(
-                f"neuron_attributes has {len(attributes)} items, expected {n}, one for each "
-                "unit"
-            )
-        wrong_items = [item for item in attributes if not isinstance(item, Mapping | None)]
-        if wrong_items:
-            raise DataError(
-                "neuron_attributes: each item must be a dict of names and values, or None; "
-                f"found {type(wrong_items[0]).__name__}"
-            )
-        names = list(dict.fromkeys(name for item in attributes if item for name in item))
-    strange = [name for name in names if not isinstance(name, str)]
+        columns = _columns_of_records(list(attributes), n)
+    strange = [name for name in columns if not isinstance(name, str)]
     if strange:
         raise DataError(
             f"neuron_attributes: names must be strings, found {strange[0]!r}; write str(name)"
         )
-    if isinstance(attributes, Mapping | pd.DataFrame):
-        return given
-    return {
-        name: column(
-            [ABSENT if item is None else item.get(name, ABSENT) for item in attributes]
+    return columns
+
+
+def _columns_of_records(
+    attributes: list[Mapping[str, Any] | None], n: int
+) -> dict[str, Column]:
+    if len(attributes) != n:
+        raise DataError(
+            f"neuron_attributes has {len(attributes)} items, expected {n}, one for each unit"
         )
-        for name in names
-    }
+    wrong = [item for item in attributes if not isinstance(item, Mapping | None)]
+    if wrong:
+        raise DataError(
+            "neuron_attributes: each item must be a dict of names and values, or None; "
+            f"found {type(wrong[0]).__name__}"
+        )
+    given = [item or {} for item in attributes]
+    names = dict.fromkeys(name for item in given for name in item)
+    return {name: column([item.get(name, ABSENT) for item in given]) for name in names}
 
 
 def _given_column(values: Any, name: Any) -> Column:

@@ -5,7 +5,7 @@ unit. A value that some units lack is marked by a boolean ``<name>_missing(unit)
 in the attribute ``ancillary_variables``, so no dtype changes and a real NaN stays one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
 from labtree.pipeline.session_values import real_name, variable_name
 from labtree.storage.missing import ABSENT, ANCILLARY, mark_missing, masks_of, stack_present
-from labtree.storage.ragged import SAMPLE_DIMENSION, split_rows
+from labtree.storage.ragged import SAMPLE_DIMENSION, count_variables, split_rows
 
 __all__ = ["UNSTACKED", "common_dtype", "decode_rows", "encode_rows", "unit_index"]
 
@@ -36,7 +36,7 @@ def unit_index(units: xr.Dataset, unit_id: str) -> int:
     return int(np.flatnonzero(units["unit"].values == unit_id)[0])
 
 
-def common_dtype(name: str, arrays: list[np.ndarray[Any, Any]]) -> np.dtype[Any]:
+def common_dtype(name: str, arrays: list[np.ndarray]) -> np.dtype[Any]:
     """Return the dtype that holds arrays of all units.
 
     Raises
@@ -61,7 +61,7 @@ def common_dtype(name: str, arrays: list[np.ndarray[Any, Any]]) -> np.dtype[Any]
     return common
 
 
-def _scalar_array(name: str, value: Any) -> np.ndarray[Any, Any]:
+def _scalar_array(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.hasobject:
         raise SessionError(f"{name!r} holds {value!r}, which does not fit any array type")
@@ -76,10 +76,9 @@ def _is_scalar(value: Any) -> bool:
 
 def _stack(
     name: str, variable: str, values: list[Any], dims: tuple[str, ...] | None
-) -> tuple[dict[str, xr.Variable], np.ndarray[Any, Any]]:
-    """Return the variables for one name and which units lack it."""
+) -> dict[str, xr.Variable]:
+    """Return the variables for one name."""
     present = [np.asarray(v) for v in values if v is not ABSENT]
-    missing = np.array([v is ABSENT for v in values])
     dtype = common_dtype(name, present)
     shapes = {array.shape for array in present}
     if len(shapes) == 1:
@@ -87,7 +86,7 @@ def _stack(
         out, _ = stack_present(values, dtype, shape)
         if dims is None or len(dims) != len(shape):
             dims = dimensions(name, variable, len(shape))
-        return {variable: xr.Variable(("unit", *dims), out)}, missing
+        return {variable: xr.Variable(("unit", *dims), out)}
     if any(len(shape) != 1 for shape in shapes):
         found = ", ".join(sorted(map(str, shapes)))
         raise SessionError(
@@ -99,10 +98,10 @@ def _stack(
     return {
         variable: xr.Variable((element,), np.concatenate(present).astype(dtype)),
         f"{variable}_row_size": xr.Variable(("unit",), counts, {SAMPLE_DIMENSION: element}),
-    }, missing
+    }
 
 
-def _check_names(names: Mapping[str, None]) -> None:
+def _check_names(names: Collection[str]) -> None:
     """Refuse names that stand for something else in the arrays."""
     for name in names:
         owner = name.removesuffix("_missing").removesuffix("_row_size")
@@ -137,42 +136,33 @@ def encode_rows(
     >>> ds["row"].values.tolist(), ds["tag_missing"].values.tolist()
     ([1, 2], [True, False])
     """
-    names: dict[str, None] = {}
-    for row in rows.values():
-        names.update(dict.fromkeys(row))
+    like = xr.Dataset() if like is None else like
+    names = dict.fromkeys(name for row in rows.values() for name in row)
     _check_names(names)
     variables: dict[str, xr.Variable] = {}
     other: dict[str, dict[str, Any]] = {}
     for name in names:
         values = [row.get(name, ABSENT) for row in rows.values()]
-        given = [v for v in values if v is not ABSENT]
-        if all(_is_scalar(v) for v in given):
+        given = {unit: row[name] for unit, row in rows.items() if name in row}
+        if all(map(_is_scalar, given.values())):
             values = [v if v is ABSENT else _scalar_array(name, v) for v in values]
-        elif not all(isinstance(v, np.ndarray) and not v.dtype.hasobject for v in given):
-            other[name] = {
-                unit: row[name]
-                for unit, row in rows.items()
-                if row.get(name, ABSENT) is not ABSENT
-            }
+        elif not all(
+            isinstance(v, np.ndarray) and not v.dtype.hasobject for v in given.values()
+        ):
+            other[name] = given
             continue
         variable, name_attrs = variable_name(name, "value of a unit")
-        known = like.variables.get(variable) if like is not None else None
+        known = like.variables.get(variable)
         dims = None if known is None else tuple(str(dim) for dim in known.dims[1:])
-        made, missing = _stack(name, variable, values, dims)
-        if known is not None:
-            made[variable].attrs.update(
-                {k: v for k, v in known.attrs.items() if k != ANCILLARY}
-            )
-        made[variable].attrs.update(name_attrs)
-        if missing.any():
-            counts = (
-                f"{variable}_row_size"  # of a ragged array the counts have a value per unit
-            )
-            whole = counts if counts in made else variable
-            made |= mark_missing(whole, made[whole], missing)
-        variables.update(made)
-    attrs = dict(like.attrs) if like is not None else {}
-    attrs.pop(UNSTACKED, None)
+        made = _stack(name, variable, values, dims)
+        kept = {} if known is None else known.attrs
+        own_attrs = {k: v for k, v in kept.items() if k != ANCILLARY} | name_attrs
+        made[variable].attrs.update(own_attrs)
+        # of a ragged array the counts have a value per unit
+        whole = f"{variable}_row_size" if f"{variable}_row_size" in made else variable
+        missing = [value is ABSENT for value in values]
+        variables |= made | mark_missing(whole, made[whole], missing)
+    attrs = {key: value for key, value in like.attrs.items() if key != UNSTACKED}
     if other:
         attrs[UNSTACKED] = other
     variables["unit"] = xr.Variable(("unit",), np.array(list(rows), dtype=str))
@@ -180,17 +170,15 @@ def encode_rows(
         dataset = xr.Dataset(variables, attrs=attrs)
     except ValueError as error:
         raise SessionError(f"these values do not fit into one Dataset: {error}") from error
-    if like is not None:
-        sizes = dataset.sizes
-        extra = {
-            name: variable
-            for name, variable in like.coords.variables.items()
-            if name not in dataset.variables
-            and all(sizes.get(d) == n for d, n in variable.sizes.items())
-            and "unit" not in variable.dims
-        }
-        dataset = dataset.assign_coords(extra)
-    return dataset.set_coords(
+    sizes = dataset.sizes
+    extra = {
+        name: variable
+        for name, variable in like.coords.variables.items()
+        if name not in dataset.variables
+        and all(sizes.get(d) == n for d, n in variable.sizes.items())
+        and "unit" not in variable.dims
+    }
+    return dataset.assign_coords(extra).set_coords(
         [name for name, variable in variables.items() if variable.dims == ("unit",)]
     )
 
@@ -206,30 +194,25 @@ def decode_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     """
     units = [str(unit) for unit in dataset["unit"].values]
     rows: dict[str, dict[str, Any]] = {unit: {} for unit in units}
-    ragged = {
-        str(variable.attrs[SAMPLE_DIMENSION]): str(name)
-        for name, variable in dataset.variables.items()
-        if SAMPLE_DIMENSION in variable.attrs
-    }
-    masks = masks_of(dataset)
+    ragged = {dim: counts for counts, dim in count_variables(dataset).items()}
+    masks = masks_of(dataset.variables)
     for name, variable in dataset.variables.items():
-        text = str(name)
-        if text == "unit" or text in ragged.values() or text in masks.values():
+        if name == "unit" or name in ragged.values() or name in masks.values():
             continue
-        if variable.dims and str(variable.dims[0]) in ragged:
-            counts = dataset.variables[ragged[str(variable.dims[0])]].values
-            values: Any = split_rows(variable.values, counts)
-        elif variable.dims and variable.dims[0] == "unit":
+        first = variable.dims[0] if variable.dims else None
+        if first in ragged:
+            values: Any = split_rows(variable.values, dataset.variables[ragged[first]].values)
+        elif first == "unit":
             values = variable.values
         else:
             continue
-        whole = ragged.get(str(variable.dims[0]), text)
+        whole = ragged.get(first, name)  # of a ragged array the counts have the mask
         missing = np.zeros(len(units), bool)
         if whole in masks:
             missing = dataset.variables[masks[whole]].values
         for unit, value, is_missing in zip(units, values, missing, strict=True):
             if not is_missing:
-                rows[unit][real_name(text, variable.attrs)] = value
+                rows[unit][real_name(name, variable.attrs)] = value
     for name, by_unit in dataset.attrs.get(UNSTACKED, {}).items():
         for unit, value in by_unit.items():
             rows[unit][name] = value

@@ -44,28 +44,18 @@ __all__ = [
     "unit_spikes",
 ]
 
-Array = np.ndarray[Any, Any]
 SECTIONED = "spike_times_sectioned"
 
 
 def unit_spikes(session: xr.DataTree, unit_id: str) -> xr.DataArray:
-    """Return one unit's spike times in samples.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> session = labtree.create_session("rec1")
-    >>> add_units(session, {"unit_001": {"spike_times": np.array([5, 9])}})
-    >>> unit_spikes(session, "unit_001").values
-    array([5, 9])
-    """
+    """Return one unit's spike times in samples."""
     units = units_of(session)
     row, offsets = unit_index(units, unit_id), ragged.row_offsets(units["row_size"].values)
     part = units["spike_times"].isel(spike=slice(int(offsets[row]), int(offsets[row + 1])))
     return part.assign_coords(unit=unit_id)
 
 
-def _train(unit: str, values: Any) -> Array:
+def _train(unit: str, values: Any) -> np.ndarray:
     train = np.atleast_1d(np.asarray(values))
     if train.size == 0:
         return np.zeros(0, np.int64)
@@ -99,6 +89,7 @@ def encode_units(
     SessionError
         If spike times are not sorted integers, or if the units disagree on a type.
     """
+    like = xr.Dataset() if like is None else like
     trains = {unit: _train(unit, row.get("spike_times", ())) for unit, row in rows.items()}
     counts = np.array([len(train) for train in trains.values()], np.int64)
     along = _names_along_spikes(rows, counts, like)
@@ -108,31 +99,28 @@ def encode_units(
     }
     dataset = encode_rows(rest, like)
     flat = np.concatenate(list(trains.values())) if trains else np.zeros(0, np.int64)
-    dataset["row_size"] = ("unit", counts, {"sample_dimension": "spike"})
+    dataset["row_size"] = ("unit", counts, {ragged.SAMPLE_DIMENSION: "spike"})
     dataset["spike_times"] = ("spike", flat, {"units": "sample"})
     for name in along:
         parts = [row[name] for row in rows.values()]
         stored, attrs = variable_name(name, "value of a unit")
         whole = np.concatenate(parts).astype(common_dtype(name, parts))
         dataset[stored] = ("spike", whole, attrs)
-    if like is not None:
-        for key, variable in dataset.variables.items():
-            if variable.dims == ("spike",) and key in like:
-                variable.attrs.update(like[key].attrs)
+    for key, variable in dataset.variables.items():
+        if variable.dims == ("spike",) and key in like:
+            variable.attrs.update(like[key].attrs)
     return dataset
 
 
 def _names_along_spikes(
-    rows: Mapping[str, Mapping[str, Any]], counts: Array, like: xr.Dataset | None
+    rows: Mapping[str, Mapping[str, Any]], counts: np.ndarray, like: xr.Dataset
 ) -> list[str]:
     """Return the names of arrays that have one value for each spike, in every unit."""
-    known = set()
-    if like is not None:
-        known = {
-            real_name(name, variable.attrs)
-            for name, variable in like.variables.items()
-            if variable.dims == ("spike",)
-        }
+    known = {
+        real_name(name, variable.attrs)
+        for name, variable in like.variables.items()
+        if variable.dims == ("spike",)
+    }
     differ = len(set(counts.tolist())) > 1  # else the lengths say nothing
     return [
         name
@@ -155,18 +143,10 @@ def _arrays_and_copies(values: Mapping[Any, Any], what: str) -> dict[str, Any]:
 
 
 def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add units, or replace values of units that are there, from dictionaries.
+    """Add units, or replace values of units that are there, as ``session.add_units`` does.
 
-    The values are copied. An exception leaves the session as it was.
-
-    Parameters
-    ----------
-    session : DataTree
-    units : mapping of unit id to mapping
-        ``spike_times`` in samples, any other arrays and scalars, ``features`` (name to
-        ``{"data": ..., "metadata": ...}``), and ``spike_times_sectioned`` (movie to
-        ``{"full_spike_times": ..., "trials_spike_times": {0: ..., 1: ...}}``), which
-        becomes index ranges in ``sections``.
+    The values are copied. An exception leaves the session as it was. ``full_spike_times``
+    beside ``trials_spike_times`` are checked against them.
 
     Raises
     ------
@@ -174,14 +154,6 @@ def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> N
         As :func:`encode_units`; if trials are no slices of the spikes.
     UnsupportedTypeError
         If a file cannot keep a value exactly; the message names it.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> session = labtree.create_session("rec1")
-    >>> add_units(session, {"unit_001": {"spike_times": np.array([5, 9]), "row": 3}})
-    >>> session["units"].sel(unit="unit_001")["row"].item()
-    3
     """
     for unit in units:
         if not isinstance(unit, str) or not unit:
@@ -197,46 +169,30 @@ def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> N
     # made first, so that an error leaves the session alone
     encoded = encode_units(rows, old)
     sections = add_trials(session, encoded, trials)
-    given = {unit: dict(values.get("features", {})) for unit, values in units.items()}
-    touched = {name for features in given.values() for name in features}
-    before = {
-        name: node.to_dataset(inherit=False).copy(deep=True)
-        for name, node in feature_nodes(session).items()
-        if name in touched
-    }
+    made = _with_features(session, encoded, units)
     session["units"] = xr.DataTree(encoded)
-    try:
-        for unit, features in given.items():
-            for name, feature in features.items():
-                whole = isinstance(feature, Mapping) and "data" in feature
-                data = feature["data"] if whole else feature
-                notes = feature.get("metadata") if whole else None
-                add_feature(session, unit, name, data, notes)
-    except BaseException:
-        _restore(session, old, touched, before)
-        raise
-    for movie, made in sections.items():
-        put_sections(session, movie, made)
+    for name, node in feature_nodes(made).items():
+        _set_feature(session, name, node.to_dataset(inherit=False))
+    for movie, dataset in sections.items():
+        put_sections(session, movie, dataset)
 
 
-def _restore(
-    session: xr.DataTree,
-    units: xr.Dataset | None,
-    touched: set[str],
-    features: Mapping[str, xr.Dataset],
-) -> None:
-    """Put units and features back as they were before a call that failed."""
-    if units is None:
-        del session["units"]
-    else:
-        session["units"] = xr.DataTree(units)
-    for name, node in feature_nodes(session).items():
-        if name in features:
-            node.dataset = features[name]
-        elif name in touched:
-            node.orphan()
-    if "features" in session.children and not session.children["features"].children:
-        del session["features"]
+def _with_features(
+    session: xr.DataTree, encoded: xr.Dataset, units: Mapping[str, Mapping[str, Any]]
+) -> xr.DataTree:
+    """Return a tree of the units with the features that some of them bring, added to copies."""
+    made = xr.DataTree(children={"units": xr.DataTree(encoded)})
+    known = feature_nodes(session)
+    for unit, values in units.items():
+        for name, feature in values.get("features", {}).items():
+            if name in known and name not in feature_nodes(made):
+                copy = known[name].to_dataset(inherit=False).copy(deep=True)
+                _set_feature(made, name, copy)
+            whole = isinstance(feature, Mapping) and "data" in feature
+            data = feature["data"] if whole else feature
+            notes = feature.get("metadata") if whole else None
+            add_feature(made, unit, name, data, notes)
+    return made
 
 
 def feature_nodes(session: xr.DataTree) -> dict[str, xr.DataTree]:
@@ -263,7 +219,7 @@ def _replace_in_place(
     dataset: xr.Dataset, row: int, values: Mapping[str, Any]
 ) -> xr.Dataset | None:
     """Write one unit's arrays into whole arrays that fit them; None if they do not fit."""
-    masks = masks_of(dataset)
+    masks = masks_of(dataset.variables)
     if set(dataset.data_vars) - set(masks.values()) != set(values):
         return None
     for name, value in values.items():
@@ -301,15 +257,10 @@ def add_feature(
     data: Any,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add one unit's feature; it lands in the array that all units share.
+    """Add one unit's feature, as ``session.add_feature`` does.
 
-    Parameters
-    ----------
-    session : DataTree
-    unit_id, name : str
-    data : array, scalar or mapping of them
-    metadata : mapping, optional
-        Kept as it is, per unit, in the attribute ``metadata`` of the feature.
+    It lands in the array that all units share; the metadata are kept as they are, per unit,
+    in the attribute ``metadata`` of the feature.
 
     Raises
     ------
@@ -319,15 +270,6 @@ def add_feature(
         If the unit is unknown.
     UnsupportedTypeError
         If a file cannot keep a value exactly; the message names it.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> session = labtree.create_session("rec1")
-    >>> session.session.add_units({"unit_001": {"spike_times": np.array([5, 9])}})
-    >>> add_feature(session, "unit_001", "burst", {"index": 0.5}, {"version": "1"})
-    >>> session["features/burst"].sel(unit="unit_001")["index"].item()
-    0.5
     """
     units = units_of(session)
     row = unit_index(units, unit_id)
@@ -335,24 +277,29 @@ def add_feature(
     values = _arrays_and_copies(data if isinstance(data, Mapping) else {name: data}, where)
     notes = dict(own_copy(metadata or {}, f"metadata of {where}"))
     node = feature_nodes(session).get(name)
-    old = node.to_dataset(inherit=False) if node is not None else None
-    ids = [str(unit) for unit in units["unit"].values]
+    old = None if node is None else node.to_dataset(inherit=False)
+    ids = units["unit"].values.tolist()
     done = None
-    if old is not None and list(old["unit"].values) == ids:
+    if old is not None and old["unit"].values.tolist() == ids:
         arrays = {variable_name(key, "value")[0]: value for key, value in values.items()}
         done = _replace_in_place(old, row, arrays)
     if done is None:
-        known = decode_rows(old) if old is not None else {}
-        rows = {unit: known.get(unit, {}) for unit in ids}
-        rows[unit_id] = values
+        known = {} if old is None else decode_rows(old)
         # the units of `units` lead; no values are dropped if the feature knows more
-        done = encode_rows({**rows, **{u: r for u, r in known.items() if u not in rows}}, old)
-    every = dict(old.attrs.get("metadata", {})) if old is not None else {}
+        rows: dict[str, dict[str, Any]] = {unit: {} for unit in ids}
+        done = encode_rows({**rows, **known, unit_id: values}, old)
+    every = {} if old is None else old.attrs.get("metadata", {})
     done.attrs = {**done.attrs, "metadata": {**every, unit_id: notes}}
+    _set_feature(session, name, done)
+
+
+def _set_feature(session: xr.DataTree, name: str, dataset: xr.Dataset) -> None:
+    """Put a feature into its node, made if it is not there."""
+    node = feature_nodes(session).get(name)
     if node is None:
-        put_node(child_group(session, "features"), name, "feature", done)
+        put_node(child_group(session, "features"), name, "feature", dataset)
     else:
-        node.dataset = done
+        node.dataset = dataset
 
 
 def feature(session: xr.DataTree, unit_id: str, name: str) -> dict[str, Any]:
@@ -362,16 +309,12 @@ def feature(session: xr.DataTree, unit_id: str, name: str) -> dict[str, Any]:
         raise unknown_name("feature", name, nodes)
     dataset = nodes[name].to_dataset(inherit=False)
     row = unit_index(dataset, unit_id)
-    values = decode_rows(dataset.isel(unit=[row]) if not _ragged(dataset) else dataset)[unit_id]
+    if UNSTACKED not in dataset.attrs and not ragged.count_variables(dataset):
+        dataset = dataset.isel(unit=[row])
+    values = decode_rows(dataset)[unit_id]
     data = values[name] if set(values) == {name} else values
     metadata = dataset.attrs.get("metadata")
     if isinstance(metadata, Mapping) and unit_id in metadata:
         return {"data": data, "metadata": dict(metadata[unit_id])}
     plain = {k: v for k, v in dataset.attrs.items() if k not in ("metadata", UNSTACKED)}
     return {"data": data, "metadata": plain}
-
-
-def _ragged(dataset: xr.Dataset) -> bool:
-    return UNSTACKED in dataset.attrs or any(
-        "sample_dimension" in variable.attrs for variable in dataset.variables.values()
-    )

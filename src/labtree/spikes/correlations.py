@@ -23,7 +23,7 @@ from labtree.spikes.trains import (
 )
 from labtree.storage import ragged
 from labtree.storage.arguments import from_zero, positive
-from labtree.storage.missing import mark_missing, mask_of
+from labtree.storage.missing import ANCILLARY, mark_missing, masks_of
 
 __all__ = ["correlograms", "sttc"]
 
@@ -95,11 +95,9 @@ def sttc(ds: xr.Dataset, delta_ms: float = 20.0) -> xr.Dataset:
     silent = row_size == 0
     values[np.arange(n_units), np.arange(n_units)] = 1.0
     values[silent] = values[:, silent] = np.nan
-    return _with_units(
-        pairwise_matrix(values, metadata={"method": "STTC", "delta_ms": delta}),
-        ds,
-        {"long_name": "spike time tiling coefficient"},
-    )
+    matrix = pairwise_matrix(values, metadata={"method": "STTC", "delta_ms": delta})
+    matrix["matrix"].attrs["long_name"] = "spike time tiling coefficient"
+    return matrix.assign_coords(_both_sides(ds))
 
 
 def _shown(items: Any, what: str) -> Iterator[Any]:
@@ -193,14 +191,11 @@ def correlograms(ds: xr.Dataset, bin_ms: float = 1.0, window_ms: float = 50.0) -
                 out += np.bincount(cells, minlength=out.size).astype(np.int32)
             else:
                 np.add.at(out, cells, 1)
+    about_lag = {"units": "ms", "long_name": "time of unit_j from unit_i"}
     coords: dict[Any, Any] = {
         "unit_i": np.arange(n_units),
         "unit_j": np.arange(n_units),
-        "lag": (
-            "lag",
-            (edges[:-1] + edges[1:]) / 2,
-            {"units": "ms", "long_name": "time of unit_j from unit_i"},
-        ),
+        "lag": ("lag", (edges[:-1] + edges[1:]) / 2, about_lag),
     }
     return xr.DataArray(
         out.reshape(n_units, n_units, n_bins),
@@ -230,20 +225,13 @@ def _both_sides(ds: xr.Dataset) -> dict[str, Any]:
     """Return the scalar attributes of the units along both sides of a pair."""
     found: dict[str, Any] = {}
     own = scalar_unit_coords(ds)
-    masks = {name: mask_of(own, name) for name in own}
+    masks = masks_of(own)
     for name, variable in own.items():
         if name in masks.values():
             continue
-        attrs = {k: v for k, v in variable.attrs.items() if k != "ancillary_variables"}
-        mask = masks[name]
-        holes = np.zeros(variable.shape, bool) if mask is None else own[mask].values
+        attrs = {k: v for k, v in variable.attrs.items() if k != ANCILLARY}
+        holes = own[masks[name]].values if name in masks else False
         for side in ("i", "j"):
             copy = untouched_variable((f"unit_{side}",), variable.values, attrs)
             found |= mark_missing(f"{name}_{side}", copy, holes)
     return found
-
-
-def _with_units(matrix: xr.Dataset, ds: xr.Dataset, attrs: dict[str, Any]) -> xr.Dataset:
-    labeled = matrix.assign_coords(_both_sides(ds))
-    labeled["matrix"].attrs |= attrs
-    return labeled

@@ -9,7 +9,6 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from labtree.storage._xarray import Variable
 
@@ -164,7 +163,7 @@ def mask_of(variables: Mapping[Any, Any], name: object) -> str | None:
     return None
 
 
-def masks_of(dataset: xr.Dataset) -> dict[str, str]:
-    """Return the variables of a Dataset that have missing values, and the mask of each."""
-    found = ((str(name), mask_of(dataset.variables, name)) for name in dataset.variables)
+def masks_of(variables: Mapping[Any, Any]) -> dict[Any, str]:
+    """Return which Variables by name have missing values, and the mask of each."""
+    found = ((name, mask_of(variables, name)) for name in variables)
     return {name: mask for name, mask in found if mask is not None}
