@@ -21,11 +21,12 @@ __all__ = [
     "Pieces",
     "decode_column",
     "decode_index",
+    "decode_string_dtype",
     "encode_column",
     "encode_frequency",
     "encode_index",
+    "encode_string_dtype",
     "set_frequency",
-    "string_dtype",
 ]
 
 _MASKED = (
@@ -144,11 +145,10 @@ def encode_column(
         missing = np.asarray(values.isna())
         texts = np.array(values, dtype=object)
         texts[missing] = ""
-        na = "NA" if dtype.na_value is pd.NA else "nan"
         meta = {"type": "string", "piece": pieces.put(name, texts, own=own)}
         if missing.any():
             meta["missing"] = _put_missing(meta["piece"], missing, pieces, own)
-        return meta | {"storage": dtype.storage, "na": na}
+        return meta | encode_string_dtype(dtype)
     if isinstance(dtype, pd.DatetimeTZDtype):
         try:
             zone = dtypes.encode_timezone(dtype.tz)
@@ -205,7 +205,7 @@ def decode_column(meta: Meta, pieces: dict[str, np.ndarray]) -> Any:
         texts = np.array(piece, dtype=object)
         if "missing" in meta:
             texts[pieces[meta["missing"]]] = None
-        return pd.array(texts, dtype=string_dtype(meta["storage"], meta["na"]))
+        return pd.array(texts, dtype=decode_string_dtype(meta))
     if kind == "zoned":
         zone = dtypes.decode_timezone(meta["zone"])
         return pd.DatetimeIndex(piece).tz_localize("UTC").tz_convert(zone).array
@@ -215,12 +215,17 @@ def decode_column(meta: Meta, pieces: dict[str, np.ndarray]) -> Any:
     raise ValueError(f"unknown column type {kind!r}: written by a newer labtree, or damaged")
 
 
-def string_dtype(storage: str, na: str) -> Any:
+def encode_string_dtype(dtype: pd.StringDtype) -> Meta:
+    """Return how to make pandas' dtype for texts again."""
+    return {"storage": dtype.storage, "na": "NA" if dtype.na_value is pd.NA else "nan"}
+
+
+def decode_string_dtype(meta: Meta) -> Any:
     """Return pandas' dtype for texts; that of Python's where pyarrow is not installed."""
     make: Any = pd.StringDtype
-    value = pd.NA if na == "NA" else np.nan
+    value = pd.NA if meta["na"] == "NA" else np.nan
     try:
-        return make(storage, na_value=value)
+        return make(meta["storage"], na_value=value)
     except ImportError:
         warn(
             "texts were stored from pyarrow, which is not installed: they come back with "

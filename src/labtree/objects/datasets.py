@@ -6,14 +6,8 @@ from typing import Any
 import xarray as xr
 
 from labtree.objects.pandas_parts import PANDAS, is_pandas, to_pandas, to_plain
-from labtree.objects.registry import (
-    KIND_ATTRIBUTE,
-    Kind,
-    add_kind,
-    decode,
-    encode_part,
-    raw_or,
-)
+from labtree.objects.plots import plot_plain
+from labtree.objects.registry import KIND_ATTRIBUTE, Kind, add_kind, raw_or
 from labtree.objects.values import dataset_to_value, value_to_dataset
 from labtree.storage.codecs import MARKS
 from labtree.storage.names import encode_name
@@ -127,11 +121,11 @@ def _plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
 
 def _tree_to_dataset(tree: xr.DataTree, path: str) -> xr.Dataset:
     nodes = {node.relative_to(tree): node.to_dataset(inherit=False) for node in tree.subtree}
-    return value_to_dataset({"name": tree.name, "nodes": nodes}, path, encode_part)
+    return value_to_dataset({"name": tree.name, "nodes": nodes}, path)
 
 
 def _dataset_to_tree(dataset: xr.Dataset) -> xr.DataTree:
-    content = dataset_to_value(dataset, decode)
+    content = dataset_to_value(dataset)
     nodes = {"/" if name == "." else f"/{name}": ds for name, ds in content["nodes"].items()}
     return xr.DataTree.from_dict(nodes, name=content["name"])
 
@@ -141,7 +135,9 @@ def _tree_summary(dataset: xr.Dataset) -> dict[str, Any]:
     return {"nodes": len(parts), "variables": len(dataset.data_vars)}
 
 
-add_kind(Kind("dataset", keep_dataset, _plain_dataset, dataset_summary), xr.Dataset)
+add_kind(
+    Kind("dataset", keep_dataset, _plain_dataset, dataset_summary, plot=plot_plain), xr.Dataset
+)
 add_kind(
     Kind("dataarray", raw_or(dataarray_to_dataset), dataset_to_dataarray, _dataarray_summary),
     xr.DataArray,

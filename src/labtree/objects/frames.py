@@ -68,9 +68,8 @@ def frame_to_dataset(frame: pd.DataFrame, path: str = "obj") -> xr.Dataset:
             "shape": list(frame.shape),
             "names": [str(label) for label in frame.columns],
         }
-        dataset = attempt(_dataset, pieces, about, path)
-    made: xr.Dataset = dataset
-    return made
+        dataset: xr.Dataset = attempt(_dataset, pieces, about, path)
+    return dataset
 
 
 def series_to_dataset(series: pd.Series, path: str = "obj") -> xr.Dataset:
@@ -106,13 +105,15 @@ def _dataset(pieces: Pieces, about: dict[str, Any], path: str) -> xr.Dataset:
     return dataset
 
 
-def _pieces(dataset: xr.Dataset) -> dict[str, np.ndarray]:
-    return {str(name): variable.data for name, variable in dataset.variables.items()}
+def _parts(dataset: xr.Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what a dataset says of itself, and its pieces."""
+    pieces = {str(name): variable.data for name, variable in dataset.variables.items()}
+    return json.loads(dataset.attrs["labtree_frame"]), pieces
 
 
 def dataset_to_frame(dataset: xr.Dataset) -> pd.DataFrame:
     """Return the DataFrame that :func:`frame_to_dataset` was given."""
-    about, pieces = json.loads(dataset.attrs["labtree_frame"]), _pieces(dataset)
+    about, pieces = _parts(dataset)
     index = decode_index(about["index"], pieces)
     labels = decode_index(about["labels"], pieces)
     columns = {
@@ -127,7 +128,7 @@ def dataset_to_frame(dataset: xr.Dataset) -> pd.DataFrame:
 
 def dataset_to_series(dataset: xr.Dataset) -> pd.Series:
     """Return the Series that :func:`series_to_dataset` was given."""
-    about, pieces = json.loads(dataset.attrs["labtree_frame"]), _pieces(dataset)
+    about, pieces = _parts(dataset)
     index = decode_index(about["index"], pieces)
     series = _series(decode_column(about["values"], pieces), index)
     series.name = json_values.decode(about["name"])
@@ -164,8 +165,8 @@ def _index_to_dataset(index: pd.Index, path: str) -> xr.Dataset:
 
 
 def _dataset_to_index(dataset: xr.Dataset) -> pd.Index:
-    about = json.loads(dataset.attrs["labtree_frame"])
-    return decode_index(about["index"], _pieces(dataset))
+    about, pieces = _parts(dataset)
+    return decode_index(about["index"], pieces)
 
 
 def _array_to_dataset(array: Any, path: str) -> xr.Dataset:
@@ -179,7 +180,7 @@ def _array_to_dataset(array: Any, path: str) -> xr.Dataset:
 
 
 def _dataset_to_array(dataset: xr.Dataset) -> Any:
-    about, pieces = json.loads(dataset.attrs["labtree_frame"]), _pieces(dataset)
+    about, pieces = _parts(dataset)
     values = decode_column(about["values"], pieces)
     if not isinstance(values, np.ndarray):
         return values

@@ -5,7 +5,6 @@ ms.
 """
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -130,24 +129,10 @@ def add_dataset_kind(
     *,
     summary: Callable[[xr.Dataset], dict[str, Any]],
     validate: Callable[[xr.Dataset], None],
-    plot: str,
-    verbs: tuple[str, ...],
+    plot: Callable[..., Any],
+    verbs: tuple[str, ...] = (),
 ) -> None:
-    """Register a kind whose objects are Datasets of one layout.
-
-    Parameters
-    ----------
-    name : str
-        Of the kind.
-    summary, validate, verbs
-        As in `labtree.objects.registry.Kind`.
-    plot : str
-        A function of `labtree.objects.plots`, imported when something is drawn.
-    """
-
-    def draw(ds: xr.Dataset, **options: Any) -> Any:
-        return getattr(import_module("labtree.objects.plots"), plot)(ds, **options)
-
+    """Register a kind whose objects are Datasets of one layout, see `registry.Kind`."""
     add_kind(
         Kind(
             name,
@@ -155,7 +140,7 @@ def add_dataset_kind(
             return_dataset,
             summary,
             validate,
-            draw,
+            plot,
             is_dataset=True,
             verbs=verbs,
         )

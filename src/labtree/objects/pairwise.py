@@ -5,7 +5,7 @@ matrix is kept as its data and a boolean variable ``matrix_mask``, True where ma
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.objects.layout import add_dataset_kind, require_variables, slice_coords
+from labtree.objects.plots import axes_for, labeled_rows
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import column, untouched_variable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "MATRIX",
@@ -22,6 +26,8 @@ __all__ = [
     "matrix_values",
     "pairwise_matrix",
     "pairwise_stack",
+    "plot_pairwise_matrix",
+    "plot_pairwise_stack",
     "summary",
     "validate_matrix",
     "validate_stack",
@@ -29,6 +35,7 @@ __all__ = [
 
 MATRIX = "pairwise_matrix"
 STACK = "pairwise_stack"
+_LABELS = ("unit_id", "label", "channel")
 DIMS = {MATRIX: ("unit_i", "unit_j"), STACK: ("unit_i", "unit_j", "slice")}
 
 
@@ -175,12 +182,11 @@ def _build(
         mask = np.ma.getmaskarray(values)
         variables["matrix_mask"] = xr.Variable(dims, mask, {"fill_value": values.fill_value})
     coords = {} if times is None else slice_coords(times, values.shape[2])
-    n_units = values.shape[0]
     if labels is not None:
         given = list(labels)
-        if len(given) != n_units:
+        if len(given) != len(values):
             raise DataError(
-                f"labels has {len(given)} items, expected {n_units}, one for each unit"
+                f"labels has {len(given)} items, expected {len(values)}, one for each unit"
             )
         plain = isinstance(labels, np.ndarray) and labels.ndim == 1
         along = np.asarray(labels) if plain else column(given).values
@@ -209,17 +215,112 @@ def _validate(ds: xr.Dataset, kind: str) -> None:
         raise DataError(f"'matrix_mask' needs the dimensions {matrix.dims}")
 
 
+def plot_pairwise_matrix(ds: xr.Dataset, *, ax: "Axes | None" = None, **style: Any) -> "Axes":
+    """Draw the matrix with the labels of its units; masked values stay white.
+
+    Colors reach as far as the values off the diagonal, but for the largest 2 %; of values
+    of both signs they diverge from 0.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From :func:`labtree.pairwise_matrix`. Of complex values the magnitude is drawn.
+    ax : matplotlib Axes, optional
+    **style
+        For :meth:`matplotlib.axes.Axes.imshow`, such as ``cmap``, ``vmin`` and ``vmax``.
+    """
+    return _matrix(ds, matrix_values(ds), _what(ds), ax, style)
+
+
+def plot_pairwise_stack(
+    ds: xr.Dataset, *, slice: int | None = None, ax: "Axes | None" = None, **style: Any
+) -> "Axes":
+    """Draw one matrix of a stack, or the average of all.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From :func:`labtree.pairwise_stack`. Of complex values the magnitude is drawn.
+    slice : int, optional
+        Position of the slice to draw; by default the average of all slices.
+    ax : matplotlib Axes, optional
+    **style
+        For :meth:`matplotlib.axes.Axes.imshow`, such as ``cmap`` and ``vmin``.
+    """
+    values = matrix_values(ds)
+    n_slices = values.shape[2]
+    if slice is None:
+        if n_slices == 0:
+            raise DataError("a stack without slices has no average to draw")
+        name = f"{_what(ds)}, mean of {n_slices} slices"
+        return _matrix(ds, values.mean(axis=2), name, ax, style)
+    return _matrix(ds, values[:, :, slice], f"{_what(ds)}, slice {slice}", ax, style)
+
+
+def _what(ds: xr.Dataset) -> str:
+    long_name = ds["matrix"].attrs.get("long_name")
+    return str(long_name or ds.attrs.get("metadata", {}).get("method", "Value"))
+
+
+def _matrix(
+    ds: xr.Dataset,
+    values: NDArray[Any],
+    name: str,
+    ax: "Axes | None",
+    style: dict[str, Any],
+) -> "Axes":
+    if values.dtype.kind == "c":
+        values, name = abs(values), f"{name}, magnitude"
+    if values.dtype.kind == "b":
+        values = values.astype(np.uint8)
+    n_units = values.shape[0]
+    ax = axes_for(ax, height=6.0)
+    ax.set(xlabel="Unit j", ylabel="Unit i")
+    if not values.size:
+        return ax
+    colors, extend = _color_limits(values, style)
+    image = ax.imshow(values, **{"interpolation": "nearest", **colors} | style)
+    ax.figure.colorbar(image, ax=ax, label=name, extend=extend)
+    labels = [str(row) for row in range(n_units)]
+    name_of_labels = next((f"{n}_i" for n in _LABELS if f"{n}_i" in ds.coords), None)
+    if name_of_labels is not None and ds[name_of_labels].dims == ("unit_i",):
+        labels = [str(label) for label in ds[name_of_labels].values]
+    shown = labeled_rows(n_units)
+    crowded = max(map(len, labels)) * len(shown) > 40
+    ax.set_xticks(shown, labels[:: shown.step], rotation=90 if crowded else 0)
+    ax.set_yticks(shown, labels[:: shown.step])
+    return ax
+
+
+def _color_limits(values: NDArray[Any], style: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return colors that show the values off the diagonal, and how the bar goes on."""
+    finite: Any = np.ma.masked_invalid(np.ma.asarray(values).astype(float))
+    off = np.ma.masked_where(np.eye(len(values), dtype=bool), finite).compressed()
+    finite = finite.compressed()
+    if not off.size:
+        off = finite
+    if not off.size or "norm" in style:
+        return {}, "neither"
+    reach = float(np.quantile(np.abs(off), 0.98)) or float(np.abs(off).max()) or 1.0
+    signed = bool((off < 0).any())
+    limits = {"vmin": -reach if signed else 0.0, "vmax": reach}
+    chosen = limits | style
+    below, above = bool(finite.min() < chosen["vmin"]), bool(finite.max() > chosen["vmax"])
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
+    return {"cmap": "RdBu_r" if signed else "viridis", **limits}, extend
+
+
 add_dataset_kind(
     MATRIX,
     summary=summary,
     validate=validate_matrix,
-    plot="plot_pairwise_matrix",
+    plot=plot_pairwise_matrix,
     verbs=("matrix_values(ds)", "select_units(ds, units)"),
 )
 add_dataset_kind(
     STACK,
     summary=summary,
     validate=validate_stack,
-    plot="plot_pairwise_stack",
+    plot=plot_pairwise_stack,
     verbs=("matrix_values(ds)", "select_units(ds, units)", "select_slices(ds, slices)"),
 )

@@ -19,11 +19,12 @@ from labtree.objects.columns import (
     Pieces,
     decode_column,
     decode_index,
+    decode_string_dtype,
     encode_column,
     encode_frequency,
     encode_index,
+    encode_string_dtype,
     set_frequency,
-    string_dtype,
 )
 from labtree.storage._xarray import data_of
 from labtree.storage.unsupported import refused_together
@@ -119,30 +120,16 @@ def to_plain(dataset: xr.Dataset, path: str) -> xr.Dataset:
                 for name, dtype in index.level_coords_dtype.items()
                 if isinstance(dtype, np.dtype) and dtype.kind == "U"
             }
-            meta |= {
-                "of": "multi",
-                "dim": dim,
-                "coord": True,
-                "all_attrs": attrs,
-                "widths": widths,
-            }
-            about[str(dim)] = meta
+            meta |= {"of": "multi", "dim": dim, "coord": True}
+            about[str(dim)] = meta | {"all_attrs": attrs, "widths": widths}
             coords |= made
             gone += names
         for dim, ticks in found.ranges.items():
-            about[str(_name(ticks))] = {
-                "of": "range",
-                "range": [ticks.start, ticks.stop, ticks.size],
-                "dim": dim,
-                "coord": True,
-            }
+            span = [ticks.start, ticks.stop, ticks.size]
+            about[str(_name(ticks))] = {"of": "range", "range": span, "dim": dim, "coord": True}
         for name, dtype in found.texts.items():
-            about[str(name)] = {
-                "of": "texts",
-                "dim": dataset.variables[name].dims[0],
-                "storage": dtype.storage,
-                "na": "NA" if dtype.na_value is pd.NA else "nan",
-            }
+            dim = dataset.variables[name].dims[0]
+            about[str(name)] = {"of": "texts", "dim": dim} | encode_string_dtype(dtype)
         for name, frequency in found.frequencies.items():
             freq = attempt(encode_frequency, frequency, f"{path}[{name!r}]")
             about[str(name)] = {"of": "frequency", "dim": name, "freq": freq}
@@ -230,7 +217,7 @@ def to_pandas(dataset: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
             plain.variables[name].attrs = attrs
         elif meta["of"] == "texts":
             attrs = plain.variables[name].attrs
-            dtype = string_dtype(meta["storage"], meta["na"])
+            dtype = decode_string_dtype(meta)
             made = pd.Index(plain.variables[name].values, dtype=dtype)
             plain = plain.assign_coords({name: (dim, made, attrs)})
         elif meta["of"] == "frequency":

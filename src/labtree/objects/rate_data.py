@@ -1,16 +1,29 @@
 """Firing rates of many units over time, in one Dataset: ``rate(unit, time)``."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.objects.layout import add_dataset_kind, real_array, require_variables
+from labtree.objects.plots import axes_for, label_rows, rate_label, rows_height, time_scale
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 
-__all__ = ["KIND", "RATE_UNITS", "rate_data", "summary", "unit_of_rates", "validate"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "KIND",
+    "RATE_UNITS",
+    "plot_rate_data",
+    "rate_data",
+    "summary",
+    "unit_of_rates",
+    "validate",
+]
 
 KIND = "rate_data"
 RATE_UNITS = ("Hz", "kHz", None)
@@ -94,7 +107,7 @@ def validate(ds: xr.Dataset) -> None:
 
 
 def summary(ds: xr.Dataset) -> dict[str, Any]:
-    """Return the shape (unit, time), under SpikeLab's name."""
+    """Return the shape of the rates, under SpikeLab's name."""
     return {"shape": list(ds["rate"].shape)}
 
 
@@ -116,11 +129,46 @@ def _check_times(time: np.ndarray[Any, Any]) -> None:
         )
 
 
+def plot_rate_data(ds: xr.Dataset, *, ax: "Axes | None" = None, **style: Any) -> "Axes":
+    """Draw a heatmap of rates, one row for each unit.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From :func:`labtree.rate_data`.
+    ax : matplotlib Axes, optional
+    **style
+        For :meth:`matplotlib.axes.Axes.pcolormesh`, such as ``cmap`` and ``vmax``.
+    """
+    rate = ds["rate"]
+    time = ds["time"].values
+    ax = axes_for(ax, height=rows_height(ds.sizes["unit"]))
+    factor, label = time_scale(float(time[-1] - time[0]) if time.size else 0.0)
+    if rate.size:
+        rows = np.arange(ds.sizes["unit"] + 1) - 0.5
+        ours: dict[str, Any] = {"cmap": "viridis", "rasterized": True}
+        mesh = ax.pcolormesh(_edges(time) * factor, rows, rate.values, **ours | style)
+        ax.figure.colorbar(mesh, ax=ax, label=rate_label(rate))
+    ax.set(xlabel=label, ylabel="Unit")
+    label_rows(ax, ds)
+    return ax
+
+
+def _edges(time: NDArray[Any]) -> NDArray[Any]:
+    centers = time.astype(float)
+    if centers.size == 1:
+        return np.array([centers[0] - 0.5, centers[0] + 0.5])
+    middle = (centers[1:] + centers[:-1]) / 2
+    return np.concatenate(
+        [[2 * centers[0] - middle[0]], middle, [2 * centers[-1] - middle[-1]]]
+    )
+
+
 add_dataset_kind(
     KIND,
     summary=summary,
     validate=validate,
-    plot="plot_rate_data",
+    plot=plot_rate_data,
     verbs=(
         "select_units(ds, units)",
         "select_time(ds, start_ms, stop_ms)",

@@ -1,6 +1,6 @@
 """Firing rates around events, in one Dataset: ``rate(unit, time, slice)``."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -12,13 +12,18 @@ from labtree.objects.layout import (
     real_array,
     require_variables,
     slice_coords,
+    unit_position,
 )
-from labtree.objects.rate_data import unit_of_rates
+from labtree.objects.plots import axes_for, draw_mean_and_error, rate_label, title_of_units
+from labtree.objects.rate_data import summary, unit_of_rates
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 from labtree.storage.arguments import positive
 
-__all__ = ["KIND", "rate_slice_stack", "summary", "validate"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["KIND", "plot_rate_slice_stack", "rate_slice_stack", "summary", "validate"]
 
 KIND = "rate_slice_stack"
 RESERVED = frozenset({"rate", "unit", "time", "slice", "slice_start", "slice_end"})
@@ -68,12 +73,8 @@ def rate_slice_stack(
     """
     values = real_array("event_stack", event_stack, 3, "(unit, time, slice)")
     positive("step_size", step_size)
-    step = np.asarray(step_size)
+    step = np.asarray(step_size).item()  # as it was given, not as a float
     attrs = unit_of_rates(unit)
-    if values.shape[2] == 0 or values.shape[1] == 0:
-        raise DataError(
-            f"event_stack needs at least one slice and one sample, found shape {values.shape}"
-        )
     relative = {"units": "ms", "long_name": "time from the start of the slice"}
     coords = {"time": xr.Variable("time", np.arange(values.shape[1]) * float(step), relative)}
     coords |= slice_coords(times, values.shape[2])
@@ -81,7 +82,7 @@ def rate_slice_stack(
     ds = xr.Dataset(
         {"rate": xr.Variable(("unit", "time", "slice"), values, attrs)},
         coords,
-        {"step_size": step.item(), KIND_ATTRIBUTE: KIND},
+        {"step_size": step, KIND_ATTRIBUTE: KIND},
     )
     validate(ds)
     return ds
@@ -100,16 +101,38 @@ def validate(ds: xr.Dataset) -> None:
     check_slice_times(ds, n_slices, equal=True)
 
 
-def summary(ds: xr.Dataset) -> dict[str, Any]:
-    """Return the shape (unit, time, slice), under SpikeLab's name."""
-    return {"shape": list(ds["rate"].shape)}
+def plot_rate_slice_stack(
+    ds: xr.Dataset, *, unit: int | None = None, ax: "Axes | None" = None, **style: Any
+) -> "Axes":
+    """Draw the average over slices, and the standard error of the mean around it.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From :func:`labtree.rate_slice_stack`.
+    unit : int, optional
+        Position of the unit to draw; by default the average of all units.
+    ax : matplotlib Axes, optional
+    **style
+        For :meth:`matplotlib.axes.Axes.plot`, such as ``color`` and ``label``.
+    """
+    rate = ds["rate"].transpose("unit", "time", "slice")
+    chosen = None if unit is None else unit_position(rate.sizes["unit"], unit)
+    values = (rate.mean("unit") if chosen is None else rate.isel(unit=chosen)).values
+    time = ds["time"].values if "time" in ds.coords else np.arange(rate.sizes["time"])
+    ax = axes_for(ax)
+    draw_mean_and_error(ax, time.astype(float), values, rate_label(ds["rate"]), style)
+    ax.set_title(
+        f"{title_of_units(ds, unit)}, mean ± SEM of {values.shape[1]} slices", fontsize="medium"
+    )
+    return ax
 
 
 add_dataset_kind(
     KIND,
     summary=summary,
     validate=validate,
-    plot="plot_rate_slice_stack",
+    plot=plot_rate_slice_stack,
     verbs=(
         "select_units(ds, units)",
         "select_slices(ds, slices)",

@@ -230,18 +230,17 @@ def register_kind(
     >>> tree.ws["rec1", "probe"].depths
     [10.0, 20.0]
     """
-    from labtree.objects import datasets
-
     if not isinstance(name, str) or not name:
         raise DataError(f"the name of a kind is a non-empty str, not {name!r}")
     if cls is not None and (to_dataset is None or from_dataset is None):
         raise DataError(
             f"a kind for the class {cls.__qualname__} needs to_dataset= and from_dataset="
         )
-    _load()
+    plain = kind_named("dataset")
 
     def keep(obj: Any, path: str) -> xr.Dataset:
-        made = obj if to_dataset is None or _is_made(obj) else to_dataset(obj)
+        is_made = cls is not None and isinstance(obj, xr.Dataset)
+        made = obj if to_dataset is None or is_made else to_dataset(obj)
         if not isinstance(made, xr.Dataset):
             raise DataError(
                 f"{path}: to_dataset of the kind {name!r} must return a Dataset, found "
@@ -249,23 +248,20 @@ def register_kind(
             )
         if cls is not None and validate is not None:
             validate(made)
-        return datasets.keep_dataset(made, path)
-
-    def _is_made(obj: Any) -> bool:
-        return cls is not None and isinstance(obj, xr.Dataset)
+        return plain.to_dataset(made, path)
 
     def give(dataset: xr.Dataset) -> Any:
-        plain = datasets.return_dataset(dataset)
+        kept = plain.from_dataset(dataset)
         if cls is not None:
-            plain.attrs.pop(KIND_ATTRIBUTE, None)
-        return plain if from_dataset is None else from_dataset(plain)
+            kept.attrs.pop(KIND_ATTRIBUTE, None)
+        return kept if from_dataset is None else from_dataset(kept)
 
     add_kind(
         Kind(
             name,
             keep,
             give,
-            datasets.dataset_summary if summary is None else summary,
+            summary or plain.summary,
             validate,
             plot,
             is_dataset=cls is None,
@@ -426,15 +422,13 @@ def validate(obj: xr.Dataset | xr.DataArray) -> None:
     TypeError
         If parts cannot be kept exactly, with their paths.
     """
-    from labtree.objects.datasets import dataarray_to_dataset, keep_dataset
-
     if isinstance(obj, xr.DataArray):
-        dataarray_to_dataset(obj, "ds")
+        kind_named("dataarray").to_dataset(obj, "ds")
         return
     own = kind_named(kind_of(obj)).validate
     if own is not None:
         own(obj)
-    keep_dataset(obj, "ds")
+    kind_named("dataset").to_dataset(obj, "ds")
 
 
 def plot(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
@@ -447,10 +441,9 @@ def plot(obj: xr.Dataset | xr.DataArray, **options: Any) -> Any:
     ModuleNotFoundError
         If matplotlib is missing; the message says how to install it.
     """
-    from labtree.objects.plots import plot_plain
-
+    draw: Any = kind_named("dataset").plot
     if isinstance(obj, xr.Dataset):
         kind = kind_named(kind_of(obj))
         if kind.plot is not None and _misfit(kind, obj) is None:
-            return kind.plot(obj, **options)
-    return plot_plain(obj, **options)
+            draw = kind.plot
+    return draw(obj, **options)

@@ -6,7 +6,7 @@ unit; ``row_size(unit)`` says how many each unit has (CF contiguous ragged array
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.objects.layout import add_dataset_kind, require_ragged, require_variables
+from labtree.objects.plots import axes_for, draw_ticks, label_rows, rows_height, time_scale
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 from labtree.storage import ragged
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "KIND",
@@ -24,6 +28,7 @@ __all__ = [
     "check_bounds",
     "exact_float",
     "flat_trains",
+    "plot_spike_data",
     "spike_data",
     "summary",
     "validate",
@@ -32,17 +37,9 @@ __all__ = [
 
 KIND = "spike_data"
 RESERVED = frozenset(
-    {"spike_times", "row_size", "spike", "unit", "raw_data", "raw_time"}
-    | {
-        "raw_channel",
-        "raw_sample",
-        "raw_row_size",
-        "slice",
-        "length",
-        "slice_start",
-        "slice_end",
-    }
-)
+    ("spike_times", "row_size", "spike", "unit", "raw_data", "raw_time", "raw_channel",
+     "raw_sample", "raw_row_size", "slice", "length", "slice_start", "slice_end")
+)  # fmt: skip
 
 Array: TypeAlias = NDArray[Any]
 
@@ -343,11 +340,47 @@ def _check_raw(ds: xr.Dataset) -> None:
         )
 
 
+def plot_spike_data(ds: xr.Dataset, *, ax: "Axes | None" = None, **style: Any) -> "Axes":
+    """Draw a raster: one row for each unit, one tick for each spike.
+
+    Where ticks would run into each other they are transparent, so that their density
+    shows.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From :func:`labtree.spike_data`.
+    ax : matplotlib Axes, optional
+    **style
+        For :meth:`matplotlib.axes.Axes.plot`, such as ``color``, ``alpha``, ``markersize``.
+
+    Examples
+    --------
+    >>> import labtree
+    >>> ds = labtree.spike_data([[1.0, 3.0], [2.0]], length=10)
+    >>> ax = plot_spike_data(ds)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('Time (ms)', 'Unit')
+    """
+    units = ragged.row_of_sample(ds["row_size"].values)
+    start, length = ds.attrs["start_time"], ds.attrs["length"]
+    n_units = ds.sizes["unit"]
+    ax = axes_for(ax, height=rows_height(n_units))
+    factor, label = time_scale(length)
+    draw_ticks(ax, ds["spike_times"].values * factor, units, n_units, style)
+    left, right = start * factor, (start + length) * factor
+    if right > left:
+        ax.set_xlim(left, right)
+    ax.set(xlabel=label, ylabel="Unit")
+    label_rows(ax, ds)
+    return ax
+
+
 add_dataset_kind(
     KIND,
     summary=summary,
     validate=validate,
-    plot="plot_spike_data",
+    plot=plot_spike_data,
     verbs=(
         "spike_counts(ds)",
         "firing_rates(ds)",

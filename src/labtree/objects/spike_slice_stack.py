@@ -5,10 +5,11 @@ slice and in it unit after unit; ``row_size(slice, unit)`` says how many each ha
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.objects import spike_data
@@ -18,14 +19,35 @@ from labtree.objects.layout import (
     require_ragged,
     require_variables,
     slice_coords,
+    unit_position,
+)
+from labtree.objects.plots import (
+    axes_for,
+    draw_mean_and_error,
+    draw_ticks,
+    time_scale,
+    title_of_units,
 )
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, alike, attribute_coords, records
 from labtree.storage import ragged
+from labtree.storage.arguments import positive
 
-__all__ = ["KIND", "slice_lengths", "spike_slice_stack", "summary", "validate"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "KIND",
+    "plot_spike_slice_stack",
+    "slice_lengths",
+    "spike_slice_stack",
+    "summary",
+    "validate",
+]
 
 KIND = "spike_slice_stack"
+#: Widths of bins that a reader knows by sight, in ms.
+_ROUND_BINS_MS = np.array([1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 2000, 5000], float)
 
 
 def spike_slice_stack(
@@ -223,11 +245,105 @@ def _raw(slices: Sequence[xr.Dataset]) -> tuple[dict[str, Any], dict[str, xr.Var
     }, {"raw_time": xr.Variable("raw_sample", time, {"units": "ms"})}
 
 
+def plot_spike_slice_stack(
+    ds: xr.Dataset,
+    *,
+    unit: int | None = None,
+    bin_ms: float | None = None,
+    ax: "Axes | None" = None,
+    **style: Any,
+) -> "Axes":
+    """Draw the spikes of each slice, and below them their rate (PSTH) with its error.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From :func:`labtree.spikes.peri_event` or :func:`labtree.spike_slice_stack`.
+    unit : int, optional
+        Position of the unit to draw; by default the spikes of all units, and their
+        average rate.
+    bin_ms : float, optional
+        Width of the bins of the rate in ms; by default a round number that makes about 50
+        of them. The title says which.
+    ax : matplotlib Axes, optional
+        Divided in two: the raster above, the rate below.
+    **style
+        For :meth:`matplotlib.axes.Axes.plot`, such as ``color`` and ``label``.
+
+    Returns
+    -------
+    Axes
+        Of the rate.
+    """
+    n_slices, n_units = ds["row_size"].shape
+    start = float(ds.attrs["start_time"])
+    # A bin that no slice fills says nothing: the shortest slice bounds them.
+    length = float(min(slice_lengths(ds)))
+    edges = _bin_edges(start, length, bin_ms)
+    width = float(edges[1] - edges[0])
+    rows = ragged.row_of_sample(ds["row_size"].values)
+    chosen = np.ones(rows.size, bool)
+    if unit is not None:
+        chosen = rows % n_units == unit_position(n_units, unit)
+    times = ds["spike_times"].values[chosen]
+    slices = rows[chosen] // max(n_units, 1)
+    counts = np.histogram2d(slices, times, [np.arange(n_slices + 1), edges])[0]
+    averaged = max(n_units, 1) if unit is None else 1
+    rates = counts.T / averaged / (width / 1000)
+    ax = axes_for(ax, height=5.0)
+    raster = _axes_above(ax)
+    factor, _ = time_scale(length)
+    color = {"color": style["color"]} if "color" in style else {}
+    draw_ticks(raster, times * factor, slices, n_slices, color)
+    noun = "event" if "event" in ds.coords else "slice"
+    raster.set_ylabel(noun.capitalize())
+    raster.set_ylim(-0.5, max(n_slices, 1) - 0.5)
+    raster.tick_params(labelbottom=False)
+    raster.spines[["top", "right"]].set_visible(False)
+    draw_mean_and_error(ax, (edges[1:] + edges[:-1]) / 2, rates, "Firing rate (Hz)", style)
+    if noun == "event":
+        ax.set_xlabel(ax.get_xlabel().replace("in slice", "from the event"))
+    ax.set_xlim(edges[0] * factor, edges[-1] * factor)
+    if start < 0 < start + length:
+        raster.axvline(0, color="grey", linewidth=0.8, linestyle=":")
+    raster.set_title(
+        f"{title_of_units(ds, unit)}, mean ± SEM of {n_slices} {noun}s, {width:g} ms bins",
+        fontsize="medium",
+    )
+    return ax
+
+
+def _axes_above(ax: "Axes") -> "Axes":
+    """Return new Axes in the upper half of some, which keep the lower."""
+    figure: Any = ax.figure
+    place = ax.get_subplotspec()
+    if place is not None:
+        grid = place.subgridspec(2, 1, hspace=0.05)
+        ax.set_subplotspec(grid[1])
+        above: Axes = figure.add_subplot(grid[0], sharex=ax)
+    else:
+        left, bottom, width, height = ax.get_position().bounds
+        half = 0.47 * height
+        ax.set_position((left, bottom, width, half))
+        above = figure.add_axes((left, bottom + height - half, width, half), sharex=ax)
+    return above
+
+
+def _bin_edges(start: float, length: float, bin_ms: float | None) -> NDArray[Any]:
+    if bin_ms is None:
+        fits = _ROUND_BINS_MS[length / 50 <= _ROUND_BINS_MS]
+        bin_ms = float(fits[0]) if fits.size else length / 50
+        if bin_ms > length:
+            bin_ms = length or 1.0
+    bin_ms = positive("bin_ms", bin_ms)
+    return start + np.arange(max(1, int(length / bin_ms + 1e-9)) + 1) * bin_ms
+
+
 add_dataset_kind(
     KIND,
     summary=summary,
     validate=validate,
-    plot="plot_spike_slice_stack",
+    plot=plot_spike_slice_stack,
     verbs=(
         "slices_of(ds)",
         "select_units(ds, units)",

@@ -6,7 +6,6 @@ their place: ``{"fit": {"residuals": array}}`` becomes the variable ``fit.residu
 """
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,8 @@ from labtree.storage.names import encode_name
 
 __all__ = ["dataset_to_value", "value_to_dataset"]
 
-_Encode = Callable[[Any, str], tuple[str, xr.Dataset]]
-_Decode = Callable[[str, xr.Dataset], Any]
 
-
-def value_to_dataset(value: Any, path: str, encode: _Encode = encode_part) -> xr.Dataset:
+def value_to_dataset(value: Any, path: str) -> xr.Dataset:
     """Return a nested value as a dataset.
 
     Parameters
@@ -33,8 +29,6 @@ def value_to_dataset(value: Any, path: str, encode: _Encode = encode_part) -> xr
         Of the types that :func:`labtree.storage.json_values.encode` keeps.
     path
         How to name it in an error.
-    encode
-        Gives kind and dataset of an object inside that is a kind of its own.
 
     Raises
     ------
@@ -51,7 +45,7 @@ def value_to_dataset(value: Any, path: str, encode: _Encode = encode_part) -> xr
                 dataset["data"].attrs[ANCILLARY] = f"{name}.mask"
             parts[name] = ("ndarray", dataset)
         else:
-            parts[name] = encode(part, where)
+            parts[name] = encode_part(part, where)
         return name
 
     structure = json.dumps(json_values.encode(value, path, put), separators=(",", ":"))
@@ -89,7 +83,7 @@ def _joined(parts: dict[str, xr.Dataset]) -> xr.Dataset:
     return xr.merge(renamed, join="exact", compat="identical", combine_attrs="override")
 
 
-def dataset_to_value(dataset: xr.Dataset, decode: _Decode = decode) -> Any:
+def dataset_to_value(dataset: xr.Dataset) -> Any:
     """Return the value that :func:`value_to_dataset` was given."""
     parts = dataset.attrs.get("labtree_parts", {})
 
@@ -101,11 +95,9 @@ def dataset_to_value(dataset: xr.Dataset, decode: _Decode = decode) -> Any:
             {new: old for new, old in names.items() if new in part or new in part.dims}
         )
         part.attrs = about["attrs"]
-        return (
-            dataset_to_array(part)
-            if about["kind"] == "ndarray"
-            else decode(about["kind"], part)
-        )
+        if about["kind"] == "ndarray":
+            return dataset_to_array(part)
+        return decode(about["kind"], part)
 
     return json_values.decode(json_values.parse(dataset.attrs["labtree_structure"]), get)
 
@@ -117,11 +109,9 @@ def _value_summary(dataset: xr.Dataset) -> dict[str, Any]:
         tag = next(iter(structure), "")
         if len(structure) == 1 and tag[:1] == "$":
             content = structure[tag]
-            return (
-                {"length": len(content)}
-                if tag in _SIZED
-                else {"value": str(json_values.decode(structure))[:60]}
-            )
+            if tag in _SIZED:
+                return {"length": len(content)}
+            return {"value": str(json_values.decode(structure))[:60]}
         return {"keys": list(structure)}
     if isinstance(structure, list):
         return {"length": len(structure)}
@@ -132,19 +122,11 @@ def _value_summary(dataset: xr.Dataset) -> dict[str, Any]:
 _SIZED = {"$tuple", "$set", "$frozenset", "$dict"}
 
 
-for _class, _name in {
-    dict: "dict",
-    list: "list",
-    tuple: "tuple",
-    set: "set",
-    frozenset: "frozenset",
-    str: "str",
-    bytes: "bytes",
-    int: "int",
-    float: "float",
-    complex: "complex",
-    bool: "bool",
-    type(None): "none",
-}.items():
-    add_kind(Kind(_name, raw_or(value_to_dataset), dataset_to_value, _value_summary), _class)
-add_kind(Kind("value", raw_or(value_to_dataset), dataset_to_value, _value_summary))
+def _add_value_kind(name: str, *classes: type) -> None:
+    add_kind(Kind(name, raw_or(value_to_dataset), dataset_to_value, _value_summary), *classes)
+
+
+for _class in (dict, list, tuple, set, frozenset, str, bytes, int, float, complex, bool):
+    _add_value_kind(_class.__name__, _class)
+_add_value_kind("none", type(None))
+_add_value_kind("value")
