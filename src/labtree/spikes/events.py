@@ -105,18 +105,8 @@ def peri_event(
     ([[2, 0], [1, 1]], [-100.0, 100.0, 50.0, -50.0])
     """
     require_kind(ds, "peri_event", spike_data.KIND)
-    taken = {*spike_data.RESERVED, "event", "event_time", *map(str, unit_coords(ds))}
-    found = events_from(
-        events_ms,
-        on=on,
-        edge=edge,
-        clock=clock,
-        until=until,
-        unit="ms",
-        taken=taken,
-        dim="slice",
-        name="events_ms",
-    )
+    own_names = {*spike_data.RESERVED, "event", "event_time"}
+    found = _events(ds, events_ms, own_names, "slice", on, edge, clock, until)
     windows = _windows(ds, found, pre_ms, post_ms)
     sizes, relative = _spikes_around(ds, windows)
     lengths = windows.before + windows.after
@@ -195,17 +185,8 @@ def peri_event_counts(
     [[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
     require_kind(ds, "peri_event_counts", spike_data.KIND)
-    taken = {"event", "event_time", "unit", "time", "length", *map(str, unit_coords(ds))}
-    found = events_from(
-        events_ms,
-        on=on,
-        edge=edge,
-        clock=clock,
-        until=until,
-        unit="ms",
-        taken=taken,
-        name="events_ms",
-    )
+    own_names = {"event", "event_time", "unit", "time", "length"}
+    found = _events(ds, events_ms, own_names, "event", on, edge, clock, until)
     windows = _windows(ds, found, pre_ms, post_ms, bin_ms)
     longest = windows.before + float(windows.after.max())
     edges = bin_edges(-windows.before, whole_bins("bin_ms", longest, bin_ms), bin_ms)
@@ -292,12 +273,10 @@ def psth(
         ds, events_ms, pre_ms, post_ms, bin_ms, on=on, edge=edge, clock=clock, until=until
     )
     scale = 1000 / float(bin_ms)
-    there = np.isfinite(counts.values[:, 0, :]) if counts.sizes["unit"] else None
-    if there is None:
-        n_events = np.full(counts.sizes["time"], counts.sizes["event"])
-    else:
-        n_events = there.sum(axis=0)
     values = counts.values
+    n_events = np.full(counts.sizes["time"], counts.sizes["event"])
+    if counts.sizes["unit"]:
+        n_events = np.isfinite(values[:, 0, :]).sum(axis=0)
     total = np.nansum(values, axis=0, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / n_events
@@ -365,10 +344,8 @@ def latencies(
     require_kind(ds, "latencies", spike_data.KIND)
     within_ms = from_zero("within_ms", within_ms)
     _warn_of_short(1.0, within_ms=within_ms)
-    taken = {"event", "event_time", "unit", *map(str, unit_coords(ds))}
-    found = events_from(
-        events_ms, on=on, edge=edge, clock=clock, unit="ms", taken=taken, name="events_ms"
-    )
+    own_names = {"event", "event_time", "unit"}
+    found = _events(ds, events_ms, own_names, "event", on, edge, clock, None)
     start, stop = recording_span(ds)
     finite = np.isfinite(found.times)
     inside = finite & (found.times >= start) & (found.times <= stop)
@@ -397,6 +374,30 @@ def latencies(
             "long_name": "time to the first spike",
             "within_ms": within_ms,
         },
+    )
+
+
+def _events(
+    ds: xr.Dataset,
+    events_ms: Any,
+    own_names: set[str],
+    dim: str,
+    on: str | None,
+    edge: Edge | None,
+    clock: str | None,
+    until: Any,
+) -> Events:
+    """Return events in ms; `own_names` and those of the units are taken in the result."""
+    return events_from(
+        events_ms,
+        on=on,
+        edge=edge,
+        clock=clock,
+        until=until,
+        unit="ms",
+        taken=own_names | set(map(str, unit_coords(ds))),
+        dim=dim,
+        name="events_ms",
     )
 
 
@@ -445,15 +446,15 @@ def _windows(
     before, post = float(pre_ms), float(post_ms)
     if not (np.isfinite(before) and np.isfinite(post)):
         raise DataError(f"pre_ms and post_ms must be finite, found {pre_ms!r} and {post_ms!r}")
-    if found.until is None and not before + post > 0:
-        raise DataError(f"the window from {-before} ms to {post} ms around an event is empty")
     if found.until is None:
+        if not before + post > 0:
+            raise DataError(
+                f"the window from {-before} ms to {post} ms around an event is empty"
+            )
         bins = {} if bin_ms is None else {"bin_ms": positive("bin_ms", bin_ms)}
         _warn_of_short(3.0, pre_ms=before, post_ms=post, **bins)
     times = found.times
-    after = np.full(times.size, post)
-    if found.until is not None:
-        after = found.until - times + post
+    after = np.full(times.size, post) if found.until is None else found.until - times + post
     start, stop = recording_span(ds)
     slack = 1e-9 * max(1.0, abs(start), abs(stop))  # a window may touch the recording's end
     with np.errstate(invalid="ignore"):

@@ -56,12 +56,7 @@ def select_units(ds: xr.Dataset, units: Any) -> xr.Dataset:
     [array([1.]), array([4.])]
     """
     dims = [dim for dim in ("unit", "unit_i", "unit_j") if dim in ds.sizes]
-    if not dims:
-        raise DataError(
-            f"nothing to select from: dimensions {tuple(ds.sizes)}, expected 'unit'"
-        )
-    require_whole(ds, "select_units")
-    positions = _positions(units, ds.sizes[dims[0]], "unit")
+    positions = _positions(ds, "select_units", dims, units, "unit")
     return ragged.isel(ds, dict.fromkeys(dims, positions))
 
 
@@ -92,12 +87,8 @@ def select_slices(ds: xr.Dataset, slices: Any) -> xr.Dataset:
     >>> labtree.spikes.select_slices(stack, [2, 0]).spike_times.values
     array([3., 1.])
     """
-    if "slice" not in ds.sizes:
-        raise DataError(
-            f"nothing to select from: dimensions {tuple(ds.sizes)}, expected 'slice'"
-        )
-    require_whole(ds, "select_slices")
-    positions = _positions(slices, ds.sizes["slice"], "slice")
+    dims = ["slice"] if "slice" in ds.sizes else []
+    positions = _positions(ds, "select_slices", dims, slices, "slice")
     part = ragged.isel(ds, {"slice": positions})
     metadata = ds.attrs.get("slice_metadata")
     if metadata is None:
@@ -234,14 +225,7 @@ def concatenate_time(datasets: Sequence[xr.Dataset], *, gap_ms: float = 0.0) -> 
         start_time=start_time,
         neuron_attributes=attributes[0],
         metadata=_metadata(parts),
-        raw=(
-            (
-                np.concatenate([data for data, _ in raw], axis=-1),
-                np.concatenate([time for _, time in raw]),
-            )
-            if raw
-            else None
-        ),
+        raw=_joined_raw(raw),
     )
     spike_data.validate(joined)
     return joined
@@ -287,7 +271,7 @@ def concatenate_units(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         for part in parts
         if "raw_data" in part
     ]
-    if any(not alike(one, raw[0]) for one in raw):
+    if not all(alike(one, raw[0]) for one in raw):
         raise DataError("the parts have different raw_data: drop_vars('raw_data') first")
     joined = spike_data.assemble(
         *spike_data.flat_trains([train for part in parts for train in spike_trains(part)]),
@@ -351,7 +335,16 @@ def slices_of(ds: xr.Dataset) -> list[xr.Dataset]:
     ]
 
 
-def _positions(chosen: Any, size: int, what: str) -> NDArray[Any]:
+def _positions(
+    ds: xr.Dataset, verb: str, dims: list[str], chosen: Any, what: str
+) -> NDArray[Any]:
+    """Return the positions that were chosen along dimensions of one size."""
+    if not dims:
+        raise DataError(
+            f"nothing to select from: dimensions {tuple(ds.sizes)}, expected {what!r}"
+        )
+    require_whole(ds, verb)
+    size = ds.sizes[dims[0]]
     if isinstance(chosen, slice):
         return np.arange(size)[chosen]
     given = np.atleast_1d(np.asarray(chosen))
@@ -394,6 +387,14 @@ def _parts(datasets: Sequence[xr.Dataset], verb: str) -> list[xr.Dataset]:
         require_kind(part, verb, spike_data.KIND)
         spike_data.validate(part)
     return parts
+
+
+def _joined_raw(raw: list[tuple[Any, Any]]) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return voltage traces one after the other, and their times; None where there are none."""
+    if not raw:
+        return None
+    data, times = zip(*raw, strict=True)
+    return np.concatenate(data, axis=-1), np.concatenate(times)
 
 
 def _metadata(parts: Sequence[xr.Dataset]) -> dict[str, Any]:

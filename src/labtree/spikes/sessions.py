@@ -63,8 +63,7 @@ def from_session(
             "the session has no units; write session.session.add_units({...}) first"
         )
     units = session.children["units"].to_dataset(inherit=False)
-    node = session.children.get("metadata")
-    metadata = {} if node is None else node.attrs
+    metadata = session.children.get("metadata", xr.DataTree()).attrs
     rate = metadata.get("acquisition_rate") if rate_hz is None else rate_hz
     if rate is None:
         raise DataError(
