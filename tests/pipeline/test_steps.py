@@ -422,3 +422,19 @@ def test_many_features_in_a_step_copy_the_array_once(session):
         fill(session=session)
     assert (original == 0).all()
     assert (session["features/f"]["f"].values == 0).all()
+
+
+def test_results_in_nodes_of_any_name_reach_the_session(session):
+    @labtree.step()
+    def fill(session, value):
+        made = xr.Dataset({"of@what": ("unit", [value, value])}, attrs={"a:b": value})
+        session["features/to:the@point"] = xr.DataTree(made)
+
+    for value in (1, 2):
+        fill(session=session, value=value)
+        node = session["features/to:the@point"]
+        assert node["of@what"].values.tolist() == [value, value]
+        assert node.attrs == {"a:b": value}
+    before = session.attrs["steps"]
+    fill(session=session, value=2)
+    assert session.attrs["steps"] == before

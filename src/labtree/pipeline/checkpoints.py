@@ -66,20 +66,7 @@ def _check_target(session: xr.DataTree, path: Path, overwrite: bool, call: str) 
 def save(
     session: xr.DataTree, output_path: str | Path | None = None, overwrite: bool = True
 ) -> Path:
-    """Save the session; it is SAVED then, until something in it changes.
-
-    Parameters
-    ----------
-    session : DataTree
-    output_path : path, optional
-        Without it ``output_dir/{dataset_id}.h5``. Folders are made.
-    overwrite : bool
-        Whether an existing file may be replaced. It is replaced in one move, after
-        the new one is complete on disk.
-
-    Returns
-    -------
-    Path
+    """Save the session, as ``session.save`` does; it is SAVED then, until something changes.
 
     Raises
     ------
@@ -101,22 +88,12 @@ def save(
 
 
 def checkpoint(session: xr.DataTree, path: str | Path, overwrite: bool = True) -> Path:
-    """Write the session to a file without changing its state or its own file.
-
-    Parameters
-    ----------
-    session : DataTree
-    path : path
-        Folders are made.
-    overwrite : bool
-        Whether an existing file may be replaced.
+    """Write the session, as ``session.checkpoint`` does; its state and own file stay.
 
     Raises
     ------
-    SessionExistsError
-        If the file exists and may not be replaced.
-    BusyFileError
-        If another program holds the file.
+    SessionExistsError, BusyFileError
+        As :func:`save`.
     """
     target = with_suffix_h5(path)
     _check_target(check_session(session), target, overwrite, f"checkpoint({str(path)!r}, ")

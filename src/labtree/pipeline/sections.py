@@ -19,6 +19,7 @@ from labtree.storage import ragged
 from labtree.storage.names import encode_name
 
 __all__ = [
+    "DIMS",
     "add_trials",
     "checked_sections",
     "full_spike_times",
@@ -30,7 +31,6 @@ __all__ = [
     "trials_spike_times",
 ]
 
-Array = np.ndarray[Any, Any]
 DIMS = ("unit", "presentation", "trial")
 
 
@@ -93,7 +93,7 @@ def _outdated(movie_name: str) -> ConfigurationError:
 
 def _unit_ranges(
     session: xr.DataTree, unit_id: str, movie_name: str
-) -> tuple[Array, Array, Array]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sections, units = movie_sections(session, movie_name), units_of(session)
     if not _fit(sections, units):
         raise _outdated(movie_name)
@@ -102,7 +102,9 @@ def _unit_ranges(
     return units["spike_times"].values, start, stop
 
 
-def trials_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> dict[int, Array]:
+def trials_spike_times(
+    session: xr.DataTree, unit_id: str, movie_name: str
+) -> dict[int, np.ndarray]:
     """Return one unit's spikes trial by trial, in samples of the recording.
 
     Parameters
@@ -137,7 +139,7 @@ def trials_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> d
     return {n: spikes[a:b] for n, (a, b) in enumerate(zip(start, stop, strict=True))}
 
 
-def full_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> Array:
+def full_spike_times(session: xr.DataTree, unit_id: str, movie_name: str) -> np.ndarray:
     """Return one unit's spike times in all trials of a movie, sorted, each once.
 
     Parameters
@@ -197,13 +199,13 @@ def index_trials(
     bounds = _bounds(first)
     notes = dict(first.get("_attrs", {}))
     offsets = ragged.row_offsets(units["row_size"].values)
-    flat = units["spike_times"].values
+    trains = _trains(units)
     rows: list[int] = []
-    starts: list[Array] = []
-    stops: list[Array] = []
+    starts: list[np.ndarray] = []
+    stops: list[np.ndarray] = []
     for unit, given in trials.items():
         row = unit_index(units, unit)
-        spikes = flat[offsets[row] : offsets[row + 1]]
+        spikes = trains[unit]
         parts = _numbered(given.get("trials_spike_times", {}), f"{where}, unit {unit!r}")
         if starts and len(parts) != len(starts[0]):
             raise SessionError(
@@ -253,18 +255,18 @@ def index_trials(
     return sections
 
 
-def _bounds(given: Mapping[str, Any]) -> Array | None:
+def _bounds(given: Mapping[str, Any]) -> np.ndarray | None:
     bounds = given.get("trials_start_end")
     return None if bounds is None else np.asarray(bounds).reshape(-1, 2).astype(np.int64)
 
 
-def _same_bounds(one: Array | None, other: Array | None, n_trials: int) -> bool:
+def _same_bounds(one: np.ndarray | None, other: np.ndarray | None, n_trials: int) -> bool:
     if one is None or other is None:
         return one is other
     return len(one) == n_trials and np.array_equal(one, other)
 
 
-def _numbered(trials: Mapping[Any, Any], where: str) -> list[Array]:
+def _numbered(trials: Mapping[Any, Any], where: str) -> list[np.ndarray]:
     """Return the spikes of trials 0, 1, ...; the numbers may be text."""
     numbers = {str(key): value for key, value in trials.items()}
     if set(numbers) != {str(n) for n in range(len(numbers))}:
@@ -324,6 +326,12 @@ def add_trials(
     return made
 
 
+def _trains(units: xr.Dataset) -> dict[str, np.ndarray]:
+    """Return the spike times by the ids of the units."""
+    trains = ragged.split_rows(units["spike_times"].values, units["row_size"].values)
+    return dict(zip(units["unit"].values.tolist(), trains, strict=True))
+
+
 def shift_sections(sections: xr.Dataset, before: xr.Dataset, after: xr.Dataset) -> xr.Dataset:
     """Return sections whose indices fit units among which others were added.
 
@@ -332,12 +340,7 @@ def shift_sections(sections: xr.Dataset, before: xr.Dataset, after: xr.Dataset) 
     SessionError
         If the spikes of a unit in the sections are other ones now.
     """
-    old, new = (
-        dict(zip(units["unit"].values.tolist(),
-                 ragged.split_rows(units["spike_times"].values, units["row_size"].values),
-                 strict=True))
-        for units in (before, after)
-    )  # fmt: skip
+    old, new = _trains(before), _trains(after)
     ids = sections["unit"].values.tolist()
     moved = [u for u in ids if u in old and not np.array_equal(old[u], new[u])]
     if moved:

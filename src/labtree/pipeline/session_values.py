@@ -176,55 +176,24 @@ def _put(node: xr.DataTree, name: str, value: Any) -> None:
 
 
 def add_metadata(session: xr.DataTree, metadata: Mapping[str, Any]) -> None:
-    """Add to the session's metadata: arrays as variables, the rest as attributes.
-
-    The values are copied.
-
-    Parameters
-    ----------
-    session : DataTree
-    metadata : mapping of name to value
-        Any name; a DataArray keeps its dimensions.
+    """Add to the session's metadata copies of arrays as variables, of the rest as attributes.
 
     Raises
     ------
     UnsupportedTypeError
         If a file cannot keep a value exactly; nothing is added then.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> session = labtree.create_session("rec1")
-    >>> add_metadata(session, {"acquisition_rate": 20000.0, "sys_meta": {"Program": "x"}})
-    >>> session["metadata"].attrs["acquisition_rate"]
-    20000.0
     """
     for name, value in own_copy(metadata, "metadata").items():
         _put(child_group(session, "metadata"), name, value)
 
 
 def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
-    """Add to the session's stimulus; a mapping becomes (or joins) a group of that name.
-
-    The values are copied.
-
-    Parameters
-    ----------
-    session : DataTree
-    stimulus : mapping of name to array, value, Dataset, or mapping of them
+    """Add copies to the session's stimulus; a mapping becomes, or joins, a group of its name.
 
     Raises
     ------
     UnsupportedTypeError
         If a file cannot keep a value exactly; nothing is added then.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> session = labtree.create_session("rec1")
-    >>> add_stimulus(session, {"frame_times": {"default": np.array([10, 20])}})
-    >>> session["stimulus/frame_times"]["default"].values
-    array([10, 20])
     """
     groups = {
         name: own_copy(value, f"stimulus[{name!r}]")

@@ -205,15 +205,7 @@ def session_warnings(session: xr.DataTree) -> list[str]:
 
 
 def add_warning(session: xr.DataTree, text: str) -> None:
-    """Keep a warning in the session, each text once.
-
-    Examples
-    --------
-    >>> session = create_session("rec1")
-    >>> add_warning(session, "the light was off")
-    >>> session_warnings(session)
-    ['the light was off']
-    """
+    """Keep a warning in the session, each text once."""
     if not isinstance(text, str) or not text:
         raise SessionError(f"a warning must be a non-empty string, got {text!r}")
     if text not in session.attrs.get("warnings", ()):

@@ -38,6 +38,7 @@ __all__ = [
     "hash_nodes",
     "holds_lazy_arrays",
     "is_done",
+    "item_path",
     "node_of",
     "plain_value",
     "stale_records",
@@ -66,7 +67,6 @@ class StepRecord(StepCall):
     finished_at: str
 
 
-Array = np.ndarray[Any, Any]
 _EXACT_REPR = (
     str, bytes, bool, int, float, complex, PurePath, datetime.date, datetime.timedelta,
 )  # fmt: skip
@@ -80,7 +80,7 @@ def digest(items: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _array(data: Array) -> str:
+def _array(data: np.ndarray) -> str:
     if data.dtype.hasobject:
         text = "\n".join(fingerprint_value(one) for one in data.ravel().tolist())
         code = checksum(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8))
@@ -206,7 +206,7 @@ def fingerprint_items(
     memo = {} if memo is None else memo
     items: dict[str, str] = {}
     for node in tree.subtree:
-        path = node.relative_to(tree) if node is not tree else "."
+        path = item_path(node.relative_to(tree))
         dataset = node.to_dataset(inherit=False)
         items[path] = "node"
         for name, variable in dataset.variables.items():
@@ -215,6 +215,11 @@ def fingerprint_items(
             if node is not tree or name not in ignored:
                 items[f"{path}@{name}"] = digest({"": fingerprint_value(value)})
     return items
+
+
+def item_path(path: str) -> str:
+    """Return a node's path as items have it: without the marks of variables and attributes."""
+    return path.replace(":", "%3A").replace("@", "%40")
 
 
 def node_of(item: str) -> str:

@@ -35,6 +35,7 @@ from labtree.pipeline.step_records import (
     fingerprint_value,
     hash_nodes,
     is_done,
+    item_path,
     node_of,
     plain_value,
     stale_records,
@@ -52,7 +53,6 @@ BOOKKEEPING = (
 )  # fmt: skip
 
 Arguments = Mapping[str, Any]
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,17 @@ class _Originals:
     """The arrays of a session, by the read-only views of them that a body works on."""
 
     def __init__(self) -> None:
-        self._by_id: dict[int, tuple[Array, Array]] = {}  # the view is kept, so is its id
+        # A view is kept beside its array, so that no other object gets its id.
+        self._by_id: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def view(self, data: Array) -> Array:
+    def view(self, data: np.ndarray) -> np.ndarray:
         """Return a view of an array that cannot be written, and remember the array."""
         view = data.view()
         view.flags.writeable = False
         self._by_id[id(view)] = (view, data)
         return view
 
-    def of(self, view: Any) -> Array | None:
+    def of(self, view: Any) -> np.ndarray | None:
         """Return the array of which this is the view; None for any other array."""
         return self._by_id.get(id(view), (None, None))[1]
 
@@ -139,7 +140,7 @@ def _read_only_copy(node: xr.DataTree, originals: _Originals) -> xr.DataTree:
 def _assigned(tree: xr.DataTree, originals: _Originals) -> set[str]:
     """Return the variables that a step assigned, be their values the same or not."""
     return {
-        f"{node.relative_to(tree) if node is not tree else '.'}:{name}"
+        f"{item_path(node.relative_to(tree))}:{name}"
         for node in tree.subtree
         for name, variable in node.to_dataset(inherit=False).variables.items()
         if isinstance(data_of(variable), np.ndarray) and originals.of(data_of(variable)) is None
@@ -168,18 +169,17 @@ def _take_over(
     path: str = "",
 ) -> None:
     """Make a session equal to what a step made of its copy, keeping the nodes of both."""
-    if not path or path in changed:
+    if not path or item_path(path) in changed:
         target.dataset = _writable(source.to_dataset(inherit=False), originals)
     for name in set(target.children) - set(source.children):
         del target[name]
     new = {}
     for name, child in source.children.items():
         below = f"{path}/{name}" if path else name
-        if name in target.children:
-            _take_over(target.children[name], child, changed, originals, below)
-        else:
-            new[name] = xr.DataTree(_writable(child.to_dataset(inherit=False), originals))
-            _take_over(new[name], child, changed, originals, below)
+        if name not in target.children:
+            new[name] = xr.DataTree()
+        own = new[name] if name in new else target.children[name]
+        _take_over(own, child, changed, originals, below)
     attach_children(target, new)
 
 
@@ -208,24 +208,19 @@ def _describe_call(step: _Step, arguments: Arguments) -> StepCall:
     """Return what a record says of a call, with the key that equal calls share."""
     given = {name: value for name, value in arguments.items() if name != "output_dir"}
     parameters, files = plain_value(given), file_states(arguments)
-    code = code_hash(step.body)
-    depends = plain_value(step.depends(arguments) if step.depends else {})
-    compared = {
-        "name": step.name,
-        # where a file stands is no parameter; its name, size and time are in `files`
-        "parameters": {k: v for k, v in parameters.items() if k not in files},
-        "files": files,
-        "code": code,
-        "depends": depends,
-    }
-    return {
+    call: StepCall = {
         "name": step.name,
         "parameters": parameters,
         "files": files,
-        "code": code,
-        "depends": depends,
-        "key": digest({k: fingerprint_value(v) for k, v in compared.items()}),
+        "code": code_hash(step.body),
+        "depends": plain_value(step.depends(arguments) if step.depends else {}),
+        "key": "",
     }
+    # where a file stands is no parameter; its name, size and time are in `files`
+    own = {name: value for name, value in parameters.items() if name not in files}
+    compared = {k: v for k, v in (call | {"parameters": own}).items() if k != "key"}
+    call["key"] = digest({k: fingerprint_value(v) for k, v in compared.items()})
+    return call
 
 
 def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bool:
@@ -233,13 +228,9 @@ def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bo
     _check_prerequisites(session, step.name, step.requires)
     arguments = fill_in(step, given)
     call = _describe_call(step, arguments)
-    memo: dict[int, str] = {}
-    before = fingerprint_items(session, ignore_root=BOOKKEEPING, memo=memo)
-    records: list[StepRecord] = session.attrs.get("steps", [])
-    if not force and any(
-        record["key"] == call["key"] and is_done(record, records[position + 1 :], before)
-        for position, record in enumerate(records)
-    ):
+    checksums: dict[int, str] = {}  # of arrays, by id: one that did not change is read once
+    before = fingerprint_items(session, ignore_root=BOOKKEEPING, memo=checksums)
+    if not force and _was_done(session, call, before):
         return False
 
     originals = _Originals()
@@ -249,18 +240,60 @@ def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bo
     result = check_session(work if result is None else result)
     duration_s = time.perf_counter() - started
 
-    originals.share(memo)
-    after = fingerprint_items(result, ignore_root=BOOKKEEPING, memo=memo)
-    assigned = _assigned(result, originals)
-    outputs = {
-        item: after.get(item, "")
-        for item in {*before, *after}
-        if before.get(item) != after.get(item) or item in assigned
-    }
+    originals.share(checksums)
+    after = fingerprint_items(result, ignore_root=BOOKKEEPING, memo=checksums)
+    outputs = _outputs(before, after, _assigned(result, originals))
     _keep_record(result, call, duration_s, before, after, outputs)
     mark_step_complete(result, step.name)
     _take_over(session, result, set(map(node_of, outputs)), originals)
     return True
+
+
+def _was_done(session: xr.DataTree, call: StepCall, items: Mapping[str, str]) -> bool:
+    """Return whether an equal call ran, and what it rests on and made is as it was."""
+    records: list[StepRecord] = session.attrs.get("steps", [])
+    return any(
+        record["key"] == call["key"] and is_done(record, records[position + 1 :], items)
+        for position, record in enumerate(records)
+    )
+
+
+def _outputs(
+    before: Mapping[str, str], after: Mapping[str, str], assigned: set[str]
+) -> dict[str, str]:
+    """Return the checksums of what a step changed or assigned; "" of what it took away."""
+    return {
+        item: after.get(item, "")
+        for item in {*before, *after}
+        if before.get(item) != after.get(item) or item in assigned
+    }
+
+
+class _Place(NamedTuple):
+    """Where a record belongs: the runs that it replaces, and the records around it."""
+
+    earlier: list[StepRecord]
+    replaced: list[StepRecord]
+    later: list[StepRecord]
+
+
+def _place_of_record(
+    records: list[StepRecord], call: StepCall, outputs: Mapping[str, str]
+) -> _Place:
+    """Return the place of a run: that of an earlier run of the step, else the end.
+
+    So the records after it stay those of later steps.
+    """
+    replaced = [
+        record
+        for record in records
+        if record["name"] == call["name"]
+        and (record["key"] == call["key"] or set(record["outputs"]) & set(outputs))
+    ]
+    position = records.index(replaced[0]) if replaced else len(records)
+    earlier = [record for record in records[:position] if record not in replaced]
+    later = [record for record in records[position:] if record not in replaced]
+    return _Place(earlier, replaced, later)
 
 
 def _keep_record(
@@ -271,28 +304,14 @@ def _keep_record(
     after: Mapping[str, str],
     outputs: dict[str, str],
 ) -> None:
-    """Put the record of a run in its place among the records of the session.
-
-    It takes the place of an earlier run of the step, so that the records after it stay
-    those of later steps; those of them that rest on what has changed are dropped.
-    """
-    name = call["name"]
-    records: list[StepRecord] = list(session.attrs.get("steps", ()))
-    replaced = [
-        record
-        for record in records
-        if record["name"] == name
-        and (record["key"] == call["key"] or set(record["outputs"]) & set(outputs))
-    ]
-    position = records.index(replaced[0]) if replaced else len(records)
-    earlier = [record for record in records[:position] if record not in replaced]
-    later = [record for record in records[position:] if record not in replaced]
+    """Record a run in the session; records of later steps that rest on it are dropped."""
+    earlier, replaced, later = _place_of_record(session.attrs.get("steps", []), call, outputs)
     # what came out just as before is still this step's own
     outputs |= {i: after[i] for record in replaced for i in record["outputs"] if i in after}
     if replaced:
-        stale = stale_records(later, name, after)
+        stale = stale_records(later, call["name"], after)
         later = [record for record in later if record not in stale]
-        _forget_steps(session, stale, [*earlier, *later], name)
+        _forget_steps(session, stale, [*earlier, *later], call["name"])
     inputs = hash_nodes(before, {*outputs, *(i for record in later for i in record["outputs"])})
     record: StepRecord = {
         **call,
