@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from labtree.errors import DataError, SessionError
-from labtree.storage.arguments import from_zero, one_of, positive
+from labtree.storage.arguments import from_zero, integer, one_of, positive
 
 NO_NUMBERS = [
     None,
@@ -48,3 +48,21 @@ def test_choices_are_listed(value):
     one_of("method", "a", ("a", "b"))
     with pytest.raises(DataError, match=r"^method is one of 'a', 'b', found "):
         one_of("method", value, ("a", "b"))
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), np.uint8(8)])
+def test_whole_numbers_between_two_others_become_ints(value):
+    found = integer("order", value, 2, 8)
+    assert (type(found), found) == (int, value)
+
+
+@pytest.mark.parametrize("value", [1, 9, 2.0, "2", True, None, [2]])
+def test_what_is_no_such_whole_number_is_named(value):
+    with pytest.raises(SessionError, match=r"^order is a whole number from 2 to 8, found "):
+        integer("order", value, 2, 8, SessionError)
+
+
+def test_whole_numbers_without_a_greatest():
+    assert integer("repeat", 10**20, 1) == 10**20
+    with pytest.raises(DataError, match=r"^repeat is a whole number from 1 on, found 0"):
+        integer("repeat", 0, 1)

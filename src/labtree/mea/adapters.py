@@ -16,8 +16,6 @@ from labtree.storage.names import decode_name
 
 __all__ = ["ArrayAdapter", "DictAdapter", "register_extractor", "unit_data"]
 
-Array = np.ndarray[Any, Any]
-
 
 class ArrayAdapter:
     """An array that is read like an h5py dataset: ``[:]``, ``[()]``, ``shape``, ``attrs``."""
@@ -28,13 +26,11 @@ class ArrayAdapter:
 
     def __getitem__(self, index: Any) -> Any:
         value = self._values[index]
-        return (
-            value.item()
-            if isinstance(value, np.ndarray) and index == () and not value.ndim
-            else value
-        )
+        if isinstance(value, np.ndarray) and index == () and not value.ndim:
+            return value.item()
+        return value
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._values, dtype=dtype, copy=copy)
 
     def __len__(self) -> int:
@@ -126,10 +122,9 @@ def _sections(session: xr.DataTree, unit_id: str) -> dict[str, Any]:
             "full_spike_times": full_spike_times(session, unit_id, movie),
             "trials_spike_times": {str(n): train for n, train in trials.items()},
         }
-        if "trial_start" in node.dataset:
-            bounds = [
-                node.dataset[name].values.ravel() for name in ("trial_start", "trial_end")
-            ]
+        table = node.dataset
+        if "trial_start" in table:
+            bounds = [table[name].values.ravel() for name in ("trial_start", "trial_end")]
             made[movie]["trials_start_end"] = np.stack(bounds, axis=1)
     return made
 
@@ -158,13 +153,10 @@ def unit_data(session: xr.DataTree) -> dict[str, dict[str, Any]]:
 
 
 def _tree_data(node: xr.DataTree) -> dict[str, Any]:
-    own: dict[str, Any] = {
-        decode_name(str(name)): array for name, array in node.dataset.data_vars.items()
-    }
-    own |= {str(name): value for name, value in node.attrs.items()}
-    return own | {
-        decode_name(str(name)): _tree_data(child) for name, child in node.children.items()
-    }
+    arrays = {decode_name(str(name)): array for name, array in node.dataset.data_vars.items()}
+    values = {str(name): value for name, value in node.attrs.items()}
+    groups = {decode_name(name): _tree_data(child) for name, child in node.children.items()}
+    return arrays | values | groups
 
 
 def register_extractor(

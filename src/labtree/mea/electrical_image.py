@@ -17,16 +17,15 @@ from labtree.pipeline.sessions import add_warning, mark_step_complete, units_of
 from labtree.pipeline.steps import step
 from labtree.pipeline.units import put_feature
 from labtree.storage import ragged
+from labtree.storage.arguments import integer, positive
 
 __all__ = [
     "Segment", "electrical_images", "high_pass", "load_recording_with_eimage_sta",
     "segments_of",
 ]  # fmt: skip
 
-Array = np.ndarray[Any, Any]
 
-
-def high_pass(cutoff_hz: float, order: int, rate: float) -> Array:
+def high_pass(cutoff_hz: float, order: int, rate: float) -> np.ndarray:
     """Return the second-order sections of a Butterworth high-pass filter.
 
     Raises
@@ -38,13 +37,12 @@ def high_pass(cutoff_hz: float, order: int, rate: float) -> Array:
         raise ConfigurationError(
             f"cutoff_hz must lie between 0 and {rate / 2:g} (half the rate), got {cutoff_hz!r}"
         )
-    if not (isinstance(order, int) and 1 <= order <= 8):
-        raise ConfigurationError(f"filter_order must be a whole number, 1 to 8, got {order!r}")
+    integer("filter_order", order, 1, 8, ConfigurationError)
     signal = require("scipy.signal", purpose="the high-pass filter", extra="mea")
     return np.asarray(signal.butter(order, cutoff_hz, "high", fs=rate, output="sos"))
 
 
-def _settling(sos: Array) -> int:
+def _settling(sos: np.ndarray) -> int:
     """Return the samples after which the filter has forgotten its start, to 1e-8."""
     signal = require("scipy.signal", purpose="the high-pass filter", extra="mea")
     _, poles, _ = signal.sos2zpk(sos)
@@ -66,7 +64,7 @@ class Segment(NamedTuple):
 
     start: int
     n_frames: int
-    read: Callable[[int, int], Array]
+    read: Callable[[int, int], np.ndarray]
 
 
 def segments_of(sensors: SensorData) -> list[Segment]:
@@ -88,7 +86,7 @@ def segments_of(sensors: SensorData) -> list[Segment]:
     ]
 
 
-def _read_joined(sweeps: list[Sweep], start: int, stop: int) -> Array:
+def _read_joined(sweeps: list[Sweep], start: int, stop: int) -> np.ndarray:
     """Read frames of sweeps that follow each other, counted from the first one's start."""
     pieces = []
     for sweep in sweeps:
@@ -101,15 +99,15 @@ def _read_joined(sweeps: list[Sweep], start: int, stop: int) -> Array:
 
 def electrical_images(
     segments: list[Segment],
-    spikes: Array,
-    row_size: Array,
+    spikes: np.ndarray,
+    row_size: np.ndarray,
     *,
     pre: int,
     post: int,
-    sos: Array | None,
+    sos: np.ndarray | None,
     chunk_frames: int,
     until: int | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Average the sensor array around each unit's spikes, chunk by chunk.
 
     Each chunk is filtered (zero phase, forwards and backwards) with as much of its
@@ -167,16 +165,16 @@ def electrical_images(
 
 def _add_segment(
     segment: Segment,
-    spikes: Array,
-    unit: Array,
-    sums: Array,
+    spikes: np.ndarray,
+    unit: np.ndarray,
+    sums: np.ndarray,
     *,
     pre: int,
     post: int,
-    sos: Array | None,
+    sos: np.ndarray | None,
     chunk_frames: int,
     until: int,
-) -> Array:
+) -> np.ndarray:
     """Add the windows of one segment to the sums; return the sum of its unfiltered frames."""
     from tqdm import tqdm
 
@@ -314,12 +312,9 @@ def load_recording_with_eimage_sta(
         raise ConfigurationError(
             f"window_range must be (0 or less, 0 or more) samples, got {window_range!r}"
         )
-    for name, value in (
-        ("duration_s", duration_s), ("spike_limit", spike_limit),
-        ("chunk_duration_s", chunk_duration_s),
-    ):  # fmt: skip
-        if not value > 0:
-            raise ConfigurationError(f"{name} must be above 0, got {value!r}")
+    duration_s = positive("duration_s", duration_s, ConfigurationError)
+    chunk_duration_s = positive("chunk_duration_s", chunk_duration_s, ConfigurationError)
+    spike_limit = int(positive("spike_limit", spike_limit, ConfigurationError))
     sorted_units = load(session, paths, acquisition_rate, with_matrices=load_unit_meta)
     units = units_of(session)
     rows = _selected(units, unit_ids)
@@ -334,7 +329,7 @@ def load_recording_with_eimage_sta(
         until = round(duration_s * sensors.rate)
         # from µs to frames of the sensors at once: the analog channels have another clock
         trains = [samples_from_us(sorted_units[row].spikes_us, sensors.rate) for row in rows]
-        trains = [train[train < until][: int(spike_limit)] for train in trains]
+        trains = [train[train < until][:spike_limit] for train in trains]
         row_size = np.array([len(train) for train in trains], np.int64)
         for sweep in sensors.sweeps:
             if sweep.dataset.dtype.kind not in "iuf":
@@ -373,7 +368,7 @@ def load_recording_with_eimage_sta(
     put_feature(
         session, "eimage_sta", made,
         cutoff_hz=float(cutoff_hz), filter_order=int(filter_order), pre_samples=pre,
-        post_samples=post, spike_limit=int(spike_limit), duration_s=float(duration_s),
+        post_samples=post, spike_limit=spike_limit, duration_s=duration_s,
         skip_highpass=bool(skip_highpass), sampling_rate=sensors.rate,
         window_range=[-pre, post],
     )  # fmt: skip

@@ -16,7 +16,6 @@ from labtree.optional import require
 __all__ = ["LANES", "accumulate", "compiled"]
 
 LANES = 32
-Array = np.ndarray[Any, Any]
 prange: Any = range  # numba's, which divides a loop among threads, once compiled
 
 
@@ -37,7 +36,7 @@ def compiled() -> Callable[..., None]:
     return numba.njit(cache=True, parallel=True)(accumulate)  # type: ignore[no-any-return]
 
 
-def _run_sections(sos: Array, state: Array, line: Array) -> None:
+def _run_sections(sos: np.ndarray, state: np.ndarray, line: np.ndarray) -> None:
     """Pass one sample of each lane through all second-order sections, in place."""
     for section in range(sos.shape[0]):
         b0, b1, b2 = sos[section, 0], sos[section, 1], sos[section, 2]
@@ -51,7 +50,13 @@ def _run_sections(sos: Array, state: Array, line: Array) -> None:
 
 
 def _filter_tile(
-    counts: Array, first: int, width: int, sos: Array, zi: Array, edge: int, buffer: Array
+    counts: np.ndarray,
+    first: int,
+    width: int,
+    sos: np.ndarray,
+    zi: np.ndarray,
+    edge: int,
+    buffer: np.ndarray,
 ) -> None:
     """Filter a tile of sensors forwards and backwards, odd extension at both ends."""
     n = counts.shape[0]
@@ -97,13 +102,13 @@ def _filter_tile(
 
 
 def accumulate(
-    counts: Array,
-    sos: Array,
-    zi: Array,
+    counts: np.ndarray,
+    sos: np.ndarray,
+    zi: np.ndarray,
     edge: int,
-    starts: Array,
-    offsets: Array,
-    sums: Array,
+    starts: np.ndarray,
+    offsets: np.ndarray,
+    sums: np.ndarray,
 ) -> None:
     """Add the filtered windows of all spikes to each unit's sum.
 

@@ -17,12 +17,10 @@ from labtree.storage.ragged import split_rows
 
 __all__ = ["extract_features", "frame_interval_rates", "frif", "list_features"]
 
-Array = np.ndarray[Any, Any]
-
 
 def frame_interval_rates(
-    spike_times: Array, row_size: Array, frames: Array, rate: float
-) -> Array:
+    spike_times: np.ndarray, row_size: np.ndarray, frames: np.ndarray, rate: float
+) -> np.ndarray:
     """Return each unit's spikes per second in each interval between two frames.
 
     Parameters
@@ -117,8 +115,10 @@ def _wanted(features: Iterable[str] | str) -> list[Feature]:
 
 
 def _versions(parameters: Mapping[str, Any]) -> dict[str, str]:
-    wanted = _wanted(parameters["features"])
-    return {one.name: f"{one.version} {code_hash(one.function)}" for one in wanted}
+    return {
+        feature.name: f"{feature.version} {code_hash(feature.function)}"
+        for feature in _wanted(parameters["features"])
+    }
 
 
 @step(requires=["load_recording"], depends=_versions)
@@ -173,9 +173,9 @@ def extract_features(
     for feature in wanted:
         missing = [one for one in feature.requires if one not in completed_steps(session)]
         if missing:
+            calls = " and ".join(f"labtree.mea.{one}(session=session, ...)" for one in missing)
             raise ConfigurationError(
-                f"feature {feature.name!r} needs {', '.join(missing)} first; run "
-                + " and ".join(f"labtree.mea.{one}(session=session, ...)" for one in missing)
+                f"feature {feature.name!r} needs {', '.join(missing)} first; run {calls}"
             )
         data = feature.function(session, **overrides.get(feature.name, {}))
         if not isinstance(data, (xr.DataArray, xr.Dataset)):

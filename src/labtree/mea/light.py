@@ -1,7 +1,6 @@
 """The light reference: frame times, averages at lower rates, light templates."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -9,10 +8,8 @@ from labtree.errors import FormatError
 
 __all__ = ["block_means", "frame_timestamps", "mean_template"]
 
-Array = np.ndarray[Any, Any]
 
-
-def block_means(signal: Array, rate: float, target_rate: float) -> Array:
+def block_means(signal: np.ndarray, rate: float, target_rate: float) -> np.ndarray:
     """Average a signal down to a lower rate.
 
     Bin k holds the samples from ``round(k * rate / target_rate)`` up to the next; a
@@ -56,7 +53,7 @@ def block_means(signal: Array, rate: float, target_rate: float) -> Array:
     return np.asarray(sums / np.diff(edges), np.float32)
 
 
-def frame_timestamps(sync: Array) -> Array:
+def frame_timestamps(sync: np.ndarray) -> np.ndarray:
     """Return the samples at which the display's frames begin.
 
     The sync channel is divided by its 99.9th percentile; each local maximum of its
@@ -95,7 +92,7 @@ def frame_timestamps(sync: Array) -> Array:
     return peaks[4:] if len(peaks) > 4 else peaks
 
 
-def _percentile(values: Array, q: float) -> float:
+def _percentile(values: np.ndarray, q: float) -> float:
     """Return what numpy.percentile does, without its float copies of integers."""
     place = (len(values) - 1) * q / 100
     low = int(place)
@@ -104,7 +101,7 @@ def _percentile(values: Array, q: float) -> float:
     return float(part[low] + (float(part[high]) - float(part[low])) * (place - low))
 
 
-def _local_maxima(values: Array, height: float) -> Array:
+def _local_maxima(values: np.ndarray, height: float) -> np.ndarray:
     """Return the local maxima of at least a height; of a plateau its middle.
 
     A maximum rises before and falls after; the ends of the array are none. This is
@@ -125,7 +122,7 @@ def _local_maxima(values: Array, height: float) -> Array:
     return np.asarray((first[peak] + last[peak]) // 2, np.int64)
 
 
-def mean_template(signal: Array, spans: Array) -> Array:
+def mean_template(signal: np.ndarray, spans: np.ndarray) -> np.ndarray:
     """Average a signal over spans of nearly equal length, float32.
 
     Parameters

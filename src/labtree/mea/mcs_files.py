@@ -23,7 +23,6 @@ __all__ = [
     "recording_duration_us", "records", "sensor_data", "sensor_rate", "sweeps_of",
 ]  # fmt: skip
 
-Array = np.ndarray[Any, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 _MAX_LINKS = 16
 _MAX_UNSTORED = 2**30  # bytes that a dataset may claim without storing them
@@ -66,14 +65,18 @@ def open_mea(path: str | Path) -> Iterator[MeaFile]:
     if not path.is_file():
         raise missing_file(f"{path}: there is no such file", path)
     with damage_as_format_error(path), ExitStack() as stack:
-        try:
-            file = stack.enter_context(h5py.File(path, "r", locking="best-effort"))
-            check_heaps(path, file)
-        except OSError as error:
-            raise FormatError(
-                f"{path} cannot be read as HDF5 ({error}); expected a CMCR or CMTR file"
-            ) from error
-        yield MeaFile(file, path, stack)
+        yield MeaFile(_open_file(path, stack), path, stack)
+
+
+def _open_file(path: Path, stack: ExitStack) -> h5py.File:
+    try:
+        file = stack.enter_context(h5py.File(path, "r", locking="best-effort"))
+        check_heaps(path, file)
+    except OSError as error:
+        raise FormatError(
+            f"{path} cannot be read as HDF5 ({error}); expected a CMCR or CMTR file"
+        ) from error
+    return file
 
 
 @names_the_file
@@ -121,13 +124,7 @@ def _find(
             target = _inside(source, link.filename)
             if not target.is_file():
                 return None
-            try:
-                other = source.stack.enter_context(
-                    h5py.File(target, "r", locking="best-effort")
-                )
-                check_heaps(target, other)
-            except OSError as error:
-                raise FormatError(f"{target} cannot be read as HDF5 ({error})") from error
+            other = _open_file(target, source.stack)
             return _find(source, other, f"/{link.path}/{rest}", hops - 1)
         if isinstance(link, h5py.SoftLink):
             base = "" if link.path.startswith("/") else f"{node.name}/"
@@ -187,7 +184,7 @@ def recording_duration_us(source: MeaFile) -> int | None:
     return int(value) if value is not None and value > 0 else None
 
 
-def record(table: Array, row: int) -> dict[str, Any]:
+def record(table: np.ndarray, row: int) -> dict[str, Any]:
     """Return one row of a compound table as plain values."""
     names = table.dtype.names or ()
     return {
@@ -282,7 +279,7 @@ class AnalogData:
     ``gaps`` are the first sample of each gap and the one after it.
     """
 
-    counts: Array
+    counts: np.ndarray
     rate: float | None
     channels: list[dict[str, Any]]
     gaps: list[tuple[int, int]] = field(default_factory=list)
@@ -369,7 +366,7 @@ class SensorData:
     left: int
     exponent: int | None
     unit: str
-    conversion_factor: Array | None
+    conversion_factor: np.ndarray | None
     other_regions: list[str]
 
     @property
@@ -380,9 +377,7 @@ class SensorData:
 
 def _sensor_meta(source: MeaFile) -> list[dict[str, Any]]:
     meta = find(source, "Acquisition/Sensor Data/SensorMeta")
-    if not isinstance(meta, h5py.Dataset):
-        return []
-    return records(meta)
+    return records(meta) if isinstance(meta, h5py.Dataset) else []
 
 
 @names_the_file

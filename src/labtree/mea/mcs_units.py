@@ -11,8 +11,6 @@ from labtree.mea.mcs_files import MeaFile, attribute, find, names_the_file, reco
 
 __all__ = ["SortedUnit", "read_units"]
 
-Array = np.ndarray[Any, Any]
-
 
 class _Tables:
     """Reads compound datasets, many of one type.
@@ -24,7 +22,7 @@ class _Tables:
         self._known: list[tuple[h5py.h5t.TypeID, np.dtype[Any]]] = []
         self._memory = np.empty(0, np.uint8)
 
-    def read(self, dataset: h5py.Dataset) -> Array:
+    def read(self, dataset: h5py.Dataset) -> np.ndarray:
         """Read a table; it is overwritten by the next one."""
         kind = dataset.id.get_type()
         dtype = next((known for stored, known in self._known if stored == kind), None)
@@ -36,7 +34,7 @@ class _Tables:
         size = int(dataset.size or 0) * dtype.itemsize
         if len(self._memory) < size:
             self._memory = np.empty(size + size // 2, np.uint8)
-        out: Array = self._memory[:size].view(dtype).reshape(dataset.shape)
+        out: np.ndarray = self._memory[:size].view(dtype).reshape(dataset.shape)
         if out.size:
             dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, out, kind)
         return out
@@ -48,19 +46,19 @@ class SortedUnit:
 
     number: int
     name: str
-    spikes_us: Array
-    amplitudes: Array
-    waveform: Array | None
+    spikes_us: np.ndarray
+    amplitudes: np.ndarray
+    waveform: np.ndarray | None
     n_excluded: int
     sensor_id: int
     row: int
     column: int
     info: dict[str, Any]
-    roi_sta: Array | None
-    unmixing: Array | None
+    roi_sta: np.ndarray | None
+    unmixing: np.ndarray | None
 
 
-def _cutouts(peaks: Array) -> Array | None:
+def _cutouts(peaks: np.ndarray) -> np.ndarray | None:
     """Return the cutout columns "1".."n" as one (peak, sample) view of the table."""
     names = sorted((n for n in peaks.dtype.names or () if n.isdigit()), key=int)
     if not names or not peaks.dtype.fields:
@@ -72,7 +70,7 @@ def _cutouts(peaks: Array) -> Array | None:
     first = kinds[0][1]
     if any(k[0] != kinds[0][0] or k[1] != first + i * step for i, k in enumerate(kinds)):
         return np.stack([peaks[name] for name in names], axis=1)
-    view: Array = np.ndarray(
+    view: np.ndarray = np.ndarray(
         (len(peaks), len(names)),
         kinds[0][0],
         buffer=peaks.data,

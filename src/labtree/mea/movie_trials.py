@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,15 +9,14 @@ import xarray as xr
 from labtree.errors import ConfigurationError
 from labtree.mea.lab import from_lab
 from labtree.mea.playlists import frame_times, movies_shown, sampling_rate, section_table
-from labtree.pipeline.sections import put_sections
+from labtree.pipeline.sections import DIMS, put_sections
 from labtree.pipeline.sessions import add_warning, units_of
 from labtree.pipeline.steps import step
 from labtree.storage import ragged
+from labtree.storage.arguments import integer
 from labtree.storage.json_files import read_json
 
 __all__ = ["read_section_config", "section_spike_times", "trial_frames"]
-
-Array = np.ndarray[Any, Any]
 
 
 # Of each value: the least one, and what it is where it is not given.
@@ -53,18 +51,15 @@ def read_section_config(movie_name: str, config_dir: str | Path) -> dict[str, in
         raise ConfigurationError(
             f"{path}: expected JSON with section_kwargs ({error})"
         ) from error
-    config = {}
-    for name, (minimum, default) in _SECTION_VALUES.items():
-        value = given.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ConfigurationError(
-                f"{path}: {name} must be a whole number, {minimum} or more, found {value!r}"
-            )
-        config[name] = value
-    return config
+    return {
+        name: integer(
+            f"{path}: {name}", given.get(name, default), least, error=ConfigurationError
+        )
+        for name, (least, default) in _SECTION_VALUES.items()
+    }
 
 
-def trial_frames(config: Mapping[str, int]) -> tuple[Array, Array]:
+def trial_frames(config: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return first frame and end frame of each trial, from the movie's own first frame.
 
     Trial n of ``group_count * repeat`` begins at ``start_frame + n *
@@ -77,13 +72,17 @@ def trial_frames(config: Mapping[str, int]) -> tuple[Array, Array]:
 
 
 def _movie_sections(
-    session: xr.DataTree, movie: str, config: Mapping[str, int], frames: Array, pad: Array
+    session: xr.DataTree,
+    movie: str,
+    config: Mapping[str, int],
+    frames: np.ndarray,
+    pad: np.ndarray,
 ) -> xr.Dataset:
     """Return one movie's trials with the range of every unit's spikes in them."""
     table = section_table(session, movie)
     starts, ends = trial_frames(config)
-    first = table["movie_start_frame"].values[:, None] + starts
-    last = table["movie_start_frame"].values[:, None] + ends
+    movie_start = table["movie_start_frame"].values[:, None]
+    first, last = movie_start + starts, movie_start + ends
     if last.max() > len(frames) - 1:
         raise ConfigurationError(
             f"movie {movie!r}: its last trial ends at frame {last.max()}, but the recording "
@@ -102,15 +101,14 @@ def _movie_sections(
         low.ravel(),
         (end + pad[1]).ravel(),
     )
-    dims = ("unit", "presentation", "trial")
     shape = (units.sizes["unit"], *begin.shape)
     rate = sampling_rate(session)
     return xr.Dataset(
         {
-            "start": (dims, ranges[0].reshape(shape), {"long_name": "first spike's index"}),
-            "stop": (dims, ranges[1].reshape(shape), {"long_name": "index after the last"}),
-            "trial_start": (dims[1:], begin, {"units": "sample"}),
-            "trial_end": (dims[1:], end, {"units": "sample"}),
+            "start": (DIMS, ranges[0].reshape(shape), {"long_name": "first spike's index"}),
+            "stop": (DIMS, ranges[1].reshape(shape), {"long_name": "index after the last"}),
+            "trial_start": (DIMS[1:], begin, {"units": "sample"}),
+            "trial_end": (DIMS[1:], end, {"units": "sample"}),
             # the indices hold as long as each unit's spikes begin here and are that many
             "first_spike": ("unit", ragged.row_offsets(units["row_size"].values)[:-1]),
             "n_spikes": ("unit", units["row_size"].values),

@@ -2,7 +2,6 @@
 
 import ast
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,10 +13,9 @@ from labtree.pipeline.batch import read_texts
 from labtree.pipeline.session_values import add_metadata
 from labtree.pipeline.sessions import add_warning
 from labtree.pipeline.steps import step
+from labtree.storage.arguments import from_zero
 
 __all__ = ["add_section_time", "playlist_sections", "read_movie_lengths", "read_playlist"]
-
-Array = np.ndarray[Any, Any]
 
 
 def _rows(path: Path, columns: tuple[str, str]) -> list[dict[str, str]]:
@@ -109,7 +107,7 @@ def playlist_sections(
     pad_frame: int = 180,
     pre_margin_frame_num: int = 60,
     post_margin_frame_num: int = 120,
-) -> dict[str, Array]:
+) -> dict[str, np.ndarray]:
     """Return where each movie of a playlist lies, in display frames.
 
     With ``count`` frames shown before it, a movie of ``len`` frames begins at ``count
@@ -134,12 +132,14 @@ def playlist_sections(
             f"the movie length table lacks {', '.join(map(repr, missing))}; without it every "
             f"later movie would be misplaced. It has: {', '.join(map(repr, lengths)) or 'none'}"
         )
-    if pad_frame < 0 or pre_margin_frame_num < 0 or post_margin_frame_num < 0:
-        raise ConfigurationError("pad_frame and the margins must be 0 or more")
+    from_zero("pad_frame", pad_frame, ConfigurationError)
+    from_zero("pre_margin_frame_num", pre_margin_frame_num, ConfigurationError)
+    from_zero("post_margin_frame_num", post_margin_frame_num, ConfigurationError)
     rows = []
     shown: dict[str, int] = {}
     count = 0
-    for movie in movies * max(int(repeats), 1):
+    movies = movies * max(int(repeats), 1)
+    for movie in movies:
         length = lengths[movie]
         first = count + pad_frame
         if first + length > n_frames - 1:
@@ -156,12 +156,12 @@ def playlist_sections(
     table = np.array(rows, np.int64).T
     names = ("presentation", "movie_start_frame", "movie_length", "start_frame", "end_frame")
     return {
-        "movie": np.array(movies * max(int(repeats), 1), dtype=str),
+        "movie": np.array(movies, dtype=str),
         **dict(zip(names, table, strict=True)),
     }
 
 
-def frame_times(session: xr.DataTree) -> Array:
+def frame_times(session: xr.DataTree) -> np.ndarray:
     """Return the samples at which the display's frames began.
 
     Raises
@@ -176,7 +176,7 @@ def frame_times(session: xr.DataTree) -> Array:
             "CMCR with labtree.mea.load_recording(session=session, cmcr_path=...) or add them: "
             "session.session.add_metadata({'frame_timestamps': samples})"
         )
-    frames: Array = metadata.dataset["frame_timestamps"].values.astype(np.int64)
+    frames: np.ndarray = metadata.dataset["frame_timestamps"].values.astype(np.int64)
     if (np.diff(frames) <= 0).any():
         raise ConfigurationError("frame_timestamps are not strictly increasing")
     return frames
@@ -293,6 +293,7 @@ def add_section_time(
     assert playlist_file_path is not None  # filled in
     assert movie_length_file_path is not None
     frames = frame_times(session)
+    repeats = max(int(repeats), 1)
     movies = read_playlist(playlist_file_path, playlist_name)
     sections = playlist_sections(
         movies,
@@ -316,7 +317,7 @@ def add_section_time(
         {name: ("section", values) for name, values in sections.items()},
         attrs={
             "playlist_name": playlist_name,
-            "repeats": max(int(repeats), 1),
+            "repeats": repeats,
             "pad_frame": pad_frame,
             "pre_margin_frame_num": pre_margin_frame_num,
             "post_margin_frame_num": post_margin_frame_num,
@@ -334,20 +335,15 @@ def add_section_time(
                 f"the movies end at sample {spans.max()}, but light_reference/raw_ch1 has "
                 f"{raw.size}; they are not of one recording"
             )
-        session["stimulus/light_template"] = xr.DataTree(
-            xr.Dataset(
-                {
-                    movie: (
-                        f"{movie}_sample",
-                        mean_template(raw.values, spans[sections["movie"] == movie]),
-                        raw.attrs,
-                    )
-                    for movie in dict.fromkeys(movies)
-                }
-            )
-        )
-    add_metadata(
-        session,
-        {"section_time_playlist": playlist_name, "section_time_repeats": max(int(repeats), 1)},
-    )
+        templates = {
+            movie: mean_template(raw.values, spans[sections["movie"] == movie])
+            for movie in dict.fromkeys(movies)
+        }
+        variables = {
+            movie: (f"{movie}_sample", template, raw.attrs)
+            for movie, template in templates.items()
+        }
+        session["stimulus/light_template"] = xr.DataTree(xr.Dataset(variables))
+    about = {"section_time_playlist": playlist_name, "section_time_repeats": repeats}
+    add_metadata(session, about)
     return session

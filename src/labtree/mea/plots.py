@@ -1,7 +1,7 @@
 """Pictures of sectioned spikes, spike-triggered averages and electrical images."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["plot_electrical_image", "plot_raster", "plot_sta"]
-
-Array = np.ndarray[Any, Any]
-
-
-def _pyplot() -> Any:
-    return require("matplotlib.pyplot", purpose="plotting", extra="plot")
 
 
 def plot_raster(
@@ -106,7 +100,11 @@ def _feature_of(session: xr.DataTree, name: str, unit_id: str) -> xr.Dataset:
     return dataset.isel(unit=unit_index(dataset, unit_id))
 
 
-def _reach(values: Array) -> float:
+def _say_no_spike(ax: "Axes") -> None:
+    ax.text(0.5, 0.5, "no valid spike", ha="center", va="center", transform=ax.transAxes)
+
+
+def _reach(values: np.ndarray) -> float:
     """Return where a color scale ends: what all but 0.2 % of the values stay below."""
     size = np.abs(values)
     return float(np.quantile(size, 0.998)) or float(size.max()) or 1.0
@@ -128,13 +126,11 @@ def _sta_of(
     return name.removeprefix("sta_"), data
 
 
-def _lag_ms(session: xr.DataTree, lags: Array) -> tuple[Array, str]:
+def _lag_ms(session: xr.DataTree, lags: np.ndarray) -> tuple[np.ndarray, str]:
     """Return lags in ms, as the display showed its frames; in frames where that is unknown."""
     metadata = session.children.get("metadata", xr.DataTree())
-    frames, rate = (
-        metadata.data_vars.get("frame_timestamps"),
-        metadata.attrs.get("acquisition_rate"),
-    )
+    frames = metadata.data_vars.get("frame_timestamps")
+    rate = metadata.attrs.get("acquisition_rate")
     if frames is None or rate is None or frames.size < 2:
         return lags, "frames"
     return lags * float(np.median(np.diff(frames.values))) / float(rate) * 1000, "ms"
@@ -194,7 +190,8 @@ def plot_sta(
         maps = [ax]
         ax.set_title(f"{title}, {lags[first]:.0f} {unit}")
     else:
-        figure, axes = _pyplot().subplot_mosaic(
+        pyplot = require("matplotlib.pyplot", purpose="plotting", extra="plot")
+        figure, axes = pyplot.subplot_mosaic(
             [list(range(n_shown)), ["course"] * n_shown],
             figsize=(max(1.5 * n_shown, 4), 4.6), height_ratios=[1, 1.1], layout="constrained",
         )  # fmt: skip
@@ -218,9 +215,7 @@ def plot_sta(
     bar.ax.tick_params(labelsize=8)
     strongest = maps[int(peak[0]) - first]
     if is_empty:
-        where = course if course is not None else strongest
-        where.text(0.5, 0.5, "no valid spike", ha="center", va="center",
-                   transform=where.transAxes)  # fmt: skip
+        _say_no_spike(strongest if course is None else course)
     elif course is not None:
         pixel = np.ravel_multi_index(peak[1:], values.shape[1:])
         course.plot(
@@ -270,9 +265,8 @@ def plot_electrical_image(
     title = f"{unit_id}: electrical image, {int(data['n_spikes'])} spikes"
     traces: Axes | None = None
     if ax is None:
-        figure, (ax, traces) = _pyplot().subplots(
-            ncols=2, figsize=(9, 3.8), layout="constrained"
-        )
+        pyplot = require("matplotlib.pyplot", purpose="plotting", extra="plot")
+        figure, (ax, traces) = pyplot.subplots(ncols=2, figsize=(9, 3.8), layout="constrained")
         figure.suptitle(title)
     else:
         ax.set_title(title)
@@ -289,10 +283,7 @@ def plot_electrical_image(
     ax.set_xlabel("column (sensor)")
     ax.set_ylabel("row (sensor)")
     if not np.isfinite(extent).all():
-        where = traces if traces is not None else ax
-        where.text(
-            0.5, 0.5, "no valid spike", ha="center", va="center", transform=where.transAxes
-        )
+        _say_no_spike(ax if traces is None else traces)
     elif traces is not None:
         rate = float(session["features/eimage_sta"].attrs["sampling_rate"])
         time = image["window_sample"].values / rate * 1e3

@@ -24,16 +24,16 @@ from labtree.mea.mcs_units import SortedUnit, read_units
 from labtree.pipeline.session_values import add_metadata
 from labtree.pipeline.sessions import add_warning, create_session, recording_file
 from labtree.pipeline.steps import step
-from labtree.storage.ragged import row_of_sample
+from labtree.storage.arguments import positive
+from labtree.storage.ragged import SAMPLE_DIMENSION, row_of_sample
 
 __all__ = ["firing_rates", "load_recording", "samples_from_us", "to_physical"]
 
-Array = np.ndarray[Any, Any]
 BIN_US = 100_000
 SAME_DURATION_US = 10_000  # durations of one recording differ by rounding only
 
 
-def samples_from_us(times_us: Array, rate: float) -> Array:
+def samples_from_us(times_us: np.ndarray, rate: float) -> np.ndarray:
     """Return the nearest sample of times in µs, halves to the even one.
 
     Examples
@@ -44,7 +44,7 @@ def samples_from_us(times_us: Array, rate: float) -> Array:
     return np.rint(np.asarray(times_us) * rate / 1e6).astype(np.int64)
 
 
-def firing_rates(spikes_us: Array, row_size: Array, duration_us: int) -> Array:
+def firing_rates(spikes_us: np.ndarray, row_size: np.ndarray, duration_us: int) -> np.ndarray:
     """Return every unit's firing rate in bins of 100 ms.
 
     Parameters
@@ -142,8 +142,8 @@ def find_rate(
     ConfigurationError
         If the rate is not known, or if `given` contradicts Tick.
     """
-    if given is not None and not 0 < given < float("inf"):
-        raise ConfigurationError(f"acquisition_rate must be a positive number, got {given!r}")
+    if given is not None:
+        positive("acquisition_rate", given, ConfigurationError)
     estimate = None
     if analog is not None and duration_us:
         estimate = analog.counts.shape[1] / (duration_us / 1e6)
@@ -202,35 +202,33 @@ def light_reference(analog: AnalogData, rate: float) -> xr.Dataset:
     return xr.Dataset(made)
 
 
-def _padded(matrices: list[Array | None]) -> Array | None:
-    """Stack matrices of different sizes, NaN where a smaller one ends."""
-    given = [m for m in matrices if m is not None]
-    if not given or any(m.ndim != 2 for m in given):
+def _padded(arrays: list[np.ndarray | None], n_dims: int, dtype: Any) -> np.ndarray | None:
+    """Stack arrays of different sizes, NaN where a smaller one ends; None if there is none."""
+    given = [array for array in arrays if array is not None]
+    if not given or any(array.ndim != n_dims for array in given):
         return None
-    shape = np.max([m.shape for m in given], axis=0)
-    out = np.full((len(matrices), *shape), np.nan)
-    for row, matrix in zip(out, matrices, strict=True):
-        if matrix is not None:
-            row[: matrix.shape[0], : matrix.shape[1]] = matrix
+    shape = np.max([array.shape for array in given], axis=0)
+    out = np.full((len(arrays), *shape), np.nan, dtype)
+    for row, array in zip(out, arrays, strict=True):
+        if array is not None:
+            row[tuple(map(slice, array.shape))] = array
     return out
 
 
 def units_dataset(units: list[SortedUnit], rate: float, duration_us: int | None) -> xr.Dataset:
     """Return the Dataset of units from what a CMTR holds."""
     row_size = np.array([len(unit.spikes_us) for unit in units], np.int64)
-    empty: list[Array] = [np.zeros(0, np.int64)]
+    empty: list[np.ndarray] = [np.zeros(0, np.int64)]
     spikes_us = np.concatenate([unit.spikes_us for unit in units] or empty)
     if duration_us is None:
         duration_us = int(spikes_us.max(initial=0)) + 1_000_000
-    n_cutout = max((len(u.waveform) for u in units if u.waveform is not None), default=0)
-    waveforms = np.full((len(units), n_cutout), np.nan, np.float32)
-    for row, unit in zip(waveforms, units, strict=True):
-        if unit.waveform is not None:
-            row[: len(unit.waveform)] = unit.waveform
+    waveforms = _padded([unit.waveform for unit in units], 1, np.float32)
+    if waveforms is None:
+        waveforms = np.zeros((len(units), 0), np.float32)
     rates = firing_rates(spikes_us, row_size, duration_us)
     amplitudes = np.concatenate([u.amplitudes for u in units] or [np.zeros(0)])
     ids = np.array([f"unit_{unit.number:03d}" for unit in units], dtype=str)
-    count_attrs = {"sample_dimension": "spike", "long_name": "spikes per unit"}
+    count_attrs = {SAMPLE_DIMENSION: "spike", "long_name": "spikes per unit"}
     dataset = xr.Dataset(
         {
             "row_size": ("unit", row_size, count_attrs),
@@ -259,7 +257,7 @@ def units_dataset(units: list[SortedUnit], rate: float, duration_us: int | None)
         ("roi_sta", [u.roi_sta for u in units]),
         ("unmixing", [u.unmixing for u in units]),
     ):
-        stacked = _padded(matrices)
+        stacked = _padded(matrices, 2, np.float64)
         if stacked is not None:
             dataset[key] = (("unit", f"{key}_row", f"{key}_column"), stacked)
     return dataset
@@ -303,14 +301,11 @@ def source_paths(
         )
     for name, path in paths.items():
         recording_file(name, path)
-        if (
-            name in known
-            and Path(known[name]).name != path.name
-            and "units" in session.children
-        ):
+        held = Path(known.get(name, path)).name
+        if held != path.name and "units" in session.children:
             raise SessionError(
-                f"session {session.attrs['dataset_id']!r} holds {Path(known[name]).name}, not "
-                f"{path.name}; load that into a session of its own: labtree.create_session("
+                f"session {session.attrs['dataset_id']!r} holds {held}, not {path.name}; load "
+                "that into a session of its own: labtree.create_session("
                 f"cmtr_path={str(path)!r})"
             )
     session.attrs["source_files"] = {**known, **{k: str(v) for k, v in paths.items()}}
@@ -402,7 +397,7 @@ def _unit_remarks(content: _Content) -> list[str]:
     return [f"{content.name}: {remark}" for remark in remarks]
 
 
-def _frames(analog: AnalogData) -> Array:
+def _frames(analog: AnalogData) -> np.ndarray:
     """Return the samples at which frames begin, on the second channel, else the only one."""
     frames = frame_timestamps(analog.counts[min(1, len(analog.counts) - 1)])
     for start, stop in analog.gaps:  # what rises at a gap is no frame
@@ -419,11 +414,10 @@ def load(
     """Read the files of a recording into a session, and return its units, times in µs."""
     content = _read(paths, given_rate, with_matrices)
     rate, duration_us, analog = content.rate, content.duration_us, content.analog
-    for text in content.remarks:
+    remarks = content.remarks + ([] if content.units is None else _unit_remarks(content))
+    for text in remarks:
         add_warning(session, text)
     if content.units is not None:
-        for text in _unit_remarks(content):
-            add_warning(session, text)
         session["units"] = xr.DataTree(units_dataset(content.units, rate, duration_us))
     metadata: dict[str, Any] = {
         "dataset_id": session.attrs["dataset_id"],

@@ -67,19 +67,19 @@ def register_feature(
 
     def decorate(function: F) -> F:
         known = _FEATURES.get(name)
-        where = (function.__module__, function.__qualname__)
-        if (
-            known is not None
-            and (known.function.__module__, known.function.__qualname__) != where
-        ):
+        if known is not None and _full_name(known.function) != _full_name(function):
             raise ConfigurationError(
-                f"feature {name!r} is registered already, by {known.function.__module__}."
-                f"{known.function.__qualname__}; choose another name"
+                f"feature {name!r} is registered already, by {_full_name(known.function)}; "
+                "choose another name"
             )
         _FEATURES[name] = Feature(name, function, version, needed)
         return function
 
     return decorate
+
+
+def _full_name(function: Extractor) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def registered_features() -> dict[str, Feature]:

@@ -1,7 +1,6 @@
 """The step from sectioned spikes and a noise movie to spike-triggered averages."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,10 +17,8 @@ from labtree.storage.ragged import row_of_sample
 
 __all__ = ["compute_sta", "open_movie", "spikes_per_frame"]
 
-Array = np.ndarray[Any, Any]
 
-
-def open_movie(path: str | Path) -> Array:
+def open_movie(path: str | Path) -> np.ndarray:
     """Map a movie ``.npy`` (frame, y, x) into memory; nothing is read yet.
 
     Raises
@@ -35,7 +32,7 @@ def open_movie(path: str | Path) -> Array:
     if not path.is_file():
         raise ConfigurationError(f"{path}: there is no such movie; compute_sta needs it")
     try:
-        movie: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        movie: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise FormatError(f"{path} is not a numeric .npy file ({error})") from error
     if not isinstance(movie, np.ndarray):  # an .npz archive
@@ -48,15 +45,15 @@ def open_movie(path: str | Path) -> Array:
 
 
 def spikes_per_frame(
-    spike_times: Array,
-    row_size: Array,
-    first: Array,
-    last: Array,
-    frames: Array,
+    spike_times: np.ndarray,
+    row_size: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    frames: np.ndarray,
     movie_start_frame: int,
     n_frames: int,
     shift: int = 0,
-) -> tuple[Array, Array]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Count the spikes of one presentation's trials by the frames of its movie.
 
     Parameters

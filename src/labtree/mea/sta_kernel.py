@@ -20,7 +20,6 @@ from labtree.optional import require
 
 __all__ = ["spike_triggered_average", "valid_counts"]
 
-Array = np.ndarray[Any, Any]
 SLAB_BYTES = 256 * 2**20  # of the movie, read at a time
 TILE_BYTES = 64 * 2**20  # working memory of one tile of its pixels
 # Seconds per elementary operation, measured; only their ratio matters.
@@ -44,7 +43,7 @@ def lags_of(cover_range: tuple[int, int]) -> tuple[int, int]:
     return first, last
 
 
-def valid_counts(counts: Array, cover_range: tuple[int, int]) -> Array:
+def valid_counts(counts: np.ndarray, cover_range: tuple[int, int]) -> np.ndarray:
     """Return the counts of spikes whose frames all exist, shifted to the first frame.
 
     A spike in frame f is valid if ``f + cover_range[0] >= 0`` and ``f +
@@ -72,7 +71,7 @@ def _block(n_lags: int, n_frames: int) -> tuple[int, int]:
     return length, length - n_lags + 1
 
 
-def _fourier_counts(counts: Array, n_lags: int, n_frames: int) -> Array:
+def _fourier_counts(counts: np.ndarray, n_lags: int, n_frames: int) -> np.ndarray:
     """Return the conjugate transform of blocks of counts, (frequency, unit, block)."""
     fft = require("scipy.fft", purpose="spike-triggered averages", extra="mea")
     length, hop = _block(n_lags, n_frames)
@@ -84,7 +83,7 @@ def _fourier_counts(counts: Array, n_lags: int, n_frames: int) -> Array:
     return np.ascontiguousarray(np.conj(fft.rfft(blocks, axis=2)).transpose(2, 0, 1))
 
 
-def _fourier_movie(pixels: Array, n_lags: int, n_blocks: int) -> Array:
+def _fourier_movie(pixels: np.ndarray, n_lags: int, n_blocks: int) -> np.ndarray:
     """Return the transform of overlapping blocks of frames, (frequency, block, pixel)."""
     fft = require("scipy.fft", purpose="spike-triggered averages", extra="mea")
     length, hop = _block(n_lags, len(pixels))
@@ -95,7 +94,7 @@ def _fourier_movie(pixels: Array, n_lags: int, n_blocks: int) -> Array:
     return np.asarray(fft.rfft(blocks, axis=1)).transpose(1, 0, 2)
 
 
-def _back(product: Array, n_lags: int, length: int) -> Array:
+def _back(product: np.ndarray, n_lags: int, length: int) -> np.ndarray:
     """Return the first lags of the inverse transform, (unit, lag, pixel)."""
     fft = require("scipy.fft", purpose="spike-triggered averages", extra="mea")
     n_frequencies, n_units, n_pixels = product.shape
@@ -104,7 +103,7 @@ def _back(product: Array, n_lags: int, length: int) -> Array:
     return np.asarray(whole).reshape(n_lags, n_units, n_pixels).transpose(1, 0, 2)
 
 
-def _prefers_sparse(counts: Array, n_lags: int, n_frames: int) -> bool:
+def _prefers_sparse(counts: np.ndarray, n_lags: int, n_frames: int) -> bool:
     length, hop = _block(n_lags, n_frames)
     n_blocks = max(-(-counts.shape[1] // hop), 1)
     sparse = np.count_nonzero(counts) * n_lags * SPARSE_S
@@ -115,7 +114,7 @@ def _prefers_sparse(counts: Array, n_lags: int, n_frames: int) -> bool:
     return bool(sparse < fourier)
 
 
-def _prepare(counts: Array, n_lags: int, n_frames: int, sparse: bool | None) -> Any:
+def _prepare(counts: np.ndarray, n_lags: int, n_frames: int, sparse: bool | None) -> Any:
     """Return counts as `_sums` takes them; by default for the way that costs less."""
     if sparse is None:
         sparse = _prefers_sparse(counts, n_lags, n_frames)
@@ -125,7 +124,9 @@ def _prepare(counts: Array, n_lags: int, n_frames: int, sparse: bool | None) -> 
     return _fourier_counts(counts, n_lags, n_frames)
 
 
-def _sums(movie: Array, prepared: Any, n_lags: int, transformed: Array | None = None) -> Array:
+def _sums(
+    movie: np.ndarray, prepared: Any, n_lags: int, transformed: np.ndarray | None = None
+) -> np.ndarray:
     """Return ``sum over g of counts[u, g] * movie[g + lag, p]`` as (unit, lag, pixel).
 
     Sums of an integer movie are exact. `transformed` is the movie's transform, where it is
@@ -179,14 +180,14 @@ def _workers() -> Iterator[int]:
 
 
 def spike_triggered_average(
-    movie: Array,
-    counts: Array,
+    movie: np.ndarray,
+    counts: np.ndarray,
     cover_range: tuple[int, int] = (-60, 0),
     *,
     subtract_mean: bool = False,
     permutations: int = 0,
     seed: int = 0,
-) -> tuple[Array, Array, Array | None]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return the mean of the movie's frames around each unit's spikes.
 
     Parameters
@@ -245,12 +246,13 @@ def spike_triggered_average(
     shifted = valid_counts(counts, cover_range)
     n_spikes = shifted.sum(axis=1).astype(np.int64)
     flat = movie.reshape(n_frames, -1)
-    average = np.full((n_units, n_lags, flat.shape[1]), np.nan, np.float32)
-    z = np.full_like(average, np.nan) if permutations else None
+    whole = np.full((n_units, n_lags, *movie.shape[1:]), np.nan, np.float32)
+    whole_z = np.full_like(whole, np.nan) if permutations else None
     used = np.flatnonzero(n_spikes)
     if not len(used):
-        shape = (n_units, n_lags, *movie.shape[1:])
-        return average.reshape(shape), n_spikes, z if z is None else z.reshape(shape)
+        return whole, n_spikes, whole_z
+    average = whole.reshape(n_units, n_lags, -1)  # views, filled tile by tile
+    z = None if whole_z is None else whole_z.reshape(average.shape)
     own = shifted[used]
     divisor = n_spikes[used, None, None].astype(np.float64)
     prepared = _prepare(own, n_lags, n_frames, None)
@@ -258,7 +260,7 @@ def spike_triggered_average(
     turns = random.integers(1, max(own.shape[1], 2), size=(permutations, len(used)))
     dense = isinstance(prepared, np.ndarray)
 
-    def work(pixels: Array, place: slice) -> None:
+    def work(pixels: np.ndarray, place: slice) -> None:
         movie_blocks = _fourier_movie(pixels, n_lags, prepared.shape[2]) if dense else None
         mean = _sums(pixels, prepared, n_lags, movie_blocks) / divisor
         if z is not None:
@@ -283,13 +285,12 @@ def spike_triggered_average(
             tiles = list(_tiles(pixels.shape[1], n_frames, len(used), n_lags, wide))
             places = [slice(slab.start + t.start, slab.start + t.stop) for t in tiles]
             list(pool.map(work, [pixels[:, tile] for tile in tiles], places))
-    shape = (n_units, n_lags, *movie.shape[1:])
-    return average.reshape(shape), n_spikes, z if z is None else z.reshape(shape)
+    return whole, n_spikes, whole_z
 
 
 def _by_blocks(
-    movie: Any, counts: Array, cover_range: tuple[int, int], **options: Any
-) -> tuple[Array, Array, Array | None]:
+    movie: Any, counts: np.ndarray, cover_range: tuple[int, int], **options: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return the same of a dask array; pixels need nothing of each other, so they are split."""
     dask = require("dask", purpose="a movie in a dask array", extra="dask")
     pixels = movie.reshape(len(movie), -1).rechunk({0: -1, 1: "auto"})
@@ -300,7 +301,7 @@ def _by_blocks(
     )
     averages, n_spikes, scores = zip(*parts, strict=True)
 
-    def joined(blocks: tuple[Array, ...]) -> Array:
+    def joined(blocks: tuple[np.ndarray, ...]) -> np.ndarray:
         whole = np.concatenate(blocks, axis=2)
         return whole.reshape(*whole.shape[:2], *movie.shape[1:])
 
@@ -308,15 +309,15 @@ def _by_blocks(
 
 
 def _z_score(
-    mean: Array,
-    pixels: Array,
-    counts: Array,
-    turns: Array,
+    mean: np.ndarray,
+    pixels: np.ndarray,
+    counts: np.ndarray,
+    turns: np.ndarray,
     n_lags: int,
-    divisor: Array,
+    divisor: np.ndarray,
     dense: bool,
-    movie_blocks: Array | None,
-) -> Array:
+    movie_blocks: np.ndarray | None,
+) -> np.ndarray:
     """Return the average's z-score among averages of rotated counts."""
     index = np.arange(counts.shape[1])
     center = np.zeros_like(mean)

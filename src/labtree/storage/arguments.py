@@ -7,7 +7,7 @@ import numpy as np
 
 from labtree.errors import DataError, LabtreeError
 
-__all__ = ["from_zero", "one_of", "positive"]
+__all__ = ["from_zero", "integer", "one_of", "positive"]
 
 _UNITS = {"ms": "milliseconds", "s": "seconds", "hz": "Hz"}
 
@@ -41,6 +41,27 @@ def from_zero(name: str, value: Any, error: type[LabtreeError] = DataError) -> f
     if not 0 <= number < np.inf:
         raise error(f"{name} is a number{_unit(name)} from 0 on, found {value!r}")
     return number
+
+
+def integer(
+    name: str,
+    value: Any,
+    least: int,
+    most: int | None = None,
+    error: type[LabtreeError] = DataError,
+) -> int:
+    """Return an integer that lies between two others, or raise an error that names it.
+
+    Examples
+    --------
+    >>> integer("repeat", 3, 1)
+    3
+    """
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_integer or value < least or (most is not None and value > most):
+        limits = f"from {least} on" if most is None else f"from {least} to {most}"
+        raise error(f"{name} is a whole number {limits}, found {value!r}")
+    return int(value)
 
 
 def one_of(
