@@ -14,7 +14,7 @@ import pytest
 
 import labtree
 from labtree import cli
-from labtree.opening import contents, recognize
+from labtree.formats import contents, recognize
 from support.kinds_of_files import phy, workspace, write_all, zipped
 
 KINDS = [
@@ -347,7 +347,7 @@ def test_an_unforeseen_error_is_one_line_unless_asked_for(kinds, monkeypatch, ca
     def fail(path):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("labtree.opening.find", fail)
+    monkeypatch.setattr("labtree.cli.shared.find", fail)
     code, _, err = run(capsys, "ls", kinds["workspace"])
     assert code == 1
     assert err == "labtree: RuntimeError: two lines (--traceback shows where)\n"
@@ -388,7 +388,7 @@ def test_formats_of_other_packages_are_asked(tmp_path, monkeypatch, capsys):
         name = "lines"
         load = staticmethod(lambda: Lines)
 
-    monkeypatch.setattr("labtree.opening.entry_points", lambda group: [Entry])
+    monkeypatch.setattr("labtree.formats.entry_points", lambda group: [Entry])
     path = tmp_path / "a.lines"
     path.write_text("mine")
     with labtree.open(path) as tree:

@@ -1,6 +1,7 @@
 """Opening by content: every format to its opener, every stranger to a clear error."""
 
 import os
+import pkgutil
 import zipfile
 
 import h5py
@@ -9,7 +10,7 @@ import pytest
 import xarray as xr
 
 import labtree
-from labtree.opening import recognize
+from labtree.formats import FORMATS, recognize
 from labtree.storage.zarr.trees import save_zarr_tree
 from labtree.testing.mea import write_recording
 from labtree.testing.msw import ERAS, make_trials, write_session
@@ -21,6 +22,23 @@ def workspace(tmp_path):
     tree = labtree.create_workspace("study")
     tree.ws.store("rec1", "rates", np.arange(3.0))
     return tree.ws.save(tmp_path / "study")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_function_that_opens_a_format_is_there(name):
+    assert callable(pkgutil.resolve_name(FORMATS[name].opener))
+
+
+def test_a_packed_recording_opens_under_any_name(tmp_path):
+    folder = record_emg(tmp_path / "sessions")
+    path = tmp_path / "monday.archive"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder))
+    for opened in (labtree.open(path), labtree.open_session(path)):
+        with opened as tree:
+            assert list(tree.session.streams) == ["emg", "force"]
 
 
 def test_a_workspace_with_and_without_suffix(workspace):
@@ -153,7 +171,7 @@ def test_a_damaged_zip_is_refused_by_its_name(tmp_path):
     content[content.index(b"PK\1\2")] ^= 1  # of its list of contents
     path.write_bytes(content)
     with pytest.raises(labtree.FormatError, match=r"day.session.zip cannot be read"):
-        labtree.opening.recognize(path)
+        recognize(path)
 
 
 def test_a_damaged_zarr_store_is_not_said_to_be_of_another_program(tmp_path, workspace):

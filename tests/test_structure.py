@@ -24,18 +24,15 @@ LAYERS = """
     msw
     events clocks
     objects
+    formats
     storage
     display
-    optional hints
+    optional
     errors _version _lazy
 """
 LAYER_OF = {name: i for i, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-# xarray calls the first to open a file, as a user calls labtree.open; the second asks what a
-# file is after a function has refused it.
-ENTRY_POINTS = {
-    ("labtree.interop.xarray_engine", "labtree.opening"),
-    ("labtree.hints", "labtree.opening"),
-}
+# xarray calls it to open a file, as a user calls labtree.open.
+ENTRY_POINTS = {("labtree.interop.xarray_engine", "labtree.opening")}
 
 NOT_PRIVATE = {"_lazy", "_version", "_xarray", "__version__"}
 BARE = {

@@ -14,7 +14,7 @@ import xarray as xr
 
 import labtree
 from labtree.errors import LossWarning
-from labtree.interop.nwb.read import is_nwb
+from labtree.formats import is_nwb
 from support.exactness import assert_same
 
 pytest.importorskip("pynwb", reason="reads NWB files")

@@ -22,6 +22,7 @@ from labtree.cli.looking import info, ls
 from labtree.cli.shared import complain, say
 from labtree.cli.writing import convert, export, merge
 from labtree.errors import LabtreeError
+from labtree.formats import FORMATS
 
 __all__ = ["main"]
 
@@ -64,25 +65,16 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (--traceback shows where)"
 
 
-class _Parser(argparse.ArgumentParser):
-    def format_help(self) -> str:
-        # What labtree opens is listed where it is asked for: the list takes h5py to load.
-        if self.prog == "labtree":
-            from labtree.opening import FORMATS
-
-            lines = "".join(f"  {each.what}\n" for each in FORMATS.values())
-            self.epilog = f"Files and folders that labtree opens:\n{lines}"
-        return super().format_help()
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    formats = "".join(f"  {each.what}\n" for each in FORMATS.values())
+    parser = argparse.ArgumentParser(
         prog="labtree",
         description="A lab's data as xarray trees and pandas tables.",
+        epilog=f"Files and folders that labtree opens:\n{formats}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"labtree {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(
         name: str, run: Callable[[Any], int | None], text: str, *examples: str

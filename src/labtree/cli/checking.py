@@ -3,25 +3,12 @@
 import argparse
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from labtree.cli.shared import (
-    BLOCK,
-    each_path,
-    expanded,
-    open_path,
-    say,
-)
+from labtree.cli.shared import BLOCK, each_path, expanded, open_path, say
 from labtree.display.formatting import format_bytes, plural
-from labtree.errors import (
-    FormatError,
-    LabtreeError,
-    LossWarning,
-    missing_file,
-)
-
-if TYPE_CHECKING:
-    pass
+from labtree.errors import FormatError, LabtreeError, LossWarning, missing_file
+from labtree.formats import contents, find, recognize
 
 __all__ = ["compact", "recover", "verify"]
 
@@ -83,9 +70,7 @@ def _accept(options: argparse.Namespace) -> int:
 def _report(path: Path | str) -> dict[str, Any]:
     """Return what is wrong with a file or folder, whatever its format is."""
     from labtree.msw import validate_session
-    from labtree.opening import find, recognize
     from labtree.storage.verifying import verify_file
-    from labtree.storage.zarr.stores import is_zarr_folder
     from labtree.storage.zarr.verifying import verify_store
 
     if "://" in str(path):
@@ -93,10 +78,8 @@ def _report(path: Path | str) -> dict[str, Any]:
     file = find(path)
     found = recognize(file)
     if found.name in ("workspace", "pipeline", "session", "tree", "zarr"):
-        if file.is_file():
-            return {"path": str(file), "format": found.name, **verify_file(file)._asdict()}
-        if is_zarr_folder(file):
-            return {"path": str(file), "format": found.name, **verify_store(file)._asdict()}
+        checked = verify_file(file) if file.is_file() else verify_store(file)
+        return {"path": str(file), "format": found.name, **checked._asdict()}
     problems = validate_session(file).issues if found.name == "msw" else _read_all(file)
     return {"path": str(file), "format": found.name, "problems": problems}
 
@@ -161,8 +144,6 @@ def recover(options: argparse.Namespace) -> None:
 
 def _recordings(path: str) -> list[Path]:
     """Return the folders of recordings that a path means."""
-    from labtree.opening import contents, find, recognize
-
     folder = find(path)
     try:
         found = recognize(folder)

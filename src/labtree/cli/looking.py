@@ -16,14 +16,11 @@ from labtree.cli.shared import (
     things_in,
 )
 from labtree.display.formatting import age, date, format_bytes, truncate
-from labtree.errors import (
-    FormatError,
-)
+from labtree.errors import FormatError
+from labtree.formats import Format, find
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from labtree.opening import Format
 
 __all__ = ["info", "ls"]
 
@@ -41,17 +38,13 @@ def ls(options: argparse.Namespace) -> None:
 
 def _listing(path: str) -> tuple[Any, str]:
     """Return what is in a file or folder, for JSON and as text."""
-    from labtree.opening import find
-    from labtree.workspace import verbs
-
     things = things_in(path)
     if things is not None:
         return _folder_listing(find(path), things)
     _, tree = open_path(path)
     with tree:
         if WORKSPACE in tree.attrs:
-            index = verbs.describe(tree)
-            return index, table(_item_rows(tree))
+            return _items(tree)
         nodes = {
             node.path: {str(name): _array(array) for name, array in node.variables.items()}
             for node in tree.subtree
@@ -64,7 +57,7 @@ def _listing(path: str) -> tuple[Any, str]:
         return nodes, table(rows)
 
 
-def _folder_listing(folder: Path, things: "Iterable[tuple[Path, Format]]") -> tuple[Any, str]:
+def _folder_listing(folder: Path, things: Iterable[tuple[Path, Format]]) -> tuple[Any, str]:
     value, rows = [], []
     for thing, found in things:
         nbytes, modified = size_on_disk(thing), thing.stat().st_mtime
@@ -76,17 +69,20 @@ def _folder_listing(folder: Path, things: "Iterable[tuple[Path, Format]]") -> tu
     return value, table(rows)
 
 
-def _item_rows(tree: "xr.DataTree", namespace: str | None = None) -> list[tuple[str, ...]]:
-    from labtree.workspace.items import describe_item, iterate_items
+def _items(tree: "xr.DataTree", namespace: str | None = None) -> tuple[dict[str, Any], str]:
+    """Return what the items of a workspace, or of one namespace, are: JSON and text."""
+    from labtree.workspace.items import describe_item, iterate_items, real_name
     from labtree.workspace.workspace_panel import item_cells
 
+    index: dict[str, Any] = {real_name(group): {} for group in tree.children.values()}
     rows: list[tuple[str, ...]] = []
     for space, key, node in iterate_items(tree):
         if namespace in (None, space):
-            _, note, kind, facts, nbytes = item_cells(node)
-            created = date(describe_item(node)["created_at"])
+            about = index[space][key] = describe_item(node)
+            _, note, kind, facts, nbytes = item_cells(node, about)
+            created = date(about["created_at"])
             rows.append((f"{space}/{key}", kind, facts, nbytes, created, note))
-    return rows
+    return index, table(rows)
 
 
 def _array(array: Any) -> dict[str, Any]:
@@ -125,8 +121,6 @@ def _with_items(arguments: Iterable[str]) -> list[tuple[str, list[str]]]:
 
 def _about(path: str, items: list[str]) -> tuple[Any, str]:
     """Return what a file, a folder or items of a workspace are, for JSON and as text."""
-    from labtree.opening import find
-
     things = things_in(path)
     if things is not None:
         value, text = _folder_listing(find(path), things)
@@ -171,7 +165,8 @@ def _item(tree: "xr.DataTree", item: str) -> tuple[Any, str]:
 
     if item.rstrip("/") in tree.ws.list_namespaces():
         name = item.rstrip("/")
-        return tree.ws.describe()[name], f"{name}/\n{table(_item_rows(tree, name))}"
+        index, text = _items(tree, name)
+        return index[name], f"{name}/\n{text}"
     namespace, key = namespace_and_key(tree, item)
     info = tree.ws.get_info(namespace, key)
     node = find_item(tree, namespace, key)

@@ -8,15 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labtree.display.formatting import printable
-from labtree.errors import (
-    FormatError,
-)
+from labtree.display.formatting import aligned, printable
+from labtree.errors import FormatError
+from labtree.formats import FORMATS, Format, contents, find, recognize
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from labtree.opening import Format
 
 __all__ = [
     "BLOCK",
@@ -61,14 +58,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Return aligned columns; those without content are left out."""
     if not rows:
         return "nothing in it"
-    shown = [[printable(cell) for cell in row] for row in rows]
-    columns = [column for column in zip(*shown, strict=True) if any(column)]
-    widths = [max(map(len, column)) for column in columns]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in zip(*columns, strict=True)
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(aligned([printable(cell) for cell in row] for row in rows))
 
 
 def expanded(paths: Iterable[str]) -> list[str]:
@@ -84,19 +74,16 @@ def expanded(paths: Iterable[str]) -> list[str]:
 
 def open_path(path: str | Path) -> "tuple[Format, xr.DataTree]":
     """Open a file, a folder or a URL; return what it is, too."""
-    from labtree.opening import FORMATS, find, recognize
-    from labtree.opening import open as open_any
-
     if "://" in str(path):
-        return FORMATS["workspace"], open_any(path)
+        from labtree.workspace.files import open_workspace
+
+        return FORMATS["workspace"], open_workspace(path)
     found = recognize(path)
-    return found, found.opens(find(path))
+    return found, found.open(find(path))
 
 
 def things_in(path: str | Path) -> "list[tuple[Path, Format]] | None":
     """Return what a folder that is no format of its own holds; None for anything else."""
-    from labtree.opening import contents, find, recognize
-
     if "://" in str(path):
         return None
     folder = find(path)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from numbers import Real
@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [
     "COLORS",
     "age",
+    "aligned",
     "date",
     "duration",
     "format_bytes",
@@ -63,6 +64,23 @@ def truncate_list(values: Iterable[Any], length: int = 40, shown: int = 12) -> l
     names = list(values)
     more = [f"… {len(names) - shown} more"] if len(names) > shown else []
     return [truncate(name, length) for name in names[:shown]] + more
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return rows as lines with their columns aligned; empty columns are left out.
+
+    Examples
+    --------
+    >>> aligned([("rates", "", "2 × 3"), ("text", "", "")])
+    ['rates  2 × 3', 'text']
+    """
+    columns = [column for column in zip(*rows, strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in zip(*columns, strict=True)
+    )
+    return [line.rstrip() for line in lines]
 
 
 def format_bytes(nbytes: float) -> str:

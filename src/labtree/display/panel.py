@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 from labtree.display.formatting import (
+    aligned,
     format_bytes,
     plural,
     printable,
@@ -83,27 +84,18 @@ class Section:
         if self.is_list:
             listed = truncate_list((" ".join(map(str, row)) for row in self.rows), 60)
             return [f"{truncate(self.title, 80)}: {', '.join(listed) or 'none'}"]
-        lengths = {"name": _LENGTHS["name"]}  # names of sessions are long, and what one types
-        rows = [
-            [
-                truncate(cell, lengths.get(kind, 40))
-                for cell, kind in zip(row, self.columns, strict=True)
-            ]
-            for row in self.rows[:SHOWN]
-        ]
         indent, lines = "", []
         if self.title:
             indent = "    "
             lines = [f"{truncate(self.title, 120)}{f' ({self.about})' if self.about else ''}"]
-        # The last column is not padded and may be long; columns without content are left out.
-        columns = [column for column in zip(*rows, strict=True) if any(column)]
-        widths = [max(map(len, column)) for column in columns[:-1]]
-        for i, row in enumerate(zip(*columns, strict=True)):
-            last = truncate(self.rows[i][-1], 400) if columns and rows[i][-1] else row[-1]
-            cells = [
-                cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)
-            ] + [last]
-            lines.append((indent + "  ".join(cells)).rstrip())
+        # Names of sessions are long, and what one types; the last column may be long.
+        is_name = [kind == "name" for kind in self.columns]
+        lengths = [*(_LENGTHS["name"] if name else 40 for name in is_name[:-1]), 400]
+        rows = [
+            [truncate(cell, length) for cell, length in zip(row, lengths, strict=True)]
+            for row in self.rows[:SHOWN]
+        ]
+        lines += [(indent + line).rstrip() for line in aligned(rows)]
         if len(self.rows) > SHOWN:
             lines.append(f"{indent}… {len(self.rows) - SHOWN} more")
         return lines

@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, MissingFileError, missing_file
-from labtree.hints import takes
+from labtree.formats import takes
 from labtree.interop.common import MS_PER_S, Item, attribute_name, keep_problems, store_items
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times

@@ -135,20 +135,20 @@ def _open(
 def _open_tree(path: Any, decoding: Mapping[str, Any]) -> xr.DataTree:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the engine 'labtree' opens paths, not {type(path).__name__}")
-    from labtree import opening
+    from labtree import formats, opening
 
     path = os.fspath(path)
     given = {name: value for name, value in decoding.items() if value is not None}
     try:
         if "://" not in path and any(value is not True for value in given.values()):
-            found = opening.recognize(path)
+            found = formats.recognize(path)
             if found.name != "tree":
                 raise DataError(
                     f"{path} is {found.what}, whose values are decoded already: open it "
                     f"without {', '.join(given)}, or with engine='h5netcdf' or engine='zarr'"
                 )
             return xr.open_datatree(
-                opening.find(path), engine="h5netcdf", phony_dims="access", **given
+                formats.find(path), engine="h5netcdf", phony_dims="access", **given
             )
         return opening.open(path)
     except (LabtreeError, MemoryError, PermissionError):

@@ -15,7 +15,7 @@ from labtree.errors import (
     LabtreeError,
     MissingFileError,
 )
-from labtree.hints import takes
+from labtree.formats import takes
 from labtree.msw.containers import kind_of, list_acquisitions
 from labtree.msw.joined_trials import concat_trials
 from labtree.msw.manifest_files import SESSION_MANIFEST

@@ -17,7 +17,7 @@ from labtree.errors import (
     RecordingWriteError,
     missing_file,
 )
-from labtree.hints import takes
+from labtree.formats import takes
 from labtree.recording.chunks import (
     ZSTD_MAGIC,
     ArrayReader,

@@ -22,7 +22,7 @@ from labtree.errors import (
     unknown_name,
     warn,
 )
-from labtree.hints import takes
+from labtree.formats import takes
 from labtree.recording.chunks import ArrayReader, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
 from labtree.recording.models import StreamInfo

@@ -22,6 +22,7 @@ __all__ = [
     "find_item",
     "find_whole_item",
     "item_dataset",
+    "item_path",
     "iterate_items",
     "missing_item",
     "node_name",
@@ -49,6 +50,11 @@ def real_name(node: xr.DataTree) -> str:
     """Return the name that a namespace or key has for its user."""
     kept = node.attrs.get(NAME)
     return kept if isinstance(kept, str) else decode_name(node.name or "")
+
+
+def item_path(node: xr.DataTree) -> str:
+    """Return namespace and key of an item as one text, for messages."""
+    return f"{real_name(node.parents[0])}/{real_name(node)}"
 
 
 def set_name(attrs: dict[Any, Any], name: str) -> None:

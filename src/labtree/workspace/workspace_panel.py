@@ -17,7 +17,7 @@ from labtree.display import (
     truncate,
 )
 from labtree.objects import registry
-from labtree.workspace.items import describe_item, real_name
+from labtree.workspace.items import describe_item, item_path, real_name
 from labtree.workspace.state import changes, state_of
 
 __all__ = ["item_cells", "item_facts", "item_panel", "object_panel", "workspace_panel"]
@@ -49,7 +49,10 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
         sections = [
             Section(
                 f"{name}/",
-                [item_cells(node) if i < SHOWN else () for i, node in enumerate(nodes)],
+                [
+                    item_cells(node, describe_item(node)) if i < SHOWN else ()
+                    for i, node in enumerate(nodes)
+                ],
                 ("name", "note", "kind", "fact", "muted size"),
                 plural(len(nodes), "item"),
                 is_open=items <= 2 * SHOWN,
@@ -72,11 +75,12 @@ def workspace_panel(tree: xr.DataTree) -> Panel:
 
 def item_panel(node: xr.DataTree) -> Panel:
     """Return what an item of a workspace is, and what can be done with it."""
-    _, note, kind, facts, nbytes = item_cells(node)
-    created = age(describe_item(node)["created_at"])
+    item = describe_item(node)
+    _, note, kind, facts, nbytes = item_cells(node, item)
+    created = age(item["created_at"])
     about = [facts, nbytes, f"stored {created}" if created else ""]
     about += [f"note: {truncate(note, 200)}"] if note else []
-    name = truncate("/".join(map(real_name, (node.parents[0], node))), 240)
+    name = truncate(item_path(node), 240)
     dataset = node.to_dataset(inherit=False)
     about_text = ", ".join(filter(None, about))
     return Panel(
@@ -180,9 +184,8 @@ def _extent(dim: str, size: int) -> str:
     )
 
 
-def item_cells(node: xr.DataTree) -> tuple[str, str, str, str, str]:
-    """Return name, note, kind, shape in words, and size of an item."""
-    info = describe_item(node)
+def item_cells(node: xr.DataTree, info: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """Return name, note, kind, shape in words, and size of an item with its description."""
     return (
         real_name(node),
         str(info.get("note", "")),

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pandas as pd
 import xarray as xr
 
 from labtree.errors import FormatError, missing_file
-from labtree.hints import takes
+from labtree.formats import is_nwb, takes
 from labtree.interop.common import Item, keep_problems, left_out, store_items
 from labtree.interop.nwb.containers import (
     Extent,
@@ -31,11 +30,10 @@ from labtree.interop.nwb.links import check_hdf5_links, check_zarr_links
 from labtree.interop.nwb.own_items import Place, nested, own_item, text_of
 from labtree.interop.nwb.tables import unused
 from labtree.optional import require
-from labtree.storage.json_files import read_json
 from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace
 
-__all__ = ["import_nwb", "is_nwb"]
+__all__ = ["import_nwb"]
 
 _GROUPS = (
     "intervals", "events", "acquisition", "stimulus", "stimulus_template", "analysis",
@@ -131,22 +129,6 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
     keep_problems(tree, problems, text, attribute="nwb_problems")
     mark_saved(tree)  # it is on the disk, in the other format
     return tree
-
-
-def is_nwb(path: Path) -> bool:
-    """Return whether a file or folder says that it is NWB; pynwb is not needed."""
-    if path.is_dir():
-        for name in ("zarr.json", ".zattrs"):
-            with contextlib.suppress(OSError, FormatError):
-                found = read_json(path / name)
-                if name == "zarr.json" and isinstance(found, dict):
-                    found = found.get("attributes")
-                if isinstance(found, dict) and "nwb_version" in found:
-                    return True
-        return False
-    with contextlib.suppress(OSError), h5py.File(path, "r") as file:
-        return "nwb_version" in file.attrs
-    return False
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5s
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, damage_as_format_error, missing_file
-from labtree.hints import takes
+from labtree.formats import takes
 from labtree.interop.common import Item, keep_problems, left_out, store_items
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
