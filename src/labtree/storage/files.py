@@ -22,6 +22,7 @@ from labtree.errors import (
 __all__ = [
     "abandoned_paths",
     "begin_sync",
+    "check_parent",
     "check_regular",
     "is_same_file",
     "leads_out",
@@ -284,6 +285,15 @@ def _is_busy(error: OSError) -> bool:
         return False  # a file system without locks, where waiting does not help
     text = str(error).lower()
     return error.errno in _BUSY or "unable to lock" in text or "resource temporarily" in text
+
+
+def check_parent(path: Path) -> None:
+    """Refuse a new file or folder where the folder that it would be in does not exist."""
+    if not path.parent.is_dir():
+        raise MissingFileError(
+            f"{path}: the folder {path.parent} does not exist; make it with "
+            f"pathlib.Path({str(path.parent)!r}).mkdir(parents=True)"
+        )
 
 
 def check_regular(path: str | Path) -> None:

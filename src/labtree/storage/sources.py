@@ -40,12 +40,18 @@ def as_bytes(array: np.ndarray) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def identity(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
-    """Return what changes when a file is replaced: device, inode, time (ns) and size."""
+def identity(path: str | os.PathLike[str] | int) -> tuple[int, int, int, int]:
+    """Return what changes when a file is replaced: device, inode, time (ns) and size.
+
+    Parameters
+    ----------
+    path
+        The file, or the number of an open one.
+    """
     try:
         stat = os.stat(path)  # noqa: PTH116, for str too
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingFileError(f"{os.fspath(path)}: there is no such file") from None
+        raise MissingFileError(f"{path}: there is no such file") from None
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
@@ -123,7 +129,7 @@ class FileSource:
                     file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed below
                 except (FileNotFoundError, NotADirectoryError):
                     raise MissingFileError(f"{self.name}: there is no such file") from None
-                if self._identity(file) != self.known and not (
+                if identity(file.fileno()) != self.known and not (
                     self.record is not None and continues(file.fileno(), self.record)
                 ):
                     file.close()
@@ -132,11 +138,6 @@ class FileSource:
                     )
                 self._file = file
             return self._file
-
-    @staticmethod
-    def _identity(file: Any) -> tuple[int, int, int, int]:
-        stat = os.fstat(file.fileno())
-        return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def hold(self) -> None:
         """Open the file now, so that later reads see it even when it is replaced."""
@@ -148,7 +149,7 @@ class FileSource:
 
     def advance(self, record: Record) -> None:
         """Take over that the file has grown by changes, up to a record."""
-        self.known, self.record = self._identity(self._opened()), record
+        self.known, self.record = identity(self.fileno()), record
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset` on; return how many bytes there were."""

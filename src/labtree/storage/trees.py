@@ -13,14 +13,13 @@ from labtree.errors import (
     DamageWarning,
     FormatError,
     LabtreeError,
-    MissingFileError,
     missing_file,
     warn,
 )
 from labtree.storage.arrays import array_of_column, stored_size
 from labtree.storage.attached import attached
 from labtree.storage.catalogue import Catalogue, catalogue_of
-from labtree.storage.files import is_same_file, replace_file, temporary_path
+from labtree.storage.files import check_parent, is_same_file, replace_file, temporary_path
 from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.locks import folder_lock
 from labtree.storage.names import file_name
@@ -32,7 +31,6 @@ from labtree.storage.writing import write_tree
 
 __all__ = [
     "add_source",
-    "before_closing",
     "build_tree",
     "check_complete",
     "check_folder",
@@ -97,11 +95,7 @@ def save_tree(tree: xr.DataTree, path: str | Path, *, compression: str | None = 
 
 def check_folder(path: Path) -> None:
     """Raise an error that says what is missing where `path` cannot be made."""
-    if not path.parent.is_dir():
-        raise MissingFileError(
-            f"{path}: the folder {path.parent} does not exist; make it with "
-            f"pathlib.Path({str(path.parent)!r}).mkdir(parents=True)"
-        )
+    check_parent(path)
     if path.is_dir():
         raise AlreadyExistsError(f"{path} is a folder; give the name of a file")
 
@@ -431,17 +425,15 @@ def add_source(tree: xr.DataTree, source: Any) -> None:
     tree.set_close(closer)
 
 
-def before_closing(tree: xr.DataTree, call: Callable[[], None]) -> None:
-    """Call a function when the tree is closed, before its files; it must not hold the tree."""
-    closer = attached(tree, _Closer)
-    closer.first.append(call)
-    tree.set_close(closer)
+def when_closed(
+    tree: xr.DataTree, call: Callable[[], None], *, before_files: bool = False
+) -> None:
+    """Call a function when the tree is closed, before or after the files that it reads from.
 
-
-def when_closed(tree: xr.DataTree, call: Callable[[], None]) -> None:
-    """Call a function when the tree is closed, after its files; it must not hold the tree."""
+    The function must not hold the tree.
+    """
     closer = attached(tree, _Closer)
-    closer.then.append(call)
+    (closer.first if before_files else closer.then).append(call)
     tree.set_close(closer)
 
 

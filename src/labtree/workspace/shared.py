@@ -15,14 +15,15 @@ from labtree.storage import json_values
 from labtree.storage.blocks import is_dask
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
+from labtree.storage.versions import check_version
 from labtree.storage.zarr.metadata import dump, file_names, group_metadata
-from labtree.storage.zarr.stores import Repository
-from labtree.storage.zarr.transactions import (
-    SessionPlace,
-    children,
-    open_repository,
-    transact,
+from labtree.storage.zarr.stores import (
+    Repository,
+    object_names,
+    read_object,
+    write_object,
 )
+from labtree.storage.zarr.transactions import open_repository, transact
 from labtree.storage.zarr.trees import column_reader
 from labtree.storage.zarr.writing import write_nodes
 from labtree.workspace.items import CREATED, node_name
@@ -76,20 +77,20 @@ def store_shared(
         if is_dask(variable):  # once, however often the transaction is tried
             variable.load()
 
-    def write(place: SessionPlace) -> None:
-        _ensure(place, "", {_WORKSPACE: {"version": VERSION} | identity_attributes()})
-        _ensure(
-            place, folders[0], {_ITEM: [namespace_node, json_values.encode(dict(group.attrs))]}
-        )
+    def write(store: Any, name: str) -> None:
+        about = {_WORKSPACE: {"version": VERSION} | identity_attributes()}
+        _ensure(store, "", about, name)
+        about = {_ITEM: [namespace_node, json_values.encode(dict(group.attrs))]}
+        _ensure(store, folders[0], about, name)
         below = "/".join(folders)
-        place.remove(below)
+        _remove(store, below)
         written = write_nodes(
-            alone, place.store, prefix=below, separator=place.separator, inline=0
+            alone, store, prefix=below, separator=Repository.separator, inline=0
         )
         (record,) = written.records
         metadata = written.metadata[below]
         attributes = metadata["attributes"] | {_ITEM: [key_node, record]}
-        place.write(f"{below}/{_MARKER}", dump(group_metadata(attributes)))
+        write_object(store, _metadata_of(below), dump(group_metadata(attributes)))
 
     transact(where, f"store {namespace}/{key}", write)
 
@@ -123,10 +124,10 @@ def delete_shared(where: Any, namespace: str, key: str) -> bool:
     open_repository(where)
     found = []
 
-    def remove(place: SessionPlace) -> None:
-        found.append(_attributes(place, below) is not None)
+    def remove(store: Any, _: str) -> None:
+        found.append(_attributes(store, below) is not None)
         if found[-1]:
-            place.remove(below)
+            _remove(store, below)
 
     transact(where, f"delete {namespace}/{key}", remove)
     return found[-1]
@@ -162,22 +163,18 @@ def open_shared(where: Any) -> xr.DataTree:
     """
     repository, name, _ = open_repository(where)
     session = repository.readonly_session("main")
-    place, location = SessionPlace(session, name), Repository(where, session)
-    about = (_attributes(place, "") or {}).get(_WORKSPACE)
+    store, location = session.store, Repository(where, session)
+    about = (_attributes(store, "") or {}).get(_WORKSPACE)
     if not isinstance(about, dict):
         raise FormatError(f"{name} is an icechunk repository, but no workspace of labtree")
-    if about.get("version", 0) > VERSION:
-        raise FormatError(
-            f"{name}: written in format version {about['version']}; this labtree reads up to "
-            f"version {VERSION}. Update labtree: pip install --upgrade labtree"
-        )
+    check_version(about.get("version"), VERSION, name)
     tree = create_workspace()
     tree.attrs = {key: value for key, value in about.items() if key != "version"}
     groups: list[tuple[str, xr.DataTree, dict[str, xr.DataTree]]] = []
     try:
-        for below in children(place, ""):
-            group_name, attrs = (_attributes(place, below) or {})[_ITEM]
-            items = [_item(place, location, key) for key in children(place, below)]
+        for folder in _groups(store, ""):
+            group_name, attrs = (_attributes(store, folder) or {})[_ITEM]
+            items = [_item(location, f"{folder}/{key}") for key in _groups(store, folder)]
             items.sort(key=lambda item: item[1].attrs.get(CREATED, 0.0))
             if items:
                 group = xr.DataTree()
@@ -201,31 +198,43 @@ def _created(node: xr.DataTree) -> float:
     return float(node.attrs.get(CREATED, 0.0))
 
 
-def _item(place: SessionPlace, location: Repository, folder: str) -> tuple[str, xr.DataTree]:
-    name, record = (_attributes(place, folder) or {})[_ITEM]
+def _item(location: Repository, folder: str) -> tuple[str, xr.DataTree]:
+    name, record = (_attributes(location.store(), folder) or {})[_ITEM]
     dataset = DatasetBuilder(column_reader(location, folder=folder)).build(record)
     return name, xr.DataTree(dataset=dataset)
 
 
-def _attributes(place: SessionPlace, folder: str) -> dict[str, Any] | None:
-    try:
-        text = place.read(f"{folder}/{_MARKER}" if folder else _MARKER)
-    except FileNotFoundError:
+def _metadata_of(folder: str) -> str:
+    return f"{folder}/{_MARKER}" if folder else _MARKER
+
+
+def _groups(store: Any, folder: str) -> list[str]:
+    return [name for name in object_names(store, folder) if name != _MARKER]
+
+
+def _remove(store: Any, folder: str) -> None:
+    """Remove a group with all below it, if it is there."""
+    from zarr.core.sync import sync
+
+    sync(store.delete_dir(folder))
+
+
+def _attributes(store: Any, folder: str) -> dict[str, Any] | None:
+    text = read_object(store, _metadata_of(folder))
+    if text is None:
         return None
     attributes = json.loads(text).get("attributes")
     return attributes if isinstance(attributes, dict) else {}
 
 
-def _ensure(place: SessionPlace, folder: str, attributes: dict[str, Any]) -> None:
+def _ensure(store: Any, folder: str, attributes: dict[str, Any], name: str) -> None:
     """Make a group if it is not there; a group that is there stays as it is."""
-    found = _attributes(place, folder)
+    found = _attributes(store, folder)
     if found is None:
-        place.write(
-            f"{folder}/{_MARKER}" if folder else _MARKER, dump(group_metadata(attributes))
-        )
+        write_object(store, _metadata_of(folder), dump(group_metadata(attributes)))
     elif not found.keys() >= attributes.keys():
         raise WorkspaceError(
-            f"{place.name} is an icechunk repository, but no workspace of labtree; nothing "
+            f"{name} is an icechunk repository, but no workspace of labtree; nothing "
             "was stored. Store into another one"
         )
 

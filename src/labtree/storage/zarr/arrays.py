@@ -9,7 +9,7 @@ from labtree.errors import FormatError
 from labtree.storage.blobs import Key
 from labtree.storage.compression import Compression
 from labtree.storage.lazy import positions
-from labtree.storage.zarr.stores import Location, damage_named
+from labtree.storage.zarr.stores import Location, damage_named, open_array
 
 __all__ = ["ZarrArray", "chunk_shape", "native_values"]
 
@@ -138,11 +138,7 @@ class ZarrArray:
 
     def _opened(self) -> Any:
         if self._array is None:
-            import zarr
-
-            array = zarr.open_array(
-                store=self.location.store(), path=self.path, mode="r", zarr_format=3
-            )
+            array = open_array(self.location, self.path)
             shape = self.shape[:-1] if self._is_shorter else self.shape
             if tuple(array.shape) != tuple(shape):
                 raise FormatError(f"shape {array.shape} found, {shape} expected")

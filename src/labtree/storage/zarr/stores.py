@@ -5,9 +5,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from labtree.errors import (
     AlreadyExistsError,
@@ -16,7 +16,7 @@ from labtree.errors import (
     WorkspaceError,
     write_errors_named,
 )
-from labtree.storage.files import check_regular, read_file
+from labtree.storage.files import check_parent, check_regular, read_file
 from labtree.storage.folders import (
     complete_replacement,
     replace_folder,
@@ -24,6 +24,8 @@ from labtree.storage.folders import (
     temporary_folder,
 )
 from labtree.storage.locks import folder_lock
+from labtree.storage.sources import identity
+from labtree.storage.zarr.transactions import access_named, commit_once, open_repository
 
 __all__ = [
     "Folder",
@@ -33,45 +35,16 @@ __all__ = [
     "is_zarr",
     "is_zarr_folder",
     "location_of",
+    "object_names",
+    "open_array",
     "read_object",
+    "write_object",
 ]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MARKER = "zarr.json"
 #: Called before a save counts, with the version that stands there and the new one.
 Check = Callable[[str | None, str], None]
-
-
-class Location(Protocol):
-    """Where one zarr store lies."""
-
-    name: str
-    #: What stands between the numbers of a chunk's key.
-    separator: str
-
-    def store(self) -> Any:
-        """Return zarr's store for reading."""
-        ...
-
-    def version(self) -> str | None:
-        """Return what changes when somebody saves there; None where nothing is."""
-        ...
-
-    def read(self, key: str) -> bytes:
-        """Return one object; MissingFileError where it is not there."""
-        ...
-
-    def check(self) -> None:
-        """Raise an error if the store was replaced since it was opened."""
-        ...
-
-    def replace(self, write: Callable[[Any], None], check: Check) -> None:
-        """Put what `write` writes into an empty store in the place of this one."""
-        ...
-
-    def was_replaced(self) -> bool:
-        """Say whether what was written last stands there, also after an interrupt."""
-        ...
 
 
 def is_zarr(where: object) -> bool:
@@ -98,27 +71,6 @@ def is_zarr_folder(where: object) -> bool:
     return isinstance(where, (str, Path)) and (Path(where).expanduser() / _MARKER).is_file()
 
 
-def location_of(where: Any) -> Location:
-    """Return the location that a path, a URL or an ``icechunk.Storage`` names.
-
-    Raises
-    ------
-    WorkspaceError
-        If it is a URL of a file.
-    """
-    if not isinstance(where, (str, os.PathLike)):
-        return Repository(where)
-    text = os.fspath(where)
-    if _SCHEME.match(text):
-        if text.endswith((".h5", ".json")):
-            raise WorkspaceError(
-                f"{text}: a URL holds a zarr workspace, not an HDF5 file; write "
-                f"{text.rpartition('.')[0]!r}"
-            )
-        return Repository(text)
-    return Folder(text)
-
-
 @functools.cache
 def _complete_store() -> Any:
     """Return a class of stores in folders; zarr is imported only where it is needed."""
@@ -141,14 +93,19 @@ def _complete_store() -> Any:
 
 def _identity(folder: Path) -> tuple[int, ...] | None:
     try:
-        status = (folder / _MARKER).stat()
+        return identity(folder / _MARKER)
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 class Folder:
-    """A folder on a disk; pickles as its path and what stood there."""
+    """A folder on a disk; pickles as its path and what stood there.
+
+    Attributes
+    ----------
+    separator
+        What stands between the numbers of a chunk's key.
+    """
 
     separator = "."  # no chunk needs folders of its own
 
@@ -181,11 +138,7 @@ class Folder:
 
     def replace(self, write: Callable[[Any], None], check: Check) -> None:
         """Write a new folder beside this one and exchange both."""
-        if not self.path.parent.is_dir():
-            raise MissingFileError(
-                f"{self.path}: the folder {self.path.parent} does not exist; make it with "
-                f"pathlib.Path({str(self.path.parent)!r}).mkdir(parents=True)"
-            )
+        check_parent(self.path)
         if self.path.is_file():
             raise AlreadyExistsError(f"{self.path} is a file; a zarr store is a folder")
         from zarr.storage import LocalStore
@@ -231,8 +184,6 @@ class Repository:
         self._session = session
 
     def _opened(self) -> Any:
-        from labtree.storage.zarr.transactions import open_repository
-
         if self._session is None:
             repository, _, _ = open_repository(self._where)
             self._session = repository.readonly_session("main")
@@ -244,21 +195,19 @@ class Repository:
 
     def version(self) -> str | None:
         """Return the id of the newest snapshot."""
-        from labtree.storage.zarr.transactions import open_repository
-
         try:
             repository, _, _ = open_repository(self._where)
         except FileNotFoundError:
             return None
         session = repository.readonly_session("main")
-        with suppress(FileNotFoundError):
-            read_object(session.store, _MARKER, self.name)
-            return str(session.snapshot_id)
-        return None
+        return None if read_object(session.store, _MARKER) is None else str(session.snapshot_id)
 
     def read(self, key: str) -> bytes:
         """Return one object."""
-        return read_object(self.store(), key, self.name)
+        found = read_object(self.store(), key)
+        if found is None:
+            raise MissingFileError(f"{self.name} has no {key}")
+        return found
 
     def check(self) -> None:
         """Do nothing: what was opened stays as it was."""
@@ -266,12 +215,6 @@ class Repository:
     def replace(self, write: Callable[[Any], None], check: Check) -> None:
         """Write everything anew in one transaction."""
         from zarr.core.sync import sync
-
-        from labtree.storage.zarr.transactions import (
-            access_named,
-            commit_once,
-            open_repository,
-        )
 
         found = self.version()
         check(found, found or "")
@@ -292,15 +235,63 @@ class Repository:
         return Repository, (self._where, self._session)
 
 
-def read_object(store: Any, key: str, name: str) -> bytes:
-    """Return one object of zarr's store."""
+#: Where one zarr store lies.
+Location = Folder | Repository
+
+
+def location_of(where: Any) -> Location:
+    """Return the location that a path, a URL or an ``icechunk.Storage`` names.
+
+    Raises
+    ------
+    WorkspaceError
+        If it is a URL of a file.
+    """
+    if not isinstance(where, (str, os.PathLike)):
+        return Repository(where)
+    text = os.fspath(where)
+    if _SCHEME.match(text):
+        if text.endswith((".h5", ".json")):
+            raise WorkspaceError(
+                f"{text}: a URL holds a zarr workspace, not an HDF5 file; write "
+                f"{text.rpartition('.')[0]!r}"
+            )
+        return Repository(text)
+    return Folder(text)
+
+
+def open_array(location: Location, path: str) -> Any:
+    """Return an array of zarr's for reading."""
+    import zarr
+
+    return zarr.open_array(store=location.store(), path=path, mode="r", zarr_format=3)
+
+
+def read_object(store: Any, key: str) -> bytes | None:
+    """Return one object of zarr's store; None where it is not there."""
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
 
     found = sync(store.get(key, default_buffer_prototype()))
-    if found is None:
-        raise MissingFileError(f"{name} has no {key}")
-    return bytes(found.to_bytes())
+    return None if found is None else bytes(found.to_bytes())
+
+
+def write_object(store: Any, key: str, data: bytes) -> None:
+    """Write one object into zarr's store."""
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+
+
+def object_names(store: Any, key: str) -> list[str]:
+    """Return what zarr's store has right below a group, by name."""
+    from zarr.core.sync import sync
+
+    async def listed() -> list[str]:
+        return [str(name).rstrip("/") async for name in store.list_dir(key)]
+
+    return sorted(sync(listed()))
 
 
 @contextmanager

@@ -11,12 +11,11 @@ from typing import Any
 
 from labtree.errors import FileAccessError, MissingFileError, WorkspaceError
 from labtree.optional import require
+from labtree.storage.files import check_parent
 from labtree.storage.locks import folder_lock
 
 __all__ = [
-    "SessionPlace",
     "access_named",
-    "children",
     "commit_once",
     "open_repository",
     "transact",
@@ -28,60 +27,6 @@ _TRIES = 1000
 
 def _icechunk() -> Any:
     return require("icechunk", purpose=_PURPOSE, extra="icechunk")
-
-
-class SessionPlace:
-    """What an icechunk session sees, as a place of objects; pickles with the session."""
-
-    separator = "/"  # icechunk knows no other
-
-    def __init__(self, session: Any, name: str):
-        self.name = name
-        self._session = session
-        self.store = session.store
-
-    def read(self, key: str, start: int = 0, size: int | None = None) -> bytes:
-        """Return an object, or a part of it."""
-        from zarr.abc.store import RangeByteRequest
-        from zarr.core.buffer import default_buffer_prototype
-        from zarr.core.sync import sync
-
-        part = None if size is None else RangeByteRequest(start, start + size)
-        found = sync(self.store.get(key, default_buffer_prototype(), part))
-        if found is None:
-            raise MissingFileError(f"{self.name} has no {key}")
-        return bytes(found.to_bytes())
-
-    def write(self, key: str, data: Any) -> None:
-        """Write an object, to be seen by others when the session is committed."""
-        from zarr.core.buffer import default_buffer_prototype
-        from zarr.core.sync import sync
-
-        buffer = default_buffer_prototype().buffer.from_bytes(bytes(data))
-        sync(self.store.set(key, buffer))
-
-    def remove(self, key: str) -> None:
-        """Remove a group or array with all below it, if it is there."""
-        from zarr.core.sync import sync
-
-        sync(self.store.delete_dir(key))
-
-    def names(self, key: str) -> list[str]:
-        """Return the names of the groups and arrays below a group."""
-        from zarr.core.sync import sync
-
-        async def listed() -> list[str]:
-            return [str(name).rstrip("/") async for name in self.store.list_dir(key)]
-
-        return [name for name in sync(listed()) if name != "zarr.json"]
-
-    def __reduce__(self) -> Any:
-        return SessionPlace, (self._session, self.name)
-
-
-def children(place: SessionPlace, key: str) -> list[str]:
-    """Return the keys of the groups below a group."""
-    return [f"{key}/{name}" if key else name for name in place.names(key)]
 
 
 def _storage(where: Any) -> tuple[Any, str, Path | None]:
@@ -145,8 +90,7 @@ def _opened(storage: Any, name: str, folder: Path | None, new: bool) -> Any:
                 f"{name}: Windows has no lock on a folder, without which icechunk may lose "
                 "what processes store at once; store into s3://bucket/prefix"
             )
-        if not folder.parent.is_dir():
-            raise MissingFileError(f"{folder}: the folder {folder.parent} does not exist")
+        check_parent(folder)
         folder.mkdir(exist_ok=True)
     if not new:
         if (folder is not None and not folder.is_dir()) or not icechunk.Repository.exists(
@@ -192,7 +136,7 @@ def commit_once(session: Any, folder: Path | None, name: str, message: str) -> N
         ) from error
 
 
-def transact(where: Any, message: str, write: Callable[[SessionPlace], None]) -> None:
+def transact(where: Any, message: str, write: Callable[[Any, str], None]) -> None:
     """Do what `write` does in one transaction, again if others changed the same meanwhile.
 
     Parameters
@@ -202,7 +146,7 @@ def transact(where: Any, message: str, write: Callable[[SessionPlace], None]) ->
     message
         What the history says of it.
     write
-        Called with the place as it is now, again for each try.
+        Called with zarr's store as it is now, and its name, again for each try.
     """
     icechunk = _icechunk()
     repository, name, folder = open_repository(where, new=True)
@@ -210,7 +154,7 @@ def transact(where: Any, message: str, write: Callable[[SessionPlace], None]) ->
         try:
             with access_named(name):
                 session = repository.writable_session("main")
-                write(SessionPlace(session, name))
+                write(session.store, name)
                 if not session.has_uncommitted_changes:
                     return
                 # icechunk itself keeps order in an object store, but not in a folder.

@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,8 +42,16 @@ from labtree.storage.trees import build_tree, note_left_out
 from labtree.storage.versions import check_version
 from labtree.storage.zarr.arrays import ZarrArray
 from labtree.storage.zarr.metadata import dump, file_names, group_metadata
-from labtree.storage.zarr.stores import Check, Folder, Location, location_of
-from labtree.storage.zarr.writing import WrittenStore, write_nodes, write_object
+from labtree.storage.zarr.stores import (
+    Check,
+    Folder,
+    Location,
+    location_of,
+    object_names,
+    open_array,
+    write_object,
+)
+from labtree.storage.zarr.writing import WrittenStore, write_nodes
 
 __all__ = [
     "Opened",
@@ -227,13 +236,12 @@ def _check_version(location: Location, attributes: dict[str, Any]) -> None:
 
 def _missing(location: Location) -> LabtreeError:
     if isinstance(location, Folder) and location.path.is_dir():
-        for name, what in ((".zgroup", 2), (".zattrs", 2), (".zarray", 2)):
-            if (location.path / name).is_file():
-                return FormatError(
-                    f"{location.name} is a zarr store of version {what}, which labtree does "
-                    f"not write; open it with xarray.open_datatree({location.name!r}, "
-                    f"engine='zarr') or xarray.open_zarr({location.name!r})"
-                )
+        if any((location.path / name).is_file() for name in (".zgroup", ".zattrs", ".zarray")):
+            return FormatError(
+                f"{location.name} is a zarr store of version 2, which labtree does not write; "
+                f"open it with xarray.open_datatree({location.name!r}, engine='zarr') or "
+                f"xarray.open_zarr({location.name!r})"
+            )
         return FormatError(f"{location.name} is a folder, but no zarr store: it has no {_ROOT}")
     text = f"there is no zarr store {location.name}"
     if isinstance(location, Folder):
@@ -296,6 +304,10 @@ def _lists_all(folder: Path, records: list[NodeRecord]) -> bool:
 def _walked(location: Location, root: dict[str, Any], left_out: dict[str, str]) -> Catalogue:
     """Return a catalogue that is made from the metadata of groups and arrays."""
     nodes = all_metadata(location, root, left_out)
+    members: dict[str, list[str]] = defaultdict(list)
+    for key in nodes:
+        if key:
+            members[key.rpartition("/")[0]].append(key)
     records: list[NodeRecord] = []
     known = (root.get("consolidated_metadata") or {}).get("metadata")
     for key in known if isinstance(known, dict) else ():
@@ -311,14 +323,10 @@ def _walked(location: Location, root: dict[str, Any], left_out: dict[str, str]) 
         own = nodes[key].get("attributes", {})
         layout = own.get("labtree_layout") or {}
         prefix = f"{key}/" if key else ""
-        below = [
-            other for other in nodes
-            if other.startswith(prefix) and other != key and "/" not in other[len(prefix) :]
-        ]  # fmt: skip
-        arrays = [each for each in below if nodes[each]["node_type"] == "array"]
         variables = []
-        for each in arrays:
-            if "labtree_beside" in nodes[each].get("attributes", {}):
+        for each in members[key]:
+            node = nodes[each]
+            if node["node_type"] != "array" or "labtree_beside" in node.get("attributes", {}):
                 continue
             try:
                 variable = _walked_variable(each[len(prefix) :], nodes, prefix, location)
@@ -326,7 +334,7 @@ def _walked(location: Location, root: dict[str, Any], left_out: dict[str, str]) 
             except (*_CONTRADICTIONS, LabtreeError) as error:
                 left_out[f"/{each}"] = str(error) or repr(error)
         records.append(node_record(path, _exact(own, _GROUP_OWN), layout, variables))
-        for each in below:
+        for each in members[key]:
             if nodes[each]["node_type"] == "group":
                 made = len(records)
                 try:
@@ -389,14 +397,8 @@ def _walked_column(
         raise FormatError(f"zarr's type {data_type!r} is not known here")
     named = str(attributes.get("labtree_dtype", ""))
     if data_type == "string":
-        import zarr
-
-        array = zarr.open_array(
-            store=location.store(), path=prefix + file, mode="r", zarr_format=3
-        )
-        widest = max(
-            (len(str(t).encode()) for t in np.ravel(np.asarray(array[...]))), default=1
-        )
+        texts = np.ravel(np.asarray(open_array(location, prefix + file)[...]))
+        widest = max((len(str(text).encode()) for text in texts), default=1)
         if named[1:2] == "U":
             widest = max(widest, int(named[2:]))
         dtype, shape = "|S1", [*shape, widest or 1]
@@ -469,11 +471,11 @@ def _members_one_by_one(
     """Give the groups and arrays below a group that can be opened."""
     import zarr
 
-    for name in _names_in(store, prefix):
+    for name in object_names(store, prefix):
         key = prefix + name
         if name.startswith(".") or name == _ROOT:
             continue
-        inside = _names_in(store, f"{key}/")
+        inside = object_names(store, f"{key}/")
         if not inside:
             continue  # a file that somebody put there
         try:
@@ -486,15 +488,6 @@ def _members_one_by_one(
         yield key, node
         if isinstance(node, zarr.Group):
             yield from _members_one_by_one(store, f"{key}/", lost)
-
-
-def _names_in(store: Any, prefix: str) -> list[str]:
-    from zarr.core.sync import sync
-
-    async def listed() -> list[str]:
-        return [name async for name in store.list_dir(prefix)]
-
-    return sorted(sync(listed()))
 
 
 def read_nodes(opened: Opened) -> xr.DataTree:

@@ -6,7 +6,7 @@ from typing import Any
 
 from labtree.errors import FormatError, LabtreeError
 from labtree.storage.verifying import Verification
-from labtree.storage.zarr.stores import Folder, Location, location_of
+from labtree.storage.zarr.stores import Folder, Location, location_of, open_array
 from labtree.storage.zarr.trees import all_metadata, open_location, read_nodes
 
 __all__ = ["verify_store"]
@@ -62,10 +62,8 @@ def verify_store(where: str | Path | Any) -> Verification:
 
 def _unreadable(location: Location, key: str) -> str:
     """Return what goes wrong when an array is read, a row of chunks at a time."""
-    import zarr
-
     try:
-        array = zarr.open_array(store=location.store(), path=key, mode="r", zarr_format=3)
+        array = open_array(location, key)
         if isinstance(location, Folder) and array.nchunks > len(
             list((location.path / key).iterdir())
         ):  # zarr would count all that a damaged shape asks for

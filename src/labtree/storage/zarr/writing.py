@@ -29,7 +29,7 @@ from labtree.storage.zarr.metadata import (
 )
 from labtree.storage.zarr.stores import Location
 
-__all__ = ["WrittenStore", "write_nodes", "write_object"]
+__all__ = ["WrittenStore", "write_nodes"]
 
 # Index coordinates up to this size stand in the catalogue: xarray reads them when it
 # opens a tree, and there they cost no request of their own.
@@ -89,14 +89,6 @@ def write_nodes(
     writer.nodes(tree)
     writer.flush()
     return writer.written
-
-
-def write_object(store: Any, key: str, data: bytes) -> None:
-    """Write one object into zarr's store."""
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
-
-    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
 
 
 @dataclass(slots=True)
@@ -203,8 +195,10 @@ class _Writer:
         self._metadata(folder, metadata)
         key = "/".join(folder)
         if plain.is_blocks:
+            from zarr import Array
+
             self.flush()
-            _write_blocks(values, _array_of(self._opened(key)))
+            _write_blocks(values, Array(self._opened(key)))
         elif values.nbytes or data_type == "string":
             self.waiting.append((key, native_values(values, data_type)))
             self.waiting_bytes += values.nbytes
@@ -244,12 +238,6 @@ class _Writer:
             await _all(array.setitem(..., values) for array, values in arrays)
 
         sync(write())
-
-
-def _array_of(array: Any) -> Any:
-    from zarr import Array
-
-    return Array(array)
 
 
 async def _all(tasks: Iterable[Any]) -> None:
