@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterator
 import xarray as xr
 
 from labtree.errors import ClosedError, WorkspaceError
-from labtree.storage.marks import Path
+from labtree.storage.marks import Path, node_at
 from labtree.storage.nodes import plan_undo, set_together
 from labtree.workspace.state import State, mark_saved, state_of
 from labtree.workspace.stores import Update
@@ -42,7 +42,9 @@ def durable(
             f"{state.location} was opened for changes by the process that this one was forked "
             "from; only that one can change it"
         )
-    undo, version = plan_undo(_nodes(root, places)), state.current
+    above = dict.fromkeys(place[:depth] for depth in range(3) for place in places)
+    nodes = [node for path in above if (node := node_at(root, path)) is not None]
+    undo, version = plan_undo(nodes), state.current
     below = [
         (*place, name)
         for place in places
@@ -60,21 +62,7 @@ def durable(
         raise
 
 
-def _nodes(root: xr.DataTree, places: Collection[Path]) -> list[xr.DataTree]:
-    names = dict.fromkeys(place[0] for place in places)
-    nodes = [root, *(root.children[name] for name in names if name in root.children)]
-    for name, *keys in places:
-        group = root.children.get(name)
-        if keys and group is not None and keys[0] in group.children:
-            nodes.append(group.children[keys[0]])
-    return nodes
-
-
 def _commit(root: xr.DataTree, state: State, places: Collection[Path], is_new: bool) -> None:
-    def committed(version: Hashable) -> None:
-        state.versions.add(version)
-        state.current = version
-
     def check(found: Hashable | None, new: Hashable | None = None) -> None:
         if found != state.current:
             name = str(state.location)
@@ -84,10 +72,10 @@ def _commit(root: xr.DataTree, state: State, places: Collection[Path], is_new: b
                 f"tree.ws.save({name.removesuffix('.h5') + '-kept.h5'!r})"
             )
         if new is not None:
-            committed(new)
+            state.note_version(new)
 
     assert state.store is not None
-    update = Update(root, state.saved, state.current, committed, places, is_new)
+    update = Update(root, state.saved, state.current, state.note_version, places, is_new)
     if not state.store.save_changes(update):
         # It cannot be changed in place: all of it is written anew.
         check(state.store.version())

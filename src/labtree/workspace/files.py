@@ -20,10 +20,11 @@ from labtree.errors import (
     unknown_name,
     warn,
 )
-from labtree.hints import takes
+from labtree.formats import takes
 from labtree.storage.arrays import load_variables
-from labtree.storage.nodes import attach_children
-from labtree.storage.trees import before_closing, forget_left_out, release_sources
+from labtree.storage.marks import iterate_nodes, mark_nodes
+from labtree.storage.nodes import detach_child
+from labtree.storage.trees import forget_left_out, release_sources, when_closed
 from labtree.workspace.items import (
     add_times,
     file_named,
@@ -33,7 +34,7 @@ from labtree.workspace.items import (
     node_name,
     read_node,
 )
-from labtree.workspace.state import State, mark_saved, saved_marks, state_of, watch
+from labtree.workspace.state import State, mark_saved, state_of, watch
 from labtree.workspace.stores import Hdf5Store, Store, Update, store_at
 from labtree.workspace.verbs import add_identity, create_workspace
 
@@ -92,20 +93,14 @@ def save_workspace(
     root = tree.root
     state = state_of(root)
     with state.lock:
-        store = state.store if path is None else store_at(path, new=True)
-        if store is not None and state.store is not None and store.name == state.store.name:
+        store = _own_store(state, "save to") if path is None else store_at(path, new=True)
+        if state.store is not None and store.name == state.store.name:
             store = state.store
-        if store is None:
-            raise WorkspaceError(
-                "this workspace has no file yet; write where to: tree.ws.save('study.h5')"
-            )
         if skip_damaged and store.name in state.names:
             raise WorkspaceError(
                 f"skip_damaged=True would remove the damaged items from {store.name}, which "
                 "they came from; save to another path"
             )
-        if state.is_closed and path is None:
-            raise ClosedError(f"{store.name} was closed; open it again to save to it")
         store.check()
         seen = store.version()
         _check_known(state, store, seen, root, overwrite)
@@ -115,6 +110,17 @@ def save_workspace(
             _save_whole(root, state, store, seen, overwrite, skip_damaged, compression)
     where: Path = store.location
     return where
+
+
+def _own_store(state: State, purpose: str) -> Store:
+    """Return where a workspace came from, or was saved before, in order to change that."""
+    if state.store is None:
+        raise WorkspaceError(
+            "this workspace has no file yet; write where to: tree.ws.save('study.h5')"
+        )
+    if state.is_closed:
+        raise ClosedError(f"{state.store.name} was closed; open it again to {purpose} it")
+    return state.store
 
 
 def _save_changes(
@@ -127,12 +133,8 @@ def _save_changes(
     """Write what changed into what the workspace came from; False where this cannot be."""
     if store is not state.store or seen is None or seen != state.current:
         return False
-
-    def committed(version: Hashable) -> None:
-        state.versions.add(version)
-        state.current = version
-
-    return store.save_changes(Update(root, state.saved, seen, committed, is_last=is_last))
+    update = Update(root, state.saved, seen, state.note_version, is_last=is_last)
+    return store.save_changes(update)
 
 
 def _save_whole(
@@ -156,7 +158,7 @@ def _save_whole(
     if overwrite:
         forget_left_out(root)
     add_times(node for _, _, node in iterate_items(root))
-    marks = saved_marks(root)
+    marks = mark_nodes(root)
     kept, left_out = _without_damaged(root) if skip_damaged else (root, set())
     try:
         store.save(kept, check, compression)
@@ -196,13 +198,7 @@ def compact_workspace(tree: xr.DataTree) -> int:
     root = tree.root
     state = state_of(root)
     with state.lock:
-        store = state.store
-        if store is None:
-            raise WorkspaceError(
-                "this workspace has no file yet; write where to: tree.ws.save('study.h5')"
-            )
-        if state.is_closed:
-            raise ClosedError(f"{store.name} was closed; open it again to compact it")
+        store = _own_store(state, "compact")
         store.check()
         seen = store.version()
         _check_known(state, store, seen, root, overwrite=False)
@@ -238,8 +234,7 @@ def _check_known(
             f"{store.name} is there and is no labtree workspace; nothing was written. Move it "
             f"away or save under another name. What it is: {error}"
         ) from error
-    here = {(), *(path for path in (_path(node) for node in root.subtree))}
-    lost = sorted(there - here)
+    lost = sorted(there - {path for path, _ in iterate_nodes(root)})
     items = ["/".join(path) for path in lost if len(path) >= 2]
     if not items or overwrite:
         return
@@ -252,10 +247,6 @@ def _check_known(
     )
 
 
-def _path(node: xr.DataTree) -> tuple[str, ...]:
-    return tuple(part for part in node.path.split("/") if part)
-
-
 def _changed(store: Store) -> WorkspaceError:
     merged = store.name.removesuffix(".h5").removesuffix(".zarr") + "-merged"
     return WorkspaceError(
@@ -266,16 +257,17 @@ def _changed(store: Store) -> WorkspaceError:
     )
 
 
-def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, ...]]]:
+def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, str]]]:
     """Return a tree without the items that cannot be read, and the paths of those."""
-    damaged: dict[tuple[str, ...], str] = {}
-    for _, _, node in iterate_items(root):
-        try:
-            for below in node.subtree:
-                for variable in below.variables.values():
-                    load_variables([variable.copy(deep=False)])
-        except FormatError as error:
-            damaged[_path(node)] = str(error)
+    damaged: dict[tuple[str, str], str] = {}
+    for name, group in root.children.items():
+        for key, node in group.children.items():
+            try:
+                for below in node.subtree:
+                    for variable in below.variables.values():
+                        load_variables([variable.copy(deep=False)])
+            except FormatError as error:
+                damaged[name, key] = str(error)
     if not damaged:
         return root, set()
     warn(
@@ -283,14 +275,12 @@ def _without_damaged(root: xr.DataTree) -> tuple[xr.DataTree, set[tuple[str, ...
         + "; ".join(f"{'/'.join(path)} ({why})" for path, why in damaged.items()),
         DamageWarning,
     )
-    kept = xr.DataTree(dataset=root.to_dataset(inherit=False))
-    for name, group in root.children.items():
-        copy = group.copy(deep=False)
-        copy.children = {
-            key: child for key, child in copy.children.items() if (name, key) not in damaged
-        }
-        if copy.children or not group.children:
-            attach_children(kept, {name: copy})
+    kept = root.copy(deep=False)
+    for name, key in damaged:
+        group = kept.children[name]
+        detach_child(group, key)
+        if not group.children:
+            detach_child(kept, name)
     return kept, set(damaged)
 
 
@@ -368,7 +358,7 @@ def _open_for_changes(path: str | Path) -> xr.DataTree:
         raise
     state.is_durable = True
     root = weakref.ref(tree)
-    before_closing(tree, lambda: _finish(root()))
+    when_closed(tree, lambda: _finish(root()), before_files=True)
     return tree
 
 
@@ -396,8 +386,7 @@ def _open(store: Store) -> xr.DataTree:
     tree, version = store.open()
     state = state_of(tree)
     state.is_lazy, state.store = True, store
-    state.versions.add(version)
-    state.current = version
+    state.note_version(version)
     state.incomplete = None if store.is_whole else version
     state.names.add(store.name)
     mark_saved(tree)

@@ -8,6 +8,7 @@ import xarray as xr
 
 from labtree.errors import UnsupportedTypeError, WorkspaceError
 from labtree.storage.arrays import load_variables
+from labtree.storage.marks import Path
 from labtree.storage.nodes import attach_children, plan_children, set_together
 from labtree.storage.scratch import put_dataset
 from labtree.workspace.durable import durable
@@ -19,7 +20,7 @@ from labtree.workspace.items import (
     real_name,
     set_name,
 )
-from labtree.workspace.state import check_open, forget_variables, state_of
+from labtree.workspace.state import check_open, state_of
 from labtree.workspace.verbs import add_identity
 
 __all__ = ["merge_workspace"]
@@ -76,28 +77,26 @@ def merge_workspace(
             if not overwrite and find_item(root, namespace, key) is not None
         ]
         left = set(skipped)
-        nodes = [
-            (namespace, key, _copy(root, node, f"{namespace}/{key}"))
+        nodes = {
+            _place(root, namespace, key): _copy(root, node, f"{namespace}/{key}")
             for namespace, key, node in items
             if (namespace, key) not in left
-        ]
-        spaces = [
-            (real_name(group), _copy_dataset(root, group, real_name(group)))
+        }
+        spaces = {
+            name: _copy_space(root, group)
             for group in groups
-            if node_name(root, real_name(group), "namespace") not in root.children
-        ]
-        places = [(node_name(root, namespace, "namespace"),) for namespace, _ in spaces] + [
-            _place(root, namespace, key) for namespace, key, _ in nodes
-        ]
+            if (name := node_name(root, real_name(group), "namespace")) not in root.children
+        }
+        places: list[Path] = [*((name,) for name in spaces), *nodes]
         with durable(root, places, is_new=True):
             for place in places:
-                forget_variables(state, place)
+                state.saved.forget_variables(place)
             _attach(root, spaces, nodes)
             add_identity(root)
     return {"merged": len(nodes), "skipped": len(skipped), "skipped_keys": skipped}
 
 
-def _place(root: xr.DataTree, namespace: str, key: str) -> tuple[str, ...]:
+def _place(root: xr.DataTree, namespace: str, key: str) -> tuple[str, str]:
     name = node_name(root, namespace, "namespace")
     return name, node_name(root.children.get(name), key, "key")
 
@@ -121,29 +120,30 @@ def _check_space(root: xr.DataTree, group: xr.DataTree) -> None:
 
 def _attach(
     root: xr.DataTree,
-    spaces: list[tuple[str, xr.Dataset]],
-    nodes: list[tuple[str, str, xr.DataTree]],
+    spaces: dict[str, xr.DataTree],
+    nodes: dict[tuple[str, str], xr.DataTree],
 ) -> None:
     """Put everything into the tree in one step, after all that could fail."""
     below: dict[str, dict[str, xr.DataTree]] = {}
-    for namespace, key, node in nodes:
-        name = node_name(root, namespace, "namespace")
-        group = root.children.get(name)
-        below.setdefault(name, {})[node_name(group, key, "key")] = node
-    new: dict[str, xr.DataTree] = {}
-    for namespace, dataset in spaces:
-        set_name(dataset.attrs, namespace)
-        name = node_name(root, namespace, "namespace")
-        new[name] = xr.DataTree(dataset=dataset)
-        attach_children(new[name], below.pop(name, {}))
+    for (name, key), node in nodes.items():
+        below.setdefault(name, {})[key] = node
+    for name, group in spaces.items():
+        attach_children(group, below.pop(name, {}))
     changes = [
         change
         for name, children in below.items()
         for change in plan_children(root.children[name], children)
     ]
-    changes += plan_children(root, new) if new else []
+    changes += plan_children(root, spaces) if spaces else []
     if changes:
         set_together(changes)
+
+
+def _copy_space(root: xr.DataTree, group: xr.DataTree) -> xr.DataTree:
+    """Return a copy of a namespace without its items."""
+    dataset = _copy_dataset(root, group, real_name(group))
+    set_name(dataset.attrs, real_name(group))
+    return xr.DataTree(dataset=dataset)
 
 
 def _copy(root: xr.DataTree, node: xr.DataTree, path: str) -> xr.DataTree:

@@ -78,7 +78,7 @@ def store_shared(
             variable.load()
 
     def write(store: Any, name: str) -> None:
-        about = {_WORKSPACE: {"version": VERSION} | identity_attributes()}
+        about: dict[str, Any] = {_WORKSPACE: {"version": VERSION} | identity_attributes()}
         _ensure(store, "", about, name)
         about = {_ITEM: [namespace_node, json_values.encode(dict(group.attrs))]}
         _ensure(store, folders[0], about, name)

@@ -7,7 +7,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,7 @@ __all__ = [
     "State",
     "changes",
     "check_open",
-    "forget_variables",
     "mark_saved",
-    "saved_marks",
     "state_of",
     "watch",
 ]
@@ -82,6 +80,11 @@ class State:
         """Where it was opened from or saved to last, or None."""
         return None if self.store is None else self.store.location
 
+    def note_version(self, version: Hashable) -> None:
+        """Note that the store is in a version that this workspace wrote or read."""
+        self.versions.add(version)
+        self.current = version
+
     def scratch(self, root: xr.DataTree) -> ScratchSource:
         """Return the scratch file, made when it is first needed."""
         with self.lock:
@@ -114,19 +117,9 @@ def check_open(state: State) -> None:
         raise ClosedError(f"the workspace was closed, nothing can be stored in it{again}")
 
 
-def saved_marks(root: xr.DataTree) -> Marks:
-    """Return what tells later whether the nodes of a tree have changed since now."""
-    return mark_nodes(root)
-
-
 def mark_saved(root: xr.DataTree) -> None:
     """Take what the tree holds now for what is on the disk."""
-    state_of(root).saved = saved_marks(root)
-
-
-def forget_variables(state: State, path: Path) -> None:
-    """Keep no variables of an item that is replaced or deleted: they may be large."""
-    state.saved.forget_variables(path)
+    state_of(root).saved = mark_nodes(root)
 
 
 def changes(root: xr.DataTree) -> list[str]:
@@ -136,10 +129,10 @@ def changes(root: xr.DataTree) -> list[str]:
     """
     state = state_of(root)
     with state.lock:
-        return list(_changes(root, state.saved))
+        return _changes(root, state.saved)
 
 
-def _changes(root: xr.DataTree, saved: Marks) -> Iterator[str]:
+def _changes(root: xr.DataTree, saved: Marks) -> list[str]:
     now = dict(iterate_nodes(root))
     moved: dict[int, Path] = {}  # nodes of items that stood at another path
     for path, before in saved.items():
@@ -167,8 +160,7 @@ def _changes(root: xr.DataTree, saved: Marks) -> Iterator[str]:
         if not is_same(mark, node):
             lines.append(f"{name or 'the workspace itself'}: changed")
     gone = (path for path in saved if path not in now and path not in renamed)
-    lines += [f"{'/'.join(path)}: deleted" for path in gone if len(path) >= 2]
-    yield from lines
+    return lines + [f"{'/'.join(path)}: deleted" for path in gone if len(path) >= 2]
 
 
 def watch(root: xr.DataTree) -> None:

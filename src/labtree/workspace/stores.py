@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import xarray as xr
 
@@ -26,7 +26,7 @@ from labtree.storage.catalogue import file_version
 from labtree.storage.files import check_regular, replace_file, temporary_path
 from labtree.storage.hdf5_end import Record
 from labtree.storage.locks import WriterLock, folder_lock, writer_lock
-from labtree.storage.marks import Marks
+from labtree.storage.marks import Marks, iterate_nodes
 from labtree.storage.marks import Path as NodePath
 from labtree.storage.netcdf_reader import open_hdf5
 from labtree.storage.records import DatasetBuilder
@@ -43,7 +43,13 @@ from labtree.storage.trees import (
 )
 from labtree.storage.writing import Written, write_tree
 from labtree.storage.zarr.stores import Folder, is_zarr, is_zarr_folder, location_of
-from labtree.storage.zarr.trees import open_location, read_node, read_nodes, save_location
+from labtree.storage.zarr.trees import (
+    Opened,
+    open_location,
+    read_node,
+    read_nodes,
+    save_location,
+)
 from labtree.workspace import listing
 from labtree.workspace.items import CREATED, add_times
 
@@ -91,62 +97,7 @@ class Update(NamedTuple):
     is_last: bool = False
 
 
-class Store(Protocol):
-    """Where a workspace is saved, whatever its format."""
-
-    #: How messages call it; two that are one and the same have one name.
-    name: str
-    #: What ``tree.ws.path`` shows.
-    location: Any
-    #: How many threads read from it at once.
-    workers: int
-    #: Whether all that is there was in the tree that was opened.
-    is_whole: bool
-
-    def version(self) -> Hashable | None:
-        """Return what changes when somebody saves there; None where nothing is."""
-        ...
-
-    def nodes(self) -> set[tuple[str, ...]]:
-        """Return the paths of all nodes of the workspace that is there."""
-        ...
-
-    def check(self) -> None:
-        """Raise an error if nothing can be saved there, before any work is done."""
-        ...
-
-    def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
-        """Write a tree, all or nothing; `check` can still refuse it at the end."""
-        ...
-
-    def save_changes(self, update: Update) -> bool:
-        """Write what changed of a tree into what is there; all or nothing.
-
-        Returns
-        -------
-        bool
-            False where this is not possible: nothing was done, and :meth:`save` is needed.
-        """
-        ...
-
-    def hold(self) -> None:
-        """Keep others from changing what is there until :meth:`release`."""
-        ...
-
-    def release(self) -> None:
-        """Let go of what is there."""
-        ...
-
-    def open(self) -> tuple[xr.DataTree, Hashable]:
-        """Return the lazy tree that is there, and its version."""
-        ...
-
-    def item(self, path: list[str]) -> xr.Dataset | None:
-        """Return the dataset of one node if it can be read without the others."""
-        ...
-
-
-def store_at(location: Any, *, new: bool = False) -> Store:
+def store_at(location: Any, *, new: bool = False) -> "Store":
     """Return the store that a path, a URL or an ``icechunk.Storage`` names.
 
     Parameters
@@ -214,7 +165,19 @@ def _named(location: Any) -> Path:
 
 
 class Hdf5Store:
-    """``name.h5``, and its index ``name.json`` for people and scripts."""
+    """``name.h5``, and its index ``name.json`` for people and scripts.
+
+    Attributes
+    ----------
+    name
+        How messages call it; two stores that are one and the same have one name.
+    location
+        What ``tree.ws.path`` shows.
+    workers
+        How many threads read from it at once.
+    is_whole
+        Whether all that is there was in the tree that was opened.
+    """
 
     workers = 4
     is_whole = True
@@ -247,10 +210,10 @@ class Hdf5Store:
     def nodes(self) -> set[tuple[str, ...]]:
         """Return the paths of all nodes of the workspace that is there."""
         with self.open()[0] as tree:
-            return {_path(node) for node in tree.subtree}
+            return {path for path, _ in iterate_nodes(tree)}
 
     def check(self) -> None:
-        """Raise an error if nothing can be saved there."""
+        """Raise an error if nothing can be saved there, before any work is done."""
         check_folder(self.file)
         if self.file.exists():
             if not self.file.is_file():
@@ -265,7 +228,7 @@ class Hdf5Store:
         listing.check(self.listing, self._agreed)
 
     def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
-        """Write a tree, all or nothing."""
+        """Write a tree, all or nothing; `check` can still refuse it at the end."""
         check_complete(root, self.file)
         lines = listing.Index()
         index = lines.text(root)
@@ -284,7 +247,13 @@ class Hdf5Store:
                 self._write_index(index)
 
     def save_changes(self, update: Update) -> bool:
-        """Write what changed of a tree into the file; False where it must be written anew."""
+        """Write what changed of a tree into the file, all or nothing.
+
+        Returns
+        -------
+        bool
+            False where this is not possible: nothing was done, and :meth:`save` is needed.
+        """
         with write_errors_named(self.file), self._writing():
             file = self._opened(update.root, update.version)
             if file is None or (update.places is None and file.is_mostly_dead):
@@ -486,12 +455,8 @@ def _refuse_spikelab(source: FileSource) -> None:
         )
 
 
-def _path(node: xr.DataTree) -> tuple[str, ...]:
-    return tuple(part for part in node.path.split("/") if part)
-
-
 class ZarrStore:
-    """A zarr store in a folder, or at a URL through icechunk."""
+    """A zarr store in a folder, or at a URL through icechunk; used as `Hdf5Store` is."""
 
     workers = 8
     is_whole = True
@@ -509,13 +474,13 @@ class ZarrStore:
 
     def nodes(self) -> set[tuple[str, ...]]:
         """Return the paths of all nodes of the workspace that is there."""
-        catalogue = open_location(location_of(self.location)).catalogue
-        return {tuple(record["path"]) for record in catalogue.records()}
+        return {tuple(record["path"]) for record in self._opened().catalogue.records()}
+
+    def _opened(self) -> Opened:
+        return open_location(location_of(self.location))
 
     def check(self) -> None:
-        """Raise an error if nothing can be saved there."""
-        if isinstance(self._where, Folder) and self._where.path.is_file():
-            raise AlreadyExistsError(f"{self.name} is a file; a zarr store is a folder")
+        """Do nothing: a save looks at the place before it writes anything."""
 
     def save(self, root: xr.DataTree, check: Check, compression: str | None = None) -> None:
         """Write a tree, all or nothing."""
@@ -543,7 +508,7 @@ class ZarrStore:
 
     def open(self) -> tuple[xr.DataTree, Hashable]:
         """Return the lazy tree that is there, and its version."""
-        opened = open_location(location_of(self.location))
+        opened = self._opened()
         tree = read_nodes(opened)
         self.is_whole = not opened.left_out
         if ID not in tree.attrs:
@@ -555,5 +520,9 @@ class ZarrStore:
 
     def item(self, path: list[str]) -> xr.Dataset | None:
         """Return the dataset of one node if it can be read without the others."""
-        opened = open_location(location_of(self.location))
+        opened = self._opened()
         return None if opened.left_out else read_node(opened, path)
+
+
+#: Where a workspace is saved, whatever its format.
+Store = Hdf5Store | ZarrStore

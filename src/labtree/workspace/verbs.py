@@ -31,6 +31,7 @@ from labtree.workspace.items import (
     find_item,
     find_whole_item,
     item_dataset,
+    item_path,
     iterate_items,
     missing_item,
     node_name,
@@ -38,13 +39,7 @@ from labtree.workspace.items import (
     real_name,
     set_name,
 )
-from labtree.workspace.state import (
-    check_open,
-    forget_variables,
-    mark_saved,
-    state_of,
-    watch,
-)
+from labtree.workspace.state import check_open, mark_saved, state_of, watch
 
 __all__ = [
     "add_identity",
@@ -186,7 +181,7 @@ def store_item(
         with durable(root, [(name, below)], is_new=True):
             add_identity(root)
             if group is not None:
-                forget_variables(state, (name, below))
+                state.saved.forget_variables((name, below))
                 attach_children(group, {below: node})
                 return
             group = xr.DataTree()
@@ -233,13 +228,13 @@ def get_info(tree: xr.DataTree, namespace: str, key: str) -> dict[str, Any] | No
 
 def describe(tree: xr.DataTree) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what :func:`get_info` says of every item, by namespace and key."""
-    index: dict[str, dict[str, dict[str, Any]]] = {}
     with state_of(tree.root).lock:
-        for group in tree.root.children.values():
-            index[real_name(group)] = {}
-        for namespace, key, node in iterate_items(tree.root):
-            index[namespace][key] = describe_item(node)
-    return index
+        return {
+            real_name(group): {
+                real_name(node): describe_item(node) for node in group.children.values()
+            }
+            for group in tree.root.children.values()
+        }
 
 
 def list_namespaces(tree: xr.DataTree) -> list[str]:
@@ -335,7 +330,7 @@ def delete(tree: xr.DataTree, namespace: str, key: str | None = None) -> bool:
         place = (name,) if is_last or below is None else (name, below)
         with durable(root, [place]):
             for child in group.children if below is None else (below,):
-                forget_variables(state, (name, child))
+                state.saved.forget_variables((name, child))
             if is_last or below is None:
                 detach_child(root, name)
             else:
@@ -406,13 +401,13 @@ def validate_item(node: xr.DataTree) -> None:
     if kind_named(kind).is_dataset:
         registry.validate(dataset)
     else:
-        read_node(node, "/".join(map(real_name, (node.parents[0], node))))
+        read_node(node, item_path(node))
 
 
 def plot_item(node: xr.DataTree, **options: Any) -> Any:
     """Draw the item that a node is in the way of its kind; return the matplotlib Axes."""
     _check_item(node, "plot()")
-    path = "/".join(map(real_name, (node.parents[0], node)))
+    path = item_path(node)
     obj = read_node(node, path)
     if isinstance(obj, np.ndarray) and obj.dtype.kind in "biuf":
         obj = xr.DataArray(obj)
@@ -472,10 +467,9 @@ def check_place(place: object, tree: xr.DataTree | None = None) -> tuple[str, st
     if isinstance(place, str) and "/" in place:
         namespace, _, key = place.partition("/")
         line = f"tree.ws[{namespace!r}, {key!r}]"
+    keys_are = ""
     keys = list_keys(tree, place) if isinstance(place, str) and tree is not None else []
     if keys:
         line = f"tree.ws[{place!r}, {keys[0]!r}]"
         keys_are = f"; its keys are {', '.join(map(repr, keys[:20]))}"
-    else:
-        keys_are = ""
     raise UnsupportedTypeError(f"write {line}, with two names, not {place!r}{keys_are}")
