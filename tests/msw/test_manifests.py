@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labtree import FormatError, MissingFileError
-from labtree.errors import TrialDataError, UnknownNameError
+from labtree.errors import DamageWarning, TrialDataError, UnknownNameError
 from labtree.msw import (
     append_acquisition_to_session,
     append_probe_insertion,
     append_subprotocol,
+    enumerate_acquisitions,
     finalize_acquisition_in_session,
     finalize_subprotocol,
     init_acquisition_manifest,
@@ -105,6 +106,17 @@ def test_times_are_utc_seconds_where_none_are_given(tmp_path: Path) -> None:
     for key in ("started_at", "ended_at"):
         assert entry[key].endswith("+00:00")
         assert len(entry[key]) == len("2026-05-14T12:30:22+00:00")
+
+
+def test_a_container_of_a_version_that_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    save_trial_data(make_trials(5), tmp_path / NAME / f"{NAME}.msw.df.jsonl")
+    append_acquisition_to_session(tmp_path, NAME.replace("v1", "v2"))
+    path = tmp_path / "session_manifest.yaml"
+    path.write_text(path.read_text().replace("manifest_version: 1", "manifest_version: 7"))
+    with pytest.warns(DamageWarning, match="manifest version 7, and this reader knows 1"):
+        found = enumerate_acquisitions(tmp_path)
+    assert [(item.basename, item.in_manifest) for item in found] == [(NAME, False)]
 
 
 def test_the_older_key_is_kept(tmp_path: Path) -> None:

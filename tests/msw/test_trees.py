@@ -113,12 +113,42 @@ def test_what_the_variables_are() -> None:
     assert "a%2Fb%25" in big
 
 
+def test_columns_of_other_dtypes_that_were_added(tmp_path: Path) -> None:
+    df = trials_to_frame(make_trials(4)).assign(
+        share=pd.array([0.5, None, 1.5, 2.5], dtype="Float64"),
+        small=pd.array([1, None, -128, 4], dtype="Int8"),
+        large=pd.array([2**64 - 1, None, 0, 1], dtype="UInt64"),
+        single=np.array([0.5, np.nan, 1.5, 2.5], np.float32),
+    )
+    dataset = df.msw.to_xarray()
+    assert dataset["large"].to_numpy()[0] == 2**64 - 1
+    assert dataset["small"].dtype == np.float64
+    check(trials_from_xarray(dataset), df)
+    dataset.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as opened:
+        check(trials_from_xarray(opened), df)
+
+
 def test_refused_tables() -> None:
     df = trials_to_frame(make_trials(5))
     with pytest.raises(TrialTableError, match=r"'state_code'.*rename it"):
         df.assign(state_code=1).msw.to_xarray()
     with pytest.raises(TrialTableError, match="'when' cannot be kept"):
         df.assign(when=pd.Timestamp("2026-01-01")).msw.to_xarray()
+    for kept in (["b", "a", "b", None, "a"], list("aaaab")):
+        text = df.assign(side=pd.Categorical(kept))
+        check(trials_from_xarray(text.msw.to_xarray()), text)
+    for lost in (
+        pd.Categorical(list("abbab"), ordered=True),
+        pd.Categorical(list("aaaaa"), categories=["a", "b"]),
+        pd.Categorical([1, 2, 2, 1, 1]),
+    ):
+        with pytest.raises(TrialTableError, match=r"'side' cannot be kept: categories"):
+            df.assign(side=lost).msw.to_xarray()
+        check(
+            trials_from_xarray(df.assign(side=lost.astype(object)).msw.to_xarray())[list(df)],
+            df,
+        )
     with pytest.raises(TrialTableError, match="holds no trials"):
         trials_from_xarray(xr.Dataset())
     ds = df.msw.to_xarray()

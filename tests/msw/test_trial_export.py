@@ -66,6 +66,18 @@ def test_there_and_back(tmp_path: Path, task: Any, clock: Any, ending: str) -> N
         check(frame.iloc[:0], tmp_path / f"c{ending}")
 
 
+def test_columns_of_other_dtypes_that_were_added(tmp_path: Path, ending: str) -> None:
+    frame = trials_to_frame(make_trials(4)).assign(
+        share=pd.array([0.1, None, 1.5, 2.5], dtype="Float64"),
+        large=pd.array([2**64 - 1, None, 0, 1], dtype="UInt64"),
+        single=np.array([0.1, np.nan, 1.5, 2.5], np.float32),
+    )
+    check(frame, tmp_path / f"a{ending}")
+    ordered = frame.assign(side=pd.Categorical(list("abab"), ordered=True))
+    with pytest.raises(TrialTableError, match=r"'side' cannot be written: categories"):
+        save_trial_tables(ordered, tmp_path / f"b{ending}")
+
+
 def test_another_program_reads_the_csv(tmp_path: Path) -> None:
     trials = make_trials(30)
     save_trial_tables(trials_to_frame(trials), tmp_path / "a.csv")

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-    from labtree.msw.access import Clock
+    from labtree.msw.trial_queries import Clock
 
 __all__ = ["MswAccessor"]
 
-KIND_MODULES.append("labtree.msw.storing")
+KIND_MODULES.append("labtree.msw.trials_kind")
 
 
 @pd.api.extensions.register_dataframe_accessor("msw")
@@ -41,14 +41,14 @@ class MswAccessor:
     @property
     def task(self) -> pd.DataFrame:
         """The rows in which the task ran (``trial_type`` "task"; all rows without it)."""
-        from labtree.msw.access import task_trials
+        from labtree.msw.trial_queries import task_trials
 
         return task_trials(self._frame)
 
     @property
     def barcodes(self) -> pd.DataFrame:
         """The rows that sent a barcode (``trial_type`` "barcode")."""
-        from labtree.msw.access import barcode_trials
+        from labtree.msw.trial_queries import barcode_trials
 
         return barcode_trials(self._frame)
 
@@ -80,7 +80,7 @@ class MswAccessor:
         >>> df.msw.states().columns.tolist()
         ['trial', 'state', 'visit', 'start', 'end']
         """
-        from labtree.msw.access import state_table
+        from labtree.msw.trial_queries import state_table
 
         return state_table(self._frame, clock)
 
@@ -112,7 +112,7 @@ class MswAccessor:
         >>> df.msw.events().columns.tolist()
         ['trial', 'event', 'occurrence', 'time']
         """
-        from labtree.msw.access import event_table
+        from labtree.msw.trial_queries import event_table
 
         return event_table(self._frame, clock)
 
@@ -156,7 +156,7 @@ class MswAccessor:
         >>> df.msw.state_time("side_ready").round(2).head(3).tolist()
         [nan, 0.57, 0.22]
         """
-        from labtree.msw.access import state_time
+        from labtree.msw.trial_queries import state_time
 
         return state_time(self._frame, name, edge, clock, visit)
 
@@ -186,7 +186,7 @@ class MswAccessor:
         >>> int(df.msw.visited("side_ready").sum())
         38
         """
-        from labtree.msw.access import visited
+        from labtree.msw.trial_queries import visited
 
         return visited(self._frame, name)
 
@@ -217,7 +217,7 @@ class MswAccessor:
         >>> df.msw.latency("center_ready", "side_ready").round(2).head(3).tolist()
         [nan, 0.57, 0.21]
         """
-        from labtree.msw.access import latency
+        from labtree.msw.trial_queries import latency
 
         return latency(self._frame, a, b)
 

@@ -32,7 +32,8 @@ class SessionAccessor(PipelineSessionMethods):
     """
 
     def _panels(self) -> "list[Panel]":
-        from labtree.msw.msw_panel import is_msw_session, session_panel
+        from labtree.msw.msw_panel import session_panel
+        from labtree.msw.trees import is_msw_session
         from labtree.pipeline.pipeline_panel import pipeline_panel
         from labtree.pipeline.sessions import is_session
         from labtree.recording.recording_panel import nothing_panel, recording_panel

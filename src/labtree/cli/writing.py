@@ -191,7 +191,7 @@ def _as_table(obj: Any) -> Any:
 def _tables(tree: "xr.DataTree") -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield tables and streams by their names: items, trials, streams, labels."""
     from labtree.msw import MswSession
-    from labtree.msw.msw_panel import is_msw_session
+    from labtree.msw.trees import is_msw_session
     from labtree.recording.session import streams
 
     if WORKSPACE in tree.attrs:

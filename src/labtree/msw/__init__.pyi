@@ -16,9 +16,6 @@ from labtree.msw.containers import (
     enumerate_acquisitions as enumerate_acquisitions,
     validate_container as validate_container,
 )
-from labtree.msw.joined_trials import (
-    concat_trials as concat_trials,
-)
 from labtree.msw.manifest_files import (
     read_manifest as read_manifest,
 )
@@ -36,14 +33,6 @@ from labtree.msw.manifests import (
     set_subject_metadata as set_subject_metadata,
     update_subject_manifest as update_subject_manifest,
 )
-from labtree.msw.metadata_validators import (
-    MetadataValidator as MetadataValidator,
-    validate_metadata as validate_metadata,
-)
-from labtree.msw.models import (
-    MswSession as MswSession,
-    ValidationResult as ValidationResult,
-)
 from labtree.msw.names import (
     identify_namespace_version as identify_namespace_version,
     make_acquisition_basename as make_acquisition_basename,
@@ -56,14 +45,17 @@ from labtree.msw.names import (
     parse_session_basename as parse_session_basename,
     parse_subject as parse_subject,
 )
-from labtree.msw.session_paths import (
+from labtree.msw.session_folders import (
     generate_session_paths as generate_session_paths,
 )
-from labtree.msw.sessions import (
+from labtree.msw.session_lists import (
     SessionList as SessionList,
     load_acquisition as load_acquisition,
-    load_session as load_session,
     load_subject as load_subject,
+)
+from labtree.msw.sessions import (
+    MswSession as MswSession,
+    load_session as load_session,
 )
 from labtree.msw.trees import (
     trials_from_xarray as trials_from_xarray,
@@ -78,8 +70,12 @@ from labtree.msw.trial_file import (
     save_trial_data as save_trial_data,
 )
 from labtree.msw.trial_table import (
+    concat_trials as concat_trials,
     trials_to_frame as trials_to_frame,
 )
 from labtree.msw.validation import (
+    MetadataValidator as MetadataValidator,
+    ValidationResult as ValidationResult,
+    validate_metadata as validate_metadata,
     validate_session as validate_session,
 )

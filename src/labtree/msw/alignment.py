@@ -14,7 +14,13 @@ import xarray as xr
 
 from labtree import clocks
 from labtree.errors import RecordingWarning, TrialTableError
-from labtree.msw.access import barcode_trials, column_of, is_of_type, numbers_of, state_time
+from labtree.msw.trial_queries import (
+    barcode_trials,
+    column_of,
+    is_of_type,
+    numbers_of,
+    state_time,
+)
 from labtree.msw.trial_times import START, FloatArray
 from labtree.storage import ragged
 

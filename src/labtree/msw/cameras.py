@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from labtree.errors import FormatError, MissingFileError, one_line, unknown_name
-from labtree.msw.names import parse_acquisition_basename
-from labtree.msw.session_folders import check_folder, list_folder
+from labtree.msw.session_folders import check_folder, identify, list_folder
+from labtree.msw.trial_times import FloatArray
 from labtree.storage import ragged
 from labtree.storage.files import read_file
 
@@ -39,7 +38,6 @@ _PARTS: dict[Backend, tuple[str, ...]] = {
 _CYCLE_S = 128.0
 _COUNTER = 2.0**32
 _MAX_BYTES = 2**32
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -182,11 +180,7 @@ def detect_camera_backend(directory: str | Path) -> Backend | None:
     >>> detect_camera_backend("m01__20260514_143022_123456__video_flir__v1")
     'flir'
     """
-    try:
-        acq_type = parse_acquisition_basename(Path(directory).name)["acq_type"]
-    except FormatError:
-        return None
-    return BACKENDS.get(acq_type)
+    return BACKENDS.get(identify(Path(directory).name).acq_type)
 
 
 def load_camera_acquisition(directory: str | Path) -> CameraAcquisition:

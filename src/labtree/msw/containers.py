@@ -6,7 +6,7 @@ from typing import Literal
 
 from labtree.errors import FormatError, LabtreeError
 from labtree.msw.cameras import BACKENDS, load_camera_acquisition
-from labtree.msw.manifest_files import SESSION_MANIFEST
+from labtree.msw.manifest_files import SESSION_MANIFEST, read_with_notes
 from labtree.msw.names import parse_acquisition_basename
 from labtree.msw.session_folders import (
     acquisition_folders,
@@ -16,7 +16,6 @@ from labtree.msw.session_folders import (
     list_folder,
     session_basename,
 )
-from labtree.msw.settings import read_yaml
 from labtree.msw.trial_file import warn_of_damage
 
 __all__ = [
@@ -135,21 +134,23 @@ def list_acquisitions(folder: Path) -> tuple[list[AcquisitionInfo], list[str]]:
         on_disk[name if is_free else path.name] = path
     found = []
     for basename in {*statuses, *on_disk}:
-        identity, there = identify(basename), on_disk.get(basename)
-        kind = kind_of(identity.acq_type)
-        info = AcquisitionInfo(
-            basename,
-            identity.acq_type,
-            kind,
-            on_disk=there is not None,
-            in_manifest=basename in statuses,
-            status=statuses.get(basename),
-            folder=there,
-            backend=BACKENDS.get(identity.acq_type),
-            is_complete=there is not None and _looks_complete(there, kind),
+        acq_type, there = identify(basename).acq_type, on_disk.get(basename)
+        kind = kind_of(acq_type)
+        found.append(
+            AcquisitionInfo(
+                basename,
+                acq_type,
+                kind,
+                on_disk=there is not None,
+                in_manifest=basename in statuses,
+                status=statuses.get(basename),
+                folder=there,
+                backend=BACKENDS.get(acq_type),
+                is_complete=there is not None and _looks_complete(there, kind),
+            )
         )
-        found.append((identity.datetime_str, basename, info))
-    return [info for _, _, info in sorted(found, key=lambda item: item[:2])], notes
+    found.sort(key=lambda info: (identify(info.basename).datetime_str, info.basename))
+    return found, notes
 
 
 def _looks_complete(folder: Path, kind: Kind) -> bool:
@@ -174,7 +175,7 @@ def _manifest_entries(folder: Path) -> tuple[dict[str, str | None], list[str]]:
     if not path.is_file():
         return {}, []
     try:
-        manifest, notes = read_yaml(path)
+        manifest, notes = read_with_notes(path)
     except FormatError as error:
         return {}, [str(error)]
     entries = manifest.get("acquisitions", manifest.get("sessions")) or []

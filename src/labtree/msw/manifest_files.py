@@ -33,12 +33,14 @@ __all__ = [
     "Manifest",
     "append_entry",
     "changed_manifest",
+    "ensure_manifest",
     "entries_of",
-    "merge_metadata",
+    "merge",
     "metadata_of",
     "new_manifest",
     "now",
     "read_manifest",
+    "read_with_notes",
     "update_entry",
 ]
 
@@ -46,6 +48,8 @@ SESSION_MANIFEST = "session_manifest.yaml"
 ACQUISITION_MANIFEST = "acquisition_manifest.yaml"
 SUBJECT_MANIFEST = "subject_manifest.yaml"
 MANIFEST_VERSION = 1
+# The lists of entries, and the key by which an entry is found.
+_KEYS = {"acquisitions": "basename", "subprotocols": "name"}
 Manifest = dict[str, Any]
 
 
@@ -77,10 +81,17 @@ def read_manifest(path: str | Path) -> Manifest:
     >>> read_manifest(init_subject_manifest(folder, "rat12_a3"))["subject_fields"]
     {'subject_id': 'rat12', 'animal_id': 'a3', 'tag_id': None}
     """
-    return _read(Path(path))[0]
+    return read_with_notes(Path(path))[0]
 
 
-def _read(path: Path) -> tuple[Manifest, list[str]]:
+def read_with_notes(path: Path) -> tuple[Manifest, list[str]]:
+    """Do as `read_manifest`; return what was not followed in the YAML, too.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        As there.
+    """
     manifest, notes = read_yaml(path)
     version = manifest.get("msw_manifest_version", MANIFEST_VERSION)
     if version != MANIFEST_VERSION:
@@ -110,7 +121,7 @@ def changed_manifest(path: Path, new: Callable[[], Manifest] | None) -> Iterator
     with folder_lock(path.parent):
         notes: list[str] = []
         if path.exists() or new is None:
-            manifest, notes = _read(path)
+            manifest, notes = read_with_notes(path)
             before = repr(manifest)
         else:
             manifest, before = new(), ""
@@ -120,6 +131,12 @@ def changed_manifest(path: Path, new: Callable[[], Manifest] | None) -> Iterator
         if notes:
             raise FormatError(f"{notes[0]}; it would be lost by a change, so mend it by hand")
         write_file(path, _to_yaml(path, manifest))
+
+
+def ensure_manifest(path: Path, new: Callable[[], Manifest]) -> Path:
+    """Write a new manifest, unless there is one; return its path."""
+    with changed_manifest(path, new):
+        return path
 
 
 def _to_yaml(path: Path, manifest: Manifest) -> bytes:
@@ -181,9 +198,10 @@ def entries_of(path: Path, manifest: Manifest, name: str) -> list[dict[str, Any]
 
 
 def append_entry(
-    path: Path, new: Callable[[], Manifest], entries: str, key: str, entry: dict[str, Any]
+    path: Path, new: Callable[[], Manifest], entries: str, entry: dict[str, Any]
 ) -> Path:
     """Append an entry to a list of a manifest, unless it has one of that name."""
+    key = _KEYS[entries]
     with changed_manifest(path, new) as manifest:
         there = entries_of(path, manifest, entries)
         if not any(other.get(key) == entry[key] for other in there):
@@ -191,8 +209,9 @@ def append_entry(
     return path
 
 
-def update_entry(path: Path, entries: str, key: str, name: str, values: Manifest) -> Path:
+def update_entry(path: Path, entries: str, name: str, values: dict[str, Any]) -> Path:
     """Set values of one entry of a list of a manifest."""
+    key = _KEYS[entries]
     with changed_manifest(path, None) as manifest:
         there = entries_of(path, manifest, entries)
         for entry in there:
@@ -211,15 +230,11 @@ def metadata_of(path: Path, manifest: Manifest) -> dict[str, Any]:
     return there
 
 
-def merge_metadata(path: Path, manifest: Manifest, updates: Mapping[str, Any]) -> None:
-    """Merge a part into the metadata of a manifest: mappings at every depth."""
-    _merge(metadata_of(path, manifest), updates)
-
-
-def _merge(into: dict[str, Any], updates: Mapping[str, Any]) -> None:
+def merge(into: dict[str, Any], updates: Mapping[str, Any]) -> None:
+    """Merge a part into metadata: mappings at every depth, anything else is replaced."""
     for key, value in updates.items():
         there = into.get(key)
         if isinstance(there, dict) and isinstance(value, Mapping):
-            _merge(there, value)
+            merge(there, value)
         else:
             into[key] = value

@@ -19,8 +19,9 @@ from labtree.msw.manifest_files import (
     Manifest,
     append_entry,
     changed_manifest,
+    ensure_manifest,
     entries_of,
-    merge_metadata,
+    merge,
     metadata_of,
     new_manifest,
     now,
@@ -71,8 +72,7 @@ def init_session_manifest(session_container: str | Path, session_name: str) -> P
     'session_manifest.yaml'
     """
     path = Path(session_container) / SESSION_MANIFEST
-    with changed_manifest(path, lambda: _new_session(session_name)):
-        return path
+    return ensure_manifest(path, lambda: _new_session(session_name))
 
 
 def _new_session(name: str) -> Manifest:
@@ -120,7 +120,6 @@ def append_acquisition_to_session(
         folder / SESSION_MANIFEST,
         lambda: _new_session(folder.absolute().name),
         "acquisitions",
-        "basename",
         {
             "basename": acquisition_basename,
             "started_at": started_at or now(),
@@ -171,7 +170,7 @@ def finalize_acquisition_in_session(
     """
     path = Path(session_container) / SESSION_MANIFEST
     values = {"ended_at": ended_at or now(), "status": status}
-    return update_entry(path, "acquisitions", "basename", acquisition_basename, values)
+    return update_entry(path, "acquisitions", acquisition_basename, values)
 
 
 # --- acquisitions --------------------------------------------------------------------------
@@ -210,19 +209,15 @@ def init_acquisition_manifest(
     'acquisition_manifest.yaml'
     """
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
-    more: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
-    for entry in subprotocols or []:
+    entries = [dict(entry) for entry in subprotocols or []]
+    for entry in entries:
         _check_file(path, str(entry.get("file")))
-    with changed_manifest(
-        path,
-        lambda: new_manifest(
-            "acquisition",
-            acquisition_name=acquisition_name,
-            subprotocols=[dict(entry) for entry in subprotocols or []],
-            **more,
-        ),
-    ):
-        return path
+    more = {"metadata": dict(metadata)} if metadata else {}
+    return ensure_manifest(path, lambda: _new_acquisition(acquisition_name, entries, **more))
+
+
+def _new_acquisition(name: str, subprotocols: list[dict[str, Any]], **more: Any) -> Manifest:
+    return new_manifest("acquisition", acquisition_name=name, subprotocols=subprotocols, **more)
 
 
 def append_subprotocol(
@@ -258,14 +253,13 @@ def append_subprotocol(
     >>> labtree.msw.append_subprotocol(name, "warmup", f"{name}_warmup.msw.df.jsonl").name
     'acquisition_manifest.yaml'
     """
-    path = Path(acquisition_folder) / ACQUISITION_MANIFEST
+    folder = Path(acquisition_folder)
+    path = folder / ACQUISITION_MANIFEST
     _check_file(path, filename)
-    folder = Path(acquisition_folder).absolute().name
     return append_entry(
         path,
-        lambda: new_manifest("acquisition", acquisition_name=folder, subprotocols=[]),
+        lambda: _new_acquisition(folder.absolute().name, []),
         "subprotocols",
-        "name",
         {
             "name": name,
             "file": filename,
@@ -325,7 +319,7 @@ def finalize_subprotocol(
     """
     path = Path(acquisition_folder) / ACQUISITION_MANIFEST
     values = {"barcode_end": barcode_end, "status": status}
-    return update_entry(path, "subprotocols", "name", name, values)
+    return update_entry(path, "subprotocols", name, values)
 
 
 def set_manifest_metadata(path: str | Path, metadata: Mapping[str, Any]) -> Path:
@@ -353,7 +347,7 @@ def set_manifest_metadata(path: str | Path, metadata: Mapping[str, Any]) -> Path
     """
     path = Path(path)
     with changed_manifest(path, None) as manifest:
-        merge_metadata(path, manifest, metadata)
+        merge(metadata_of(path, manifest), metadata)
         if manifest.get("type") == "subject":
             manifest["updated_at"] = now()
     return path
@@ -362,14 +356,14 @@ def set_manifest_metadata(path: str | Path, metadata: Mapping[str, Any]) -> Path
 # --- subjects ------------------------------------------------------------------------------
 
 
-def _new_subject(subject: str) -> Manifest:
-    manifest = new_manifest("subject", subject=subject, created_at=now(), updated_at=now())
-    try:
-        parts = parse_subject(subject)
-    except FormatError:
-        return manifest
-    keys = ("subject_id", "animal_id", "tag_id")
-    return manifest | {"subject_fields": {key: dict(parts)[key] for key in keys}}
+def _new_subject(folder: Path, subject: str | None) -> Manifest:
+    name = subject or folder.absolute().name
+    manifest = new_manifest("subject", subject=name, created_at=now(), updated_at=now())
+    with suppress(FormatError):
+        parts = dict(parse_subject(name))
+        del parts["fields"]
+        manifest["subject_fields"] = parts
+    return manifest
 
 
 def init_subject_manifest(subject_folder: str | Path, subject: str | None = None) -> Path:
@@ -395,9 +389,7 @@ def init_subject_manifest(subject_folder: str | Path, subject: str | None = None
     'm01'
     """
     folder = Path(subject_folder)
-    path = folder / SUBJECT_MANIFEST
-    with changed_manifest(path, lambda: _new_subject(subject or folder.absolute().name)):
-        return path
+    return ensure_manifest(folder / SUBJECT_MANIFEST, lambda: _new_subject(folder, subject))
 
 
 def update_subject_manifest(
@@ -454,7 +446,7 @@ def set_subject_metadata(subject_folder: str | Path, metadata: Mapping[str, Any]
     'C57'
     """
     with _changed_subject(subject_folder) as (path, manifest):
-        merge_metadata(path, manifest, metadata)
+        merge(metadata_of(path, manifest), metadata)
     return path
 
 
@@ -464,9 +456,7 @@ def _changed_subject(
 ) -> Iterator[tuple[Path, Manifest]]:
     folder = Path(subject_folder)
     path = folder / SUBJECT_MANIFEST
-    with changed_manifest(
-        path, lambda: _new_subject(subject or folder.absolute().name)
-    ) as manifest:
+    with changed_manifest(path, lambda: _new_subject(folder, subject)) as manifest:
         yield path, manifest
         manifest["updated_at"] = now()
 

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from labtree.errors import TrialTableError
-from labtree.msw.access import (
+from labtree.msw.alignment import BARCODE_BITS
+from labtree.msw.trial_lines import shown
+from labtree.msw.trial_queries import (
     Clock,
     barcode_trials,
     column_of,
@@ -17,8 +19,8 @@ from labtree.msw.access import (
     state_time,
     tables_of,
     task_trials,
+    trial_numbers,
 )
-from labtree.msw.alignment import BARCODE_BITS
 from labtree.msw.trial_times import ATTRIBUTE, END, START
 from labtree.storage import ragged
 
@@ -88,7 +90,7 @@ def blocks(frame: pd.DataFrame) -> pd.DataFrame:
     groups = task.groupby(block, sort=True)
     chose = pd.Series(numbers_of(task, "choice"), task.index)
     paid = pd.Series(numbers_of(task, "rewarded"), task.index)
-    trial = task["trial"] if "trial" in task else pd.Series(range(len(task)), task.index)
+    trial = trial_numbers(task)
     table: dict[str, Any] = {}
     for name in ("session", "subprotocol", "block_number", "block_type_index"):
         if name in task:
@@ -135,11 +137,9 @@ def rolling(frame: pd.DataFrame, field: str, n: int) -> pd.Series:
         raise TrialTableError(f"column {field!r} is of dtype {column.dtype}; expected numbers")
     values = pd.Series(numbers_of(frame, field), frame.index)
     there = values.notna().to_numpy()
+    sessions = values[there].groupby(_session_of_rows(frame)[there])
     means = np.full(len(frame), np.nan)
-    session = _session_of_rows(frame)
-    for number in np.unique(session):
-        rows = there & (session == number)
-        means[rows] = values[rows].rolling(n).mean().to_numpy()
+    means[there] = sessions.transform(lambda session: session.rolling(n).mean())
     return pd.Series(means, frame.index, name=field)
 
 
@@ -194,10 +194,9 @@ def pokes(frame: pd.DataFrame, clock: Clock = "trial") -> pd.DataFrame:
 def transitions(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the steps of sequences: see ``df.msw.transitions``."""
     steps = column_of(frame, "transition_times")
-    trials = frame["trial"] if "trial" in frame else pd.Series(range(len(frame)), frame.index)
     rows = [
         (trial, step["from"], step["to"], step["dt"])
-        for trial, cell in zip(trials, steps, strict=True)
+        for trial, cell in zip(trial_numbers(frame), steps, strict=True)
         if isinstance(cell, list | tuple)
         for step in cell
     ]
@@ -278,8 +277,7 @@ def check_trials(frame: pd.DataFrame) -> list[str]:
     def tell(bad: Any, what: str) -> None:
         rows = np.flatnonzero(np.asarray(bad, bool))
         if len(rows):
-            shown = ", ".join(map(str, rows[:5].tolist())) + (", ..." if len(rows) > 5 else "")
-            found.append(f"{len(rows)} trials {what} (rows {shown})")
+            found.append(f"{len(rows)} trials {what} (rows {shown(rows.tolist(), ', ')})")
 
     if START in frame and END in frame:
         start, end = numbers_of(frame, START), numbers_of(frame, END)

@@ -1,9 +1,5 @@
 """What ``df.msw`` and the tree of a session show of themselves: facts only."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -17,19 +13,10 @@ from labtree.display import (
     truncate,
     variables_section,
 )
-from labtree.msw.access import is_of_type, tables_of
+from labtree.msw.trial_queries import is_of_type, tables_of
 from labtree.msw.trial_times import ATTRIBUTE, IntArray, Ragged, TrialTables
 
-if TYPE_CHECKING:
-    from labtree.msw.models import MswSession
-
-__all__ = [
-    "is_msw_session",
-    "list_panel",
-    "loaded_session_panel",
-    "session_panel",
-    "trials_panel",
-]
+__all__ = ["count_trials", "session_panel", "trials_panel"]
 
 _TIMES = (
     ".states()", ".events()", ".state_time(name, edge, clock)", ".visited(name)",
@@ -39,7 +26,8 @@ _FACTS = ("subject", "task", "session_datetime", "session_id", "msw_version")
 _NO_TIMES = "none go with this table (labtree.msw.concat_trials keeps them)"
 
 
-def _head(frame: pd.DataFrame) -> str:
+def count_trials(frame: pd.DataFrame) -> str:
+    """Return in words how many rows a table has, and of which kind."""
     n_task = int(is_of_type(frame, "task").sum())
     n_barcodes = int(is_of_type(frame, "barcode").sum())
     return f"{plural(len(frame), 'row')}: {n_task} of the task, {plural(n_barcodes, 'barcode')}"
@@ -86,11 +74,6 @@ def _calls(frame: pd.DataFrame) -> list[str]:
     return [*calls, ".task", ".barcodes", ".to_xarray()", '.plot("overview")']
 
 
-def is_msw_session(tree: xr.DataTree) -> bool:
-    """Return whether a tree is what ``MswSession.to_tree`` makes."""
-    return "metadata" in tree.children and "msw_session" in tree.children["metadata"].attrs
-
-
 def session_panel(tree: xr.DataTree) -> Panel:
     """Return what the tree of a Murine Shift Work session holds."""
     attrs = tree.children["metadata"].attrs
@@ -103,65 +86,6 @@ def session_panel(tree: xr.DataTree) -> Panel:
         sections.append(variables_section(trials.variables, "trials", about, is_open=False))
     calls = ["df = labtree.msw.MswSession.from_tree(tree).df", "df.msw"]
     return Panel("labtree Murine Shift Work session", about, sections, calls)
-
-
-def _who(session: "MswSession") -> tuple[str, str, str, str]:
-    """Return subject, task, moment and trials of a session, in words."""
-    when = session.datetime_str
-    when = f"{when[:4]}-{when[4:6]}-{when[6:8]} {when[9:11]}:{when[11:13]}" if when else ""
-    trials = "no trials" if session.df is None else _head(session.df)
-    return truncate(session.subject), truncate(session.task, 60), when, trials
-
-
-def list_panel(sessions: "Sequence[MswSession]", failed: Mapping[Path, Exception]) -> Panel:
-    """Return what a list of sessions holds, a line for each, and what could not be loaded."""
-    # Rows past those that are shown are only counted.
-    rows = [_who(session) if i < SHOWN else () for i, session in enumerate(sessions)]
-    sections = [Section("", rows, ("name", "", "", "muted"))]
-    if failed:
-        reasons = [(str(path), str(error)) for path, error in failed.items()]
-        sections.append(
-            Section("could not be loaded", reasons, ("text", "text"), str(len(failed)))
-        )
-    calls = ("[0]", ".trials()", ".failed")
-    return Panel("labtree mouse sessions", plural(len(sessions), "session"), sections, calls)
-
-
-def loaded_session_panel(session: "MswSession") -> Panel:
-    """Return what a loaded session is: who, which task, when, its trials and settings."""
-    facts = [
-        ("folder", str(session.session_dir)),
-        (
-            "recorded by",
-            f"msw {session.msw_version}, files of the kind {session.artifact_format}",
-        ),
-        ("part of", session.acquisition_name or session.host_session_name or ""),
-        ("complete", "yes" if session.is_complete else "no: trials or settings are missing"),
-    ]
-    sections = [Section("", [fact for fact in facts if fact[1]], ("muted", "text"))]
-    if session.df is not None:
-        columns = list(session.df.dtypes.items())
-        about = str(len(columns))
-        sections.append(
-            Section("columns of df", columns, ("name", "muted"), about, is_open=False)
-        )
-    for name in ("settings_task", "settings_process", "settings_stage", "settings_ephys"):
-        if settings := getattr(session, name):
-            rows = [(key, truncate(value, 200)) for key, value in settings.items()]
-            sections.append(
-                Section(name, rows, ("name", "text"), str(len(rows)), is_open=False)
-            )
-    about = ", ".join(filter(None, _who(session)[1:]))
-    title = " ".join(filter(None, ["labtree mouse session", truncate(session.subject, 40)]))
-    calls = (
-        ".df",
-        ".df.msw",
-        ".df.msw.plot()",
-        ".to_tree(recording)",
-        ".settings_task",
-        ".metadata",
-    )
-    return Panel(title, about, sections, calls)
 
 
 def trials_panel(frame: pd.DataFrame) -> Panel:
@@ -185,4 +109,4 @@ def trials_panel(frame: pd.DataFrame) -> Panel:
     if not times:
         sections.append(Section("", [("states", _NO_TIMES)], ("", "text")))
     size = format_bytes(frame.memory_usage(deep=False).sum())
-    return Panel("labtree trials", f"{_head(frame)}, {size}", sections, _calls(frame))
+    return Panel("labtree trials", f"{count_trials(frame)}, {size}", sections, _calls(frame))

@@ -84,15 +84,15 @@ class FileName(TypedDict):
     artifact: str
 
 
-def _refuse(name: object, why: str, expected: str) -> FormatError:
+def _name_error(name: object, why: str, expected: str) -> FormatError:
     return FormatError(f"{name!r}: {why}; expected {expected}")
 
 
-def _parsing_back(name: str, found: Mapping[str, Any], wanted: Mapping[str, object]) -> str:
+def _parsing_back(name: str, found: Mapping[str, Any], **parts: object) -> str:
     """Return a name after checking that it parses back to the parts that it was made of."""
-    got = {part: found[part] for part in wanted}
-    if got != wanted:
-        raise _refuse(name, f"would parse back as {got}", f"{dict(wanted)}")
+    got = {part: found[part] for part in parts}
+    if got != parts:
+        raise _name_error(name, f"would parse back as {got}", f"{parts}")
     return name
 
 
@@ -125,14 +125,14 @@ def parse_datetime(text: str, name: str | None = None) -> tuple[datetime, str]:
     """
     expected = "YYYYmmdd_HHMMSS or YYYYmmdd_HHMMSS_ffffff"
     if not isinstance(text, str) or not re.fullmatch(_DATETIME, text):
-        raise _refuse(text, "not a datetime", expected)
+        raise _name_error(text, "not a datetime", expected)
     precision, layout = (
         ("v1", "%Y%m%d_%H%M%S_%f") if len(text) > 15 else ("legacy", "%Y%m%d_%H%M%S")
     )
     try:
         return datetime.strptime(text, layout), precision
     except ValueError:
-        raise _refuse(
+        raise _name_error(
             text if name is None else name,
             f"no such moment as {text[:4]}-{text[4:6]}-{text[6:8]} "
             f"{text[9:11]}:{text[11:13]}:{text[13:15]}",
@@ -173,25 +173,25 @@ def parse_acquisition_basename(name: str) -> AcquisitionName:
     expected = "{subject}__{datetime}__{type or task}, e.g. m01__20260514_143022_123456__gonogo"
     if not isinstance(name, str) or not _WORD.fullmatch(name):
         hint = ", a file's name: parse_file_name(name)" if ".msw." in str(name) else ""
-        raise _refuse(name, f"not a name of word characters and hyphens{hint}", expected)
+        raise _name_error(name, f"not a name of word characters and hyphens{hint}", expected)
     parts = name.split("__")
     place = next((i for i, part in enumerate(parts) if re.fullmatch(_DATETIME, part)), None)
     if place is None:
-        raise _refuse(name, "no datetime between double underscores", expected)
+        raise _name_error(name, "no datetime between double underscores", expected)
     moment, precision = parse_datetime(parts[place], name)
     subject, tail = "__".join(parts[:place]), parts[place + 1 :]
     if not subject:
-        raise _refuse(name, "no subject before the datetime", expected)
+        raise _name_error(name, "no subject before the datetime", expected)
     if not tail or not all(tail):
-        raise _refuse(name, "an empty part, or nothing, after the datetime", expected)
+        raise _name_error(name, "an empty part, or nothing, after the datetime", expected)
     legacy = tail[0] not in ACQUISITION_TYPES
     rest = tail if legacy else tail[1:]
     versions = [int(part[1:]) for part in rest if _VERSION.fullmatch(part)]
     task = "__".join(part for part in rest if not _VERSION.fullmatch(part))
     if len(versions) > 1:
-        raise _refuse(name, f"{len(versions)} versions", "one at most")
+        raise _name_error(name, f"{len(versions)} versions", "one at most")
     if legacy and not task:
-        raise _refuse(name, "a version, but neither a type nor a task", expected)
+        raise _name_error(name, "a version, but neither a type nor a task", expected)
     return {
         "subject": subject,
         "datetime": moment,
@@ -280,15 +280,16 @@ def make_acquisition_basename(
     if acq_version is not None:
         parts.append(f"v{acq_version}")
     name = "__".join(map(str, parts))
-    wanted = {
-        "subject": subject,
-        "datetime_str": datetime_str,
-        "task": task,
-        "acq_type": acq_type,
-        "acq_version": acq_version,
-        "is_legacy_acquisition": is_legacy_acquisition,
-    }
-    return _parsing_back(name, parse_acquisition_basename(name), wanted)
+    return _parsing_back(
+        name,
+        parse_acquisition_basename(name),
+        subject=subject,
+        datetime_str=datetime_str,
+        task=task,
+        acq_type=acq_type,
+        acq_version=acq_version,
+        is_legacy_acquisition=is_legacy_acquisition,
+    )
 
 
 def parse_container_name(name: str) -> ContainerName:
@@ -319,7 +320,7 @@ def parse_container_name(name: str) -> ContainerName:
     """
     match = _CONTAINER.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        raise _refuse(
+        raise _name_error(
             name,
             "not a container's name",
             "session__{datetime}__session_{task} or {subject}__{datetime}[__{session_type}]",
@@ -372,13 +373,14 @@ def make_container_name(
     if task is not None:
         parts.append(f"session_{task}")
     name = "__".join(map(str, parts))
-    wanted = {
-        "subject": subject,
-        "datetime_str": datetime_str,
-        "session_type": session_type,
-        "task": task,
-    }
-    return _parsing_back(name, parse_container_name(name), wanted)
+    return _parsing_back(
+        name,
+        parse_container_name(name),
+        subject=subject,
+        datetime_str=datetime_str,
+        session_type=session_type,
+        task=task,
+    )
 
 
 def parse_file_name(name: str) -> FileName:
@@ -406,7 +408,7 @@ def parse_file_name(name: str) -> FileName:
     """
     match = re.fullmatch(r"([\w-]+(?:\.[\w-]+)*)\.msw\.([\w-]+(?:\.[\w-]+)*)", str(name))
     if match is None:
-        raise _refuse(name, "not a file's name", "{acquisition}.msw.{artifact}")
+        raise _name_error(name, "not a file's name", "{acquisition}.msw.{artifact}")
     return {"acquisition": match[1], "artifact": match[2]}
 
 
@@ -430,8 +432,8 @@ def make_file_name(acquisition: str, artifact: str) -> str:
     'm01__20260514_143022__gonogo.msw.jsonl'
     """
     name = f"{acquisition}.msw.{artifact}"
-    wanted = {"acquisition": acquisition, "artifact": artifact}
-    return _parsing_back(name, parse_file_name(name), wanted)
+    parts = parse_file_name(name)
+    return _parsing_back(name, parts, acquisition=acquisition, artifact=artifact)
 
 
 def parse_subject(name: str) -> SubjectName:
@@ -454,7 +456,7 @@ def parse_subject(name: str) -> SubjectName:
     """
     match = _SUBJECT.fullmatch(str(name))
     if match is None:
-        raise _refuse(
+        raise _name_error(
             name, "not a subject's name", "{letters}{digits}_{letter}{digits}[_{field}...]"
         )
     fields = match[3].split("_")[1:]
@@ -486,8 +488,10 @@ def make_subject(subject_id: str, animal_id: str, *fields: str) -> str:
     'rat12_a3_left'
     """
     name = "_".join((subject_id, animal_id, *fields))
-    wanted = {"subject_id": subject_id, "animal_id": animal_id, "fields": list(fields)}
-    return _parsing_back(name, parse_subject(name), wanted)
+    parts = parse_subject(name)
+    return _parsing_back(
+        name, parts, subject_id=subject_id, animal_id=animal_id, fields=list(fields)
+    )
 
 
 def identify_namespace_version(

@@ -8,8 +8,8 @@ import pandas as pd
 from labtree.display import COLORS
 from labtree.display.figures import given_or_new_axes
 from labtree.errors import TrialTableError
-from labtree.msw.access import numbers_of, state_table, task_trials
 from labtree.msw.measures import blocks, outcome, rolling, switch_curve
+from labtree.msw.trial_queries import numbers_of, state_table, task_trials, trial_numbers
 from labtree.storage.arguments import one_of
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def plot_states(frame: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
 
     task = task_trials(frame)
     visits = state_table(task)
-    numbers = task["trial"] if "trial" in task else range(len(task))
-    row = visits["trial"].map({trial: place for place, trial in enumerate(numbers)})
+    places = {trial: place for place, trial in enumerate(trial_numbers(task))}
+    row = visits["trial"].map(places)
     names = [name for name in visits["state"].cat.categories if (visits["state"] == name).any()]
     for number, name in enumerate(names):
         turn, place = divmod(number, len(COLORS))

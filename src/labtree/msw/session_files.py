@@ -8,32 +8,32 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from labtree.errors import FormatError
-from labtree.msw.joined_trials import concat_trials
 from labtree.msw.log import count_ended_trials, read_log
-from labtree.msw.manifest_files import (
-    MANIFEST_VERSION,
-    SESSION_MANIFEST,
-)
-from labtree.msw.models import ArtifactFormat
-from labtree.msw.names import parse_container_name
-from labtree.msw.nested_trials import nested_frame, trials_from_nested
+from labtree.msw.manifest_files import read_with_notes
 from labtree.msw.pickles import read_frame_pickle
 from labtree.msw.session_folders import (
     JSONL,
     LOGS,
     MANIFESTS,
     PICKLES,
-    Listing,
+    ArtifactFormat,
     acquisition_folders,
     check_folder,
     detect_format,
     ending,
+    is_container,
     list_folder,
     session_basename,
 )
 from labtree.msw.settings import read_json, read_python_literals, read_yaml
 from labtree.msw.trial_file import read_trial_frame
-from labtree.msw.trial_table import trials_to_frame
+from labtree.msw.trial_lines import shown
+from labtree.msw.trial_table import (
+    concat_trials,
+    nested_frame,
+    trials_from_nested,
+    trials_to_frame,
+)
 from labtree.msw.trial_times import RESTORED, START
 from labtree.storage.files import leads_out
 
@@ -55,6 +55,10 @@ class SessionFiles:
 
     Attributes
     ----------
+    folder : pathlib.Path
+        The session's folder.
+    names : list of str
+        Its files.
     artifact_format : str
         Which of the four.
     basename : str
@@ -76,6 +80,8 @@ class SessionFiles:
         how many the table has of that file.
     """
 
+    folder: Path
+    names: list[str]
     artifact_format: ArtifactFormat
     basename: str
     frame: pd.DataFrame | None = None
@@ -102,10 +108,10 @@ def read_folder(folder: Path, *, nested: bool = False) -> SessionFiles:
     FormatError
         It holds no session, or nothing of it can be read.
     """
-    files, listing = _opened(folder)
-    _read_settings(files, folder, listing.names)
-    _read_manifests(files, folder, listing.names)
-    _read_trials(files, folder, listing.names, nested)
+    files = _listed(folder)
+    _read_settings(files)
+    _read_manifests(files)
+    _read_trials(files, nested)
     if files.failures:
         read = (files.frame, files.task, files.process, files.manifest)
         if all(part is None for part in read):
@@ -122,8 +128,8 @@ def read_settings(folder: Path) -> SessionFiles:
     MissingFileError, FormatError
         As there.
     """
-    files, listing = _opened(folder)
-    _read_settings(files, folder, listing.names)
+    files = _listed(folder)
+    _read_settings(files)
     return files
 
 
@@ -137,23 +143,25 @@ def setting_of_task(process: dict[str, Any] | None) -> str:
     return next((value for value in places if isinstance(value, str) and value), "")
 
 
-def _opened(folder: Path) -> tuple[SessionFiles, Listing]:
+def _listed(folder: Path) -> SessionFiles:
+    """Return what is to be read, or say why the folder is no session that can be."""
     check_folder(folder, "; expected a session's")
-    listing = list_folder(folder)
-    names = listing.names
+    names, dangling = list_folder(folder)
     artifact_format = detect_format(names)
     # A manifest alone may be a session's or a container's.
     unsure = artifact_format in (None, "manifest")
     inside = acquisition_folders(folder) if unsure else []
     if inside:
-        loader = _loader(folder)
-        line = f"labtree.msw.{loader}({str(folder)!r})"
-        if loader == "load_acquisition":
-            line += f", or labtree.msw.load_session({str(inside[0])!r})"
+        line = f"labtree.msw.load_subject({str(folder)!r})"
+        if is_container(folder):
+            line = (
+                f"labtree.msw.load_acquisition({str(folder)!r}), or "
+                f"labtree.msw.load_session({str(inside[0])!r})"
+            )
         error = FormatError(f"{folder}: a folder of sessions, not a session; write {line}")
         error.names_function = True
         raise error
-    linked = [name for name in listing.dangling if detect_format([name]) is not None]
+    linked = [name for name in dangling if detect_format([name]) is not None]
     absent = (
         f"{folder}: {', '.join(linked)}: links to files that are not here; fetch them (with "
         "git annex or datalad get, for example)"
@@ -161,25 +169,15 @@ def _opened(folder: Path) -> tuple[SessionFiles, Listing]:
     if artifact_format is None:
         if linked:
             raise FormatError(absent)
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise FormatError(
             f"{folder}: no session; expected files such as *.msw.session.yaml, *.msw.jsonl, "
-            f"*.msw.settings.process.json or *task_settings.py, found {shown or 'nothing'}"
+            f"*.msw.settings.process.json or *task_settings.py, found "
+            + (shown(names, ", ") or "nothing")
         )
-    files = SessionFiles(artifact_format, session_basename(folder, names))
+    files = SessionFiles(folder, names, artifact_format, session_basename(folder, names))
     if linked:
         files.damage.append(absent)
-    return files, listing
-
-
-def _loader(folder: Path) -> str:
-    """Return the function that loads a folder of sessions: a container's or a subject's."""
-    try:
-        parse_container_name(folder.absolute().name)
-    except FormatError:
-        is_container = (folder / SESSION_MANIFEST).is_file()
-        return "load_acquisition" if is_container else "load_subject"
-    return "load_acquisition"
+    return files
 
 
 def _attempt(files: SessionFiles, read: Callable[[Path], T], path: Path) -> T | None:
@@ -191,7 +189,7 @@ def _attempt(files: SessionFiles, read: Callable[[Path], T], path: Path) -> T | 
         return None
 
 
-def _single_file(files: SessionFiles, folder: Path, found: list[str]) -> Path | None:
+def _single_file(files: SessionFiles, found: list[str]) -> Path | None:
     """Return the one file meant: named as the session, or the first; and note the others."""
     if not found:
         return None
@@ -199,24 +197,24 @@ def _single_file(files: SessionFiles, folder: Path, found: list[str]) -> Path | 
     chosen = (own or found)[0]
     if len(found) > 1:
         others = ", ".join(name for name in found if name != chosen)
-        files.damage.append(f"{folder}: read {chosen}, and not {others}")
-    return folder / chosen
+        files.damage.append(f"{files.folder}: read {chosen}, and not {others}")
+    return files.folder / chosen
 
 
 # --- settings --------------------------------------------------------------------------
 
 
-def _read_settings(files: SessionFiles, folder: Path, names: list[str]) -> None:
-    path = _single_file(files, folder, ending(names, ".msw.session.yaml"))
+def _read_settings(files: SessionFiles) -> None:
+    path = _single_file(files, ending(files.names, ".msw.session.yaml"))
     if path is not None:
         read = _attempt(files, read_yaml, path)
         if read is not None:
             files.damage += read[1]
             _take_session_yaml(files, path, read[0])
     if files.artifact_format != "session_yaml":
-        _read_json_settings(files, folder, names)
+        _read_json_settings(files)
     if files.artifact_format == "legacy" and files.task is None:
-        path = _single_file(files, folder, ending(names, "task_settings.py"))
+        path = _single_file(files, ending(files.names, "task_settings.py"))
         literals = None if path is None else _attempt(files, read_python_literals, path)
         if literals is not None:
             files.task, notes = literals
@@ -254,14 +252,14 @@ def _take_session_yaml(files: SessionFiles, path: Path, content: dict[str, Any])
         }
 
 
-def _read_json_settings(files: SessionFiles, folder: Path, names: list[str]) -> None:
+def _read_json_settings(files: SessionFiles) -> None:
     others: dict[str, Any] = {}
-    for name in names:
+    for name in files.names:
         _, marked, kind = name.rpartition(".msw.settings")
         if not marked or not (kind == "" or kind.endswith(".json")):
             continue
         kind = kind.removesuffix(".json").removeprefix(".") if kind else "task"
-        read = _attempt(files, read_json, folder / name)
+        read = _attempt(files, read_json, files.folder / name)
         if read is None:
             continue
         # Older files: ".msw.settings.json" is the process's, ".msw.settings" the task's.
@@ -275,22 +273,18 @@ def _read_json_settings(files: SessionFiles, folder: Path, names: list[str]) -> 
         files.metadata = {"settings": others} | (files.metadata or {})
 
 
-def _read_manifests(files: SessionFiles, folder: Path, names: list[str]) -> None:
+def _read_manifests(files: SessionFiles) -> None:
     merged: dict[str, Any] = {}
     for name in MANIFESTS:
-        read = _attempt(files, read_yaml, folder / name) if name in names else None
+        if name not in files.names:
+            continue
+        path = files.folder / name
+        read = _attempt(files, read_with_notes, path)
         if read is None:
             continue
         manifest, notes = read
-        files.damage += notes
-        version = manifest.get("msw_manifest_version", MANIFEST_VERSION)
-        if version != MANIFEST_VERSION:
-            files.failures.append(
-                f"{folder / name}: says manifest version {version!r}, and this reader knows "
-                f"{MANIFEST_VERSION}; it is not read"
-            )
-            continue
         files.manifest = manifest
+        files.damage += notes
         if isinstance(manifest.get("metadata"), dict):
             merged |= manifest["metadata"]
         entries = manifest.get("subprotocols")
@@ -299,9 +293,7 @@ def _read_manifests(files: SessionFiles, folder: Path, names: list[str]) -> None
         if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
             files.subprotocols = entries
         else:
-            files.damage.append(
-                f"{folder / name}: subprotocols are no list of mappings; left out"
-            )
+            files.damage.append(f"{path}: subprotocols are no list of mappings; left out")
     if merged:
         files.metadata = merged | (files.metadata or {})
 
@@ -309,21 +301,22 @@ def _read_manifests(files: SessionFiles, folder: Path, names: list[str]) -> None
 # --- trials ----------------------------------------------------------------------------
 
 
-def _read_trials(files: SessionFiles, folder: Path, names: list[str], nested: bool) -> None:
+def _read_trials(files: SessionFiles, nested: bool) -> None:
     """Read the trials of all subprotocols, or else those of the one file there is."""
     frames: dict[str, pd.DataFrame] = {}
+    logs = ending(files.names, *LOGS)
     used: list[Path | None] = []
     for number, entry in enumerate(files.subprotocols or []):
         name = str(entry.get("name", number))
-        path = _inside(files, folder, name, entry.get("file"))
+        path = _inside(files, name, entry.get("file"))
         log = None if path is None else _log_of(path)
         used.append(log)
         if path is not None and not path.is_file():
             files.damage.append(
-                f"{folder}: subprotocol {name!r}: file {entry['file']!r} is missing"
+                f"{files.folder}: subprotocol {name!r}: file {entry['file']!r} is missing"
             )
             path = None
-        frame = _frame_of(files, path, log, names, nested)
+        frame = _frame_of(files, path, log, nested)
         if frame is not None:
             frames[name if name not in frames else f"{name} ({number})"] = frame
     if frames and nested:
@@ -332,23 +325,21 @@ def _read_trials(files: SessionFiles, folder: Path, names: list[str], nested: bo
     elif frames:
         files.frame = concat_trials(frames, column="subprotocol")
     else:
-        found = list(dict.fromkeys(ending(names, *JSONL) or ending(names, *PICKLES)))
-        path = _single_file(files, folder, found)
-        log = (
-            _single_file(files, folder, ending(names, *LOGS)) if path is None else _log_of(path)
-        )
+        found = ending(files.names, *JSONL) or ending(files.names, *PICKLES)
+        path = _single_file(files, found)
+        log = _single_file(files, logs) if path is None else _log_of(path)
         used.append(log)
-        files.frame = _frame_of(files, path, log, names, nested)
-    for name in ending(names, *LOGS):
-        if folder / name not in used:
-            _note_unused_log(files, folder / name)
+        files.frame = _frame_of(files, path, log, nested)
+    for name in logs:
+        if files.folder / name not in used:
+            _note_unused_log(files, files.folder / name)
 
 
 def _frame_of(
-    files: SessionFiles, path: Path | None, log: Path | None, names: list[str], nested: bool
+    files: SessionFiles, path: Path | None, log: Path | None, nested: bool
 ) -> pd.DataFrame | None:
     """Return the trials of a file; where it has none, or is missing, those of its log."""
-    if log is not None and log.name not in names:
+    if log is not None and log.name not in files.names:
         log = None
     frame = None
     if path is not None:
@@ -404,16 +395,16 @@ def _frame_of_log(files: SessionFiles, path: Path, nested: bool) -> pd.DataFrame
     return nested_frame(trials) if nested else trials_to_frame(trials)
 
 
-def _inside(files: SessionFiles, folder: Path, name: str, file: object) -> Path | None:
+def _inside(files: SessionFiles, name: str, file: object) -> Path | None:
     """Return the path of a manifest's file, if it is a trial file within the session."""
-    entry = f"{folder}: subprotocol {name!r}: file {file!r}"
+    entry = f"{files.folder}: subprotocol {name!r}: file {file!r}"
     if not isinstance(file, str) or not file or "\0" in file:
         files.damage.append(f"{entry} is no path; its trials are not read")
         return None
-    path = folder / file
+    path = files.folder / file
     resolved = path.resolve()
     # Where git-annex keeps the content of a file that is in the folder by name.
-    is_inside = resolved.is_relative_to(folder.resolve()) or (
+    is_inside = resolved.is_relative_to(files.folder.resolve()) or (
         path.is_symlink() and "/.git/annex/objects/" in resolved.as_posix()
     )
     if leads_out(file) or not is_inside:
@@ -428,6 +419,6 @@ def _inside(files: SessionFiles, folder: Path, name: str, file: object) -> Path 
 def _frame_of_pickle(path: Path, nested: bool) -> pd.DataFrame:
     trials = trials_from_nested(read_frame_pickle(path))
     if trials and not {START, "info", "trial_type"} & trials[0].keys():
-        shown = ", ".join(list(trials[0])[:5])
-        raise FormatError(f"{path}: a table, but not of trials (its columns: {shown}, ...)")
+        columns = shown(list(trials[0]), ", ")
+        raise FormatError(f"{path}: a table, but not of trials (its columns: {columns})")
     return nested_frame(trials) if nested else trials_to_frame(trials)

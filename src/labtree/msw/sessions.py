@@ -1,92 +1,266 @@
-"""Sessions from folders: one, those of a container, those of a subject."""
+"""A session in one typed object: loaded from its folder, as a tree, and what it shows."""
 
 import contextlib
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from datetime import date
 from pathlib import Path
+from typing import Annotated, Any, Self
 
 import pandas as pd
-from tqdm import tqdm
-
-from labtree.errors import (
-    FileAccessError,
-    FormatError,
-    LabtreeError,
-    MissingFileError,
+import xarray as xr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
 )
+
+from labtree.display import Panel, Section, truncate
+from labtree.errors import FormatError, TrialTableError
 from labtree.formats import takes
-from labtree.msw.containers import kind_of, list_acquisitions
-from labtree.msw.joined_trials import concat_trials
-from labtree.msw.manifest_files import SESSION_MANIFEST
-from labtree.msw.models import MswSession
-from labtree.msw.names import parse_acquisition_basename, parse_container_name
+from labtree.msw.msw_panel import count_trials
+from labtree.msw.names import parse_container_name
 from labtree.msw.session_files import SessionFiles, read_folder, setting_of_task
-from labtree.msw.session_filters import SessionFilter
-from labtree.msw.session_folders import (
-    acquisition_folders,
-    check_folder,
-    detect_format,
-    identify,
-    is_session_folder,
-    list_folder,
+from labtree.msw.session_folders import ArtifactFormat, identify
+from labtree.msw.trees import (
+    SESSION_ATTRIBUTE,
+    is_msw_session,
+    trials_from_xarray,
+    trials_to_xarray,
 )
 from labtree.msw.trial_file import warn_of_damage
+from labtree.storage import json_values
 
 __all__ = [
-    "SessionList",
-    "load_acquisition",
+    "MswSession",
     "load_session",
-    "load_subject",
+    "load_with_notes",
+    "session_in_words",
     "to_session",
 ]
 
-_DEPTH = 4
+
+def _from_json(value: Any, info: ValidationInfo) -> Any:
+    return json_values.decode(value) if info.mode == "json" else value
 
 
-class SessionList(list[MswSession]):
-    """Sessions in the order of their time, and what could not be loaded.
+_Settings = Annotated[
+    dict[Any, Any],
+    BeforeValidator(_from_json),
+    # Tuples and keys that are not text are marked.
+    PlainSerializer(json_values.encode, when_used="json"),
+    WithJsonSchema({"type": "object"}),
+]
+
+
+def _is_frame(value: Any) -> Any:
+    if value is not None and not isinstance(value, pd.DataFrame):
+        raise ValueError(f"expected a DataFrame or None, found a {type(value).__name__}")
+    return value
+
+
+# Any, because type checkers do not know df.msw.
+_Frame = Annotated[Any, BeforeValidator(_is_frame), WithJsonSchema({"type": "null"})]
+
+
+class MswSession(BaseModel):
+    """One session: where it is, what was set, and its trials.
+
+    ``model_dump_json`` and ``model_validate_json`` are exact inverses for everything but
+    the trials, which stay out of it. Two sessions are equal if all of it and their trials
+    are.
 
     Attributes
     ----------
-    failed : dict of pathlib.Path to Exception
-        The folders that could not be loaded, or not be judged by the filters, and why.
+    session_dir : pathlib.Path
+        The folder it was read from.
+    basename, subject, datetime_str, task : str
+        What the names of the session's files say, whatever its folder is called; "" where
+        they do not parse. A name without a task gets that of the settings, or else its
+        type.
+    acq_type, session_type : str
+        What is recorded, by the names ("msw" where they have no type), and the type in
+        the name of the folder above; "" for none.
+    namespace_version : str or None
+        The precision of the name's moment: "v1" (microseconds) or "legacy" (seconds);
+        None if the name does not parse. See also
+        `labtree.msw.identify_namespace_version`.
+    artifact_format : str
+        "session_yaml", "separate_json", "legacy" or "manifest".
+    msw_version : str
+        What recorded it; "legacy" or "< 1.0.0" where the settings do not say.
+    df : pandas.DataFrame or None
+        One row per trial, as `labtree.msw.trials_to_frame` returns it; None if there are none.
+    n_trials : int
+        Rows of the trial file, barcodes and other rows included.
+    settings_task, settings_process, settings_stage, settings_ephys : dict or None
+        As they were written.
+    subprotocols : list of dict or None
+        A manifest's entries.
+    metadata : dict or None
+        Of the session's manifest, the acquisition's manifest and the session, merged.
+    is_complete : bool
+        Trials and settings are there.
+    is_ephys : bool
+        It belongs to an ephys recording.
+    acquisition_name : str or None
+        The name of the container that the session lies in, where it was loaded from one.
+    acquisition_dir : pathlib.Path or None
+        The container's folder.
     """
 
-    def __init__(
-        self,
-        sessions: Iterable[MswSession] = (),
-        failed: dict[Path, Exception] | None = None,
-    ) -> None:
-        super().__init__(sessions)
-        self.failed = failed or {}
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, ser_json_inf_nan="constants"
+    )
+
+    session_dir: Path
+    basename: str
+    subject: str
+    datetime_str: str
+    task: str
+    acq_type: str = ""
+    session_type: str = ""
+    namespace_version: str | None = None
+    artifact_format: ArtifactFormat
+    msw_version: str
+    df: _Frame = Field(default=None, exclude=True, repr=False)
+    n_trials: int = 0
+    settings_task: _Settings | None = None
+    settings_process: _Settings | None = None
+    settings_stage: _Settings | None = None
+    settings_ephys: _Settings | None = None
+    subprotocols: list[_Settings] | None = None
+    metadata: _Settings | None = None
+    is_complete: bool = False
+    is_ephys: bool = False
+    acquisition_name: str | None = None
+    acquisition_dir: Path | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MswSession):
+            return NotImplemented
+        # repr shows NaN and null as different, and the same NaN as equal.
+        if BaseModel.__repr__(self) != BaseModel.__repr__(other):
+            return False
+        if self.df is None or other.df is None:
+            return self.df is other.df
+        return bool(self.df.equals(other.df))
 
     def __repr__(self) -> str:
-        from labtree.msw.msw_panel import list_panel
+        return _panel(self).text()
 
-        return list_panel(self, self.failed).text()
+    __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        from labtree.msw.msw_panel import list_panel
+        return _panel(self).html()
 
-        return list_panel(self, self.failed).html()
+    @property
+    def host_session_name(self) -> str | None:
+        """The name of the ephys session that this one belongs to."""
+        name = (self.settings_ephys or {}).get("session_name")
+        return None if name is None else str(name)
 
-    def trials(self) -> pd.DataFrame:
-        """Return all trials in one table, with a column ``session``.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict, the trials included."""
+        return self.model_dump() | {"df": self.df}
+
+    def to_tree(self, recording: xr.DataTree | None = None) -> xr.DataTree:
+        """Return the session as a tree for workspaces and files.
+
+        Parameters
+        ----------
+        recording : xarray.DataTree, optional
+            A session's tree with ``streams`` and any other groups.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups ``trials`` (see ``df.msw.to_xarray``) and ``metadata``, and those of
+            `recording`. Nothing is computed or copied of the latter.
 
         Raises
         ------
         TrialTableError
-            No session has trials.
+            `recording` has a group of one of these names already.
         """
-        frames: dict[str, pd.DataFrame] = {}
-        for session in self:
-            if session.df is not None:
-                name = session.basename
-                while name in frames:
-                    name += "'"
-                frames[name] = session.df
-        return concat_trials(frames)
+        tree = xr.DataTree() if recording is None else recording.copy(inherit=False)
+        taken = {"trials", "metadata"} & set(tree.children)
+        if taken:
+            raise TrialTableError(
+                f"the recording's tree has {', '.join(sorted(taken))} already; rename or drop "
+                "these groups first"
+            )
+        attributes = {
+            "session_id": self.basename,
+            "subject": self.subject,
+            "task": self.task,
+            "session_datetime": self.datetime_str,
+            "msw_version": self.msw_version,
+        }
+        tree.attrs = attributes | tree.attrs
+        content = attributes | {SESSION_ATTRIBUTE: self.model_dump_json()}
+        tree["metadata"] = xr.DataTree(xr.Dataset(attrs=content))
+        if self.df is not None:
+            tree["trials"] = xr.DataTree(trials_to_xarray(self.df))
+        return tree
+
+    @classmethod
+    def from_tree(cls, tree: xr.DataTree) -> Self:
+        """Return the session that `to_tree` wrote, its trials included.
+
+        Raises
+        ------
+        TrialTableError
+            The tree has no ``metadata`` group of such a session.
+        """
+        if not is_msw_session(tree):
+            raise TrialTableError(
+                "this tree has no Murine Shift Work session; expected /metadata with the "
+                f"attribute {SESSION_ATTRIBUTE!r}, as session.to_tree() writes it"
+            )
+        session = cls.model_validate_json(tree.children["metadata"].attrs[SESSION_ATTRIBUTE])
+        if "trials" in tree.children:
+            session.df = trials_from_xarray(tree.children["trials"].to_dataset(inherit=False))
+        return session
+
+
+def session_in_words(session: MswSession) -> tuple[str, str, str, str]:
+    """Return a session's subject, task, moment and trials, "" for what is not known."""
+    when = session.datetime_str
+    when = f"{when[:4]}-{when[4:6]}-{when[6:8]} {when[9:11]}:{when[11:13]}" if when else ""
+    trials = "no trials" if session.df is None else count_trials(session.df)
+    return truncate(session.subject), truncate(session.task, 60), when, trials
+
+
+def _panel(session: MswSession) -> Panel:
+    facts = [
+        ("folder", str(session.session_dir)),
+        (
+            "recorded by",
+            f"msw {session.msw_version}, files of the kind {session.artifact_format}",
+        ),
+        ("part of", session.acquisition_name or session.host_session_name or ""),
+        ("complete", "yes" if session.is_complete else "no: trials or settings are missing"),
+    ]
+    sections = [Section("", [fact for fact in facts if fact[1]], ("muted", "text"))]
+
+    def add(title: str, rows: list[tuple[Any, Any]], columns: tuple[str, str]) -> None:
+        sections.append(Section(title, rows, columns, str(len(rows)), is_open=False))
+
+    if session.df is not None:
+        add("columns of df", list(session.df.dtypes.items()), ("name", "muted"))
+    for name in ("settings_task", "settings_process", "settings_stage", "settings_ephys"):
+        if settings := getattr(session, name):
+            rows = [(key, truncate(value, 200)) for key, value in settings.items()]
+            add(name, rows, ("name", "text"))
+    about = ", ".join(filter(None, session_in_words(session)[1:]))
+    title = " ".join(filter(None, ["labtree mouse session", truncate(session.subject, 40)]))
+    calls = (
+        ".df", ".df.msw", ".df.msw.plot()", ".to_tree(recording)", ".settings_task",
+        ".metadata",
+    )  # fmt: skip
+    return Panel(title, about, sections, calls)
 
 
 @takes("a Murine Shift Work session", "msw")
@@ -130,7 +304,7 @@ def load_session(
     >>> labtree.msw.load_session(folder).n_trials
     20
     """
-    session, notes = _load(Path(session_dir), nested)
+    session, notes = load_with_notes(Path(session_dir), nested=nested)
     if acquisition_name is not None:
         session.acquisition_name = acquisition_name
     if acquisition_dir is not None:
@@ -139,14 +313,15 @@ def load_session(
     return session
 
 
-def _load(
-    folder: Path, nested: bool = False, container: Path | None = None
+def load_with_notes(
+    folder: Path, container: Path | None = None, *, nested: bool = False
 ) -> tuple[MswSession, list[str]]:
+    """Load a session of a container; return what was lost or is unusual, too."""
     files = read_folder(folder, nested=nested)
-    return to_session(folder, files, container), files.damage + files.remarks
+    return to_session(files, container), files.damage + files.remarks
 
 
-def to_session(folder: Path, files: SessionFiles, container: Path | None = None) -> MswSession:
+def to_session(files: SessionFiles, container: Path | None = None) -> MswSession:
     """Return the session of what was read of its folder, and of the container it lies in."""
     identity = identify(files.basename)
     task = identity.task
@@ -154,7 +329,7 @@ def to_session(folder: Path, files: SessionFiles, container: Path | None = None)
         task = setting_of_task(files.process) or identity.acq_type
     session_type = ""
     with contextlib.suppress(FormatError):
-        session_type = parse_container_name(folder.absolute().parent.name)["session_type"]
+        session_type = parse_container_name(files.folder.absolute().parent.name)["session_type"]
     metadata = files.metadata or {}
     from_matlab = str(metadata.get("source", "")).startswith("legacy_matlab")
     is_legacy = files.artifact_format == "legacy"
@@ -165,7 +340,7 @@ def to_session(folder: Path, files: SessionFiles, container: Path | None = None)
     oldest = "legacy" if is_legacy else "< 1.0.0"
     # What was just read needs no validation.
     return MswSession.model_construct(
-        session_dir=folder,
+        session_dir=files.folder,
         basename=files.basename,
         subject=identity.subject,
         datetime_str=identity.datetime_str,
@@ -188,245 +363,3 @@ def to_session(folder: Path, files: SessionFiles, container: Path | None = None)
         acquisition_name=None if container is None else container.name,
         acquisition_dir=container,
     )
-
-
-def _container_of(folder: Path, top: Path) -> Path | None:
-    """Return the container that a session lies in, if it lies in one below `top`."""
-    parent = folder.parent
-    if folder == top or parent == top:
-        return None
-    if (parent / SESSION_MANIFEST).is_file():
-        return parent
-    with contextlib.suppress(FormatError):
-        parse_container_name(parent.name)
-        return parent
-    return None
-
-
-def load_acquisition(
-    container: str | Path,
-    *,
-    subject: str | None = None,
-    task: str | None = None,
-    since: str | date | None = None,
-    until: str | date | None = None,
-    workers: int = 1,
-) -> SessionList:
-    """Load the sessions in a container's folder, those that its manifest names included.
-
-    Parameters
-    ----------
-    container : path
-        A container's folder, or a session's own.
-    subject, task, since, until, workers
-        As in `load_subject`.
-
-    Returns
-    -------
-    SessionList
-        By time. ``.failed`` and a `DamageWarning` name what could not be loaded.
-        Cameras' folders are left out.
-
-    Raises
-    ------
-    MissingFileError
-        There is no such folder.
-    FormatError
-        It holds no session.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> from labtree.testing.msw import make_trials, write_session
-    >>> folder = write_session("mouse", trials=make_trials(20))
-    >>> len(labtree.msw.load_acquisition(folder.parent))
-    1
-    """
-    folder = Path(container)
-    check_folder(folder)
-    wanted = SessionFilter(subject, task, since, until)
-    if is_session_folder(folder):
-        return _load_all({folder: None}, {}, wanted, workers, [])
-    listed, messages = list_acquisitions(folder)
-    failed: dict[Path, Exception] = {
-        folder / item.basename: MissingFileError(
-            f"{folder / item.basename}: the manifest names it, and it is not there"
-        )
-        for item in listed
-        if item.in_manifest and not item.on_disk and item.kind == "session"
-    }
-    found: dict[Path, Path | None] = {
-        item.folder: folder
-        for item in listed
-        if item.folder is not None and item.kind == "session"
-    }
-    if not found and not failed:
-        raise FormatError(f"{folder}: no session in it; expected a container's folder")
-    return _load_all(found, failed, wanted, workers, messages)
-
-
-def load_subject(
-    folder: str | Path,
-    *,
-    subject: str | None = None,
-    task: str | None = None,
-    since: str | date | None = None,
-    until: str | date | None = None,
-    workers: int = 1,
-) -> SessionList:
-    """Load the sessions below a subject's folder, or below one of many subjects.
-
-    Parameters
-    ----------
-    folder : path
-        A folder of sessions or containers, or of subjects' folders.
-    subject, task : str, optional
-        Only those whose name says so; nothing else is opened. Where a name has no task,
-        the settings are asked.
-    since, until : str, datetime.date or datetime.datetime, optional
-        Only those from then on, or until then, inclusive: a day, "2026-05-14", or a moment,
-        "2026-05-14T14:30". In the rig's local time, as the names are.
-    workers : int
-        How many to load at a time, in threads. Worth it where a disk or a network is slow.
-
-    Returns
-    -------
-    SessionList
-        By time. ``.failed`` and a `DamageWarning` name what could not be loaded, or not be
-        judged by the filters, and folders with a session's name in which nothing can be
-        read. ``.trials()`` puts all trials into one table.
-
-    Raises
-    ------
-    MissingFileError
-        There is no such folder.
-    FormatError
-        It holds no session.
-    UnknownNameError
-        (a KeyError) No session in it is of that subject or task; the message names those
-        that there are.
-
-    Examples
-    --------
-    >>> import labtree
-    >>> from labtree.testing.msw import make_trials, write_session
-    >>> folder = write_session("mouse", trials=make_trials(20))
-    >>> [session.subject for session in labtree.msw.load_subject("mouse")]
-    ['m01']
-    """
-    top = Path(folder)
-    check_folder(top)
-    found, unreadable = _find_sessions(top, _DEPTH, set())
-    if not found and not unreadable:
-        raise FormatError(
-            f"{top}: no session in it, {_DEPTH} folders deep; expected a subject's folder"
-        )
-    wanted = SessionFilter(subject, task, since, until)
-    failed = {path: error for path, error in unreadable.items() if wanted.may_take(path)}
-    containers = {path: _container_of(path, top) for path in found}
-    return _load_all(containers, failed, wanted, workers, [])
-
-
-def _find_sessions(
-    folder: Path, depth: int, seen: set[Path]
-) -> tuple[list[Path], dict[Path, Exception]]:
-    """Return the sessions' folders, and those that seem to be one and cannot be read."""
-    # Links may lead back up, or to the same session twice.
-    real = folder.resolve()
-    if real in seen:
-        return [], {}
-    seen.add(real)
-    found: list[Path] = []
-    unreadable: dict[Path, Exception] = {}
-    try:
-        if is_session_folder(folder):
-            return [folder], {}
-        entries = sorted(folder.iterdir())
-        inside = [path for path in entries if path.is_dir() and not path.name.startswith(".")]
-    except OSError as error:
-        return [], {folder: FileAccessError.of(error, f"{folder}: cannot be listed")}
-    for path in inside if depth else []:
-        sessions, others = _find_sessions(path, depth - 1, seen)
-        found += sessions
-        unreadable |= others
-    if not found and not unreadable and _seems_a_session(folder):
-        try:
-            read_folder(folder)
-        except LabtreeError as error:
-            unreadable[folder] = error
-    return found, unreadable
-
-
-def _seems_a_session(folder: Path) -> bool:
-    if acquisition_folders(folder):
-        return False
-    if detect_format(list_folder(folder).dangling) is not None:
-        return True
-    try:
-        parts = parse_acquisition_basename(folder.name)
-    except FormatError:
-        return False
-    return kind_of(parts["acq_type"]) == "session"
-
-
-def _load_all(
-    folders: dict[Path, Path | None],
-    failed: dict[Path, Exception],
-    wanted: SessionFilter,
-    workers: int,
-    messages: list[str],
-) -> SessionList:
-    """Load sessions, each with its container, and collect what fails."""
-    if workers < 1:
-        raise FormatError(f"workers={workers}; expected 1 or more")
-    chosen: list[Path] = []
-    for folder in folders:
-        try:
-            if wanted.takes(folder):
-                chosen.append(folder)
-        except FormatError as error:
-            failed[folder] = FormatError(f"{folder}: the filters cannot judge it ({error})")
-    if not chosen and not failed:
-        wanted.check_names(folders)
-    loaded: dict[Path, MswSession] = {}
-    notes: dict[Path, list[str]] = {}
-
-    def load(folder: Path) -> None:
-        try:
-            loaded[folder], notes[folder] = _load(folder, container=folders[folder])
-        except (LabtreeError, OSError) as error:
-            failed[folder] = error
-
-    _run(load, chosen, workers)
-    messages = messages + [note for folder in chosen for note in notes.get(folder, [])]
-    if failed:
-        lines = [f"  {error}" for error in failed.values()]
-        messages.append(
-            f"{len(failed)} of {len({*folders, *failed})} sessions not loaded:\n"
-            + "\n".join(lines)
-        )
-    sessions = sorted(
-        (loaded[folder] for folder in chosen if folder in loaded),
-        key=lambda session: (session.datetime_str, session.basename),
-    )
-    warn_of_damage(messages)
-    return SessionList(sessions, failed)
-
-
-def _run(load: Callable[[Path], None], folders: list[Path], workers: int) -> None:
-    with tqdm(total=len(folders), desc="sessions", unit="session", disable=None) as bar:
-        if workers == 1 or len(folders) < 2:
-            for folder in folders:
-                load(folder)
-                bar.update()
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            tasks = [pool.submit(load, folder) for folder in folders]
-            try:
-                for done in as_completed(tasks):
-                    done.result()
-                    bar.update()
-            except BaseException:
-                for waiting in tasks:
-                    waiting.cancel()
-                raise

@@ -1,5 +1,10 @@
 """Trial tables and sessions as plain xarray objects, and back.
 
+``df.msw.to_xarray`` and the group ``trials`` of a session's tree are for reading and computing
+with xarray: rows lie along ``trial``, missing numbers are NaN, and states and events are CF
+ragged arrays. The exact layout of workspaces, which gives back any DataFrame, is another, in
+`labtree.msw.trials_kind`.
+
 In ``trials``, every column is a variable along ``trial``, of a plain numpy dtype:
 
 - a nullable integer is float64 with NaN in the holes (beyond 2**53, where a float is no
@@ -25,11 +30,9 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import TrialDataError, TrialTableError
-from labtree.msw.access import tables_of
-from labtree.msw.models import MswSession
-from labtree.msw.nested_trials import trials_from_nested
-from labtree.msw.trial_lines import decode_cells, encode_cells
-from labtree.msw.trial_table import trials_to_frame
+from labtree.msw.trial_lines import decode_cells, encode_cells, texts_of
+from labtree.msw.trial_queries import tables_of
+from labtree.msw.trial_table import trials_from_nested, trials_to_frame
 from labtree.msw.trial_times import (
     ATTRIBUTE,
     IntArray,
@@ -40,8 +43,15 @@ from labtree.msw.trial_times import (
 from labtree.storage.dtypes import object_array
 from labtree.storage.missing import mark_missing, mask_of
 
-__all__ = ["session_to_tree", "trials_from_xarray", "trials_to_xarray"]
+__all__ = [
+    "SESSION_ATTRIBUTE",
+    "is_msw_session",
+    "trials_from_xarray",
+    "trials_to_xarray",
+]
 
+#: The attribute of a tree's group ``metadata`` that holds the session as JSON.
+SESSION_ATTRIBUTE = "msw_session"
 _EXACT = 2**53
 _RAGGED = {"state": ("state_visit", ("start", "end")), "event": ("event_item", ("time",))}
 
@@ -94,30 +104,34 @@ def _to_variables(key: str, column: pd.Series, taken: set[str]) -> dict[str, xr.
         return {key: xr.Variable("trial", column.to_numpy(np.float64, na_value=np.nan), attrs)}
     if isinstance(column.dtype, pd.api.extensions.ExtensionDtype) and column.dtype.kind in "iu":
         holes = column.isna().to_numpy()
-        whole = column.to_numpy(np.int64, na_value=0)
+        whole = column.to_numpy(_numpy_dtype(column.dtype), na_value=0)
         if (np.abs(whole) <= _EXACT).all():
-            return {key: xr.Variable("trial", np.where(holes, np.nan, whole), attrs)}
+            return {
+                key: xr.Variable("trial", np.where(holes, np.nan, whole.astype(float)), attrs)
+            }
         return mark_missing(key, xr.Variable("trial", whole, attrs), holes, taken)
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biu":
         return {key: xr.Variable("trial", column.to_numpy(), attrs)}
-    cells = column.tolist()
-    if all(
-        isinstance(cell, str) or (pd.api.types.is_scalar(cell) and pd.isna(cell))
-        for cell in cells
-    ):
-        holes = column.isna().to_numpy()
-        text = _text(["" if hole else cell for cell, hole in zip(cells, holes, strict=True)])
-        return mark_missing(key, xr.Variable("trial", text, attrs), holes, taken)
-    table = _rectangle(cells)
-    if table is not None:
-        kind = type(next(cell for cell in cells if cell is not None)[0]).__name__
-        attrs["cells"] = f"lists of {kind}"
-        return {key: xr.Variable(("trial", f"{key}_item"), table, attrs)}
     try:
-        text = _text(encode_cells(cells))
+        texts = texts_of(column)
+        if texts is not None:
+            return mark_missing(key, _text_variable(texts[0], attrs), texts[1], taken)
+        cells = column.tolist()
+        table = _rectangle(cells)
+        if table is not None:
+            kind = type(next(cell for cell in cells if cell is not None)[0]).__name__
+            attrs["cells"] = f"lists of {kind}"
+            return {key: xr.Variable(("trial", f"{key}_item"), table, attrs)}
+        return {key: _text_variable(encode_cells(cells), attrs | {"cells": "json"})}
     except TrialDataError as error:
         raise TrialTableError(f"the column {key!r} cannot be kept: {error}") from None
-    return {key: xr.Variable("trial", text, attrs | {"cells": "json"})}
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype of what a nullable integer holds."""
+    nullable: Any = pd.api.types.pandas_dtype(dtype)
+    held: np.dtype[Any] = nullable.numpy_dtype
+    return held
 
 
 def _rectangle(cells: list[Any]) -> npt.NDArray[Any] | None:
@@ -138,9 +152,9 @@ def _rectangle(cells: list[Any]) -> npt.NDArray[Any] | None:
     return table if np.isnan(table).all(axis=1).sum() == len(cells) - len(lists) else None
 
 
-def _text(strings: list[str]) -> npt.NDArray[Any]:
+def _text_variable(texts: list[str], attrs: dict[str, Any]) -> xr.Variable:
     # Of variable length, as netCDF and zarr hold strings.
-    return np.array(strings, object)
+    return xr.Variable("trial", np.array(texts, object), attrs)
 
 
 def _ragged_variables(what: str, ragged: Ragged, trials: IntArray) -> dict[str, Any]:
@@ -245,8 +259,8 @@ def _to_column(dataset: xr.Dataset, key: str, n_trials: int) -> Any:
     if dtype.startswith(("Int", "UInt")):
         if values.dtype.kind == "f":
             holes = np.isnan(values)
-        whole = np.where(holes, 0, values).astype(np.int64)
-        return pd.arrays.IntegerArray(whole, holes).astype(dtype)
+        whole = np.where(holes, 0, values).astype(_numpy_dtype(dtype))
+        return pd.arrays.IntegerArray(whole, holes)
     if variable.attrs.get("cells") == "json":
         return decode_cells(values)
     if values.ndim == 2:
@@ -262,37 +276,9 @@ def _to_column(dataset: xr.Dataset, key: str, n_trials: int) -> Any:
         text = [None if hole else str(v) for v, hole in zip(values, holes, strict=True)]
         # Without a note, of a variable that was made elsewhere: as pandas itself sees it.
         return pd.Series(text, dtype=variable.attrs.get("pandas_dtype"))
-    return values.astype(dtype)
+    return pd.array(values, dtype=dtype)
 
 
-def session_to_tree(session: MswSession, recording: xr.DataTree | None = None) -> xr.DataTree:
-    """Return a session as a tree: see `MswSession.to_tree`."""
-    groups: dict[str, xr.Dataset] = {}
-    attrs: dict[str, Any] = {}
-    if recording is not None:
-        attrs |= {str(name): value for name, value in recording.attrs.items()}
-        for node in recording.subtree:
-            if node is not recording:
-                groups[node.relative_to(recording)] = node.to_dataset(inherit=False)
-        taken = {"trials", "metadata"} & set(recording.children)
-        if taken:
-            raise TrialTableError(
-                f"the recording's tree has {', '.join(sorted(taken))} already; rename or drop "
-                "these groups first"
-            )
-        groups["/"] = recording.to_dataset(inherit=False)
-    attributes = {
-        "session_id": session.basename,
-        "subject": session.subject,
-        "task": session.task,
-        "session_datetime": session.datetime_str,
-        "msw_version": session.msw_version,
-    }
-    groups["metadata"] = xr.Dataset(
-        attrs=attributes | {"msw_session": session.model_dump_json()}
-    )
-    if session.df is not None:
-        groups["trials"] = trials_to_xarray(session.df)
-    tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {**attributes, **attrs}
-    return tree
+def is_msw_session(tree: xr.DataTree) -> bool:
+    """Return whether a tree is what ``MswSession.to_tree`` makes."""
+    return "metadata" in tree.children and SESSION_ATTRIBUTE in tree.children["metadata"].attrs

@@ -19,9 +19,9 @@ from labtree.errors import (
     TrialTableError,
     one_line,
 )
-from labtree.msw.access import event_table, state_table, tables_of
 from labtree.msw.settings import read_json
-from labtree.msw.trial_lines import decode_cells, encode_cells
+from labtree.msw.trial_lines import decode_cells, encode_cells, texts_of
+from labtree.msw.trial_queries import event_table, state_table, tables_of
 from labtree.msw.trial_times import (
     ATTRIBUTE,
     FloatArray,
@@ -195,7 +195,7 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 class _Column(TypedDict, total=False):
-    """Return how to read a column: its type, and what the cells of text hold."""
+    """How to read a column: its dtype, and what its cells are where a file has text."""
 
     dtype: str
     cells: Literal["text", "json"]
@@ -205,23 +205,20 @@ class _Column(TypedDict, total=False):
 def _written(name: str, column: pd.Series) -> tuple[pd.Series, _Column]:
     """Return a column as files hold it, and how it is to be read."""
     how: _Column = {"dtype": str(column.dtype)}
-    holes = column.isna().to_numpy()
-    if getattr(column.dtype, "kind", "O") in "biufmM" or how["dtype"] in ("Int64", "boolean"):
+    if column.dtype.kind in "biufmM":
         return column.reset_index(drop=True), how
-    cells = column.tolist()
-    if all(
-        hole or (isinstance(cell, str) and _is_plain(cell))
-        for cell, hole in zip(cells, holes, strict=True)
-    ):
-        # Text cannot say whether nothing is an empty text or none.
-        how |= {"cells": "text", "missing": np.flatnonzero(holes).tolist()}
-        texts = ["" if hole else cell for cell, hole in zip(cells, holes, strict=True)]
-        return pd.Series(texts, dtype="str"), how
     try:
-        texts = encode_cells(cells)
+        found = texts_of(column)
+        if found is not None and all(map(_is_plain, found[0])):
+            # Text cannot say whether nothing is an empty text or none.
+            texts, holes = found
+            how |= {"cells": "text", "missing": np.flatnonzero(holes).tolist()}
+        else:
+            texts = encode_cells(column.tolist())
+            how |= {"cells": "json"}
     except TrialDataError as error:
         raise TrialTableError(f"the column {name!r} cannot be written: {error}") from None
-    return pd.Series(texts, dtype="str"), how | {"cells": "json"}
+    return pd.Series(texts, dtype="str"), how
 
 
 def _is_plain(text: str) -> bool:
@@ -243,13 +240,16 @@ def _read(column: pd.Series, how: _Column) -> Any:
     if dtype in ("boolean", "bool"):
         known = {"True": True, "False": False, None: None}
         return pd.Series([known[cell] for cell in text]).astype(dtype)
-    if dtype.startswith(("Int", "UInt")):
-        return pd.array([None if cell is None else int(cell) for cell in text], dtype=dtype)
-    kind = pd.api.types.pandas_dtype(dtype).kind
-    if kind in "iu":
-        return np.array([int(cell) for cell in text], dtype)
-    if kind == "f":
-        return np.array([np.nan if cell is None else float(cell) for cell in text], dtype)
+    known_dtype: Any = pd.api.types.pandas_dtype(dtype)
+    if known_dtype.kind in "iuf":
+        number = float if known_dtype.kind == "f" else int
+        cells = [None if cell is None else number(cell) for cell in text]
+        if isinstance(known_dtype, np.dtype):
+            return np.array(cells, known_dtype)
+        # Not by way of pandas, which makes floats of large integers beside holes.
+        masked = pd.arrays.FloatingArray if number is float else pd.arrays.IntegerArray
+        values = np.array([cell or 0 for cell in cells], known_dtype.numpy_dtype)
+        return masked(values, np.array([cell is None for cell in cells], bool))
     return pd.Series(text).astype(dtype)
 
 

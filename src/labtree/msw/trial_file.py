@@ -19,7 +19,6 @@ from labtree.errors import (
     warn,
 )
 from labtree.msw.log import complete_from_log, read_log
-from labtree.msw.nested_trials import nested_frame
 from labtree.msw.trial_lines import (
     TrialLines,
     decode_line,
@@ -31,6 +30,7 @@ from labtree.msw.trial_lines import (
 from labtree.msw.trial_table import (
     FrameBuilder,
     NeedsExactParserError,
+    nested_frame,
 )
 from labtree.msw.trial_times import NAN_PLACEHOLDER, Trial
 from labtree.optional import require

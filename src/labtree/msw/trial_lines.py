@@ -7,15 +7,16 @@ rounded to four decimals, ``NaN`` and ``Infinity`` as literals, ASCII only, ``",
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from labtree.errors import FormatError, TrialDataError
-from labtree.msw.trial_times import TUPLE_KEY, Trial
+from labtree.msw.trial_times import TUPLE_KEY, BoolArray, Trial
 from labtree.storage.dtypes import object_array
 from labtree.storage.files import read_file
 
@@ -226,6 +227,27 @@ def decode_line(line: bytes) -> Trial:
     return trial
 
 
+def texts_of(column: pd.Series) -> tuple[list[str], BoolArray] | None:
+    """Return the texts of a column, "" for holes, and the holes; None for other cells.
+
+    Raises
+    ------
+    TrialDataError
+        Categories that would not come back.
+    """
+    holes = column.isna().to_numpy()
+    cells = ["" if hole else cell for cell, hole in zip(column.tolist(), holes, strict=True)]
+    are_texts = all(isinstance(cell, str) for cell in cells)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        occurring = pd.Categorical(column.dropna().tolist())
+        if not are_texts or occurring.dtype != column.dtype:
+            raise TrialDataError(
+                "categories that are ordered, are no texts or do not all occur would not come "
+                "back; write .astype(object)"
+            )
+    return (cells, holes) if are_texts else None
+
+
 def encode_cells(cells: Iterable[Any]) -> list[str]:
     """Return cells of a column, each as JSON text.
 
@@ -242,9 +264,9 @@ def decode_cells(texts: Iterable[object]) -> npt.NDArray[Any]:
     return object_array([decode_line(str(text).encode())["cell"] for text in texts])
 
 
-def shown(items: list[str]) -> str:
+def shown(items: Sequence[object], separator: str = "; ") -> str:
     """Return the first five of some items, and whether there are more."""
-    return "; ".join(items[:5]) + ("; ..." if len(items) > 5 else "")
+    return separator.join([*map(str, items[:5]), *(["..."] if len(items) > 5 else [])])
 
 
 class TrialLines(NamedTuple):
@@ -292,8 +314,9 @@ def read_lines(path: Path) -> TrialLines:
     kept = [i for i, line in enumerate(lines) if line and not line.isspace()]
     inside = [i + 1 for i in headers if kept and i > kept[0]]
     if inside:
-        numbers = shown([str(number) for number in inside])
-        remarks.append(f"{path}: a header again on line {numbers}, so files were joined here")
+        remarks.append(
+            f"{path}: a header again on line {shown(inside)}, so files were joined here"
+        )
     if headers:
         kept = [i for i in kept if i not in set(headers)]
     return TrialLines([lines[i] for i in kept], [i + 1 for i in kept], remarks)

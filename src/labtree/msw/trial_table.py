@@ -1,15 +1,19 @@
-"""Trial tables: one flat row a trial, made of the nested dicts of a trial file."""
+"""Trial tables: one flat row a trial, made of the nested dicts of a trial file, and joined.
+
+States and events are ragged and go along in ``attrs`` (`labtree.msw.trial_times`). Older tools
+have them as columns of lists; that nested layout is written and read here, too.
+"""
 
 import functools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from labtree.msw.nested_trials import NESTED_FIELDS, nested_frame
+from labtree.errors import TrialTableError
 from labtree.msw.trial_times import (
     ATTRIBUTE,
     EVENTS,
@@ -21,12 +25,27 @@ from labtree.msw.trial_times import (
     BoolArray,
     Ragged,
     RaggedBuilder,
+    Trial,
     TrialTables,
+    is_hole,
 )
 from labtree.storage.dtypes import object_array
 from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.ragged import row_offsets
 
+__all__ = [
+    "FrameBuilder",
+    "NeedsExactParserError",
+    "concat_trials",
+    "nested_frame",
+    "trials_from_nested",
+    "trials_to_frame",
+]
+
+NESTED_FIELDS = ("info", STATES, EVENTS, "analysis")
+_EVENT = re.compile(
+    r"Tup|(Port|BNC|Wire|Serial|SoftCode|GlobalTimer|GlobalCounter|Condition)\w*"
+)
 # From here on a float may stand for an integer that had more digits.
 _INEXACT = 2.0**63
 _LARGE = re.compile(rb"[0-9]e\+?[0-9]")
@@ -38,7 +57,7 @@ class NeedsExactParserError(ValueError):
     """The fast parser cannot tell what was written; read the lines again exactly."""
 
 
-def trials_to_frame(trials: Iterable[dict[str, Any]], *, nested: bool = False) -> pd.DataFrame:
+def trials_to_frame(trials: Iterable[Trial], *, nested: bool = False) -> pd.DataFrame:
     """Return the table of trials.
 
     Parameters
@@ -91,9 +110,7 @@ class FrameBuilder:
         self._states = RaggedBuilder(2)
         self._events = RaggedBuilder(1)
 
-    def add(
-        self, trials: Sequence[dict[str, Any]], *, exact: bool = True, n_nan: int = 0
-    ) -> None:
+    def add(self, trials: Sequence[Trial], *, exact: bool = True, n_nan: int = 0) -> None:
         """Add a chunk of trials.
 
         Parameters
@@ -176,7 +193,7 @@ class FrameBuilder:
         return frame
 
 
-def _fields_of(trials: Sequence[dict[str, Any]], exact: bool) -> Fields:
+def _fields_of(trials: Sequence[Trial], exact: bool) -> Fields:
     """Return the values of trials by group and key; what is no dict of a group is its own."""
     fields: Fields = {}
     _add_fields(fields, "", trials, skip=NESTED_FIELDS)
@@ -185,7 +202,7 @@ def _fields_of(trials: Sequence[dict[str, Any]], exact: bool) -> Fields:
         cells = [trial.get(group) for trial in trials]
         if not set(map(type, cells)) <= {dict, type(None)}:
             others = [
-                None if isinstance(c, dict) or _is_nan(c) or c in holes else c for c in cells
+                None if isinstance(c, dict) or is_hole(c) or c in holes else c for c in cells
             ]
             if any(cell is not None for cell in others):
                 fields["", group] = others
@@ -195,7 +212,7 @@ def _fields_of(trials: Sequence[dict[str, Any]], exact: bool) -> Fields:
 
 
 def _add_fields(
-    fields: Fields, group: str, cells: Sequence[dict[str, Any]], skip: tuple[str, ...] = ()
+    fields: Fields, group: str, cells: Sequence[Trial], skip: tuple[str, ...] = ()
 ) -> None:
     """Turn dicts into lists, one a key, with None where a dict lacks it."""
     shapes = list(dict.fromkeys(map(tuple, cells)))
@@ -255,10 +272,6 @@ def _revive(value: Any, restored: list[float]) -> Any:
     return value
 
 
-def _is_nan(value: Any) -> bool:
-    return type(value) is float and value != value
-
-
 def _to_column(values: list[Any]) -> Any:
     """Return the array whose dtype says what the values are."""
     kinds = set(map(type, values))
@@ -266,13 +279,11 @@ def _to_column(values: list[Any]) -> Any:
         return np.array(values)
     if kinds == {int}:
         return _integers(values)
-    if kinds == {float}:
-        return np.array(values)
     if kinds <= {float, type(None)}:
         return np.array(values, np.float64)
     if float in kinds and not any(type(v) is float and v == v for v in values):
         # The only floats are NaN: holes among values of another kind.
-        values = [None if _is_nan(v) else v for v in values]
+        values = [None if is_hole(v) else v for v in values]
         kinds = kinds - {float} | {type(None)}
     if kinds == {bool, type(None)}:
         mask = np.array([v is None for v in values])
@@ -335,3 +346,187 @@ def _has_absolute_states(begin: Any, states: Ragged) -> BoolArray:
     votes = np.abs(first - begin)[clear] < np.abs(first)[clear]
     absolute[:] = bool(votes.sum() * 2 > len(votes))
     return absolute
+
+
+# --- several tables ------------------------------------------------------------------------
+
+
+def concat_trials(
+    frames: Mapping[str, pd.DataFrame], *, column: str = "session"
+) -> pd.DataFrame:
+    """Stack trial tables, with their states and events.
+
+    Parameters
+    ----------
+    frames : mapping of str to pandas.DataFrame
+        Trial tables by the name of their session.
+    column : str
+        The column for the name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        All rows; ``trial`` numbers the trials anew, so that each keeps its states, and
+        ``trial_index`` is still the number within the session. A column that some lack
+        has holes there, and keeps its dtype, or the nullable one.
+
+    Raises
+    ------
+    TrialTableError
+        A table has no states and events with it, or has a column of that name.
+
+    Examples
+    --------
+    >>> from labtree.msw import trials_to_frame
+    >>> day = trials_to_frame([{"info": {"choice": 1}}])
+    >>> concat_trials({"monday": day, "tuesday": day})["session"].tolist()
+    ['monday', 'tuesday']
+    """
+    if not frames:
+        raise TrialTableError(
+            "no trial tables to put together; write concat_trials({name: session.df, ...})"
+        )
+    parts: list[pd.DataFrame] = []
+    tables: list[TrialTables] = []
+    shift = 0
+    for name, frame in frames.items():
+        held = frame.attrs.get(ATTRIBUTE)
+        if not isinstance(held, TrialTables) or "trial" not in frame:
+            raise TrialTableError(
+                f"{name!r} is not a trial table with its states and events; give session.df of "
+                "labtree.msw.load_session(folder), or rows of it with the column 'trial'"
+            )
+        if column in frame:
+            raise TrialTableError(
+                f"{name!r} has a column {column!r} already; rename it, or write column=..."
+            )
+        part = frame.assign(trial=frame["trial"] + shift)
+        part.insert(1, column, name)
+        part.attrs = {}
+        parts.append(part)
+        tables.append(held)
+        shift += len(held.absolute)
+    joined = pd.concat(_with_common_columns(parts), ignore_index=True)
+    joined.attrs[ATTRIBUTE] = TrialTables(
+        Ragged.concatenate([table.states for table in tables], 2),
+        Ragged.concatenate([table.events for table in tables], 1),
+        np.concatenate([table.absolute for table in tables]),
+    )
+    return joined
+
+
+def _with_common_columns(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Return every part every column, of one dtype."""
+    names = dict.fromkeys(str(name) for part in parts for name in part)
+    n_with_rows = sum(len(part) > 0 for part in parts)
+    columns: list[dict[str, Any]] = [{} for _ in parts]
+    for name in names:
+        dtype = _common_dtype([part[name] for part in parts if name in part], n_with_rows)
+        for part, built in zip(parts, columns, strict=True):
+            if name in part and not part[name].isna().all():
+                built[name] = part[name].astype(dtype)
+            elif name in part and part[name].dtype == dtype:
+                built[name] = part[name]
+            else:
+                built[name] = pd.Series([None] * len(part), dtype=dtype, index=part.index)
+    return [
+        pd.DataFrame(built, index=part.index)
+        for part, built in zip(parts, columns, strict=True)
+    ]
+
+
+def _common_dtype(columns: list[pd.Series], n_tables: int) -> Any:
+    """Return the dtype for a column of so many tables, some of which may lack it."""
+    with_values = [column for column in columns if not column.isna().all()]
+    dtypes = {str(column.dtype): column.dtype for column in with_values}
+    holes = len(with_values) < n_tables
+    if not dtypes:
+        return np.dtype(float)
+    kinds = set(dtypes)
+    if kinds <= {"bool", "boolean"}:
+        return pd.BooleanDtype() if holes or "boolean" in kinds else np.dtype(bool)
+    if kinds <= {"int64", "Int64"}:
+        return pd.Int64Dtype() if holes or "Int64" in kinds else np.dtype(np.int64)
+    if kinds <= {"int64", "Int64", "float64"}:
+        whole = [c for c in with_values if c.dtype != float]
+        if all((c.dropna().abs() <= 2**53).all() for c in whole):
+            return np.dtype(float)
+    return next(iter(dtypes.values())) if len(dtypes) == 1 else np.dtype(object)
+
+
+# --- the nested layout ---------------------------------------------------------------------
+
+
+def nested_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+    """Return trials with every state and event a column of lists.
+
+    The columns of ``info``, ``States timestamps``, ``Events timestamps`` and ``analysis``
+    take the place of these fields, in that order, after the others. A name that is taken
+    is written with its group, ``info.name``.
+
+    Raises
+    ------
+    TrialTableError
+        A text has a lone surrogate, which pandas refuses here.
+    """
+    try:
+        frame = pd.DataFrame(list(trials))
+        for group in NESTED_FIELDS:
+            if group not in frame:
+                continue
+            cells = [cell if isinstance(cell, dict) else {} for cell in frame.pop(group)]
+            spread = pd.DataFrame(cells, index=frame.index)
+            taken = {name: f"{group}.{name}" for name in spread if name in frame}
+            frame = pd.concat([frame, spread.rename(columns=taken)], axis=1)
+        return frame.drop(columns=[0], errors="ignore")
+    except UnicodeEncodeError as error:
+        raise TrialTableError(
+            f"{error.object!r:.60} has a lone surrogate, which columns of nested cells cannot "
+            "hold; load the session without nested=True"
+        ) from None
+
+
+def trials_from_nested(frame: pd.DataFrame) -> list[Trial]:
+    """Return the trials that a table of nested cells holds.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        With the columns of `NESTED_FIELDS`, or as `nested_frame` returns it: a column
+        whose cells are lists of pairs of floats is a state's, and one with the name of an
+        event is an event's.
+    """
+    frame = frame.astype(object).where(frame.notna(), None) if len(frame) else frame
+    columns = {str(name): frame[name].tolist() for name in frame}
+    states = [name for name, cells in columns.items() if _are_visits(cells)]
+    events = [name for name in columns if _EVENT.fullmatch(name)]
+    trials: list[Trial] = []
+    for row in range(len(frame)):
+        trial = {
+            name: cells[row]
+            for name, cells in columns.items()
+            if name not in states and name not in events
+        }
+        for group, names in ((STATES, states), (EVENTS, events)):
+            found = {
+                name: columns[name][row] for name in names if columns[name][row] is not None
+            }
+            if names:
+                trial[group] = found
+        trials.append(trial)
+    return trials
+
+
+def _are_visits(cells: list[Any]) -> bool:
+    lists = [cell for cell in cells if cell is not None]
+    return bool(lists) and all(
+        isinstance(cell, list | tuple)
+        and len(cell) > 0
+        and all(
+            isinstance(visit, list | tuple)
+            and len(visit) == 2
+            and all(isinstance(time, float) for time in visit)
+            for visit in cell
+        )
+        for cell in lists
+    )

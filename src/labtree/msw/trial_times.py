@@ -225,13 +225,13 @@ class RaggedBuilder:
 
 def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
     """Return one trial's cell in the shape that most have, or None if it makes no sense."""
-    if _is_hole(cell):
+    if is_hole(cell):
         return {}
     if not isinstance(cell, dict):
         return None
     regular: dict[str, list[Any]] = {}
     for name, visits in cell.items():
-        if _is_hole(visits):
+        if is_hole(visits):
             visits = []
         visits = _untupled(visits)
         if not isinstance(visits, list | tuple):
@@ -246,7 +246,8 @@ def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
     return regular
 
 
-def _is_hole(value: Any) -> bool:
+def is_hole(value: Any) -> bool:
+    """Return whether a value stands for none: None or NaN."""
     return value is None or (isinstance(value, float) and value != value)
 
 

@@ -1,16 +1,56 @@
-"""Whether a session's folder holds what it should, readable and consistent."""
+"""Whether a session's folder holds what it should, readable and consistent.
 
+Metadata of manifests are checked by what other packages register for their own parts.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel
 
 from labtree.errors import LabtreeError
 from labtree.msw.measures import check_times, check_trials
-from labtree.msw.metadata_validators import validate_metadata
-from labtree.msw.models import MswSession, ValidationResult
 from labtree.msw.session_files import read_folder, setting_of_task
-from labtree.msw.sessions import to_session
+from labtree.msw.sessions import MswSession, to_session
 
-__all__ = ["validate_session"]
+__all__ = ["MetadataValidator", "ValidationResult", "validate_metadata", "validate_session"]
+
+
+class ValidationResult(BaseModel):
+    """What `validate_session` found.
+
+    Attributes
+    ----------
+    session_dir : pathlib.Path
+        The folder that was looked into.
+    msw_version : str
+        What recorded it, if that could be read.
+    passed : bool
+        There are no issues.
+    issues : list of str
+        What is missing or damaged.
+    warnings : list of str
+        What may be right, and should be looked at.
+    info : dict
+        Counts and names, for people.
+    """
+
+    session_dir: Path
+    msw_version: str
+    passed: bool
+    issues: list[str]
+    warnings: list[str]
+    info: dict[str, Any]
+
+    def __str__(self) -> str:
+        head = f"{self.session_dir}: {'passed' if self.passed else 'failed'}"
+        lines = [f"  issue: {text}" for text in self.issues]
+        lines += [f"  warning: {text}" for text in self.warnings]
+        lines += [f"  {key}: {value}" for key, value in self.info.items()]
+        return "\n".join([head, *lines])
 
 
 def validate_session(session_dir: str | Path) -> ValidationResult:
@@ -47,7 +87,7 @@ def validate_session(session_dir: str | Path) -> ValidationResult:
             warnings=[],
             info={},
         )
-    session = to_session(folder, files)
+    session = to_session(files)
     issues = files.damage + _missing_parts(session)
     warnings = list(files.remarks)
     info: dict[str, Any] = {
@@ -90,27 +130,109 @@ def validate_session(session_dir: str | Path) -> ValidationResult:
 
 def _missing_parts(session: MswSession) -> list[str]:
     """Return messages on the required parts that a session lacks."""
-    needs = {
-        "trials": session.df is not None,
-        "settings.task": session.settings_task is not None,
-        "settings.process": session.settings_process is not None,
-    }
-    sources = {
-        "trials": "a *.msw.df.jsonl file with trials",
-        "settings.task": {
-            "session_yaml": "the section task_settings of *.msw.session.yaml",
-            "legacy": "*task_settings.py",
-        }.get(session.artifact_format, "*.msw.settings.task.json"),
-        "settings.process": {
-            "session_yaml": "the section process of *.msw.session.yaml",
-        }.get(session.artifact_format, "*.msw.settings.process.json"),
-    }
     if session.df is not None and session.is_complete:
         return []
-    if session.artifact_format == "legacy":
-        needs["settings.process"] = True
-    return [
-        f"{session.session_dir}: {part} missing; expected {sources[part]}"
-        for part, is_there in needs.items()
-        if not is_there
+    has_yaml = session.artifact_format == "session_yaml"
+    is_legacy = session.artifact_format == "legacy"
+    task = "*task_settings.py" if is_legacy else "*.msw.settings.task.json"
+    section = "the section {} of *.msw.session.yaml"
+    required = [
+        ("trials", session.df, "a *.msw.df.jsonl file with trials"),
+        (
+            "settings.task",
+            session.settings_task,
+            section.format("task_settings") if has_yaml else task,
+        ),
     ]
+    if not is_legacy:
+        process = section.format("process") if has_yaml else "*.msw.settings.process.json"
+        required.append(("settings.process", session.settings_process, process))
+    return [
+        f"{session.session_dir}: {part} missing; expected {source}"
+        for part, found, source in required
+        if found is None
+    ]
+
+
+# --- metadata, by the validators of other packages ----------------------------------------
+
+_GROUPS = ("labtree.msw_validators", "msw.metadata")
+
+
+@runtime_checkable
+class MetadataValidator(Protocol):
+    """What a package registers to check its own part of manifests' metadata.
+
+    It is named as an entry point of the group ``labtree.msw_validators`` (those of
+    ``msw.metadata`` count too), as an object of this shape or a class of such objects.
+
+    Attributes
+    ----------
+    subtree : str
+        The key in ``metadata`` that it checks.
+    schema_version : str
+        The version of what it knows.
+    """
+
+    subtree: str
+    schema_version: str
+
+    def validate(self, content: Any) -> list[str]:
+        """Return what is wrong with the part, in sentences; nothing is an empty list."""
+        ...
+
+
+def validate_metadata(metadata: Mapping[str, Any] | None) -> dict[str, list[str]]:
+    """Check the parts of a metadata tree for which a validator is installed.
+
+    Parameters
+    ----------
+    metadata : dict or None
+        For example ``session.metadata``, or ``read_manifest(path)["metadata"]``.
+
+    Returns
+    -------
+    dict of str to list of str
+        What each validator found, by the key of the part. A validator that fails, or
+        cannot be loaded, is reported as well; parts without a validator are not.
+
+    Examples
+    --------
+    >>> validate_metadata({"diary": "rested"})
+    {}
+    """
+    found: dict[str, list[str]] = {}
+    for point in _points():
+        validator, problem = _loaded(point)
+        if problem:
+            found.setdefault(point.name, []).append(problem)
+        elif metadata and validator is not None and validator.subtree in metadata:
+            try:
+                messages = [
+                    str(text) for text in validator.validate(metadata[validator.subtree])
+                ]
+            except Exception as error:
+                messages = [f"its validator {point.value!r} failed: {error!r}"]
+            if messages:
+                found.setdefault(validator.subtree, []).extend(messages)
+    return found
+
+
+def _points() -> list[EntryPoint]:
+    """Return the entry points, once each, in the order of their names."""
+    points = {(p.name, p.value): p for group in _GROUPS for p in entry_points(group=group)}
+    return [points[key] for key in sorted(points)]
+
+
+@cache
+def _loaded(point: EntryPoint) -> tuple[MetadataValidator | None, str]:
+    try:
+        made = point.load()
+        made = made() if isinstance(made, type) else made
+    except Exception as error:
+        return None, f"its validator {point.value!r} cannot be loaded: {error!r}"
+    if not isinstance(made, MetadataValidator) or not isinstance(made.subtree, str):
+        return None, (
+            f"its validator {point.value!r} lacks subtree, schema_version or validate(content)"
+        )
+    return made, ""

@@ -17,6 +17,7 @@ from labtree.msw.alignment import BARCODE_BITS, barcode_durations
 from labtree.msw.names import make_acquisition_basename as make_name
 from labtree.msw.names import make_container_name, make_file_name
 from labtree.msw.trial_lines import encode_header, encode_trial
+from labtree.msw.trial_times import END, EVENTS, START, STATES, Trial
 
 __all__ = ["ERAS", "make_trials", "make_ttl_edges", "write_log", "write_session"]
 
@@ -24,7 +25,6 @@ Era = Literal["2025", "2026", "subprotocols", "separate_json", "legacy", "manife
 ERAS: tuple[Era, ...] = (
     "2025", "2026", "subprotocols", "separate_json", "legacy", "manifest",
 )  # fmt: skip
-Trial = dict[str, Any]
 _NAN = float("nan")
 # The session's clock runs already when the first trial starts.
 _FIRST_START_S = 1.25
@@ -89,12 +89,12 @@ def make_trials(
             {
                 "Bpod start timestamp": _FIRST_START_S,
                 START: round(began, 6),
-                "Trial end timestamp": round(began + length, 6),
-                "States timestamps": {
+                END: round(began + length, 6),
+                STATES: {
                     name: [(_tick(a + shift), _tick(b + shift)) for a, b in visits]
                     for name, visits in states.items()
                 },
-                "Events timestamps": {
+                EVENTS: {
                     name: [_tick(t + shift) for t in times] for name, times in events.items()
                 },
                 "info": info,
@@ -102,9 +102,6 @@ def make_trials(
         )
         began += length + random.uniform(0.05, 0.2)
     return trials
-
-
-START = "Trial start timestamp"
 
 
 def _tick(seconds: float) -> float:
@@ -278,7 +275,7 @@ def make_ttl_edges(
             continue
         durations = barcode_durations(trial["info"]["barcode_value"])
         levels = barcode_levels(trial["info"]["barcode_value"])
-        began = trial[START] + trial["States timestamps"]["barcode_start"][0][0]
+        began = trial[START] + trial[STATES]["barcode_start"][0][0]
         edges = began + np.concatenate([[0.0], np.cumsum(durations)])
         before = 0
         for edge, level in zip(edges, [*levels, 0], strict=True):
@@ -319,18 +316,16 @@ def write_log(trials: list[Trial], path: Path, *, closed: bool = True) -> None:
     rows.append("TYPE;PC-TIME;BPOD-INITIAL-TIME;BPOD-FINAL-TIME;MSG;+INFO")
     rows += [f"INFO;{began};;;{message}" for message in _LOG_ABOUT]
     for trial in trials:
-        start, end = trial[START], trial["Trial end timestamp"]
+        start, end = trial[START], trial[END]
         pc = (began + timedelta(seconds=start)).isoformat(" ")
-        visits = [
-            (a, b, name) for name, pairs in trial["States timestamps"].items() for a, b in pairs
-        ]
+        visits = [(a, b, name) for name, pairs in trial[STATES].items() for a, b in pairs]
         visited = sorted(visit for visit in visits if visit[0] == visit[0])
         # Times in a log count from the trial's start, whatever the trial file does.
         first = visited[0][0] if visited else 0.0
         shift = start if abs(first - start) < abs(first) else 0.0
         happened = [
             (t - shift, f"EVENT;{pc};{_text(t - shift)};;{code};{name}")
-            for code, (name, times) in enumerate(trial["Events timestamps"].items())
+            for code, (name, times) in enumerate(trial[EVENTS].items())
             for t in times
         ]
         happened += [
@@ -422,88 +417,38 @@ def write_session(
         container = make_container_name(subject, datetime_str)
     folder = Path(base, subject, container, name)
     folder.mkdir(parents=True)
-    process: dict[str, Any] = {
-        "msw_version": "1.14.1",
-        "git_commit": "0" * 40,
-        "task": task,
-        "subject": subject,
-        "setup": "rig1",
-        "serial_port": "COM3",
-        "out_path": "D:/data",
-        "session_folder": f"{subject}/{container}/{name}",
-        "session_basename": name,
-        "datetime": datetime_str,
-    }
-    settings: dict[str, Any] = {
-        "PROBABILITIES": [[10, 80], [80, 10]],
-        "N_TRIALS": len(trials),
-        "STAGE": None,
-        # As many as a task has, so that reading them takes as long.
-        **{f"VALVE_TIME_PORT_{i}": round(0.02 + i / 1000, 4) for i in range(14)},
-        **{f"LED_INTENSITY_PORT_{i}": 25 * i for i in range(14)},
-        **{f"DELAY_{i}_S": [0.1 * i, 0.2 * i] for i in range(14)},
-        **{f"USE_PORT_{i}": i % 2 == 0 for i in range(14)},
-        **{f"SOUND_{i}": f"tone_{i}.wav" for i in range(14)},
-        "COMMENTS": {"weight_g": 24.5, "notes": "made up"},
-    }
-
-    def put(artifact: str, text: str | bytes) -> None:
-        target = folder / make_file_name(name, artifact)
-        target.write_bytes(text if isinstance(text, bytes) else text.encode())
-
-    lines = encode_header() + b"".join(map(encode_trial, trials))
+    settings = _task_settings(len(trials))
     if era in ("2025", "2026", "subprotocols"):
-        put(
-            "session.yaml",
-            _to_yaml({"msw_format_version": 2, "process": process, "task_settings": settings}),
-        )
-    if era in ("2025", "2026", "separate_json", "manifest"):
-        put("jsonl" if era == "2025" else "df.jsonl", lines)
-    if era == "separate_json":
-        paths = {
-            "basepath": "D:/data",
-            "datetime": datetime_str,
-            "session_basename": name,
-            "session_basename_behav": name,
-            "session_file_path": f"D:/data/{subject}/{container}/{name}/{name}",
-            "session_folder": f"D:/data/{subject}/{container}/{name}",
-            "subject": subject,
-            "task": task,
+        content = {
+            "msw_format_version": 2,
+            "process": _process(folder, subject, task, datetime_str),
+            "task_settings": settings,
         }
-        process = {
-            "debug": False,
-            "input_kwargs": {"printout": "<NoJSON:<class 'function'>>"},
-            "msw_version": "1.3.0",
-            "out_path": "D:/data",
-            "serial_port": "COM3",
-            "serial_port_accessible": True,
-            "session_paths": paths,
-            "subject": subject,
-            "task_in": task,
-            "task_name": task,
-        }
-        put("settings.process.json", json.dumps(process))
-        put(
-            "settings.task.json",
-            json.dumps(settings | {"CALLBACK": "<NoJSON:<class 'function'>>"}),
-        )
+        _write(folder, name, "session.yaml", _to_yaml(content))
+    elif era == "separate_json":
+        process = _process_of_json(folder, subject, task, datetime_str)
+        settings["CALLBACK"] = "<NoJSON:<class 'function'>>"
+        _write(folder, name, "settings.process.json", json.dumps(process))
+        _write(folder, name, "settings.task.json", json.dumps(settings))
     elif era == "legacy":
         literals = "\n".join(f"{key} = {value!r}" for key, value in settings.items())
         (folder / f"{name}_task_settings.py").write_text(
             f"PROBABILITIES = [(10, 80), (80, 10)]\n{literals}\n"
         )
+    entries: list[dict[str, Any]] = []
+    if era == "legacy":
         pd.DataFrame(trials).to_pickle(folder / f"{name}.msw.df.pkl")
-    elif era in ("subprotocols", "manifest"):
+    elif era == "subprotocols":
         half = len(trials) // 2
-        parts = {"baseline": trials[:half], "stimulation": trials[half:]}
-        entries = []
-        for part, rows in parts.items() if era == "subprotocols" else ():
-            file = make_file_name(f"{name}_{part}", "df.jsonl")
-            (folder / file).write_bytes(encode_header() + b"".join(map(encode_trial, rows)))
+        for part, rows in (("baseline", trials[:half]), ("stimulation", trials[half:])):
+            file = _write(folder, f"{name}_{part}", "df.jsonl", _lines(rows))
             if with_log:
                 write_log(rows, folder / make_file_name(f"{name}_{part}", "csv"))
             barcodes = {"barcode_start": None, "barcode_end": None}
             entries.append({"name": part, "file": file, **barcodes, "status": "complete"})
+    else:
+        _write(folder, name, "jsonl" if era == "2025" else "df.jsonl", _lines(trials))
+    if era in ("subprotocols", "manifest"):
         manifest: dict[str, Any] = {
             "msw_manifest_version": 1,
             "msw_namespace_version": "4.3",
@@ -517,6 +462,75 @@ def write_session(
     if with_log and era != "subprotocols":
         write_log(trials, folder / make_file_name(name, "csv"))
     return folder
+
+
+def _task_settings(n_trials: int) -> dict[str, Any]:
+    return {
+        "PROBABILITIES": [[10, 80], [80, 10]],
+        "N_TRIALS": n_trials,
+        "STAGE": None,
+        # As many as a task has, so that reading them takes as long.
+        **{f"VALVE_TIME_PORT_{i}": round(0.02 + i / 1000, 4) for i in range(14)},
+        **{f"LED_INTENSITY_PORT_{i}": 25 * i for i in range(14)},
+        **{f"DELAY_{i}_S": [0.1 * i, 0.2 * i] for i in range(14)},
+        **{f"USE_PORT_{i}": i % 2 == 0 for i in range(14)},
+        **{f"SOUND_{i}": f"tone_{i}.wav" for i in range(14)},
+        "COMMENTS": {"weight_g": 24.5, "notes": "made up"},
+    }
+
+
+def _process(folder: Path, subject: str, task: str, datetime_str: str) -> dict[str, Any]:
+    return {
+        "msw_version": "1.14.1",
+        "git_commit": "0" * 40,
+        "task": task,
+        "subject": subject,
+        "setup": "rig1",
+        "serial_port": "COM3",
+        "out_path": "D:/data",
+        "session_folder": "/".join(folder.parts[-3:]),
+        "session_basename": folder.name,
+        "datetime": datetime_str,
+    }
+
+
+def _process_of_json(
+    folder: Path, subject: str, task: str, datetime_str: str
+) -> dict[str, Any]:
+    """Return the process settings as rigs wrote them that had a file for each."""
+    on_rig = "/".join(["D:/data", *folder.parts[-3:]])
+    return {
+        "debug": False,
+        "input_kwargs": {"printout": "<NoJSON:<class 'function'>>"},
+        "msw_version": "1.3.0",
+        "out_path": "D:/data",
+        "serial_port": "COM3",
+        "serial_port_accessible": True,
+        "session_paths": {
+            "basepath": "D:/data",
+            "datetime": datetime_str,
+            "session_basename": folder.name,
+            "session_basename_behav": folder.name,
+            "session_file_path": f"{on_rig}/{folder.name}",
+            "session_folder": on_rig,
+            "subject": subject,
+            "task": task,
+        },
+        "subject": subject,
+        "task_in": task,
+        "task_name": task,
+    }
+
+
+def _lines(trials: list[Trial]) -> str:
+    return (encode_header() + b"".join(map(encode_trial, trials))).decode()
+
+
+def _write(folder: Path, name: str, artifact: str, text: str) -> str:
+    """Write a file of a session; return its name."""
+    file = make_file_name(name, artifact)
+    (folder / file).write_bytes(text.encode())
+    return file
 
 
 def _to_yaml(value: object) -> str:

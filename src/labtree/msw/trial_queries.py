@@ -1,4 +1,4 @@
-"""What a trial table holds and carries: its rows by kind, its states and its events."""
+"""What can be asked of a trial table: its rows by kind, its columns, its states and events."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from labtree.errors import TrialTableError, UnknownNameError, unknown_name
-from labtree.msw.nested_trials import trials_from_nested
-from labtree.msw.trial_table import trials_to_frame
+from labtree.msw.trial_table import trials_from_nested, trials_to_frame
 from labtree.msw.trial_times import (
     ATTRIBUTE,
     START,
@@ -17,9 +16,8 @@ from labtree.msw.trial_times import (
     Ragged,
     TrialTables,
 )
-from labtree.storage import ragged
 from labtree.storage.arguments import one_of
-from labtree.storage.ragged import row_of_sample
+from labtree.storage.ragged import begins_run, row_of_sample
 
 __all__ = [
     "Clock",
@@ -33,6 +31,7 @@ __all__ = [
     "state_time",
     "tables_of",
     "task_trials",
+    "trial_numbers",
     "visited",
 ]
 
@@ -107,6 +106,13 @@ def numbers_of(frame: pd.DataFrame, name: str) -> FloatArray:
     return numbers
 
 
+def trial_numbers(frame: pd.DataFrame) -> pd.Series:
+    """Return the column ``trial``; the places of the rows in a table without it."""
+    if "trial" in frame:
+        return column_of(frame, "trial")
+    return pd.Series(range(len(frame)), frame.index, name="trial")
+
+
 def is_of_type(frame: pd.DataFrame, kind: str) -> BoolArray:
     """Return which rows have this ``trial_type``; a table without it is all task."""
     if "trial_type" not in frame:
@@ -169,8 +175,7 @@ def _long(
     )
     # Else the segments of barcodes would crowd every table of the task's own states.
     kinds = kinds.remove_unused_categories()
-    labels = frame["trial"].to_numpy() if "trial" in frame else trials
-    columns = {"trial": labels[rows], which: kinds}
+    columns = {"trial": trial_numbers(frame).to_numpy()[rows], which: kinds}
     columns["visit" if which == "state" else "occurrence"] = number
     return pd.DataFrame(columns), times
 
@@ -179,7 +184,7 @@ def _count_before(keys: IntArray) -> IntArray:
     """Return, for each item, how many before it have its key."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    new = ragged.begins_run(ordered)
+    new = begins_run(ordered)
     place = np.arange(len(keys))
     count = np.empty(len(keys), np.int64)
     count[order] = place - np.maximum.accumulate(np.where(new, place, 0))
