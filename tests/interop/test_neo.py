@@ -101,6 +101,7 @@ def test_names_rates_and_arrays_of_a_train_are_kept(neo):
     assert tree.ws["a", "b"].identical(ds)
     (back,) = labtree.to_neo(ds).segments[0].spiketrains
     assert (back.name, back.description) == ("SUA 3", "tetrode 2")
+    assert back.file_origin == "a.dat"
     assert back.sampling_rate == 30 * pq.kHz
     assert back.annotations["depth"] == 3 * pq.um
     assert back.array_annotations["amplitude"].tolist() == [55, 40]

@@ -203,6 +203,7 @@ def test_what_cannot_be_exported_is_said(pynwb, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.nwb"]
 
 
+@pytest.mark.filterwarnings("ignore::labtree.LossWarning")
 def test_the_file_of_a_tree_is_not_replaced(pynwb, tmp_path):
     tree = workspace(sd=SPIKES)
     tree.ws.save(tmp_path / "mine.h5")
@@ -210,15 +211,24 @@ def test_the_file_of_a_tree_is_not_replaced(pynwb, tmp_path):
     session.session.add_units({"u1": {"spike_times": np.array([10, 20])}})
     session.session.save(tmp_path / "rec1.h5")
     (tmp_path / "link.h5").symlink_to("rec1.h5")
-    before = [(tmp_path / name).read_bytes() for name in ("mine.h5", "rec1.h5")]
-    for given, name, what in (
-        (tree, "mine.h5", "workspace"),
-        (session, "rec1.h5", "session"),
-        (session, "link.h5", "session"),
+    labtree.export_nwb(tree, tmp_path / "mine.nwb")
+    labtree.export_spikelab(tree, tmp_path / "theirs.h5", on_loss="warn")
+    imported = labtree.import_nwb(tmp_path / "mine.nwb")
+    names = ("mine.h5", "rec1.h5", "mine.nwb", "theirs.h5")
+    before = [(tmp_path / name).read_bytes() for name in names]
+    theirs = labtree.import_spikelab(tmp_path / "theirs")
+    for export, given, name, what in (
+        (labtree.export_nwb, tree, "mine.h5", "the file of this workspace"),
+        (labtree.export_spikelab, tree, "mine.h5", "the file of this workspace"),
+        (labtree.export_nwb, session, "rec1.h5", "the file of this session"),
+        (labtree.export_nwb, session, "link.h5", "the file of this session"),
+        (labtree.export_nwb, imported, "mine.nwb", "the file that this was imported from"),
+        (labtree.export_spikelab, theirs, "theirs.h5", "the file that this was imported from"),
     ):
-        with pytest.raises(ValueError, match=f"{name} is the file of this {what}: export it"):
-            labtree.export_nwb(given, tmp_path / name)
-    assert [(tmp_path / name).read_bytes() for name in ("mine.h5", "rec1.h5")] == before
+        with pytest.raises(ValueError, match=f"{name} is {what}: export it under another name"):
+            export(given, tmp_path / name)
+    imported.close()
+    assert [(tmp_path / name).read_bytes() for name in names] == before
 
 
 def test_where_nothing_can_be_written_is_said(pynwb, tmp_path):

@@ -10,8 +10,10 @@ from tqdm import tqdm
 
 from labtree.errors import DataError, LossWarning, warn
 from labtree.pipeline.sessions import hdf5_path
+from labtree.storage.attached import attached
 from labtree.storage.files import is_same_file
 from labtree.storage.trees import check_folder
+from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import store_item
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Item",
     "attribute_name",
     "check_export_target",
+    "finish_import",
     "hdf5_holds",
     "keep_problems",
     "left_out",
@@ -80,6 +83,21 @@ def keep_problems(tree: xr.DataTree, problems: list[str], text: str, *, attribut
         warn_of_losses(problems, text)
 
 
+def finish_import(
+    tree: xr.DataTree, path: Path, problems: list[str], text: str, *, attribute: str
+) -> None:
+    """Note which file a workspace comes from, and warn of what could not be read of it."""
+    keep_problems(tree, problems, text, attribute=attribute)
+    attached(tree, _Origin).path = path
+    mark_saved(tree)  # it is on the disk, in the other format
+
+
+class _Origin:
+    """The file of another program that a workspace was imported from."""
+
+    path: Path | None = None
+
+
 def warn_of_losses(losses: Sequence[str], text: str) -> None:
     """Warn once of all that was lost, if anything was."""
     if losses:
@@ -90,13 +108,17 @@ def check_export_target(tree: xr.DataTree, target: Path) -> None:
     """Raise an error where a tree cannot be exported, or would replace its own file."""
     check_folder(target)
     is_workspace = "labtree_workspace_id" in tree.root.attrs
-    own = tree.ws.path if is_workspace else hdf5_path(tree.root)
-    if own is not None and is_same_file(own, target):
-        what = "workspace" if is_workspace else "session"
-        raise DataError(
-            f"{target} is the file of this {what}: export it under another name, as the other "
-            "format cannot hold all of it"
-        )
+    own = {
+        "the file of this workspace": tree.ws.path if is_workspace else None,
+        "the file of this session": None if is_workspace else hdf5_path(tree.root),
+        "the file that this was imported from": attached(tree.root, _Origin).path,
+    }
+    for what, path in own.items():
+        if path is not None and is_same_file(path, target):
+            raise DataError(
+                f"{target} is {what}: export it under another name, as the other format cannot "
+                "hold all of it"
+            )
 
 
 def hdf5_holds(text: str) -> bool:

@@ -99,7 +99,7 @@ def _acquisition(source: MeaFile, path: Path) -> dict[str, xr.Dataset]:
     if names:
         sweeps = sweeps_of(source, folder, sorted(names, key=numbers_in), 1, None)
         analog = xr.Dataset(_sweeps(path, source, sweeps, ("channel", "sample"), 1))
-        meta = find(source, "Acquisition/Analog Data/ChannelMeta")
+        meta = find(source, f"{folder}/ChannelMeta")
         if meta is not None and len(meta):
             analog.attrs["sampling_rate"] = 1e6 / float(meta[0]["Tick"])
         nodes["/analog"] = analog
@@ -120,13 +120,14 @@ def _sweeps(
     path: Path, source: MeaFile, sweeps: list[Sweep], dims: tuple[str, ...], axis: int
 ) -> dict[str, xr.Variable]:
     """Return one variable for each sweep: ``data``, or ``data_1``, ``data_2``, ..."""
-    if len(sweeps) == 1:
-        return {"data": _variable(path, str(sweeps[0].dataset.name), source, dims)}
     made = {}
     for number, sweep in enumerate(sweeps, start=1):
-        own = tuple(f"{d}_{number}" if at == axis else d for at, d in enumerate(dims))
-        made[f"data_{number}"] = _variable(path, str(sweep.dataset.name), source, own)
-        made[f"data_{number}"].attrs["first_sample"] = sweep.start
+        end = f"_{number}" if len(sweeps) > 1 else ""
+        own = (*dims[:axis], f"{dims[axis]}{end}", *dims[axis + 1 :])
+        variable = _variable(path, str(sweep.dataset.name), source, own)
+        if end:
+            variable.attrs["first_sample"] = sweep.start
+        made[f"data{end}"] = variable
     return made
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.interop.common import warn_of_losses
@@ -51,7 +52,6 @@ def to_neo(ds: xr.Dataset) -> Any:
     >>> block = labtree.to_neo(labtree.spike_data([[1.0, 2.0]], length=5))  # doctest: +SKIP
     """
     neo = require("neo", purpose="conversion to neo", extra="neo")
-    quantities = require("quantities", purpose="conversion to neo", extra="neo")
     require_kind(ds, "to_neo", spike_data.KIND)
     metadata = dict(ds.attrs.get("metadata", {}))
     block = _container(neo.Block, metadata.pop("neo_block", None), "Block")
@@ -73,29 +73,14 @@ def to_neo(ds: xr.Dataset) -> Any:
         for name, v in ds.variables.items()
         if v.dims[:1] == ("spike",) and name != "spike_times"
     }
-    start = ds.attrs["start_time"]
-    stop = start + ds.attrs["length"]
     for unit, (train, attributes) in enumerate(
         zip(spike_trains(ds), unit_attributes(ds), strict=True)
     ):
-        own = {name: attributes.pop(name) for name in _OWN & attributes.keys()}
-        # The end may round below the last spike that it was made of.
-        last = own.get("t_stop_ms", stop)
-        last = max(last, train[-1].item()) if train.size else last
-        more: dict[str, Any] = {n: str(own[n]) for n in ("name", "description") if n in own}
-        if "sampling_rate_hz" in own:
-            more["sampling_rate"] = own["sampling_rate_hz"] * quantities.Hz
         arrays = {name: _with_units(rows[unit], of) for name, (rows, of) in per_spike.items()}
-        if "waveforms" in arrays:
-            more["waveforms"] = arrays.pop("waveforms")
         spikes = neo.SpikeTrain(
-            train,
-            units="ms",
-            t_start=own.get("t_start_ms", start),
-            t_stop=last,
+            train, units="ms", **_own_fields(ds, train, attributes, arrays),
             array_annotations=arrays,
-            **more,
-        )
+        )  # fmt: skip
         named = {name: _with_units(v, units.get(name)) for name, v in attributes.items()}
         _annotate(spikes, named, f"attributes of unit {unit}")
         segment.spiketrains.append(spikes)
@@ -107,6 +92,27 @@ def to_neo(ds: xr.Dataset) -> Any:
             )
         )
     return block
+
+
+def _own_fields(
+    ds: xr.Dataset, train: NDArray[Any], attributes: dict[str, Any], arrays: dict[str, Any]
+) -> dict[str, Any]:
+    """Take what a SpikeTrain has fields for from the attributes and arrays of a unit."""
+    own = {name: attributes.pop(name) for name in _OWN & attributes.keys()}
+    start = ds.attrs["start_time"]
+    stop = own.get("t_stop_ms", start + ds.attrs["length"])
+    # The end may round below the last spike that it was made of.
+    fields = {
+        "t_start": own.get("t_start_ms", start),
+        "t_stop": max(stop, train[-1].item()) if train.size else stop,
+    }
+    texts = ("name", "description", "file_origin")
+    fields |= {name: str(own[name]) for name in texts if name in own}
+    if "sampling_rate_hz" in own:
+        fields["sampling_rate"] = _with_units(own["sampling_rate_hz"], "Hz")
+    if "waveforms" in arrays:
+        fields["waveforms"] = arrays.pop("waveforms")
+    return fields
 
 
 def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, MissingFileError, missing_file
 from labtree.formats import takes
-from labtree.interop.common import MS_PER_S, Item, attribute_name, keep_problems, store_items
+from labtree.interop.common import MS_PER_S, Item, attribute_name, finish_import, store_items
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.spikes.trains import from_times
 from labtree.storage.files import read_file
 from labtree.storage.lazy import as_lazy
-from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace
 
 __all__ = ["import_phy"]
@@ -105,8 +104,8 @@ def import_phy(
     items = [Item(name, key, obj, source=key) for key, obj in reader.items(sample_rate_hz)]
     tree = create_workspace(name)
     problems = reader.problems + store_items(tree, items)
-    keep_problems(tree, problems, f"{place}: not all is there", attribute="phy_problems")
-    mark_saved(tree)  # it is on the disk, in the other format
+    text = f"{place}: not all is there"
+    finish_import(tree, place, problems, text, attribute="phy_problems")
     return tree
 
 

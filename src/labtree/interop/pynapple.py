@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.interop.common import warn_of_losses
+from labtree.interop.common import MS_PER_S, warn_of_losses
 from labtree.objects import rate_data, spike_data
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import unit_attributes
@@ -253,7 +253,7 @@ def _frame(obj: Any) -> pd.DataFrame:
 
 
 def _milliseconds(seconds: Any) -> NDArray[np.float64]:
-    return np.round(np.asarray(seconds, dtype=np.float64) * 1000, _DECIMALS_MS)
+    return np.round(np.asarray(seconds, np.float64) * MS_PER_S, _DECIMALS_MS)
 
 
 def _metadata(

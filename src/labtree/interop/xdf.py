@@ -247,19 +247,7 @@ def import_xdf(
         start = file.read(4)
     if start != b"XDF:" and start[:2] != b"\x1f\x8b":  # pyxdf reads gzip, too
         raise FormatError(f"{path}: expected an XDF file, found one that begins with {start!r}")
-    options.setdefault("dejitter_timestamps", False)
-    try:
-        content = _content(path)
-        whole, damage = _whole_chunks(content)
-        source: Any = str(path)
-        if damage:  # pyxdf gets the rest
-            source = io.BytesIO(b"XDF:" + b"".join(content[part] for part in whole))
-        del content
-        found, header = pyxdf.load_xdf(source, verbose=False, **options)
-    except Exception as error:  # pyxdf raises whatever its parsing meets
-        raise FormatError(f"{path}: expected an XDF file ({error!r})") from error
-    if not found:
-        raise FormatError(f"{path}: expected an XDF file with streams, found none")
+    found, header, damage = _load(pyxdf, path, {"dejitter_timestamps": False, **options})
     remarks = list[str]()
     given = [str(_field(item["info"], "name") or "stream").replace("/", "-") for item in found]
     unlike = _unlike(given)
@@ -291,6 +279,25 @@ def import_xdf(
             "labels": xr.DataTree(labels_to_dataset(events, names)),
         },
     )
+
+
+def _load(
+    pyxdf: Any, path: Path, options: dict[str, Any]
+) -> tuple[list[dict[str, Any]], Any, list[str]]:
+    """Return the streams of a file, its header, and how it is damaged."""
+    try:
+        content = _content(path)
+        whole, damage = _whole_chunks(content)
+        source: Any = str(path)
+        if damage:  # pyxdf gets the rest
+            source = io.BytesIO(b"XDF:" + b"".join(content[part] for part in whole))
+        del content
+        found, header = pyxdf.load_xdf(source, verbose=False, **options)
+    except Exception as error:  # pyxdf raises whatever its parsing meets
+        raise FormatError(f"{path}: expected an XDF file ({error!r})") from error
+    if not found:
+        raise FormatError(f"{path}: expected an XDF file with streams, found none")
+    return found, header, damage
 
 
 def _cut_short(item: dict[str, Any], count: int) -> str | None:

@@ -6,7 +6,7 @@ beside the tables, so that :func:`restored` returns what :func:`for_nwb` was giv
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,18 +29,18 @@ class NwbColumn(NamedTuple):
     ----------
     data
         An array, or a list of text.
-    ends
-        For lists: where the list of each row ends in `data`; None for one value a row.
     about
         What :func:`restored` needs, as JSON values.
+    ends
+        For lists: where the list of each row ends in `data`; None for one value a row.
     losses
         What does not come back, in words.
     """
 
     data: Any
-    ends: list[int] | None
     about: dict[str, Any]
-    losses: list[str]
+    ends: list[int] | None = None
+    losses: Sequence[str] = ()
 
 
 def for_nwb(values: Any, missing: Gaps | None = None) -> NwbColumn:
@@ -66,9 +66,9 @@ def for_nwb(values: Any, missing: Gaps | None = None) -> NwbColumn:
     if dtype.kind in "biuf":
         return _numbers(array, gaps, about)
     if is_time and dtype.kind == "m":
-        return NwbColumn(array.astype(np.int64), None, about, [])
+        return NwbColumn(array.astype(np.int64), about)
     if is_time or (dtype.kind == "U" and array.ndim == 1 and _are_plain(array[~gaps])):
-        return NwbColumn(_texts(array, gaps), None, about, [])
+        return NwbColumn(_texts(array, gaps), about)
     return _objects(list(array), gaps, about)
 
 
@@ -170,7 +170,7 @@ def _numbers(array: NDArray[Any], gaps: Gaps, about: dict[str, Any]) -> NwbColum
         if dtype.kind in "biu" and not np.array_equal(data[~gaps].astype(dtype), array[~gaps]):
             losses.append("whole numbers with missing ones are rounded")
         data[gaps] = np.nan
-    return NwbColumn(data, None, about, losses)
+    return NwbColumn(data, about, losses=losses)
 
 
 def _category(values: Any) -> NwbColumn:
@@ -179,7 +179,7 @@ def _category(values: Any) -> NwbColumn:
     if categories.ends is not None or categories.about.get("form") == "json":
         names = values.categories.astype(str).to_numpy(object)
         texts = [names[code] if code >= 0 else "" for code in codes]
-        return NwbColumn(texts, None, {"dtype": "<U1", "form": "object"}, ["categories"])
+        return NwbColumn(texts, {"dtype": "<U1", "form": "object"}, losses=["categories"])
     as_array = (
         values.categories.take(np.where(codes < 0, 0, codes)).array
         if len(values.categories)
@@ -199,10 +199,10 @@ def _extension(values: Any, missing: Gaps) -> NwbColumn:
     dtype = values.dtype
     about = _about(str(dtype), missing, form="pandas")
     if isinstance(dtype, pd.DatetimeTZDtype):
-        return NwbColumn(_texts(values, missing, pd.Timestamp.isoformat), None, about, [])
+        return NwbColumn(_texts(values, missing, pd.Timestamp.isoformat), about)
     if isinstance(dtype, pd.StringDtype):
         if _are_plain(values[~missing]):
-            return NwbColumn(_texts(values, missing), None, about, [])
+            return NwbColumn(_texts(values, missing), about)
         return _objects(list(values), missing, {"dtype": str(dtype), "text": True})
     if hasattr(dtype, "numpy_dtype"):
         numpy = dtype.numpy_dtype
@@ -218,21 +218,21 @@ def _objects(values: list[Any], gaps: Gaps, about: dict[str, Any]) -> NwbColumn:
         about["missing"] = np.flatnonzero(absent).tolist()
     if there and all(type(value) is str for value in there) and _are_plain(there):
         about["form"] = "object"
-        return NwbColumn(_texts(values, absent), None, about, [])
+        return NwbColumn(_texts(values, absent), about)
     flat = _flat(there)
     if flat is not None:
         about["form"] = "lists"
         if isinstance(there[0], np.ndarray):
             about["list"] = str(there[0].dtype)
         sizes = [0 if gap else len(row) for row, gap in zip(values, absent, strict=True)]
-        return NwbColumn(flat, np.cumsum(sizes).tolist(), about, [])
+        return NwbColumn(flat, about, np.cumsum(sizes).tolist())
     losses: list[str] = []
     about["form"] = "json"
     texts = _texts(values, absent, lambda value: plain_json(value, losses))
     for value, text in zip(values, texts, strict=True):
         if value is not None and text and not losses and not alike(json.loads(text), value):
             losses.append(f"a {type(value).__name__} becomes JSON text")
-    return NwbColumn(texts, None, about, list(dict.fromkeys(losses)))
+    return NwbColumn(texts, about, losses=list(dict.fromkeys(losses)))
 
 
 def _are_plain(texts: Iterable[str]) -> bool:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from labtree.errors import FormatError, missing_file
 from labtree.formats import is_nwb, takes
-from labtree.interop.common import Item, keep_problems, left_out, store_items
+from labtree.interop.common import Item, finish_import, left_out, store_items
 from labtree.interop.nwb.containers import (
     Extent,
     array_of,
@@ -30,7 +30,6 @@ from labtree.interop.nwb.links import check_hdf5_links, check_zarr_links
 from labtree.interop.nwb.own_items import Place, nested, own_item, text_of
 from labtree.interop.nwb.tables import unused
 from labtree.optional import require
-from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace
 
 __all__ = ["import_nwb"]
@@ -126,8 +125,7 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
     tree.attrs.update(reader.facts)
     tree.set_close(io.close)
     text = f"{source}: not everything could be read"
-    keep_problems(tree, problems, text, attribute="nwb_problems")
-    mark_saved(tree)  # it is on the disk, in the other format
+    finish_import(tree, source, problems, text, attribute="nwb_problems")
     return tree
 
 

@@ -8,8 +8,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from labtree.interop.nwb.columns import NwbColumn, for_nwb
+from labtree.optional import require
 
-__all__ = ["Columns", "FrameTable", "nwb_name", "role_of", "table_of", "unused"]
+__all__ = [
+    "PURPOSE",
+    "Columns",
+    "FrameTable",
+    "hdmf_common",
+    "nwb_name",
+    "reserved_names",
+    "role_of",
+    "table_of",
+    "unused",
+]
+
+PURPOSE = "export to NWB"
 
 _STARTS = ("start_time", "Trial start timestamp")
 _STOPS = ("stop_time", "Trial end timestamp")
@@ -27,27 +40,25 @@ class FrameTable(NamedTuple):
 class Columns:
     """Gathers the columns of a table."""
 
-    def __init__(self, classes: Any) -> None:
-        self.classes = classes
+    def __init__(self) -> None:
+        self.common = hdmf_common()
         self.vectors: list[Any] = []
         self.names: list[str] = []
 
     def add(
-        self, name: str, description: str, data: Any, ends: Any = None, *, stamps: bool = False
+        self, name: str, description: str, data: Any, ends: Any = None, make: Any = None
     ) -> None:
-        """Add a column; with `ends` one of lists, with `stamps` NWB's own times."""
+        """Add a column; with `ends` one of lists; `make` is its class, if not VectorData."""
         # pynwb cannot tell the type of an empty list.
         values = data if len(data) else np.empty(np.shape(data) if np.ndim(data) > 1 else 0)
-        events = stamps and name == "timestamp"
-        make = self.classes.TimestampVectorData if events else self.classes.VectorData
-        vector = make(name=name, description=description, data=values)
-        self._add(vector, ends)
+        make = make or self.common.VectorData
+        self._add(make(name=name, description=description, data=values), ends)
 
     def add_region(
         self, name: str, description: str, rows: list[list[int]], table: Any
     ) -> None:
         """Add a column of lists of rows of another table."""
-        region = self.classes.DynamicTableRegion(
+        region = self.common.DynamicTableRegion(
             name=name,
             description=description,
             data=[row for each in rows for row in each],
@@ -60,10 +71,15 @@ class Columns:
         self.names.append(vector.name)
         if ends is not None:
             stops = np.asarray(ends, np.int64)
-            index = self.classes.VectorIndex(
+            index = self.common.VectorIndex(
                 name=f"{vector.name}_index", data=stops, target=vector
             )
             self.vectors.append(index)
+
+
+def hdmf_common() -> Any:
+    """Return the module of the tables that pynwb is built on."""
+    return require("hdmf.common", purpose=PURPOSE, extra="nwb")
 
 
 def role_of(frame: pd.DataFrame) -> tuple[str, dict[Any, str]]:
@@ -79,7 +95,6 @@ def role_of(frame: pd.DataFrame) -> tuple[str, dict[Any, str]]:
 
 def table_of(
     frame: pd.DataFrame,
-    modules: Any,
     *,
     name: str,
     description: str,
@@ -90,47 +105,48 @@ def table_of(
     Parameters
     ----------
     frame : DataFrame
-    modules : object
-        With the classes TimeIntervals, EventsTable, DynamicTable, VectorData, VectorIndex
-        and TimestampVectorData of pynwb and hdmf.
     name, description : str
         Of the table.
     seconds : callable
         Puts times in s on the clock of the file.
     """
+    pynwb = require("pynwb", purpose=PURPOSE, extra="nwb")
     role, fixed = role_of(frame)
     make = {
-        "intervals": modules.TimeIntervals,
-        "events": modules.EventsTable,
-        "table": modules.DynamicTable,
+        "intervals": pynwb.epoch.TimeIntervals,
+        "events": pynwb.event.EventsTable,
+        "table": hdmf_common().DynamicTable,
     }[role]
     losses: list[str] = []
     about: dict[str, Any] = {"columns": {}}
     frame, ids = _with_index(frame, about, losses)
     texts = frame.attrs.get("columns")
     texts = texts if isinstance(texts, Mapping) else {}
-    taken = {column["name"] for column in make.__columns__} | set(dir(make))
-    taken.discard("tags")
-    columns: dict[str, tuple[NwbColumn, str]] = {}
+    taken = reserved_names(make) - {"tags"}
+    columns = Columns()
     for at, label in enumerate(frame.columns):
         values = frame.iloc[:, at]
         if label in fixed:
             own = fixed[label]
             times = seconds(values.to_numpy(np.float64))
             about["columns"][own] = {"name": label, "dtype": str(values.dtype), "at": at}
-            columns[own] = NwbColumn(times, None, {}, []), "Time in s"
+            stamps = pynwb.event.TimestampVectorData if own == "timestamp" else None
+            columns.add(own, "Time in s", times, make=stamps)
             continue
         column = for_nwb(_array(values))
         found = unused(_column_name(str(label), column), taken)
         about["columns"][found] = {"name": label, "at": at, **column.about}
-        columns[found] = column, str(texts.get(label) or f"Column {label!r}")
+        text = str(texts.get(label) or f"Column {label!r}")
+        columns.add(found, text, column.data, column.ends)
         losses += [f", column {label!r}: {loss}" for loss in column.losses]
-    gathered = Columns(modules)
-    for found, (column, text) in columns.items():
-        gathered.add(found, text, column.data, column.ends, stamps=found in fixed.values())
-    more = {"columns": gathered.vectors, "colnames": gathered.names} if columns else {}
+    more = {"columns": columns.vectors, "colnames": columns.names} if columns.names else {}
     table = make(name=name, description=description, id=ids, **more)
     return FrameTable(table, about, losses)
+
+
+def reserved_names(table: Any) -> set[str]:
+    """Return the names that a column of a class of tables cannot have."""
+    return {column["name"] for column in table.__columns__} | set(dir(table))
 
 
 def nwb_name(name: str) -> str:

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,16 @@ from labtree.interop.nwb.columns import as_json, for_nwb
 from labtree.interop.nwb.electrodes import Electrodes, is_table_of_electrodes
 from labtree.interop.nwb.item_tables import Row, table_of_items, table_of_metadata
 from labtree.interop.nwb.sources import TRIALS, ExportedItem, sources_of
-from labtree.interop.nwb.tables import Columns, nwb_name, role_of, table_of, unused
+from labtree.interop.nwb.tables import (
+    PURPOSE,
+    Columns,
+    hdmf_common,
+    nwb_name,
+    reserved_names,
+    role_of,
+    table_of,
+    unused,
+)
 from labtree.objects import pairwise, rate_data, registry, spike_data
 from labtree.objects.unit_attributes import attribute_columns, unit_attributes
 from labtree.optional import require
@@ -33,7 +41,6 @@ from labtree.storage.files import replace_file, temporary_path
 
 __all__ = ["export_nwb"]
 
-_PURPOSE = "export to NWB"
 _MODULES = {
     "ecephys": "Spike trains and firing rates",
     "labtree": "Tables and matrices of a labtree workspace, and where its items are",
@@ -115,8 +122,8 @@ def export_nwb(
     >>> tree.ws.store("rec1", "units", labtree.spike_data([[1.0, 2.5], [3.0]], length=10))
     >>> labtree.export_nwb(tree, "pilot.nwb")  # doctest: +SKIP
     """
-    pynwb = require("pynwb", purpose=_PURPOSE, extra="nwb")
-    require("pynwb.event", purpose=_PURPOSE, extra="nwb")
+    pynwb = require("pynwb", purpose=PURPOSE, extra="nwb")
+    require("pynwb.event", purpose=PURPOSE, extra="nwb")
     target = Path(path)
     check_export_target(tree, target)
     source = sources_of(tree)
@@ -170,16 +177,6 @@ class _Writer:
         *, is_workspace: bool,
     ) -> None:  # fmt: skip
         self.pynwb = pynwb
-        self.common = require("hdmf.common", purpose=_PURPOSE, extra="nwb")
-        self.classes = SimpleNamespace(
-            TimeIntervals=pynwb.epoch.TimeIntervals,
-            EventsTable=pynwb.event.EventsTable,
-            TimestampVectorData=pynwb.event.TimestampVectorData,
-            DynamicTable=self.common.DynamicTable,
-            VectorData=self.common.VectorData,
-            VectorIndex=self.common.VectorIndex,
-            DynamicTableRegion=self.common.DynamicTableRegion,
-        )
         self.items, self.resolution = items, resolution
         self.losses: list[str] = []
         self.names: set[str] = {"workspace", "metadata", "labtree_types"}
@@ -207,8 +204,8 @@ class _Writer:
         self.has_one_trials = len(trials) == 1
         for item in self.items:
             self.write_item(item)
-        new = self.common.DynamicTable
-        self.module("labtree").add(table_of_items(new, self.rows, self.zero))
+        new = hdmf_common().DynamicTable
+        self.put("labtree", table_of_items(new, self.rows, self.zero))
         self.file.add_scratch(
             json.dumps({row.nwb_path: row.about for row in self.rows}),
             name="labtree_types",
@@ -216,7 +213,7 @@ class _Writer:
         )
         table = table_of_metadata(new, self.items, self.lost)
         if table is not None:
-            self.module("labtree").add(table)
+            self.put("labtree", table)
 
     def write_item(self, item: ExportedItem) -> None:
         """Put an item into the file, and note where it went and what restores it."""
@@ -240,11 +237,12 @@ class _Writer:
         name = item.key if alone else f"{item.namespace}_{item.key}"
         return unused(nwb_name(name), self.names)
 
-    def module(self, name: str) -> Any:
-        """Return a processing module, made where it is not there."""
-        if name not in self.file.processing:
-            self.file.create_processing_module(name, _MODULES.get(name, name))
-        return self.file.processing[name]
+    def put(self, module: str, container: Any) -> str:
+        """Put a container into a processing module; return its path in the file."""
+        if module not in self.file.processing:
+            self.file.create_processing_module(module, _MODULES.get(module, module))
+        self.file.processing[module].add(container)
+        return f"/processing/{module}/{container.name}"
 
     def lost(self, item: ExportedItem, what: str) -> None:
         self.losses.append(f"{item.namespace}/{item.key}{what}")
@@ -277,7 +275,7 @@ class _Writer:
             if given.dtype.kind in "iu" and (given.size == 0 or given.min() >= 0):
                 ids, about["unit_id"] = given, str(given.dtype)
         places = self.electrodes.places(ds)
-        columns = Columns(self.classes)
+        columns = Columns()
         about["columns"] = self._unit_attributes(item, columns, places, "unit_id" in about)
         self._spikes(ds, columns)
         if "electrodes" in places:
@@ -304,15 +302,14 @@ class _Writer:
         if self.has_one_units:
             self.file.units = units
             return "/units"
-        self.module("ecephys").add(units)
-        return f"/processing/ecephys/{name}"
+        return self.put("ecephys", units)
 
     def _unit_attributes(
         self, item: ExportedItem, columns: Columns, places: Mapping[str, Any], has_ids: bool
     ) -> dict[str, Any]:
         """Add the attributes of units as columns; return what restores each, by its name."""
         ds, make = item.obj, self.pynwb.misc.Units
-        taken = {column["name"] for column in make.__columns__} | set(dir(make))
+        taken = reserved_names(make)
         for name in ("waveform_mean", "waveform_sd"):  # columns of NWB's own, where they fit
             if name in ds.coords and ds[name].ndim > 1 and ds[name].dtype.kind in "iuf":
                 taken.discard(name)
@@ -346,18 +343,17 @@ class _Writer:
         columns.add("obs_intervals", "When the units were observed, in s", flat, ends)
 
     def _rates(self, item: ExportedItem, about: dict[str, Any]) -> str:
-        ds, name = item.obj, self.name(item)
+        ds = item.obj
         records = [as_json(record) for record in unit_attributes(ds)]
         series = self.pynwb.TimeSeries(
-            name=name,
+            name=self.name(item),
             data=ds["rate"].transpose("time", "unit").values,
             unit=ds["rate"].attrs.get("units", "unknown"),
             description="Firing rates, one column for each unit",
             comments=json.dumps({"unit_attributes": records}),
             **_timing(self.seconds(ds["time"].values)),
         )
-        self.module("ecephys").add(series)
-        return f"/processing/ecephys/{name}"
+        return self.put("ecephys", series)
 
     def _series(self, item: ExportedItem, about: dict[str, Any]) -> str:
         """Write a stream or series; large ones block by block."""
@@ -390,8 +386,7 @@ class _Writer:
                 self.lost(item, f": {other}")
         group = str(ds.attrs.get("nwb_path", "/acquisition")).split("/")
         if group[1:2] == ["processing"] and len(group) > 3:
-            self.module(group[2]).add(series)
-            return f"/processing/{group[2]}/{name}"
+            return self.put(group[2], series)
         if group[1:2] == ["stimulus"]:
             self.file.add_stimulus(series)
             return f"/stimulus/{name}"
@@ -452,12 +447,12 @@ class _Writer:
 
     def _matrix(self, item: ExportedItem, about: dict[str, Any]) -> str:
         """Write a matrix as a table with a row for each of its rows."""
-        ds, name = item.obj, self.name(item)
+        ds = item.obj
         values = pairwise.matrix_values(ds)
         if isinstance(values, np.ma.MaskedArray):
             self.lost(item, ": masked values become NaN")
             values = np.ma.filled(values.astype(np.float64), np.nan)
-        columns = Columns(self.classes)
+        columns = Columns()
         if "label_i" in ds.coords:
             labels = for_nwb(ds["label_i"].values)
             if labels.ends is None:
@@ -471,8 +466,8 @@ class _Writer:
         if values.dtype.kind == "c":
             imaginary = np.ascontiguousarray(values.imag)
             columns.add("imaginary", "Imaginary part of the row", imaginary)
-        table = self.common.DynamicTable(
-            name=name,
+        table = hdmf_common().DynamicTable(
+            name=self.name(item),
             description=f"Pairwise matrix {item.namespace}/{item.key}",
             columns=columns.vectors,
             id=list(range(len(values))),
@@ -481,8 +476,7 @@ class _Writer:
             pairs = np.stack([ds["slice_start"].values, ds["slice_end"].values], axis=1)
             about["times"] = pairs.tolist()
         about["attrs"] = as_json(_own_attributes(ds))
-        self.module("labtree").add(table)
-        return f"/processing/labtree/{name}"
+        return self.put("labtree", table)
 
     def _array(self, item: ExportedItem, about: dict[str, Any]) -> str:
         name, values = self.name(item), item.obj
@@ -504,7 +498,6 @@ class _Writer:
         described = item.obj.attrs.get("description", f"Table {item.namespace}/{item.key}")
         found = table_of(
             pd.DataFrame(item.obj),
-            self.classes,
             name=name,
             description=str(described),
             seconds=lambda times: self.seconds(times, scale=1.0),
@@ -529,8 +522,7 @@ class _Writer:
         if role == "events":
             self.file.add_events_table(table)
             return f"/events/{name}"
-        self.module("labtree").add(table)
-        return f"/processing/labtree/{name}"
+        return self.put("labtree", table)
 
     def _states_and_events(self, item: ExportedItem) -> None:
         """Write the states of a trial table as intervals, its events as a table of events."""
@@ -602,7 +594,7 @@ def _blocks(data: xr.DataArray) -> Any:
         return [str(value) for value in data.values.ravel()]
     if data.nbytes <= 64 * 2**20:
         return data.values
-    utilities = require("hdmf.data_utils", purpose=_PURPOSE, extra="nwb")
+    utilities = require("hdmf.data_utils", purpose=PURPOSE, extra="nwb")
 
     class Blocks(utilities.GenericDataChunkIterator):  # type: ignore[misc,name-defined]
         """The array in blocks of 64 MiB."""

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.interop.common import Item
+from labtree.interop.common import Item, keep_problems
 from labtree.interop.spikelab.read import SpikeLabWorkspace, build_workspace, raw_traces
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
@@ -125,6 +125,7 @@ def _workspace(obj: Any) -> xr.DataTree:
                 Item(namespace, key, value, info.get("created_at"), info.get("note"), source)
             )
     found = SpikeLabWorkspace(obj.workspace_id, obj.name, obj.created_at, items, [])
-    return build_workspace(
-        found, "the workspace of SpikeLab: not everything could be kept as it should be"
-    )
+    tree, problems = build_workspace(found)
+    text = "the workspace of SpikeLab: not everything could be kept as it should be"
+    keep_problems(tree, problems, text, attribute="spikelab_problems")
+    return tree

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, damage_as_format_error, missing_file
 from labtree.formats import takes
-from labtree.interop.common import Item, keep_problems, left_out, store_items
+from labtree.interop.common import Item, finish_import, left_out, store_items
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
@@ -31,7 +31,6 @@ from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
 from labtree.storage.json_files import read_json
 from labtree.storage.netcdf_reader import check_heaps, open_hdf5
-from labtree.workspace.state import mark_saved
 from labtree.workspace.verbs import create_workspace, identity_attributes
 
 __all__ = [
@@ -114,19 +113,18 @@ def import_spikelab(path: str | os.PathLike[str]) -> xr.DataTree:
     """
     given = Path(path)
     beside = given.with_name(given.name + ".h5")
-    found = read_spikelab(beside if not given.is_file() and beside.is_file() else given)
-    tree = build_workspace(found, f"{path}: not everything could be read as it should be")
-    mark_saved(tree)  # it is on the disk, in the other format
+    source = beside if not given.is_file() and beside.is_file() else given
+    tree, problems = build_workspace(read_spikelab(source))
+    text = f"{path}: not everything could be read as it should be"
+    finish_import(tree, source, problems, text, attribute="spikelab_problems")
     return tree
 
 
-def build_workspace(found: SpikeLabWorkspace, text: str) -> xr.DataTree:
-    """Build a workspace; warn, with a text, of what could not be read or kept."""
+def build_workspace(found: SpikeLabWorkspace) -> tuple[xr.DataTree, list[str]]:
+    """Build a workspace; return it, and a line for each part that it lacks."""
     tree = create_workspace(found.name)
     tree.attrs = identity_attributes(found.workspace_id, found.name, found.created_at)
-    problems = found.problems + store_items(tree, found.items)
-    keep_problems(tree, problems, text, attribute="spikelab_problems")
-    return tree
+    return tree, found.problems + store_items(tree, found.items)
 
 
 def read_spikelab(path: Path) -> SpikeLabWorkspace:
