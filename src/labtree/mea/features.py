@@ -9,9 +9,9 @@ import xarray as xr
 from labtree.errors import ConfigurationError
 from labtree.mea.playlists import frame_times, sampling_rate
 from labtree.mea.registry import Feature, register_feature, registered_features
-from labtree.pipeline.sessions import completed_steps, units_of
+from labtree.pipeline.sessions import units_of
 from labtree.pipeline.step_records import code_hash
-from labtree.pipeline.steps import step
+from labtree.pipeline.steps import check_prerequisites, step
 from labtree.pipeline.units import put_feature
 from labtree.storage.ragged import split_rows
 
@@ -171,12 +171,7 @@ def extract_features(
             "features asked for; add it to features="
         )
     for feature in wanted:
-        missing = [one for one in feature.requires if one not in completed_steps(session)]
-        if missing:
-            calls = " and ".join(f"labtree.mea.{one}(session=session, ...)" for one in missing)
-            raise ConfigurationError(
-                f"feature {feature.name!r} needs {', '.join(missing)} first; run {calls}"
-            )
+        check_prerequisites(session, f"feature {feature.name!r}", feature.requires)
         data = feature.function(session, **overrides.get(feature.name, {}))
         if not isinstance(data, (xr.DataArray, xr.Dataset)):
             raise ConfigurationError(

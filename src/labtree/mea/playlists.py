@@ -1,6 +1,5 @@
 """When each movie of a playlist was shown, from the playlist and the display's frames."""
 
-import ast
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import xarray as xr
 from labtree.errors import ConfigurationError, unknown_name
 from labtree.mea.lab import from_lab
 from labtree.mea.light import mean_template
-from labtree.pipeline.batch import read_texts
+from labtree.pipeline.batch import read_literal, read_texts
 from labtree.pipeline.session_values import add_metadata
 from labtree.pipeline.sessions import add_warning
 from labtree.pipeline.steps import step
@@ -56,15 +55,9 @@ def read_playlist(path: str | Path, playlist_name: str) -> list[str]:
         raise ConfigurationError(
             f"{path}: no playlist {playlist_name!r}; there are: {', '.join(map(repr, rows))}"
         )
-    try:
-        names = ast.literal_eval(rows[playlist_name].strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        names = None
-    if (
-        not isinstance(names, (list, tuple))
-        or not names
-        or not all(isinstance(name, str) and movie_stem(name) for name in names)
-    ):
+    names = read_literal(rows[playlist_name].strip(), None)
+    is_list = isinstance(names, (list, tuple)) and bool(names)
+    if not is_list or not all(isinstance(name, str) and movie_stem(name) for name in names):
         raise ConfigurationError(
             f"{path}: movie_names of playlist {playlist_name!r} must be a list of names such "
             f"as ['noise.mp4', 'steps.mp4'], found {rows[playlist_name]!r}"

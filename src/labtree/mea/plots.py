@@ -13,6 +13,7 @@ from labtree.mea.recording import to_physical
 from labtree.optional import require
 from labtree.pipeline.per_unit import unit_index
 from labtree.pipeline.sections import checked_sections
+from labtree.pipeline.session_values import named_dataset
 from labtree.pipeline.sessions import units_of
 from labtree.pipeline.units import feature_nodes
 
@@ -93,10 +94,7 @@ def plot_raster(
 
 
 def _feature_of(session: xr.DataTree, name: str, unit_id: str) -> xr.Dataset:
-    nodes = feature_nodes(session)
-    if name not in nodes:
-        raise unknown_name("feature", name, nodes)
-    dataset = nodes[name].to_dataset(inherit=False)
+    dataset = named_dataset(session, "features", name, "feature")
     return dataset.isel(unit=unit_index(dataset, unit_id))
 
 

@@ -296,7 +296,7 @@ def encode_frequency(freq: Any, path: str) -> Any:
 
 
 def set_frequency(index: pd.Index, meta: Any) -> None:
-    """Give an index the frequency that :func:`encode_frequency` told."""
+    """Give an index the frequency that :func:`encode_frequency` returned."""
     setattr(index, "freq", _decode_frequency(meta))  # noqa: B010, only some classes have it
 
 

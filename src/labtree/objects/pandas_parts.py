@@ -170,7 +170,7 @@ def _array(dataset: xr.Dataset, name: Hashable, pieces: Pieces, path: str) -> _M
         meta, made = _encoded(encode_index, own.index, name, pieces, dim, path)
         meta["of"] = "index"
     else:
-        held = data_of(variable)  # of texts, xarray gives away an array of objects
+        held = data_of(variable)  # for texts, `variable.data` is an array of objects
         values = held if isinstance(held, ExtensionArray) else variable.data
         column, made = _encoded(encode_column, values, name, pieces, dim, path)
         meta = {"of": "column", "column": column}

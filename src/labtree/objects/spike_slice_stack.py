@@ -314,7 +314,10 @@ def plot_spike_slice_stack(
 
 
 def _axes_above(ax: "Axes") -> "Axes":
-    """Return new Axes in the upper half of some, which keep the lower."""
+    """Return new Axes in the upper half of some, which keep the lower.
+
+    Those of mpl_toolkits.axes_grid1 would lose their title in a constrained layout.
+    """
     figure: Any = ax.figure
     place = ax.get_subplotspec()
     if place is not None:

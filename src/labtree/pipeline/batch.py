@@ -37,12 +37,15 @@ def _cell(name: str, text: str, folder: Path) -> Any:
     """Return a path in the folder, an id as text, and a literal, such as a list, as itself."""
     if name.endswith(("_path", "_dir")):
         return str(folder / text)
-    if name == "dataset_id":
-        return text
+    return text if name == "dataset_id" else read_literal(text, text)
+
+
+def read_literal(text: str, default: Any) -> Any:
+    """Return the value of a Python literal, such as a list; it is never run."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
+        return default
 
 
 def read_texts(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -94,14 +97,15 @@ def read_recordings(
         rows = [{str(k): v for k, v in r.items() if not pd.isna(v)} for r in records]
     else:
         rows = []
-        for one in source:
-            if isinstance(one, Mapping):
-                rows.append(dict(one))
-            elif isinstance(one, Sequence) and not isinstance(one, str) and len(one) == 2:
-                rows.append(dict(zip(_PATHS, one, strict=True)))
+        for item in source:
+            if isinstance(item, Mapping):
+                rows.append(dict(item))
+            elif isinstance(item, Sequence) and not isinstance(item, str) and len(item) == 2:
+                rows.append(dict(zip(_PATHS, item, strict=True)))
             else:
                 raise ConfigurationError(
-                    f"a recording is a dictionary or a pair (cmcr_path, cmtr_path), got {one!r}"
+                    "a recording is a dictionary or a pair (cmcr_path, cmtr_path), got "
+                    f"{item!r}"
                 )
     for row in rows:
         if "dataset_id" not in row:
@@ -109,7 +113,7 @@ def read_recordings(
                 cmcr_path=row.get("cmcr_path"), cmtr_path=row.get("cmtr_path")
             ).attrs["dataset_id"]
     ids = [str(row["dataset_id"]) for row in rows]
-    twice = sorted({one for one in ids if ids.count(one) > 1})
+    twice = sorted({name for name in ids if ids.count(name) > 1})
     if twice:
         raise ConfigurationError(
             f"two recordings are called {', '.join(twice)}; give each its own dataset_id"
@@ -179,8 +183,8 @@ def _run_recording(
 
 def _steps(steps: Iterable[Any]) -> list[tuple[Step, dict[str, Any]]]:
     made = []
-    for one in steps:
-        step, given = one if isinstance(one, (tuple, list)) else (one, {})
+    for member in steps:
+        step, given = member if isinstance(member, (tuple, list)) else (member, {})
         if not callable(step) or "hdf5_path" not in inspect.signature(step).parameters:
             raise ConfigurationError(
                 f"{step!r} is not a step; give functions made with @labtree.step, or pairs of "

@@ -11,9 +11,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import ConfigurationError, SessionError, unknown_name
+from labtree.errors import ConfigurationError, SessionError
 from labtree.pipeline.per_unit import unit_index
-from labtree.pipeline.session_values import child_group, named_children, put_node
+from labtree.pipeline.session_values import (
+    child_group,
+    named_children,
+    named_dataset,
+    put_node,
+)
 from labtree.pipeline.sessions import units_of
 from labtree.storage import ragged
 from labtree.storage.names import encode_name
@@ -40,17 +45,8 @@ def sectioned_movies(session: xr.DataTree) -> dict[str, xr.DataTree]:
 
 
 def movie_sections(session: xr.DataTree, movie_name: str) -> xr.Dataset:
-    """Return the sections of one movie.
-
-    Raises
-    ------
-    UnknownNameError
-        If the movie has none; the message lists those that have.
-    """
-    nodes = sectioned_movies(session)
-    if movie_name not in nodes:
-        raise unknown_name("sectioned movie", movie_name, nodes)
-    return nodes[movie_name].to_dataset(inherit=False)
+    """Return the sections of one movie; UnknownNameError if it has none."""
+    return named_dataset(session, "sections", movie_name, "sectioned movie")
 
 
 def put_sections(session: xr.DataTree, movie_name: str, sections: xr.Dataset) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from labtree.errors import unknown_name
 from labtree.objects.unit_attributes import REAL_NAME
 from labtree.pipeline import dimensions
 from labtree.storage import json_values
@@ -20,6 +21,7 @@ __all__ = [
     "check_value",
     "child_group",
     "named_children",
+    "named_dataset",
     "own_copy",
     "put_node",
     "real_name",
@@ -47,8 +49,8 @@ def stored_name(name: object, what: str) -> tuple[str, dict[str, str]]:
 def variable_name(name: object, what: str) -> tuple[str, dict[str, str]]:
     """Return the name of the variable that holds a name, and attributes for it.
 
-    A Dataset in a tree holds any name without a slash; a percent sign is encoded, because it
-    is what tells an encoded name.
+    A Dataset in a tree holds any name without a slash. A percent sign is encoded, because
+    encoded names are recognized by it.
 
     Raises
     ------
@@ -80,6 +82,20 @@ def named_children(session: xr.DataTree, group: str) -> dict[str, xr.DataTree]:
     """Return the nodes of a group of the session by their real names."""
     nodes = session.children[group].children if group in session.children else {}
     return {real_name(stored, node.attrs): node for stored, node in nodes.items()}
+
+
+def named_dataset(session: xr.DataTree, group: str, name: str, what: str) -> xr.Dataset:
+    """Return the Dataset of a real name in a group of the session.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such `what`; the message lists those there are.
+    """
+    nodes = named_children(session, group)
+    if name not in nodes:
+        raise unknown_name(what, name, nodes)
+    return nodes[name].to_dataset(inherit=False)
 
 
 def child_group(

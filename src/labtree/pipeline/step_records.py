@@ -82,7 +82,7 @@ def digest(items: Mapping[str, str]) -> str:
 
 def _array(data: np.ndarray) -> str:
     if data.dtype.hasobject:
-        text = "\n".join(fingerprint_value(one) for one in data.ravel().tolist())
+        text = "\n".join(fingerprint_value(item) for item in data.ravel().tolist())
         code = checksum(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8))
     else:
         code = checksum(data) if data.nbytes else 0

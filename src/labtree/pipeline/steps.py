@@ -44,7 +44,7 @@ from labtree.storage._xarray import data_of
 from labtree.storage.files import with_suffix_h5
 from labtree.storage.nodes import attach_children
 
-__all__ = ["StepResult", "fill_in", "step"]
+__all__ = ["StepResult", "check_prerequisites", "fill_in", "step"]
 
 # Bookkeeping of the root that is not data: no step reads it.
 BOOKKEEPING = (
@@ -193,13 +193,14 @@ def _how_to_run(name: str) -> str:
     return f"{name}(session=session)"
 
 
-def _check_prerequisites(session: xr.DataTree, name: str, requires: tuple[str, ...]) -> None:
-    missing = [one for one in requires if one not in completed_steps(session)]
+def check_prerequisites(session: xr.DataTree, what: str, requires: Iterable[str]) -> None:
+    """Raise ConfigurationError, with the lines to run, if needed steps are not done."""
+    missing = [name for name in requires if name not in completed_steps(session)]
     if missing:
-        lines = "\n".join(f"    {_how_to_run(one)}" for one in missing)
+        lines = "\n".join(f"    {_how_to_run(name)}" for name in missing)
         done = ", ".join(sorted(completed_steps(session))) or "none"
         raise ConfigurationError(
-            f"{name} needs {', '.join(missing)} first, on session "
+            f"{what} needs {', '.join(missing)} first, on session "
             f"{session.attrs['dataset_id']!r} (done: {done}). Run:\n{lines}"
         )
 
@@ -225,7 +226,7 @@ def _describe_call(step: _Step, arguments: Arguments) -> StepCall:
 
 def _run(session: xr.DataTree, step: _Step, given: Arguments, force: bool) -> bool:
     """Run a body on a session, all or nothing; return False if there was nothing to do."""
-    _check_prerequisites(session, step.name, step.requires)
+    check_prerequisites(session, step.name, step.requires)
     arguments = fill_in(step, given)
     call = _describe_call(step, arguments)
     checksums: dict[int, str] = {}  # of arrays, by id: one that did not change is read once
@@ -333,12 +334,11 @@ def _forget_steps(
 ) -> None:
     """Take steps off the list of what is done; their results stay."""
     names = {record["name"] for record in stale} - {record["name"] for record in kept}
-    for one in sorted(names):
-        add_warning(
-            session, f"{one} is out of date, because {name} ran again after it; run it again"
-        )
+    for stale_name in sorted(names):
+        text = f"{stale_name} is out of date, because {name} ran again after it; run it again"
+        add_warning(session, text)
     done = session.attrs.get("completed_steps", [])
-    session.attrs["completed_steps"] = [one for one in done if one not in names]
+    session.attrs["completed_steps"] = [known for known in done if known not in names]
 
 
 def fill_in(step: Any, arguments: Arguments) -> dict[str, Any]:
@@ -488,5 +488,5 @@ def _run_on_file(
     ran = _run(session, step, arguments, force)
     if ran:
         save(session, path)
-    new = tuple(one for one in session.attrs.get("warnings", ()) if one not in known)
+    new = tuple(text for text in session.attrs.get("warnings", ()) if text not in known)
     return StepResult(step.name, path, not ran, time.perf_counter() - started, new)

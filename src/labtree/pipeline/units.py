@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import SessionError, unknown_name
+from labtree.errors import SessionError
 from labtree.pipeline.per_unit import (
     UNSTACKED,
     common_dtype,
@@ -24,6 +24,7 @@ from labtree.pipeline.sections import add_trials, put_sections
 from labtree.pipeline.session_values import (
     child_group,
     named_children,
+    named_dataset,
     own_copy,
     put_node,
     real_name,
@@ -304,10 +305,7 @@ def _set_feature(session: xr.DataTree, name: str, dataset: xr.Dataset) -> None:
 
 def feature(session: xr.DataTree, unit_id: str, name: str) -> dict[str, Any]:
     """Return one unit's feature as ``{"data": ..., "metadata": ...}``."""
-    nodes = feature_nodes(session)
-    if name not in nodes:
-        raise unknown_name("feature", name, nodes)
-    dataset = nodes[name].to_dataset(inherit=False)
+    dataset = named_dataset(session, "features", name, "feature")
     row = unit_index(dataset, unit_id)
     if UNSTACKED not in dataset.attrs and not ragged.count_variables(dataset):
         dataset = dataset.isel(unit=[row])

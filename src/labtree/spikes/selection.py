@@ -271,7 +271,7 @@ def concatenate_units(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         for part in parts
         if "raw_data" in part
     ]
-    if not all(alike(one, raw[0]) for one in raw):
+    if not all(alike(traces, raw[0]) for traces in raw):
         raise DataError("the parts have different raw_data: drop_vars('raw_data') first")
     joined = spike_data.assemble(
         *spike_data.flat_trains([train for part in parts for train in spike_trains(part)]),
@@ -399,4 +399,4 @@ def _joined_raw(raw: list[tuple[Any, Any]]) -> tuple[NDArray[Any], NDArray[Any]]
 
 def _metadata(parts: Sequence[xr.Dataset]) -> dict[str, Any]:
     found: list[dict[str, Any]] = [part.attrs.get("metadata", {}) for part in parts]
-    return found[0] if all(alike(one, found[0]) for one in found) else {"parts": found}
+    return found[0] if all(alike(own, found[0]) for own in found) else {"parts": found}
