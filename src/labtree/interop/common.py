@@ -64,7 +64,10 @@ def store_items(tree: xr.DataTree, items: list[Item]) -> list[str]:
         while items:
             item = items.pop()
             try:
-                store_item(tree, *item[:3], note=item.note, created_at=item.created_at)
+                store_item(
+                    tree, item.namespace, item.key, item.obj,
+                    note=item.note, created_at=item.created_at,
+                )  # fmt: skip
             except (TypeError, ValueError) as error:
                 problems.append(left_out(item.source, error))
             progress.update()

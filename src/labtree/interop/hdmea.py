@@ -7,6 +7,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from labtree.errors import (
@@ -87,27 +88,22 @@ def _integer_keys(value: Any) -> Any:
 
 def _section_table(spans: Mapping[str, Array], frames: Array) -> xr.Dataset:
     """Return hdmea's section times, an array per movie, as one table in order of time."""
-    rows = [
-        (int(start), int(end), movie, presentation)
-        for movie, sections in spans.items()
-        for presentation, (start, end) in enumerate(np.atleast_2d(sections))
-    ]
-    rows.sort(key=lambda row: row[0])
-    start, end, movie, presentation = (
-        np.array(column, str if name == "movie" else np.int64)
-        for name, column in zip(
-            ("start", "end", "movie", "presentation"),
-            zip(*rows, strict=True) if rows else [()] * 4,
-            strict=True,
-        )
-    )
+    sections = pd.DataFrame(
+        [
+            (int(start), int(end), movie, presentation)
+            for movie, sections in spans.items()
+            for presentation, (start, end) in enumerate(np.atleast_2d(sections))
+        ],
+        columns=["start", "end", "movie", "presentation"],
+    ).sort_values("start", kind="stable")
+    start, end = (sections[name].to_numpy(np.int64) for name in ("start", "end"))
     first = np.searchsorted(frames, start, side="right") - 1
     last = np.searchsorted(frames, end, side="right") - 1
     columns = {
         "start": start,
         "end": end,
-        "movie": movie,
-        "presentation": presentation,
+        "movie": sections["movie"].to_numpy(str),
+        "presentation": sections["presentation"].to_numpy(np.int64),
         "movie_start_frame": first + PRE_MARGIN,
         "movie_length": last - first - PRE_MARGIN - POST_MARGIN - 1,
         "start_frame": first,

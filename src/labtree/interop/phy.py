@@ -20,6 +20,7 @@ from labtree.errors import DataError, FormatError, MissingFileError, missing_fil
 from labtree.formats import takes
 from labtree.interop.common import MS_PER_S, Item, attribute_name, finish_import, store_items
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
+from labtree.recording.session import stream_dataset
 from labtree.spikes.trains import from_times
 from labtree.storage.files import read_file
 from labtree.storage.lazy import as_lazy
@@ -341,10 +342,7 @@ class _Reader:
             self.problems.append(f"{names[0]} cannot be read: {error}")
             return None
         clock = as_lazy(ClockArray(0.0, rate, shape[0]))
-        time = xr.Variable("time", clock, {"units": "s"})
-        coords = xr.Coordinates({"time": time}, indexes={})
-        variable = xr.Variable(("time", "channel"), lazy_or_array(data))
-        return xr.Dataset({"data": variable}, coords, {"fs": rate})
+        return stream_dataset(lazy_or_array(data), clock, fs=rate)
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -287,10 +287,14 @@ class _Reader:
         row: Any
         for row in table_frame(table).itertuples():
             self.places[str(row.nwb_path)] = Place(
-                str(row.item_namespace), str(row.item_key), str(row.kind),
-                str(row.note) or None, float(row.stored_at), float(row.clock_offset_ms),
-                types.get(str(row.nwb_path), {}),
-            )  # fmt: skip
+                namespace=str(row.item_namespace),
+                key=str(row.item_key),
+                kind=str(row.kind),
+                note=str(row.note) or None,
+                created_at=float(row.stored_at),
+                offset_ms=float(row.clock_offset_ms),
+                types=types.get(str(row.nwb_path), {}),
+            )
         self.skipped.add(where + "workspace")
         if metadata is not None:
             self.skipped.add(where + "metadata")

@@ -26,8 +26,8 @@ class ExportedItem(NamedTuple):
     key: str
     obj: Any
     kind: str
-    note: str | None
-    created_at: float
+    note: str | None = None
+    created_at: float = 0.0
 
 
 class Sources(NamedTuple):
@@ -68,13 +68,19 @@ def sources_of(tree: xr.DataTree) -> Sources:
         if kind is None:
             others.append(key)
         else:
-            items.append(ExportedItem(name or "session", key, obj, kind, None, 0.0))
+            items.append(ExportedItem(name or "session", key, obj, kind))
     offset = tree.attrs.get("clock_to_unix_s")
     stated = tree.attrs.get("session_datetime") or tree.attrs.get("created")
     start = _moment(stated) if offset is None else datetime.fromtimestamp(float(offset), UTC)
     subject = {"subject_id": tree.attrs["subject"]} if "subject" in tree.attrs else {}
     return Sources(
-        items, others, start, name or "labtree session", name or None, subject, False
+        items,
+        others,
+        start,
+        description=name or "labtree session",
+        session_id=name or None,
+        subject=subject,
+        is_workspace=False,
     )
 
 
@@ -95,7 +101,7 @@ def _workspace(tree: xr.DataTree) -> Sources:
     start = _moment(stated) if stated else datetime.fromtimestamp(tree.ws.created_at, UTC)
     description = tree.attrs.get("session_description") or tree.ws.name or "labtree workspace"
     session_id = tree.attrs.get("session_id") or tree.ws.workspace_id
-    return Sources(items, others, start, description, session_id, {}, True)
+    return Sources(items, others, start, description, session_id, subject={}, is_workspace=True)
 
 
 def _kind(obj: Any) -> str | None:

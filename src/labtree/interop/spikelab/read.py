@@ -143,7 +143,7 @@ def read_spikelab(path: Path) -> SpikeLabWorkspace:
             check_heaps(path, file)
             root = h5g.open(file.id, b"/")
         reader = _Reader(path)
-        items = sorted(reader.items(root), key=lambda item: item[:2])
+        items = sorted(reader.items(root), key=lambda item: (item.namespace, item.key))
         workspace_id, name, created_at = (
             reader.safely((), attribute, root, f"__{part}__".encode())
             for part in ("workspace_id", "workspace_name", "created_at")
@@ -176,8 +176,7 @@ class _Reader:
     def items_at(self, gid: Any, path: tuple[str, ...]) -> list[Item]:
         kind = attribute(gid, b"__type__")
         if kind is None:
-            if not self.is_new(gid):
-                raise FormatError("the same group was met before")
+            self.meet(gid)
             return self.items(gid, path)
         item = self.safely(path, self.item, gid, path, kind)
         found = [] if item is None else [item]
@@ -224,11 +223,12 @@ class _Reader:
             elif child is not None and not self.safely(parents, h5a.exists, gid, b"__type__"):
                 self.left_out(path, "a dataset that belongs to no item")
 
-    def is_new(self, gid: Any) -> bool:
+    def meet(self, gid: Any) -> None:
+        """Raise FormatError if a group was read before: links may run in circles."""
         address = h5o.get_info(gid).addr
-        new = address not in self.met
+        if address in self.met:
+            raise FormatError("the same group was met before")
         self.met.add(address)
-        return new
 
     def safely(self, path: tuple[str, ...], read: Callable[..., Any], *arguments: Any) -> Any:
         """Read a part, or list it and return None: a damaged file fails anywhere."""
@@ -246,7 +246,7 @@ class _Reader:
             case "ndarray":
                 return array(gid, "data")
             case "SpikeData":
-                return self.valid(self.spike_data(gid, path), path)
+                return self.validated(self.spike_data(gid, path), path)
             case "RateData":
                 rates = array(gid, "inst_Frate_data")
                 return rate_data(
@@ -299,8 +299,7 @@ class _Reader:
 
     def dictionary(self, gid: Any, path: tuple[str, ...]) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        if not self.is_new(gid):
-            raise FormatError("the same group was met before")
+        self.meet(gid)
         for name, child in self.groups(gid, path):
             if (*path, name) in self.names:
                 continue
@@ -330,7 +329,7 @@ class _Reader:
             raw=raw_traces(optional_array(gid, "raw_data"), optional_array(gid, "raw_time")),
         )
 
-    def valid(self, ds: xr.Dataset, path: tuple[str, ...]) -> xr.Dataset:
+    def validated(self, ds: xr.Dataset, path: tuple[str, ...]) -> xr.Dataset:
         try:
             spike_data.validate(ds)
         except DataError as error:
