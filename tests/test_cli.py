@@ -87,8 +87,8 @@ def test_info_of_what_is_not_there_says_what_is(study, capsys, item, words):
 def test_verify_finds_nothing_in_a_good_file_and_the_item_in_a_damaged_one(study, capsys):
     code, out, _ = run(capsys, "verify", study)
     assert code == 0
-    assert out.startswith(f"{study}: all of it can be read, nothing is wrong; ")
-    assert re.search(r"; \d+ arrays checked by their sums\n$", out)
+    assert out.startswith(f"{study}: everything can be read, nothing is wrong; ")
+    assert re.search(r"; \d+ arrays checked by their checksums\n$", out)
     data = bytearray(study.read_bytes())
     place = data.index(np.arange(6.0).tobytes())
     data[place + 10] ^= 1

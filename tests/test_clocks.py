@@ -122,7 +122,7 @@ def test_values_are_matched_whatever_their_times():
         (
             ([1.0], [1.0]),
             {"tolerance_s": 0},
-            "tolerance_s is a number of seconds above 0, found 0",
+            "tolerance_s must be a number of seconds above 0, found 0",
         ),
         (
             ([1.0], [1.0]),

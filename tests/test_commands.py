@@ -86,8 +86,11 @@ def test_info_of_a_mouse_session_and_of_a_recording(kinds, capsys):
 def test_verify_reads_all_of_it(kinds, kind, capsys):
     code, out, _ = run(capsys, "verify", kinds[kind])
     assert code == 0
-    assert out.startswith(f"{kinds[kind]}: all of it can be read, nothing is wrong")
-    checked = {"workspace": "5 arrays checked by their sums", "tree": "1 of other programs"}
+    assert out.startswith(f"{kinds[kind]}: everything can be read, nothing is wrong")
+    checked = {
+        "workspace": "5 arrays checked by their checksums",
+        "tree": "1 of other programs",
+    }
     assert checked.get(kind, "") in out
     _, out, _ = run(capsys, "verify", "--json", kinds[kind])
     assert json.loads(out)["problems"] == []

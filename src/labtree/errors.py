@@ -70,7 +70,7 @@ class ItemNotFoundError(WorkspaceError, KeyError):
 
 
 class UnknownNameError(LabtreeError, KeyError):
-    """There is nothing of that name; the message lists the names that there are."""
+    """There is nothing with that name; the message lists the known names."""
 
 
 class InvalidNameError(LabtreeError, ValueError):
@@ -90,7 +90,7 @@ class UnsupportedTypeError(LabtreeError, TypeError):
 
 
 class DataError(LabtreeError, ValueError):
-    """Data are not what their kind requires; nothing was made of them."""
+    """Data are not what their kind requires; no result was returned."""
 
 
 class ConfigurationError(LabtreeError, ValueError):
@@ -110,7 +110,7 @@ class TrialTableError(LabtreeError, ValueError):
 
 
 class FormatError(LabtreeError, ValueError):
-    """A file is not what it should be: foreign, damaged, or of an unknown version."""
+    """A file is damaged, or of another format or an unknown version."""
 
     # Whether the message already names the function for this very file.
     names_function = False
@@ -133,11 +133,11 @@ class MissingFileError(LabtreeError, FileNotFoundError):
 
 
 class AlreadyExistsError(LabtreeError, FileExistsError):
-    """Something stands already where a file, folder or stream would go."""
+    """A file, folder or stream of that name exists already."""
 
 
 class SessionExistsError(CheckpointError, AlreadyExistsError):
-    """A file stands where a session was to be saved without overwriting."""
+    """A session was to be saved without overwriting, but the file exists."""
 
 
 class BusyFileError(LabtreeError, BlockingIOError):
@@ -178,7 +178,7 @@ class UnsavedWarning(LabtreeWarning):
 
 
 class LossWarning(LabtreeWarning):
-    """Something has no place in another format and was left out; all else was kept."""
+    """Another format cannot hold something, which was left out; everything else was kept."""
 
 
 class DamageWarning(LabtreeWarning):

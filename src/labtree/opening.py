@@ -1,4 +1,4 @@
-"""Opening whatever it is, by its content."""
+"""Opening files and folders of any format, by their content."""
 
 from pathlib import Path
 from typing import Literal
@@ -54,7 +54,7 @@ def open(path: str | Path) -> xr.DataTree:
 
 @takes("a pipeline session", "pipeline", "hdmea")
 def load_session(path: str | Path) -> xr.DataTree:
-    """Load a pipeline session or checkpoint into memory, ready to go on where it stopped.
+    """Load a pipeline session or checkpoint into memory, ready to continue where it stopped.
 
     Completed steps, warnings, features, metadata and every type come back as they
     were. The session is SAVED: its file holds what is in memory. Sessions, checkpoints

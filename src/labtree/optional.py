@@ -1,4 +1,4 @@
-"""Libraries that labtree can do without, imported where they are used."""
+"""Optional libraries, imported where they are used."""
 
 from importlib import import_module
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["require"]
 
 
 def require(module: str, *, purpose: str, extra: str | None = None) -> Any:
-    """Import a module of an optional library, or say how to get it.
+    """Import a module of an optional library, or say how to install it.
 
     Parameters
     ----------

@@ -186,7 +186,7 @@ def test_what_has_no_place_is_said(pynwb, tmp_path):
     with pytest.warns(LossWarning) as caught:
         labtree.export_nwb(workspace(sd=ds, other={"a": 1}), tmp_path / "a.nwb")
     text = "\n".join(str(warning.message) for warning in caught)
-    assert "rec/1/other: NWB has no place for it" in text
+    assert "rec/1/other: NWB cannot hold it" in text
     assert "mixed" not in text  # JSON, which comes back as it was
     assert "rec/1/sd: raw_data" in text
     assert "rec/1/sd, metadata 'odd': a bytes becomes text" in text

@@ -293,7 +293,7 @@ def test_a_file_of_pynwb_goes_through_labtree_and_back(tmp_path):
         again = labtree.export_nwb(tree, tmp_path / "again.nwb")
     text = str(warned[0].message)
     for what in ("day/units_waveforms", "day/devices", "day/electrode_groups", "day/video"):
-        assert f"{what}: NWB has no place for it" in text
+        assert f"{what}: NWB cannot hold it" in text
     assert len(warned) == 1
     with (
         files.pynwb.NWBHDF5IO(path, "r") as first,

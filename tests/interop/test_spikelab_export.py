@@ -366,7 +366,9 @@ def test_the_file_of_the_workspace_is_not_replaced(tmp_path):
 
 
 def test_wrong_word_for_losses(tmp_path):
-    with pytest.raises(ValueError, match="on_loss is one of 'raise', 'warn', found 'ignore'"):
+    with pytest.raises(
+        ValueError, match="on_loss must be one of 'raise', 'warn', found 'ignore'"
+    ):
         labtree.export_spikelab(workspace(), tmp_path / "theirs", on_loss="ignore")
 
 

@@ -464,7 +464,10 @@ def test_spikes_outside_of_the_recording_come_in_and_are_said(path):
     objects, (problem,) = read(path)
     assert objects["n", "k"].spike_times.values.tolist() == [1, 9]
     assert "labtree_kind" not in objects["n", "k"].attrs
-    assert "came in as a plain dataset, as it is not valid: unit 0 has a spike at 9" in problem
+    assert (
+        "was imported as a plain dataset, because it is not valid: unit 0 has a spike at 9"
+        in problem
+    )
 
 
 def test_links_lead_nowhere(path, tmp_path):

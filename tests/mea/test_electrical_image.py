@@ -186,9 +186,12 @@ def test_counts_of_other_types(dtype):
         ({"cutoff_hz": 0.0}, "cutoff_hz"),
         ({"filter_order": 0}, "filter_order is a whole number from 1 to 8, found 0"),
         ({"filter_order": 2.5}, "filter_order"),
-        ({"duration_s": 0}, "^duration_s is a number of seconds above 0"),
-        ({"spike_limit": -1}, "spike_limit is a number above 0"),
-        ({"chunk_duration_s": float("nan")}, "chunk_duration_s is a number of seconds above 0"),
+        ({"duration_s": 0}, "^duration_s must be a number of seconds above 0"),
+        ({"spike_limit": -1}, "spike_limit must be a number above 0"),
+        (
+            {"chunk_duration_s": float("nan")},
+            "chunk_duration_s must be a number of seconds above 0",
+        ),
     ],
 )
 def test_wrong_parameters_are_named_and_nothing_is_loaded(recording, tmp_path, kwargs, match):

@@ -126,7 +126,9 @@ def test_a_movie_past_the_recording_is_an_error_that_names_it():
 
 
 def test_negative_margins_are_refused():
-    with pytest.raises(ConfigurationError, match="pre_margin_frame_num is a number from 0 on"):
+    with pytest.raises(
+        ConfigurationError, match="pre_margin_frame_num must be a number from 0 on"
+    ):
         playlists.playlist_sections(["a"], {"a": 5}, 100, pre_margin_frame_num=-1)
 
 

@@ -238,7 +238,7 @@ def test_cmtr_without_its_cmcr_needs_a_rate(recording, tmp_path):
 def test_a_given_rate_that_contradicts_tick_is_an_error(recording, tmp_path):
     with pytest.raises(ConfigurationError, match="Tick says"):
         load(copy_of(recording, tmp_path), acquisition_rate=10_000.0)
-    with pytest.raises(ConfigurationError, match="acquisition_rate is a number above 0"):
+    with pytest.raises(ConfigurationError, match="acquisition_rate must be a number above 0"):
         load(copy_of(recording, tmp_path), acquisition_rate=0.0)
 
 

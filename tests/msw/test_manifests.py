@@ -114,7 +114,7 @@ def test_a_container_of_a_version_that_is_not_known(tmp_path: Path) -> None:
     append_acquisition_to_session(tmp_path, NAME.replace("v1", "v2"))
     path = tmp_path / "session_manifest.yaml"
     path.write_text(path.read_text().replace("manifest_version: 1", "manifest_version: 7"))
-    with pytest.warns(DamageWarning, match="manifest version 7, and this reader knows 1"):
+    with pytest.warns(DamageWarning, match="manifest version 7, and this labtree reads 1"):
         found = enumerate_acquisitions(tmp_path)
     assert [(item.basename, item.in_manifest) for item in found] == [(NAME, False)]
 

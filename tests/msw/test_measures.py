@@ -216,9 +216,9 @@ def test_errors_of_names_and_clocks() -> None:
     for call in (lambda: df.msw.visited("c"), lambda: df.msw.latency("a", "c")):
         with pytest.raises(KeyError, match="there are"):
             call()
-    with pytest.raises(ValueError, match="edge is one of 'start', 'end'"):
+    with pytest.raises(ValueError, match="edge must be one of 'start', 'end'"):
         df.msw.state_time("a", "middle")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="clock is one of 'trial', 'session', 'ephys'"):
+    with pytest.raises(ValueError, match="clock must be one of 'trial', 'session', 'ephys'"):
         df.msw.states("wall")
     with pytest.raises(ValueError, match=r"df\.msw\.align"):
         df.msw.state_time("a", clock="ephys")

@@ -209,7 +209,7 @@ def test_settings_of_an_unknown_version_are_told(
     # Were ignored silently below 2, and read as if known above.
     text = YAML.replace("msw_format_version: 2", f"msw_format_version: {version}")
     files = {f"{PAGE}.msw.session.yaml": text, f"{PAGE}.msw.jsonl": LINES}
-    with pytest.warns(DamageWarning, match=f"format version {told}, and this reader knows 2"):
+    with pytest.warns(DamageWarning, match=f"format version {told}, and this labtree reads 2"):
         session = load_session(folder_with(tmp_path, files))
     assert session.settings_task is None
     assert session.n_trials == 2
@@ -428,7 +428,7 @@ def test_manifest_oddities(tmp_path: Path) -> None:
     # The session wins over the acquisition, and that over the container.
     assert session.metadata == {"a": 1, "b": 2, "s": 0}
     (folder / "acquisition_manifest.yaml").write_text(manifest(msw_manifest_version=7))
-    with pytest.warns(DamageWarning, match="manifest version 7, and this reader knows 1"):
+    with pytest.warns(DamageWarning, match="manifest version 7, and this labtree reads 1"):
         load_session(folder)
     (folder / "acquisition_manifest.yaml").write_text("subprotocols: {a: 1}\n")
     with pytest.warns(DamageWarning, match="no list of mappings"):
@@ -638,7 +638,7 @@ def test_failures_are_told_and_cost_nothing_else(tmp_path: Path, workers: int) -
     assert list(sessions.failed) == [broken]
     assert isinstance(sessions.failed[broken], FormatError)
     # A name that the filters cannot judge is told, not passed over.
-    with pytest.warns(DamageWarning, match="filters cannot judge"):
+    with pytest.warns(DamageWarning, match="filters cannot be applied"):
         sessions = load_subject(base / "m01", task="sequence", workers=workers)
     assert odd in sessions.failed
     with pytest.raises(FormatError, match="workers=0"):

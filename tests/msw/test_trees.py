@@ -258,6 +258,8 @@ def test_what_the_figures_show() -> None:
     drawn = {c.get_label(): len(c.get_paths()) for c in states.collections}
     counts = df.msw.task.msw.states()["state"].value_counts()
     assert drawn == {name: count for name, count in counts.items() if count}
-    with pytest.raises(ValueError, match="kind is one of 'overview', 'states', 'switch_curve'"):
+    with pytest.raises(
+        ValueError, match="kind must be one of 'overview', 'states', 'switch_curve'"
+    ):
         df.msw.plot("pie")  # type: ignore[arg-type]
     plt.close("all")

@@ -174,7 +174,7 @@ def test_mistakes_and_damage_are_errors_with_names(tmp_path: Path, ending: str) 
         file.write_bytes(whole)
     about = json.loads(files[3].read_text())
     files[3].write_text(json.dumps(about | {"labtree_trial_tables": 2}))
-    with pytest.raises(FormatError, match="version 2, and this reader knows 1"):
+    with pytest.raises(FormatError, match="version 2, and this labtree reads 1"):
         load_trial_tables(path)
     # Files of another table beside this one are not taken for its own.
     save_trial_tables(frame.iloc[:4], tmp_path / f"b{ending}")

@@ -143,7 +143,7 @@ REFUSED = {
     "obj: cannot keep a collections.OrderedDict exactly; write dict(x)": OrderedDict(a=1),
     "obj: cannot keep nesting this deep, or a value that holds itself, exactly; store its "
     "parts as items of their own": LOOP,
-    "obj.flat[1]: cannot keep an object exactly; store what it stands for: a number, text, "
+    "obj.flat[1]: cannot keep an object exactly; store its content as a number, text, "
     "an array, or a list or dict of these": np.array([None, object()]),
 }
 

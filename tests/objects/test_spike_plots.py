@@ -113,7 +113,7 @@ def test_bins_of_a_stack_are_round_or_as_asked():
     ds = DATASETS["spike_slice_stack"]  # 200 ms from -50 on
     above = plot(ds).figure.axes[1]
     assert "5 ms bins" in above.get_title()
-    with pytest.raises(ValueError, match="bin_ms is a number of milliseconds above 0"):
+    with pytest.raises(ValueError, match="bin_ms must be a number of milliseconds above 0"):
         plot(ds, bin_ms=0)
 
 
@@ -244,7 +244,8 @@ def test_a_choice_of_what_to_draw_of_a_psth():
     (mesh,) = ds.ws.plot(array="sem").collections
     np.testing.assert_array_equal(mesh.get_array(), ds["sem"].values)
     with pytest.raises(
-        labtree.DataError, match=r"array is one of 'rate', 'sem', 'n_events', found 'rates'"
+        labtree.DataError,
+        match=r"array must be one of 'rate', 'sem', 'n_events', found 'rates'",
     ):
         ds.ws.plot(array="rates")
 

@@ -136,7 +136,7 @@ def test_wrong_slices_of_rates_are_said(shape, windows, words):
 
 @pytest.mark.parametrize("step", [0, -1, math.nan, math.inf, "1", [1, 2], 1j])
 def test_wrong_steps_are_said(step):
-    with pytest.raises(ValueError, match="step_size is a number above 0, found"):
+    with pytest.raises(ValueError, match="step_size must be a number above 0, found"):
         labtree.rate_slice_stack(np.zeros((1, 1, 1)), [(0, 1)], step_size=step)
 
 

@@ -369,9 +369,9 @@ def test_trials_of_a_stream_by_itself(session):
 
 @pytest.mark.parametrize("seconds", [-1, np.nan, np.inf])
 def test_bad_seconds(session, seconds):
-    with pytest.raises(SessionError, match="pre_s is a number of seconds from 0 on"):
+    with pytest.raises(SessionError, match="pre_s must be a number of seconds from 0 on"):
         session.session.trials("emg", pre_s=seconds)
-    with pytest.raises(SessionError, match="post_s is a number of seconds"):
+    with pytest.raises(SessionError, match="post_s must be a number of seconds"):
         session.session.peri_event("emg", [1.0], 0, seconds)
 
 

@@ -236,12 +236,12 @@ def test_a_torn_packet_is_left_out_and_told(dead, cut):
     os.truncate(last_segment(dead), size - cut)
     whole = 140 if cut < 172 else 130  # a packet is 32 + 10 * (8 + 6) bytes
     with pytest.warns(
-        RecordingWarning, match=f"behind {whole} are an append that never returned"
+        RecordingWarning, match=f"after {whole} belong to an append that did not return"
     ):
         tree = labtree.open_session(dead)
     assert tree.session.streams["emg"].sizes["time"] == whole
     (note,) = recover(dead)
-    assert "never returned" in note
+    assert "did not return" in note
     assert not (dead / "journal-damaged").exists()
     check(dead, {"emg": whole}, 2)
     tree = labtree.open_session(dead)
@@ -308,7 +308,7 @@ def test_a_missing_segment_is_told_and_what_follows_is_kept(tmp_path, monkeypatc
     segments[2].unlink()
     with pytest.warns(
         RecordingWarning,
-        match="sample 20 to 30 are lost; what follows them is kept and moves up",
+        match="sample 20 to 30 are lost; the samples after them are kept and follow directly",
     ):
         tree = labtree.open_session(recorder.path)
     expected = np.delete(np.arange(50), np.s_[20:30])
@@ -373,7 +373,7 @@ def test_without_a_fast_crc32c_zlib_s_is_used(tmp_path, monkeypatch):
 def test_something_else_in_the_place_of_a_segment(dead):
     last_segment(dead).write_bytes(b"something else entirely, long enough")
     name = last_segment(dead).name
-    with pytest.warns(RecordingWarning, match=f"36 bytes in {name} behind 0 are damage"):
+    with pytest.warns(RecordingWarning, match=f"36 bytes in {name} after 0 are damage"):
         labtree.open_session(dead)
     in_chunks = json.loads((dead / "emg.zarr" / "zarr.json").read_text())["shape"][0]
     notes = recover(dead)

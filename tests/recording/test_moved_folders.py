@@ -210,7 +210,7 @@ def test_a_crashed_recording_whose_meta_says_something_else_of_labtree_is_finish
     meta = json.loads(path.read_text())
     path.write_text(json.dumps(meta | {"labtree": own}))
     notes = labtree.recover(dead)
-    assert f"meta.json said {own!r} of labtree, and nothing else" in notes
+    assert f"meta.json had {own!r} under 'labtree', and no object" in notes
     written = json.loads(path.read_text())
     assert written["labtree"]["state"] == "finished"
     assert written["streams"] == meta["streams"]
@@ -232,12 +232,12 @@ def test_a_recording_whose_meta_says_something_else_of_labtree_is_read(source, o
         with labtree.open_session(source) as tree:
             assert np.array_equal(tree["streams/emg/data"].values, expected)
     told = [str(each.message) for each in caught]
-    said = f"{source}: meta.json says {own!r} of labtree, and nothing else"
+    said = f"{source}: meta.json has {own!r} under 'labtree', and no object"
     assert told == ([said] if is_damage else [])
     (source / "labels.json").write_text('[{"timestamp": 1.5, "class_index": 1}, {"times')
-    with pytest.raises(FormatError, match=r"labels.json is damaged: 1 whole label"):
+    with pytest.raises(FormatError, match=r"labels.json is damaged: 1 complete label"):
         labtree.recording.open_recording(source, on_missing="raise")
-    assert "1 whole labels are kept" in labtree.recover(source)[0]
+    assert "1 complete labels are kept" in labtree.recover(source)[0]
 
 
 @pytest.mark.parametrize("own", ["recording", None])
@@ -245,7 +245,7 @@ def test_a_lost_chunk_is_damage_whatever_meta_says_of_labtree(source, own):
     meta = json.loads((source / "meta.json").read_text())
     (source / "meta.json").write_text(json.dumps(meta | {"labtree": own}))
     (source / "emg.zarr" / "c" / "0" / "0").unlink()
-    with pytest.raises(FormatError, match=r"0 of its .* samples are whole"):
+    with pytest.raises(FormatError, match=r"0 of its .* samples can be read"):
         labtree.recording.open_recording(source, on_missing="raise")
 
 
@@ -473,7 +473,7 @@ def test_a_second_damaged_journal_is_kept_beside_the_first(dead):
 def test_what_is_not_of_the_recording_is_kept(dead):
     (dead / "journal" / "notes.txt").write_text("mine")
     notes = labtree.recover(dead)
-    assert "journal/notes.txt is not of this recording" in notes
+    assert "journal/notes.txt does not belong to this recording" in notes
     assert (dead / "journal-damaged" / "notes.txt").read_text() == "mine"
 
 

@@ -400,8 +400,16 @@ def test_a_taken_folder_is_never_recorded_over(tmp_path, monkeypatch):
         (np.array([["a", "b"]]), [0.0], "would lose values"),
         (np.zeros((1, 2), "i2"), ["x"], "timestamps are float64 seconds, found <U1"),
         (np.zeros((1, 2), "i2"), [1j], "timestamps are float64 seconds"),
-        (np.ma.zeros((1, 2), "i2"), [0.0], "a masked array has no place for its mask"),
-        (np.zeros((1, 2), "i2"), np.ma.zeros(1), "a masked array has no place for its mask"),
+        (
+            np.ma.zeros((1, 2), "i2"),
+            [0.0],
+            "a recording cannot keep the mask of a masked array",
+        ),
+        (
+            np.zeros((1, 2), "i2"),
+            np.ma.zeros(1),
+            "a recording cannot keep the mask of a masked array",
+        ),
         (
             np.zeros((1, 2), "i2"),
             np.array([2**53 + 1]),
@@ -755,7 +763,7 @@ def test_failing_background_sync_is_told_at_the_next_append(tmp_path, monkeypatc
         patch.setattr(journal, "sync_file", broken)
         while recorder._background.sync_error is None:
             time.sleep(0.005)
-        with pytest.raises(OSError, match="cannot be brought to the disk: Input/output error"):
+        with pytest.raises(OSError, match="cannot be synced to the disk: Input/output error"):
             recorder.append("emg", *rows(5, 5))
     recorder._background.sync_error = None
     recorder.append("emg", *rows(5, 5))

@@ -184,7 +184,7 @@ def test_some_other_file(tmp_path):
 
 
 def test_on_missing_is_checked(peer):
-    with pytest.raises(SessionError, match="on_missing is one of .warn., .raise."):
+    with pytest.raises(SessionError, match="on_missing must be one of .warn., .raise."):
         labtree.open_session(emg_session(peer).write(), on_missing="ignore")
 
 
@@ -236,7 +236,7 @@ def test_missing_chunk_of_our_own_is_damage(tmp_path):
         recorder.init_stream("emg", StreamInfo(n_channels=3, fs=100, dtype="int16"))
         recorder.append("emg", EMG, TIMES)
     (recorder.path / "emg.zarr/c/1/0").unlink()
-    with pytest.warns(RecordingWarning, match="is damaged: 100 of its 300 samples are whole"):
+    with pytest.warns(RecordingWarning, match="is damaged: 100 of its 300 samples can be read"):
         tree = labtree.open_session(recorder.path)
     np.testing.assert_array_equal(tree["streams/emg/data"].values, EMG[:100])
     (recorder.path / "labels.json").unlink()
@@ -254,7 +254,7 @@ def test_what_is_behind_the_damage_is_cut_off(peer, chunk, how):
         path.unlink()
     else:
         return  # a missing data chunk: above
-    with pytest.warns(RecordingWarning, match="200 of its 300 samples are whole"):
+    with pytest.warns(RecordingWarning, match="200 of its 300 samples can be read"):
         tree = labtree.open_session(folder)
     np.testing.assert_array_equal(tree["streams/emg/data"].values, EMG[:200])
     np.testing.assert_array_equal(tree["streams/emg/time"].values, TIMES[:200])
@@ -355,7 +355,7 @@ def test_more_rows_than_any_disk_holds(peer):
     session.write()
     for name, message in (
         ("emg.zarr", "1000000000000000 samples and 300 time stamps; the first 300 are kept"),
-        ("emg_timestamps.zarr", "300 of its 1000000000000000 samples are whole"),
+        ("emg_timestamps.zarr", "300 of its 1000000000000000 samples can be read"),
     ):
         path = session.folder / name / "zarr.json"
         metadata = json.loads(path.read_text())

@@ -168,10 +168,19 @@ def test_dtype_is_the_stream_s_unless_asked():
     ("window_ms", "hop_ms", "message"),
     [
         (5, 10, "a window takes at least 10 ms, a hop more than 0"),
-        *((bad, 10, "window_ms is a number of milliseconds above 0") for bad in (0, -1, "100")),
-        *((100, bad, "hop_ms is a number of milliseconds above 0") for bad in (0, -1, None)),
-        *((bad, 10, "window_ms is a number") for bad in (float("nan"), float("inf"), True)),
-        *((100, bad, "hop_ms is a number") for bad in (float("nan"), float("inf"))),
+        *(
+            (bad, 10, "window_ms must be a number of milliseconds above 0")
+            for bad in (0, -1, "100")
+        ),
+        *(
+            (100, bad, "hop_ms must be a number of milliseconds above 0")
+            for bad in (0, -1, None)
+        ),
+        *(
+            (bad, 10, "window_ms must be a number")
+            for bad in (float("nan"), float("inf"), True)
+        ),
+        *((100, bad, "hop_ms must be a number") for bad in (float("nan"), float("inf"))),
     ],
 )
 def test_windows_without_a_sample_are_an_error(window_ms, hop_ms, message):
@@ -384,7 +393,7 @@ def test_every_session_that_fails_is_named(peer, tmp_path, caplog):
 @pytest.mark.parametrize("name", ["on_gap", "on_mismatch"])
 def test_policies_are_checked(peer, name):
     with pytest.raises(
-        SessionError, match=f"{name} is one of 'raise', 'warn', 'drop', found 'maybe'"
+        SessionError, match=f"{name} must be one of 'raise', 'warn', 'drop', found 'maybe'"
     ):
         labtree.labeled_windows(recorded(peer).write(), "emg", 200, 50, **{name: "maybe"})
 
@@ -755,7 +764,7 @@ def test_classes_are_integers(classes):
 @pytest.mark.parametrize("gap_s", [0, -1, np.nan])
 def test_gap_s_is_checked(gap_s):
     tree = make_tree(ramp(100), np.arange(100) / 100, 100, [(0.0, 1)])
-    with pytest.raises(SessionError, match="gap_s is a number of seconds above 0"):
+    with pytest.raises(SessionError, match="gap_s must be a number of seconds above 0"):
         tree.session.windows("emg", 100, 100, gap_s=gap_s)
 
 

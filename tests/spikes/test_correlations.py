@@ -138,8 +138,8 @@ def test_spikes_of_one_time_pair_with_each_other_and_not_with_themselves():
     [
         (1.0, 2.5, r"2.5 ms is 2.5 bins of 1.0 ms"),
         (3.0, 1.0, "a whole number of bins"),
-        (0, 1, "bin_ms is a number of milliseconds above 0"),
-        (1, math.inf, "window_ms is a number of milliseconds above 0"),
+        (0, 1, "bin_ms must be a number of milliseconds above 0"),
+        (1, math.inf, "window_ms must be a number of milliseconds above 0"),
     ],
 )
 def test_a_window_holds_whole_bins(width, window, words):
@@ -149,7 +149,7 @@ def test_a_window_holds_whole_bins(width, window, words):
 
 @pytest.mark.parametrize("delta", [-1, math.nan])
 def test_delta_is_checked(delta):
-    with pytest.raises(ValueError, match="delta_ms is a number"):
+    with pytest.raises(ValueError, match="delta_ms must be a number"):
         labtree.spikes.sttc(spikes([[1.0]]), delta)
 
 

@@ -71,7 +71,7 @@ def test_a_width_must_be_positive_and_fit(width):
         lambda ds, width: labtree.spikes.smoothed_rates(ds, width, 5),
     ):
         with pytest.raises(
-            ValueError, match=r"is a number of milliseconds above 0|longer than"
+            ValueError, match=r"must be a number of milliseconds above 0|longer than"
         ):
             verb(ds, width)
 
@@ -199,10 +199,10 @@ def test_bursts_against_a_loop(trains, longest, fewest):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda ds: labtree.spikes.isi_statistics(ds, -1), "refractory_ms is a number"),
-        (lambda ds: labtree.spikes.bursts(ds, math.nan), "max_isi_ms is a number"),
+        (lambda ds: labtree.spikes.isi_statistics(ds, -1), "refractory_ms must be a number"),
+        (lambda ds: labtree.spikes.bursts(ds, math.nan), "max_isi_ms must be a number"),
         (lambda ds: labtree.spikes.bursts(ds, 1, 0), "min_spikes must be at least 1"),
-        (lambda ds: labtree.spikes.smoothed_rates(ds, 1, 0), "sigma_ms is a number"),
+        (lambda ds: labtree.spikes.smoothed_rates(ds, 1, 0), "sigma_ms must be a number"),
     ],
 )
 def test_parameters_are_checked(call, words):

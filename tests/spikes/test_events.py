@@ -211,7 +211,7 @@ def test_latencies_ask_for_events_in_the_recording():
     with pytest.raises(ValueError, match="no event has"):
         labtree.spikes.latencies(ds, [5000], 10)
     with pytest.raises(
-        ValueError, match="within_ms is a number of milliseconds from 0 on, found -1"
+        ValueError, match="within_ms must be a number of milliseconds from 0 on, found -1"
     ):
         labtree.spikes.latencies(ds, [5], -1)
 
@@ -314,7 +314,7 @@ def test_trials_end_where_a_state_does():
         for edge in ("start", "end")
     )
     assert stack.length.values == pytest.approx((end - start)[stack.event.values])
-    with pytest.raises(ValueError, match="edge is one of 'start', 'end', found 'stop'"):
+    with pytest.raises(ValueError, match="edge must be one of 'start', 'end', found 'stop'"):
         labtree.spikes.peri_event(
             ds, table, 0, 0, on="side_ready", until=("side_ready", "stop")
         )

@@ -113,7 +113,7 @@ def test_what_a_session_lacks_is_said():
     twins = labtree.spike_data([[1.0], [2.0]], neuron_attributes={"unit_id": ["a", "a"]})
     with pytest.raises(ValueError, match="have the unit_id"):
         labtree.spikes.to_session_units(twins, 1000)
-    with pytest.raises(ValueError, match="rate_hz is a number of Hz above 0"):
+    with pytest.raises(ValueError, match="rate_hz must be a number of Hz above 0"):
         labtree.spikes.to_session_units(labtree.spike_data([[1.0]]), 0)
 
 

@@ -93,7 +93,7 @@ def test_shuffled_intervals_are_not_always_in_their_old_order():
 @pytest.mark.parametrize(
     ("method", "window", "words"),
     [
-        ("swap", None, "method is one of 'shift', 'jitter', 'isi_shuffle', found 'swap'"),
+        ("swap", None, "method must be one of 'shift', 'jitter', 'isi_shuffle', found 'swap'"),
         ("jitter", None, "window_ms belongs to 'jitter'"),
         ("shift", 5, "window_ms belongs to 'jitter'"),
         ("jitter", 0, "above 0 and at most the recording's 1000.0 ms"),

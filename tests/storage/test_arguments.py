@@ -31,22 +31,24 @@ def test_numbers_become_floats(value):
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_such_number_is_named(value):
-    with pytest.raises(SessionError, match=r"^gap_s is a number of seconds above 0, found "):
+    with pytest.raises(
+        SessionError, match=r"^gap_s must be a number of seconds above 0, found "
+    ):
         positive("gap_s", value, SessionError)
-    with pytest.raises(DataError, match=r"^rate_hz is a number of Hz from 0 on, found "):
+    with pytest.raises(DataError, match=r"^rate_hz must be a number of Hz from 0 on, found "):
         from_zero("rate_hz", value)
 
 
 def test_zero_is_not_above_zero():
     assert from_zero("max_drift", 0) == 0.0
-    with pytest.raises(DataError, match=r"^max_drift is a number above 0, found 0$"):
+    with pytest.raises(DataError, match=r"^max_drift must be a number above 0, found 0$"):
         positive("max_drift", 0)
 
 
 @pytest.mark.parametrize("value", ["c", None, 1, ["a"]])
 def test_choices_are_listed(value):
     one_of("method", "a", ("a", "b"))
-    with pytest.raises(DataError, match=r"^method is one of 'a', 'b', found "):
+    with pytest.raises(DataError, match=r"^method must be one of 'a', 'b', found "):
         one_of("method", value, ("a", "b"))
 
 

@@ -255,14 +255,17 @@ def _spec(spec, name="text"):
 
 
 HOSTILE = {
-    "offset outside": (_set(3, 10**9), "first/v cannot be there"),
-    "offset negative": (_set(3, -8), "first/v cannot be there"),
-    "offset no number": (_set(3, "8"), "'8'|cannot be there"),
-    "shape gigantic": (_set(2, [2**40, 2**20]), "first/v cannot be there: float64 of shape"),
+    "offset outside": (_set(3, 10**9), "first/v does not fit into the file"),
+    "offset negative": (_set(3, -8), "first/v does not fit into the file"),
+    "offset no number": (_set(3, "8"), "'8'|does not fit into the file"),
+    "shape gigantic": (
+        _set(2, [2**40, 2**20]),
+        "first/v does not fit into the file: float64 of shape",
+    ),
     "shape beyond all": (_set(2, [0, 2**70]), "no array has the shape"),
-    "shape negative": (_set(2, [-2, -3]), "first/v cannot be there"),
+    "shape negative": (_set(2, [-2, -3]), "first/v does not fit into the file"),
     "shape of others": (_set(2, [3, 2]), "contradicts itself"),
-    "shape with a float": (_set(2, [2.0, 3]), "cannot be there"),
+    "shape with a float": (_set(2, [2.0, 3]), "does not fit into the file"),
     "objects": (_set(1, "O"), "'O' is no dtype of a plain array"),
     "no dtype": (_set(1, "zz"), "'zz' is no dtype of a plain array"),
     "fields": (_set(1, "f8,f8"), "'f8,f8' is no dtype of a plain array"),
@@ -280,11 +283,11 @@ HOSTILE = {
     ),
     "no root": (lambda records: records[1:], "contradicts itself"),
     "no parent": (lambda records: [records[0], records[2]], "contradicts itself"),
-    "twice": (lambda records: [*records, records[-1]], "twice, or at all, a node 'ns/second'"),
-    "a slash": (lambda records: records[-1].update(path=["ns", "a/b"]), "a node 'ns/a/b'"),
+    "twice": (lambda records: [*records, records[-1]], "the node 'ns/second' occurs twice"),
+    "a slash": (lambda records: records[-1].update(path=["ns", "a/b"]), "the node 'ns/a/b'"),
     "a name that is none": (
         lambda records: records[-1].update(path=["ns", 5]),
-        "a node 'ns/5'",
+        "the node 'ns/5'",
     ),
     "no record": (lambda records: [5], "contradicts itself"),
     "nothing": (lambda records: [], "contradicts itself"),

@@ -180,7 +180,7 @@ def test_a_file_that_was_given_up_takes_nothing_more(tmp_path):
     output.seek(0)
     output.write(b"abc")
     assert (tmp_path / "f").read_bytes() == b""
-    with pytest.raises(OSError, match="the file was given up"):
+    with pytest.raises(OSError, match="the file was abandoned after an error"):
         output.close()
 
 

@@ -373,7 +373,7 @@ def test_readers_see_the_old_or_the_new_while_it_is_saved(tmp_path):
                 seen.update(numbers)
             except FormatError as error:
                 # It was replaced between opening and reading: that is said.
-                if "saved anew" not in str(error):
+                if "saved again" not in str(error):
                     errors.append(error)
             except BaseException as error:
                 errors.append(error)
@@ -578,7 +578,7 @@ def test_a_store_that_was_saved_anew_is_opened_again(tmp_path):
     lazy["n0"].load()
     save_zarr_tree(small(2), path)
     assert lazy["n0/x"].values.tolist() == [1] * 50
-    with pytest.raises(FormatError, match=r"saved anew.*open it again"):
+    with pytest.raises(FormatError, match=r"saved again.*open it again"):
         lazy["n1"].load()
 
 

@@ -35,7 +35,7 @@ def whole(path):
     """Return the generation of a file, all of whose items must be of it."""
 
     with warnings.catch_warnings():
-        # A kill between the two files leaves an older index, which is written anew.
+        # A kill between the two files leaves an older index, which is written again.
         warnings.filterwarnings("ignore", ".*study.json does not say", UserWarning)
         tree = labtree.load_workspace(path)
     notes = {entry["note"] for entry in tree.ws.describe()["rec1"].values()}

@@ -47,7 +47,7 @@ def on_disk(path):
     if not path.exists():
         return None
     with warnings.catch_warnings():
-        # An index may be older than its file, which is told, and it is written anew.
+        # An index may be older than its file, which is told, and it is written again.
         warnings.simplefilter("ignore", labtree.errors.DamageWarning)
         return content(labtree.load_workspace(path))
 

@@ -213,7 +213,7 @@ def test_an_index_that_is_damaged_or_of_another_stops_nothing(tmp_path, content)
     index = tmp_path / "study.json"
     right = index.read_bytes()
     index.write_bytes(content(right))
-    with pytest.warns(labtree.DamageWarning, match="written anew"):
+    with pytest.warns(labtree.DamageWarning, match="written again"):
         labtree.open_workspace(path).close()
     assert index.read_bytes() == right
     index.write_bytes(content(right))

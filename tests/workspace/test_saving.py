@@ -129,7 +129,7 @@ def test_an_index_that_disagrees_is_written_anew(tmp_path, tree):
     changed["index"]["rec1"].pop("depth")
     listing.write_text(json.dumps(changed))
     with pytest.warns(
-        UserWarning, match=r"study.json does not say what .* written anew"
+        UserWarning, match=r"study.json does not say what .* written again"
     ) as seen:
         labtree.open_workspace(path).ws.close()
     assert len(seen) == 1

@@ -163,7 +163,7 @@ def test_a_lazy_tree_says_that_its_store_was_saved_anew(tmp_path):
     few().ws.save(where)
     old = labtree.open_workspace(where)
     few().ws.save(where)
-    with pytest.raises(FormatError, match="saved anew"):
+    with pytest.raises(FormatError, match="saved again"):
         _ = old.ws["rec 1/ä", "array"]
 
 

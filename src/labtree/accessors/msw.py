@@ -19,10 +19,10 @@ KIND_MODULES.append("labtree.msw.trials_kind")
 
 @pd.api.extensions.register_dataframe_accessor("msw")
 class MswAccessor:
-    """What can be asked of a trial table: states, events, measures, alignment, plots.
+    """States, events, measures, alignment and plots of a trial table.
 
-    The table is ``session.df`` of `labtree.msw.load_session`, or rows of it. Series that
-    come back have its index, with NaN where a trial has no answer.
+    The table is ``session.df`` of `labtree.msw.load_session`, or rows of it. Returned
+    Series have its index, with NaN where a trial has no value.
 
     Examples
     --------
@@ -299,7 +299,7 @@ class MswAccessor:
         return blocks(self._frame)
 
     def win_stay_lose_shift(self) -> pd.Series:
-        """Return how often wins are repeated and losses are left.
+        """Return how often a choice is repeated after a win and changed after a loss.
 
         Returns
         -------

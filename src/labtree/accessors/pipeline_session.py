@@ -182,7 +182,7 @@ class PipelineSessionMethods:
     def add_feature(
         self, unit_id: str, name: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Add one unit's feature, into the array that all units share.
+        """Add the feature of one unit to the array of all units.
 
         Parameters
         ----------
@@ -378,8 +378,8 @@ class PipelineSessionMethods:
             With or without ``.h5``; by default ``{output_dir}/{dataset_id}.h5``. Folders are
             made.
         overwrite : bool
-            Whether an existing file may be replaced. It is replaced in one move, once the new
-            one is complete.
+            Whether an existing file may be replaced. It is replaced in one step, once the
+            new one is complete.
 
         Returns
         -------

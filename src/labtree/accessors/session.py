@@ -20,7 +20,7 @@ __all__ = ["SamplesAccessor", "SessionAccessor", "StreamAccessor", "session"]
 
 @xr.register_datatree_accessor("session")
 class SessionAccessor(PipelineSessionMethods):
-    """What a session tree can do; its repr says what is in this one.
+    """The content of a session tree, and what can be done with it.
 
     Examples
     --------
@@ -399,7 +399,7 @@ class SessionAccessor(PipelineSessionMethods):
         on_gap: "Policy | None" = None,
         on_mismatch: "Policy | None" = None,
     ) -> Any:
-        """Return what a stream, or the units, did around events.
+        """Return the samples of a stream, or the spikes of units, around events.
 
         Parameters
         ----------
@@ -417,8 +417,8 @@ class SessionAccessor(PipelineSessionMethods):
             What the state's times count from; ``"session"`` by default.
         until : str, (str, "start" or "end"), or array-like of shape (event,), optional
             Where each trial ends: a column of seconds, a state (its start, or the edge
-            named beside it), or times in s. Windows then reach to `post_s` after it,
-            and shorter ones end in NaN.
+            named beside it), or times in s. Windows then reach to `post_s` after it, and
+            shorter ones are padded with NaN.
         gap_s : float, optional
             Of a stream: longest step between two samples that is no gap, in s.
         on_gap : {"drop", "warn", "raise"}, optional
@@ -531,7 +531,7 @@ class SessionAccessor(PipelineSessionMethods):
 
 @xr.register_dataset_accessor("session")
 class StreamAccessor:
-    """What one stream's Dataset can do: windows, trials, peri_event.
+    """Windows, trials and samples around events of the Dataset of a stream.
 
     Examples
     --------
@@ -721,7 +721,7 @@ class StreamAccessor:
 
 # Windows have a coordinate called session, which an accessor of DataArrays would hide.
 class SamplesAccessor(StreamAccessor):
-    """What ``labtree.session(array)`` can do with samples: windows, trials, peri_event.
+    """Windows, trials and samples around events of an array: ``labtree.session(array)``.
 
     The array is over time, or over time and channel, with the coordinate ``time`` in s and
     the rate in Hz as ``attrs["fs"]``, as ``tree.session.continuous(name)`` gives it.

@@ -20,7 +20,7 @@ __all__ = [
 
 @xr.register_datatree_accessor("ws")
 class TreeWorkspaceAccessor:
-    """The workspace that a DataTree is: its items, their notes, its file.
+    """The items of a workspace, their notes, and its file.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class TreeWorkspaceAccessor:
 
     @property
     def changes(self) -> list[str]:
-        """What of the workspace is not on the disk, a line for each item; no data are read.
+        """What is not on the disk yet, one line for each item; no data are read.
 
         Values that were changed in place, inside an array, are saved but not listed.
 
@@ -88,7 +88,7 @@ class TreeWorkspaceAccessor:
 
     @property
     def kind(self) -> str:
-        """What the item is that this node stands for: ``tree["namespace/key"].ws.kind``.
+        """The kind of the item at this node: ``tree["namespace/key"].ws.kind``.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class TreeWorkspaceAccessor:
         return verbs.item_kind(self._tree)
 
     def summary(self) -> dict[str, Any]:
-        """Return what a list of items shows of ``tree["namespace/key"]``; no data are read.
+        """Return what lists of items show about ``tree["namespace/key"]``; no data are read.
 
         Returns
         -------
@@ -154,7 +154,7 @@ class TreeWorkspaceAccessor:
         bin_ms: float | None = None,
         **style: Any,
     ) -> Any:
-        """Draw the item ``tree["namespace/key"]`` in the way of its kind.
+        """Draw the item ``tree["namespace/key"]`` as its kind defines.
 
         Parameters
         ----------
@@ -431,8 +431,8 @@ class TreeWorkspaceAccessor:
         Returns
         -------
         bool
-            False where there is no such item, or where the new key is taken and
-            `overwrite` is False; with a warning that names what is near.
+            False if there is no such item, or if the new key is taken and `overwrite` is
+            False; with a warning that suggests similar names.
 
         Examples
         --------
@@ -459,7 +459,7 @@ class TreeWorkspaceAccessor:
         Returns
         -------
         bool
-            False where there is no such item, with a warning that names what is near.
+            False if there is no such item, with a warning that suggests similar names.
 
         Examples
         --------
@@ -486,8 +486,8 @@ class TreeWorkspaceAccessor:
         Returns
         -------
         bool
-            False where there is no such item or namespace, with a warning that names what
-            is near.
+            False if there is no such item or namespace, with a warning that suggests
+            similar names.
 
         Examples
         --------
@@ -558,7 +558,7 @@ class TreeWorkspaceAccessor:
         Returns
         -------
         Path
-            The file; of a URL, what was given.
+            The file, or the URL that was given.
 
         Raises
         ------
@@ -585,10 +585,10 @@ class TreeWorkspaceAccessor:
         )
 
     def compact(self) -> int:
-        """Write the file anew, without what deleted and replaced items left in it.
+        """Rewrite the file without the bytes that deleted and replaced items left in it.
 
-        Saves add to the file and take nothing away. One of them does this by itself when
-        half of the file is of no use any more.
+        Saves append to the file. A save compacts it by itself when more than half of it is
+        unused.
 
         Returns
         -------
@@ -598,7 +598,7 @@ class TreeWorkspaceAccessor:
         Raises
         ------
         WorkspaceError
-            (a ValueError) There is no file yet, or somebody else changed it.
+            (a ValueError) There is no file yet, or another program changed it.
 
         Examples
         --------
@@ -741,7 +741,7 @@ class ObjectWorkspaceAccessor(_Storable):
         return registry.kind_of(self._obj)
 
     def summary(self) -> dict[str, Any]:
-        """Return what a list of items shows of the object; no data are read.
+        """Return what lists of items show about the object; no data are read.
 
         Returns
         -------
@@ -786,7 +786,7 @@ class ObjectWorkspaceAccessor(_Storable):
         bin_ms: float | None = None,
         **style: Any,
     ) -> Any:
-        """Draw the object in the way of its kind.
+        """Draw the object as its kind defines.
 
         Spike trains are drawn as a raster, rates as a heatmap, stacks as the average over
         slices, pairwise matrices as an image; anything else as xarray draws it, each array

@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     made = command(
         "verify",
         verify,
-        "read all of what is there, and check it against its checksums",
+        "read everything, and compare it with its checksums",
         "verify study.h5",
         "verify recordings/",
         "verify --accept study.h5 rec1/rates",
@@ -123,13 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--accept",
         action="store_true",
-        help="PATH is a file and a group in it: values that another program wrote there are "
-        "taken as right",
+        help="PATH is a file and a group in it: accept the values that another program wrote "
+        "there",
     )
     made = command(
         "compact",
         compact,
-        "write workspaces anew without what deleted and replaced items left in them",
+        "rewrite workspaces without the bytes that deleted and replaced items left",
         "compact study.h5",
         "compact *.h5",
     )
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     made = command(
         "convert",
         convert,
-        "write what is in SRC as a .h5 file or .zarr store",
+        "write SRC as a .h5 file or .zarr store",
         "convert study.h5 study.zarr",
         "convert sessions/2026-* converted/",
         "convert recordings/ converted/ --to zarr",
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     made = command(
         "merge",
         merge,
-        "gather workspaces in one; OUT may be there already",
+        "merge workspaces into one; OUT may exist already",
         "merge all.h5 monday.h5 tuesday.h5",
         "merge all.h5 days/ --overwrite",
     )
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     made = command(
         "export",
         export,
-        "write what is in SRC for another program",
+        "write SRC for another program",
         "export nwb study.h5 study.nwb",
         "export csv mouse-session/ tables/",
         "export csv study.h5 trials.csv rec1/trials",
@@ -171,9 +171,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("format", choices=("nwb", "csv", "spikelab"), help="what to write")
     made.add_argument("source", metavar="SRC", help="a file or folder that labtree opens")
     made.add_argument(
-        "target", metavar="DST", help="the file; of csv a folder, or one file for one ITEM"
+        "target", metavar="DST", help="the file; for csv a folder, or one file for one ITEM"
     )
-    made.add_argument("item", nargs="?", metavar="NAMESPACE/KEY", help="of csv: one item only")
+    made.add_argument("item", nargs="?", metavar="NAMESPACE/KEY", help="for csv: one item only")
     made.add_argument(
         "--lossy", action="store_true", help="leave out what SpikeLab cannot hold, and say so"
     )

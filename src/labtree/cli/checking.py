@@ -14,7 +14,7 @@ __all__ = ["compact", "recover", "verify"]
 
 
 def compact(options: argparse.Namespace) -> int:
-    """Write workspaces anew without what was deleted or replaced."""
+    """Rewrite workspaces without what was deleted or replaced."""
     from labtree.workspace.files import open_workspace
 
     rows, lines = [], []
@@ -43,9 +43,11 @@ def verify(options: argparse.Namespace) -> int:
         if report["problems"]:
             lines += [where + problem for problem in report["problems"]]
         else:
-            lines.append(f"{report['path']}: all of it can be read, nothing is wrong")
+            lines.append(f"{report['path']}: everything can be read, nothing is wrong")
             if "n_checked" in report:
-                lines[-1] += f"; {plural(report['n_checked'], 'array')} checked by their sums"
+                lines[-1] += (
+                    f"; {plural(report['n_checked'], 'array')} checked by their checksums"
+                )
             if report.get("n_unchecked"):
                 lines[-1] += f", {report['n_unchecked']} of other programs have none"
     bad = sum(1 for report in reports if report["problems"])

@@ -42,7 +42,7 @@ def _pieces(clock: xr.Dataset) -> _Pieces:
 
 def _forward(pieces: _Pieces, times: FloatArray) -> FloatArray:
     at = np.searchsorted(pieces.knots, times, "left")
-    # The first anchor behind a gap belongs to what follows it.
+    # The first anchor after a gap belongs to what follows it.
     on_knot = np.isin(times, pieces.knots[1::2])
     at = np.where(on_knot, np.searchsorted(pieces.knots, times, "right"), at)
     return np.asarray(pieces.y[at] + pieces.slope[at] * (times - pieces.x[at]))
@@ -110,8 +110,9 @@ def convert(
     -------
     As ``times``
         NaN where a time lies between the two anchors around a jump, or (with ``inverse``)
-        was shown twice or never. Before the first and behind the last anchor the outer
-        segments go on; a warning says so where that is farther than two anchors are apart.
+        was shown twice or never. Before the first and after the last anchor the outer
+        segments are extrapolated, with a warning if that is farther than two anchors are
+        apart.
 
     Raises
     ------

@@ -33,7 +33,7 @@ def fit(
     max_drift: float = 1e-3,
     min_jump_s: float | None = None,
 ) -> xr.Dataset:
-    """Return the clock that leads from one device's time to the other's.
+    """Fit the clock that converts times of one device to times of another.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ def fit(
     max_drift
         How far the rate may be from 1.
     min_jump_s
-        A difference between two segments is a jump from here on, and a bend below; by
-        default 12 times the anchors' jitter, and at least 0.5 ms.
+        The least difference between two segments that is a jump and not a bend; by default
+        12 times the anchors' jitter, and at least 0.5 ms.
 
     Returns
     -------

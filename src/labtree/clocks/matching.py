@@ -49,7 +49,7 @@ def match_pulses(
     tolerance_s: float = 0.005,
     max_drift: float = 1e-3,
 ) -> pd.DataFrame:
-    """Return which event of one device is which event of the other.
+    """Match the events of one device with those of another.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def match_pulses(
         (n,) and (m,) in s, each on its own clock, in the order in which they happened. A
         clock may step back.
     values_a, values_b
-        (n,) and (m,), what each event says of itself, such as the value of a barcode.
-        Given, events of equal values belong together; a value that was seen twice gives
-        every pairing, of which `fit` uses the right one.
+        (n,) and (m,), the value of each event, such as that of a barcode. If given, events
+        of equal values are matched; a value that occurs twice gives every pairing, of which
+        `fit` uses the right one.
     tolerance_s
         How far two intervals may differ.
     max_drift
@@ -74,8 +74,8 @@ def match_pulses(
     Raises
     ------
     DataError
-        If nothing matches, or the intervals are so regular that more than one matching is
-        as good: pulses every second do not say which is which.
+        If nothing matches, or the intervals are so regular that several matchings are
+        equally good, as for a pulse every second.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def _candidates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs of pulses with two intervals beside them that are equally long in both.
 
-    One interval agrees with many by chance. Intervals with none before and none behind
+    One interval agrees with many by chance. Intervals with none before and none after
     them that agrees, too, are left out early; what a small table of remainders cannot
     tell apart stays.
     """
@@ -182,7 +182,7 @@ def _chains(
     """Return (n, 2) matched positions: the longest chains of candidates that agree.
 
     A chain goes from one candidate to the next over at most two intervals on each side; a
-    step of a clock ends it, and the next chain carries on behind.
+    step of a clock ends it, and the next chain carries on after.
     """
     before = _links(a, b, i, j, tolerance, drift)
     deep = _in_long_chains(before)
@@ -211,7 +211,7 @@ def _chains(
             continue
         taken.append(chain)
         first, last = chain[0], chain[-1]
-        # What is left lies before this chain on both sides, or behind it on both.
+        # What is left lies before this chain on both sides, or after it on both.
         ahead = (i < i[first]) & (j < j[first])
         behind = (i > i[last]) & (j > j[last])
         alive &= ahead | behind

@@ -65,11 +65,11 @@ class Section:
         broken), ``kind`` (broken where there is little room), ``muted size`` (left out
         there), ``muted``, or ``""`` (short).
     about
-        What stands behind the heading, such as a count.
+        What stands after the heading, such as a count.
     is_open
         Whether the rows are seen at once in a notebook.
     is_list
-        Whether text shows the rows behind the heading, on one line.
+        Whether text shows the rows after the heading, on one line.
     """
 
     title: str

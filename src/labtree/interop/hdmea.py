@@ -210,7 +210,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
         add_warning(
             session,
             "frif was computed by hdmea, which mixes microseconds with samples; compute it "
-            "anew: labtree.mea.extract_features(['frif'], session=session, force=True)",
+            "again: labtree.mea.extract_features(['frif'], session=session, force=True)",
         )
     if (
         "add_cmtr_unit_info" not in session.attrs["completed_steps"]
@@ -219,7 +219,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
         add_warning(
             session,
             "row, col and global_id come from hdmea's load_recording, which takes them from "
-            "the wrong dataset; load the recording anew for the units' positions",
+            "the wrong dataset; load the recording again for the units' positions",
         )
     return session
 

@@ -55,14 +55,14 @@ def import_phy(
     Returns
     -------
     DataTree
-        A workspace. The namespace that is called like the folder holds ``units``, a
+        A workspace. The namespace with the name of the folder has ``units``, a
         ``spike_data`` in ms with the clusters as units: ``unit_id``, every column of the
         tables ``cluster_*.tsv``, and ``amplitude(spike)`` and ``template(spike)``. A
-        cluster that a table names stays, silent, without a spike. ``templates`` is
-        a Dataset over (template, sample, channel), read when it is indexed; ``channels``
-        a DataFrame with the channel's number in the recording, x and y in um and shank;
-        ``params`` a dict. Where the recording lies in the same folder, ``recording`` is
-        its Dataset ``data(time, channel)`` with ``time`` in s, read when it is indexed.
+        cluster without spikes that a table names is kept. ``templates`` is a Dataset over
+        (template, sample, channel), read when it is indexed; ``channels`` a DataFrame with
+        the channel's number in the recording, x and y in um and shank; ``params`` a dict.
+        Where the recording lies in the same folder, ``recording`` is its Dataset
+        ``data(time, channel)`` with ``time`` in s, read when it is indexed.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def import_phy(
     items = [Item(name, key, obj, source=key) for key, obj in reader.items(sample_rate_hz)]
     tree = create_workspace(name)
     problems = reader.problems + store_items(tree, items)
-    text = f"{place}: not all is there"
+    text = f"{place}: some parts are missing or cannot be read"
     finish_import(tree, place, problems, text, attribute="phy_problems")
     return tree
 

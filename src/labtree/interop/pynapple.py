@@ -54,7 +54,7 @@ def to_pynapple(obj: xr.Dataset | pd.DataFrame) -> Any:
     Warns
     -----
     LossWarning
-        If the Dataset has what pynapple has no place for.
+        If pynapple cannot hold something in the Dataset.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def to_pynapple(obj: xr.Dataset | pd.DataFrame) -> Any:
             )
         make = _group_of_trains if kind == spike_data.KIND else _frame_of_rates
         made = make(nap, obj, losses)
-    warn_of_losses(losses, "pynapple has no place for all of it")
+    warn_of_losses(losses, "pynapple cannot hold all of it")
     return made
 
 
@@ -211,7 +211,7 @@ def _spikes(obj: Any, members: list[Any], keys: list[Any]) -> xr.Dataset:
     if values and len(values) == len(members):
         ds[_VALUE] = ("spike", np.concatenate(values))
     elif values:
-        losses = ["the values of some members, as others have none; convert these apart"]
+        losses = ["the values of some members, as others have none; convert them alone"]
         warn_of_losses(losses, "left out")
     return _with_ids(ds, keys)
 

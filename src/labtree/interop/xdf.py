@@ -102,7 +102,7 @@ def _content(path: Path) -> memoryview:
 def _whole_chunks(content: memoryview) -> tuple[list[slice], list[str]]:
     """Return where the whole chunks of a file are, and what is wrong with the others.
 
-    pyxdf goes on behind damage, and says so in its log at most; of a chunk that is cut it
+    pyxdf goes on after damage, and says so in its log at most; of a chunk that is cut it
     may fill the last sample up with values of the one before.
     """
     notes, found = list[str](), list[slice]()
@@ -194,10 +194,9 @@ def import_xdf(
 
     Every stream becomes ``streams/<name>``; one of text (markers) has ``data`` of strings.
     Of streams of the same name the later ones get a number. Time stamps are those of the
-    file, with the offsets of its clocks; `labtree.dejitter` makes a clean clock of a stream's,
-    and keeps its gaps. Damage, samples that the file says it should have, and offsets that
-    jump are named in a warning and in ``attrs["repairs"]``; of a chunk that is cut or damaged
-    no sample is taken.
+    file, with the offsets of its clocks; `labtree.dejitter` removes their jitter and keeps
+    gaps. A warning and ``attrs["repairs"]`` name damage, samples that the file says it
+    should have, and offsets that jump. No sample of a truncated or damaged chunk is used.
 
     Parameters
     ----------
@@ -212,8 +211,8 @@ def import_xdf(
         The texts that are classes 0, 1, ...; by default the different texts in order of
         appearance. Any other text ends a class and starts none.
     **options
-        For ``pyxdf.load_xdf``. Its own ``dejitter_timestamps=True`` smears the time stamps
-        around losses of less than a second.
+        For ``pyxdf.load_xdf``. Its own ``dejitter_timestamps=True`` hides losses of less
+        than a second.
 
     Returns
     -------

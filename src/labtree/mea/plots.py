@@ -142,7 +142,7 @@ def plot_sta(
     n_frames: int = 8,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw a unit's spike-triggered average: maps in time, and the strongest pixel's course.
+    """Draw a unit's spike-triggered average: maps, and the time course of the strongest pixel.
 
     Colors are symmetric about the median of all pixels and lags; the strongest 0.2 % of
     the values do not set the scale.
@@ -238,7 +238,7 @@ def plot_electrical_image(
     session : DataTree
     unit_id : str
     n_traces : int
-        Sensors whose course is drawn.
+        Number of sensors whose time course is drawn.
     ax : Axes, optional
         Draw the amplitude on the array here, and nothing else.
 

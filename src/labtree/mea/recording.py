@@ -466,7 +466,7 @@ def load_recording(
     output_dir : path
         Where the session is saved if none is given.
     acquisition_rate : float, optional
-        Hz; needed only if no CMCR is at hand. The rate comes from Tick of the analog
+        Hz; needed only if there is no CMCR. The rate comes from Tick of the analog
         channels, else of the sensors, checked against the recording's duration.
 
     Returns
@@ -481,7 +481,7 @@ def load_recording(
         If there is no file, if the rate is unknown, or if the CMCR and the CMTR are of
         two recordings.
     FormatError
-        If a file is not what it should be, or contradicts itself.
+        If a file is damaged or inconsistent.
 
     Examples
     --------

@@ -35,7 +35,7 @@ def register_feature(
     The function returns a DataArray (or Dataset) along ``unit``; what else it takes
     comes from ``config_overrides`` of :func:`extract_features`. Registering a name
     again with the same version replaces it only if it is the same function, defined
-    anew (as notebooks do).
+    again (as notebooks do).
 
     Parameters
     ----------

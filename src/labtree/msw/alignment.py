@@ -64,9 +64,9 @@ def decode_barcodes(
     Returns
     -------
     pandas.DataFrame
-        ``time`` (s, the first rising edge) and ``value`` (int), one row per barcode. What has a
-        barcode's first pulses, and then an edge where none can be or another ending, is
-        left out: a wrong value would be worse than none.
+        ``time`` (s, the first rising edge) and ``value`` (int), one row per barcode. Edges
+        that begin like a barcode, but have an edge where none can be or another ending, are
+        left out.
 
     Examples
     --------

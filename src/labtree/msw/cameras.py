@@ -70,16 +70,16 @@ class Camera:
         return self.files.get(_PARTS[self.backend][0])
 
     def frames(self) -> pd.DataFrame:
-        """Read when each frame was.
+        """Read the time of each frame.
 
         Returns
         -------
         pandas.DataFrame
-            A row a frame. Of a FLIR camera: ``frame_counter``, ``timestamp_raw`` and
-            ``time_s`` (the camera's clock without its jumps back every 128 s), and
+            One row for each frame. For a FLIR camera: ``frame_counter``, ``timestamp_raw``
+            and ``time_s`` (the camera's clock without its jumps back every 128 s), and
             ``gpio_state`` where it was recorded; frames are missing where the counter
-            jumps. Of a Raspberry Pi: the columns of ``ttl_out.npz``, such as
-            ``sensor_ts`` and ``monotonic_ts``.
+            jumps. Of a Raspberry Pi: the columns of ``ttl_out.npz``, such as ``sensor_ts``
+            and ``monotonic_ts``.
 
         Raises
         ------

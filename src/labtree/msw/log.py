@@ -178,7 +178,7 @@ def complete_from_log(trials: list[Trial], logged: list[Trial]) -> Completed:
     following = 0
     last = max((i for i, match in enumerate(matches) if match is not None), default=-1)
     for i, (trial, match) in enumerate(zip(trials, matches, strict=True)):
-        # Trials behind the last common one came after the log had ended.
+        # Trials after the last common one came after the log had ended.
         until = match if match is not None else len(logged) if i > last else following
         completed += [restored(place) for place in range(following, until)]
         completed.append(trial)

@@ -96,7 +96,7 @@ def read_with_notes(path: Path) -> tuple[Manifest, list[str]]:
     version = manifest.get("msw_manifest_version", MANIFEST_VERSION)
     if version != MANIFEST_VERSION:
         raise FormatError(
-            f"{path}: says manifest version {version!r}, and this reader knows "
+            f"{path}: says manifest version {version!r}, and this labtree reads "
             f"{MANIFEST_VERSION}"
         )
     return manifest, notes
@@ -129,7 +129,9 @@ def changed_manifest(path: Path, new: Callable[[], Manifest] | None) -> Iterator
         if repr(manifest) == before:
             return
         if notes:
-            raise FormatError(f"{notes[0]}; it would be lost by a change, so mend it by hand")
+            raise FormatError(
+                f"{notes[0]}; it would be lost by a change, so correct it by hand"
+            )
         write_file(path, _to_yaml(path, manifest))
 
 
@@ -193,7 +195,7 @@ def entries_of(path: Path, manifest: Manifest, name: str) -> list[dict[str, Any]
         name = "sessions"  # Manifests of May 2026 called them so.
     entries = manifest.setdefault(name, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise FormatError(f"{path}: {name!r} is no list of mappings; mend it by hand")
+        raise FormatError(f"{path}: {name!r} is no list of mappings; correct it by hand")
     return entries
 
 
@@ -226,7 +228,7 @@ def metadata_of(path: Path, manifest: Manifest) -> dict[str, Any]:
     """Return the metadata of a manifest, for changing them."""
     there = manifest.setdefault("metadata", {})
     if not isinstance(there, dict):
-        raise FormatError(f"{path}: 'metadata' is no mapping; mend it by hand")
+        raise FormatError(f"{path}: 'metadata' is no mapping; correct it by hand")
     return there
 
 

@@ -144,7 +144,7 @@ def finalize_acquisition_in_session(
     acquisition_basename : str
         The acquisition's name.
     status : str
-        "complete", "aborted", or what else says how it ended.
+        "complete", "aborted", or another word for how it ended.
     ended_at : str, optional
         An ISO time; now, in UTC, unless given.
 
@@ -191,8 +191,8 @@ def init_acquisition_manifest(
     acquisition_name : str
         Its name.
     metadata : dict, optional
-        Where it comes from; for data that were brought in from an older system
-        ``{"source": "legacy_matlab", ...}``, with which trials alone make a session complete.
+        Where it comes from; for data that were imported from an older system ``{"source":
+        "legacy_matlab", ...}``, with which trials alone make a session complete.
     subprotocols : list of dict, optional
         Entries with ``name``, ``file``, ``barcode_start``, ``barcode_end`` and ``status``.
 
@@ -295,7 +295,7 @@ def finalize_subprotocol(
     barcode_end : int, optional
         The value of the barcode that was sent after it.
     status : str
-        "complete", "aborted", or what else says how it ended.
+        "complete", "aborted", or another word for how it ended.
 
     Returns
     -------
@@ -469,8 +469,7 @@ def append_probe_insertion(subject_folder: str | Path, insertion: Mapping[str, A
     subject_folder : path
         The subject's folder. Its manifest is written if it is missing.
     insertion : dict
-        What is known of it. It stands in the list ``metadata.probes.insertions``, after
-        those that are there.
+        What is known of it. It is appended to the list ``metadata.probes.insertions``.
 
     Returns
     -------
@@ -488,7 +487,7 @@ def append_probe_insertion(subject_folder: str | Path, insertion: Mapping[str, A
     with _changed_subject(subject_folder) as (path, manifest):
         probes = metadata_of(path, manifest).setdefault("probes", {})
         if not isinstance(probes, dict):
-            raise FormatError(f"{path}: 'metadata.probes' is no mapping; mend it by hand")
+            raise FormatError(f"{path}: 'metadata.probes' is no mapping; correct it by hand")
         entries_of(path, probes, "insertions").append(dict(insertion))
     return path
 

@@ -141,7 +141,7 @@ def parse_datetime(text: str, name: str | None = None) -> tuple[datetime, str]:
 
 
 def parse_acquisition_basename(name: str) -> AcquisitionName:
-    """Take an acquisition's name apart.
+    """Parse an acquisition's name.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def parse_acquisition_basename(name: str) -> AcquisitionName:
 
 
 def parse_session_basename(basename: str) -> SessionName:
-    """Take a session's basename, of any era, apart.
+    """Parse a session's basename, of any era.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def make_acquisition_basename(
     *,
     is_legacy_acquisition: bool = False,
 ) -> str:
-    """Put an acquisition's name together: the inverse of `parse_acquisition_basename`.
+    """Make an acquisition's name: the inverse of `parse_acquisition_basename`.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ def make_acquisition_basename(
 
 
 def parse_container_name(name: str) -> ContainerName:
-    """Take the name of a container (a session's folder) of any era apart.
+    """Parse the name of a container (a session's folder), of any era.
 
     Parameters
     ----------
@@ -343,7 +343,7 @@ def parse_container_name(name: str) -> ContainerName:
 def make_container_name(
     subject: str | None, datetime_str: str, session_type: str = "", task: str | None = None
 ) -> str:
-    """Put a container's name together: the inverse of `parse_container_name`.
+    """Make a container's name: the inverse of `parse_container_name`.
 
     Parameters
     ----------
@@ -394,7 +394,7 @@ def parse_file_name(name: str) -> FileName:
     Returns
     -------
     FileName
-        ``acquisition`` (a name, not looked into) and ``artifact``, e.g. "session.yaml".
+        ``acquisition`` (a name, not parsed) and ``artifact``, e.g. "session.yaml".
 
     Raises
     ------
@@ -413,7 +413,7 @@ def parse_file_name(name: str) -> FileName:
 
 
 def make_file_name(acquisition: str, artifact: str) -> str:
-    """Put a file's name together: the inverse of `parse_file_name`.
+    """Make a file's name: the inverse of `parse_file_name`.
 
     Parameters
     ----------
@@ -437,7 +437,7 @@ def make_file_name(acquisition: str, artifact: str) -> str:
 
 
 def parse_subject(name: str) -> SubjectName:
-    """Take a subject's name apart: letters and digits, a letter and digits, further fields.
+    """Parse a subject's name: letters and digits, a letter and digits, further fields.
 
     Parameters
     ----------
@@ -469,7 +469,7 @@ def parse_subject(name: str) -> SubjectName:
 
 
 def make_subject(subject_id: str, animal_id: str, *fields: str) -> str:
-    """Put a subject's name together: the inverse of `parse_subject`.
+    """Make a subject's name: the inverse of `parse_subject`.
 
     Parameters
     ----------
@@ -506,7 +506,8 @@ def identify_namespace_version(
     basename : str
         The session's name.
     process, manifest : dict, optional
-        The ``process`` settings and the manifest, whose stamps win over the name.
+        The ``process`` settings and the manifest, whose stamps take precedence over the
+        name.
 
     Returns
     -------

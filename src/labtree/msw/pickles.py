@@ -1,9 +1,9 @@
 """Legacy pickles of DataFrames, read without running anything that a pickle asks for.
 
-A pickle is a program: it names functions and says what to call them with. Here every
-name becomes an inert node that only notes what was asked, names that no DataFrame needs
-are refused, and the table is then put together from the notes by code of our own. No
-class of pandas or numpy is handed what the file says, and pyarrow is not needed.
+A pickle is a program: it names functions and says what to call them with. Here every name
+becomes an inert node that only notes what was asked, names that no DataFrame needs are
+refused, and the table is then put together from the notes by code of our own. No class of
+pandas or numpy is called with what the file says, and pyarrow is not needed.
 """
 
 import io

@@ -99,7 +99,7 @@ class SessionFiles:
 
 
 def read_folder(folder: Path, *, nested: bool = False) -> SessionFiles:
-    """Read everything in a session's folder; damage costs only what is damaged.
+    """Read everything in a session's folder that is not damaged.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def _listed(folder: Path) -> SessionFiles:
 
 
 def _attempt(files: SessionFiles, read: Callable[[Path], T], path: Path) -> T | None:
-    """Read one file; a file that cannot be read must not cost the others."""
+    """Read one file; one that cannot be read does not prevent reading the others."""
     try:
         return read(path)
     except (FormatError, OSError) as error:
@@ -225,7 +225,7 @@ def _take_session_yaml(files: SessionFiles, path: Path, content: dict[str, Any])
     version = content.get("msw_format_version")
     if str(version) != str(SESSION_YAML_VERSION):
         files.failures.append(
-            f"{path}: says format version {version!r}, and this reader knows "
+            f"{path}: says format version {version!r}, and this labtree reads "
             f"{SESSION_YAML_VERSION}; its settings are not read"
         )
         return

@@ -45,7 +45,7 @@ class SessionList(list[MswSession]):
     Attributes
     ----------
     failed : dict of pathlib.Path to Exception
-        The folders that could not be loaded, or not be judged by the filters, and why.
+        The folders that could not be loaded, or not be compared with the filters, and why.
     """
 
     def __init__(
@@ -177,8 +177,8 @@ def load_subject(
     folder : path
         A folder of sessions or containers, or of subjects' folders.
     subject, task : str, optional
-        Only those whose name says so; nothing else is opened. Where a name has no task,
-        the settings are asked.
+        Only sessions with this name; no other files are opened. If a name has no task, it
+        is read from the settings.
     since, until : str, datetime.date or datetime.datetime, optional
         Only those from then on, or until then, inclusive: a day, "2026-05-14", or a moment,
         "2026-05-14T14:30". In the rig's local time, as the names are.
@@ -188,9 +188,9 @@ def load_subject(
     Returns
     -------
     SessionList
-        By time. ``.failed`` and a `DamageWarning` name what could not be loaded, or not be
-        judged by the filters, and folders with a session's name in which nothing can be
-        read. ``.trials()`` puts all trials into one table.
+        By time. ``.failed`` and a `DamageWarning` name sessions that could not be loaded or
+        compared with the filters, and folders that have a session's name but nothing
+        readable. ``.trials()`` puts all trials into one table.
 
     Raises
     ------
@@ -375,7 +375,9 @@ def _load_all(
             if wanted.takes(folder):
                 chosen.append(folder)
         except FormatError as error:
-            failed[folder] = FormatError(f"{folder}: the filters cannot judge it ({error})")
+            failed[folder] = FormatError(
+                f"{folder}: the filters cannot be applied to it ({error})"
+            )
     if not chosen and not failed:
         wanted.check_names(folders)
     loaded: dict[Path, MswSession] = {}

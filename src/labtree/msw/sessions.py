@@ -67,9 +67,9 @@ _Frame = Annotated[Any, BeforeValidator(_is_frame), WithJsonSchema({"type": "nul
 class MswSession(BaseModel):
     """One session: where it is, what was set, and its trials.
 
-    ``model_dump_json`` and ``model_validate_json`` are exact inverses for everything but
-    the trials, which stay out of it. Two sessions are equal if all of it and their trials
-    are.
+    ``model_dump_json`` and ``model_validate_json`` are exact inverses for everything except
+    the trials, which they leave out. Two sessions are equal if all fields and trials are
+    equal.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ class MswSession(BaseModel):
         -------
         xarray.DataTree
             Groups ``trials`` (see ``df.msw.to_xarray``) and ``metadata``, and those of
-            `recording`. Nothing is computed or copied of the latter.
+            `recording`. The latter are neither computed nor copied.
 
         Raises
         ------
@@ -278,8 +278,7 @@ def load_session(
     session_dir : path
         The folder with the session's files.
     acquisition_name, acquisition_dir
-        What to note as the container's name and folder; None if the session is looked at
-        alone.
+        The name and folder of its container; None if the session is loaded on its own.
     nested : bool
         Return the trials as older tools do, every state and event a column of lists.
 

@@ -157,7 +157,7 @@ def load_trial_tables(path: str | Path) -> pd.DataFrame:
     version = about.get("labtree_trial_tables")
     if version != _VERSION:
         raise FormatError(
-            f"{files['columns']}: says version {version!r}, and this reader knows {_VERSION}"
+            f"{files['columns']}: says version {version!r}, and this labtree reads {_VERSION}"
         )
     try:
         plain = _from_file(files["table"], list(about["columns"]), about["rows"])

@@ -301,8 +301,8 @@ class TrialWriter:
     """Append trials to a trial file, each safe on disk when `append` returns.
 
     The time of an append does not depend on the trials before it. A file that exists is
-    continued: nothing in it is changed, and a line that an earlier crash cut short stays
-    as a line of its own, for the reader to tell of.
+    continued: nothing in it is changed, and a line that an earlier crash truncated stays as
+    a separate line, which the reader reports.
 
     Parameters
     ----------

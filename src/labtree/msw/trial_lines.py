@@ -334,7 +334,7 @@ def _is_header(line: bytes, path: Path, remarks: list[str]) -> bool:
     version = header[_VERSION_KEY]
     if version != FORMAT_VERSION:
         stated = (
-            f"{path}: the header says version {version!r}, and this reader knows "
+            f"{path}: the header says version {version!r}, and this labtree reads "
             f"{FORMAT_VERSION!r}"
         )
         major = FORMAT_VERSION.split(".")[0]

@@ -72,12 +72,12 @@ def trials_to_frame(trials: Iterable[Trial], *, nested: bool = False) -> pd.Data
     Returns
     -------
     pandas.DataFrame
-        One row a trial. ``trial`` numbers them from 0; the other columns are the fields
-        of the trial, of its ``info`` and of its ``analysis``, under their own names; a
-        name that is taken is written with its group, ``info.name``. Columns of
-        integers and booleans with holes (a field that other trials lack, null, NaN)
-        become nullable ``Int64`` and ``boolean``; lists stay lists. States and events go
-        along in ``attrs``, for ``df.msw.states()``, ``df.msw.events()`` and the measures.
+        One row a trial. ``trial`` numbers them from 0; the other columns are the fields of
+        the trial, of its ``info`` and of its ``analysis``, under their own names; a name
+        that is taken is written with its group, ``info.name``. Columns of integers and
+        booleans with holes (a field that other trials lack, null, NaN) become nullable
+        ``Int64`` and ``boolean``; lists stay lists. States and events are in ``attrs``, for
+        ``df.msw.states()``, ``df.msw.events()`` and the measures.
 
     Examples
     --------
@@ -141,7 +141,7 @@ class FrameBuilder:
         for builder, name in ((self._states, STATES), (self._events, EVENTS)):
             n_restored -= builder.n_placeholders
             for i in builder.add([trial.get(name) for trial in trials], exact=exact):
-                self.notes.append(f"trial {self.n_trials + i}: its {name!r} make no sense")
+                self.notes.append(f"trial {self.n_trials + i}: its {name!r} are not valid")
             n_restored += builder.n_placeholders
         if not exact and n_restored != n_nan:
             raise NeedsExactParserError(
@@ -366,7 +366,7 @@ def concat_trials(
     Returns
     -------
     pandas.DataFrame
-        All rows; ``trial`` numbers the trials anew, so that each keeps its states, and
+        All rows; ``trial`` numbers the trials again, so that each keeps its states, and
         ``trial_index`` is still the number within the session. A column that some lack
         has holes there, and keeps its dtype, or the nullable one.
 

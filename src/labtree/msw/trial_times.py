@@ -1,4 +1,4 @@
-"""When things were in trials: the states and events that a trial table carries.
+"""Times in trials: the states and events that belong to a trial table.
 
 A trial visits a state never, once or many times, so that states and events are ragged
 arrays, in ``table.attrs``, and no columns.

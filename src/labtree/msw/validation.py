@@ -33,7 +33,7 @@ class ValidationResult(BaseModel):
     issues : list of str
         What is missing or damaged.
     warnings : list of str
-        What may be right, and should be looked at.
+        Observations that may be right, and should be checked.
     info : dict
         Counts and names, for people.
     """
@@ -171,14 +171,14 @@ class MetadataValidator(Protocol):
     subtree : str
         The key in ``metadata`` that it checks.
     schema_version : str
-        The version of what it knows.
+        The version of the schema that it checks.
     """
 
     subtree: str
     schema_version: str
 
     def validate(self, content: Any) -> list[str]:
-        """Return what is wrong with the part, in sentences; nothing is an empty list."""
+        """Return the problems of the part as sentences; an empty list if there are none."""
         ...
 
 

@@ -192,7 +192,7 @@ def register_kind(
     Parameters
     ----------
     name : str
-        What the attribute ``labtree_kind`` of the Dataset says.
+        The value of the attribute ``labtree_kind`` of its Datasets.
     cls : type, optional
         The class of the objects, which needs `to_dataset` and `from_dataset`. Without it
         the objects are Datasets whose ``attrs["labtree_kind"]`` is the name.
@@ -201,8 +201,8 @@ def register_kind(
     from_dataset : callable, optional
         Dataset to an equal object.
     validate : callable, optional
-        Takes the Dataset and raises an error if it does not hold together. An object of a
-        class is refused then; a Dataset is stored as a plain one, with a warning.
+        Takes the Dataset and raises an error if it is not valid. An object of a class is
+        refused then; a Dataset is stored as a plain one, with a warning.
     summary : callable, optional
         Dataset to the dict of JSON values that a list of items shows; must read no data.
     plot : callable, optional

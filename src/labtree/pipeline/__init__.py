@@ -1,7 +1,8 @@
 """Pipeline sessions: trees that steps fill, saved and resumed.
 
 Packages of steps, such as ``labtree.mea``, declare here which steps they hold and how the
-dimensions of their arrays are called; the pipeline itself knows no recordings.
+dimensions of their arrays are called; the pipeline itself contains nothing about
+recordings.
 """
 
 from collections.abc import Iterable, Mapping

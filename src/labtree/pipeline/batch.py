@@ -1,4 +1,4 @@
-"""Many recordings through the same steps: resumable, past failures, in parallel."""
+"""The same steps on many recordings: in parallel, resumable, continuing after failures."""
 
 import ast
 import inspect

@@ -305,7 +305,7 @@ def is_done(record: StepRecord, later: Iterable[StepRecord], items: Mapping[str,
 def stale_records(
     later: list[StepRecord], name: str, items: Mapping[str, str]
 ) -> list[StepRecord]:
-    """Return the records of steps that rest on what has just been made anew."""
+    """Return the records of steps that rest on what has just been made again."""
     return [
         record
         for position, record in enumerate(later)

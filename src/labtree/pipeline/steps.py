@@ -357,7 +357,7 @@ def step(
     depends: Callable[[Arguments], Mapping[str, Any]] | None = None,
     fills: Callable[[Arguments], Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a pipeline step of a function whose first argument is the session.
+    """Turn a function whose first argument is the session into a pipeline step.
 
     The step is called with ``session=`` (it changes the session and returns it) or
     with ``hdf5_path=`` (it loads that session, runs, saves it atomically and returns a
@@ -372,13 +372,13 @@ def step(
     requires : iterable of str
         Steps that must be done before.
     starts : callable, optional
-        For the first step of a pipeline: makes the session from the parameters where
-        none is given.
+        For the first step of a pipeline: creates the session from the parameters if none is
+        given.
     depends : callable, optional
-        From the parameters, further values that the result depends on.
+        Takes the parameters and returns further values that the result depends on.
     fills : callable, optional
-        From the parameters, those that were not given and are found elsewhere. They are
-        recorded like the others.
+        Takes the parameters and returns those that were not given and are found elsewhere.
+        They are recorded like the others.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Windows of one stream with what other streams say around the middle."""
+"""Windows of one stream with the means of other streams around their middle."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ __all__ = ["aligned_windows", "iter_aligned_windows"]
 def _nearby(
     timeline: Timeline, moments: np.ndarray, count: int, tolerance_s: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (first row, row behind the last, whether they are near) for each moment."""
+    """Return (first row, row after the last, whether they are near) for each moment."""
     n = len(timeline.times)
     at = timeline.locate(moments)
     first = np.maximum(0, at - count // 2)
@@ -76,9 +76,9 @@ def aligned_windows(
 ) -> xr.Dataset:
     """Return windows of a whole stream, each with the mean of others around its midpoint.
 
-    Labels play no part. The midpoint is the time of sample ``win // 2``; the mean goes
-    over the ``n_alignment_samples`` around the sample of the other stream nearest to it,
-    fewer at the ends of that stream.
+    Labels are not used. The midpoint is the time of sample ``win // 2``; the mean goes over
+    the ``n_alignment_samples`` around the sample of the other stream nearest to it, fewer
+    at the ends of that stream.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def aligned_windows(
         Samples of the others that the mean goes over.
     tolerance_s
         A window is left out, and noted in the drop log, if the nearest sample of another
-        stream is farther from its midpoint than this; one and a half periods of that
-        stream if None. So does one whose mean would reach over a gap.
+        stream is farther from its midpoint than this; one and a half periods of that stream
+        if None. A window whose mean would extend over a gap is left out, too.
 
     Returns
     -------

@@ -119,6 +119,6 @@ def _check(archive: Path, folder: Path, names: list[str]) -> None:
         for array in (data, times):
             whole = array.whole_rows()
             if whole < array.shape[0]:
-                raise FormatError(f"{folder}: {array.name} lacks chunks behind sample {whole}")
+                raise FormatError(f"{folder}: {array.name} lacks chunks after sample {whole}")
             for first in range(0, whole, array.chunk_rows):
                 array.read(first, min(first + array.chunk_rows, whole))

@@ -1,6 +1,6 @@
 """Arrays of a recording on disk: zarr v3, one chunk per second of samples.
 
-The chunks are plain: little-endian bytes, then Blosc (zstd of level 1 behind a bit shuffle),
+The chunks are plain: little-endian bytes, then Blosc (zstd of level 1 after a bit shuffle),
 which makes noise of an amplifier smaller than zstd alone does, at several times the speed.
 zarr makes the metadata; the chunks are written and read here, because the recorder must not
 hold up the thread that records, and a reader must tell a chunk that is missing or short from

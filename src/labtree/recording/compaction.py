@@ -106,7 +106,7 @@ class ChunkFiller:
             taken += count
 
     def add_run(self, run: Run, skip: int) -> None:
-        """Take in records behind the first ``skip`` samples, many at a time."""
+        """Take in records after the first ``skip`` samples, many at a time."""
         length = run.times.shape[1]
         record, row = divmod(skip, length)
         while record < len(run.times):

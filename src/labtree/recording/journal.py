@@ -123,7 +123,7 @@ class Run(NamedTuple):
 class Segment(NamedTuple):
     """What one segment holds: (first row, samples) of every stretch, and what is odd.
 
-    ``torn`` bytes at the end are an append that never returned, ``damage`` is (behind which
+    ``torn`` bytes at the end are an append that never returned, ``damage`` is (after which
     row, how many bytes) of every place that does not check out. One that is not begun has
     no header yet.
     """

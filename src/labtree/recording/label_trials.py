@@ -225,7 +225,7 @@ class _Windows(NamedTuple):
 def _windows_around(
     stream: StreamOfSession, events: Events, before: int, post_s: float
 ) -> _Windows:
-    """Return the windows from so many samples before each event to ``post_s`` behind it."""
+    """Return the windows from so many samples before each event to ``post_s`` after it."""
     moments, timeline, n = events.times, stream.timeline, len(stream.timeline.times)
     finite = np.isfinite(moments)
     after = np.full(len(moments), post_s)

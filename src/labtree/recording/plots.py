@@ -1,4 +1,4 @@
-"""A look at a session: its streams over time, with the spans of its labels."""
+"""Plots of a session: its streams over time, with the spans of its labels."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any

@@ -168,10 +168,10 @@ class _Stream:
 class Recorder(AbstractContextManager["Recorder"]):
     """Records streams and labels into a folder ``YYYY-mm-dd_HH-MM-SS_<8 hex>``.
 
-    `append` returns when the samples are with the operating system, so the death of the
-    process loses none of them; `labtree.recover` finishes what was left. Each stream may be
-    appended to from a thread of its own. Other programs can open the folder with zarr or
-    xarray from its first moment on, and see whole chunks.
+    `append` returns when the operating system has the samples, so that they survive the end
+    of the process; `labtree.recover` then finishes the recording. Each stream may be
+    appended to from its own thread. Other programs can open the folder with zarr or xarray
+    while it is recorded, and see the chunks that are complete.
 
     Parameters
     ----------
@@ -186,17 +186,17 @@ class Recorder(AbstractContextManager["Recorder"]):
     extras
         Anything else worth keeping, of str, numbers, lists and dicts.
     sync
-        ``"os"``: samples survive the death of the process. ``"disk"``: each `append` also
-        waits for the disk (fsync), samples survive a power cut. A number: the disk is
-        waited for once in that many seconds, in the background.
+        ``"os"``: samples survive the end of the process. ``"disk"``: each `append` also
+        waits for the disk (fsync), and samples survive a power cut. A number: a background
+        thread syncs the data once in that many seconds.
     clock
         The clock of the time stamps, in seconds, for labels without a time stamp, for the
         arrival of packets, and for the offset to wall-clock time. The default is the clock
         that LSL uses, too.
     on_backward
-        ``"keep"``: time stamps are recorded whatever they do (go backward, start again, are
-        NaN), and beside them when their packet arrived; one warning per stream says so, and
-        ``meta.json`` counts. ``"raise"``: such a packet is refused.
+        ``"keep"``: time stamps are recorded as they are, even if they go backward, restart
+        or are NaN, together with the arrival time of their packet. There is one warning per
+        stream, and ``meta.json`` has their number. ``"raise"``: such a packet is refused.
 
     Attributes
     ----------
@@ -278,7 +278,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         return f"<labtree.Recorder {self._state} {self.path}: {streams or 'no streams'}>"
 
     def init_stream(self, name: str, info: StreamInfo) -> None:
-        """Begin a stream; at any time, also when others are recorded already.
+        """Begin a stream, at any time, even while others are recorded.
 
         Raises
         ------
@@ -344,7 +344,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         data
             (n, channels), of the declared dtype or one that fits into it without loss.
         timestamps
-            (n,), in seconds. They may do anything, unless the recorder was made with
+            (n,), in seconds. Any values are recorded, unless the recorder was made with
             ``on_backward="raise"``.
 
         Raises
@@ -409,7 +409,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             time.sleep(0.002)
 
     def add_label(self, class_index: int, timestamp: float | None = None) -> LabelEvent:
-        """Say that a class begins; negative ends the one before. Kept when this returns.
+        """Add a label: a class begins, or ends if negative. It is safe when this returns.
 
         Parameters
         ----------
@@ -467,7 +467,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         name: str | None = None,
         extras: Mapping[str, Any] | None = None,
     ) -> None:
-        """Change what meta.json says; what is left out stays. Needed for nothing else."""
+        """Change entries of meta.json; arguments that are left out change nothing."""
         new: dict[str, Any] = {}
         if app_name is not None:
             new["app_name"] = exact_json(app_name, "app_name")
@@ -489,7 +489,7 @@ class Recorder(AbstractContextManager["Recorder"]):
     def close(self) -> None:
         """End the recording and give the folder its finished layout.
 
-        Where it was interrupted or refused, it can be called again.
+        If it was interrupted or failed, it can be called again.
 
         Raises
         ------
@@ -528,7 +528,8 @@ class Recorder(AbstractContextManager["Recorder"]):
     def pack_to_zip(self) -> Path:
         """End the recording and replace its folder by ``<folder>.session.zip``.
 
-        The archive is checked chunk by chunk, and on the disk, before the folder goes.
+        The archive is checked chunk by chunk, and on the disk, before the folder is
+        removed.
 
         Returns
         -------
@@ -561,7 +562,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                 shutil.rmtree(self._folder)
             except OSError as error:
                 raise RecordingWriteError.of(
-                    error, f"{self._folder} is not all gone"
+                    error, f"{self._folder} could not be removed completely"
                 ) from error
 
     def _check_is_there(self) -> None:
@@ -585,7 +586,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         error = self._background.sync_error
         if error is not None:
             self._background.sync_error = None
-            raise RecordingWriteError.of(error, "the journal cannot be brought to the disk")
+            raise RecordingWriteError.of(error, "the journal cannot be synced to the disk")
 
     def _stop(self) -> None:
         """Let no append in any more, and move on what can be moved. May be called again."""
@@ -643,8 +644,8 @@ def _as_packet(
     """
     if isinstance(data, np.ma.MaskedArray) or isinstance(timestamps, np.ma.MaskedArray):
         raise SessionError(
-            f"stream {name!r}: a masked array has no place for its mask in a recording; write"
-            " data.filled(...) with a value that stands for what is masked"
+            f"stream {name!r}: a recording cannot keep the mask of a masked array; write"
+            " data.filled(value)"
         )
     data, times = np.asarray(data), np.asarray(timestamps)
     if data.ndim != 2 or data.shape[1] != n_channels or times.shape != data.shape[:1]:
@@ -722,8 +723,8 @@ def _note_odd(name: str, stream: _Stream, times: np.ndarray) -> None:
         stream.odd = {"backward": 0, "not_finite": 0, "first_sample": row}
         warn(
             f"stream {name!r}: time stamp {row} is {times[at]:.9g} s, it {found}; this stream's"
-            " time stamps are recorded as they come, beside the arrival of their packets"
-            " (labtree.dejitter makes a clean clock of them)",
+            " time stamps are recorded unchanged, with the arrival times of their packets"
+            " (labtree.dejitter corrects them)",
             RecordingWarning,
         )
     stream.odd["backward"] += int(backward.sum())

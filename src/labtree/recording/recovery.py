@@ -1,10 +1,10 @@
 """Finishing a recording: from journals to the layout of a finished session.
 
-The recorder ends a recording as `recover` does; it is only spared to read again what it has
-just taken out of the journal itself. A journal is trusted before the arrays: a part of it
-is removed only when its samples are on the disk in whole chunks, so everything from its
-first row on is written again, however far the arrays had come. That makes it right after a
-power cut, and makes it the same when it is interrupted and run again.
+The recorder ends a recording as `recover` does, but does not read again what it has just
+taken from the journal itself. The journal takes precedence over the arrays: a part of it is
+removed only when its samples are on the disk in whole chunks, so everything from its first
+row on is written again, however far the arrays had come. This is correct after a power cut,
+and gives the same result when it is interrupted and run again.
 """
 
 import contextlib
@@ -206,8 +206,8 @@ def _blocks(
                     row = stop
                 if row < first:
                     findings.notes.append(
-                        f"{what} {row} to {first} are lost; what follows them is kept and"
-                        " moves up"
+                        f"{what} {row} to {first} are lost; the samples after them are kept and"
+                        " follow directly"
                     )
                 row = first
             if end > row:
@@ -215,11 +215,11 @@ def _blocks(
                 row = end
         for behind, size in segment.damage:
             findings.damaged = True
-            findings.notes.append(f"{what}: {size} bytes in {file} behind {behind} are damage")
+            findings.notes.append(f"{what}: {size} bytes in {file} after {behind} are damaged")
         if segment.torn:
             findings.notes.append(
-                f"{what}: {segment.torn} bytes in {file} behind {end} are an append that"
-                " never returned"
+                f"{what}: {segment.torn} bytes in {file} after {end} belong to an append that"
+                " did not return"
             )
     if is_empty:
         findings.notes.append(f"{what}: no file of its journal is there")
@@ -278,7 +278,7 @@ def finish(
         Of streams whose journal was taken in to its end: only what they still hold is
         written. The others are read from their journals.
     earlier
-        What was repaired before, to be told in meta.json, too.
+        What was repaired before, to be noted in meta.json, too.
     """
     meta = parse_meta(read_json(folder / "meta.json"), str(folder / "meta.json"))
     if "streams" not in meta:
@@ -308,7 +308,7 @@ def finish(
     write_root(folder, meta, durable=True)
     own = meta.get("labtree")
     if not isinstance(own, dict):  # damaged
-        findings.notes.append(f"meta.json said {own!r} of labtree, and nothing else")
+        findings.notes.append(f"meta.json had {own!r} under 'labtree', and no object")
         own = meta["labtree"] = own_meta("recording")
     own["state"] = "finished"
     if odd is None:
@@ -470,7 +470,7 @@ def set_aside(path: Path, kept: Path) -> str:
 
 
 def _add_stored(stored: _Stored, filler: ChunkFiller, name: str, findings: Findings) -> None:
-    """Keep the rows that stand in the arrays behind the end of a damaged journal."""
+    """Keep the rows that stand in the arrays after the end of a damaged journal."""
     first = filler.rows
     while filler.rows < stored.rows:
         row = filler.rows
@@ -486,7 +486,7 @@ def _add_stored(stored: _Stored, filler: ChunkFiller, name: str, findings: Findi
 
 
 def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:
-    """Make arrays anew whose metadata are not whole; all their rows are in the journal."""
+    """Make arrays again whose metadata are not whole; all their rows are in the journal."""
     try:
         _Stored(folder, name)
         if (arrivals := stream_arrays(folder, name).arrivals).is_dir():
@@ -494,7 +494,7 @@ def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Fin
     except LabtreeError as error:
         info = declared_stream(about, f"{folder / 'meta.json'}: stream {name!r}")
         create_stream(folder, name, info, arrivals=True)
-        findings.notes.append(f"stream {name!r}: made anew from its journal ({error})")
+        findings.notes.append(f"stream {name!r}: made again from its journal ({error})")
 
 
 def _note_strangers(folder: Path, names: Iterable[str], findings: Findings) -> None:
@@ -514,13 +514,13 @@ def _note_strangers(folder: Path, names: Iterable[str], findings: Findings) -> N
             known.add(path)
             continue
         findings.damaged = True
-        findings.notes.append(f"{path.relative_to(folder)} is not of this recording")
+        findings.notes.append(f"{path.relative_to(folder)} does not belong to this recording")
 
 
 def odd_time_stamps(folder: Path, name: str, notes: list[str] | None = None) -> dict[str, int]:
     """Return how many time stamps go backward or are not finite, and where the first is.
 
-    Stamps that cannot be read are passed over, and told in ``notes``.
+    Stamps that cannot be read are skipped, and reported in ``notes``.
     """
     array = stream_arrays(folder, name).times
     if not array.is_dir():

@@ -53,14 +53,14 @@ __all__ = ["recover"]
 def recover(folder: str | Path) -> list[str]:
     """Finish a recording whose process died, in place, and repair what can be.
 
-    Every sample and label that the recorder had acknowledged is brought into the layout of
-    a finished recording. Nothing is removed before its copy is on the disk, and nothing
-    that is not understood. A recording that is whole is left alone. A ``meta.json`` that is
-    gone or damaged is made again from the arrays (rates, units, names of channels and
-    classes; those of MyoGestic tell the whole part of the rate only), and an array's
-    ``zarr.json`` from the root's or from ``meta.json`` and the chunks. Time stamps that are
-    gone are taken from the journal, or become NaN where it lacks them. Of a damaged
-    ``labels.json`` the whole entries count. It may be interrupted and run again.
+    `recover` brings every sample and label that the recorder had acknowledged into the
+    layout of a finished recording. It removes nothing before its copy is on the disk, and
+    nothing that it does not understand. It does not change a finished recording. It makes a
+    missing or damaged ``meta.json`` again from the arrays (rates, units, names of channels
+    and classes; arrays of MyoGestic have only the integer part of the rate), and the
+    ``zarr.json`` of an array from that of the root or from ``meta.json`` and the chunks.
+    Missing time stamps are taken from the journal, or become NaN if it lacks them. It keeps
+    the complete entries of a damaged ``labels.json``. It may be interrupted and run again.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def _repair_labels(folder: Path, *, made_meta: bool) -> list[str]:
     elif _damaged_json(path):
         labels = whole_labels(read_file(path, MAX_JSON_BYTES))
         parse_labels(labels, str(path))
-        notes = [f"labels.json {_set_aside(path)}: {len(labels)} whole labels are kept"]
+        notes = [f"labels.json {_set_aside(path)}: {len(labels)} complete labels are kept"]
     else:
         return []
     if notes:
@@ -281,7 +281,7 @@ def _repair_arrays(folder: Path, streams: Mapping[str, Any]) -> list[str]:
                 f"{path.name}/zarr.json {_set_aside(path / 'zarr.json')}; it is made again"
             )
             write_file(path / "zarr.json", json.dumps(metadata, indent=2).encode())
-        in_journal = held and held[0][1] == 0  # every sample, for arrays that are made anew
+        in_journal = held and held[0][1] == 0  # every sample, for arrays that are made again
         if in_journal or not about or _damaged_or_gone(data):
             continue
         for path, what in ((times, "time stamps"), (arrivals, "arrivals")):
@@ -331,7 +331,7 @@ def _array_metadata(path: Path, data: Path, times: Path, about: Any) -> dict[str
         metadata["codecs"][1:] = [
             {"name": "zstd", "configuration": {"level": 0, "checksum": False}}
         ]
-    # Without the array beside it the zeros behind the last sample count, too.
+    # Without the array beside it the zeros after the last sample count, too.
     metadata["shape"][0] = (int(chunks[-1].name) + 1) * rows if counted is None else counted
     return metadata
 

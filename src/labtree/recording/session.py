@@ -65,15 +65,16 @@ OnMissing = Literal["warn", "raise"]
 
 @takes("a recording", "recording")
 def open_recording(path: str | Path, *, on_missing: OnMissing = "warn") -> xr.DataTree:
-    """Open a recording as a lazy tree; no sample is read before it is asked for.
+    """Open a recording as a lazy tree; samples are read when they are indexed.
 
     The tree has ``streams/<name>`` with ``data (time, channel)`` and ``time (time)`` in
     seconds, and ``labels`` with ``timestamp``, ``class_index`` and ``class_name`` over
     ``label``, sorted by time. ``time`` has no index, because an index would have to be
     read: ``tree.session.continuous(name)`` has one. Nothing stays open between two reads.
 
-    A recording whose process died is opened whole, from its chunks and its journal, and a
-    warning says what was found; one that is still being recorded gives what is there now.
+    A recording whose process died opens completely, from its chunks and its journal, and a
+    warning says what was found. One that is still being recorded opens with what is there
+    at that moment.
 
     Parameters
     ----------
@@ -194,7 +195,7 @@ def _read(opening: _Opening) -> xr.DataTree:
     own = meta.get("labtree", {})
     opening.is_own = "labtree" in meta
     if not isinstance(own, dict):
-        damage.append(f"meta.json says {own!r} of labtree, and nothing else")
+        damage.append(f"meta.json has {own!r} under 'labtree', and no object")
         own = {}
     opening.is_alive = opening.is_unfinished and is_locked(store.path / LOCK)
     facts = own.get("time_stamps")
@@ -291,7 +292,7 @@ def _labels(opening: _Opening) -> list[tuple[float, int]]:
         found = parse_json(content, where)
     except FormatError:
         found = whole_labels(content)
-        opening.damage.append(f"labels.json is damaged: {len(found)} whole labels are kept")
+        opening.damage.append(f"labels.json is damaged: {len(found)} complete labels are kept")
     return parse_labels(found, where)
 
 
@@ -365,7 +366,7 @@ def _undamaged(
         zeros = []
     if whole < rows:
         opening.damage.append(
-            f"stream {name!r} is damaged: {whole} of its {rows} samples are whole"
+            f"stream {name!r} is damaged: {whole} of its {rows} samples can be read"
         )
     if zeros:
         opening.damage.append(
@@ -517,7 +518,7 @@ def split_sessions_by_stream(
     paths
         Sessions, as `open_recording` takes them.
     stream_name
-        The stream; one without samples counts as there.
+        The stream; a stream without samples counts.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A clean clock for a stream whose time stamps jitter, jump or are missing.
+"""Time stamps without jitter, for a stream whose own jitter, jump or are missing.
 
 A stretch is what lies between two gaps, or between two steps of the clock; in it time is a
 straight line of the sample's number. A step between two samples is such a break if the
@@ -30,10 +30,10 @@ _FEWEST = 16
 
 
 def dejitter(stream: xr.Dataset, *, gap_s: float | None = None) -> xr.Dataset:
-    """Return a stream with a clean clock: linear between gaps, whatever its stamps do.
+    """Return a stream whose time stamps are linear between gaps, without their jitter.
 
-    Samples stay lazy; time stamps are read. Samples without a finite stamp get the time that
-    their place among the others says. Where the clock goes back, both stretches keep their
+    Samples stay lazy; time stamps are read. Samples without a finite time stamp get the
+    time of their position on the line. If the clock goes back, both stretches keep their
     own time.
 
     Parameters
@@ -41,8 +41,8 @@ def dejitter(stream: xr.Dataset, *, gap_s: float | None = None) -> xr.Dataset:
     stream
         A stream of a session: ``tree.session.streams["emg"]``; it needs a rate.
     gap_s
-        A step of more than this is a gap, and no other but those backward. If None, gaps
-        are found: steps from which the stamps do not come back.
+        Steps longer than this are gaps, and so are all steps backward. If None, gaps are
+        the steps that later time stamps do not make up for.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def dejitter(stream: xr.Dataset, *, gap_s: float | None = None) -> xr.Dataset:
     """
     fs = float(stream.attrs.get("fs", 0))
     if not fs > 0:
-        raise SessionError("a stream without a sampling rate has no line to put its times on")
+        raise SessionError("a stream without a sampling rate cannot be dejittered")
     gap = None if gap_s is None else positive("gap_s", gap_s, SessionError)
     recorded = np.asarray(stream["time"].values, np.float64)
     known = np.flatnonzero(np.isfinite(recorded))
@@ -109,7 +109,7 @@ def _breaks(known: np.ndarray, times: np.ndarray, fs: float, gap_s: float | None
     )
     likely = candidates[np.abs(off[candidates - 1]) > 0.75 * period + slack]
     found: list[int] = []
-    # Again, while there are more: stamps behind the next break say nothing of one before it.
+    # Again, while there are more: stamps after the next break say nothing of one before it.
     while True:
         earlier, is_first = [*found, len(away)], not found
         found = []
@@ -132,7 +132,7 @@ def _breaks(known: np.ndarray, times: np.ndarray, fs: float, gap_s: float | None
 
 
 def _is_break(before: np.ndarray, behind: np.ndarray, step: float, least: float) -> bool:
-    """Return whether stamps differ before and behind a step by what the step says."""
+    """Return whether stamps differ before and after a step by what the step says."""
     middles = float(np.median(before)), float(np.median(behind))
     shift = middles[1] - middles[0]
     jitter = _jitter(np.concatenate([before - middles[0], behind - middles[1]]))

@@ -92,10 +92,11 @@ def target_windows(
 ) -> xr.DataArray:
     """Return windows of a whole stream with the target at the time of their last sample.
 
-    The end, because a model that is asked now knows nothing of later samples. Inside a
-    phase the target is interpolated; from one phase to the next the earlier one is held.
-    A window is left out, and noted in the drop log, if its end is outside the target stream,
-    the next target is more than three target periods away, or its phase is not wanted.
+    It is the last sample, because a model in use does not know later ones. Within a phase
+    the target is interpolated; from the end of one phase to the start of the next it is
+    constant. A window is left out, and noted in the drop log, if its end is outside the
+    target stream, the next target is more than three target periods away, or its phase is
+    not wanted.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ The rules, for a stream of declared rate ``fs``:
   sample periods unless the caller sets it. Samples that share one time stamp (a packet that
   was stamped once) explain a step of their number of periods.
 - A moment belongs to the nearest usable sample, the first one on a tie; a moment in a gap
-  belongs to the first sample behind it.
+  belongs to the first sample after it.
 - A declared rate is wrong if the measured one differs by more than 1 %, and by more than
   two samples over the whole stream, which jitter at its two ends could make up.
 - A time stamp that stands still for longer than a window says nothing of when its samples
@@ -180,7 +180,7 @@ class Timeline:
     def locate(self, moments: np.ndarray) -> np.ndarray:
         """Return the index of the sample that each moment belongs to (0 if there is none).
 
-        A moment before the first or behind the last usable sample belongs to that one.
+        A moment before the first or after the last usable sample belongs to that one.
         """
         moments = np.asarray(moments, float)
         if not np.isfinite(moments).all():
@@ -224,7 +224,7 @@ class Timeline:
         return np.asarray(moments < first - self._period)
 
     def is_after_end(self, moments: np.ndarray) -> np.ndarray:
-        """Return which moments lie more than a period behind the last sample."""
+        """Return which moments lie more than a period after the last sample."""
         last = self._sorted[-1] if self.has_usable else -np.inf
         return np.asarray(moments > last + self._period)
 

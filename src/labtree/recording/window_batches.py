@@ -29,7 +29,7 @@ _STRETCHES = 8
 def _check_batches(windows: xr.DataArray, shuffle: int | None) -> None:
     if windows.dims[:1] not in (("window",), ("event",)):
         raise SessionError(
-            f"expected windows, with the dim 'window' first, found {windows.dims}"
+            f"expected windows, with the dimension 'window' first, found {windows.dims}"
         )
     number = isinstance(shuffle, int | np.integer) and not isinstance(shuffle, bool)
     if shuffle is not None and not (number and shuffle >= 0):
@@ -88,10 +88,10 @@ def batches(
     size
         Windows per batch, at least 1; the last batch may have fewer.
     shuffle
-        A seed, at least 0: each window comes once, in an order that the seed fixes. Windows
-        are mixed within 128 MB that come from eight places of the recordings at a time, so
-        that this is nearly as quick as reading in order. Another seed for each epoch. None:
-        in order.
+        A seed, at least 0: each window comes once, in an order that the seed determines.
+        Windows are mixed within 128 MB that come from eight places of the recordings at a
+        time, so that this is nearly as quick as reading in order. Another seed for each
+        epoch. None: in order.
     drop_last
         Leave a last batch of fewer windows out.
 
@@ -233,8 +233,8 @@ def torch_dataset(windows: xr.DataArray, *, shuffle: int | None = None) -> Any:
     shuffle
         None: a ``torch.utils.data.Dataset`` that is indexed, and reads a loader's batch at
         once. A seed: an ``IterableDataset`` that yields each window once, mixed as
-        `batches` mixes them, and many times quicker than a loader that draws windows from
-        everywhere. With several workers each takes a share.
+        `batches` mixes them, which is faster than a loader that draws windows at random.
+        With several workers each takes a share.
 
     Returns
     -------

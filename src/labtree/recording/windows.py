@@ -73,9 +73,9 @@ class WindowIndex:
 
 
 def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, int, int]]:
-    """Return (first row, row behind the last, class) of every label, by time.
+    """Return (first row, row after the last, class) of every label, by time.
 
-    A label that lies behind the stream has no samples, and is noted.
+    A label that lies after the stream has no samples, and is noted.
     """
     moments, classes = stream.labels_by_time()
     n = len(stream.timeline.times)
@@ -313,9 +313,9 @@ def labeled_windows(
         periods if None.
     on_gap
         What happens to a window that holds a gap, or a sample whose time stamp is not
-        finite or goes backward. It is left out in any case: ``"drop"`` says so in the drop
-        log, ``"warn"`` also in a warning, ``"raise"`` in an error. That a session has no
-        other windows is always a warning.
+        finite or goes backward. ``"drop"`` leaves the window out and notes it in the drop
+        log, ``"warn"`` also warns, and ``"raise"`` raises an error. A session without any
+        other windows always gives a warning.
     on_mismatch
         The same for a session that does not open, lacks the stream, has a rate more than
         1 % off the declared one, or differs from the first session in channels, channel
@@ -324,9 +324,10 @@ def labeled_windows(
     Returns
     -------
     DataArray
-        (window, channel, time), with coordinates ``time`` in s from the window's start,
-        and per window ``start_time`` in s on the session's clock, ``class_index``,
-        ``class_name`` and ``session``. `labtree.recording.drop_log` tells what is missing.
+        (window, channel, time), with coordinates ``time`` in s from the window's start, and
+        per window ``start_time`` in s on the session's clock, ``class_index``,
+        ``class_name`` and ``session``. `labtree.recording.drop_log` lists what was left
+        out.
 
     Examples
     --------

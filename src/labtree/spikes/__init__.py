@@ -1,4 +1,4 @@
-"""Verbs on spike trains: plain functions, Dataset in, xarray or pandas out.
+"""Functions on spike trains: they take a Dataset and return xarray or pandas objects.
 
 They take the Datasets of :func:`labtree.spike_data`. Times are in ms, and results carry
 units and parameters as attributes.

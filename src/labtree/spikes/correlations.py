@@ -1,4 +1,4 @@
-"""How spike trains go together: spike time tiling and correlograms of all pairs."""
+"""Relations between spike trains: spike time tiling and correlograms of all pairs."""
 
 from collections.abc import Iterator
 from typing import Any

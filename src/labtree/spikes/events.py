@@ -1,4 +1,4 @@
-"""Spikes around events: cut out, counted, averaged, and how long they took."""
+"""Spikes around events: cut out, counted, averaged, and their latencies."""
 
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Surrogate spike trains: what a statistic would be if spikes did not go together."""
+"""Surrogate spike trains: what a statistic would be if units did not fire together."""
 
 from typing import Any, Literal, get_args
 

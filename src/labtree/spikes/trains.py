@@ -99,7 +99,7 @@ def merged_trains(ds: xr.Dataset) -> MergedTrains:
 def first_after(
     times: NDArray[Any], origins: NDArray[Any], offset: float | Floats, *, inclusive: bool
 ) -> Ints:
-    """Return for each origin the position of the first time that lies an offset behind it.
+    """Return for each origin the position of the first time that lies an offset after it.
 
     Parameters
     ----------

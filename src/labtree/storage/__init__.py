@@ -1,4 +1,4 @@
-"""Files, arrays and catalogues; knows nothing of neuroscience."""
+"""Files, arrays and catalogues; nothing here is about neuroscience."""
 
 from labtree.storage.trees import open_tree, save_tree
 

@@ -31,7 +31,7 @@ def positive(name: str, value: Any, error: type[LabtreeError] = DataError) -> fl
     """
     number = _number(value)
     if not 0 < number < np.inf:
-        raise error(f"{name} is a number{_unit(name)} above 0, found {value!r}")
+        raise error(f"{name} must be a number{_unit(name)} above 0, found {value!r}")
     return number
 
 
@@ -39,7 +39,7 @@ def from_zero(name: str, value: Any, error: type[LabtreeError] = DataError) -> f
     """Return a finite number that is not negative, or raise an error that names it."""
     number = _number(value)
     if not 0 <= number < np.inf:
-        raise error(f"{name} is a number{_unit(name)} from 0 on, found {value!r}")
+        raise error(f"{name} must be a number{_unit(name)} from 0 on, found {value!r}")
     return number
 
 
@@ -70,7 +70,7 @@ def one_of(
     """Raise an error that lists the choices unless a value is one of them."""
     known = list(choices)
     if not isinstance(value, str) or value not in known:
-        raise error(f"{name} is one of {', '.join(map(repr, known))}, found {value!r}")
+        raise error(f"{name} must be one of {', '.join(map(repr, known))}, found {value!r}")
 
 
 def _number(value: Any) -> float:

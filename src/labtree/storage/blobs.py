@@ -191,8 +191,8 @@ def contiguous_array(
     numbers = all(type(number) is int and number >= 0 for number in (*shape, offset))
     if not numbers or math.prod(shape) * dtype.itemsize > size - offset or offset > size:
         raise FormatError(
-            f"{source.name}: {name} cannot be there: {dtype} of shape {tuple(shape)} from byte "
-            f"{offset} on, in a file of {size} bytes"
+            f"{source.name}: {name} does not fit into the file: {dtype} of shape "
+            f"{tuple(shape)} from byte {offset} on, in a file of {size} bytes"
         )
     if math.prod(number or 1 for number in shape) * dtype.itemsize >= 1 << 62:
         raise FormatError(f"{source.name}: {name}: no array has the shape {tuple(shape)}")
@@ -236,7 +236,7 @@ def _shift(positions: range | np.ndarray, low: int) -> slice | np.ndarray:
 def _cheapest_split(axes: list[range | np.ndarray], strides: list[int]) -> int:
     """Return how many leading axes to read position by position.
 
-    A read costs as much as _GAP bytes; behind the split, whole rows are read from the
+    A read costs as much as _GAP bytes; after the split, whole rows are read from the
     first wanted one to the last.
     """
     reads, costs = 1, []

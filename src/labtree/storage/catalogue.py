@@ -1,8 +1,8 @@
-"""The catalogue behind the end of a file: what is in it, and where.
+"""The catalogue after the end of a file: what is in it, and where.
 
-It stands behind the last byte that belongs to HDF5 (see :mod:`labtree.storage.hdf5_end`),
-so that one read tells everything. HDF5 ignores it. A program that changes the file through
-HDF5 cuts it off when it closes the file.
+It stands after the last byte that belongs to HDF5 (see :mod:`labtree.storage.hdf5_end`),
+so that one read is enough. HDF5 ignores it. A program that changes the file through HDF5
+cuts it off when it closes the file.
 
 The text is a JSON header and then a JSON record a node, each on a line of its own, so that
 one record is found without reading the others. The values are those of small index
@@ -111,7 +111,7 @@ def catalogue_text(header: dict[str, Any], records: Iterable[Mapping[str, Any]])
 def write_catalogue(
     path: Path, header: dict[str, Any], records: list[NodeRecord], values: bytes
 ) -> None:
-    """Put a catalogue behind the end of a closed HDF5 file, in the place of any other."""
+    """Put a catalogue after the end of a closed HDF5 file, in the place of any other."""
     append_first(path, catalogue_text(header, records), values)
 
 
@@ -202,7 +202,7 @@ def merged(parts: list[tuple[bytes, bytes]]) -> Catalogue:
 
 
 def _check_version(file: int, path: Path) -> None:
-    """Refuse a file of another version, which tells it at its end or behind HDF5's."""
+    """Refuse a file of another version, which tells it at its end or after HDF5's."""
     size = os.fstat(file).st_size
     tail = read_at(file, _OLD_FOOTER, max(0, size - _OLD_FOOTER))
     if tail.startswith(_OLD_MAGIC) and tail[8:12] == b"\1\0\0\0":
@@ -215,8 +215,8 @@ def _check_version(file: int, path: Path) -> None:
 
 def _warn_of_damage(path: Path, error: Exception) -> None:
     warn(
-        f"{path}: what labtree wrote behind the end of the HDF5 file is damaged or cut short "
-        f"({error}); the file is read without it, more slowly. What else is wrong: "
+        f"{path}: labtree's catalogue after the end of the HDF5 file is damaged or cut short "
+        f"({error}); the file is read without it, more slowly. To find all damage, run "
         f"labtree verify {path}",
         DamageWarning,
     )

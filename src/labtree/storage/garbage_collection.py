@@ -1,4 +1,4 @@
-"""Python's garbage collector, resting while it has nothing to find."""
+"""Pauses of Python's garbage collector while it has nothing to find."""
 
 import contextlib
 import gc

@@ -1,13 +1,13 @@
-r"""Records behind the end of an HDF5 file: the catalogue, and what still has to be written.
+r"""Records after the end of an HDF5 file: the catalogue, and what still has to be written.
 
-HDF5 keeps the address of its end in the superblock and ignores what stands behind it. A file
-of labtree has a *record* at exactly that address, and may have further ones behind the first:
+HDF5 keeps the address of its end in the superblock and ignores what stands after it. A file
+of labtree has a *record* at exactly that address, and may have further ones after the first:
 each is a change of the file that was committed but whose bytes may not all stand in the place
 where HDF5 looks for them. A program that changes the file through HDF5 cuts all records off
 when it closes the file, so a record that is there belongs to the file as it is.
 
 Layout, little-endian. The first record stands at the end-of-file address of the superblock;
-behind it may follow, any number of times, a *head*, new bytes of HDF5, and a record:
+after it may follow, any number of times, a *head*, new bytes of HDF5, and a record:
 
 ======== =========================================================================
 head     ``labtree+``, transaction (u64), size of HDF5's new bytes (u64), CRC-32C of
@@ -89,7 +89,7 @@ class Record(NamedTuple):
     hdf5_start
         Where the new bytes of HDF5 begin; they end at `place`.
     sizes, sums
-        Of redo list, values and text; the sums have that of HDF5's new bytes behind them.
+        Of redo list, values and text; the sums have that of HDF5's new bytes after them.
     """
 
     is_whole: bool
@@ -103,7 +103,7 @@ class Record(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The first byte behind the record."""
+        """The first byte after the record."""
         return self.place + _HEADER_SIZE + sum(self.sizes)
 
     def redo(self, file: int) -> bytes:
@@ -204,7 +204,7 @@ def unpack_redo(redo: bytes) -> list[tuple[int, bytes]]:
 
 
 def append_first(path: Path, text: bytes, values: bytes) -> bytes:
-    """Put the first record, with a whole catalogue, behind a closed new HDF5 file.
+    """Put the first record, with a whole catalogue, after a closed new HDF5 file.
 
     Parameters
     ----------
@@ -341,14 +341,14 @@ def unpack_record(data: bytes, place: int) -> Record | None:
 
 
 def walk(file: int, after: Record | None = None) -> Iterator[Record]:
-    """Yield the record at HDF5's end, then those of changes that were committed behind it.
+    """Yield the record at HDF5's end, then those of changes that were committed after it.
 
     Parameters
     ----------
     file
         The number of the open file.
     after
-        Yield only the records behind this one, which is known to be right.
+        Yield only the records after this one, which is known to be right.
 
     Yields
     ------
@@ -391,7 +391,7 @@ def last_record(file: int) -> Record | None:
 
 
 def continues(file: int, record: Record) -> bool:
-    """Return whether a file still is the one that had a record, with changes behind it.
+    """Return whether a file still is the one that had a record, with changes after it.
 
     What stood in the file then still stands there at the same place.
     """
@@ -407,7 +407,7 @@ def continues(file: int, record: Record) -> bool:
 
 
 def _damage(file: int, place: int) -> FormatError:
-    """Return what is wrong with bytes behind HDF5's end that are no record."""
+    """Return what is wrong with bytes after HDF5's end that are no record."""
     data = read_at(file, _HEADER_SIZE, place)
     if data.startswith(_MAGIC) and len(data) >= 12:
         (version,) = struct.unpack_from("<I", data, 8)
@@ -417,7 +417,7 @@ def _damage(file: int, place: int) -> FormatError:
                 f"version {VERSION}"
             )
     return FormatError(
-        f"the catalogue record at byte {place}, behind HDF5's end, is damaged or cut short"
+        f"the catalogue record at byte {place}, after HDF5's end, is damaged or cut short"
     )
 
 

@@ -205,13 +205,15 @@ def _open(path: Path, flags: int) -> int:
         flags |= getattr(os, name, 0)
     try:
         if path.is_symlink():
-            raise FormatError(f"{path} is a link; a lock is a file. Remove the link")
+            raise FormatError(
+                f"{path} is a link, and a lock must be a regular file. Remove the link"
+            )
         descriptor = os.open(path, flags, 0o666)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no folder {path.parent}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FormatError(f"{path} is not a file; a lock is one. Remove it")
+        raise FormatError(f"{path} is no regular file, and a lock must be one. Remove it")
     return descriptor
 
 

@@ -1,4 +1,4 @@
-"""What of a tree has changed since it was last on the disk."""
+"""Which parts of a tree have changed since it was last on the disk."""
 
 import operator
 import weakref

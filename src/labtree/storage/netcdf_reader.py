@@ -207,7 +207,7 @@ def _check_heap(data: mmap.mmap, path: str | Path, start: int, left: int) -> int
         if (number == 0 and size == 0) or size > len(data):
             raise FormatError(
                 f"{path}: what HDF5 keeps at byte {start} (a global heap) is damaged, "
-                "and HDF5 would search there for ever; restore the file from a copy"
+                "and HDF5 would search there forever; restore the file from a copy"
             )
         place += 16 + (size + 7) // 8 * 8 if number else size
     return left
@@ -511,7 +511,7 @@ class _Lister:
     ) -> str | None:
         address = _address(group)
         if address in above:
-            return "it leads back to a group that it is in"
+            return "it is a link to a group that contains it"
         if len(path) >= _DEEPEST:
             return f"groups are nested more than {_DEEPEST} deep"
         if address in self._seen:
@@ -533,7 +533,7 @@ class _Lister:
         files = []
         if plist.get_layout() == h5d.VIRTUAL:
             if self._reads_itself(dataset.name, ()):
-                return "its values would come from itself"
+                return "it is a virtual dataset that reads itself"
             files = [plist.get_virtual_filename(i) for i in range(plist.get_virtual_count())]
         elif plist.get_layout() == h5d.CONTIGUOUS:
             files = [plist.get_external(i)[0] for i in range(plist.get_external_count())]
@@ -590,7 +590,7 @@ def _lacks_filter(dataset: Any) -> str | None:
         if h5z.filter_avail(code) or _is_skipped(dataset, place):
             continue
         what = f"filter {code} ({name.decode(errors='replace')})"
-        return f"it is packed with the {what}, which is not there; hdf5plugin has many filters"
+        return f"it is compressed with {what}, which is not installed; hdf5plugin has many"
     return None
 
 

@@ -74,7 +74,7 @@ class _Output:
         self._file = path.open("rb+", buffering=0)
         self._lock = threading.Lock()
         self._position = 0
-        # What HDF5 wrote last, one piece behind the other, and where it begins.
+        # What HDF5 wrote last, one piece after the other, and where it begins.
         self._held = bytearray()
         self._held_at = 0
         self._synced = 0
@@ -115,7 +115,7 @@ class _Output:
 
     def abandon(self) -> None:
         """Write nothing more: the file is going to be removed."""
-        self._failure = self._failure or OSError("the file was given up")
+        self._failure = self._failure or OSError("the file was abandoned after an error")
 
     def close(self) -> None:
         """Close the file; raise what went wrong."""
@@ -153,7 +153,7 @@ class _Output:
         return self._file.readinto(buffer)
 
     def write(self, data: Any) -> int:
-        """Write at the place, together with what comes right behind."""
+        """Write at the place, together with what comes right after."""
         if self._position != self._held_at + len(self._held) or len(self._held) > _PIECE:
             self._release()
             self._held_at = self._position
@@ -433,7 +433,7 @@ class NetCDFWriter:
                 for axis, dim in enumerate(dims):
                     h5ds.attach_scale(variable, dimensions[dim].dataset, axis)
                 continue
-            # HDF5 writes the list of a scale's users anew with each of them.
+            # HDF5 writes the list of a scale's users again with each of them.
             _set_dimensions(variable, [dimensions[dim].address for dim in dims])
             place = _address(variable)
             for axis, dim in enumerate(dims):

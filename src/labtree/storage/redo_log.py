@@ -1,10 +1,11 @@
 """Change an HDF5 file in place so that a crash at any moment leaves the old or the new state.
 
-HDF5 runs over an `_Overlay`: what it writes below the old end of the file goes to memory, what
-it writes behind goes to the file, where nothing refers to it yet. To commit, the bytes that
-differ go into a record behind HDF5's new end (see :mod:`labtree.storage.hdf5_end`), and one
-fsync makes the whole durable. Only then are the old bytes replaced, the superblock last, and
-synced; who opens the file for changes after a crash does that from the record.
+HDF5 runs over an `_Overlay`: what it writes below the old end of the file goes to memory,
+what it writes after goes to the file, where nothing refers to it yet. To commit, the bytes
+that differ go into a record after HDF5's new end (see :mod:`labtree.storage.hdf5_end`),
+and one fsync makes the whole durable. Only then are the old bytes replaced, the superblock
+last, and synced; the next program that opens the file for changes after a crash does that
+from the record.
 
 Programs that read through HDF5 meanwhile would see its structure change under them, so old
 bytes are replaced only while no reader holds HDF5's lock; until then the changes are pending:
@@ -370,7 +371,7 @@ class Transaction:
     def write_at(self, offset: int, data: memoryview) -> None:
         """Put the values of a new array where HDF5 has reserved space for them."""
         if offset < self.start:
-            raise ValueError("new arrays lie behind the old end of the file")
+            raise ValueError("new arrays lie after the old end of the file")
         write_at(self._log._file, data, offset)
         self._overlay.size = max(self._overlay.size, offset + len(data))
 
@@ -468,12 +469,12 @@ class _Overlay:
         self._log = log
         self._start = start
         self._pages: dict[int, bytearray] = {}
-        self._lost: dict[int, bytearray] = {}  # behind the old end, after a failure
+        self._lost: dict[int, bytearray] = {}  # after the old end, after a failure
         self._position = 0
         self._failure: BaseException | None = None
         self._is_given_up = False
         self.size = start
-        # HDF5 puts new objects behind the end that it finds here: behind the last record.
+        # HDF5 puts new objects after the end that it finds here: after the last record.
         first = bytearray(log._page(0))
         first[:SUPERBLOCK_SIZE] = superblock_with_end(bytes(first[:SUPERBLOCK_SIZE]), start)
         self._pages[0] = first
@@ -585,7 +586,7 @@ class _Overlay:
             position += len(part)
 
     def truncate(self, size: int | None = None) -> int:
-        """Do nothing: records stand behind HDF5's end."""
+        """Do nothing: records stand after HDF5's end."""
         return self._position if size is None else size
 
     def flush(self) -> None:

@@ -103,7 +103,7 @@ class FileSource:
     known
         Its identity; what it is now if not given.
     record
-        The last record of a file of labtree then: changes in place that came behind it leave
+        The last record of a file of labtree then: changes in place that came after it leave
         all arrays where they were.
     """
 
@@ -160,7 +160,7 @@ class FileSource:
             raise FileAccessError.of(error, f"{self.name} cannot be read") from error
 
     def close(self) -> None:
-        """Let go of the file; reading from it is an error from now on."""
+        """Release the file; reading from it is an error from now on."""
         with self._lock:
             self._closed = True
             if self._file is not None:

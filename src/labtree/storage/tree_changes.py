@@ -256,12 +256,12 @@ class TreeFile:
 
     @property
     def is_mostly_dead(self) -> bool:
-        """Whether no item uses half of the file any more, so that it is better written anew."""
+        """Whether more than half of the file is unused, so that it is better rewritten."""
         size = self.log.last.end
         return size - self._live - self._whole_size > max(_MOST_DEAD, size // 2)
 
     def close(self, patience_s: float = 1.0) -> bool:
-        """Let go of the file; wait for readers to do so where a change has to wait for them.
+        """Release the file; wait for readers to do so where a change has to wait for them.
 
         Returns
         -------
@@ -674,7 +674,7 @@ def _has_same_values(variable: Any, spec: codecs.Spec | None, columns: list[list
 def _with_values(
     record: NodeRecord, source: bytes | bytearray, values: bytearray
 ) -> NodeRecord:
-    """Return a record whose copies of index coordinates were put behind `values`."""
+    """Return a record whose copies of index coordinates were put after `values`."""
     if all(columns[0][5] is None for *_, columns in record["variables"]):
         return record
     record = copy.deepcopy(record)

@@ -150,7 +150,9 @@ def open_source(path: str | Path) -> tuple[FileSource, Catalogue | None]:
             source.close()
             raise
         source.close()  # it was replaced meanwhile
-    raise FormatError(f"{path} is being replaced all the time; copy it and open the copy")
+    raise FormatError(
+        f"{path} was replaced in every attempt to open it; copy it and open the copy"
+    )
 
 
 def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) -> xr.DataTree:
@@ -257,7 +259,7 @@ def build_tree(
             path = tuple(record["path"])
             if path in nodes or not all(map(_is_name, path)):
                 raise FormatError(
-                    f"no tree has twice, or at all, a node {'/'.join(map(str, path))!r}"
+                    f"the node {'/'.join(map(str, path))!r} occurs twice, or has no valid name"
                 )
             try:
                 nodes[path] = xr.DataTree(dataset=builder.build(record))

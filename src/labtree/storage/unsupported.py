@@ -131,7 +131,7 @@ def arrow_line(dtype: Any) -> str:
     return f".astype({name!r})"
 
 
-_PARTS = "store what it stands for: a number, text, an array, or a list or dict of these"
+_PARTS = "store its content as a number, text, an array, or a list or dict of these"
 _REGISTER = "store its parts, or make its class a kind with labtree.register_kind(..., cls=...)"
 
 

@@ -1,4 +1,4 @@
-"""Reading everything in a file, and holding its sums and its catalogue against its content."""
+"""Reading everything in a file, and comparing its checksums and its catalogue with it."""
 
 import json
 import warnings
@@ -194,8 +194,8 @@ def accept_values(path: str | Path, group: str) -> list[str]:
     accepted = []
     if is_zarr(path):
         raise FormatError(
-            f"{path} is a zarr store: a program that writes a chunk there writes its sum too, "
-            "so that there is nothing to accept"
+            f"{path} is a zarr store: a program that writes a chunk there also writes its "
+            "checksum, so that there is nothing to accept"
         )
     if not Path(path).is_file():
         raise missing_file(f"there is no file {path}", path)

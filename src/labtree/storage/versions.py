@@ -43,4 +43,4 @@ def check_version(found: object, known: object, where: object) -> None:
     )
     if isinstance(found, int) and isinstance(newest, int) and found > newest:
         raise FormatError(f"{text}. Update labtree: pip install --upgrade labtree")
-    raise FormatError(f"{text}, and none that is older or unknown")
+    raise FormatError(f"{text}, and no older or unknown version")

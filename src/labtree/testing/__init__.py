@@ -1,4 +1,4 @@
-"""Synthetic data whose truth is known, for examples and for the tests of your own code."""
+"""Synthetic data with known properties, for examples and for the tests of your own code."""
 
 from labtree._lazy import attach_stub as _attach_stub
 

@@ -1,4 +1,4 @@
-"""Synthetic CMOS-MEA recordings whose truth is known.
+"""Synthetic CMOS-MEA recordings whose true content is known.
 
 :func:`write_recording` writes a CMCR and CMTR pair in the vendor's layout, with the
 playlist, movie lengths, movies and trial tables that the steps of ``labtree.mea`` read.
@@ -197,7 +197,7 @@ def write_recording(
     cutout : int
         Samples of each peak's cutout.
     events_s : sequence of float
-        Moments in s that every second unit answers, from 80 ms after them on.
+        Times in s to which every second unit responds, from 80 ms after them on.
     seed : int
 
     Returns

@@ -1,6 +1,6 @@
-"""Made-up Murine Shift Work sessions of every era: trials, folders, and the TTL line.
+"""Synthetic Murine Shift Work sessions of every era: trials, folders, and the TTL line.
 
-The mouse is simulated: it repeats what paid, and gives up some trials, so that the
+The mouse is simulated: it repeats rewarded choices, and misses some trials, so that the
 measures and plots have something to show.
 """
 
@@ -40,7 +40,7 @@ def make_trials(
     start: datetime = datetime(2026, 5, 14, 14, 30, 22, 123456),
     seed: int = 0,
 ) -> list[Trial]:
-    """Return made-up trials, as `labtree.msw.load_trial_data` would.
+    """Return synthetic trials, as `labtree.msw.load_trial_data` would.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def write_log(trials: list[Trial], path: Path, *, closed: bool = True) -> None:
     path : path
         The file.
     closed : bool
-        Whether it ends as that of a session that was stopped in order.
+        Whether it ends as the log of a session that was stopped normally.
 
     Examples
     --------
@@ -382,9 +382,9 @@ def write_session(
     base : path
         The folder of the subjects.
     era : str
-        One of `ERAS`: "2025" and "2026" (the layouts of these years),
-        "subprotocols" (that of 2026, with two parts and a manifest), "separate_json", "legacy"
-        (a pickle), and "manifest" (brought in from an older system).
+        One of `ERAS`: "2025" and "2026" (the layouts of these years), "subprotocols" (that
+        of 2026, with two parts and a manifest), "separate_json", "legacy" (a pickle), and
+        "manifest" (imported from an older system).
     trials : list of dict, optional
         What `make_trials` gives; a hundred of the default task unless given.
     subject, task, datetime_str

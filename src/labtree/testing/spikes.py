@@ -116,7 +116,7 @@ def synthetic_responses(
 def synthetic_rate_data(
     n_units: int = 20, n_times: int = 100, *, step: float = 10.0, seed: int = 0
 ) -> xr.Dataset:
-    """Make rates in Hz that wax and wane, every `step` ms.
+    """Make rates in Hz that rise and fall, every `step` ms.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Workspace trees: the verbs on them, the lazy one, the manager."""
+"""Workspace trees: their items, their files, and the manager of several workspaces."""

@@ -77,7 +77,7 @@ def _commit(root: xr.DataTree, state: State, places: Collection[Path], is_new: b
     assert state.store is not None
     update = Update(root, state.saved, state.current, state.note_version, places, is_new)
     if not state.store.save_changes(update):
-        # It cannot be changed in place: all of it is written anew.
+        # It cannot be changed in place: all of it is written again.
         check(state.store.version())
         state.store.save(root, check)
         mark_saved(root)

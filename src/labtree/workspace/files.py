@@ -1,4 +1,4 @@
-"""Workspaces in files: save, open, load, one item; whatever the format."""
+"""Workspaces in files of any format: save, open, load, read one item."""
 
 import os
 import warnings
@@ -68,7 +68,7 @@ def save_workspace(
         ``name.zarr``, a URL or an ``icechunk.Storage``. Without a path it goes where it came
         from, or where it was saved before.
     overwrite
-        Whether items that are at `path`, and not in this workspace, are given up.
+        Whether items that are at `path`, and not in this workspace, may be lost.
     skip_damaged
         Whether items whose data cannot be read are left out, with a warning that names
         them; the save is refused otherwise.
@@ -181,7 +181,7 @@ def _save_whole(
 
 
 def compact_workspace(tree: xr.DataTree) -> int:
-    """Write the file of a workspace anew, without what no item uses any more.
+    """Write the file of a workspace again, without what no item uses any more.
 
     Changes are saved with it; all or nothing.
 
@@ -231,7 +231,7 @@ def _check_known(
         there = store.nodes()
     except FormatError as error:
         raise WorkspaceError(
-            f"{store.name} is there and is no labtree workspace; nothing was written. Move it "
+            f"{store.name} exists and is no labtree workspace; nothing was written. Move it "
             f"away or save under another name. What it is: {error}"
         ) from error
     lost = sorted(there - {path for path, _ in iterate_nodes(root)})
@@ -293,10 +293,11 @@ def open_workspace(path: str | Path, mode: str = "r") -> xr.DataTree:
     path
         A file with or without ``.h5``, a folder ``name.zarr``, or a URL.
     mode
-        ``"r"``: nothing reaches the disk before ``tree.ws.save()``; what is stored goes to
-        a temporary file until then. ``"a"``, for a ``.h5`` file, which is made where there
-        is none: store, rename, add_note, delete and merge_from are on the disk when they
-        return. One workspace at a time has a file open so; others can read it.
+        ``"r"``: the file changes only in ``tree.ws.save()``; until then stored objects are
+        in a temporary file. ``"a"``, only for a ``.h5`` file, which is created if it does
+        not exist: the result of store, rename, add_note, delete and merge_from is on the
+        disk when the call returns. Only one workspace at a time can have a file open in
+        this mode; others can read it.
 
     Returns
     -------
@@ -448,7 +449,7 @@ def load_workspace(path: str | Path) -> xr.DataTree:
 
 @takes("a workspace of labtree", "workspace")
 def load_item(path: str | Path, namespace: str, key: str) -> Any:
-    """Read one object out of a saved workspace; nothing else is touched.
+    """Read one object out of a saved workspace, and nothing else.
 
     Parameters
     ----------

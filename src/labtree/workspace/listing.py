@@ -1,7 +1,7 @@
 """``name.json``: the index of a workspace file, for people and scripts.
 
-The ``.h5`` file is the truth. An index that is missing, cut or of another workspace is
-written anew; a file that is valid JSON of something else is never replaced.
+The ``.h5`` file is authoritative. An index that is missing, truncated or of another
+workspace is written again; a file that is valid JSON of something else is never replaced.
 """
 
 import json
@@ -41,7 +41,7 @@ class Index:
         self._spaces: dict[str, str] = {}  # all lines of a namespace in one text
 
     def forget(self, paths: Iterable[tuple[str, ...]]) -> None:
-        """Make the lines of these nodes anew the next time."""
+        """Make the lines of these nodes again the next time."""
         for path in paths:
             if path:
                 self._spaces.pop(path[0], None)
@@ -137,7 +137,7 @@ def check(file: Path, agreed: int | None = None) -> None:
         ) from error
     if zlib.crc32(content) != agreed and not _is_index(content):
         raise WorkspaceError(
-            f"{file} is there and is not the index of a workspace; move it away or save "
+            f"{file} exists and is not the index of a workspace; move it away or save "
             "under another name"
         )
 
@@ -162,7 +162,7 @@ def renew(
     lock: Callable[[], AbstractContextManager[None]],
     still_there: Callable[[], bool],
 ) -> None:
-    """Write an index anew, with a warning, if it does not say what the workspace holds.
+    """Write an index again, with a warning, if it does not say what the workspace holds.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def renew(
             check(file)
             text.write_bytes(expected)
             replace_file(text, file)
-        done = "it was written anew from the .h5 file"
+        done = "it was written again from the .h5 file"
     except BusyFileError:
         return
     except (OSError, WorkspaceError, FormatError) as error:

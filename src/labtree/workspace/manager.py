@@ -41,7 +41,7 @@ class WorkspaceManager:
             if workspace_id in self._workspaces:
                 raise WorkspaceError(
                     f"workspace {workspace_id} is here already and may have changed since; "
-                    f"write manager.delete_workspace({workspace_id!r}) before loading it anew"
+                    f"write manager.delete_workspace({workspace_id!r}) before loading it again"
                 )
             self._workspaces[workspace_id] = tree
         return workspace_id
@@ -89,7 +89,7 @@ class WorkspaceManager:
     def load_workspace_item(
         self, path: str | Path, namespace: str, key: str, workspace_id: str
     ) -> None:
-        """Take one item of a saved workspace into one that is here, with time and note."""
+        """Copy one item of a saved workspace into a managed one, with its time and note."""
         target = self._require(workspace_id)
         with files.open_workspace(path) as saved:
             node = find_whole_item(saved, namespace, key)

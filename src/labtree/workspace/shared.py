@@ -1,7 +1,7 @@
 """Workspaces that many processes store into at once, in icechunk repositories.
 
-Each store is a transaction of its own: it is there whole, or not at all, and nothing that
-another process stores meanwhile is lost. Who opens the workspace sees it as it was at that
+Each store is a transaction: the item is stored completely or not at all, and nothing that
+another process stores meanwhile is lost. An opened workspace stays as it was at that
 moment, whatever is stored afterwards.
 """
 
@@ -41,16 +41,16 @@ VERSION = 1
 def store_shared(
     where: Any, namespace: str, key: str, obj: Any, note: str | None = None
 ) -> None:
-    """Store a copy of an object in a shared workspace, at once and for all to see.
+    """Store a copy of an object in a shared workspace; other processes see it at once.
 
     Parameters
     ----------
     where
         A path, a URL (``s3://bucket/study``, ``gs://bucket/study``) or an
-        ``icechunk.Storage``. A workspace that is not there is made.
+        ``icechunk.Storage``. A workspace that does not exist is created.
     namespace, key, obj, note
-        As in ``tree.ws.store``. Of two processes that store under the same names at the
-        same time, the later one's object stands; the other is in the history.
+        As in ``tree.ws.store``. If two processes store under the same names at once, the
+        later object is kept, and the other one is in the history.
 
     Raises
     ------
@@ -144,8 +144,8 @@ def open_shared(where: Any) -> xr.DataTree:
     Returns
     -------
     xarray.DataTree
-        A lazy workspace. What others store later is not in it; what is stored in it stays
-        in it, until ``tree.ws.save(path)`` writes a workspace of its own.
+        A lazy workspace. What others store later is not in it, and what you store in it is
+        not shared; ``tree.ws.save(path)`` writes it as a workspace of its own.
 
     Raises
     ------

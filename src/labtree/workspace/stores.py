@@ -332,7 +332,7 @@ class Hdf5Store:
                 self._held = held
 
     def release(self) -> None:
-        """Let go of the file, after what has to wait for readers was tried once more."""
+        """Release the file, after what has to wait for readers was tried once more."""
         try:
             if self._changed is not None:
                 with write_errors_named(self.file):
@@ -430,7 +430,7 @@ class Hdf5Store:
         return DatasetBuilder(column_reader(source), catalogue.values).build(record)
 
     def check_listing(self, root: xr.DataTree, version: Hashable) -> None:
-        """Write the index anew where it does not say what the file holds."""
+        """Write the index again where it does not say what the file holds."""
         listing.renew(
             self.listing,
             root,
@@ -450,7 +450,7 @@ def _refuse_spikelab(source: FileSource) -> None:
     if is_spikelab:
         source.close()
         raise FormatError(
-            f"{source.name} was written by SpikeLab; bring it in with "
+            f"{source.name} was written by SpikeLab; import it with "
             f"labtree.import_spikelab({source.name!r})"
         )
 

@@ -73,16 +73,16 @@ def create_workspace(name: str | None = None, *, lazy: bool = False) -> xr.DataT
     Parameters
     ----------
     name
-        For people; the workspace's id is a UUID of its own.
+        A name for people; the workspace also gets a UUID as its id.
     lazy
-        True: what is stored goes to a temporary file at once and leaves memory; only
-        the index stays. The file is gone when the tree is closed, collected, or the
+        If True, stored objects go to a temporary file at once, and only the list of items
+        stays in memory. The file is removed when the tree is closed or collected, or the
         process ends; ``tree.ws.save(path)`` keeps the workspace.
 
     Returns
     -------
     xarray.DataTree
-        Namespaces are its children, keys theirs; see ``tree.ws``.
+        Its children are namespaces, and their children are keys; see ``tree.ws``.
 
     Examples
     --------

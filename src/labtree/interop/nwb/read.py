@@ -59,12 +59,12 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
     Returns
     -------
     DataTree
-        A workspace. The namespace that is called like the file, without its ending, holds
+        A workspace. The namespace with the name of the file, without its ending, has
         ``units`` (a ``spike_data`` in ms with every column of the table), ``electrodes``,
         ``trials`` and other intervals as DataFrames with times in s, and each series of
         acquisition and stimulus under its name. Each processing module is a namespace.
         Series are Datasets with the variable ``data``, as stored, and ``time`` in s; the
-        attributes ``units``, ``conversion`` and ``offset`` of ``data`` lead to physical
+        attributes ``units``, ``conversion`` and ``offset`` of ``data`` convert to physical
         values. Arrays above 1 MiB stay in the file until they are indexed; ``close()`` of
         the tree closes it. Facts of session and subject are attributes of the root.
 
@@ -84,10 +84,9 @@ def import_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
 
     Notes
     -----
-    The units are as long as their ``obs_intervals`` say. A file without these has no length
-    of the recording: the units then end with the series or the table of intervals that
-    reaches furthest, and with the last spike where there is none. The attribute
-    ``length_from`` of the units says what was taken.
+    ``obs_intervals`` of the units define the length of the recording. In a file without
+    them, it ends with the series or the table of intervals that ends last, or else with the
+    last spike. The attribute ``length_from`` of the units says what was used.
 
     Times of spikes are multiplied by 1000, which may round the last bit. Where a file
     comes from :func:`labtree.export_nwb`, its items come back under their own namespaces

@@ -105,7 +105,7 @@ def _workspace(tree: xr.DataTree) -> Sources:
 
 
 def _kind(obj: Any) -> str | None:
-    """Return how an object is written; None if NWB has no place for it."""
+    """Return how an object is written; None if NWB cannot hold it."""
     if isinstance(obj, xr.Dataset):
         kind = obj.attrs.get(KIND_ATTRIBUTE)
         if kind in (spike_data.KIND, rate_data.KIND, pairwise.MATRIX, pairwise.STACK):

@@ -94,15 +94,15 @@ def export_nwb(
     Raises
     ------
     DataError
-        A ValueError, if there is nothing that NWB has a place for, the start has no time
-        zone, or `path` is the tree's own file.
+        A ValueError, if there is nothing that NWB can hold, the start has no time zone, or
+        `path` is the tree's own file.
     MissingFileError, AlreadyExistsError
         An OSError, if there is no such folder, or `path` is one.
 
     Warns
     -----
     LossWarning
-        If something in the tree has no place in NWB.
+        If NWB cannot hold something in the tree.
 
     Notes
     -----
@@ -135,7 +135,7 @@ def export_nwb(
     writer = _Writer(pynwb, source.items, resolution, is_workspace=source.is_workspace)
     if not writer.items:
         found = ", ".join(source.others[:10]) or "nothing"
-        raise DataError(f"there is nothing to export that NWB has a place for; found {found}")
+        raise DataError(f"there is nothing to export that NWB can hold; found {found}")
     known: Any = {name: tree.attrs[name] for name in _FACTS if name in tree.attrs}
     about = tree.attrs.get("subject")
     given = subject or (about if isinstance(about, Mapping) else source.subject)
@@ -148,7 +148,7 @@ def export_nwb(
         **(known | fields),
     )
     writer.write(file)
-    writer.losses[:0] = [f"{name}: NWB has no place for it" for name in source.others]
+    writer.losses[:0] = [f"{name}: NWB cannot hold it" for name in source.others]
     with temporary_path(target) as new:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the file's own checks suggest
@@ -158,7 +158,7 @@ def export_nwb(
             except (TypeError, ValueError) as error:
                 raise DataError(f"{target} was not written: {error}") from error
         replace_file(new, target)
-    warn_of_losses(writer.losses, "not all of it has a place in NWB")
+    warn_of_losses(writer.losses, "NWB cannot hold all of it")
     return target
 
 

@@ -334,7 +334,8 @@ class _Reader:
             spike_data.validate(ds)
         except DataError as error:
             self.problems.append(
-                f"{_place(path)}: came in as a plain dataset, as it is not valid: {error}"
+                f"{_place(path)}: was imported as a plain dataset, because it is not valid: "
+                f"{error}"
             )
             # Nothing is lost, and nothing takes it for valid spike trains.
             del ds.attrs[KIND_ATTRIBUTE]
@@ -377,7 +378,7 @@ class _Reader:
             reason = "not a JSON object"
         except ValueError as error:
             reason = str(error)
-        self.problems.append(f"{_place(path)}: metadata came in as text: {reason}")
+        self.problems.append(f"{_place(path)}: metadata were imported as text: {reason}")
         return {"__metadata__": text}
 
 

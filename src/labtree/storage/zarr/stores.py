@@ -133,7 +133,7 @@ class Folder:
         """Raise an error if the folder was replaced since it was opened."""
         if _identity(self.path) != self._known:
             raise FormatError(
-                f"{self.name} was saved anew, or removed, after it was opened; open it again"
+                f"{self.name} was saved again, or removed, after it was opened; open it again"
             )
 
     def replace(self, write: Callable[[Any], None], check: Check) -> None:
@@ -213,7 +213,7 @@ class Repository:
         """Do nothing: what was opened stays as it was."""
 
     def replace(self, write: Callable[[Any], None], check: Check) -> None:
-        """Write everything anew in one transaction."""
+        """Write everything again in one transaction."""
         from zarr.core.sync import sync
 
         found = self.version()

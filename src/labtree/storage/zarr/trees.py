@@ -163,7 +163,7 @@ def save_location(
         for written in results:
             written.relocate(location)
     except BaseException:
-        # Ctrl-C behind the exchange: what the arrays were read from is gone.
+        # Ctrl-C after the exchange: what the arrays were read from is gone.
         if location.was_replaced():
             for written in results:
                 written.relocate(location)
