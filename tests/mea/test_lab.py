@@ -80,6 +80,13 @@ def test_a_block_ends_and_is_of_its_thread(folder, tmp_path):
     assert lab_paths() == {"config_dir": tmp_path}
 
 
+def test_blocks_that_begin_in_another_order_leave_nothing_behind(folder, tmp_path):
+    first, second = use_lab(config_dir=folder), use_lab(stimuli_dir=folder)
+    with first, second:
+        assert list(lab_paths()) == ["stimuli_dir"]
+    assert lab_paths() == {}
+
+
 def test_what_is_wrong_is_named(folder, tmp_path):
     with pytest.raises(MissingFileError, match=r"config_dir='.*none': there is no such"):
         use_lab(config_dir=tmp_path / "none")

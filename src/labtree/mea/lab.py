@@ -1,15 +1,13 @@
 """Where a lab keeps its playlists, movie lengths, trial tables and movies."""
 
 import os
-import threading
 import tomllib
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar, Token
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from labtree.errors import ConfigurationError, MissingFileError, missing_file
+from labtree.storage.scopes import Scope, Setting
 
 __all__ = ["VARIABLE", "from_lab", "lab_paths", "use_lab"]
 
@@ -23,12 +21,10 @@ _PARAMETERS = {
 }
 
 Paths = Mapping[str, Path]
-_IN_BLOCK: ContextVar[Paths | None] = ContextVar("labtree_mea_lab", default=None)
-_EVERYWHERE: list[Paths] = [{}]
-_LOCK = threading.Lock()
+_LAB: Setting[Paths] = Setting("labtree_mea_lab", {})
 
 
-class use_lab:  # noqa: N801, called like a function
+class use_lab(Scope[Paths]):  # noqa: N801, called like a function
     """Set where the lab keeps its files: from now on, or inside a ``with`` block.
 
     The steps :func:`labtree.mea.add_section_time`, :func:`labtree.mea.section_spike_times`
@@ -89,25 +85,7 @@ class use_lab:  # noqa: N801, called like a function
         for name, path in named.items():
             if not path.exists():
                 raise missing_file(f"{name}={str(path)!r}: there is no such path", path)
-        self._paths: Paths = {**(read_lab(lab) if lab is not None else {}), **named}
-        self._tokens: list[Token[Paths | None]] = []
-        with _LOCK:
-            self._before = _EVERYWHERE[0]
-            _EVERYWHERE[0] = self._paths
-
-    def __enter__(self) -> None:
-        self._tokens.append(_IN_BLOCK.set(self._paths))
-        with _LOCK:  # it was meant for the block only
-            if _EVERYWHERE[0] is self._paths:
-                _EVERYWHERE[0] = self._before
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _IN_BLOCK.reset(self._tokens.pop())
+        super().__init__(_LAB, {**(read_lab(lab) if lab is not None else {}), **named})
 
 
 def read_lab(lab: str | Path) -> dict[str, Path]:
@@ -165,10 +143,8 @@ def lab_paths() -> dict[str, Path]:
     ...     list(lab_paths())
     ['config_dir']
     """
-    block = _IN_BLOCK.get()
-    named = _EVERYWHERE[0] if block is None else block
     place = os.environ.get(VARIABLE)
-    return {**(read_lab(place) if place else {}), **named}
+    return {**(read_lab(place) if place else {}), **_LAB.get()}
 
 
 def from_lab(*names: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

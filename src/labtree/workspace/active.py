@@ -1,36 +1,19 @@
 """The workspace that ``ds.ws.store`` writes to when none is named."""
 
-import threading
-from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any
 
 import xarray as xr
 
 from labtree.errors import UnsupportedTypeError, WorkspaceError
+from labtree.storage.scopes import Scope, Setting
 from labtree.workspace.verbs import store_item
 
 __all__ = ["active_workspace", "store", "target_workspace", "use_workspace"]
 
-_IN_BLOCK: ContextVar[tuple[xr.DataTree | None] | None] = ContextVar(
-    "labtree_workspace", default=None
-)
-_LOCK = threading.RLock()
+_ACTIVE: Setting[xr.DataTree | None] = Setting("labtree_workspace", None)
 
 
-class _Setting:
-    """What a call set for all threads, until the call is used as a `with` block."""
-
-    def __init__(self, tree: xr.DataTree | None):
-        self.tree = tree
-        self.gave_way = False
-        self.below: _Setting | None = None
-
-
-_EVERYWHERE = [_Setting(None)]
-
-
-class use_workspace:  # noqa: N801, called like a function
+class use_workspace(Scope[xr.DataTree | None]):  # noqa: N801, called like a function
     """Make a workspace the active one: from now on, or inside a ``with`` block.
 
     Parameters
@@ -59,27 +42,7 @@ class use_workspace:  # noqa: N801, called like a function
                 f"use_workspace takes a workspace tree, not {type(tree).__name__}; make one "
                 "with labtree.create_workspace()"
             )
-        self._tokens: list[Token[tuple[xr.DataTree | None] | None]] = []
-        self._own = _Setting(tree)
-        with _LOCK:
-            self._below = _EVERYWHERE[0]
-            _EVERYWHERE[0] = self._own
-
-    def __enter__(self) -> xr.DataTree | None:
-        with _LOCK:  # it was meant for the block only
-            self._own.gave_way, self._own.below = True, self._below
-            while (top := _EVERYWHERE[0]).gave_way and top.below is not None:
-                _EVERYWHERE[0] = top.below
-        self._tokens.append(_IN_BLOCK.set((self._own.tree,)))
-        return self._own.tree
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _IN_BLOCK.reset(self._tokens.pop())
+        super().__init__(_ACTIVE, tree)
 
 
 def active_workspace() -> xr.DataTree | None:
@@ -98,8 +61,7 @@ def active_workspace() -> xr.DataTree | None:
     ...     labtree.active_workspace() is tree
     True
     """
-    block = _IN_BLOCK.get()  # not the tree itself: one without items is false
-    return _EVERYWHERE[0].tree if block is None else block[0]
+    return _ACTIVE.get()
 
 
 def target_workspace(into: xr.DataTree | None) -> xr.DataTree:
