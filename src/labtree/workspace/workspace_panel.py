@@ -100,7 +100,8 @@ def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> P
             f"labtree {type(obj).__name__.lower()}", about, [section], _OBJECT_CALLS[:1]
         )
     summary = {"type": registry.kind_of(obj), **registry.summary(obj)}
-    facts = [item_facts(summary, _dimensions(obj), _unit(obj)), format_bytes(obj.nbytes)]
+    main = _main(obj)
+    facts = [item_facts(summary, _sizes(obj, main), _unit(main)), format_bytes(obj.nbytes)]
     verbs = [f"labtree.spikes.{verb}" for verb in registry.verbs(obj)]
     return Panel(
         f"labtree {truncate(summary['type'], 80)}",
@@ -110,15 +111,14 @@ def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> P
     )
 
 
-def _dimensions(obj: Any) -> dict[str, int]:
+def _sizes(obj: xr.Dataset | xr.DataArray, main: xr.Variable | None) -> dict[str, int]:
     """Return the sizes of dimensions, in the order of the values; those of spikes last."""
-    main = _main(obj)
     dims = [*(main.dims if main is not None else ()), *obj.sizes]
     dims.sort(key=lambda dim: dim == "spike")
     return {str(dim): obj.sizes[dim] for dim in dict.fromkeys(dims)}
 
 
-def _main(obj: Any) -> Any:
+def _main(obj: xr.Dataset | xr.DataArray) -> xr.Variable | None:
     """Return the array that an object is about; None where it has several."""
     if isinstance(obj, xr.DataArray):
         return obj.variable
@@ -127,8 +127,7 @@ def _main(obj: Any) -> Any:
     return obj.variables[known[0]] if known else None
 
 
-def _unit(obj: Any) -> str:
-    main = _main(obj)
+def _unit(main: xr.Variable | None) -> str:
     return "" if main is None else truncate(main.attrs.get("units", ""), 24)
 
 
@@ -186,13 +185,15 @@ def _extent(dim: str, size: int) -> str:
 
 def item_cells(node: xr.DataTree, info: dict[str, Any]) -> tuple[str, str, str, str, str]:
     """Return name, note, kind, shape in words, and size of an item with its description."""
+    dataset = node.to_dataset(inherit=False)
+    main = _main(dataset)
     return (
         real_name(node),
         str(info.get("note", "")),
         str(info["type"]),
-        item_facts(info, _dimensions(node), _unit(node)),
+        item_facts(info, _sizes(dataset, main), _unit(main)),
         # What a dict or a number takes stands in attributes, and is not counted.
-        format_bytes(_nbytes(node)) if _nbytes(node) else "",
+        format_bytes(dataset.nbytes) if dataset.nbytes else "",
     )
 
 
