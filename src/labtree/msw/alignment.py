@@ -108,13 +108,9 @@ def decode_barcodes(
         levels = high[np.searchsorted(t, np.concatenate([data, end]), side="right") - 1]
         if nearest.max() > tolerance_s or levels[-3:].tolist() != [False, True, False]:
             continue
-        found.append((float(t0), int(sum(1 << int(b) for b in bits[levels[:-3]]))))
-    return pd.DataFrame(
-        {
-            "time": np.array([time for time, _ in found], np.float64),
-            "value": np.array([value for _, value in found], np.int64),
-        }
-    )
+        found.append((float(t0), int(np.sum(levels[:-3] * 2**bits))))
+    table = pd.DataFrame(found, columns=["time", "value"])
+    return table.astype({"time": np.float64, "value": np.int64})
 
 
 def align_trials(

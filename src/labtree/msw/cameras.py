@@ -242,12 +242,7 @@ def load_camera_acquisition(directory: str | Path) -> CameraAcquisition:
 
 
 def _flir_frames(path: Path) -> pd.DataFrame:
-    content = io.BytesIO(read_file(path, _MAX_BYTES))
-    try:
-        table = pd.read_csv(content, header=None)
-        numbers = table.astype(np.float64)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise FormatError(f"{path}: no table of frames ({one_line(error)})") from None
+    numbers = _numbers(read_file(path, _MAX_BYTES), f"{path}: no table of frames", header=None)
     names = ("frame_counter", "timestamp_raw", "gpio_state")
     if not 2 <= numbers.shape[1] <= 3:
         raise FormatError(
@@ -262,6 +257,14 @@ def _flir_frames(path: Path) -> pd.DataFrame:
     return numbers
 
 
+def _numbers(data: bytes, problem: str, header: Literal["infer"] | None) -> pd.DataFrame:
+    """Read a table of numbers in text."""
+    try:
+        return pd.read_csv(io.BytesIO(data), header=header).astype(np.float64)
+    except ValueError as error:
+        raise FormatError(f"{problem} ({one_line(error)})") from None
+
+
 def _unwrapped(values: FloatArray, period: float) -> FloatArray:
     """Add the period at each step back of more than half of it."""
     steps = np.diff(values, prepend=values[:1])
@@ -273,10 +276,7 @@ def _columns(path: Path) -> pd.DataFrame:
     data = read_file(path, _MAX_BYTES)
     if data[:2] != b"PK":
         # Some receivers write text under this name, with a header.
-        try:
-            return pd.read_csv(io.BytesIO(data)).astype(np.float64)
-        except (ValueError, pd.errors.ParserError) as error:
-            raise FormatError(f"{path}: neither .npz nor a table ({one_line(error)})") from None
+        return _numbers(data, f"{path}: neither .npz nor a table", header="infer")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             columns = {name: np.asarray(arrays[name]) for name in arrays.files}

@@ -49,21 +49,21 @@ def _times(frame: pd.DataFrame) -> dict[str, list[tuple[str, int | str]]]:
 
 
 def _counted(ragged: Ragged, trials: IntArray | None) -> list[tuple[str, int | str]]:
-    numbers: dict[int, int] = {}
+    counts: list[int | str] = [""] * len(ragged.names)
     if trials is not None:
-        found, counts = np.unique(ragged.take(trials).codes, return_counts=True)
-        numbers = dict(zip(found.tolist(), counts.tolist(), strict=True))
+        codes = ragged.take(trials).codes
+        counts = np.bincount(codes, minlength=len(ragged.names)).tolist()
     # The many segments of a barcode would hide the task's own states.
     return [
-        (name, "" if trials is None else numbers.get(code, 0))
-        for code, name in enumerate(ragged.names)
+        (name, count)
+        for name, count in zip(ragged.names, counts, strict=True)
         if not name.startswith("barcode_")
     ]
 
 
-def _calls(frame: pd.DataFrame) -> list[str]:
+def _calls(frame: pd.DataFrame, *, has_times: bool) -> list[str]:
     has = set(frame.columns)
-    calls = list(_TIMES) if _times(frame) else []
+    calls = list(_TIMES) if has_times else []
     calls += [".outcome()", ".rolling(field, n)", ".summary()", ".validate()"]
     if {"choice", "rewarded"} <= has:
         calls += [".reaction_time()", ".win_stay_lose_shift()"]
@@ -108,5 +108,5 @@ def trials_panel(frame: pd.DataFrame) -> Panel:
         )
     if not times:
         sections.append(Section("", [("states", _NO_TIMES)], ("", "text")))
-    size = format_bytes(frame.memory_usage(deep=False).sum())
-    return Panel("labtree trials", f"{count_trials(frame)}, {size}", sections, _calls(frame))
+    about = f"{count_trials(frame)}, {format_bytes(frame.memory_usage(deep=False).sum())}"
+    return Panel("labtree trials", about, sections, _calls(frame, has_times=bool(times)))

@@ -297,7 +297,7 @@ def _from_file(path: Path, names: list[str], n_rows: int) -> pd.DataFrame:
         else:
             require("pyarrow", purpose="reading Parquet", extra="parquet")
             table = pd.read_parquet(content, engine="pyarrow")
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except (ValueError, OSError) as error:
         raise FormatError(f"{path}: not a table that can be read ({one_line(error)})") from None
     absent = [name for name in names if name not in table]
     if absent or len(table) != n_rows:

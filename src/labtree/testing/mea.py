@@ -65,12 +65,13 @@ class MeaTruth:
     excluded: dict[str, int]
 
 
-def _identify(obj: Any, name: str, kind: str) -> None:
-    """Give an object the identity attributes that the vendor's reader asks for."""
+def _identify(obj: Any, kind: str, name: str = "") -> Any:
+    """Give an object the identity attributes that the vendor's reader asks for; return it."""
     obj.attrs["ID.Type"] = np.bytes_(kind)
     obj.attrs["ID.TypeID"] = np.bytes_("00000000-0000-0000-0000-000000000000")
-    obj.attrs["ID.Instance"] = np.bytes_(name)
+    obj.attrs["ID.Instance"] = np.bytes_(name or obj.name.rpartition("/")[2])
     obj.attrs["ID.InstanceID"] = np.bytes_("00000000-0000-0000-0000-000000000001")
+    return obj
 
 
 def _numbers(obj: Any, **values: int) -> None:
@@ -79,7 +80,7 @@ def _numbers(obj: Any, **values: int) -> None:
 
 
 def _root(file: h5py.File, path: Path, duration_us: int) -> None:
-    _identify(file, path.name, "Root")
+    _identify(file, "Root", path.name)
     file.attrs["FileVersion"] = np.int32(1)
     file.attrs["ProgramName"] = np.bytes_("CMOS-MEA-Tools")
     file.attrs["DateTime"] = np.bytes_("15.01.2026 10:00:00")
@@ -360,23 +361,17 @@ def _write_cmcr(
     sensor_meta[0] = (1, 1, TICK_US, -9, b"V", 1, 1, size, size, factors)
     with h5py.File(truth.cmcr_path, "w") as file:
         _root(file, truth.cmcr_path, truth.duration_us)
-        _identify(file.create_group("Acquisition"), "Acquisition", "Acquisition")
-        group = file.create_group("Acquisition/Analog Data")
-        _identify(group, "Analog Data", "ChannelStream")
-        data = group.create_dataset("ChannelData 1", data=analog)
-        _identify(data, "ChannelData 1", "ChannelData")
+        acquisition = _identify(file.create_group("Acquisition"), "Acquisition")
+        group = _identify(acquisition.create_group("Analog Data"), "ChannelStream")
+        data = _identify(group.create_dataset("ChannelData 1", data=analog), "ChannelData")
         _numbers(data, GroupID=1)
-        _identify(group.create_dataset("ChannelMeta", data=meta), "ChannelMeta", "ChannelMeta")
-        group = file.create_group("Acquisition/Sensor Data")
-        _identify(group, "Sensor Data", "SensorStream")
+        _identify(group.create_dataset("ChannelMeta", data=meta), "ChannelMeta")
+        group = _identify(acquisition.create_group("Sensor Data"), "SensorStream")
         counts = _sensor_counts(truth, size, seconds, noise, random)
         chunks = (min(1000, len(counts)), size, size)
         data = group.create_dataset("SensorData 1 1", data=counts, chunks=chunks)
-        _identify(data, "SensorData 1 1", "SensorData")
-        _numbers(data, GroupID=1, RegionID=1)
-        _identify(
-            group.create_dataset("SensorMeta", data=sensor_meta), "SensorMeta", "SensorMeta"
-        )
+        _numbers(_identify(data, "SensorData"), GroupID=1, RegionID=1)
+        _identify(group.create_dataset("SensorMeta", data=sensor_meta), "SensorMeta")
 
 
 def _write_cmtr(
@@ -396,8 +391,7 @@ def _write_cmtr(
     with h5py.File(truth.cmtr_path, "w") as file:
         _root(file, truth.cmtr_path, truth.duration_us)
         file["Acquisition"] = h5py.ExternalLink(truth.cmcr_path.name, "/Acquisition")
-        sorter = file.create_group("Spike Sorter")
-        _identify(sorter, "Spike Sorter", "SpikeSorter")
+        sorter = _identify(file.create_group("Spike Sorter"), "SpikeSorter")
         rows = []
         for number, (unit, times) in enumerate(truth.spikes.items(), start=1):
             extra = random.integers(0, n_samples, round(noise_peaks * len(times)))
@@ -421,8 +415,7 @@ def _write_cmtr(
             peaks = peaks[np.argsort(peaks["Timestamp"], kind="stable")]
             row, column = truth.positions[unit]
             sensor = (column - 1) * 65 + row
-            group = sorter.create_group(f"Unit {number}")
-            _identify(group, f"Unit {number}", "SingleUnit")
+            group = _identify(sorter.create_group(f"Unit {number}"), "SingleUnit")
             _numbers(group, UnitID=number, SensorID=sensor, Row=row, Column=column)
             data = group.create_dataset("Peaks", data=peaks)
             data.attrs["AmplitudeThreshold"] = np.array([-4.0])
