@@ -421,7 +421,8 @@ def test_data_that_come_from_themselves_or_from_a_pipe_are_left_out(tmp_path):
     assert values == {name: [0, 1, 2] for name in ("good", "fine", "far")}
     for name in ("self", "one", "two"):
         assert (
-            f"/{name} cannot be read and was left out (its values would come from its" in told
+            f"/{name} cannot be read and was left out (it is a virtual dataset that reads it"
+            in told
         )
     for name in ("outside", "link"):
         assert f"/{name} cannot be read and was left out" in told

@@ -113,7 +113,7 @@ def test_a_lock_never_goes_through_a_link(tmp_path):
 
 def test_a_lock_is_a_file_in_a_folder_that_exists(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FormatError, match="pipe is not a file"):
+    with pytest.raises(FormatError, match="pipe is no regular file"):
         hold_file_lock(tmp_path / "pipe")
     assert not is_locked(tmp_path / "pipe")
     with pytest.raises(MissingFileError, match="there is no folder"):

@@ -16,9 +16,9 @@ def test_a_known_version_passes(found, known):
     [
         (3, 2, r"a\.h5: .* version 3; this labtree reads version 2\. Update labtree: pip"),
         (3, [1, 2], r"version 3; this labtree reads version 1 and 2\. Update labtree"),
-        (1, 2, "version 1; this labtree reads version 2, and none that is older"),
-        ("2", 2, "version 2; this labtree reads version 2, and none"),
-        (None, "1.0", "version None; this labtree reads version 1.0, and none"),
+        (1, 2, "version 1; this labtree reads version 2, and no older"),
+        ("2", 2, "version 2; this labtree reads version 2, and no older"),
+        (None, "1.0", "version None; this labtree reads version 1.0, and no older"),
         (True, 1, "version True; this labtree reads version 1"),
     ],
 )

@@ -147,7 +147,7 @@ def test_a_foreign_json_is_not_touched(tmp_path, tree):
         with pytest.warns(UserWarning, match="it was left as it is"):
             labtree.open_workspace(path).ws.close()
         with pytest.raises(
-            labtree.WorkspaceError, match=r"study.json is there and is not the index"
+            labtree.WorkspaceError, match=r"study.json exists and is not the index"
         ):
             tree.ws.save(path)
         with pytest.raises(labtree.WorkspaceError, match="is not the index"):
