@@ -15,6 +15,7 @@ from labtree.errors import UnsupportedTypeError, warn
 from labtree.objects.arrays import array_variable
 from labtree.storage import dtypes, json_values
 from labtree.storage._xarray import Variable
+from labtree.storage.missing import ANCILLARY, MISSING
 from labtree.storage.unsupported import arrow_line
 
 __all__ = [
@@ -52,7 +53,7 @@ class Pieces(dict[str, np.ndarray]):
         self._own: set[str] = set()
         self._attrs: dict[str, dict[str, Any]] = {}
 
-    def put(self, name: str, array: np.ndarray, *, own: bool = False, **attrs: Any) -> str:
+    def put(self, name: str, array: np.ndarray, *, own: bool = False) -> str:
         """Keep an array; return the name that it got.
 
         Parameters
@@ -63,8 +64,6 @@ class Pieces(dict[str, np.ndarray]):
             With one value for each row, or, `own`, of a length of its own.
         own
             Whether it has a dimension of its own, such as the categories of a column.
-        **attrs
-            Attributes for other readers.
         """
         unique, count = name, 2
         while unique in self or unique in self._taken:
@@ -72,13 +71,11 @@ class Pieces(dict[str, np.ndarray]):
         self[unique] = array
         if own:
             self._own.add(unique)
-        if attrs:
-            self._attrs[unique] = attrs
         return unique
 
     def describe(self, name: str, **attrs: Any) -> None:
-        """Add attributes to a piece."""
-        self._attrs[name] = self._attrs.get(name, {}) | attrs
+        """Add attributes for other readers to a piece."""
+        self._attrs.setdefault(name, {}).update(attrs)
 
     def variables(
         self, dim: Hashable, path: str = "obj", only: Iterable[str] | None = None
@@ -158,7 +155,8 @@ def encode_column(
         piece = pieces.put(name, np.asarray(counts, f"M8[{dtype.unit}]"), own=own)
         return {"type": "zoned", "piece": piece, "zone": zone}
     if isinstance(dtype, pd.PeriodDtype):
-        piece = pieces.put(name, np.asarray(values.asi8), own=own, dtype=str(dtype))
+        piece = pieces.put(name, np.asarray(values.asi8), own=own)
+        pieces.describe(piece, dtype=str(dtype))
         return {"type": "period", "piece": piece, "dtype": str(dtype)}
     if isinstance(dtype, pd.IntervalDtype):
         sides = [
@@ -176,8 +174,8 @@ def encode_column(
 
 def _put_missing(piece: str, missing: np.ndarray, pieces: Pieces, own: bool) -> str:
     """Keep which values a piece lacks, and name that in the attributes of the piece."""
-    mask = pieces.put(f"{piece}_missing", missing, own=own)
-    pieces.describe(piece, ancillary_variables=mask)
+    mask = pieces.put(f"{piece}{MISSING}", missing, own=own)
+    pieces.describe(piece, **{ANCILLARY: mask})
     return mask
 
 

@@ -14,7 +14,14 @@ import xarray as xr
 from labtree.errors import SessionError, unknown_name
 from labtree.pipeline import dimensions
 from labtree.pipeline.session_values import real_name, variable_name
-from labtree.storage.missing import ABSENT, ANCILLARY, mark_missing, masks_of, stack_present
+from labtree.storage.missing import (
+    ABSENT,
+    ANCILLARY,
+    MISSING,
+    mark_missing,
+    masks_of,
+    stack_present,
+)
 from labtree.storage.ragged import SAMPLE_DIMENSION, count_variables, split_rows
 
 __all__ = ["UNSTACKED", "common_dtype", "decode_rows", "encode_rows", "unit_index"]
@@ -104,7 +111,7 @@ def _stack(
 def _check_names(names: Collection[str]) -> None:
     """Refuse names that stand for something else in the arrays."""
     for name in names:
-        owner = name.removesuffix("_missing").removesuffix("_row_size")
+        owner = name.removesuffix(MISSING).removesuffix("_row_size")
         if name in ("", "unit", "spike", "row_size") or (owner != name and owner in names):
             raise SessionError(f"no value of a unit can be called {name!r}; the name is taken")
 
