@@ -379,3 +379,13 @@ def test_a_damaged_file_of_hdmea_is_named(tmp_path):
                 continue
             said += 1
     assert said
+
+
+def test_an_export_does_not_replace_the_file_of_hdmea(tmp_path):
+    pytest.importorskip("pynwb", reason="writes NWB files")
+    path = tmp_path / "rec.h5"
+    write_session(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"rec\.h5 is the file that this was imported from"):
+        labtree.export_nwb(import_hdmea(path), path)
+    assert path.read_bytes() == before

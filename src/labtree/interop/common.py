@@ -1,34 +1,12 @@
-"""What imports and exports of other programs' data have in common."""
+"""Losses, units and names, which conversions from and to other programs have in common."""
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import xarray as xr
-from tqdm import tqdm
+from labtree.errors import LossWarning, warn
 
-from labtree.errors import DataError, LossWarning, warn
-from labtree.pipeline.sessions import hdf5_path
-from labtree.storage.attached import attached
-from labtree.storage.files import is_same_file
-from labtree.storage.trees import check_folder
-from labtree.workspace.state import mark_saved
-from labtree.workspace.verbs import store_item
-
-__all__ = [
-    "MS_PER_S",
-    "VOLTS",
-    "Item",
-    "attribute_name",
-    "check_export_target",
-    "finish_import",
-    "hdf5_holds",
-    "keep_problems",
-    "left_out",
-    "store_items",
-    "warn_of_losses",
-]
+__all__ = ["MS_PER_S", "VOLTS", "attribute_name", "hdf5_holds", "left_out", "warn_of_losses"]
 
 MS_PER_S = 1000.0
 #: Units of voltage in lower case, in V.
@@ -41,87 +19,15 @@ VOLTS = {
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-class Item(NamedTuple):
-    """An object that was read, its place in a workspace, and what was noted with it."""
-
-    namespace: str
-    key: str
-    obj: Any
-    created_at: float | None = None
-    note: str | None = None
-    #: Its path in the file that it comes from.
-    source: str = ""
-
-
-def store_items(tree: xr.DataTree, items: list[Item]) -> list[str]:
-    """Store items in a workspace; return a line for each that it cannot keep.
-
-    The list is emptied, so that only one item at a time is in memory twice.
-    """
-    problems = []
-    items.reverse()
-    with tqdm(total=len(items), desc="items", leave=False, disable=None) as progress:
-        while items:
-            item = items.pop()
-            try:
-                store_item(
-                    tree, item.namespace, item.key, item.obj,
-                    note=item.note, created_at=item.created_at,
-                )  # fmt: skip
-            except (TypeError, ValueError) as error:
-                problems.append(left_out(item.source, error))
-            progress.update()
-    return problems
-
-
-def left_out(where: str, reason: str | Exception) -> str:
-    """Return a line that says which part of a file was left out, and why."""
-    return f"{where}: left out: {str(reason) or type(reason).__name__}"
-
-
-def keep_problems(tree: xr.DataTree, problems: list[str], text: str, *, attribute: str) -> None:
-    """Keep what did not arrive as it should with the workspace, and warn of it."""
-    if problems:
-        tree.attrs[attribute] = problems
-        warn_of_losses(problems, text)
-
-
-def finish_import(
-    tree: xr.DataTree, path: Path, problems: list[str], text: str, *, attribute: str
-) -> None:
-    """Note which file a workspace comes from, and warn of what could not be read of it."""
-    keep_problems(tree, problems, text, attribute=attribute)
-    attached(tree, _Origin).path = path
-    mark_saved(tree)  # it is on the disk, in the other format
-
-
-class _Origin:
-    """The file of another program that a workspace was imported from."""
-
-    path: Path | None = None
-
-
 def warn_of_losses(losses: Sequence[str], text: str) -> None:
     """Warn once of all that was lost, if anything was."""
     if losses:
         warn(f"{text}:\n" + "\n".join(losses), LossWarning)
 
 
-def check_export_target(tree: xr.DataTree, target: Path) -> None:
-    """Raise an error where a tree cannot be exported, or would replace its own file."""
-    check_folder(target)
-    is_workspace = "labtree_workspace_id" in tree.root.attrs
-    own = {
-        "the file of this workspace": tree.ws.path if is_workspace else None,
-        "the file of this session": None if is_workspace else hdf5_path(tree.root),
-        "the file that this was imported from": attached(tree.root, _Origin).path,
-    }
-    for what, path in own.items():
-        if path is not None and is_same_file(path, target):
-            raise DataError(
-                f"{target} is {what}: export it under another name, as the other format cannot "
-                "hold all of it"
-            )
+def left_out(where: str, reason: str | Exception) -> str:
+    """Return a line that says which part of a file was left out, and why."""
+    return f"{where}: left out: {str(reason) or type(reason).__name__}"
 
 
 def hdf5_holds(text: str) -> bool:

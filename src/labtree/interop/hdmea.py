@@ -16,6 +16,7 @@ from labtree.errors import (
     UnknownNameError,
     damage_as_format_error,
 )
+from labtree.interop.workspaces import note_origin
 from labtree.pipeline.sections import index_trials, put_sections
 from labtree.pipeline.session_values import add_metadata, add_stimulus
 from labtree.pipeline.sessions import add_warning, create_session, mark_step_complete, units_of
@@ -177,6 +178,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
         raise FormatError(f"{path}: no group 'units'; not a session of hdmea")
     units: dict[str, dict[str, Any]] = stored["units"]
     session = create_session(str(stored.get("dataset_id") or path.stem), output_dir=path.parent)
+    note_origin(session, path)
     session.attrs["created_at"] = str(stored.get("created_at", session.attrs["created_at"]))
     pipeline = stored.get("pipeline", {})
     info = dict(pipeline.get("session_info", {}))

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, MissingFileError, missing_file
 from labtree.formats import takes
-from labtree.interop.common import MS_PER_S, Item, attribute_name, finish_import, store_items
+from labtree.interop.common import MS_PER_S, attribute_name
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
-from labtree.recording.session import stream_dataset
+from labtree.interop.workspaces import Item, finish_import, store_items
 from labtree.spikes.trains import from_times
 from labtree.storage.files import read_file
 from labtree.storage.lazy import as_lazy
@@ -342,7 +342,10 @@ class _Reader:
             self.problems.append(f"{names[0]} cannot be read: {error}")
             return None
         clock = as_lazy(ClockArray(0.0, rate, shape[0]))
-        return stream_dataset(lazy_or_array(data), clock, fs=rate)
+        time = xr.Variable("time", clock, {"units": "s"})
+        variable = xr.Variable(("time", "channel"), lazy_or_array(data))
+        coords = xr.Coordinates({"time": time}, indexes={})
+        return xr.Dataset({"data": variable}, coords, {"fs": rate})
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from labtree.errors import FormatError, missing_file
 from labtree.formats import is_nwb, takes
-from labtree.interop.common import Item, finish_import, left_out, store_items
+from labtree.interop.common import left_out
 from labtree.interop.nwb.containers import (
     Extent,
     array_of,
@@ -29,6 +29,7 @@ from labtree.interop.nwb.containers import (
 from labtree.interop.nwb.links import check_hdf5_links, check_zarr_links
 from labtree.interop.nwb.own_items import Place, nested, own_item, text_of
 from labtree.interop.nwb.tables import unused
+from labtree.interop.workspaces import Item, finish_import, store_items
 from labtree.optional import require
 from labtree.workspace.verbs import create_workspace
 

@@ -7,16 +7,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from labtree.msw.trial_times import ATTRIBUTE as TRIALS
 from labtree.objects import pairwise, rate_data, spike_data
 from labtree.objects.registry import KIND_ATTRIBUTE, decode
-from labtree.recording.session import streams
 from labtree.spikes import from_session
 from labtree.workspace.items import item_dataset, iterate_items
 
-__all__ = ["TRIALS", "ExportedItem", "Sources", "sources_of"]
-
-#: The attribute that marks a trial table with its states and events.
-TRIALS = "labtree_trials"
+__all__ = ["ExportedItem", "Sources", "sources_of"]
 
 
 class ExportedItem(NamedTuple):
@@ -140,9 +137,10 @@ def _label_frame(tree: xr.DataTree) -> pd.DataFrame:
     labels = tree.children["labels"].to_dataset(inherit=False)
     times = labels["timestamp"].values.astype(np.float64)
     last = times[-1] if times.size else 0.0
-    for stream in streams(tree).values():
-        if stream.sizes["time"]:
-            last = max(last, float(stream["time"].values[-1]))
+    nodes = tree.children["streams"].children.values() if "streams" in tree.children else ()
+    for node in nodes:
+        if node.sizes["time"]:
+            last = max(last, float(node.to_dataset()["time"].values[-1]))
     columns = {"start_time": times, "stop_time": np.append(times[1:], last)[: times.size]}
     for name in ("class_index", "class_name"):
         if name in labels:

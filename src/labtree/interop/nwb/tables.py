@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from labtree.interop.nwb.columns import NwbColumn, for_nwb
+from labtree.msw.trial_times import END, START
 from labtree.optional import require
 
 __all__ = [
@@ -24,8 +25,8 @@ __all__ = [
 
 PURPOSE = "export to NWB"
 
-_STARTS = ("start_time", "Trial start timestamp")
-_STOPS = ("stop_time", "Trial end timestamp")
+_STARTS = ("start_time", START)
+_STOPS = ("stop_time", END)
 _LATEST_S = 3e7
 
 

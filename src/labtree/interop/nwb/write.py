@@ -19,11 +19,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.interop.common import MS_PER_S, VOLTS, check_export_target, warn_of_losses
+from labtree.interop.common import MS_PER_S, VOLTS, warn_of_losses
 from labtree.interop.nwb.columns import as_json, for_nwb
 from labtree.interop.nwb.electrodes import Electrodes, is_table_of_electrodes
 from labtree.interop.nwb.item_tables import Row, table_of_items, table_of_metadata
-from labtree.interop.nwb.sources import TRIALS, ExportedItem, sources_of
+from labtree.interop.nwb.sources import ExportedItem, sources_of
 from labtree.interop.nwb.tables import (
     PURPOSE,
     Columns,
@@ -34,6 +34,8 @@ from labtree.interop.nwb.tables import (
     table_of,
     unused,
 )
+from labtree.interop.workspaces import check_export_target
+from labtree.msw.trial_times import ATTRIBUTE as TRIALS
 from labtree.objects import pairwise, rate_data, registry, spike_data
 from labtree.objects.unit_attributes import attribute_columns, unit_attributes
 from labtree.optional import require

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.interop.common import Item, keep_problems
 from labtree.interop.spikelab.read import SpikeLabWorkspace, build_workspace, raw_traces
+from labtree.interop.workspaces import Item, keep_problems
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data
 from labtree.objects.rate_slice_stack import rate_slice_stack

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError, FormatError, damage_as_format_error, missing_file
 from labtree.formats import takes
-from labtree.interop.common import Item, finish_import, left_out, store_items
+from labtree.interop.common import left_out
+from labtree.interop.workspaces import Item, finish_import, store_items
 from labtree.objects import spike_data
 from labtree.objects.pairwise import pairwise_matrix, pairwise_stack
 from labtree.objects.rate_data import rate_data

@@ -16,8 +16,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError
-from labtree.interop.common import check_export_target, hdf5_holds, left_out, warn_of_losses
+from labtree.interop.common import hdf5_holds, left_out, warn_of_losses
 from labtree.interop.spikelab.read import decode_array
+from labtree.interop.workspaces import check_export_target
 from labtree.objects import (
     pairwise,
     rate_data,
