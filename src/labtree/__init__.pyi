@@ -166,6 +166,6 @@ from labtree.workspace.shared import (
     open_shared as open_shared,
     store_shared as store_shared,
 )
-from labtree.workspace.verbs import (
+from labtree.workspace.operations import (
     create_workspace as create_workspace,
 )

@@ -95,9 +95,9 @@ class TreeWorkspaceAccessor:
         WorkspaceError
             (a ValueError) The node is the workspace or a namespace.
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.item_kind(self._tree)
+        return operations.item_kind(self._tree)
 
     def summary(self) -> dict[str, Any]:
         """Return what lists of items show about ``tree["namespace/key"]``; no data are read.
@@ -120,9 +120,9 @@ class TreeWorkspaceAccessor:
         >>> tree["rec1/rates"].ws.summary()
         {'shape': [2, 3], 'dtype': 'float64'}
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.item_summary(self._tree)
+        return operations.item_summary(self._tree)
 
     def validate(self) -> None:
         """Check that the item ``tree["namespace/key"]`` is valid for its kind.
@@ -141,9 +141,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.store("rec1", "spikes", labtree.spike_data([[1.0], [2.0]], length=10))
         >>> tree["rec1/spikes"].ws.validate()
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        verbs.validate_item(self._tree)
+        operations.validate_item(self._tree)
 
     def plot(
         self,
@@ -180,11 +180,11 @@ class TreeWorkspaceAccessor:
         >>> tree["rec1/spikes"].ws.plot().get_xlabel()
         'Time (ms)'
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
         chosen = {"ax": ax, "unit": unit, "slice": slice, "bin_ms": bin_ms}
         style |= {name: value for name, value in chosen.items() if value is not None}
-        return verbs.plot_item(self._tree, **style)
+        return operations.plot_item(self._tree, **style)
 
     def store(self, namespace: str, key: str, obj: Any, note: str | None = None) -> None:
         """Store a copy of an object under a namespace and a key.
@@ -217,9 +217,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.list_keys("rec1")
         ['rates']
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        verbs.store_item(self._tree, namespace, key, obj, note=note)
+        operations.store_item(self._tree, namespace, key, obj, note=note)
 
     def get(self, namespace: str, key: str) -> Any:
         """Return a copy of what was stored, in memory, or None.
@@ -242,9 +242,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.get("rec1", "rates") is None
         True
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.get(self._tree, namespace, key)
+        return operations.get(self._tree, namespace, key)
 
     def __getitem__(self, place: tuple[str, str]) -> Any:
         """Return a copy of what was stored at ``[namespace, key]``.
@@ -254,21 +254,21 @@ class TreeWorkspaceAccessor:
         ItemNotFoundError
             (a KeyError) There is no such item; the message lists those that there are.
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.get_or_raise(self._tree, *verbs.check_place(place, self._tree))
+        return operations.get_or_raise(self._tree, *operations.check_place(place, self._tree))
 
     def __contains__(self, place: object) -> bool:
         """Return whether there is a namespace, or an item at (namespace, key)."""
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.contains(self._tree, place)
+        return operations.contains(self._tree, place)
 
     def __len__(self) -> int:
         """Return the number of items."""
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return len(verbs.list_items(self._tree))
+        return len(operations.list_items(self._tree))
 
     def __bool__(self) -> bool:
         """Return True: a workspace without items is one too."""
@@ -276,9 +276,9 @@ class TreeWorkspaceAccessor:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Iterate over (namespace, key) of the items, in the order of storing."""
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return iter(verbs.list_items(self._tree))
+        return iter(operations.list_items(self._tree))
 
     def _ipython_key_completions_(self) -> list[tuple[str, str]]:
         """Return what completes ``tree.ws[``: the namespaces, then their keys."""
@@ -314,9 +314,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.find("rec*/rates", kind="ndarray")
         [('rec1', 'rates'), ('rec2', 'rates')]
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.find(self._tree, pattern, kind)
+        return operations.find(self._tree, pattern, kind)
 
     def get_info(self, namespace: str, key: str) -> dict[str, Any] | None:
         """Return type, shape, time and note of an item; no data are read.
@@ -340,9 +340,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.get_info("rec1", "rates")["shape"]
         [2, 3]
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.get_info(self._tree, namespace, key)
+        return operations.get_info(self._tree, namespace, key)
 
     def describe(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return what :meth:`get_info` says of every item; no data are read.
@@ -360,9 +360,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.describe()["rec1"]["threshold"]["type"]
         'float'
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.describe(self._tree)
+        return operations.describe(self._tree)
 
     @overload
     def list_keys(self, namespace: str) -> list[str]: ...
@@ -390,9 +390,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.list_keys()
         {'rec1': ['threshold']}
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        keys: list[str] | dict[str, list[str]] = verbs.list_keys(self._tree, namespace)
+        keys: list[str] | dict[str, list[str]] = operations.list_keys(self._tree, namespace)
         return keys
 
     def list_namespaces(self) -> list[str]:
@@ -410,9 +410,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.list_namespaces()
         ['rec1']
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.list_namespaces(self._tree)
+        return operations.list_namespaces(self._tree)
 
     def rename(
         self, namespace: str, old_key: str, new_key: str, overwrite: bool = False
@@ -442,9 +442,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.rename("rec1", "threshold", "cutoff")
         True
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.rename(self._tree, namespace, old_key, new_key, overwrite)
+        return operations.rename(self._tree, namespace, old_key, new_key, overwrite)
 
     def add_note(self, namespace: str, key: str, note: str) -> bool:
         """Give an item a note; an older note is replaced.
@@ -469,9 +469,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.add_note("rec1", "threshold", "by eye")
         True
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.add_note(self._tree, namespace, key, note)
+        return operations.add_note(self._tree, namespace, key, note)
 
     def delete(self, namespace: str, key: str | None = None) -> bool:
         """Delete an item, or a namespace with all its items.
@@ -497,9 +497,9 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.delete("rec1", "threshold")
         True
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.delete(self._tree, namespace, key)
+        return operations.delete(self._tree, namespace, key)
 
     def merge_from(self, other: xr.DataTree, overwrite: bool = False) -> dict[str, Any]:
         """Copy another workspace's items into this one: all of them, or none if one fails.
@@ -647,12 +647,12 @@ class TreeWorkspaceAccessor:
         >>> labtree.create_workspace().ws.comparison_namespace("rec1", "rec2")
         'C_rec1_rec2'
         """
-        from labtree.workspace import verbs
+        from labtree.workspace import operations
 
-        return verbs.comparison_namespace(*namespaces)
+        return operations.comparison_namespace(*namespaces)
 
     def _panel(self) -> "Panel":
-        from labtree.workspace.verbs import is_item
+        from labtree.workspace.operations import is_item
         from labtree.workspace.workspace_panel import item_panel, workspace_panel
 
         return (item_panel if is_item(self._tree) else workspace_panel)(self._tree)
@@ -705,9 +705,11 @@ class _Storable:
         >>> tree.ws.list_keys("rec1")
         ['lfp']
         """
-        from labtree.workspace import active, verbs
+        from labtree.workspace import active, operations
 
-        verbs.store_item(active.target_workspace(into), namespace, key, self._obj, note=note)
+        operations.store_item(
+            active.target_workspace(into), namespace, key, self._obj, note=note
+        )
 
     def _panel(self) -> "Panel":
         from labtree.workspace.workspace_panel import object_panel

@@ -82,8 +82,8 @@ def merge(options: argparse.Namespace) -> None:
 
     from labtree.workspace.files import open_workspace, save_workspace
     from labtree.workspace.merging import merge_workspace
+    from labtree.workspace.operations import create_workspace
     from labtree.workspace.stores import store_at
-    from labtree.workspace.verbs import create_workspace
 
     out = store_at(options.out, new=True).location
     report: dict[str, Any] = {"path": str(out)}

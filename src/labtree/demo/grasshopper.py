@@ -12,7 +12,7 @@ import xarray as xr
 
 from labtree.objects.rate_data import rate_data
 from labtree.objects.spike_data import spike_data
-from labtree.workspace.verbs import comparison_namespace, create_workspace, store_item
+from labtree.workspace.operations import comparison_namespace, create_workspace, store_item
 
 __all__ = [
     "build_workspace",

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 import xarray as xr
 
-from labtree.workspace.verbs import get
+from labtree.workspace.operations import get
 
 __all__ = ["draw"]
 

@@ -24,7 +24,7 @@ from labtree.interop.workspaces import Item, finish_import, store_items
 from labtree.spikes.trains import from_times
 from labtree.storage.files import read_file
 from labtree.storage.lazy import as_lazy
-from labtree.workspace.verbs import create_workspace
+from labtree.workspace.operations import create_workspace
 
 __all__ = ["import_phy"]
 

@@ -11,8 +11,8 @@ from labtree.interop.common import left_out, warn_of_losses
 from labtree.storage.attached import attached
 from labtree.storage.files import is_same_file
 from labtree.storage.trees import check_folder
+from labtree.workspace.operations import store_item
 from labtree.workspace.state import mark_saved
-from labtree.workspace.verbs import store_item
 
 __all__ = [
     "Item",

@@ -94,7 +94,7 @@ def require_variables(
 
 
 def require_ragged(ds: xr.Dataset) -> None:
-    """Raise DataError unless counts and samples agree, and say which verb to use."""
+    """Raise DataError unless counts and samples agree, and say which function to use."""
     if ragged.came_apart(ds):
         raise DataError(
             f"{ragged.problems(ds)[0]}. Rows and spikes must be selected together: instead of "
@@ -130,7 +130,7 @@ def add_dataset_kind(
     summary: Callable[[xr.Dataset], dict[str, Any]],
     validate: Callable[[xr.Dataset], None],
     plot: Callable[..., Any],
-    verbs: tuple[str, ...] = (),
+    functions: tuple[str, ...] = (),
 ) -> None:
     """Register a kind whose objects are Datasets of one layout, see `registry.Kind`."""
     add_kind(
@@ -142,6 +142,6 @@ def add_dataset_kind(
             validate,
             plot,
             is_dataset=True,
-            verbs=verbs,
+            functions=functions,
         )
     )

@@ -315,12 +315,12 @@ add_dataset_kind(
     summary=summary,
     validate=validate_matrix,
     plot=plot_pairwise_matrix,
-    verbs=("matrix_values(ds)", "select_units(ds, units)"),
+    functions=("matrix_values(ds)", "select_units(ds, units)"),
 )
 add_dataset_kind(
     STACK,
     summary=summary,
     validate=validate_stack,
     plot=plot_pairwise_stack,
-    verbs=("matrix_values(ds)", "select_units(ds, units)", "select_slices(ds, slices)"),
+    functions=("matrix_values(ds)", "select_units(ds, units)", "select_slices(ds, slices)"),
 )

@@ -169,7 +169,7 @@ add_dataset_kind(
     summary=summary,
     validate=validate,
     plot=plot_rate_data,
-    verbs=(
+    functions=(
         "select_units(ds, units)",
         "select_time(ds, start_ms, stop_ms)",
         "unit_attributes(ds)",

@@ -133,7 +133,7 @@ add_dataset_kind(
     summary=summary,
     validate=validate,
     plot=plot_rate_slice_stack,
-    verbs=(
+    functions=(
         "select_units(ds, units)",
         "select_slices(ds, slices)",
         "unit_attributes(ds)",

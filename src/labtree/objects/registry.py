@@ -29,6 +29,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_part",
+    "functions_for",
     "is_known",
     "kind_named",
     "kind_names",
@@ -38,7 +39,6 @@ __all__ = [
     "register_kind",
     "summary",
     "validate",
-    "verbs",
 ]
 
 #: The attribute that names the kind of a dataset.
@@ -65,13 +65,13 @@ class Kind:
     summary
         What a list of items shows of it, JSON values; reads no data.
     validate
-        Raises an error where a dataset of the kind does not hold together.
+        Raises an error if a dataset of the kind is not valid.
     plot
         Draws the dataset with matplotlib.
     is_dataset
         Whether the object is the dataset itself, with its kind in its attributes.
-    verbs
-        The functions that take it, as people call them.
+    functions
+        Calls of the functions that take it, for its display.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Kind:
     validate: Callable[[xr.Dataset], None] | None = None
     plot: Callable[..., Any] | None = None
     is_dataset: bool = False
-    verbs: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
 
 
 @dataclass
@@ -407,9 +407,9 @@ def summary(obj: xr.Dataset | xr.DataArray) -> dict[str, Any]:
         return kind_named("dataset").summary(obj)  # no longer of its kind
 
 
-def verbs(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
-    """Return the functions that take an object of this kind, as people call them."""
-    return () if isinstance(obj, xr.DataArray) else kind_named(kind_of(obj)).verbs
+def functions_for(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """Return calls of the functions that take an object of this kind, for its display."""
+    return () if isinstance(obj, xr.DataArray) else kind_named(kind_of(obj)).functions
 
 
 def validate(obj: xr.Dataset | xr.DataArray) -> None:

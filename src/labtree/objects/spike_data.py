@@ -381,7 +381,7 @@ add_dataset_kind(
     summary=summary,
     validate=validate,
     plot=plot_spike_data,
-    verbs=(
+    functions=(
         "spike_counts(ds)",
         "firing_rates(ds)",
         "isi_statistics(ds, refractory_ms=1.5)",

@@ -347,7 +347,7 @@ add_dataset_kind(
     summary=summary,
     validate=validate,
     plot=plot_spike_slice_stack,
-    verbs=(
+    functions=(
         "slices_of(ds)",
         "select_units(ds, units)",
         "select_slices(ds, slices)",

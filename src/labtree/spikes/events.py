@@ -431,7 +431,7 @@ def _none_left(times: Floats, start: float, stop: float, column: str | None) -> 
 
 
 def _warn_of_short(shortest_ms: float, **given_ms: float) -> None:
-    """Warn of parts of ms that together are shorter than any such verb takes."""
+    """Warn of parts of ms that together are shorter than any such window."""
     values = given_ms.values()
     if sum(map(abs, values)) < shortest_ms and any(value % 1 for value in values):
         found = ", ".join(f"{name}={value:g}" for name, value in given_ms.items())

@@ -1,4 +1,4 @@
-"""Spike trains out of flat arrays, out of a Dataset, and merged for verbs on all spikes."""
+"""Spike trains out of flat arrays, out of a Dataset, and merged for functions on all spikes."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple

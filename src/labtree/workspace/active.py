@@ -6,7 +6,7 @@ import xarray as xr
 
 from labtree.errors import UnsupportedTypeError, WorkspaceError
 from labtree.storage.scopes import Scope, Setting
-from labtree.workspace.verbs import store_item
+from labtree.workspace.operations import store_item
 
 __all__ = ["active_workspace", "store", "target_workspace", "use_workspace"]
 

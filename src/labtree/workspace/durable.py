@@ -1,4 +1,4 @@
-"""Workspaces that were opened with ``mode="a"``: a verb is on the disk when it returns."""
+"""Workspaces that were opened with ``mode="a"``: a change is on the disk when it returns."""
 
 import contextlib
 import os

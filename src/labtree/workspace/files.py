@@ -34,9 +34,9 @@ from labtree.workspace.items import (
     node_name,
     read_node,
 )
+from labtree.workspace.operations import add_identity, create_workspace
 from labtree.workspace.state import State, mark_saved, state_of, watch
 from labtree.workspace.stores import Hdf5Store, Store, Update, store_at
-from labtree.workspace.verbs import add_identity, create_workspace
 
 __all__ = [
     "compact_workspace",

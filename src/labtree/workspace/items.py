@@ -71,7 +71,7 @@ def find_item(root: xr.DataTree, namespace: str, key: str) -> xr.DataTree | None
 
 
 def add_times(items: Iterable[xr.DataTree]) -> None:
-    """Give the time to items that xarray's own verbs made."""
+    """Give the time to items that plain xarray made."""
     for node in items:
         if CREATED not in node.attrs:
             node.attrs[CREATED] = time.time()

@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from labtree.errors import ItemNotFoundError, WorkspaceError
-from labtree.workspace import files, verbs
+from labtree.workspace import files, operations
 from labtree.workspace.items import find_whole_item, missing_item
 
 __all__ = ["WorkspaceManager", "get_workspace_manager"]
@@ -33,7 +33,7 @@ class WorkspaceManager:
 
     def create_workspace(self, name: str | None = None, lazy: bool = False) -> str:
         """Make an empty workspace; return its id."""
-        return self._add(verbs.create_workspace(name, lazy=lazy))
+        return self._add(operations.create_workspace(name, lazy=lazy))
 
     def _add(self, tree: xr.DataTree) -> str:
         workspace_id = str(tree.attrs["labtree_workspace_id"])
@@ -72,8 +72,8 @@ class WorkspaceManager:
                 "workspace_id": tree.attrs["labtree_workspace_id"],
                 "name": tree.attrs.get("labtree_name"),
                 "created_at": tree.attrs["labtree_created_at"],
-                "namespace_count": len(verbs.list_namespaces(tree)),
-                "item_count": sum(map(len, verbs.list_keys(tree).values())),
+                "namespace_count": len(operations.list_namespaces(tree)),
+                "item_count": sum(map(len, operations.list_keys(tree).values())),
             }
             for tree in trees
         ]
@@ -95,11 +95,11 @@ class WorkspaceManager:
             node = find_whole_item(saved, namespace, key)
             if node is None:
                 raise missing_item(saved, namespace, key)
-            verbs.store_item(
+            operations.store_item(
                 target,
                 namespace,
                 key,
-                verbs.get(saved, namespace, key),
+                operations.get(saved, namespace, key),
                 note=node.attrs.get("labtree_note"),
                 created_at=node.attrs.get("labtree_created_at"),
             )

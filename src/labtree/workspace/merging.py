@@ -20,8 +20,8 @@ from labtree.workspace.items import (
     real_name,
     set_name,
 )
+from labtree.workspace.operations import add_identity
 from labtree.workspace.state import check_open, state_of
-from labtree.workspace.verbs import add_identity
 
 __all__ = ["merge_workspace"]
 

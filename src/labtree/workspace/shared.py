@@ -27,8 +27,8 @@ from labtree.storage.zarr.transactions import open_repository, transact
 from labtree.storage.zarr.trees import column_reader
 from labtree.storage.zarr.writing import write_nodes
 from labtree.workspace.items import CREATED, node_name
+from labtree.workspace.operations import create_workspace, identity_attributes, store_item
 from labtree.workspace.state import mark_saved, state_of
-from labtree.workspace.verbs import create_workspace, identity_attributes, store_item
 
 __all__ = ["delete_shared", "open_shared", "store_shared"]
 

@@ -59,7 +59,7 @@ class State:
     saved
         The nodes as they were then, by their paths.
     is_durable
-        Whether it was opened with ``mode="a"``: verbs write to the file.
+        Whether it was opened with ``mode="a"``: every change is written to the file at once.
     """
 
     is_lazy: bool = False

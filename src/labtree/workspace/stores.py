@@ -491,7 +491,7 @@ class ZarrStore:
         return False
 
     def hold(self) -> None:
-        """Refuse: only a ``.h5`` file is changed verb by verb.
+        """Refuse: only a ``.h5`` file can be changed in place.
 
         Raises
         ------

@@ -102,11 +102,11 @@ def object_panel(obj: xr.Dataset | xr.DataArray | pd.DataFrame | pd.Series) -> P
     summary = {"type": registry.kind_of(obj), **registry.summary(obj)}
     main = _main(obj)
     facts = [item_facts(summary, _sizes(obj, main), _unit(main)), format_bytes(obj.nbytes)]
-    verbs = [f"labtree.spikes.{verb}" for verb in registry.verbs(obj)]
+    functions = [f"labtree.spikes.{call}" for call in registry.functions_for(obj)]
     return Panel(
         f"labtree {truncate(summary['type'], 80)}",
         ", ".join(filter(None, facts)),
-        calls=(*_OBJECT_CALLS, *verbs),
+        calls=(*_OBJECT_CALLS, *functions),
         whole=obj,
     )
 

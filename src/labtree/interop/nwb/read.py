@@ -31,7 +31,7 @@ from labtree.interop.nwb.own_items import Place, nested, own_item, text_of
 from labtree.interop.nwb.tables import unused
 from labtree.interop.workspaces import Item, finish_import, store_items
 from labtree.optional import require
-from labtree.workspace.verbs import create_workspace
+from labtree.workspace.operations import create_workspace
 
 __all__ = ["import_nwb"]
 

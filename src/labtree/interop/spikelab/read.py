@@ -32,7 +32,7 @@ from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
 from labtree.storage.json_files import read_json
 from labtree.storage.netcdf_reader import check_heaps, open_hdf5
-from labtree.workspace.verbs import create_workspace, identity_attributes
+from labtree.workspace.operations import create_workspace, identity_attributes
 
 __all__ = [
     "SpikeLabWorkspace",

@@ -118,7 +118,7 @@ def identity_attributes(
 
 
 def add_identity(root: xr.DataTree) -> None:
-    """Give a workspace's id and time to a tree that xarray's own verbs made."""
+    """Give a workspace's id and time to a tree that plain xarray made."""
     if "labtree_workspace_id" not in root.attrs:
         root.attrs.update(identity_attributes())
 
