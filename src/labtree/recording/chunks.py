@@ -315,12 +315,8 @@ class ArrayReader:
             If the whole array is not there any more, or not in this process's sight.
         """
         stop = max(start, stop)
-        if len(self.shape) == 1:
-            out = np.empty(stop - start, self.dtype)
-        else:
-            width = len(range(self.shape[1])[columns]) if isinstance(columns, slice) else 1
-            width = len(columns) if isinstance(columns, np.ndarray) else width
-            out = np.empty((stop - start, width), self.dtype)
+        width = [len(np.arange(size)[columns]) for size in self.shape[1:]]
+        out = np.empty((stop - start, *width), self.dtype)
         everything = isinstance(columns, slice) and columns == slice(None)
         rows = self.chunk_rows
 
@@ -460,7 +456,7 @@ class RowsArray(LazyArray):
 
     def _scattered(self, wanted: np.ndarray, columns: Any) -> np.ndarray:
         """Read rows in any order, chunk by chunk, so that those between are not held."""
-        width = self._rows(0, 0, columns).shape[1:]
+        width = [len(np.arange(size)[columns]) for size in self.shape[1:]]
         out = np.empty((len(wanted), *width), self.dtype)
         order = np.argsort(wanted, kind="stable")
         ranked = wanted[order]

@@ -115,8 +115,9 @@ def _plot_stream(
 ) -> list[tuple[float, str]]:
     """Draw one stream from a height on downward; return where its channels are, and names."""
     at, samples = _envelope(data, times)
-    middle = np.array([_middle(samples[:, row]) for row in range(len(channels))])
-    spread = max((_spread(samples[:, row]) for row in range(len(channels))), default=1.0)
+    ranges = [_middle_and_spread(channel) for channel in samples.T]
+    middle = np.array([middle for middle, _ in ranges])
+    spread = max((spread for _, spread in ranges), default=1.0)
     places = top - np.arange(len(channels))
     drawn = (samples - middle) / spread * 0.9 + places
     ax.plot(at, drawn, linewidth=0.5, color="black", rasterized=True)
@@ -163,17 +164,13 @@ def _envelope(data: xr.DataArray, times: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.repeat(times[edges[:-1]], 2), shown
 
 
-def _middle(samples: np.ndarray) -> float:
-    finite = samples[np.isfinite(samples)]
-    return float(np.median(finite)) if len(finite) else 0.0
-
-
-def _spread(samples: np.ndarray) -> float:
+def _middle_and_spread(samples: np.ndarray) -> tuple[float, float]:
+    """Return the median of the finite samples, and what nearly all of them lie within."""
     finite = samples[np.isfinite(samples)]
     if len(finite) == 0:
-        return 1.0
-    low, high = np.percentile(finite, [0.5, 99.5])
-    return float(high - low) or 1.0
+        return 0.0, 1.0
+    low, middle, high = np.percentile(finite, [0.5, 50, 99.5])
+    return float(middle), float(high - low) or 1.0
 
 
 def _spans(

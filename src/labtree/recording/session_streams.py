@@ -334,30 +334,31 @@ def rate_problem(stream: StreamOfSession, stream_name: str, *, needed: bool) -> 
 
 def _difference(first: StreamOfSession, other: StreamOfSession, dtype: Any) -> str | None:
     """Return in what a session differs from the first one, or None."""
-
-    def names(stream: StreamOfSession) -> list[str] | None:
-        dataset = stream.dataset
-        return dataset["channel"].values.tolist() if "channel" in dataset.coords else None
-
-    def data(stream: StreamOfSession) -> xr.DataArray:
-        return stream.dataset["data"]
-
-    pairs = [
-        ("channels", first.dataset.sizes["channel"], other.dataset.sizes["channel"]),
-        ("Hz", first.fs, other.fs),
-        ("channel names", names(first), names(other)),
-        ("units", data(first).attrs.get("units"), data(other).attrs.get("units")),
-    ]
-    pairs.append(("conditioning", first.conditioning, other.conditioning))
-    if dtype is None:
-        pairs.append(("dtype", data(first).dtype.name, data(other).dtype.name))
+    expected, found = _facts(first), _facts(other)
+    if dtype is not None:
+        del expected["dtype"]
     shared = min(len(first.class_names), len(other.class_names))
-    pairs.append(("class names", first.class_names[:shared], other.class_names[:shared]))
-    for what, expected, found in pairs:
-        optional = what in ("channel names", "units") and None in (expected, found)
-        if expected != found and not optional:
-            return f"has {what} {found}, the first session {first.session} has {expected}"
+    expected["class names"] = first.class_names[:shared]
+    found["class names"] = other.class_names[:shared]
+    for what, value in expected.items():
+        optional = what in ("channel names", "units") and None in (value, found[what])
+        if value != found[what] and not optional:
+            return f"has {what} {found[what]}, the first session {first.session} has {value}"
     return None
+
+
+def _facts(stream: StreamOfSession) -> dict[str, Any]:
+    """Return in what the streams of several sessions must be alike."""
+    dataset, data = stream.dataset, stream.dataset["data"]
+    named = "channel" in dataset.coords
+    return {
+        "channels": dataset.sizes["channel"],
+        "Hz": stream.fs,
+        "channel names": dataset["channel"].values.tolist() if named else None,
+        "units": data.attrs.get("units"),
+        "conditioning": stream.conditioning,
+        "dtype": data.dtype.name,
+    }
 
 
 def close_trees(trees: Iterable[xr.DataTree]) -> None:
