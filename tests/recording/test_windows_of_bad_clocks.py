@@ -214,7 +214,7 @@ anytime = clocks(starts=(0.0, 84121.25, 1.7e9))
 slow = clocks(60, rates=(10.0,))
 lengths = {"win": st.integers(1, 25), "hop": st.just(1) | st.integers(1, 20)}
 # Labels and events in the middle between two samples, on samples, and around both ends.
-exact = [0.0, 5 / 64, 10.5 / 64, 16 / 64, 30 / 64, 31.5 / 64, 45 / 64, 59 / 64, 1.0]
+exact = [row / 64 for row in (-3, 0, 5, 10.5, 15, 30, 80, 84, 94, 95.5, 109, 123, 127, 130)]
 
 
 # --- windows ------------------------------------------------------------------------------
@@ -326,6 +326,7 @@ def test_aligned_windows(clock, other, shift, count, tolerance_s, win, hop):
 @settings(max_examples=examples(120), deadline=None)
 @given(clock=clocks(), other=slow, shift=st.sampled_from([0, -0.217]), **lengths)
 @example(edges(), slow_edges(), 0, 5, 1)
+@example(edges(), ((20 + 13 * np.arange(16)) / 128, 10.0, 0.0), 0, 5, 1)
 def test_target_windows(clock, other, shift, win, hop):
     (times, fs, _), (other_times, other_fs, _) = clock, other
     assume(np.isfinite(other_times).any())
