@@ -335,7 +335,7 @@ def _zarr_folder(path: Path) -> Format | Other:
 
 
 def _is_of_others(path: Path) -> bool:
-    """Say whether the metadata of a zarr store's root are whole, and not labtree's."""
+    """Return whether the metadata of a zarr store's root are whole, and not labtree's."""
     try:
         root = read_json(path)
     except FormatError:

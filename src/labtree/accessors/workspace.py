@@ -564,7 +564,7 @@ class TreeWorkspaceAccessor:
         ------
         WorkspaceError
             (a ValueError) No path is known; what is there holds items that this workspace
-            lacks, was changed by somebody else, or is no workspace. The message has the
+            lacks, was changed by another program, or is no workspace. The message has the
             lines to write.
 
         Examples

@@ -323,7 +323,7 @@ def encode(obj: Any, path: str = "obj") -> tuple[str, xr.Dataset]:
     name = kind_of(obj)
     kind = kind_named(name)
     if isinstance(obj, xr.Dataset):
-        if not type(obj).__module__.startswith("xarray."):  # a class of somebody's own
+        if not type(obj).__module__.startswith("xarray."):  # a class of another package
             raise unsupported(obj, path)
         wrong = _misfit(kind, obj)
         if wrong is not None:

@@ -90,7 +90,7 @@ def write_native(owner: Any, name: str, value: Any) -> None:
 
 
 def _is_exact(value: Any) -> bool:
-    """Say whether the native attribute gives back the very same Python value."""
+    """Return whether the native attribute gives back the very same Python value."""
     kind = type(value)
     if kind is str:
         return _is_text(value)

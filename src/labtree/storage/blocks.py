@@ -16,7 +16,7 @@ __all__ = ["BlockArray", "checked_block", "is_dask", "write_blocks"]
 
 
 def is_dask(variable: Variable) -> bool:
-    """Say whether a variable is computed by dask."""
+    """Return whether a variable is computed by dask."""
     # Not by its methods: arrays with units have those of what they hold.
     dask_array = sys.modules.get("dask.array")
     return dask_array is not None and isinstance(data_of(variable), dask_array.Array)

@@ -85,7 +85,7 @@ class Catalogue(NamedTuple):
         return None if self.has_below(path) else self.record(path)
 
     def has_below(self, path: list[str]) -> bool:
-        """Say whether there are nodes below the one of that path."""
+        """Return whether there are nodes below the one of that path."""
         return self.text.find(b'\n{"path":' + _dump(path)[:-1] + b",") >= 0
 
 

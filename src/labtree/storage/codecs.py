@@ -92,7 +92,7 @@ _OTHER_UNITS = {
 
 
 def plain(dtype: np.dtype[Any]) -> bool:
-    """Say whether netCDF-4 has the dtype itself.
+    """Return whether netCDF-4 has the dtype itself.
 
     Examples
     --------

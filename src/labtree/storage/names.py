@@ -92,7 +92,7 @@ def _cut(encoded: str, name: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def is_legal(name: str) -> bool:
-    """Say whether a file holds a name as it is, percent signs included."""
+    """Return whether a file holds a name as it is, percent signs included."""
     if name.startswith(("%", *_RESERVED)):
         return False
     plain = name.replace("%", "_")

@@ -196,7 +196,7 @@ def variable_attrs(variables: Mapping[Any, xr.Variable]) -> dict[Any, dict[Any, 
 
 
 def _has_variables_above(node: xr.DataTree | None) -> bool:
-    """Say whether a node or one above it has variables, which children must agree with."""
+    """Return whether a node or one above it has variables, which children must agree with."""
     while node is not None:
         if node._data_variables or node._node_coord_variables:
             return True

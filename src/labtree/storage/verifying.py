@@ -47,7 +47,7 @@ class Verification(NamedTuple):
 
 
 def verify_file(path: str | Path) -> Verification:
-    """Read all arrays of a netCDF-4 file; compare them with their sums and with the catalogue.
+    """Read all arrays of a netCDF-4 file; compare them with checksums and the catalogue.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def _text(value: Any) -> str:
 
 
 def accept_values(path: str | Path, group: str) -> list[str]:
-    """Take the values that a group's arrays have now as right: write new sums for them.
+    """Accept the values that a group's arrays have now: write new checksums for them.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def accept_values(path: str | Path, group: str) -> list[str]:
     MissingFileError
         If the file or the group does not exist.
     FormatError
-        If it is a zarr store, where whoever writes a chunk writes its sum.
+        If it is a zarr store, in which every writer of a chunk writes its checksum.
     """
     accepted = []
     if is_zarr(path):

@@ -85,7 +85,7 @@ def save_workspace(
     ------
     WorkspaceError
         If there is no path; if what is there holds items that this workspace lacks, was
-        changed by somebody else after this workspace was opened or saved, or is no
+        changed by another program after this workspace was opened or saved, or is no
         workspace. The message has the lines to write.
     FileNotFoundError, PermissionError, OSError
         If the folder does not exist, the file may not be written to, or the disk is full.
@@ -193,7 +193,7 @@ def compact_workspace(tree: xr.DataTree) -> int:
     Raises
     ------
     WorkspaceError
-        If it has no file yet, or somebody else changed that.
+        If it has no file yet, or another program changed it.
     """
     root = tree.root
     state = state_of(root)

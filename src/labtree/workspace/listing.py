@@ -143,7 +143,7 @@ def check(file: Path, agreed: int | None = None) -> None:
 
 
 def _is_index(content: bytes) -> bool:
-    """Say whether content is an index, whole or damaged, or nothing at all."""
+    """Return whether content is an index, whole or damaged, or nothing at all."""
     text = content.decode(errors="replace").lstrip("\ufeff \t\r\n\0")
     if not text:  # a power cut can leave an empty file, or zeros
         return True

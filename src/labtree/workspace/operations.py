@@ -374,7 +374,7 @@ def find(
 
 
 def is_item(node: xr.DataTree) -> bool:
-    """Say whether a node is an item of a workspace, and not the workspace or a namespace."""
+    """Return whether a node is an item of a workspace, and not the workspace or a namespace."""
     return len(node.parents) == 2
 
 
@@ -432,7 +432,7 @@ def _matcher(pattern: str) -> Callable[[str], object]:
 
 
 def contains(tree: xr.DataTree, place: object) -> bool:
-    """Say whether there is a namespace, or an item at (namespace, key)."""
+    """Return whether there is a namespace, or an item at (namespace, key)."""
     if isinstance(place, str):
         return place in list_namespaces(tree)
     return get_info(tree, *check_place(place)) is not None

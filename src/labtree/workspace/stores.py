@@ -197,7 +197,7 @@ class Hdf5Store:
         self._changed: TreeFile | None = None  # kept open from one save to the next
 
     def version(self) -> Hashable | None:
-        """Return what changes when somebody saves there; None where nothing is."""
+        """Return what changes with every save there; None if nothing is there."""
         file = self._changed
         try:
             if file is not None and not file.is_closed and file.log.has_failed:
@@ -469,7 +469,7 @@ class ZarrStore:
             self.location = self._where.path
 
     def version(self) -> Hashable | None:
-        """Return what changes when somebody saves there; None where nothing is."""
+        """Return what changes with every save there; None if nothing is there."""
         return self._where.version()
 
     def nodes(self) -> set[tuple[str, ...]]:

@@ -77,7 +77,7 @@ def _plain_values(
 
 
 class ZarrArray:
-    """A plain array in a zarr store; every chunk that is read is checked against its sum.
+    """A plain array in a zarr store; every chunk that is read is checked by its checksum.
 
     Parameters
     ----------

@@ -195,7 +195,7 @@ def shown_attributes(
 
 
 def _is_native(value: Any) -> bool:
-    """Say whether JSON gives back the very same value."""
+    """Return whether JSON gives back the very same value."""
     kind = type(value)
     if kind in (str, bool, int, type(None)):
         return True

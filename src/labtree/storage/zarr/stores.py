@@ -155,7 +155,7 @@ class Folder:
                 self._known = _identity(self.path)
 
     def was_replaced(self) -> bool:
-        """Say whether what was written last stands there, also after an interrupt."""
+        """Return whether what was written last stands there, also after an interrupt."""
         if self._written is None or _identity(self.path) != self._written:
             return False
         self._known = self._written

@@ -1,4 +1,4 @@
-"""Reading everything in a zarr store; each chunk has its own sum, which zarr checks."""
+"""Reading everything in a zarr store; zarr checks the checksum of each chunk."""
 
 import warnings
 from pathlib import Path
