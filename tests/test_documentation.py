@@ -33,6 +33,7 @@ def test_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, c
         for block in BLOCK.findall(page.read_text(encoding="utf-8")):
             exec(compile(block, f"<{page.name}>", "exec"), namespace)
     labtree.use_workspace(None)
+    labtree.mea.use_lab()
 
 
 def test_the_readme_has_the_two_commands():
