@@ -144,6 +144,14 @@ def test_block_segment_events_and_epochs_are_kept(neo):
     assert (other.events[0].name, other.epochs[0].name) == ("cues", "states")
 
 
+def test_an_annotation_of_a_block_called_metadata_stays(neo):
+    block = neo.Block(metadata="by hand")
+    block.segments.append(neo.Segment())
+    ds = labtree.from_neo(block)
+    assert ds.attrs["metadata"] == {"neo_block": {"annotations": {"metadata": "by hand"}}}
+    assert labtree.to_neo(ds).annotations == {"metadata": "by hand"}
+
+
 def test_metadata_of_ones_own_called_block_stay(neo):
     ds = labtree.spike_data([[1.0]], length=5, metadata={"block": 3, "events": [1]})
     assert labtree.from_neo(labtree.to_neo(ds)).identical(ds)
@@ -230,8 +238,9 @@ def test_a_block_of_several_segments_gives_each(neo):
 def test_what_cannot_be_converted_is_said(neo):
     with pytest.raises(ValueError, match="the Block has no Segment"):
         labtree.from_neo(neo.Block())
-    with pytest.raises(ValueError, match=r"takes a SpikeTrain, .* found float"):
-        labtree.from_neo([1.0])
+    for odd in (1.0, [1.0]):
+        with pytest.raises(ValueError, match=r"takes a SpikeTrain, .* found float"):
+            labtree.from_neo(odd)
     with pytest.raises(ValueError, match="of kind spike_data, found 'rate_data'"):
         labtree.to_neo(spikes.synthetic_rate_data(2))
     with pytest.raises(ValueError, match="neo cannot hold the attributes of unit 0"):

@@ -179,25 +179,7 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
     units: dict[str, dict[str, Any]] = stored["units"]
     session = create_session(str(stored.get("dataset_id") or path.stem), output_dir=path.parent)
     note_origin(session, path)
-    session.attrs["created_at"] = str(stored.get("created_at", session.attrs["created_at"]))
-    pipeline = stored.get("pipeline", {})
-    info = dict(pipeline.get("session_info", {}))
-    remarks = info.pop("warnings", [])
-    rest = {k: v for k, v in stored.items() if not isinstance(v, Mapping)}
-    session.attrs["imported"] = {
-        "format": "hdmea",
-        "path": str(path.resolve()),
-        **rest,
-        **{k: v for k, v in pipeline.items() if k != "session_info"},
-        **{k: v for k, v in info.items() if k != "completed_steps"},
-    }
-    for text in [remarks] if isinstance(remarks, str) else remarks:
-        add_warning(session, str(text))
-    sources = stored.get("source_files", {})
-    if isinstance(sources, str):
-        sources = json.loads(sources)
-    session.attrs["source_files"] = {str(k): str(v) for k, v in dict(sources).items() if v}
-
+    _keep_facts(session, stored, path)
     metadata = {
         # immediate files keep every scalar as an array of one
         key: value[0] if isinstance(value, (np.ndarray, list)) and len(value) == 1 else value
@@ -224,6 +206,27 @@ def import_hdmea(path: str | Path) -> xr.DataTree:
             "the wrong dataset; load the recording again for the units' positions",
         )
     return session
+
+
+def _keep_facts(session: xr.DataTree, stored: Mapping[str, Any], path: Path) -> None:
+    """Keep what a file says of itself, of its pipeline, and of where it comes from."""
+    session.attrs["created_at"] = str(stored.get("created_at", session.attrs["created_at"]))
+    pipeline = stored.get("pipeline", {})
+    info = pipeline.get("session_info", {})
+    session.attrs["imported"] = {
+        "format": "hdmea",
+        "path": str(path.resolve()),
+        **{k: v for k, v in stored.items() if not isinstance(v, Mapping)},
+        **{k: v for k, v in pipeline.items() if k != "session_info"},
+        **{k: v for k, v in info.items() if k not in ("warnings", "completed_steps")},
+    }
+    remarks = info.get("warnings", [])
+    for text in [remarks] if isinstance(remarks, str) else remarks:
+        add_warning(session, str(text))
+    sources = stored.get("source_files", {})
+    if isinstance(sources, str):
+        sources = json.loads(sources)
+    session.attrs["source_files"] = {str(k): str(v) for k, v in dict(sources).items() if v}
 
 
 def _import_stimulus(

@@ -155,27 +155,19 @@ def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
     True
     """
     metadata: dict[str, Any] = {}
+    losses: list[str] = []
+    raw: dict[str, Any] = {}
     if hasattr(obj, "segments"):
-        chosen = _segment(obj, segment)
-        annotations = dict(obj.annotations)
-        metadata.update(annotations.pop("metadata", None) or {})
-        _keep(metadata, "neo_block", obj, annotations)
-        obj = chosen
+        obj = _segment_of_block(obj, segment, metadata)
     elif segment is not None:
         raise DataError(
             f"segment={segment} chooses from a Block, found {type(obj).__name__}; leave it out"
         )
-    raw: dict[str, Any] = {}
-    losses: list[str] = []
     if hasattr(obj, "spiketrains"):
-        _keep(metadata, "neo_segment", obj, dict(obj.annotations))
-        for what in ("events", "epochs"):
-            marks = [_plain_marks(each) for each in getattr(obj, what)]
-            if marks:
-                metadata[f"neo_{what}"] = marks
+        _keep_segment(obj, metadata)
         raw = _raw(obj, losses)
         obj = obj.spiketrains
-    found = [obj] if hasattr(obj, "magnitude") else list(obj)
+    found = [obj] if hasattr(obj, "magnitude") or not np.iterable(obj) else list(obj)
     for spikes in found:
         if not hasattr(spikes, "t_start") or not hasattr(spikes, "rescale"):
             raise DataError(
@@ -201,23 +193,34 @@ def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
     return ds
 
 
-def _segment(block: Any, chosen: int | None) -> Any:
-    """Return the Segment that is meant; the error for several says how to take them all."""
+def _segment_of_block(block: Any, chosen: int | None, metadata: dict[str, Any]) -> Any:
+    """Return the Segment that is meant; put what is known of the Block into the metadata."""
     n = len(block.segments)
-    if chosen is None and n == 1:
-        return block.segments[0]
-    if chosen is not None and -n <= chosen < n:
-        return block.segments[chosen]
-    if n < 2 or chosen is not None:
+    if n == 0 or (chosen is not None and not -n <= chosen < n):
         found = "no Segment" if n == 0 else f"the Segments 0 to {n - 1}"
         asked = "" if chosen is None else f", not {chosen}"
         raise DataError(f"from_neo: the Block has {found}{asked}")
-    raise DataError(
-        f"the Block has {n} Segments, each with a time of its own; convert one with "
-        "from_neo(block, segment=0), or store all:\n"
-        f"    for i in range({n}):\n"
-        "        tree.ws.store('block', f'segment_{i}', labtree.from_neo(block, segment=i))"
-    )
+    if chosen is None and n > 1:
+        raise DataError(
+            f"the Block has {n} Segments, each with a time of its own; convert one with "
+            "from_neo(block, segment=0), or store all:\n"
+            f"    for i in range({n}):\n"
+            "        tree.ws.store('block', f'segment_{i}', labtree.from_neo(block, segment=i))"
+        )
+    annotations = dict(block.annotations)
+    if isinstance(annotations.get("metadata"), Mapping):  # as to_neo puts it there
+        metadata.update(annotations.pop("metadata"))
+    _keep(metadata, "neo_block", block, annotations)
+    return block.segments[chosen or 0]
+
+
+def _keep_segment(segment: Any, metadata: dict[str, Any]) -> None:
+    """Put what is known of a Segment, its events and epochs into the metadata."""
+    _keep(metadata, "neo_segment", segment, segment.annotations)
+    for what in ("events", "epochs"):
+        marks = [_plain_marks(each) for each in getattr(segment, what)]
+        if marks:
+            metadata[f"neo_{what}"] = marks
 
 
 def _milliseconds(quantity: Any) -> Any:
