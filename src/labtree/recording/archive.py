@@ -28,8 +28,7 @@ _MOST_BYTES = 2**40  # of one file that was written here
 
 def _slug(name: str | None) -> str:
     """Return ``_<name>`` of letters that every file system takes, at most 40 of them."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name or "")
-    plain = re.sub(r"-{2,}", "-", plain).strip("-")[:40].strip("-")
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", name or "").strip("-")[:40].strip("-")
     return f"_{plain}" if plain else ""
 
 

@@ -16,6 +16,7 @@ from labtree.storage.versions import check_version
 __all__ = [
     "clock_offset",
     "exact_json",
+    "given_meta",
     "new_meta",
     "own_meta",
     "parse_labels",
@@ -81,7 +82,7 @@ def new_meta(
 ) -> dict[str, Any]:
     """Return the content of meta.json for a recording that starts now."""
     now = datetime.now().astimezone()
-    meta: dict[str, Any] = {
+    meta = {
         "app_name": app_name,
         "created": now.replace(tzinfo=None).isoformat(timespec="seconds"),
         "streams": {},
@@ -89,13 +90,16 @@ def new_meta(
             "recording", started=now.astimezone(UTC).isoformat(), clock_to_unix_s=offset
         ),
     }
-    if class_names is not None:
-        meta["class_names"] = check_class_names(class_names)
-    if name is not None:
-        meta["name"] = exact_json(name, "name")
-    if extras is not None:
-        meta["extras"] = exact_json(extras, "extras")
-    return meta
+    return meta | given_meta(class_names=class_names, name=name, extras=extras)
+
+
+def given_meta(*, class_names: Sequence[str] | None = None, **values: Any) -> dict[str, Any]:
+    """Return what a caller says of a recording, in JSON's own types, without what is None."""
+    given = {} if class_names is None else {"class_names": check_class_names(class_names)}
+    for key, value in values.items():
+        if value is not None:
+            given[key] = exact_json(value, key)
+    return given
 
 
 def own_meta(state: str, **facts: Any) -> dict[str, Any]:

@@ -32,9 +32,9 @@ from labtree.recording.chunks import set_attribute, stream_arrays
 from labtree.recording.compaction import ChunkFiller, Compactor
 from labtree.recording.journal import MOST_PACKET_BYTES, JournalWriter
 from labtree.recording.meta import (
-    check_class_names,
     clock_offset,
     exact_json,
+    given_meta,
     new_meta,
     stream_meta,
 )
@@ -468,15 +468,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         extras: Mapping[str, Any] | None = None,
     ) -> None:
         """Change entries of meta.json; arguments that are left out change nothing."""
-        new: dict[str, Any] = {}
-        if app_name is not None:
-            new["app_name"] = exact_json(app_name, "app_name")
-        if class_names is not None:
-            new["class_names"] = check_class_names(class_names)
-        if name is not None:
-            new["name"] = exact_json(name, "name")
-        if extras is not None:
-            new["extras"] = exact_json(extras, "extras")
+        new = given_meta(app_name=app_name, class_names=class_names, name=name, extras=extras)
         with self._meta_lock:
             self._check_open()
             meta = {**self._meta, **new}

@@ -382,13 +382,14 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
     stored = _Stored(folder, name)
     rows = stored.data.chunk_rows
     first = stored.rows if first_row is None else min(first_row, stored.rows)
-    for array, what in ((stored.times, "time stamps"), (stored.arrivals, "arrivals")):
+    for array, kind in ((stored.times, "time stamps"), (stored.arrivals, "arrivals")):
         if array is not None:
-            _fill_unknown(array, first, f"stream {name!r}, {what}", findings)
+            _fill_unknown(array, first, f"stream {name!r}, {kind}", findings)
     if first_row is None and stored.rows % rows:
         return  # nothing to add to rows that were finished before
     # The chunk in which the journal begins is written again, too: the journal is trusted.
-    start, what = first - first % rows, f"stream {name!r}, sample"
+    what = f"stream {name!r}, sample"
+    start = first - first % rows
     following = min(-(-first // rows) * rows, stored.rows)
     begun = _begun_chunk(stored, files, start, first, following)
     if begun is None:
@@ -402,9 +403,8 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
     try:
         if begun is not None:
             filler.add(begun)
-        for block in _blocks(
-            _read_segments(journal) if files else (), what, following, stored, findings
-        ):
+        found = _read_segments(journal) if files else ()
+        for block in _blocks(found, what, following, stored, findings):
             filler.add(block)
         if findings.damaged:
             _add_stored(stored, filler, name, findings)

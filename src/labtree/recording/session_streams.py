@@ -75,18 +75,11 @@ class StreamOfSession:
 class DropLog:
     """What was left out, and why; reported according to the caller's policy."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[tuple[str, float, int, str]] = field(default_factory=list)
 
     def add(self, session: str, start_time: float, class_index: int, reason: str) -> None:
         """Note one window, label or session."""
-        self.rows.append(
-            {
-                "session": session,
-                "start_time": start_time,
-                "class_index": class_index,
-                "reason": reason,
-            }
-        )
+        self.rows.append((session, start_time, class_index, reason))
 
     def add_all(
         self,
@@ -207,15 +200,26 @@ def _conditioning(tree: xr.DataTree, name: str) -> str | None:
 
 
 def stream_of_session(
-    tree: xr.DataTree, name: str, gap_s: float | None = None
+    tree: xr.DataTree,
+    name: str,
+    gap_s: float | None = None,
+    *,
+    labels: pd.DataFrame | None = None,
+    session: str | None = None,
+    own: xr.DataTree | None = None,
 ) -> StreamOfSession:
-    """Return one stream of an open session ready to be cut."""
+    """Return one stream of an open session ready to be cut.
+
+    ``labels`` are those of the session, if they were read already; ``session`` is what it
+    is called; ``own`` is the tree where it is to be closed with the windows.
+    """
     return stream_of_dataset(
         stream_of_tree(tree, name),
-        labels_frame(tree),
+        labels_frame(tree) if labels is None else labels,
         tree.attrs.get("class_names", []),
-        session=str(tree.attrs.get("session_path", "")),
+        session=str(tree.attrs.get("session_path", "")) if session is None else session,
         gap_s=gap_s,
+        tree=own,
         conditioning=_conditioning(tree, name),
     )
 
@@ -263,17 +267,10 @@ def streams_for_windows(
             where = str(item.attrs.get("session_path", "")) if is_tree else str(item)
             try:
                 tree = item if is_tree else (own := open_recording(item))
-                labels, names = labels_frame(tree), tree.attrs.get("class_names", [])
-                streams = []
+                labels, streams = labels_frame(tree), []
                 for number, name in enumerate(stream_names):
-                    stream = stream_of_dataset(
-                        stream_of_tree(tree, name),
-                        labels,
-                        names,
-                        session=where,
-                        gap_s=gap_s,
-                        tree=own,
-                        conditioning=_conditioning(tree, name),
+                    stream = stream_of_session(
+                        tree, name, gap_s, labels=labels, session=where, own=own
                     )
                     problem = rate_problem(stream, name, needed=number == 0)
                     if problem is None and together:
