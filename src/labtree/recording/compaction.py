@@ -122,7 +122,7 @@ class ChunkFiller:
             else:  # a record over the end of the chunk
                 arrivals = np.broadcast_to(run.arrivals[record], length)
                 one = Block(run.times[record], run.data[record], arrivals)
-                self.add(one.behind(row))
+                self.add(one.from_row(row))
                 record, row = record + 1, 0
 
     def finish(self) -> None:

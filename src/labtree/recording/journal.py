@@ -90,7 +90,7 @@ class Block(NamedTuple):
     data: np.ndarray
     arrivals: np.ndarray
 
-    def behind(self, row: int) -> "Block":
+    def from_row(self, row: int) -> "Block":
         """Return the samples from ``row`` on."""
         return Block(self.times[row:], self.data[row:], self.arrivals[row:])
 

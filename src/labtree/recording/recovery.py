@@ -211,7 +211,7 @@ def _blocks(
                     )
                 row = first
             if end > row:
-                yield block.behind(row - first)
+                yield block.from_row(row - first)
                 row = end
         for behind, size in segment.damage:
             findings.damaged = True
