@@ -367,9 +367,9 @@ def test_versions(tmp_path: Path) -> None:
         assert load_trial_data(path) == [{"a": 1}]
     for version in ('"2.0.0"', "2", "null"):
         path.write_bytes(b'{"_msw_version": %s}\n{"a": 1}\n' % version.encode())
-        with pytest.raises(FormatError, match=r"knows '1\.0\.0'"):
+        with pytest.raises(FormatError, match=r"reads '1\.0\.0'"):
             load_trial_data(path)
-        with pytest.raises(FormatError, match=r"knows '1\.0\.0'"):
+        with pytest.raises(FormatError, match=r"reads '1\.0\.0'"):
             TrialWriter(path)
 
 

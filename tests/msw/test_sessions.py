@@ -332,7 +332,7 @@ def test_states_that_make_no_sense_cost_only_themselves(tmp_path: Path) -> None:
     ]
     folder = folder_with(tmp_path, {})
     save_trial_data(rows, folder / f"{PAGE}.msw.jsonl")
-    with pytest.warns(DamageWarning, match=r"trial 1: its 'States.*no sense") as caught:
+    with pytest.warns(DamageWarning, match=r"trial 1: its 'States.*not valid") as caught:
         df = load_session(folder).df
     assert "trial 3: its 'Events timestamps'" in str(caught[0].message)
     assert "trial 4: its 'States timestamps'" in str(caught[0].message)
