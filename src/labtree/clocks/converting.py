@@ -67,7 +67,7 @@ def _backward(pieces: _Pieces, times: FloatArray) -> FloatArray:
     return found
 
 
-def _tell_outside(clock: xr.Dataset, times: FloatArray, inverse: bool) -> None:
+def _warn_outside(clock: xr.Dataset, times: FloatArray, inverse: bool) -> None:
     """Warn of times that are farther from the anchors than these are from each other."""
     if not {"time_a", "time_b", "segment_of_anchor"} <= set(clock.variables):
         return
@@ -149,7 +149,7 @@ def convert(
                 f"{lost} of {array.size} times lie where the clock jumps, they become NaN",
                 RecordingWarning,
             )
-        _tell_outside(clock, array, inverse)
+        _warn_outside(clock, array, inverse)
         return found
 
     if isinstance(times, pd.DataFrame):

@@ -370,13 +370,13 @@ def _undamaged(
         )
     if zeros:
         opening.damage.append(
-            f"stream {name!r}: {_some(zeros)} of {data.name} missing, read as zeros, which"
-            " zarr does not store; they may be lost samples"
+            f"stream {name!r}: {_chunk_list(zeros)} of {data.name} missing, read as zeros,"
+            " which zarr does not store; they may be lost samples"
         )
     return whole
 
 
-def _some(indices: list[int]) -> str:
+def _chunk_list(indices: list[int]) -> str:
     shown = ", ".join(f"c/{index}" for index in indices[:5])
     more = f" and {len(indices) - 5} more" if len(indices) > 5 else ""
     return f"chunk{'s' if len(indices) > 1 else ''} {shown}{more}"
