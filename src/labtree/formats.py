@@ -406,7 +406,7 @@ def _file(path: Path) -> Format | Other:
 
 
 def _hdf5(path: Path) -> Format:
-    from labtree.storage.netcdf_reader import open_hdf5
+    from labtree.storage.hdf5_files import open_hdf5
 
     with damage_as_format_error(path), open_hdf5(path) as file:
         return FORMATS[_by_content(file)]

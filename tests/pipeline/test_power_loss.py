@@ -11,7 +11,7 @@ import pytest
 
 import labtree
 from labtree.errors import LabtreeError
-from labtree.storage.tree_changes import TreeFile
+from labtree.storage.tree_file import TreeFile
 from support import power_loss
 from support.examples import examples
 

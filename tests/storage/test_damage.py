@@ -1,8 +1,6 @@
 """Damaged and hostile files: an error that says so, or right data; no crash, no hang."""
 
-import faulthandler
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -18,7 +16,9 @@ from labtree.errors import DamageWarning, FormatError, LabtreeError
 from labtree.storage import open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue, write_catalogue
 from labtree.storage.hdf5_end import end_of_hdf5
+from labtree.storage.records import variable_records
 from labtree.storage.trees import column_reader, open_source
+from support.children import in_child
 from support.exactness import assert_same
 from support.examples import examples
 
@@ -49,31 +49,6 @@ def _read(path) -> xr.DataTree:
         tree.close()
 
 
-def _in_child(function, *arguments, seconds=60):
-    """Return what a function returns in a forked process, which may crash or hang."""
-    context = multiprocessing.get_context("fork")
-    receive, send = context.Pipe(duplex=False)
-
-    def run():
-        faulthandler.disable()
-        send.send(function(*arguments))
-
-    child = context.Process(target=run)
-    child.start()
-    send.close()  # so that a crash is heard at once
-    answered = receive.poll(seconds)
-    try:
-        result = receive.recv() if answered else None
-    except EOFError:
-        result = None
-    if not answered:
-        child.kill()
-    child.join()
-    assert answered, "it hangs"
-    assert child.exitcode == 0, "it crashed"
-    return result
-
-
 def _outcomes(path, versions, expected):
     """Return how many versions of a file gave an error, and which gave other data."""
     errors, wrong = 0, []
@@ -100,7 +75,7 @@ def test_a_file_that_is_cut_short_anywhere(tmp_path):
     sizes = {*range(0, 60), *range(end - 60, end + 60), *range(60, len(data), 397)}
     lengths = sorted(sizes)
     versions = [(length, data[:length]) for length in lengths]
-    errors, wrong = _in_child(_outcomes, path, versions, expected)
+    errors, wrong = in_child(_outcomes, path, versions, expected)
     assert not wrong
     # At `end` the file is as another program leaves it; behind it the catalogue is cut.
     assert errors == len(lengths) - 1
@@ -119,7 +94,7 @@ def test_flipped_bits(tmp_path):
             damaged[place] ^= 1 << bit
             yield (place, bit), bytes(damaged)
 
-    errors, wrong = _in_child(_outcomes, path, flipped(), expected)
+    errors, wrong = in_child(_outcomes, path, flipped(), expected)
     assert not wrong
     assert errors > 0  # those in the arrays
 
@@ -137,7 +112,7 @@ def test_flipped_bits_of_a_file_without_catalogue(tmp_path, cut_catalogue):
             damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
             yield len(data), bytes(damaged)
 
-    _, wrong = _in_child(_outcomes, path, flipped(), expected)
+    _, wrong = in_child(_outcomes, path, flipped(), expected)
     # No checksum can tell that attributes or names are others; all else is a clear error.
     assert all("attrs" in reason or "expected" in reason for _, reason in wrong), wrong
 
@@ -171,13 +146,14 @@ def test_arrays_that_claim_the_same_bytes_are_refused(tmp_path):
     save_tree(xr.DataTree(xr.Dataset({"v": ("x", np.arange(10_000))})), path)
     source, catalogue = open_source(path)
     try:
-        ((*_, columns),) = catalogue.records()[0]["variables"]
+        (variable,) = variable_records(catalogue.records()[0])
+        (column,) = variable.columns
         read = column_reader(source)
-        read(["a"], columns[0])
+        read(["a"], column)
         with pytest.raises(
             FormatError, match=r"t.h5: b/v and the arrays before it claim 160000 bytes"
         ):
-            read(["b"], columns[0])
+            read(["b"], column)
     finally:
         source.close()
 
@@ -329,7 +305,7 @@ def test_hostile_catalogues(tmp_path, case):
     change, message = HOSTILE[case]
     _with_catalogue(tmp_path / "t.h5", change)
     with pytest.raises(FormatError, match=message):
-        raise FormatError(_in_child(_attempt, tmp_path / "t.h5"))
+        raise FormatError(in_child(_attempt, tmp_path / "t.h5"))
 
 
 def test_names_that_look_like_paths_stay_names(tmp_path):
@@ -362,7 +338,7 @@ def test_hostile_attributes(tmp_path, name, value):
         if name in owner.attrs:
             del owner.attrs[name]
         owner.attrs.create(name, value, dtype=h5py.string_dtype())
-    message = _in_child(_attempt, path)
+    message = in_child(_attempt, path)
     assert f"{path}: /ns/first cannot be read and was left out" in message
 
 
@@ -376,25 +352,7 @@ def test_a_heap_in_which_hdf5_would_search_for_ever_is_refused(tmp_path, cut_cat
     assert list(_read(path).children) == ["ns"]  # its catalogue needs no heap
     cut_catalogue(path)
     with pytest.raises(FormatError, match=rf"t.h5: what HDF5 keeps at byte {heap} .* damaged"):
-        raise _in_child(_raised, path)
-
-
-@pytest.mark.parametrize("entry", [bytes(24), struct.pack("<HHIQ", 1, 1, 0, 2**64 - 1)])
-@pytest.mark.parametrize("beside", [b"", bytes(100_000)])
-def test_heaps_beside_large_arrays_are_looked_at(tmp_path, entry, beside):
-    path = tmp_path / "t.nc"
-    with h5py.File(path, "w", userblock_size=0) as file:
-        file["x"] = np.zeros(3 << 20)  # 24 MiB
-        file["empty"] = h5py.Empty("f8")
-        file.create_dataset("texts", data=["a", "b" * 30], dtype=h5py.string_dtype())
-        if beside:
-            file.create_dataset("bytes", data=np.frombuffer(beside, "u1"), chunks=(999,))
-    content = bytearray(path.read_bytes())
-    heap = content.index(b"GCOL\1\0\0\0")
-    content[heap + 16 : heap + 16 + len(entry)] = entry
-    path.write_bytes(content)
-    with pytest.raises(FormatError, match=rf"t.nc: what HDF5 keeps at byte {heap} .* damaged"):
-        raise _in_child(_raised, path)
+        raise in_child(_raised, path)
 
 
 def _raised(path):
@@ -417,7 +375,7 @@ def test_data_that_come_from_themselves_or_from_a_pipe_are_left_out(tmp_path):
             file.create_virtual_dataset(name, layout)
         file.create_dataset("outside", (3,), "i8", external=[("pipe", 0, 24)])
         file["link"] = h5py.ExternalLink("pipe", "/")
-    told, values = _in_child(_told_and_read, path)
+    told, values = in_child(_told_and_read, path)
     assert values == {name: [0, 1, 2] for name in ("good", "fine", "far")}
     for name in ("self", "one", "two"):
         assert (

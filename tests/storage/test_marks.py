@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labtree.storage.marks import Suspects, mark_nodes
 from labtree.storage.nodes import attach_children, detach_child, rename_child
-from labtree.storage.tree_changes import TreeFile
+from labtree.storage.tree_file import TreeFile
 from labtree.storage.trees import open_tree, save_tree
 from support.examples import examples
 
@@ -198,6 +198,6 @@ def test_dimensions_that_were_set_in_place_are_refused_at_the_save(path, tmp_pat
         tree["a/k1"].variables["v"].dims = ("r", "s")
         line = r"a/k1/v: 'r' is no dimension.*\['p', 'q'\].*rename_dims"
         with pytest.raises(ValueError, match=line):
-            file.save(tree, marks)
+            file.write(file.find(tree, marks), marks)
         assert copy.read_bytes() == path.read_bytes()
         file.close()

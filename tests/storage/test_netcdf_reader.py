@@ -12,7 +12,7 @@ import xarray as xr
 
 import labtree
 from labtree.errors import BusyFileError, DamageWarning, FormatError, MissingFileError
-from labtree.storage import netcdf_reader, open_tree, save_tree
+from labtree.storage import hdf5_members, open_tree, save_tree
 from labtree.storage.catalogue import read_catalogue
 from labtree.storage.verifying import accept_values, verify_file
 from support.exactness import assert_same
@@ -305,7 +305,7 @@ def test_a_group_that_several_links_lead_to_is_read_under_each(tmp_path):
 
 
 def test_links_that_would_lead_to_countless_groups_are_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(netcdf_reader, "_MOST_REPEATED", 50)
+    monkeypatch.setattr(hdf5_members, "_MOST_REPEATED", 50)
     with h5py.File(tmp_path / "t.h5", "w") as file:
         above = file
         for depth in range(40):  # 2 ** 40 ways lead to the last
@@ -506,7 +506,7 @@ def test_a_file_that_is_being_written_is_busy_and_not_damaged(tmp_path, monkeypa
 
     with h5py.File(path, "w") as file:
         file["x"] = 1
-    monkeypatch.setattr("labtree.storage.netcdf_reader.h5py.File", locked)
+    monkeypatch.setattr("labtree.storage.hdf5_files.h5py.File", locked)
     with pytest.raises(BusyFileError, match=r"t\.h5 is open for writing in another program"):
         open_tree(path)
     assert pauses

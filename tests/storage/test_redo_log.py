@@ -83,7 +83,7 @@ class Model:
         space = h5s.create_simple(values.shape)
         made = h5d.create(file, name.encode(), h5t.NATIVE_INT64, space, dcpl=creation)
         h5py.Dataset(made).attrs["note"] = "new"
-        change.write_at(made.get_offset(), values.view(np.uint8).data)
+        change.write_at(made.get_offset(), values)
         self.state[name] = (tuple(values.tolist()), "new")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from hypothesis import strategies as st
 
-from labtree.storage.codecs import MARKS
+from labtree.storage.value_attributes import MARKS
 
 __all__ = ["same_trees", "write_with_h5py", "write_with_netcdf4", "write_with_xarray"]
 

@@ -494,7 +494,7 @@ def test_a_file_that_cannot_be_changed_in_place_is_written_whole(path, monkeypat
     with labtree.open_workspace(path) as tree:
         tree.ws.store("rec1", "new", 1)
         with monkeypatch.context() as patch:
-            patch.setattr("labtree.storage.tree_changes.TreeFile._apply", refuse)
+            patch.setattr("labtree.storage.tree_file.change_groups", refuse)
             tree.ws.save()
         tree.ws.store("rec1", "newer", 2)
         tree.ws.save()

@@ -21,7 +21,7 @@ from labtree.pipeline.sections import index_trials, put_sections
 from labtree.pipeline.session_values import add_metadata, add_stimulus
 from labtree.pipeline.sessions import add_warning, create_session, mark_step_complete, units_of
 from labtree.pipeline.units import add_units
-from labtree.storage.netcdf_reader import check_heaps, open_hdf5
+from labtree.storage.hdf5_files import check_heaps, open_hdf5
 
 __all__ = ["import_hdmea", "is_hdmea"]
 

@@ -13,8 +13,8 @@ from labtree.storage._xarray import (
     IndexingSupport,
     explicit_indexing_adapter,
 )
+from labtree.storage.hdf5_files import open_hdf5
 from labtree.storage.lazy import LazyArray, as_lazy
-from labtree.storage.netcdf_reader import open_hdf5
 
 __all__ = ["ClockArray", "FileArray", "MappedArray", "lazy_or_array"]
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from labtree.errors import FormatError, damage_as_format_error, missing_file
-from labtree.storage.netcdf_reader import check_heaps
+from labtree.storage.hdf5_files import check_heaps
 
 __all__ = [
     "AnalogData", "MeaFile", "SensorData", "Sweep", "attribute", "file_attributes", "find",

@@ -8,8 +8,8 @@ import xarray as xr
 from labtree.objects.registry import Kind, add_kind, raw_or
 from labtree.storage._xarray import Variable
 from labtree.storage.arrays import memory_array
+from labtree.storage.dataset_checks import check_layout
 from labtree.storage.missing import ANCILLARY
-from labtree.storage.records import check_layout
 from labtree.storage.unsupported import unsupported
 
 __all__ = ["array_to_dataset", "array_variable", "dataset_to_array"]

@@ -9,10 +9,10 @@ from labtree.objects.pandas_parts import PANDAS, is_pandas, to_pandas, to_plain
 from labtree.objects.plots import plot_plain
 from labtree.objects.registry import KIND_ATTRIBUTE, Kind, add_kind, raw_or
 from labtree.objects.values import dataset_to_value, value_to_dataset
-from labtree.storage.codecs import MARKS
+from labtree.storage.dataset_checks import check_dataset
 from labtree.storage.names import encode_name
-from labtree.storage.records import check_dataset
 from labtree.storage.unsupported import refused_together
+from labtree.storage.value_attributes import MARKS
 
 __all__ = [
     "dataarray_to_dataset",

@@ -19,7 +19,7 @@ from labtree.objects import KIND_MODULES
 from labtree.storage import ragged
 from labtree.storage._xarray import is_in_memory
 from labtree.storage.arrays import load_variables
-from labtree.storage.records import check_dataset
+from labtree.storage.dataset_checks import check_dataset
 from labtree.storage.unsupported import unsupported
 
 __all__ = [

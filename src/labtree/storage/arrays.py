@@ -1,7 +1,7 @@
 """Arrays that xarray reads when it needs them."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,13 +9,19 @@ import numpy as np
 from labtree.errors import FormatError
 from labtree.storage import codecs, dtypes
 from labtree.storage._xarray import CopyOnWriteArray, LazilyIndexedArray, Variable, data_of
-from labtree.storage.blobs import ContiguousArray, contiguous_array, plain_dtype
+from labtree.storage.blobs import (
+    ContiguousArray,
+    contiguous_array,
+    outer_indexed,
+    plain_dtype,
+)
 from labtree.storage.compression import ChunkedArray, find_compression
 from labtree.storage.lazy import LazyArray, as_lazy
 from labtree.storage.sources import BytesSource, FileSource
 
 __all__ = [
     "COMPRESSION",
+    "Chunks",
     "Column",
     "StoredArray",
     "array_of_column",
@@ -32,11 +38,19 @@ COMPRESSION = "labtree_compression"
 _SLACK = 1 << 26  # a small file may hold many zeros
 
 
+class Chunks(NamedTuple):
+    """How an array is compressed: the method, a chunk's shape, the offset and size of each."""
+
+    method: str
+    shape: list[int]
+    places: list[list[int]]
+
+
 class Column(NamedTuple):
     """A plain array in a file, as a record lists it.
 
     `place` is its offset in a file, or zarr's name of its type; `inline` is where in the
-    catalogue its values stand as well; `chunks` says how it is compressed.
+    catalogue its values stand as well; `chunks` are :class:`Chunks`, or the method in zarr.
     """
 
     name: str
@@ -46,6 +60,11 @@ class Column(NamedTuple):
     crc: int | None = None
     inline: int | None = None
     chunks: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the values in bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def listed(self) -> list[Any]:
         """Return it as it stands in a record."""
@@ -105,17 +124,14 @@ class StoredArray(LazyArray):
         spec = self.spec
         if spec is not None and spec.get("form") == "joined":
             # texts end to end: only all their lengths tell where one is
-            whole = self.read_whole()
-            for axis, part in reversed(list(enumerate(key))):
-                whole = whole[(*(slice(None),) * axis, part, ...)]
-            return whole
+            return outer_indexed(self.read_whole(), key)
         blob = self.blobs[0]
         trailing = (slice(None),) * (len(blob.shape) - len(self.shape))
         masks = [mask.select(key) for mask in self.blobs[1:]]
         return self._decode([blob.select((*key, *trailing)), *masks])
 
 
-def array_of_column(source: FileSource, column: Sequence[Any], name: str) -> Any:
+def array_of_column(source: FileSource, column: Column, name: str) -> Any:
     """Return the plain array of a catalogue's column.
 
     Parameters
@@ -123,7 +139,7 @@ def array_of_column(source: FileSource, column: Sequence[Any], name: str) -> Any
     source
         The file.
     column
-        A :class:`Column`, or what a record lists of one.
+        What the catalogue says about it.
     name
         The array's path in the file, for errors.
 
@@ -132,23 +148,29 @@ def array_of_column(source: FileSource, column: Sequence[Any], name: str) -> Any
     FormatError
         If the file cannot hold it.
     """
-    _, dtype, shape, offset, crc, _, chunks = Column(*column)
-    kind = plain_dtype(dtype)
-    if chunks is None:
-        return contiguous_array(source, offset, kind, shape, crc, name)
-    method, chunk, places = chunks
+    dtype, shape = plain_dtype(column.dtype), column.shape
+    if column.chunks is None:
+        return contiguous_array(source, column.place, dtype, shape, column.crc, name)
+    chunks = Chunks(*column.chunks)
     size = source.known[3]
-    for begin, length in places:
+    for begin, length in chunks.places:
         if not (begin >= 0 and 0 <= length <= size - begin):
             raise FormatError(f"{source.name}: {name}: a chunk lies outside of the file")
-    if math.prod(shape) * kind.itemsize > 1100 * size + _SLACK:
+    if math.prod(shape) * dtype.itemsize > 1100 * size + _SLACK:
         raise FormatError(
-            f"{source.name}: {name}: {kind} of shape {tuple(shape)} cannot be in {size} bytes"
+            f"{source.name}: {name}: {dtype} of shape {tuple(shape)} cannot be in {size} bytes"
         )
-    compression = find_compression(method)
+    compression = find_compression(chunks.method)
     assert compression is not None
     return ChunkedArray(
-        source, kind, tuple(shape), crc, name, compression, tuple(chunk), places
+        source,
+        dtype,
+        tuple(shape),
+        column.crc,
+        name,
+        compression,
+        tuple(chunks.shape),
+        chunks.places,
     )
 
 

@@ -15,8 +15,10 @@ from h5py import h5a, h5s, h5t
 
 from labtree.storage import codecs, json_values
 from labtree.storage.names import is_legal
+from labtree.storage.value_attributes import MARKS
 
 __all__ = [
+    "CONVENTIONS",
     "EXACT",
     "RESERVED",
     "merge_attributes",
@@ -25,6 +27,8 @@ __all__ = [
     "write_native",
 ]
 
+#: What the root of a file states as its conventions, unless the user states others.
+CONVENTIONS = "CF-1.11"
 #: The attribute that holds all attributes of an object as JSON.
 EXACT = "labtree_attrs"
 #: The attribute that lists their names, where the order of the two kinds does not tell it.
@@ -48,7 +52,7 @@ RESERVED = frozenset(
         "labtree_layout",
         "labtree_file_format",
         "labtree_file_page",
-        *codecs.MARKS,
+        *MARKS,
     }
 )
 
@@ -75,7 +79,7 @@ def write_attribute(owner: Any, name: bytes, kind: Any, array: np.ndarray) -> No
 
 
 def write_native(owner: Any, name: str, value: Any) -> None:
-    """Write a value that :func:`native` accepts as one attribute of an open object."""
+    """Write a value that netCDF has a type for as one attribute of an open object."""
     kind, key = type(value), name.encode()
     if kind is str:
         data = value.encode()

@@ -15,7 +15,15 @@ from labtree.storage.codecs import plain
 from labtree.storage.lazy import axis_positions, is_whole
 from labtree.storage.sources import BytesSource, FileSource, Source, as_bytes
 
-__all__ = ["ContiguousArray", "checksum", "contiguous_array", "plain_dtype"]
+__all__ = [
+    "ContiguousArray",
+    "check_sum",
+    "checksum",
+    "contiguous_array",
+    "outer_indexed",
+    "plain_dtype",
+    "without_axes",
+]
 
 # A gap between two pieces that is cheaper to read than a second read call.
 _GAP = 1 << 16
@@ -102,12 +110,7 @@ class ContiguousArray:
             found = source.read_into(as_bytes(array), offset)
             if found != array.nbytes:
                 raise FormatError(_cut_short(source, self.name, found, array.nbytes))
-            if self.crc is not None and checksum(array) != self.crc:
-                raise FormatError(
-                    f"{source.name}: {self.name} is damaged: its bytes do not match the "
-                    "checksum that was written with them; restore the file from a copy, or "
-                    "read the other items one by one"
-                )
+            check_sum(array, self.crc, f"{source.name}: {self.name}")
         return array
 
     def select(self, key: Key) -> np.ndarray:
@@ -125,8 +128,7 @@ class ContiguousArray:
                     int(axes[axis][place]) * strides[axis] for axis, place in enumerate(places)
                 )
                 self._fill(result[places], start, axes[split:], strides[split:])
-        # With the dots one element stays an array, and so keeps its byte order.
-        return result[(*(0 if _is_int(part) else slice(None) for part in key), ...)]
+        return without_axes(result, key)
 
     def _strides(self) -> list[int]:
         sizes = [math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
@@ -141,10 +143,8 @@ class ContiguousArray:
             low, high = _bounds(block)
             data = self._bytes(start + low * strides[0], (high + 1 - low) * strides[0])
             piece = np.frombuffer(data, self.dtype).reshape(high + 1 - low, *tail)
-            for axis, positions in reversed(list(enumerate([block, *axes[1:]]))):
-                shifted = _shift(positions, low if axis == 0 else 0)
-                piece = piece[(slice(None),) * axis + (shifted,)]
-            result[first : first + len(block)] = piece
+            key = (_shift(block, low), *(_shift(axis, 0) for axis in axes[1:]))
+            result[first : first + len(block)] = outer_indexed(piece, key)
 
     def __reduce__(self) -> Any:
         source, offset = self.place
@@ -197,6 +197,38 @@ def contiguous_array(
     if math.prod(number or 1 for number in shape) * dtype.itemsize >= 1 << 62:
         raise FormatError(f"{source.name}: {name}: no array has the shape {tuple(shape)}")
     return ContiguousArray(source, offset, dtype, tuple(shape), crc, name)
+
+
+def check_sum(array: np.ndarray, crc: int | None, what: str) -> None:
+    """Raise an error if the values of a whole array are not those that were written.
+
+    Parameters
+    ----------
+    array
+        Of a plain dtype.
+    crc
+        Their CRC-32C, or None where it is not known.
+    what
+        The file and the array, for the error.
+    """
+    if crc is not None and checksum(array) != crc:
+        raise FormatError(
+            f"{what} is damaged: its bytes do not match the checksum that was written with "
+            "them; restore the file from a copy, or read the other items one by one"
+        )
+
+
+def without_axes(result: np.ndarray, key: Key) -> np.ndarray:
+    """Return a result without the axes, of one element each, on which a key has an integer."""
+    # With the dots one element stays an array, and so keeps its byte order.
+    return result[(*(0 if _is_int(part) else slice(None) for part in key), ...)]
+
+
+def outer_indexed(values: np.ndarray, key: Key) -> np.ndarray:
+    """Return the part of an array in memory that a key selects, each axis for itself."""
+    for axis, part in reversed(list(enumerate(key))):
+        values = values[(*(slice(None),) * axis, part, ...)]
+    return values
 
 
 def _cut_short(source: Source, name: str, found: int, expected: int) -> str:

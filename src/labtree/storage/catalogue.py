@@ -19,14 +19,16 @@ from typing import Any, NamedTuple
 
 from labtree.errors import DamageWarning, FormatError, damage_as_format_error, warn
 from labtree.storage.hdf5_end import (
+    SIGNATURE,
     SUPERBLOCK_SIZE,
+    VERSION,
     Record,
     append_first,
     last_record,
     read_at,
     read_chain,
 )
-from labtree.storage.records import NodeRecord
+from labtree.storage.records import NodeRecord, shift_inline
 from labtree.storage.sources import identity
 from labtree.storage.versions import check_version
 
@@ -42,12 +44,9 @@ __all__ = [
     "write_catalogue",
 ]
 
-#: The format that this version writes and reads.
-VERSION = 2
 #: Where the format is described.
 PAGE = "file-format.md in the documentation of labtree"
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _OLD_MAGIC = b"labtree\n"
 _OLD_FOOTER = 48
 
@@ -138,7 +137,7 @@ def read_catalogue(path: Path) -> Catalogue | None:
 def catalogue_of(file: int, path: Path) -> Catalogue | None:
     """Return the catalogue of an open file; as :func:`read_catalogue`."""
     start = read_at(file, SUPERBLOCK_SIZE, 0)
-    if not start.startswith(_HDF5):
+    if not start.startswith(SIGNATURE):
         raise FormatError(_foreign(path, start))
     _check_version(file, path)
     for pause_s in (0.001, 0.01, None):
@@ -191,10 +190,7 @@ def merged(parts: list[tuple[bytes, bytes]]) -> Catalogue:
             if record.get("removed"):
                 nodes = {key: each for key, each in nodes.items() if key[: len(path)] != path}
                 continue
-            for variable in record["variables"]:
-                if variable[4][0][5] is not None:
-                    variable[4][0][5] += len(joined)
-            nodes[path] = record
+            nodes[path] = shift_inline(record, len(joined))
         joined += copies
     # A node that was removed and made again may stand before one that is above it.
     ordered = sorted(nodes.values(), key=lambda record: len(record["path"]))
@@ -234,5 +230,6 @@ def _foreign(path: Path, start: bytes) -> str:
         if start.startswith(magic) and (magic or not start):
             return f"{path} is {what}, not a workspace (HDF5)"
     return (
-        f"{path} is not a workspace: it begins with {start[:8]!r}, an HDF5 file with {_HDF5!r}"
+        f"{path} is not a workspace: it begins with {start[:8]!r}, an HDF5 file with "
+        f"{SIGNATURE!r}"
     )

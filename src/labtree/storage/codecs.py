@@ -21,14 +21,10 @@ What is not plain is little-endian in a file, whatever the dtype's byte order. T
 be missing: None, NaN or pandas.NA, one of these in an array; booleans beside the texts
 say where. Elements of other object arrays are written as JSON (see
 :mod:`labtree.storage.json_values`), one text an element.
-
-In a netCDF-4 file the spec stands as attributes of the variable; :func:`marks` makes
-them and :func:`spec_of_marks` reads them.
 """
 
 import json
 import struct
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,56 +35,22 @@ from labtree.storage import dtypes, json_values
 from labtree.storage.unsupported import refused_together, unsupported
 
 __all__ = [
-    "MARKS",
     "Spec",
-    "cf_attributes",
     "check",
     "companions",
     "decode",
     "encode",
     "encode_block",
-    "fill_value",
     "has_mask",
     "last_dimension",
-    "marks",
     "plain",
-    "spec_of_marks",
     "view_spec",
 ]
 
 Spec = dict[str, Any]
 
-#: Attributes of variables that say what their values are.
-MARKS = frozenset(
-    {
-        "labtree_beside",
-        "labtree_crc32c",
-        "labtree_dtype",
-        "labtree_missing",
-        "labtree_real_name",
-        "labtree_text",
-    }
-)
-
 _MISSING: dict[str, Any] = {"None": None, "NaN": float("nan"), "NA": pd.NA}
 _NAN = struct.pack("<d", float("nan"))
-_UNITS = {
-    "D": "days",
-    "h": "hours",
-    "m": "minutes",
-    "s": "seconds",
-    "ms": "milliseconds",
-    "us": "microseconds",
-    "ns": "nanoseconds",
-}
-_OTHER_UNITS = {
-    "Y": "years",
-    "M": "months",
-    "W": "weeks",
-    "ps": "picoseconds",
-    "fs": "femtoseconds",
-    "as": "attoseconds",
-}
 
 
 def plain(dtype: np.dtype[Any]) -> bool:
@@ -162,7 +124,7 @@ def decode(spec: Spec | None, arrays: list[np.ndarray]) -> np.ndarray:
         return _decode_unicode(arrays[0], np.dtype(spec["dtype"]))
     if codec == "text":
         return _decode_text(spec, arrays)
-    raise FormatError(f"unknown codec {codec!r}; known are 'view', 'utf8' and 'text'")
+    raise _unknown(codec)
 
 
 def check(spec: Spec | None, arrays: list[Any]) -> None:
@@ -180,37 +142,45 @@ def check(spec: Spec | None, arrays: list[Any]) -> None:
     FormatError
         If they do not fit, or the spec asks for more memory than they take.
     """
-    if spec is None:
-        return
-    codec, first = spec.get("codec"), arrays[0]
-    if codec not in ("view", "utf8", "text"):
-        raise FormatError(f"unknown codec {codec!r}; known are 'view', 'utf8' and 'text'")
-    characters = np.dtype("S1")
-    if codec == "view":
-        dtype = dtypes.dtype_from_json(spec["dtype"])
-        carrier, extra = _stored_layout(dtype) if dtype.itemsize else (np.dtype(np.uint8), ())
-        fits = first.dtype.newbyteorder("=") == carrier.newbyteorder("=")
-        fits = fits or (_is_half(dtype) and first.dtype.newbyteorder("=") == np.uint16)
-        fits = fits and first.shape[len(first.shape) - len(extra) :] == extra
-        fits = fits and not dtype.hasobject and dtype.subdtype is None
-    elif codec == "utf8":
-        dtype = np.dtype(spec["dtype"])
-        fits = dtype.kind == "U" and first.dtype == characters and len(first.shape) > 0
-        fits = fits and dtype.itemsize <= 4 * first.shape[-1]
-    elif spec["form"] == "padded":
-        fits = first.dtype == characters and len(first.shape) > 0
-    else:
-        second = arrays[1]
-        fits = first.dtype.newbyteorder("=") == np.int64 and second.dtype == np.uint8
-        fits = fits and len(second.shape) == 1
-    if has_mask(spec):
-        shape = first.shape[:-1] if spec["form"] == "padded" else first.shape
-        fits = fits and spec["missing"] in _MISSING and len(arrays) > 1
-        fits = fits and (arrays[-1].dtype, tuple(arrays[-1].shape)) == (np.int8, tuple(shape))
-    if not fits:
+    if spec is not None and not _fits(spec, arrays):
+        first = arrays[0]
         raise FormatError(
             f"{first.dtype} of shape {tuple(first.shape)} is not what {json.dumps(spec)} reads"
         )
+
+
+def _fits(spec: Spec, arrays: list[Any]) -> bool:
+    """Return whether plain arrays are what a spec decodes."""
+    codec, first = spec.get("codec"), arrays[0]
+    kind, shape = first.dtype.newbyteorder("="), tuple(first.shape)
+    is_text = kind == np.dtype("S1") and len(shape) > 0
+    if codec == "view":
+        dtype = dtypes.dtype_from_json(spec["dtype"])
+        carrier, extra = _stored_layout(dtype) if dtype.itemsize else (np.dtype(np.uint8), ())
+        is_carrier = kind == carrier.newbyteorder("=") or (
+            _is_half(dtype) and kind == np.uint16
+        )
+        is_simple = not dtype.hasobject and dtype.subdtype is None
+        return is_carrier and is_simple and shape[len(shape) - len(extra) :] == extra
+    if codec == "utf8":
+        dtype = np.dtype(spec["dtype"])
+        return is_text and dtype.kind == "U" and dtype.itemsize <= 4 * shape[-1]
+    if codec != "text":
+        raise _unknown(codec)
+    if spec["form"] == "padded":
+        fits, shape = is_text, shape[:-1]
+    else:
+        second = arrays[1]
+        fits = kind == np.int64 and second.dtype == np.uint8 and len(second.shape) == 1
+    if has_mask(spec):
+        mask = arrays[-1]
+        fits = fits and spec["missing"] in _MISSING and len(arrays) > 1
+        fits = fits and (mask.dtype, tuple(mask.shape)) == (np.int8, shape)
+    return fits
+
+
+def _unknown(codec: object) -> FormatError:
+    return FormatError(f"unknown codec {codec!r}; known are 'view', 'utf8' and 'text'")
 
 
 def view_spec(dtype: np.dtype[Any]) -> tuple[Spec | None, np.dtype[Any], tuple[int, ...]]:
@@ -257,47 +227,6 @@ def last_dimension(spec: Spec | None, shape: tuple[int, ...]) -> str | None:
     return f"labtree_{what}_{shape[-1]}"
 
 
-def cf_attributes(spec: Spec | None) -> dict[str, Any]:
-    """Return the attributes by which other readers know what a variable is."""
-    if spec is None:
-        return {}
-    if spec["codec"] in ("utf8", "text"):
-        return {"_Encoding": "utf-8"} if spec.get("form") != "joined" else {}
-    dtype = dtypes.dtype_from_json(spec["dtype"])
-    if dtype.kind == "b":
-        return {"dtype": "bool"}
-    if dtype.kind not in "mM":
-        return {}
-    unit, count = np.datetime_data(dtype)
-    shown: dict[str, Any] = {"_FillValue": np.array(np.iinfo(np.int64).min, "<i8")}
-    if unit == "generic":
-        return shown
-    words = _UNITS.get(unit) or _OTHER_UNITS[unit]
-    if count != 1:
-        words = f"{count} {words}"
-    if dtype.kind == "m":
-        return {"units": words} | shown
-    if words in _UNITS.values():
-        return {
-            "units": f"{words} since 1970-01-01",
-            "calendar": "proleptic_gregorian",
-        } | shown
-    # CF has no such units; with "since" a reader of CF would fail.
-    return {"units": f"{words} after 1970-01-01"} | shown
-
-
-def fill_value(value: Any, dtype: np.dtype[Any]) -> np.ndarray | None:
-    """Return a fill value in the type of its variable, as netCDF wants it, or None."""
-    if not isinstance(value, (int, float, np.number)) or isinstance(value, bool):
-        return None
-    with np.errstate(all="ignore"):
-        try:
-            cast = np.array(value).astype(dtype)
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return cast if np.array_equal(cast, np.array(value), equal_nan=dtype.kind == "f") else None
-
-
 def companions(spec: Spec | None) -> list[str]:
     """Return what the arrays after the first are: "text", the characters; "missing", a mask."""
     if spec is None:
@@ -309,69 +238,6 @@ def companions(spec: Spec | None) -> list[str]:
 def has_mask(spec: Spec | None) -> bool:
     """Return whether the last of the plain arrays says which elements are missing."""
     return spec is not None and spec.get("missing") is not None
-
-
-def marks(spec: Spec | None, dtype: np.dtype[Any]) -> dict[str, str]:
-    """Return the attributes that say what the values of a variable are.
-
-    Parameters
-    ----------
-    spec
-        As :func:`encode` gave it.
-    dtype
-        Of the first plain array.
-
-    Examples
-    --------
-    >>> marks(*view_spec(np.dtype("c8"))[:2])
-    {'labtree_dtype': '<c8'}
-    """
-    if spec is None:
-        return {} if dtype.isnative or dtype.byteorder == "<" else {"labtree_dtype": dtype.str}
-    if spec["codec"] == "text":
-        name = "json" if spec["elements"] == "json" else spec["dtype"]
-        found = {"labtree_dtype": {"O": "object"}.get(name, name)}
-        if has_mask(spec):
-            found["labtree_missing"] = spec["missing"]
-        return found
-    named = spec["dtype"]
-    return {"labtree_dtype": named if isinstance(named, str) else json.dumps(named)}
-
-
-def spec_of_marks(attrs: Mapping[Any, Any], dtype: np.dtype[Any]) -> Spec | None:
-    """Return the spec that the attributes of a variable tell; the inverse of :func:`marks`.
-
-    Parameters
-    ----------
-    attrs
-        All attributes of the variable.
-    dtype
-        As it is stored.
-
-    Raises
-    ------
-    FormatError
-        If they make no sense.
-    """
-    named = attrs.get("labtree_dtype")
-    if named is None:
-        return None
-    try:
-        if named in ("object", "json", "StringDType"):
-            spec = {
-                "codec": "text",
-                "dtype": "StringDType" if named == "StringDType" else "O",
-                "elements": "json" if named == "json" else "str",
-                "form": "joined" if "labtree_text" in attrs else "padded",
-            }
-            missing = attrs.get("labtree_missing")
-            return spec if missing is None else spec | {"missing": missing}
-        known = json_values.parse(named) if named.startswith("{") else named
-        if dtypes.dtype_from_json(known).kind == "U" and dtype.kind == "S":
-            return {"codec": "utf8", "dtype": known}
-    except Exception as error:  # what stands in a damaged attribute can be anything
-        raise FormatError(f"labtree_dtype {named!r} is no dtype") from error
-    return {"codec": "view", "dtype": known}
 
 
 def _is_half(dtype: np.dtype[Any]) -> bool:

@@ -3,13 +3,14 @@
 import math
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from labtree.errors import ConfigurationError, FormatError
 from labtree.optional import require
-from labtree.storage.blobs import Key, checksum
+from labtree.storage.blobs import Key, check_sum, checksum, without_axes
 from labtree.storage.lazy import axis_positions
 from labtree.storage.sources import Source
 
@@ -200,11 +201,7 @@ class ChunkedArray:
     def read(self) -> np.ndarray:
         """Return the whole array, checked against its checksum."""
         array = self.select((slice(None),) * len(self.shape))
-        if self.crc is not None and checksum(array) != self.crc:
-            raise FormatError(
-                f"{self.place[0].name}: {self.name} is damaged: its values do not match the "
-                "checksum that was written with them; restore the file from a copy"
-            )
+        check_sum(array, self.crc, f"{self.place[0].name}: {self.name}")
         return array
 
     def select(self, key: Key) -> np.ndarray:
@@ -215,28 +212,25 @@ class ChunkedArray:
         ]
         result = np.empty([len(axis) for axis in axes], self.dtype)
         chunk = self.chunk
-        for index in self._touched(axes, chunk):
-            block = self._chunk(int(np.ravel_multi_index(index, self._grid)), chunk)
+        for index in self._touched(axes):
+            block = self._chunk(int(np.ravel_multi_index(index, self._grid)))
             inside = [
                 np.flatnonzero(axis // size == i)
                 for axis, size, i in zip(axes, chunk, index, strict=True)
             ]
             local = [axes[n][where] - index[n] * chunk[n] for n, where in enumerate(inside)]
             result[np.ix_(*inside)] = block[np.ix_(*local)]
-        drop = tuple(
-            0 if not isinstance(part, slice) and np.ndim(part) == 0 else slice(None)
-            for part in key
-        )
-        return result[(*drop, ...)]
+        return without_axes(result, key)
 
-    def _touched(
-        self, axes: list[np.ndarray], chunk: tuple[int, ...]
-    ) -> Iterator[tuple[int, ...]]:
-        wanted = [np.unique(axis // size) for axis, size in zip(axes, chunk, strict=True)]
-        for index in np.ndindex(*map(len, wanted)):
-            yield tuple(int(part[i]) for part, i in zip(wanted, index, strict=True))
+    def _touched(self, axes: list[np.ndarray]) -> Iterator[tuple[int, ...]]:
+        """Return the places in the grid of the chunks that some positions are in."""
+        wanted = [
+            np.unique(axis // n).tolist() for axis, n in zip(axes, self.chunk, strict=True)
+        ]
+        return product(*wanted)
 
-    def _chunk(self, number: int, shape: tuple[int, ...]) -> np.ndarray:
+    def _chunk(self, number: int) -> np.ndarray:
+        """Return the values of a chunk, which is filled up where it is at an edge."""
         source, places = self.place
         offset, size = places[number]
         buffer = bytearray(size)
@@ -244,13 +238,14 @@ class ChunkedArray:
         try:
             if found != size:
                 raise ValueError(f"{found} of {size} bytes are there")
-            flat = self.compression.decompress(bytes(buffer), self.dtype, math.prod(shape))
+            count = math.prod(self.chunk)
+            flat = self.compression.decompress(bytes(buffer), self.dtype, count)
         except (ValueError, RuntimeError, zlib.error) as error:
             raise FormatError(
                 f"{source.name}: {self.name} is damaged: chunk {number} cannot be read "
                 f"({error})"
             ) from error
-        return flat.reshape(shape)
+        return flat.reshape(self.chunk)
 
     def __reduce__(self) -> Any:
         source, places = self.place

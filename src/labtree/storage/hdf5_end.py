@@ -35,6 +35,7 @@ from labtree.errors import FormatError
 
 __all__ = [
     "HEAD_SIZE",
+    "SIGNATURE",
     "SUPERBLOCK_SIZE",
     "VERSION",
     "Record",
@@ -56,10 +57,12 @@ __all__ = [
     "write_at",
 ]
 
+#: The format that this version writes and reads.
 VERSION = 2
+#: What HDF5 files begin with.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUPERBLOCK_SIZE = 48
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _MAGIC = b"labtree\n"
 _HEADER = struct.Struct("<8sII16sQQQQQQQIIII")
 _CHECK = struct.Struct("<I4x")
@@ -160,7 +163,7 @@ def pack_record(
     is_whole: bool,
 ) -> bytes:
     """Return the bytes of a record; HDF5's new bytes must stand in the file already."""
-    new = _region_sum(file, hdf5_start, place) if hdf5_start else 0
+    parts = (redo, values, text)
     header = _HEADER.pack(
         _MAGIC,
         VERSION,
@@ -170,15 +173,11 @@ def pack_record(
         place,
         previous,
         hdf5_start,
-        len(redo),
-        len(values),
-        len(text),
-        crc32c(redo),
-        crc32c(values),
-        crc32c(text),
-        new,
+        *map(len, parts),
+        *map(crc32c, parts),
+        _region_sum(file, hdf5_start, place) if hdf5_start else 0,
     )
-    return header + _CHECK.pack(crc32c(header)) + redo + values + text
+    return header + _CHECK.pack(crc32c(header)) + b"".join(parts)
 
 
 def pack_head(transaction: int, size: int) -> bytes:
@@ -271,7 +270,7 @@ def end_of_hdf5(superblock: bytes) -> int | None:
     FormatError
         If the checksum of the superblock is wrong.
     """
-    if len(superblock) < SUPERBLOCK_SIZE or not superblock.startswith(_HDF5):
+    if len(superblock) < SUPERBLOCK_SIZE or not superblock.startswith(SIGNATURE):
         return None
     version, offsets, lengths = superblock[8:11]
     if version not in (2, 3) or (offsets, lengths) != (8, 8):

@@ -2,7 +2,7 @@
 
 import operator
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ __all__ = [
     "mark_node",
     "mark_nodes",
     "node_at",
+    "paths_below",
     "same_attributes",
 ]
 
@@ -148,10 +149,7 @@ class Marks(MutableMapping[Path, Mark]):
 
     def below(self, place: Path) -> list[Path]:
         """Return the paths of all nodes below one."""
-        found: list[Path] = []
-        for name in self._below.get(place, ()):
-            found += [(*place, name), *self.below((*place, name))]
-        return found
+        return paths_below(self._below, place)
 
     def keep_order(self, path: Path, node: xr.DataTree) -> None:
         """Take over the order of a node's children, all of which are known."""
@@ -195,7 +193,7 @@ class Marks(MutableMapping[Path, Mark]):
         found: Suspects,
     ) -> None:
         nodes = [ref() for ref in known.values()]
-        if list(known) == list(children) and all(map(operator.is_, nodes, children.values())):
+        if list(known) == list(children) and _are(children.values(), nodes):
             return
         before = dict(zip(known, nodes, strict=True))
         kept = {name for name, node in children.items() if before.get(name) is node}
@@ -277,17 +275,11 @@ class _Contents:
         return (
             [*map(len, dictionaries)] == self._sizes
             and [*chain.from_iterable(dictionaries)] == self._keys
-            and all(
-                map(
-                    operator.is_,
-                    chain.from_iterable(map(dict.values, dictionaries)),
-                    self._values,
-                )
-            )
+            and _are(chain.from_iterable(map(dict.values, dictionaries)), self._values)
         )
 
 
-def _are(now: list[Any], before: list[Any]) -> bool:
+def _are(now: Iterable[Any], before: Iterable[Any]) -> bool:
     """Return whether objects, as many as there were, are those that were there."""
     return all(map(operator.is_, now, before))
 
@@ -309,6 +301,14 @@ def iterate_nodes(root: xr.DataTree) -> Iterator[tuple[Path, xr.DataTree]]:
         children = node.children
         if children:
             stack += [((*path, name), child) for name, child in reversed([*children.items()])]
+
+
+def paths_below(names: Mapping[Path, Iterable[str]], place: Path) -> list[Path]:
+    """Return the paths of all nodes below one, from the names of the nodes below each."""
+    found: list[Path] = []
+    for name in names.get(place, ()):
+        found += [(*place, name), *paths_below(names, (*place, name))]
+    return found
 
 
 def node_at(root: xr.DataTree, path: Path) -> xr.DataTree | None:
@@ -364,13 +364,8 @@ def _has_known_variables(mark: Mark, node: xr.DataTree) -> bool:
     """Return whether a node has the variables that it had, as coordinates or not, in order."""
     now = own_variables(node)
     return (
-        len(now) == len(mark.variables)
-        and all(
-            variable is before and name == known
-            for (name, variable), (known, before) in zip(
-                now.items(), mark.variables.items(), strict=True
-            )
-        )
+        list(now) == list(mark.variables)
+        and _are(now.values(), mark.variables.values())
         and len(now) - len(parts_of_nodes([node]).coords[0]) == mark.n_data
         and dims_of(now.values()) == mark.dims
     )

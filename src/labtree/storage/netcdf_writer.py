@@ -25,13 +25,14 @@ from typing import Any, Protocol
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5ds, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
+from h5py import h5d, h5ds, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
 
 from labtree.storage.attributes import write_attribute, write_native
 from labtree.storage.blobs import checksum
 from labtree.storage.blocks import write_blocks
 from labtree.storage.compression import Compression, compress_chunks
 from labtree.storage.files import begin_sync
+from labtree.storage.hdf5_end import read_at
 from labtree.storage.sources import as_bytes, write_all
 
 __all__ = ["NON_COORDINATE", "Dimension", "NetCDFWriter", "Output", "create_file"]
@@ -46,7 +47,6 @@ _PIECE = 1 << 20
 _SYNC_SIZE = 1 << 24
 _ORDERED = h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED
 _SCALAR = h5s.create(h5s.SCALAR)
-_ONE = h5s.create_simple((1,))
 _REFERENCES = h5t.vlen_create(h5t.STD_REF_OBJ)
 _VLEN = np.dtype([("len", np.uint64), ("address", np.uint64)])
 _BACK = np.dtype([("dataset", np.uint64), ("dimension", np.int32), ("pad", np.int32)])
@@ -97,16 +97,7 @@ class _Output:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return what was written at an offset."""
-        parts = bytearray(size)
-        view = memoryview(parts)
-        while view:
-            with self._lock:
-                self._file.seek(offset)
-                count = self._file.readinto(view)
-            if not count:
-                break
-            offset, view = offset + count, view[count:]
-        return bytes(parts)
+        return read_at(self._file.fileno(), size, offset)
 
     def check(self) -> None:
         """Raise what went wrong in a write of HDF5."""
@@ -177,7 +168,7 @@ class _Output:
         self._release()
 
 
-def create_file(path: Path) -> "NetCDFWriter":
+def create_file(path: Path) -> "NewFile":
     """Create the HDF5 structure of a new, empty file and return its writer."""
     output = _Output(path)
     access = h5p.create(h5p.FILE_ACCESS)
@@ -193,7 +184,7 @@ def create_file(path: Path) -> "NetCDFWriter":
     file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
     version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
     write_native(file, "_NCProperties", version)
-    return NetCDFWriter(output, file)
+    return NewFile(output, file)
 
 
 class Output(Protocol):
@@ -209,14 +200,6 @@ class Output(Protocol):
 
     def check(self) -> None:
         """Raise what went wrong in a write of HDF5."""
-        ...
-
-    def abandon(self) -> None:
-        """Write nothing more."""
-        ...
-
-    def close(self) -> None:
-        """Close the file; raise what went wrong."""
         ...
 
 
@@ -354,10 +337,9 @@ class NetCDFWriter:
         offset: int = variable.get_offset() or 0
         output = self._output
         write_blocks(array, shape, lambda place, run: output.write_at(offset + place, run))
-        crc, step = 0, 1 << 20
-        for start in range(0, math.prod(shape) * dtype.itemsize, step):
-            stop = min(start + step, math.prod(shape) * dtype.itemsize)
-            data = output.read_at(offset + start, stop - start)
+        crc, size = 0, math.prod(shape) * dtype.itemsize
+        for start in range(0, size, _PIECE):
+            data = output.read_at(offset + start, min(_PIECE, size - start))
             crc = checksum(np.frombuffer(data, dtype), crc)
         return offset, crc
 
@@ -467,6 +449,12 @@ class NetCDFWriter:
         self.next_dimension += 1
         return Dimension(dataset, number, size)
 
+
+class NewFile(NetCDFWriter):
+    """A new netCDF-4 file; see :func:`create_file`."""
+
+    _output: _Output
+
     def close(self) -> None:
         """Write everything out and close the file.
 
@@ -515,12 +503,10 @@ def _set_dimensions(variable: Any, addresses: list[int]) -> None:
     items = np.empty(len(addresses), _VLEN)
     items["len"] = 1
     items["address"] = references.ctypes.data + 8 * np.arange(len(addresses), dtype=np.uint64)
-    space = _ONE if len(addresses) == 1 else h5s.create_simple((len(addresses),))
-    h5a.create(variable, b"DIMENSION_LIST", _REFERENCES, space).write(items, mtype=_REFERENCES)
+    write_attribute(variable, b"DIMENSION_LIST", _REFERENCES, items)
 
 
 def _set_users(scale: Any, pairs: list[tuple[int, int]]) -> None:
     back = np.zeros(len(pairs), _BACK)
     back["dataset"], back["dimension"] = zip(*pairs, strict=True)
-    space = _ONE if len(pairs) == 1 else h5s.create_simple((len(pairs),))
-    h5a.create(scale, b"REFERENCE_LIST", _BACK_TYPE, space).write(back, mtype=_BACK_TYPE)
+    write_attribute(scale, b"REFERENCE_LIST", _BACK_TYPE, back)

@@ -1,42 +1,61 @@
 """Datasets as records: what stands in a catalogue about one node of a tree.
 
 A record is JSON: ``{"path": [...], "attrs": {...}, "layout": {...}, "variables":
-[...]}``. Each variable is ``[name, dims, spec, attrs, columns]`` and each column, one
-dataset of the file, ``[name, dtype, shape, offset, crc, place]``: where its bytes
-begin, their checksum, and where in the catalogue its values stand as well (index
-coordinates). `layout` says what netCDF cannot: which coordinates have no index, which
-belong to a MultiIndex, and names that had to be encoded.
+[...]}``. Each variable is a list of what a :class:`VariableRecord` has, and each of its
+columns, one dataset of the file, of what a :class:`labtree.storage.arrays.Column` has.
+`layout` says what netCDF cannot: which coordinates have no index, which belong to a
+MultiIndex, and names that had to be encoded.
 """
 
-from collections.abc import Callable
-from typing import Any, NotRequired, TypedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from xarray.indexes import PandasIndex
+from xarray.indexes import PandasMultiIndex
 
-from labtree.errors import DamageWarning, FormatError, LabtreeError, UnsupportedTypeError, warn
+from labtree.errors import DamageWarning, FormatError, LabtreeError, warn
 from labtree.storage import codecs, json_values
-from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
-from labtree.storage.arrays import COMPRESSION, StoredArray, lazy
-from labtree.storage.blocks import is_dask
-from labtree.storage.unsupported import refused_together, with_article
+from labtree.storage._xarray import Variable
+from labtree.storage.arrays import COMPRESSION, Column, StoredArray, lazy
 
 __all__ = [
     "DatasetBuilder",
     "NodeRecord",
-    "check_dataset",
-    "check_layout",
-    "dataset_layout",
-    "kept_variables",
+    "VariableRecord",
     "node_record",
-    "variable_values",
+    "shift_inline",
+    "variable_records",
+    "with_inline",
 ]
 
 
+class VariableRecord(NamedTuple):
+    """What a catalogue says about one variable.
+
+    `spec` is how it is decoded, `attrs` are its attributes as
+    :func:`labtree.storage.json_values.encode` makes them, and `columns` its plain arrays.
+    """
+
+    name: str
+    dims: list[str]
+    spec: codecs.Spec | None
+    attrs: Any
+    columns: list[Column]
+
+    @property
+    def inline(self) -> int | None:
+        """Where in the catalogue its values stand as well, if they do: of small indexes."""
+        return self.columns[0].inline
+
+    def listed(self) -> list[Any]:
+        """Return it as it stands in a record."""
+        return [*self[:-1], [column.listed() for column in self.columns]]
+
+
 class NodeRecord(TypedDict):
-    """What a catalogue says about one node; `variables` are lists of five, as above."""
+    """What a catalogue says about one node, as JSON; see :func:`variable_records`."""
 
     path: list[str]
     attrs: Any
@@ -46,166 +65,45 @@ class NodeRecord(TypedDict):
 
 
 def node_record(
-    path: list[str], attrs: Any, layout: dict[str, Any], variables: list[list[Any]]
+    path: list[str], attrs: Any, layout: dict[str, Any], variables: Iterable[VariableRecord]
 ) -> NodeRecord:
     """Return the record of a node; its layout is left out where it says nothing."""
+    listed = [variable.listed() for variable in variables]
     if not any(layout.values()):
-        return {"path": path, "attrs": attrs, "variables": variables}
-    return {"path": path, "attrs": attrs, "layout": layout, "variables": variables}
+        return {"path": path, "attrs": attrs, "variables": listed}
+    return {"path": path, "attrs": attrs, "layout": layout, "variables": listed}
 
 
-#: HDF5 arrays have no more dimensions; some values take one of their own.
-_MOST_DIMENSIONS = 31
+def variable_records(record: NodeRecord) -> Iterator[VariableRecord]:
+    """Yield what a record says about each of its variables."""
+    for name, dims, spec, attrs, columns in record["variables"]:
+        yield VariableRecord(name, dims, spec, attrs, [Column(*each) for each in columns])
 
 
-def variable_values(variable: Variable, path: str) -> np.ndarray:
-    """Return the values of a variable as the numpy array that it holds.
+def with_inline(record: NodeRecord, place: Callable[[int, int], int]) -> NodeRecord:
+    """Return a record whose copies of values stand elsewhere in the catalogue.
 
-    Raises
-    ------
-    TypeError
-        If it holds another kind of array, such as one with units.
+    Parameters
+    ----------
+    record
+        The record, which stays as it is.
+    place
+        Gives the new place of each copy from the old one and its size in bytes.
     """
-    _check_array(variable, path)
-    values = variable.data
-    if type(values) is not np.ndarray:
-        raise _foreign_array(values, path)
-    return values
+    variables = list(variable_records(record))
+    if all(variable.inline is None for variable in variables):
+        return record
+    for i, variable in enumerate(variables):
+        if variable.inline is not None:
+            first, *others = variable.columns
+            moved = first._replace(inline=place(variable.inline, first.nbytes))
+            variables[i] = variable._replace(columns=[moved, *others])
+    return {**record, "variables": [variable.listed() for variable in variables]}
 
 
-def check_layout(dtype: np.dtype[Any], ndim: int, path: str) -> None:
-    """Raise an error for arrays that no file holds: of too many dimensions, of objects."""
-    if ndim > _MOST_DIMENSIONS:
-        raise UnsupportedTypeError(
-            f"{path}: cannot keep an array of {ndim} dimensions, HDF5 has at most "
-            f"{_MOST_DIMENSIONS} for all kinds of values; write x.reshape(-1), and x.shape "
-            "beside it"
-        )
-    if dtype.kind == "V" and dtype.hasobject:
-        raise UnsupportedTypeError(
-            f"{path}: cannot keep a structured array with objects, {dtype}, exactly; write "
-            "{name: x[name] for name in x.dtype.names}"
-        )
-
-
-def _check_array(variable: Variable, path: str) -> None:
-    """Raise an error unless a variable holds an array that can be written; reads nothing."""
-    if not isinstance(variable.dtype, np.dtype):
-        raise UnsupportedTypeError(
-            f"{path}: netCDF has no type for pandas' {variable.dtype} array of "
-            f"{variable.ndim} dimensions; write .astype(object)"
-        )
-    check_layout(variable.dtype, variable.ndim, path)
-    data = data_of(variable)
-    if type(data) is np.ndarray or isinstance(data, ExplicitlyIndexed):
-        return
-    if not is_dask(variable):
-        raise _foreign_array(data, path)
-    if any(isinstance(size, float) for size in data.shape):  # NaN where it is not known
-        raise UnsupportedTypeError(
-            f"{path}: its dask blocks have unknown sizes; write x.compute(), or "
-            "x.data.compute_chunk_sizes()"
-        )
-    if type(data._meta) is not np.ndarray:
-        raise _foreign_array(data._meta, path, "in the blocks of a dask array")
-
-
-def _foreign_array(values: Any, path: str, where: str = "") -> UnsupportedTypeError:
-    """Return the error for an array that xarray holds and netCDF does not."""
-    name = f"{type(values).__module__}.{type(values).__qualname__}"
-    line = ".as_numpy()"
-    if hasattr(values, "magnitude") and hasattr(values, "units"):
-        name += f" in {str(values.units)!r}"
-        pint = type(values).__module__.partition(".")[0] == "pint"
-        line = (
-            ".pint.dequantify(), which puts the units into the attributes"
-            if pint
-            else ".as_numpy(), and the units into attrs['units']"
-        )
-    return UnsupportedTypeError(
-        f"{path}: cannot keep {with_article(name)}{f' {where}' if where else ''} exactly; "
-        f"write {line}"
-    )
-
-
-def kept_variables(dataset: xr.Dataset) -> dict[str, Variable]:
-    """Return the variables that are written: all but the tuples that a MultiIndex shows."""
-    indexes = dataset.xindexes.values() if dataset.coords else ()
-    tuples = {index.dim for index in indexes if isinstance(index, _MULTI)}
-    return {
-        name: variable  # type: ignore[misc]
-        for name, variable in dataset.variables.items()
-        if name not in tuples
-    }
-
-
-_MULTI = xr.indexes.PandasMultiIndex
-
-
-def dataset_layout(dataset: xr.Dataset, path: str) -> dict[str, Any]:
-    """Return what netCDF does not say about a dataset's coordinates.
-
-    Raises
-    ------
-    TypeError
-        If a coordinate has an index that cannot be made again from its values.
-    """
-    layout: dict[str, Any] = {}
-    if not dataset.coords:
-        return layout
-    indexed: set[Any] = set()
-    for index, variables in dataset.xindexes.group_by_index():
-        if isinstance(index, _MULTI):
-            levels = [name for name in variables if name != index.dim]
-            layout.setdefault("multiindexes", {})[index.dim] = levels
-        elif type(index) is not PandasIndex or set(variables) != {index.dim}:
-            raise UnsupportedTypeError(
-                f"{path}: cannot keep the index {type(index).__name__} of "
-                f"{sorted(map(str, variables))}; write .drop_indexes({list(variables)!r})"
-            )
-        indexed.update(variables)
-    coords = [name for name in dataset.coords if name not in indexed]
-    coords = [name for name in coords if name not in layout.get("multiindexes", {})]
-    if coords:
-        layout["coords"] = coords
-    return layout
-
-
-def check_dataset(dataset: xr.Dataset, path: str) -> None:
-    """Raise an error that names every part of a dataset that a file cannot keep.
-
-    Raises
-    ------
-    TypeError
-        For values, attributes, names and indexes that cannot be kept exactly.
-    """
-    multi = {index.dim for index in dataset.xindexes.values() if isinstance(index, _MULTI)}
-    with refused_together() as attempt:
-        attempt(json_values.encode, dict(dataset.attrs), f"{path}.attrs")
-        attempt(dataset_layout, dataset, path)
-        for name in dict.fromkeys((*dataset.variables, *dataset.dims)):
-            attempt(_check_name, name, path)
-        for name, variable in dataset.variables.items():
-            where = f"{path}[{name!r}]"
-            if variable.attrs:
-                attempt(json_values.encode, dict(variable.attrs), f"{where}.attrs")
-            if name not in multi:
-                attempt(_check_variable, variable, where)
-
-
-def _check_name(name: Any, path: str) -> None:
-    if type(name) is not str or not name:
-        raise UnsupportedTypeError(
-            f"{path}: names of variables and dimensions are str, not {name!r}; write "
-            f"ds.rename({{{name!r}: ...}})"
-        )
-
-
-def _check_variable(variable: Variable, path: str) -> None:
-    _check_array(variable, path)
-    if variable.dtype.hasobject or variable.dtype.kind == "T":
-        here = variable.compute() if is_dask(variable) else variable
-        codecs.encode(variable_values(here, path), path)
+def shift_inline(record: NodeRecord, distance: int) -> NodeRecord:
+    """Return a record whose copies of values stand further on in the catalogue."""
+    return with_inline(record, lambda place, _: place + distance)
 
 
 class DatasetBuilder:
@@ -214,12 +112,12 @@ class DatasetBuilder:
     Parameters
     ----------
     column
-        Gives the plain array for a column: ``(path, column) -> ContiguousArray``.
+        Gives the plain array for a column of a path's node.
     values
         The catalogue's copy of small index coordinates.
     """
 
-    def __init__(self, column: Callable[[list[str], list[Any]], Any], values: bytes = b""):
+    def __init__(self, column: Callable[[list[str], Column], Any], values: bytes = b""):
         self._column = column
         self._values = memoryview(values)
         self._templates: dict[Any, xr.Dataset | None] = {}
@@ -244,9 +142,11 @@ class DatasetBuilder:
 
     def _build(self, record: NodeRecord) -> xr.Dataset:
         path, layout = record["path"], record.get("layout") or {}
-        arrays, attrs, compressed = {}, {}, {}
+        arrays: dict[str, Any] = {}
+        attrs, compressed = {}, {}
         dims: dict[str, tuple[str, ...]] = {}
-        for name, axes, spec, attributes, columns in record["variables"]:
+        for variable in variable_records(record):
+            name, axes, spec, attributes, columns = variable
             if not all(isinstance(each, str) for each in (name, *axes)) or "/" in name:
                 raise FormatError(f"no variable has the name or the dimensions {[name, *axes]}")
             blobs = [self._column(path, column) for column in columns]
@@ -259,9 +159,9 @@ class DatasetBuilder:
                 compressed[name] = {COMPRESSION: compression.name}
             if attributes:
                 attrs[name] = json_values.decode(attributes)
-            place = columns[0][5] if len(columns[0]) > 5 else None
-            if place is not None and len(columns) == 1:
-                arrays[name] = _inline(self._values, place, spec, columns[0])
+            inline = columns[0].inline
+            if inline is not None and len(columns) == 1:
+                arrays[name] = _inline_values(self._values, inline, spec, columns[0])
         plain_data = not layout and not any(axes[:1] == (name,) for name, axes in dims.items())
         if plain_data:
             dataset = self._from_template(arrays, dims)
@@ -288,10 +188,12 @@ class DatasetBuilder:
         return template.copy(data=data)
 
 
-def _inline(values: memoryview, place: int, spec: Any, column: list[Any]) -> Any:
-    dtype, shape = np.dtype(column[1]), tuple(column[2])
-    size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.frombuffer(values[place : place + size], dtype).reshape(shape)
+def _inline_values(
+    values: memoryview, place: int, spec: codecs.Spec | None, column: Column
+) -> np.ndarray:
+    """Return the values of an index coordinate from their copy in the catalogue."""
+    part = values[place : place + column.nbytes]
+    raw = np.frombuffer(part, np.dtype(column.dtype)).reshape(column.shape)
     return codecs.decode(spec, [raw.copy()])
 
 
@@ -331,7 +233,7 @@ def _with_coordinates(
     for dim, names in multiindexes.items():
         index = pd.MultiIndex.from_arrays([indexed[name].values for name in names], names=names)
         shown = {name: indexed[name].dtype for name in names}
-        own = _MULTI(index, dim, level_coords_dtype=shown)
+        own = PandasMultiIndex(index, dim, level_coords_dtype=shown)
         dataset = dataset.assign_coords(xr.Coordinates.from_xindex(own))
     if bare:
         dataset = dataset.assign_coords(xr.Coordinates(bare, indexes={}))

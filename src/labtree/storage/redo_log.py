@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +42,8 @@ from labtree.storage.hdf5_end import (
     write_at,
 )
 from labtree.storage.interrupts import deferred_interrupts
+from labtree.storage.locks import try_lock
+from labtree.storage.sources import as_bytes
 
 __all__ = ["RedoLog", "Transaction", "repair"]
 
@@ -64,13 +65,7 @@ else:
 
     def _lock(file: int, *, exclusive: bool) -> bool:
         """Take HDF5's lock on the file, or say that another program holds it."""
-        try:
-            fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # a file system without locks
-        return True
+        return try_lock(file, shared=not exclusive)
 
     def _unlock(file: int) -> None:
         with contextlib.suppress(OSError):
@@ -326,12 +321,7 @@ class Transaction:
     def __enter__(self) -> "Transaction":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._is_done:
             self._discard()
 
@@ -360,20 +350,20 @@ class Transaction:
                 raise
         self._overlay.check()
 
-    def fileno(self) -> int:
-        """Return the number of the open file."""
-        return self._log.fileno()
-
     def check(self) -> None:
         """Raise what went wrong in a write of HDF5."""
         self._overlay.check()
 
-    def write_at(self, offset: int, data: memoryview) -> None:
+    def write_at(self, offset: int, array: np.ndarray) -> None:
         """Put the values of a new array where HDF5 has reserved space for them."""
         if offset < self.start:
             raise ValueError("new arrays lie after the old end of the file")
-        write_at(self._log._file, data, offset)
-        self._overlay.size = max(self._overlay.size, offset + len(data))
+        write_at(self._log._file, as_bytes(array), offset)
+        self._overlay.size = max(self._overlay.size, offset + array.nbytes)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return what was written at an offset."""
+        return read_at(self._log._file, size, offset)
 
     def commit(self, text: bytes, values: bytes, *, is_whole: bool) -> Record:
         """Make the change durable and, if no reader is in the way, put it in its place.

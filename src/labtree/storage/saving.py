@@ -11,7 +11,7 @@ from labtree.storage.attached import attached
 from labtree.storage.catalogue import file_version
 from labtree.storage.locks import writer_lock
 from labtree.storage.marks import Marks, mark_nodes
-from labtree.storage.tree_changes import TreeFile
+from labtree.storage.tree_file import TreeFile
 from labtree.storage.trees import check_folder, save_tree
 
 __all__ = ["remember_file", "save_tree_again"]

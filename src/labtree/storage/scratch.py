@@ -12,7 +12,7 @@ from labtree.storage._xarray import Variable, data_of
 from labtree.storage.arrays import StoredArray, lazy, stored_array
 from labtree.storage.blobs import ContiguousArray, checksum
 from labtree.storage.blocks import is_dask, write_blocks
-from labtree.storage.records import variable_values
+from labtree.storage.dataset_checks import variable_values
 from labtree.storage.sources import ScratchSource
 
 __all__ = ["put_dataset"]

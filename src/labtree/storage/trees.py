@@ -16,14 +16,15 @@ from labtree.errors import (
     missing_file,
     warn,
 )
-from labtree.storage.arrays import array_of_column, stored_size
+from labtree.storage.arrays import Column, array_of_column, stored_size
 from labtree.storage.attached import attached
 from labtree.storage.catalogue import Catalogue, catalogue_of
 from labtree.storage.files import check_parent, is_same_file, replace_file, temporary_path
 from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.locks import folder_lock
 from labtree.storage.names import file_name
-from labtree.storage.netcdf_reader import NetCDFSource, open_groups
+from labtree.storage.netcdf_reader import open_groups
+from labtree.storage.netcdf_source import NetCDFSource
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder, NodeRecord
 from labtree.storage.sources import FileSource, identity
@@ -185,16 +186,16 @@ def read_tree(source: FileSource, catalogue: Catalogue | None, **decoding: Any) 
     return tree
 
 
-def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Any]:
+def column_reader(source: FileSource) -> Callable[[list[str], Column], Any]:
     """Return what makes the arrays of a catalogue's columns, each of which is asked for once.
 
     Together they cannot claim more bytes than the file has.
     """
     claimed = 0
 
-    def column(path: list[str], column: list[Any]) -> Any:
+    def read(path: list[str], column: Column) -> Any:
         nonlocal claimed
-        name = "/".join([*path, column[0]])
+        name = "/".join([*path, column.name])
         array = array_of_column(source, column, name)
         claimed += stored_size(array)
         if claimed > source.known[3]:
@@ -204,15 +205,14 @@ def column_reader(source: FileSource) -> Callable[[list[str], list[Any]], Any]:
             )
         return array
 
-    return column
+    return read
 
 
 def _tree_of_groups(source: NetCDFSource, decoding: dict[str, Any]) -> xr.DataTree:
     """Return the tree of a file that has no catalogue."""
     nodes: dict[tuple[str, ...], xr.DataTree] = {}
-    for group in open_groups(source, **decoding):
-        path, node = tuple(group.path), xr.DataTree(dataset=group.dataset)
-        nodes[path] = node
+    for path, dataset in open_groups(source, **decoding):
+        nodes[path] = node = xr.DataTree(dataset=dataset)
         if not path:
             continue
         parent = nodes.get(path[:-1])

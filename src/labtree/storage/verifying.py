@@ -20,8 +20,10 @@ from labtree.storage._xarray import data_of
 from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.blobs import checksum
 from labtree.storage.files import retry_while_busy
-from labtree.storage.netcdf_reader import NetCDFSource, check_heaps, open_groups
-from labtree.storage.records import DatasetBuilder, NodeRecord
+from labtree.storage.hdf5_files import check_heaps
+from labtree.storage.netcdf_reader import open_groups
+from labtree.storage.netcdf_source import NetCDFSource
+from labtree.storage.records import DatasetBuilder, NodeRecord, variable_records
 from labtree.storage.trees import column_reader, open_source
 from labtree.storage.zarr.stores import is_zarr
 
@@ -74,7 +76,7 @@ def verify_file(path: str | Path) -> Verification:
             groups = {}
             try:
                 check_heaps(source.name)
-                groups = {tuple(group.path): group.dataset for group in open_groups(other)}
+                groups = dict(open_groups(other))
             except LabtreeError as error:
                 problems.append(str(error))
             listed = {}
@@ -130,11 +132,12 @@ def _read_groups(groups: dict[Any, xr.Dataset], is_ours: bool, known: set[str]) 
 def _read_record(record: NodeRecord, column: Any, where: str) -> list[str]:
     """Read a node's arrays by their places in the catalogue."""
     problems = []
-    for name, _, spec, _, columns in record["variables"]:
+    for variable in variable_records(record):
         try:
-            StoredArray(spec, [column(record["path"], item) for item in columns]).read_whole()
+            blobs = [column(record["path"], each) for each in variable.columns]
+            StoredArray(variable.spec, blobs).read_whole()
         except Exception as error:  # of a hostile catalogue it can be anything
-            problems.append(f"{where.rstrip('/')}/{name}: {error}")
+            problems.append(f"{where.rstrip('/')}/{variable.name}: {error}")
     return problems
 
 

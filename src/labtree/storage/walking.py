@@ -19,16 +19,12 @@ from labtree.storage import codecs, json_values
 from labtree.storage._xarray import Variable, data_of
 from labtree.storage.arrays import COMPRESSION, Column, stored_array
 from labtree.storage.blocks import BlockArray, is_dask
+from labtree.storage.dataset_checks import dataset_layout, kept_variables, variable_values
 from labtree.storage.marks import iterate_nodes
 from labtree.storage.missing import ANCILLARY, mask_name
 from labtree.storage.names import LONGEST, encode_name
-from labtree.storage.records import (
-    NodeRecord,
-    dataset_layout,
-    kept_variables,
-    node_record,
-    variable_values,
-)
+from labtree.storage.records import NodeRecord, VariableRecord, node_record
+from labtree.storage.value_attributes import cf_attributes, fill_value, marks, without_marks
 
 __all__ = ["Naming", "Node", "PlainArray", "PlainVariable", "node_of", "noted", "walk"]
 
@@ -50,12 +46,13 @@ class Naming(NamedTuple):
 class PlainArray(NamedTuple):
     """One plain array of a variable.
 
-    `role` is empty for the values, or "text" or "missing"; `name` and `dims` are those in the
-    file, without the last dimension that a codec adds; `blobs[number]` is what the values
-    were read from unchanged.
+    `role` is empty for the values, or "text" or "missing"; `own` are the attributes that say
+    so; `name` and `dims` are those in the file, without the last dimension that a codec adds;
+    `blobs[number]` is what the values were read from unchanged.
     """
 
     role: str
+    own: dict[str, str]
     name: str
     dims: tuple[str, ...]
     values: Any
@@ -93,9 +90,26 @@ class PlainVariable(NamedTuple):
     hidden: frozenset[str]
     compression: str | None
 
-    def record(self, columns: Iterable[Column]) -> list[Any]:
+    @property
+    def fill_value(self) -> np.ndarray | None:
+        """The user's ``_FillValue`` in the type of the values, if other readers can use it."""
+        if self.spec is not None:
+            return None
+        return fill_value(self.attrs.get("_FillValue"), self.arrays[0].values.dtype)
+
+    def record(self, columns: list[Column]) -> VariableRecord:
         """Return the variable's part of a record."""
-        return [self.name, self.dims, self.spec, self.coded, [c.listed() for c in columns]]
+        return VariableRecord(self.name, self.dims, self.spec, self.coded, columns)
+
+    def index_values(self, most: int) -> bytes | None:
+        """Return the values of an index coordinate of at most so many bytes, or None.
+
+        They stand in the catalogue as well: xarray reads them when it opens a tree.
+        """
+        if not self.is_index or len(self.arrays) > 1:
+            return None
+        values = self.arrays[0].values  # never dask's
+        return values.tobytes() if values.nbytes <= most else None
 
 
 @dataclass(slots=True)
@@ -120,7 +134,7 @@ class Node:
         """The path, for errors."""
         return "/" + "/".join(self.path)
 
-    def record(self, variables: list[list[Any]]) -> NodeRecord:
+    def record(self, variables: Iterable[VariableRecord]) -> NodeRecord:
         """Return the node's record."""
         return node_record(self.path, self.coded, self.layout, variables)
 
@@ -153,7 +167,7 @@ class Node:
     ) -> PlainVariable:
         path = f"{self.where.rstrip('/')}/{name}"
         spec, values, blobs = _plain_arrays(variable, path)
-        attrs = {key: value for key, value in variable.attrs.items() if key not in codecs.MARKS}
+        attrs = without_marks(variable.attrs)
         coded = json_values.encode(attrs, f"{path}.attrs") if attrs else {}
         file = self.files[name]
         for dim in variable.dims:
@@ -164,21 +178,23 @@ class Node:
                     "node.dataset = node.to_dataset().rename_dims({old: new})"
                 )
         dims = tuple(self.dims[str(dim)] for dim in variable.dims)
-        arrays = [PlainArray("", file, dims, values[0], blobs, 0)]
-        own: dict[str, Any] = codecs.marks(spec, values[0].dtype)
+        arrays = [PlainArray("", {}, file, dims, values[0], blobs, 0)]
+        own: dict[str, Any] = marks(spec, values[0].dtype)
         if file != name:
             own["labtree_real_name"] = json.dumps(name)
-        hints = codecs.cf_attributes(spec)
+        hints = cf_attributes(spec)
         own |= hints
         for i, role in enumerate(codecs.companions(spec), 1):
             beside = self._free(f"labtree_text_{file}" if role == "text" else mask_name(file))
+            its_own, its_dims = {"labtree_beside": file}, dims
             if role == "text":
                 own["labtree_text"] = beside
-                here: tuple[str, ...] = (self._free(f"labtree_bytes_{file}"),)
+                its_dims = (self._free(f"labtree_bytes_{file}"),)
             else:
-                words, here = attrs.get(ANCILLARY), dims
+                words = attrs.get(ANCILLARY)
                 own[ANCILLARY] = f"{words} {beside}" if type(words) is str else beside
-            arrays.append(PlainArray(role, beside, here, values[i], blobs, i))
+                its_own["dtype"] = "bool"
+            arrays.append(PlainArray(role, its_own, beside, its_dims, values[i], blobs, i))
         given = attrs.get("coordinates")
         if type(given) is str and given.isascii() and "\0" not in given:
             own["coordinates"] = given

@@ -13,8 +13,13 @@ import xarray as xr
 from h5py import h5t
 
 from labtree.storage import codecs, json_values
-from labtree.storage.arrays import Column, array_of_column
-from labtree.storage.attributes import write_attribute, write_attributes, write_native
+from labtree.storage.arrays import Chunks, Column, array_of_column
+from labtree.storage.attributes import (
+    CONVENTIONS,
+    write_attribute,
+    write_attributes,
+    write_native,
+)
 from labtree.storage.catalogue import PAGE, VERSION, write_catalogue
 from labtree.storage.compression import Compression, find_compression
 from labtree.storage.names import file_name
@@ -39,7 +44,6 @@ __all__ = ["Written", "write_dataset", "write_group_attributes", "write_tree"]
 _INLINE = 1 << 16
 # Dimensions that as many groups have alike are made once for all of them.
 _FEW = 4
-_CONVENTIONS = "CF-1.11"
 
 
 def _members(names: list[str]) -> dict[str, str]:
@@ -261,9 +265,7 @@ def _write_node(
 ) -> NodeRecord:
     _write_group(group, node)
     sink = _GroupWriter(writer, group, {*node.dims.values()}, above, written, compression)
-    record = node.record(
-        [variable.record(sink.write(variable)) for variable in node.variables()]
-    )
+    record = node.record(variable.record(sink.write(variable)) for variable in node.variables())
     names = {
         file: json.dumps(name)
         for name, file in (*node.files.items(), *node.dims.items())
@@ -281,7 +283,7 @@ def _write_group(group: Any, node: Node) -> None:
     if not node.path:
         given = node.attrs.get("Conventions")
         is_text = type(given) is str and given.isascii() and "\0" not in given
-        write_native(group, "Conventions", given if is_text else _CONVENTIONS)
+        write_native(group, "Conventions", given if is_text else CONVENTIONS)
 
 
 def _write_layout(group: Any, node: Node) -> None:
@@ -321,18 +323,15 @@ class _GroupWriter:
                 extra = codecs.last_dimension(variable.spec, array.values.shape)
                 dims = dims if extra is None else (*dims, extra)
             column, dataset = self._array(array, name, dims, compression)
+            for key, value in array.own.items():
+                write_native(dataset, key, value)
             if not array.role:
                 self._describe(dataset, variable)
-                # An index is never dask's; one of several arrays is read from the file.
-                is_small = len(variable.arrays) == 1 and array.values.nbytes <= _INLINE
-                if variable.is_index and is_small:
-                    column = column._replace(inline=len(self.written.values))
-                    self.written.values += array.values.tobytes()
-            else:
-                write_native(dataset, "labtree_beside", variable.arrays[0].name)
-                if array.role == "missing":
-                    write_native(dataset, "dtype", "bool")
             columns.append(column)
+        copied = variable.index_values(_INLINE)
+        if copied is not None:
+            columns[0] = columns[0]._replace(inline=len(self.written.values))
+            self.written.values += copied
         return columns
 
     def _array(
@@ -353,11 +352,8 @@ class _GroupWriter:
             places, crc = self.writer.write_chunks(
                 dataset, lambda start, stop: values[start:stop], dtype, compression
             )
-            chunks = [
-                compression.name,
-                [*compression.chunk_shape(shape, dtype.itemsize)],
-                places,
-            ]
+            chunk = compression.chunk_shape(shape, dtype.itemsize)
+            chunks = Chunks(compression.name, list(chunk), places)
             column = column._replace(place=None, crc=crc, chunks=chunks)
         elif array.is_blocks:
             place, crc = self.writer.write_blocks(dataset, values.array, dtype, shape)
@@ -378,10 +374,7 @@ class _GroupWriter:
         """Write what a variable is, for labtree and for others, and its attributes."""
         for key, value in variable.own.items():
             write_native(dataset, key, value)
-        fill = variable.attrs.get("_FillValue")
-        if variable.spec is None and fill is not None:
-            native = codecs.fill_value(fill, variable.arrays[0].values.dtype)
-            if native is not None:
-                write_native(dataset, "_FillValue", native)
+        if variable.fill_value is not None:
+            write_native(dataset, "_FillValue", variable.fill_value)
         if variable.attrs:
             write_attributes(dataset, variable.attrs, variable.path, variable.hidden)

@@ -25,14 +25,15 @@ from labtree.errors import (
 from labtree.storage.catalogue import file_version
 from labtree.storage.files import check_regular, replace_file, temporary_path
 from labtree.storage.hdf5_end import Record
+from labtree.storage.hdf5_files import open_hdf5
 from labtree.storage.locks import WriterLock, folder_lock, writer_lock
 from labtree.storage.marks import Marks, iterate_nodes
 from labtree.storage.marks import Path as NodePath
-from labtree.storage.netcdf_reader import open_hdf5
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.redo_log import repair
 from labtree.storage.sources import FileSource
-from labtree.storage.tree_changes import Changes, TreeFile, read_from_file
+from labtree.storage.tree_changes import Changes
+from labtree.storage.tree_file import TreeFile, read_from_file
 from labtree.storage.trees import (
     add_source,
     check_complete,

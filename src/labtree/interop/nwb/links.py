@@ -8,8 +8,8 @@ from typing import Any
 import h5py
 
 from labtree.errors import FormatError
+from labtree.storage.hdf5_files import check_heaps
 from labtree.storage.json_files import read_json
-from labtree.storage.netcdf_reader import check_heaps
 
 __all__ = ["check_hdf5_links", "check_zarr_links"]
 

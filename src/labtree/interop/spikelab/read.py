@@ -30,8 +30,8 @@ from labtree.objects.rate_slice_stack import rate_slice_stack
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.spike_slice_stack import spike_slice_stack
 from labtree.objects.unit_attributes import Column, masked_column
+from labtree.storage.hdf5_files import check_heaps, open_hdf5
 from labtree.storage.json_files import read_json
-from labtree.storage.netcdf_reader import check_heaps, open_hdf5
 from labtree.workspace.operations import create_workspace, identity_attributes
 
 __all__ = [

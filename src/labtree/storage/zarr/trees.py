@@ -37,8 +37,15 @@ from labtree.storage.blobs import plain_dtype
 from labtree.storage.catalogue import PAGE, VERSION, Catalogue, catalogue_text
 from labtree.storage.compression import find_compression
 from labtree.storage.hdf5_end import crc32c
-from labtree.storage.records import DatasetBuilder, NodeRecord, node_record
+from labtree.storage.records import (
+    DatasetBuilder,
+    NodeRecord,
+    VariableRecord,
+    node_record,
+    variable_records,
+)
 from labtree.storage.trees import build_tree, note_left_out
+from labtree.storage.value_attributes import cf_attributes, spec_of_marks
 from labtree.storage.versions import check_version
 from labtree.storage.zarr.arrays import ZarrArray
 from labtree.storage.zarr.metadata import dump, file_names, group_metadata
@@ -285,10 +292,11 @@ def _lists_all(folder: Path, records: list[NodeRecord]) -> bool:
             below.setdefault(path[:-1], []).append(path[-1])
     for record in records:
         path = tuple(record["path"])
-        files = file_names([*(each[0] for each in record["variables"]), *below.get(path, ())])
-        columns = [column[0] for *_, part in record["variables"] for column in part]
+        variables = list(variable_records(record))
+        files = file_names([*(each.name for each in variables), *below.get(path, ())])
+        arrays = [column.name for each in variables for column in each.columns]
         children = [files[name] for name in below.get(path, ())]
-        listed[path] = {*columns, *children, _ROOT}
+        listed[path] = {*arrays, *children, _ROOT}
         for name in below.get(path, ()):
             names[(*path, name)] = f"{names[path]}{files[name]}/"
     for path, expected in listed.items():
@@ -368,29 +376,30 @@ def _exact(attributes: dict[str, Any], own: frozenset[str]) -> Any:
 
 def _walked_variable(
     file: str, nodes: dict[str, Any], prefix: str, location: Location
-) -> list[Any]:
+) -> VariableRecord:
     metadata = nodes[prefix + file]
     attributes = metadata.get("attributes", {})
     first = _walked_column(prefix, file, metadata, location, attributes)
-    spec = codecs.spec_of_marks(attributes, plain_dtype(first[1]))
+    spec = spec_of_marks(attributes, plain_dtype(first.dtype))
     columns = [first]
     for role, key in (("text", "labtree_text"), ("missing", "ancillary_variables")):
         if spec is not None and role in codecs.companions(spec):
             other = str(attributes[key]).split()[-1]
             columns.append(_walked_column(prefix, other, nodes[prefix + other], location, {}))
     dims = list(metadata.get("dimension_names") or [])
-    logical = len(first[2]) - (codecs.last_dimension(spec, tuple(first[2])) is not None)
+    shape = tuple(first.shape)
+    logical = len(shape) - (codecs.last_dimension(spec, shape) is not None)
     dims = dims[:logical] or [f"dim_{i}" for i in range(logical)]
-    hidden = {"coordinates", *codecs.cf_attributes(spec)}
+    hidden = {"coordinates", *cf_attributes(spec)}
     if codecs.has_mask(spec):
         hidden.add("ancillary_variables")
     exact = _exact(attributes, frozenset(hidden))
-    return [_real_name(file, metadata), dims, spec, exact, columns]
+    return VariableRecord(_real_name(file, metadata), dims, spec, exact, columns)
 
 
 def _walked_column(
     prefix: str, file: str, metadata: Any, location: Location, attributes: dict[str, Any]
-) -> list[Any]:
+) -> Column:
     """Return the column of an array; what zarr calls text gets the width that it needs."""
     data_type, shape = metadata["data_type"], list(metadata["shape"])
     if not isinstance(data_type, str):
@@ -415,8 +424,7 @@ def _walked_column(
             kind = kind.newbyteorder(">")
         dtype = kind.str
     compressed = [c["name"] for c in metadata["codecs"] if c["name"] in ("gzip", "zstd")]
-    column = Column(file, dtype, shape, data_type, chunks=compressed[0] if compressed else None)
-    return column.listed()
+    return Column(file, dtype, shape, data_type, chunks=compressed[0] if compressed else None)
 
 
 def all_metadata(
@@ -515,7 +523,7 @@ def read_node(opened: Opened, path: list[str]) -> xr.Dataset | None:
 
 def column_reader(
     location: Location, catalogue: Catalogue | None = None, folder: str | None = None
-) -> Callable[[list[str], list[Any]], Any]:
+) -> Callable[[list[str], Column], Any]:
     """Return what makes the array of a catalogue's column.
 
     Parameters
@@ -531,20 +539,19 @@ def column_reader(
     if catalogue is not None and folder is None:
         folders |= _folders(catalogue)
 
-    def column(path: list[str], column: list[Any]) -> ZarrArray:
-        name, dtype, shape, data_type, _, _, compression = Column(*column)
+    def array(path: list[str], column: Column) -> ZarrArray:
         prefix = folders[tuple(path)] if folder is None else f"{folder}/"
         return ZarrArray(
             location,
-            f"{prefix}{name}",
-            plain_dtype(dtype),
-            tuple(shape),
-            str(data_type),
-            "/".join([*path, name]),
-            find_compression(compression),
+            f"{prefix}{column.name}",
+            plain_dtype(column.dtype),
+            tuple(column.shape),
+            str(column.place),
+            "/".join([*path, column.name]),
+            find_compression(column.chunks),
         )
 
-    return column
+    return array
 
 
 def _folders(catalogue: Catalogue) -> dict[tuple[str, ...], str]:
@@ -561,7 +568,7 @@ def _folders(catalogue: Catalogue) -> dict[tuple[str, ...], str]:
         if path not in below:
             continue
         names = below[path]
-        files = file_names([*(each[0] for each in record["variables"]), *names])
+        files = file_names([*(each.name for each in variable_records(record)), *names])
         for name in names:
             folders[(*path, name)] = f"{folders[path]}{files[name]}/"
     return folders

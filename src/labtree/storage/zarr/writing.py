@@ -131,30 +131,23 @@ class _Writer:
     def _variable(self, variable: PlainVariable, group: list[str]) -> list[Column]:
         attrs, spec = variable.attrs, variable.spec
         own = {key: _json(value) for key, value in variable.own.items()}
-        fill = attrs.get("_FillValue")
-        if spec is None and fill is not None:
-            native = codecs.fill_value(fill, variable.arrays[0].values.dtype)
-            if native is not None:
-                own["_FillValue"] = _shown_fill_value(native)
+        if variable.fill_value is not None:
+            own["_FillValue"] = _shown_fill_value(variable.fill_value)
         compression = self.compression or variable.compression
         columns = []
         for array in variable.arrays:
-            folder, shown, codec = [*group, array.name], dict[str, Any](), spec
+            folder = [*group, array.name]
+            codec, shown = None, dict[str, Any](array.own)
             if not array.role:
+                codec = spec
                 shown = shown_attributes(attrs, variable.coded, variable.hidden) | own
-            else:
-                codec, shown = None, {"labtree_beside": variable.arrays[0].name}
-                if array.role == "missing":
-                    shown["dtype"] = "bool"
-            column = self._array(array, codec, folder, shown, compression)
+            columns.append(self._array(array, codec, folder, shown, compression))
             if isinstance(array.blob, ZarrArray):
                 self.written.moves.append((array.blob, "/".join(folder)))
-            is_index = variable.is_index and not array.role  # an index is never dask's
-            is_small = len(variable.arrays) == 1 and array.values.nbytes <= self.inline
-            if is_index and is_small:
-                column = column._replace(inline=len(self.written.values))
-                self.written.values += np.ascontiguousarray(array.values).tobytes()
-            columns.append(column)
+        copied = variable.index_values(self.inline)
+        if copied is not None:
+            columns[0] = columns[0]._replace(inline=len(self.written.values))
+            self.written.values += copied
         return columns
 
     def _array(

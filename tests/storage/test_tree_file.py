@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from labtree.storage.marks import mark_nodes
 from labtree.storage.nodes import attach_children, detach_child, rename_child
-from labtree.storage.tree_changes import TreeFile
+from labtree.storage.tree_file import TreeFile
 from labtree.storage.trees import open_tree, save_tree
 from support.exactness import assert_same
 from support.examples import examples
@@ -160,7 +160,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def save(self):
-        self.file.save(self.tree, self.marks)
+        self.file.write(self.file.find(self.tree, self.marks), self.marks)
         assert self.marks.keys() == mark_nodes(self.tree).keys()
         self.saved = self.tree.copy(deep=True)
         self.check()
@@ -208,7 +208,8 @@ def test_a_save_without_changes_writes_nothing(tmp_path):
     tree = start(path)
     file = TreeFile(path)
     before = path.read_bytes()
-    assert file.save(tree, mark_nodes(tree)) is None
+    marks = mark_nodes(tree)
+    assert file.write(file.find(tree, marks), marks) is None
     file.close()
     assert path.read_bytes() == before
 
@@ -225,7 +226,7 @@ def test_one_item_costs_the_same_in_a_tree_of_any_size(tmp_path):
         tree = open_tree(path)
         file, marks, size = TreeFile(path), mark_nodes(tree), path.stat().st_size
         attach_children(tree["ns"], {"new": xr.DataTree(dataset=dataset(3))})
-        file.save(tree, marks)
+        file.write(file.find(tree, marks), marks)
         grown.append(path.stat().st_size - size)
         tree.close()
         file.close()
@@ -234,14 +235,14 @@ def test_one_item_costs_the_same_in_a_tree_of_any_size(tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_long_chain_of_changes_is_merged(tmp_path, seed, monkeypatch):
-    monkeypatch.setattr("labtree.storage.tree_changes._MOST_LINKS", 5)
+    monkeypatch.setattr("labtree.storage.tree_file._MOST_LINKS", 5)
     path = tmp_path / "a.h5"
     tree, chance = start(path), random.Random(seed)
     file, marks = TreeFile(path), mark_nodes(tree)
     for i in range(17):
         new = xr.DataTree(dataset=dataset(chance.randrange(30)))
         attach_children(tree["ns"], {f"k{chance.randrange(6)}": new})
-        file.save(tree, marks, saved_at=i)
+        file.write(file.find(tree, marks), marks, saved_at=i)
         with open_tree(path) as found:
             assert_same(found.load(), tree)
     file.close()
@@ -257,7 +258,7 @@ def test_readers_that_opened_before_keep_what_they_saw(tmp_path):
     kept = tree.copy(deep=True)
     for seed in range(5):
         attach_children(tree["ns"], {"first": xr.DataTree(dataset=dataset(10 + seed))})
-        file.save(tree, marks)
+        file.write(file.find(tree, marks), marks)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(reader.load(), kept)
