@@ -200,7 +200,7 @@ def _created(node: xr.DataTree) -> float:
 
 def _item(location: Repository, folder: str) -> tuple[str, xr.DataTree]:
     name, record = (_attributes(location.store(), folder) or {})[_ITEM]
-    dataset = DatasetBuilder(column_reader(location, folder=folder)).build(record)
+    dataset = DatasetBuilder(column_reader(location, {(): f"{folder}/"})).build(record)
     return name, xr.DataTree(dataset=dataset)
 
 

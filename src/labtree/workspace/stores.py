@@ -475,7 +475,7 @@ class ZarrStore:
 
     def nodes(self) -> set[tuple[str, ...]]:
         """Return the paths of all nodes of the workspace that is there."""
-        return {tuple(record["path"]) for record in self._opened().catalogue.records()}
+        return {tuple(record["path"]) for record in self._opened().records}
 
     def _opened(self) -> Opened:
         return open_location(location_of(self.location))

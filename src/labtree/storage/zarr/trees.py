@@ -14,7 +14,7 @@ import secrets
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,12 +80,15 @@ _CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 class Opened(NamedTuple):
     """What an opened store tells: where it is, its version, and its catalogue.
 
-    `left_out` has the paths of what cannot be read, and why.
+    `records` are those of the catalogue, `folders` the paths of the nodes in the store by
+    their paths in the tree, and `left_out` has the paths of what cannot be read, and why.
     """
 
     location: Location
     version: str
     catalogue: Catalogue
+    records: list[NodeRecord]
+    folders: dict[tuple[str, ...], str]
     left_out: dict[str, str]
 
 
@@ -221,12 +224,17 @@ def open_location(location: Location) -> Opened:
     _check_version(location, attributes)
     left_out: dict[str, str] = {}
     with damage_as_format_error(location.name):
-        catalogue = _read_catalogue(location, root) or _walked(location, root, left_out)
+        found = _read_catalogue(location, root)
+        contents = None if found is None else _contents(found[1])
+        if found is None or contents is None or not _holds(location, contents):
+            found = _walked(location, root, left_out)
+            contents = _contents(found[1])
     for part, reason in left_out.items():
         warn(
             f"{location.name}: {part} cannot be read and was left out ({reason})", DamageWarning
         )
-    return Opened(location, version, catalogue, left_out)
+    folders = {path: folder for path, (folder, _) in contents.items()}
+    return Opened(location, version, *found, folders, left_out)
 
 
 def _check_version(location: Location, attributes: dict[str, Any]) -> None:
@@ -256,8 +264,10 @@ def _missing(location: Location) -> LabtreeError:
     return MissingFileError(text)
 
 
-def _read_catalogue(location: Location, root: dict[str, Any]) -> Catalogue | None:
-    """Return the catalogue if it still says what the store holds."""
+def _read_catalogue(
+    location: Location, root: dict[str, Any]
+) -> tuple[Catalogue, list[NodeRecord]] | None:
+    """Return the catalogue and its records, if it is of the metadata that are there."""
     try:
         consolidated = root.get("consolidated_metadata") or {}
         found = consolidated.get(_CATALOGUE)
@@ -269,7 +279,7 @@ def _read_catalogue(location: Location, root: dict[str, Any]) -> Catalogue | Non
         if crc32c(dump(consolidated["metadata"])) != found["metadata_crc32c"]:
             return None
         catalogue = Catalogue(json.loads(text.partition(b"\n")[0]), text, values)
-        records = catalogue.records()
+        return catalogue, catalogue.records()
     except (*_CONTRADICTIONS, RecursionError, LabtreeError) as error:
         warn(
             f"{location.name}: the catalogue in {_ROOT} is damaged ({error}); the store is "
@@ -277,31 +287,36 @@ def _read_catalogue(location: Location, root: dict[str, Any]) -> Catalogue | Non
             DamageWarning,
         )
         return None
-    is_whole = not isinstance(location, Folder) or _lists_all(location.path, records)
-    return catalogue if is_whole else None
 
 
-def _lists_all(folder: Path, records: list[NodeRecord]) -> bool:
-    """Return whether the groups of a folder hold what records list, and nothing else."""
-    listed: dict[tuple[str, ...], set[str]] = {}
-    names: dict[tuple[str, ...], str] = {(): ""}
-    below: dict[tuple[str, ...], list[str]] = {}
+def _contents(records: list[NodeRecord]) -> dict[tuple[str, ...], tuple[str, set[str]]]:
+    """Return the folder of each node in the store, and the names of what is in it."""
+    below: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for record in records:
         path = tuple(record["path"])
         if path:
-            below.setdefault(path[:-1], []).append(path[-1])
+            below[path[:-1]].append(path[-1])
+    folders: dict[tuple[str, ...], str] = {(): ""}
+    found = {}
     for record in records:
         path = tuple(record["path"])
         variables = list(variable_records(record))
-        files = file_names([*(each.name for each in variables), *below.get(path, ())])
+        files = file_names([*(each.name for each in variables), *below[path]])
         arrays = [column.name for each in variables for column in each.columns]
-        children = [files[name] for name in below.get(path, ())]
-        listed[path] = {*arrays, *children, _ROOT}
-        for name in below.get(path, ()):
-            names[(*path, name)] = f"{names[path]}{files[name]}/"
-    for path, expected in listed.items():
-        found = os.listdir(folder / names[path])  # noqa: PTH208, several times as quick
-        if {each for each in found if not each.startswith(".")} != expected:
+        children = [files[name] for name in below[path]]
+        found[path] = folders[path], {*arrays, *children, _ROOT}
+        for name, file in zip(below[path], children, strict=True):
+            folders[(*path, name)] = f"{folders[path]}{file}/"
+    return found
+
+
+def _holds(location: Location, contents: dict[tuple[str, ...], tuple[str, set[str]]]) -> bool:
+    """Return whether the groups of a folder hold what is listed, and nothing else."""
+    if not isinstance(location, Folder):
+        return True  # a snapshot of icechunk is one transaction's
+    for folder, expected in contents.values():
+        names = os.listdir(location.path / folder)  # noqa: PTH208, several times as quick
+        if {name for name in names if not name.startswith(".")} != expected:
             return False
     return True
 
@@ -309,8 +324,10 @@ def _lists_all(folder: Path, records: list[NodeRecord]) -> bool:
 # A store whose catalogue does not hold: its metadata tell.
 
 
-def _walked(location: Location, root: dict[str, Any], left_out: dict[str, str]) -> Catalogue:
-    """Return a catalogue that is made from the metadata of groups and arrays."""
+def _walked(
+    location: Location, root: dict[str, Any], left_out: dict[str, str]
+) -> tuple[Catalogue, list[NodeRecord]]:
+    """Return a catalogue made from the metadata of groups and arrays, and its records."""
     nodes = all_metadata(location, root, left_out)
     members: dict[str, list[str]] = defaultdict(list)
     for key in nodes:
@@ -353,7 +370,8 @@ def _walked(location: Location, root: dict[str, Any], left_out: dict[str, str]) 
 
     visit("", [])
     text = catalogue_text({"id": None}, records)
-    return Catalogue({"id": None}, text, b"")
+    catalogue = Catalogue({"id": None}, text, b"")
+    return catalogue, catalogue.records()
 
 
 def _real_name(file: str, metadata: dict[str, Any]) -> str:
@@ -500,10 +518,9 @@ def _members_one_by_one(
 
 def read_nodes(opened: Opened) -> xr.DataTree:
     """Return the lazy tree of an opened store."""
-    catalogue = opened.catalogue
-    builder = DatasetBuilder(column_reader(opened.location, catalogue), catalogue.values)
+    builder = _builder(opened)
     with damage_as_format_error(opened.location.name):
-        tree = build_tree(catalogue.records(), builder)
+        tree = build_tree(opened.records, builder)
     note_left_out(tree, opened.location.name, opened.left_out, _file_name)
     return tree
 
@@ -517,12 +534,16 @@ def read_node(opened: Opened, path: list[str]) -> xr.Dataset | None:
     record = opened.catalogue.alone(path)
     if record is None:
         return None
-    reader = column_reader(opened.location, opened.catalogue)
-    return DatasetBuilder(reader, opened.catalogue.values).build(record)
+    return _builder(opened).build(record)
+
+
+def _builder(opened: Opened) -> DatasetBuilder:
+    reader = column_reader(opened.location, opened.folders)
+    return DatasetBuilder(reader, opened.catalogue.values)
 
 
 def column_reader(
-    location: Location, catalogue: Catalogue | None = None, folder: str | None = None
+    location: Location, folders: Mapping[tuple[str, ...], str]
 ) -> Callable[[list[str], Column], Any]:
     """Return what makes the array of a catalogue's column.
 
@@ -530,17 +551,12 @@ def column_reader(
     ----------
     location
         The store.
-    catalogue
-        Gives the names of groups; without it `folder` is the one group.
-    folder
-        The path of the group whose columns are asked for.
+    folders
+        The paths of the nodes in the store, each with a slash at its end, by their paths.
     """
-    folders: dict[tuple[str, ...], str] = {(): ""}
-    if catalogue is not None and folder is None:
-        folders |= _folders(catalogue)
 
     def array(path: list[str], column: Column) -> ZarrArray:
-        prefix = folders[tuple(path)] if folder is None else f"{folder}/"
+        prefix = folders[tuple(path)]
         return ZarrArray(
             location,
             f"{prefix}{column.name}",
@@ -552,23 +568,3 @@ def column_reader(
         )
 
     return array
-
-
-def _folders(catalogue: Catalogue) -> dict[tuple[str, ...], str]:
-    """Return the path in the store of each node's path."""
-    records = catalogue.records()
-    below: dict[tuple[str, ...], list[str]] = {}
-    for record in records:
-        path = tuple(record["path"])
-        if path:
-            below.setdefault(path[:-1], []).append(path[-1])
-    folders: dict[tuple[str, ...], str] = {(): ""}
-    for record in records:
-        path = tuple(record["path"])
-        if path not in below:
-            continue
-        names = below[path]
-        files = file_names([*(each.name for each in variable_records(record)), *names])
-        for name in names:
-            folders[(*path, name)] = f"{folders[path]}{files[name]}/"
-    return folders
