@@ -16,7 +16,7 @@ from labtree.storage.blocks import is_dask
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.versions import check_version
-from labtree.storage.zarr.metadata import dump, file_names, group_metadata
+from labtree.storage.zarr.metadata import METADATA, dump, file_names, group_metadata
 from labtree.storage.zarr.stores import (
     Repository,
     object_names,
@@ -33,7 +33,6 @@ from labtree.workspace.state import mark_saved, state_of
 __all__ = ["delete_shared", "open_shared", "store_shared"]
 
 # The attributes of a group that hold what labtree knows of it.
-_MARKER = "zarr.json"
 _WORKSPACE, _ITEM = "labtree_workspace", "labtree_item"
 VERSION = 1
 
@@ -205,11 +204,11 @@ def _item(location: Repository, folder: str) -> tuple[str, xr.DataTree]:
 
 
 def _metadata_of(folder: str) -> str:
-    return f"{folder}/{_MARKER}" if folder else _MARKER
+    return f"{folder}/{METADATA}" if folder else METADATA
 
 
 def _groups(store: Any, folder: str) -> list[str]:
-    return [name for name in object_names(store, folder) if name != _MARKER]
+    return [name for name in object_names(store, folder) if name != METADATA]
 
 
 def _remove(store: Any, folder: str) -> None:

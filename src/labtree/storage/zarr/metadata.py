@@ -14,6 +14,7 @@ from labtree.storage.attributes import RESERVED
 from labtree.storage.names import encode_name, is_legal
 
 __all__ = [
+    "METADATA",
     "array_metadata",
     "dump",
     "file_names",
@@ -22,6 +23,8 @@ __all__ = [
     "stored_as",
 ]
 
+#: The name of what a group or an array says of itself.
+METADATA = "zarr.json"
 # Characters that some file system has no place for, beside those of encode_name.
 _FOREIGN = frozenset('<>:"\\|?*')
 _NATIVE = {("f", 2, "u"), ("c", 8, "f"), ("c", 16, "f")}
@@ -62,7 +65,7 @@ def file_names(names: Any) -> dict[str, str]:
             else character
             for i, character in enumerate(encoded)
         )
-        is_taken = encoded.casefold() == "zarr.json"
+        is_taken = encoded.casefold() == METADATA
         if encoded.startswith("__") or is_taken or _DEVICES.match(encoded):
             encoded = f"%{ord(encoded[0]):02X}{encoded[1:]}"
         if len(encoded.encode()) > 220:  # with what is added it stays below 255 bytes

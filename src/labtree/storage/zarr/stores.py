@@ -25,6 +25,7 @@ from labtree.storage.folders import (
 )
 from labtree.storage.locks import folder_lock
 from labtree.storage.sources import identity
+from labtree.storage.zarr.metadata import METADATA
 from labtree.storage.zarr.transactions import access_named, commit_once, open_repository
 
 __all__ = [
@@ -42,7 +43,6 @@ __all__ = [
 ]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_MARKER = "zarr.json"
 #: Called before a save counts, with the version that stands there and the new one.
 Check = Callable[[str | None, str], None]
 
@@ -68,7 +68,7 @@ def is_zarr(where: object) -> bool:
 
 def is_zarr_folder(where: object) -> bool:
     """Return whether something is a path to a folder with a group of zarr."""
-    return isinstance(where, (str, Path)) and (Path(where).expanduser() / _MARKER).is_file()
+    return isinstance(where, (str, Path)) and (Path(where).expanduser() / METADATA).is_file()
 
 
 @functools.cache
@@ -84,7 +84,7 @@ def _complete_store() -> Any:
             found = await super().get(key, *args, **kwargs)
             name = key.rpartition("/")[2]
             # Of whatever name: a damaged zarr.json may say otherwise how chunks are called.
-            if found is None and not name.startswith(("zarr.json", ".z")):
+            if found is None and not name.startswith((METADATA, ".z")):
                 raise FormatError(f"{self.root}: {key} is missing")
             return found
 
@@ -93,7 +93,7 @@ def _complete_store() -> Any:
 
 def _identity(folder: Path) -> tuple[int, ...] | None:
     try:
-        return identity(folder / _MARKER)
+        return identity(folder / METADATA)
     except OSError:
         return None
 
@@ -200,7 +200,9 @@ class Repository:
         except FileNotFoundError:
             return None
         session = repository.readonly_session("main")
-        return None if read_object(session.store, _MARKER) is None else str(session.snapshot_id)
+        return (
+            None if read_object(session.store, METADATA) is None else str(session.snapshot_id)
+        )
 
     def read(self, key: str) -> bytes:
         """Return one object."""

@@ -12,13 +12,11 @@ import json
 import os
 import secrets
 import time
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
 from labtree.errors import (
@@ -30,9 +28,7 @@ from labtree.errors import (
     missing_file,
     warn,
 )
-from labtree.storage import codecs, json_values
 from labtree.storage.arrays import Column
-from labtree.storage.attributes import RESERVED
 from labtree.storage.blobs import plain_dtype
 from labtree.storage.catalogue import PAGE, VERSION, Catalogue, catalogue_text
 from labtree.storage.compression import find_compression
@@ -40,29 +36,24 @@ from labtree.storage.hdf5_end import crc32c
 from labtree.storage.records import (
     DatasetBuilder,
     NodeRecord,
-    VariableRecord,
-    node_record,
     variable_records,
 )
 from labtree.storage.trees import build_tree, note_left_out
-from labtree.storage.value_attributes import cf_attributes, spec_of_marks
 from labtree.storage.versions import check_version
 from labtree.storage.zarr.arrays import ZarrArray
-from labtree.storage.zarr.metadata import dump, file_names, group_metadata
+from labtree.storage.zarr.members import CONTRADICTIONS, rebuilt_catalogue
+from labtree.storage.zarr.metadata import METADATA, dump, file_names, group_metadata
 from labtree.storage.zarr.stores import (
     Check,
     Folder,
     Location,
     location_of,
-    object_names,
-    open_array,
     write_object,
 )
 from labtree.storage.zarr.writing import WrittenStore, write_nodes
 
 __all__ = [
     "Opened",
-    "all_metadata",
     "column_reader",
     "open_location",
     "open_zarr_tree",
@@ -72,9 +63,7 @@ __all__ = [
     "save_zarr_tree",
 ]
 
-_ROOT = "zarr.json"
 _CATALOGUE = "labtree_catalogue"
-_CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 
 
 class Opened(NamedTuple):
@@ -165,7 +154,7 @@ def save_location(
                 },
             }
         }
-        write_object(store, _ROOT, dump(root))
+        write_object(store, METADATA, dump(root))
         results.append(written)
 
     try:
@@ -217,17 +206,17 @@ def open_location(location: Location) -> Opened:
     if version is None:
         raise _missing(location)
     try:
-        root = json.loads(location.read(_ROOT))
+        root = json.loads(location.read(METADATA))
         attributes = dict(root.get("attributes") or {})
     except (ValueError, TypeError, RecursionError, AttributeError) as error:
-        raise FormatError(f"{location.name}: its {_ROOT} is damaged: {error}") from error
+        raise FormatError(f"{location.name}: its {METADATA} is damaged: {error}") from error
     _check_version(location, attributes)
     left_out: dict[str, str] = {}
     with damage_as_format_error(location.name):
         found = _read_catalogue(location, root)
         contents = None if found is None else _contents(found[1])
         if found is None or contents is None or not _holds(location, contents):
-            found = _walked(location, root, left_out)
+            found = rebuilt_catalogue(location, root, left_out)
             contents = _contents(found[1])
     for part, reason in left_out.items():
         warn(
@@ -257,7 +246,9 @@ def _missing(location: Location) -> LabtreeError:
                 f"open it with xarray.open_datatree({location.name!r}, engine='zarr') or "
                 f"xarray.open_zarr({location.name!r})"
             )
-        return FormatError(f"{location.name} is a folder, but no zarr store: it has no {_ROOT}")
+        return FormatError(
+            f"{location.name} is a folder, but no zarr store: it has no {METADATA}"
+        )
     text = f"there is no zarr store {location.name}"
     if isinstance(location, Folder):
         return missing_file(text, location.path)
@@ -280,9 +271,9 @@ def _read_catalogue(
             return None
         catalogue = Catalogue(json.loads(text.partition(b"\n")[0]), text, values)
         return catalogue, catalogue.records()
-    except (*_CONTRADICTIONS, RecursionError, LabtreeError) as error:
+    except (*CONTRADICTIONS, RecursionError, LabtreeError) as error:
         warn(
-            f"{location.name}: the catalogue in {_ROOT} is damaged ({error}); the store is "
+            f"{location.name}: the catalogue in {METADATA} is damaged ({error}); the store is "
             "read through its metadata, more slowly",
             DamageWarning,
         )
@@ -304,7 +295,7 @@ def _contents(records: list[NodeRecord]) -> dict[tuple[str, ...], tuple[str, set
         files = file_names([*(each.name for each in variables), *below[path]])
         arrays = [column.name for each in variables for column in each.columns]
         children = [files[name] for name in below[path]]
-        found[path] = folders[path], {*arrays, *children, _ROOT}
+        found[path] = folders[path], {*arrays, *children, METADATA}
         for name, file in zip(below[path], children, strict=True):
             folders[(*path, name)] = f"{folders[path]}{file}/"
     return found
@@ -319,201 +310,6 @@ def _holds(location: Location, contents: dict[tuple[str, ...], tuple[str, set[st
         if {name for name in names if not name.startswith(".")} != expected:
             return False
     return True
-
-
-# A store whose catalogue does not hold: its metadata tell.
-
-
-def _walked(
-    location: Location, root: dict[str, Any], left_out: dict[str, str]
-) -> tuple[Catalogue, list[NodeRecord]]:
-    """Return a catalogue made from the metadata of groups and arrays, and its records."""
-    nodes = all_metadata(location, root, left_out)
-    members: dict[str, list[str]] = defaultdict(list)
-    for key in nodes:
-        if key:
-            members[key.rpartition("/")[0]].append(key)
-    records: list[NodeRecord] = []
-    known = (root.get("consolidated_metadata") or {}).get("metadata")
-    for key in known if isinstance(known, dict) else ():
-        above = key.rpartition("/")[0]
-        if key not in nodes and above in nodes:
-            left_out.setdefault(
-                f"/{key}",
-                "it is listed in zarr.json and is not there: another program removed it, or it "
-                "was lost",
-            )
-
-    def visit(key: str, path: list[str]) -> None:
-        own = nodes[key].get("attributes", {})
-        layout = own.get("labtree_layout") or {}
-        prefix = f"{key}/" if key else ""
-        variables = []
-        for each in members[key]:
-            node = nodes[each]
-            if node["node_type"] != "array" or "labtree_beside" in node.get("attributes", {}):
-                continue
-            try:
-                variable = _walked_variable(each[len(prefix) :], nodes, prefix, location)
-                variables.append(variable)
-            except (*_CONTRADICTIONS, LabtreeError) as error:
-                left_out[f"/{each}"] = str(error) or repr(error)
-        records.append(node_record(path, _exact(own, _GROUP_OWN), layout, variables))
-        for each in members[key]:
-            if nodes[each]["node_type"] == "group":
-                made = len(records)
-                try:
-                    visit(each, [*path, _real_name(each[len(prefix) :], nodes[each])])
-                except _CONTRADICTIONS as error:
-                    del records[made:]
-                    left_out[f"/{each}"] = str(error) or repr(error)
-
-    visit("", [])
-    text = catalogue_text({"id": None}, records)
-    catalogue = Catalogue({"id": None}, text, b"")
-    return catalogue, catalogue.records()
-
-
-def _real_name(file: str, metadata: dict[str, Any]) -> str:
-    found = metadata.get("attributes", {}).get("labtree_real_name")
-    return file if found is None else str(json.loads(found))
-
-
-_GROUP_OWN = frozenset(
-    {"labtree_layout", "labtree_file_format", "labtree_file_page", "coordinates"}
-)
-
-
-def _exact(attributes: dict[str, Any], own: frozenset[str]) -> Any:
-    """Return attributes as a record has them."""
-    if "labtree_attrs" in attributes:
-        return attributes["labtree_attrs"]
-    shown = {k: v for k, v in attributes.items() if k not in own and k not in RESERVED}
-    return json_values.encode(shown, "attrs")
-
-
-def _walked_variable(
-    file: str, nodes: dict[str, Any], prefix: str, location: Location
-) -> VariableRecord:
-    metadata = nodes[prefix + file]
-    attributes = metadata.get("attributes", {})
-    first = _walked_column(prefix, file, metadata, location, attributes)
-    spec = spec_of_marks(attributes, plain_dtype(first.dtype))
-    columns = [first]
-    for role, key in (("text", "labtree_text"), ("missing", "ancillary_variables")):
-        if spec is not None and role in codecs.companions(spec):
-            other = str(attributes[key]).split()[-1]
-            columns.append(_walked_column(prefix, other, nodes[prefix + other], location, {}))
-    dims = list(metadata.get("dimension_names") or [])
-    shape = tuple(first.shape)
-    logical = len(shape) - (codecs.last_dimension(spec, shape) is not None)
-    dims = dims[:logical] or [f"dim_{i}" for i in range(logical)]
-    hidden = {"coordinates", *cf_attributes(spec)}
-    if codecs.has_mask(spec):
-        hidden.add("ancillary_variables")
-    exact = _exact(attributes, frozenset(hidden))
-    return VariableRecord(_real_name(file, metadata), dims, spec, exact, columns)
-
-
-def _walked_column(
-    prefix: str, file: str, metadata: Any, location: Location, attributes: dict[str, Any]
-) -> Column:
-    """Return the column of an array; what zarr calls text gets the width that it needs."""
-    data_type, shape = metadata["data_type"], list(metadata["shape"])
-    if not isinstance(data_type, str):
-        raise FormatError(f"zarr's type {data_type!r} is not known here")
-    named = str(attributes.get("labtree_dtype", ""))
-    if data_type == "string":
-        texts = np.ravel(np.asarray(open_array(location, prefix + file)[...]))
-        widest = max((len(str(text).encode()) for text in texts), default=1)
-        if named[1:2] == "U":
-            widest = max(widest, int(named[2:]))
-        dtype, shape = "|S1", [*shape, widest or 1]
-    elif data_type.startswith("complex"):
-        dtype, shape = f"<f{int(data_type[7:]) // 16}", [*shape, 2]
-    elif data_type in ("bool", "float16"):
-        dtype = {"bool": "|i1", "float16": "<f4"}[data_type]
-    else:
-        kind = np.dtype(data_type)
-        if named[1:2] == "S" and kind == np.uint8:
-            kind = np.dtype("S1")
-        settings = [c.get("configuration") for c in metadata["codecs"] if c["name"] == "bytes"]
-        if any(each and each.get("endian") == "big" for each in settings):
-            kind = kind.newbyteorder(">")
-        dtype = kind.str
-    compressed = [c["name"] for c in metadata["codecs"] if c["name"] in ("gzip", "zstd")]
-    return Column(file, dtype, shape, data_type, chunks=compressed[0] if compressed else None)
-
-
-def all_metadata(
-    location: Location,
-    root: dict[str, Any] | None = None,
-    left_out: dict[str, str] | None = None,
-) -> dict[str, Any]:
-    """Return the metadata of all groups and arrays, as they stand now, by path.
-
-    Parameters
-    ----------
-    location
-        The store.
-    root
-        The metadata of its root, where they were read already.
-    left_out
-        Takes the paths of what zarr cannot open, and why.
-    """
-    root = json.loads(location.read(_ROOT)) if root is None else root
-    lost: dict[str, str] = {} if left_out is None else left_out
-    store = location.store()
-    found: dict[str, Any] = {"": root}
-    consolidated = root.get("consolidated_metadata") or {}
-    # The order in which they were saved, then what others added.
-    order = {key: i for i, key in enumerate(consolidated.get("metadata") or {})}
-    try:
-        members = _members_at_once(store)
-    except Exception:  # of what is damaged zarr can say anything
-        members = dict(_members_one_by_one(store, "", lost))
-    for key in sorted(members, key=lambda each: (order.get(each, len(order)), each)):
-        node = members[key]
-        found[key] = node.metadata.to_dict()
-        data_type: Any = getattr(node.metadata, "data_type", None)
-        if hasattr(data_type, "to_json"):  # zarr 3.1 and newer
-            found[key]["data_type"] = data_type.to_json(zarr_format=3)
-    return found
-
-
-def _members_at_once(store: Any) -> dict[str, Any]:
-    """Return all groups and arrays below the root; raise for what is none of both."""
-    import zarr
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        group = zarr.open_group(store=store, mode="r", zarr_format=3, use_consolidated=False)
-        return dict(group.members(max_depth=None))
-
-
-def _members_one_by_one(
-    store: Any, prefix: str, lost: dict[str, str]
-) -> Iterator[tuple[str, Any]]:
-    """Give the groups and arrays below a group that can be opened."""
-    import zarr
-
-    for name in object_names(store, prefix):
-        key = prefix + name
-        if name.startswith(".") or name == _ROOT:
-            continue
-        inside = object_names(store, f"{key}/")
-        if not inside:
-            continue  # a file that somebody put there
-        try:
-            if _ROOT not in inside:
-                raise FormatError(f"it has no {_ROOT}")
-            node = zarr.open(store=store, path=key, mode="r", zarr_format=3)
-        except Exception as error:  # of what is damaged zarr can say anything
-            lost[f"/{key}"] = str(error) or repr(error)
-            continue
-        yield key, node
-        if isinstance(node, zarr.Group):
-            yield from _members_one_by_one(store, f"{key}/", lost)
 
 
 def read_nodes(opened: Opened) -> xr.DataTree:

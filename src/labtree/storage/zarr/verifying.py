@@ -6,8 +6,9 @@ from typing import Any
 
 from labtree.errors import FormatError, LabtreeError
 from labtree.storage.verifying import Verification
+from labtree.storage.zarr.members import all_metadata
 from labtree.storage.zarr.stores import Folder, Location, location_of, open_array
-from labtree.storage.zarr.trees import all_metadata, open_location, read_nodes
+from labtree.storage.zarr.trees import open_location, read_nodes
 
 __all__ = ["verify_store"]
 
