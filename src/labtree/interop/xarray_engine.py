@@ -83,7 +83,7 @@ class LabtreeBackendEntrypoint(BackendEntrypoint):
 
 
 def _is_recording_folder(path: Path) -> bool:
-    from labtree.recording.recovery import JOURNAL
+    from labtree.recording.unfinished import JOURNAL
 
     meta = path / "meta.json"
     return (path / JOURNAL).exists() or (

@@ -46,14 +46,13 @@ from labtree.recording.models import (
     problems_of,
 )
 from labtree.recording.recovery import (
-    JOURNAL,
-    LOCK,
     create_stream,
     finish,
     last_finite,
     odd_stamps,
     write_root,
 )
+from labtree.recording.unfinished import JOURNAL, LOCK
 from labtree.storage.arguments import one_of
 from labtree.storage.files import sync_folder
 from labtree.storage.folders import make_folders

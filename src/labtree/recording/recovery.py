@@ -7,14 +7,12 @@ row on is written again, however far the arrays had come. This is correct after 
 and gives the same result when it is interrupted and run again.
 """
 
-import contextlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -32,57 +30,41 @@ from labtree.recording.chunks import (
     write_chunk,
 )
 from labtree.recording.compaction import ChunkFiller
-from labtree.recording.journal import Block, Segment, joined, read_segment, segments
+from labtree.recording.journal import Block, read_segment, segments
 from labtree.recording.meta import (
     own_meta,
     parse_meta,
 )
 from labtree.recording.models import StreamInfo, chunk_rows, declared_stream
 from labtree.recording.recording_files import FolderStore
+from labtree.recording.unfinished import (
+    JOURNAL,
+    Findings,
+    StoredRows,
+    journal_blocks,
+    read_labels_journal,
+    read_segments,
+)
 from labtree.storage.files import read_file, sync_folder, write_file
 from labtree.storage.json_files import read_json, write_json
 
 __all__ = [
     "DONE",
-    "JOURNAL",
-    "LOCK",
-    "Findings",
-    "Unfinished",
     "add_repairs",
     "create_stream",
     "finish",
     "last_finite",
     "odd_stamps",
     "odd_time_stamps",
-    "read_labels_journal",
-    "read_unfinished",
     "set_aside",
     "write_labels",
     "write_root",
 ]
 
-JOURNAL = "journal"
-LOCK = ".recording.lock"
 _DAMAGED = "journal-damaged"
 DONE = ".journal-done"
 _MOST_KEPT_BYTES = 2**30
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-
-
-@dataclass
-class Findings:
-    """What reading a journal met: notes for people, and whether it is damaged."""
-
-    notes: list[str] = field(default_factory=list)
-    damaged: bool = False
-
-
-class Unfinished(NamedTuple):
-    """A stream that is part in zarr, part in its journal."""
-
-    stored_rows: int
-    tail: Block
-    findings: Findings
 
 
 def create_stream(folder: Path, name: str, info: StreamInfo, *, arrivals: bool) -> None:
@@ -105,154 +87,6 @@ def create_stream(folder: Path, name: str, info: StreamInfo, *, arrivals: bool) 
     create_times(times, name, rows)
     if arrivals:
         create_times(arrived, name, rows)
-
-
-# --- reading journals ---------------------------------------------------------------------
-
-
-class _Stored:
-    """A stream's rows that stand in its arrays already."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        store = FolderStore(folder)
-        data, times, arrivals = stream_arrays(folder, name)
-        self.data = ArrayReader(store, data.name)
-        self.times = ArrayReader(store, times.name)
-        self.arrivals = None
-        with contextlib.suppress(FormatError):  # no sample stands or falls with them
-            self.arrivals = ArrayReader(store, arrivals.name) if arrivals.is_dir() else None
-        if len(self.data.shape) != 2 or len(self.times.shape) != 1:
-            raise FormatError(
-                f"{data} and {times.name}: expected samples by channels and their times, found "
-                f"arrays of {len(self.data.shape)} and {len(self.times.shape)} dimensions"
-            )
-        self.rows = min(self.data.shape[0], self.times.shape[0])
-
-    def fill(self, start: int, stop: int, following: Block) -> Block | None:
-        """Return the rows that a journal lacks before ``following``, as far as they are here.
-
-        Where an earlier, interrupted recovery wrote the following samples in the place of
-        some already, those are not here.
-        """
-        there = self.read(start, min(stop, self.rows)) if start < self.rows else None
-        if there is None:
-            return None
-        first = following.times[0]
-        same = (there.times == first) | (np.isnan(there.times) & np.isnan(first))
-        for at in np.flatnonzero(same).tolist():
-            count = min(len(following.times), self.rows - start - at)
-            written = self.read(start + at, start + at + count)
-            if written is not None and all(
-                np.array_equal(part[:count], other, equal_nan=other.dtype.kind == "f")
-                for part, other in zip(following[:2], written[:2], strict=True)
-            ):
-                return Block(*(part[:at] for part in there))
-        return there
-
-    def read(self, start: int, stop: int) -> Block | None:
-        """Return rows, or None if not all samples are there and whole; lost times are NaN."""
-        if stop > self.rows:
-            return None
-        times, arrivals = np.full(stop - start, np.nan), np.full(stop - start, np.nan)
-        with contextlib.suppress(LabtreeError):
-            times = self.times.read(start, stop)
-        with contextlib.suppress(LabtreeError):
-            if self.arrivals is not None and stop <= self.arrivals.shape[0]:
-                arrivals = self.arrivals.read(start, stop)
-        try:
-            return Block(times, self.data.read(start, stop), arrivals)
-        except LabtreeError:
-            return None
-
-
-def _read_segments(folder: Path) -> Iterator[tuple[str, Segment]]:
-    """Yield name and content of every segment."""
-    for path, _ in segments(folder):
-        yield path.name, read_segment(path)
-
-
-def _blocks(
-    found: Iterable[tuple[str, Segment]],
-    what: str,
-    row: int,
-    stored: _Stored | None,
-    findings: Findings,
-) -> Iterator[Block]:
-    """Yield the samples of a journal from ``row`` on.
-
-    Rows that damage took are filled from the arrays where these have them; else what
-    follows moves up, and a note says so.
-    """
-    is_empty = True
-    for file, segment in found:
-        is_empty = False
-        if not segment.is_begun:
-            findings.notes.append(
-                f"{what} {segment.first_row} and on: {file} has no header, and holds nothing"
-            )
-        end = segment.first_row
-        for first, block in segment.stretches:
-            end = first + len(block.times)
-            if first > row:
-                findings.damaged = True
-                kept = None if stored is None else stored.fill(row, first, block)
-                if kept is not None and len(kept.times):
-                    stop = row + len(kept.times)
-                    note = f"{what} {row} to {stop} are taken from the chunks"
-                    if unknown := int(np.isnan(kept.times).sum()):
-                        note += f", {unknown} of them without a time stamp"
-                    findings.notes.append(note)
-                    yield kept
-                    row = stop
-                if row < first:
-                    findings.notes.append(
-                        f"{what} {row} to {first} are lost; the samples after them are kept and"
-                        " follow directly"
-                    )
-                row = first
-            if end > row:
-                yield block.from_row(row - first)
-                row = end
-        for behind, size in segment.damage:
-            findings.damaged = True
-            findings.notes.append(f"{what}: {size} bytes in {file} after {behind} are damaged")
-        if segment.torn:
-            findings.notes.append(
-                f"{what}: {segment.torn} bytes in {file} after {end} belong to an append that"
-                " did not return"
-            )
-    if is_empty:
-        findings.notes.append(f"{what}: no file of its journal is there")
-
-
-def read_unfinished(folder: Path, name: str) -> Unfinished:
-    """Return what a stream of an unfinished recording holds beyond its zarr arrays.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the recorder removed a segment meanwhile: read again.
-    """
-    # The journal first: rows leave it only when zarr's metadata count them already.
-    found = list(_read_segments(folder / JOURNAL / "streams" / name))
-    stored, findings = _Stored(folder, name), Findings()
-    empty = Block(
-        np.empty(0), np.empty((0, stored.data.shape[1]), stored.data.dtype), np.empty(0)
-    )
-    blocks = _blocks(found, f"stream {name!r}, sample", stored.rows, stored, findings)
-    return Unfinished(stored.rows, joined([empty, *blocks]), findings)
-
-
-def read_labels_journal(folder: Path) -> tuple[list[tuple[float, int]], Findings]:
-    """Return (timestamp, class_index) of every label in the journal, in call order."""
-    found, findings = _read_segments(folder / JOURNAL / "labels"), Findings()
-    empty = Block(np.empty(0), np.empty((0, 1), "<i8"), np.empty(0))
-    labels = joined([empty, *_blocks(found, "label", 0, None, findings)])
-    pairs = zip(labels.times.tolist(), labels.data[:, 0].tolist(), strict=True)
-    return list(pairs), findings
-
-
-# --- finishing ----------------------------------------------------------------------------
 
 
 def finish(
@@ -379,7 +213,7 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
             f" {'is' if len(absent) == 1 else 'are'} missing"
         )
         return
-    stored = _Stored(folder, name)
+    stored = StoredRows(folder, name)
     rows = stored.data.chunk_rows
     first = stored.rows if first_row is None else min(first_row, stored.rows)
     for array, kind in ((stored.times, "time stamps"), (stored.arrivals, "arrivals")):
@@ -403,8 +237,8 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
     try:
         if begun is not None:
             filler.add(begun)
-        found = _read_segments(journal) if files else ()
-        for block in _blocks(found, what, following, stored, findings):
+        found = read_segments(journal) if files else ()
+        for block in journal_blocks(found, what, following, stored, findings):
             filler.add(block)
         if findings.damaged:
             _add_stored(stored, filler, name, findings)
@@ -414,7 +248,7 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
 
 
 def _begun_chunk(
-    stored: _Stored, files: Iterable[tuple[Path, int]], start: int, first: int, stop: int
+    stored: StoredRows, files: Iterable[tuple[Path, int]], start: int, first: int, stop: int
 ) -> Block | None:
     """Return the rows of a chunk, from ``first`` on those of a journal where it has them."""
     chunk = stored.read(start, stop)
@@ -469,7 +303,7 @@ def set_aside(path: Path, kept: Path) -> str:
     return f"was damaged (kept as {kept.name})"
 
 
-def _add_stored(stored: _Stored, filler: ChunkFiller, name: str, findings: Findings) -> None:
+def _add_stored(stored: StoredRows, filler: ChunkFiller, name: str, findings: Findings) -> None:
     """Keep the rows that stand in the arrays after the end of a damaged journal."""
     first = filler.rows
     while filler.rows < stored.rows:
@@ -488,7 +322,7 @@ def _add_stored(stored: _Stored, filler: ChunkFiller, name: str, findings: Findi
 def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:
     """Make arrays again whose metadata are not whole; all their rows are in the journal."""
     try:
-        _Stored(folder, name)
+        StoredRows(folder, name)
         if (arrivals := stream_arrays(folder, name).arrivals).is_dir():
             ArrayReader(FolderStore(folder), arrivals.name)
     except LabtreeError as error:
@@ -510,7 +344,7 @@ def _note_strangers(folder: Path, names: Iterable[str], findings: Findings) -> N
             continue
         # A stream that the recorder died in the middle of making has taken no sample.
         unmade = path.parent == journal / "streams" and path.is_dir()
-        if unmade and not any(segment.stretches for _, segment in _read_segments(path)):
+        if unmade and not any(segment.stretches for _, segment in read_segments(path)):
             known.add(path)
             continue
         findings.damaged = True

@@ -33,14 +33,13 @@ from labtree.recording.models import chunk_rows, declared_stream
 from labtree.recording.recording_files import FolderStore
 from labtree.recording.recovery import (
     DONE,
-    JOURNAL,
-    LOCK,
     add_repairs,
     finish,
     set_aside,
     write_labels,
     write_root,
 )
+from labtree.recording.unfinished import JOURNAL, LOCK
 from labtree.storage.files import read_file, write_file
 from labtree.storage.folders import replace_folder, sync_tree, temporary_folder
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json, write_json

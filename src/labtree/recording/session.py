@@ -33,7 +33,7 @@ from labtree.recording.recording_files import (
     ZipStore,
     stored_json,
 )
-from labtree.recording.recovery import (
+from labtree.recording.unfinished import (
     JOURNAL,
     LOCK,
     Findings,
