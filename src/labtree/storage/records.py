@@ -147,7 +147,7 @@ class DatasetBuilder:
         dims: dict[str, tuple[str, ...]] = {}
         for variable in variable_records(record):
             name, axes, spec, attributes, columns = variable
-            if not all(isinstance(each, str) for each in (name, *axes)) or "/" in name:
+            if set(map(type, (name, *axes))) != {str} or "/" in name:
                 raise FormatError(f"no variable has the name or the dimensions {[name, *axes]}")
             blobs = [self._column(path, column) for column in columns]
             arrays[name] = StoredArray(spec, blobs)
