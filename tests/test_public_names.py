@@ -129,7 +129,7 @@ msw.trials_to_frame
 msw.MswSession
 open(path)
 ws(obj)
-session(obj)
+session(tree)
 spikes.from_times(
     times_ms, units, *, unit_ids=None, length_ms=None, start_ms=0.0, neuron_attributes=None
 )

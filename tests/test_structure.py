@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,37 @@ def public_errors(tree):
         and node.name[0] != "_"
         and node.name.endswith(("Error", "Warning"))
     ]
+
+
+def defined(tree):
+    """Return the names that a module defines and no decorator takes."""
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.decorator_list:
+            found.append(node.name)
+        elif isinstance(node, ast.Assign):
+            found += [each.id for each in node.targets if isinstance(each, ast.Name)]
+    return [name for name in found if not name.startswith("__")]
+
+
+def unused(trees, texts):
+    """Return the names that are defined and stand nowhere else."""
+    words = Counter(word for text in texts for word in re.findall(r"\w+", text))
+    return [
+        f"{module}.{name}"
+        for module, tree in trees.items()
+        for name in defined(tree)
+        if words[name] == 1
+    ]
+
+
+def test_every_name_is_used_or_public():
+    stubs = SOURCE.rglob("*.pyi")
+    texts = [path.read_text(encoding="utf-8") for path in (*SOURCE.rglob("*.py"), *stubs)]
+    texts.append("LabtreeBackendEntrypoint")  # of an entry point in pyproject.toml
+    assert unused(TREES, texts) == []
+    code = "VALUE = 1\ndef f(): return VALUE\nclass Left: ..."
+    assert unused({"a": ast.parse(code)}, [code, "f()"]) == ["a.Left"]
 
 
 @pytest.mark.parametrize("name", TREES)

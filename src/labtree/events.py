@@ -18,8 +18,6 @@ from labtree.objects.unit_attributes import column as gather_column
 from labtree.objects.unit_attributes import masked_column, untouched_variable
 from labtree.storage.missing import ABSENT, mark_missing
 
-__all__ = ["NO_END", "NO_TIME", "Events", "drop_log_text", "events_from", "until_in"]
-
 Floats = NDArray[np.float64]
 _UNITS = {"s": 1.0, "ms": 1000.0}
 

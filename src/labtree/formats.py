@@ -28,17 +28,6 @@ from labtree.storage.json_files import read_json
 if TYPE_CHECKING:
     import h5py
 
-__all__ = [
-    "FORMATS",
-    "Format",
-    "contents",
-    "find",
-    "instead",
-    "is_nwb",
-    "is_recording",
-    "recognize",
-    "takes",
-]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

@@ -8,8 +8,6 @@ import xarray as xr
 from labtree.errors import FormatError, LossWarning, MissingDependencyError, warn
 from labtree.formats import find, is_recording, recognize, takes
 
-__all__ = ["load_session", "open", "open_msw", "open_nwb", "open_saved_tree", "open_session"]
-
 
 def open(path: str | Path) -> xr.DataTree:
     """Open a file or folder of any format that labtree knows, by its content.

@@ -5,8 +5,6 @@ from typing import Any
 
 from labtree.errors import MissingDependencyError
 
-__all__ = ["require"]
-
 
 def require(module: str, *, purpose: str, extra: str | None = None) -> Any:
     """Import a module of an optional library, or say how to install it.

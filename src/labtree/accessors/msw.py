@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from labtree.msw.trial_queries import Clock
 
-__all__ = ["MswAccessor"]
 
 KIND_MODULES.append("labtree.msw.trials_kind")
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from labtree.recording.models import StreamInfo
     from labtree.recording.session_streams import Policy
 
-__all__ = ["SamplesAccessor", "SessionAccessor", "StreamAccessor", "session"]
-
 
 @xr.register_datatree_accessor("session")
 class SessionAccessor(PipelineSessionMethods):
@@ -747,26 +745,26 @@ class SamplesAccessor(StreamAccessor):
 
 
 @overload
-def session(obj: xr.DataTree) -> SessionAccessor: ...
+def session(tree: xr.DataTree) -> SessionAccessor: ...
 @overload
-def session(obj: xr.Dataset | xr.DataArray) -> StreamAccessor: ...
+def session(tree: xr.Dataset | xr.DataArray) -> StreamAccessor: ...
 def session(
-    obj: xr.DataTree | xr.Dataset | xr.DataArray,
+    tree: xr.DataTree | xr.Dataset | xr.DataArray,
 ) -> SessionAccessor | StreamAccessor:
-    """Return ``obj.session``, with its type known to editors and type checkers.
+    """Return ``tree.session``, with its type known to editors and type checkers.
 
     A DataArray has no ``.session``, as windows have a coordinate of that name; this function
     gives its windows, trials and peri_event.
 
     Parameters
     ----------
-    obj : DataTree, Dataset or DataArray
+    tree : DataTree, Dataset or DataArray
         A session, or one stream of it.
 
     Returns
     -------
     accessor
-        The same as ``obj.session``.
+        The same as ``tree.session``.
 
     Examples
     --------
@@ -775,9 +773,9 @@ def session(
     >>> labtree.session(tree).unit_count
     0
     """
-    if isinstance(obj, xr.DataArray):
-        return SamplesAccessor(obj)
-    accessor: SessionAccessor | StreamAccessor = obj.session
+    if isinstance(tree, xr.DataArray):
+        return SamplesAccessor(tree)
+    accessor: SessionAccessor | StreamAccessor = tree.session
     return accessor
 
 

@@ -10,13 +10,6 @@ import xarray as xr
 if TYPE_CHECKING:
     from labtree.display import Panel
 
-__all__ = [
-    "FrameWorkspaceAccessor",
-    "ObjectWorkspaceAccessor",
-    "TreeWorkspaceAccessor",
-    "ws",
-]
-
 
 @xr.register_datatree_accessor("ws")
 class TreeWorkspaceAccessor:

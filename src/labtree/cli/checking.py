@@ -10,8 +10,6 @@ from labtree.display.formatting import format_bytes, plural
 from labtree.errors import FormatError, LabtreeError, LossWarning, missing_file
 from labtree.formats import contents, find, recognize
 
-__all__ = ["compact", "recover", "verify"]
-
 
 def compact(options: argparse.Namespace) -> int:
     """Rewrite workspaces without what was deleted or replaced."""

@@ -22,8 +22,6 @@ from labtree.formats import Format, find
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["info", "ls"]
-
 
 def ls(options: argparse.Namespace) -> None:
     """List what is in files and folders."""

@@ -15,19 +15,6 @@ from labtree.formats import FORMATS, Format, contents, find, recognize
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = [
-    "BLOCK",
-    "WORKSPACE",
-    "complain",
-    "each_path",
-    "expanded",
-    "namespace_and_key",
-    "open_path",
-    "say",
-    "size_on_disk",
-    "table",
-    "things_in",
-]
 
 WORKSPACE = "labtree_workspace_id"
 BLOCK = 64 * 2**20  # bytes that are read at a time

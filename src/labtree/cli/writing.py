@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-__all__ = ["convert", "export", "merge"]
-
-
 def convert(options: argparse.Namespace) -> None:
     """Write files as .h5 files or .zarr stores."""
     target = Path(options.target)

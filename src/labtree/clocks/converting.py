@@ -10,8 +10,6 @@ import xarray as xr
 from labtree.clocks.matching import FloatArray
 from labtree.errors import DataError, RecordingWarning, unknown_name, warn
 
-__all__ = ["convert"]
-
 
 class _Pieces(NamedTuple):
     """The clock as one line per stretch of the time that is converted from."""

@@ -10,8 +10,6 @@ from labtree.clocks.matching import FloatArray, finite_seconds
 from labtree.errors import DataError, RecordingWarning, unknown_name, warn
 from labtree.storage.arguments import positive
 
-__all__ = ["fit"]
-
 _SMALLEST_SEGMENT = 4
 
 

@@ -10,8 +10,6 @@ from labtree.errors import DataError
 from labtree.storage import ragged
 from labtree.storage.arguments import positive
 
-__all__ = ["FloatArray", "finite_seconds", "match_pulses"]
-
 FloatArray = npt.NDArray[np.float64]
 # Pulses in a row that agree before a match counts; fewer agree by chance.
 _SHORTEST_CHAIN = 4

@@ -14,14 +14,6 @@ from labtree.objects.rate_data import rate_data
 from labtree.objects.spike_data import spike_data
 from labtree.workspace.operations import comparison_namespace, create_workspace, store_item
 
-__all__ = [
-    "build_workspace",
-    "firing_rate",
-    "read_recording",
-    "spike_triggered_average",
-    "train_statistics",
-]
-
 #: The window of the spike-triggered average, before and after the spike, in ms.
 BEFORE, AFTER = 15.0, 5.0
 _BIN = 1.0

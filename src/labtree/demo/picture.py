@@ -11,8 +11,6 @@ import xarray as xr
 
 from labtree.workspace.operations import get
 
-__all__ = ["draw"]
-
 _WIDTH, _HEIGHT = 960, 560
 _INK, _GRAY, _LINE = "#1f2933", "#7b8794", "#d9e2ec"
 _COLORS = {"grasshopper1": "#2364aa", "grasshopper2": "#c8553d"}

@@ -7,8 +7,6 @@ from labtree.optional import require
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["given_or_new_axes"]
-
 
 def given_or_new_axes(
     ax: "Axes | None", *, purpose: str, figsize: tuple[float, float]

@@ -8,21 +8,6 @@ from itertools import islice
 from numbers import Real
 from typing import Any
 
-__all__ = [
-    "COLORS",
-    "age",
-    "aligned",
-    "date",
-    "duration",
-    "format_bytes",
-    "plural",
-    "posix_seconds",
-    "printable",
-    "shape_and_dtype",
-    "truncate",
-    "truncate_list",
-]
-
 # Colors of figures that people with any color vision tell apart (Okabe and Ito 2008).
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 

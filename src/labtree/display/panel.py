@@ -17,8 +17,6 @@ from labtree.display.formatting import (
     truncate_list,
 )
 
-__all__ = ["SHOWN", "Panel", "Section", "variables_section"]
-
 #: More rows and sections are counted, not shown: a repr is read by a person.
 SHOWN = 12
 _TEXT_WIDTH = 92

@@ -6,8 +6,6 @@ from typing import Any
 
 from labtree.errors import LossWarning, warn
 
-__all__ = ["MS_PER_S", "VOLTS", "attribute_name", "hdf5_holds", "left_out", "warn_of_losses"]
-
 MS_PER_S = 1000.0
 #: Units of voltage in lower case, in V.
 VOLTS = {

@@ -23,8 +23,6 @@ from labtree.pipeline.sessions import add_warning, create_session, mark_step_com
 from labtree.pipeline.units import add_units
 from labtree.storage.hdf5_files import check_heaps, open_hdf5
 
-__all__ = ["import_hdmea", "is_hdmea"]
-
 Array = np.ndarray[Any, Any]
 # hdmea does not store the margins of a section; these are its defaults
 PRE_MARGIN, POST_MARGIN = 60, 120

@@ -16,8 +16,6 @@ from labtree.storage._xarray import (
 from labtree.storage.hdf5_files import open_hdf5
 from labtree.storage.lazy import LazyArray, as_lazy
 
-__all__ = ["ClockArray", "FileArray", "MappedArray", "lazy_or_array"]
-
 _LAZY_BYTES = 2**20
 _OPEN: dict[str, h5py.File] = {}
 _LOCK = threading.Lock()

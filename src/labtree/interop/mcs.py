@@ -25,8 +25,6 @@ from labtree.mea.mcs_files import (
 from labtree.mea.mcs_units import read_units
 from labtree.storage.lazy import LazyArray, as_lazy, positions
 
-__all__ = ["open_mcs"]
-
 
 class _DatasetOfRecording(LazyArray):
     """A dataset of a recording, whose file is opened for each read and closed again."""

@@ -13,8 +13,6 @@ from labtree.optional import require
 from labtree.recording.session import class_name, stream_dataset
 from labtree.recording.timeline import Timeline
 
-__all__ = ["from_mne_epochs", "from_mne_raw", "to_mne_epochs", "to_mne_raw"]
-
 # MNE takes these kinds of channel in volts; the others it leaves as they are.
 _IN_VOLTS = ("eeg", "emg", "ecg", "eog", "seeg", "ecog", "dbs", "bio")
 

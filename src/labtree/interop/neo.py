@@ -17,8 +17,6 @@ from labtree.spikes import spike_trains
 from labtree.spikes.trains import require_kind
 from labtree.storage.ragged import split_rows
 
-__all__ = ["from_neo", "to_neo"]
-
 _OWN = {"name", "description", "file_origin", "sampling_rate_hz", "t_start_ms", "t_stop_ms"}
 _DATES = ("file_datetime", "rec_datetime")
 _CONTAINER = ("name", "description", "file_origin", "index", *_DATES)

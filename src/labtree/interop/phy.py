@@ -26,8 +26,6 @@ from labtree.storage.files import read_file
 from labtree.storage.lazy import as_lazy
 from labtree.workspace.operations import create_workspace
 
-__all__ = ["import_phy"]
-
 _MOST_TEXT = 16 * 2**20
 # What a folder has besides the spikes, and what is not known without it.
 _USUAL = {

@@ -22,8 +22,6 @@ from labtree.spikes.trains import spike_trains
 from labtree.storage.dtypes import object_array
 from labtree.storage.ragged import split_rows
 
-__all__ = ["from_pynapple", "to_pynapple"]
-
 _DECIMALS_MS = 6
 _TAKEN = {"rate", "index", "rates"}
 _SUPPORT = "time_support"

@@ -11,8 +11,6 @@ from labtree.interop.common import MS_PER_S, attribute_name
 from labtree.objects.spike_data import spike_data
 from labtree.objects.spike_slice_stack import spike_slice_stack
 
-__all__ = ["from_spikeinterface"]
-
 _NEEDED = ("unit_ids", "get_num_segments", "get_unit_spike_train", "get_sampling_frequency")
 
 

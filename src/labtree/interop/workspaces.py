@@ -14,15 +14,6 @@ from labtree.storage.trees import check_folder
 from labtree.workspace.operations import store_item
 from labtree.workspace.state import mark_saved
 
-__all__ = [
-    "Item",
-    "check_export_target",
-    "finish_import",
-    "keep_problems",
-    "note_origin",
-    "store_items",
-]
-
 
 class Item(NamedTuple):
     """An object that was read, its place in a workspace, and what was noted with it."""

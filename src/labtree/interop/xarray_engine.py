@@ -23,8 +23,6 @@ from xarray.backends import BackendEntrypoint
 
 from labtree.errors import DataError, FormatError, LabtreeError, unknown_name
 
-__all__ = ["LabtreeBackendEntrypoint"]
-
 _MOST_META = 16 * 2**20
 _DECODING = (
     "mask_and_scale",

@@ -20,8 +20,6 @@ from labtree.errors import (
 from labtree.optional import require
 from labtree.recording.session import labels_to_dataset, stream_dataset
 
-__all__ = ["import_xdf"]
-
 _BOUNDARY = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 
 

@@ -14,8 +14,6 @@ from labtree.pipeline.sessions import units_of
 from labtree.pipeline.units import feature, feature_nodes
 from labtree.storage.names import decode_name
 
-__all__ = ["ArrayAdapter", "DictAdapter", "register_extractor", "unit_data"]
-
 
 class ArrayAdapter:
     """An array that is read like an h5py dataset: ``[:]``, ``[()]``, ``shape``, ``attrs``."""

@@ -19,11 +19,6 @@ from labtree.pipeline.units import put_feature
 from labtree.storage import ragged
 from labtree.storage.arguments import integer, positive
 
-__all__ = [
-    "Segment", "electrical_images", "high_pass", "load_recording_with_eimage_sta",
-    "segments_of",
-]  # fmt: skip
-
 
 def high_pass(cutoff_hz: float, order: int, rate: float) -> np.ndarray:
     """Return the second-order sections of a Butterworth high-pass filter.

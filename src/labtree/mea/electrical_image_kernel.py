@@ -13,8 +13,6 @@ import numpy as np
 
 from labtree.optional import require
 
-__all__ = ["LANES", "accumulate", "compiled"]
-
 LANES = 32
 prange: Any = range  # numba's, which divides a loop among threads, once compiled
 

@@ -15,8 +15,6 @@ from labtree.pipeline.steps import check_prerequisites, step
 from labtree.pipeline.units import put_feature
 from labtree.storage.ragged import split_rows
 
-__all__ = ["extract_features", "frame_interval_rates", "frif", "list_features"]
-
 
 def frame_interval_rates(
     spike_times: np.ndarray, row_size: np.ndarray, frames: np.ndarray, rate: float

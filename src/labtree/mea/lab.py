@@ -9,8 +9,6 @@ from typing import Any
 from labtree.errors import ConfigurationError, MissingFileError, missing_file
 from labtree.storage.scopes import Scope, Setting
 
-__all__ = ["VARIABLE", "from_lab", "lab_paths", "use_lab"]
-
 VARIABLE = "LABTREE_MEA_LAB"
 # Parameters of the steps, and what they are called in a lab's own folder.
 _PARAMETERS = {

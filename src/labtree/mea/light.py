@@ -6,8 +6,6 @@ import numpy as np
 
 from labtree.errors import FormatError
 
-__all__ = ["block_means", "frame_timestamps", "mean_template"]
-
 
 def block_means(signal: np.ndarray, rate: float, target_rate: float) -> np.ndarray:
     """Average a signal down to a lower rate.

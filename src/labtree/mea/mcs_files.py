@@ -17,12 +17,6 @@ import numpy as np
 from labtree.errors import FormatError, damage_as_format_error, missing_file
 from labtree.storage.hdf5_files import check_heaps
 
-__all__ = [
-    "AnalogData", "MeaFile", "SensorData", "Sweep", "attribute", "file_attributes", "find",
-    "linked_recording", "names_the_file", "numbers_in", "open_mea", "read_analog", "record",
-    "recording_duration_us", "records", "sensor_data", "sensor_rate", "sweeps_of",
-]  # fmt: skip
-
 F = TypeVar("F", bound=Callable[..., Any])
 _MAX_LINKS = 16
 _MAX_UNSTORED = 2**30  # bytes that a dataset may claim without storing them

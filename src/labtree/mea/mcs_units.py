@@ -9,8 +9,6 @@ import numpy as np
 from labtree.errors import FormatError
 from labtree.mea.mcs_files import MeaFile, attribute, find, names_the_file, record, records
 
-__all__ = ["SortedUnit", "read_units"]
-
 
 class _Tables:
     """Reads compound datasets, many of one type.

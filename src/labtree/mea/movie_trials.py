@@ -16,9 +16,6 @@ from labtree.storage import ragged
 from labtree.storage.arguments import integer
 from labtree.storage.json_files import read_json
 
-__all__ = ["read_section_config", "section_spike_times", "trial_frames"]
-
-
 # Of each value: the least one, and what it is where it is not given.
 _SECTION_VALUES = {
     "start_frame": (0, None),

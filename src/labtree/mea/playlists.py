@@ -14,8 +14,6 @@ from labtree.pipeline.sessions import add_warning
 from labtree.pipeline.steps import step
 from labtree.storage.arguments import from_zero
 
-__all__ = ["add_section_time", "playlist_sections", "read_movie_lengths", "read_playlist"]
-
 
 def _rows(path: Path, columns: tuple[str, str]) -> list[dict[str, str]]:
     if not path.is_file():

@@ -20,8 +20,6 @@ from labtree.pipeline.units import feature_nodes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_electrical_image", "plot_raster", "plot_sta"]
-
 
 def plot_raster(
     session: xr.DataTree,

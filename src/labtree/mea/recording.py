@@ -27,8 +27,6 @@ from labtree.pipeline.steps import step
 from labtree.storage.arguments import positive
 from labtree.storage.ragged import SAMPLE_DIMENSION, row_of_sample
 
-__all__ = ["firing_rates", "load_recording", "samples_from_us", "to_physical"]
-
 BIN_US = 100_000
 SAME_DURATION_US = 10_000  # durations of one recording differ by rounding only
 

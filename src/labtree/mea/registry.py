@@ -8,8 +8,6 @@ import xarray as xr
 
 from labtree.errors import ConfigurationError
 
-__all__ = ["Feature", "register_feature", "registered_features"]
-
 Extractor = Callable[..., xr.DataArray | xr.Dataset]
 F = TypeVar("F", bound=Extractor)
 

@@ -15,8 +15,6 @@ from labtree.pipeline.steps import step
 from labtree.pipeline.units import put_feature
 from labtree.storage.ragged import row_of_sample
 
-__all__ = ["compute_sta", "open_movie", "spikes_per_frame"]
-
 
 def open_movie(path: str | Path) -> np.ndarray:
     """Map a movie ``.npy`` (frame, y, x) into memory; nothing is read yet.

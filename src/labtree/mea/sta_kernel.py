@@ -18,8 +18,6 @@ import numpy as np
 from labtree.errors import ConfigurationError
 from labtree.optional import require
 
-__all__ = ["spike_triggered_average", "valid_counts"]
-
 SLAB_BYTES = 256 * 2**20  # of the movie, read at a time
 TILE_BYTES = 64 * 2**20  # working memory of one tile of its pixels
 # Seconds per elementary operation, measured; only their ratio matters.

@@ -24,15 +24,6 @@ from labtree.msw.trial_queries import (
 from labtree.msw.trial_times import START, FloatArray
 from labtree.storage import ragged
 
-__all__ = [
-    "BARCODE_BITS",
-    "BIT_S",
-    "PULSE_S",
-    "align_trials",
-    "barcode_durations",
-    "decode_barcodes",
-]
-
 BARCODE_BITS = 37
 BIT_S = 0.035
 PULSE_S = 0.010

@@ -24,8 +24,6 @@ from labtree.msw.trial_times import FloatArray
 from labtree.storage import ragged
 from labtree.storage.files import read_file
 
-__all__ = ["Camera", "CameraAcquisition", "detect_camera_backend", "load_camera_acquisition"]
-
 Backend = Literal["flir", "rce"]
 BACKENDS: dict[str, Backend] = {"video_flir": "flir", "video_rce": "rce"}
 _FLIR = re.compile(r".+\.msw\.(?P<camera>.+)\.(?P<part>avi|timestamps\.csv)")

@@ -18,15 +18,6 @@ from labtree.msw.session_folders import (
 )
 from labtree.msw.trial_file import warn_of_damage
 
-__all__ = [
-    "AcquisitionInfo",
-    "ContainerReport",
-    "enumerate_acquisitions",
-    "kind_of",
-    "list_acquisitions",
-    "validate_container",
-]
-
 Kind = Literal["session", "camera", "recording"]
 
 

@@ -26,8 +26,6 @@ from labtree.msw.trial_times import (
 )
 from labtree.storage.files import open_regular, read_file
 
-__all__ = ["Completed", "SessionLog", "complete_from_log", "count_ended_trials", "read_log"]
-
 # The state machine's clock ticks every 100 microseconds, and the trial file is rounded.
 _SAME_S = 2e-4
 _MAX_BYTES = 2**32

@@ -25,25 +25,6 @@ from labtree.storage.files import write_file
 from labtree.storage.folders import make_folders
 from labtree.storage.locks import folder_lock
 
-__all__ = [
-    "ACQUISITION_MANIFEST",
-    "MANIFEST_VERSION",
-    "SESSION_MANIFEST",
-    "SUBJECT_MANIFEST",
-    "Manifest",
-    "append_entry",
-    "changed_manifest",
-    "ensure_manifest",
-    "entries_of",
-    "merge",
-    "metadata_of",
-    "new_manifest",
-    "now",
-    "read_manifest",
-    "read_with_notes",
-    "update_entry",
-]
-
 SESSION_MANIFEST = "session_manifest.yaml"
 ACQUISITION_MANIFEST = "acquisition_manifest.yaml"
 SUBJECT_MANIFEST = "subject_manifest.yaml"

@@ -31,22 +31,6 @@ from labtree.msw.manifest_files import (
 from labtree.msw.names import parse_acquisition_basename, parse_subject
 from labtree.storage.files import leads_out
 
-__all__ = [
-    "append_acquisition_to_session",
-    "append_probe_insertion",
-    "append_subprotocol",
-    "finalize_acquisition_in_session",
-    "finalize_subprotocol",
-    "init_acquisition_manifest",
-    "init_session_manifest",
-    "init_subject_manifest",
-    "read_subject_manifest",
-    "set_manifest_metadata",
-    "set_subject_metadata",
-    "update_subject_manifest",
-]
-
-
 # --- sessions ------------------------------------------------------------------------------
 
 

@@ -24,21 +24,6 @@ from labtree.msw.trial_queries import (
 from labtree.msw.trial_times import ATTRIBUTE, END, START
 from labtree.storage import ragged
 
-__all__ = [
-    "blocks",
-    "check_times",
-    "check_trials",
-    "outcome",
-    "pokes",
-    "reaction_time",
-    "rolling",
-    "summary",
-    "switch_curve",
-    "transitions",
-    "wall_time",
-    "win_stay_lose_shift",
-]
-
 
 def _session_of_rows(frame: pd.DataFrame) -> np.ndarray:
     """Return the number of the session of each row.

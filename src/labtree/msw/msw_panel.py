@@ -16,8 +16,6 @@ from labtree.display import (
 from labtree.msw.trial_queries import is_of_type, tables_of
 from labtree.msw.trial_times import ATTRIBUTE, IntArray, Ragged, TrialTables
 
-__all__ = ["count_trials", "session_panel", "trials_panel"]
-
 _TIMES = (
     ".states()", ".events()", ".state_time(name, edge, clock)", ".visited(name)",
     ".latency(a, b)", ".pokes()", ".wall_time()", ".align(events, line=None)",

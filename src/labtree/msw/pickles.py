@@ -19,8 +19,6 @@ from labtree.errors import FormatError, UnsafePickleError
 from labtree.storage.dtypes import object_array
 from labtree.storage.files import read_file
 
-__all__ = ["read_frame_pickle"]
-
 # What pandas 1 to 3 write for a DataFrame, by the name's first and last part.
 _KNOWN = {
     "pandas": [

@@ -15,7 +15,6 @@ from labtree.storage.arguments import one_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_overview", "plot_states", "plot_switch_curve", "plot_trials"]
 
 Kind = Literal["overview", "states", "switch_curve"]
 _BLUE, _ORANGE, _RED, _GRAY = COLORS[4], COLORS[0], COLORS[5], "#777777"

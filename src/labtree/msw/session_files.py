@@ -37,13 +37,6 @@ from labtree.msw.trial_table import (
 from labtree.msw.trial_times import RESTORED, START
 from labtree.storage.files import leads_out
 
-__all__ = [
-    "SessionFiles",
-    "read_folder",
-    "read_settings",
-    "setting_of_task",
-]
-
 SESSION_YAML_VERSION = 2
 _HOSTS = ("host_session", "host_acquisition", "parent_acquisition")
 T = TypeVar("T")

@@ -25,28 +25,6 @@ from labtree.msw.names import (
     parse_datetime,
 )
 
-__all__ = [
-    "JSONL",
-    "LOGS",
-    "MANIFESTS",
-    "PICKLES",
-    "ArtifactFormat",
-    "Identity",
-    "Listing",
-    "SessionPaths",
-    "acquisition_folders",
-    "check_folder",
-    "detect_format",
-    "ending",
-    "generate_session_paths",
-    "has_all_files",
-    "identify",
-    "is_container",
-    "is_session_folder",
-    "list_folder",
-    "session_basename",
-]
-
 ArtifactFormat = Literal["session_yaml", "separate_json", "legacy", "manifest"]
 MANIFESTS = (SESSION_MANIFEST, ACQUISITION_MANIFEST)
 JSONL = (".msw.df.jsonl", ".msw.jsonl", ".df.jsonl")

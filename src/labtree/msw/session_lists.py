@@ -34,8 +34,6 @@ from labtree.msw.sessions import MswSession, load_with_notes, session_in_words
 from labtree.msw.trial_file import warn_of_damage
 from labtree.msw.trial_table import concat_trials
 
-__all__ = ["SessionList", "load_acquisition", "load_subject"]
-
 _DEPTH = 4
 
 

@@ -32,14 +32,6 @@ from labtree.msw.trees import (
 from labtree.msw.trial_file import warn_of_damage
 from labtree.storage import json_values
 
-__all__ = [
-    "MswSession",
-    "load_session",
-    "load_with_notes",
-    "session_in_words",
-    "to_session",
-]
-
 
 def _from_json(value: Any, info: ValidationInfo) -> Any:
     return json_values.decode(value) if info.mode == "json" else value

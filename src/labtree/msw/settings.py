@@ -10,8 +10,6 @@ from labtree.optional import require
 from labtree.storage import json_files
 from labtree.storage.files import read_file
 
-__all__ = ["parse_yaml", "read_json", "read_python_literals", "read_yaml"]
-
 # A file whose parts repeat each other may unfold to far more than its own size.
 _MAX_NODES = 2_000_000
 _MAX_DEPTH = 100

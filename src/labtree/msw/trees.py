@@ -43,13 +43,6 @@ from labtree.msw.trial_times import (
 from labtree.storage.dtypes import object_array
 from labtree.storage.missing import mark_missing, mask_of
 
-__all__ = [
-    "SESSION_ATTRIBUTE",
-    "is_msw_session",
-    "trials_from_xarray",
-    "trials_to_xarray",
-]
-
 #: The attribute of a tree's group ``metadata`` that holds the session as JSON.
 SESSION_ATTRIBUTE = "msw_session"
 _EXACT = 2**53

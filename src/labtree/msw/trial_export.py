@@ -34,8 +34,6 @@ from labtree.storage.files import read_file, write_file
 from labtree.storage.folders import make_folders
 from labtree.storage.json_files import write_json
 
-__all__ = ["load_trial_tables", "save_trial_tables"]
-
 _VERSION = 1
 _MAX_BYTES = 2**34
 _TIMES = {"states": ("start", "end"), "events": ("time",)}

@@ -19,22 +19,6 @@ from labtree.msw.trial_times import (
 from labtree.storage.arguments import one_of
 from labtree.storage.ragged import begins_run, row_of_sample
 
-__all__ = [
-    "Clock",
-    "barcode_trials",
-    "column_of",
-    "event_table",
-    "is_of_type",
-    "latency",
-    "numbers_of",
-    "state_table",
-    "state_time",
-    "tables_of",
-    "task_trials",
-    "trial_numbers",
-    "visited",
-]
-
 Clock = Literal["trial", "session", "ephys"]
 
 

@@ -33,15 +33,6 @@ from labtree.storage.dtypes import object_array
 from labtree.storage.garbage_collection import without_garbage_collection
 from labtree.storage.ragged import row_offsets
 
-__all__ = [
-    "FrameBuilder",
-    "NeedsExactParserError",
-    "concat_trials",
-    "nested_frame",
-    "trials_from_nested",
-    "trials_to_frame",
-]
-
 NESTED_FIELDS = ("info", STATES, EVENTS, "analysis")
 _EVENT = re.compile(
     r"Tup|(Port|BNC|Wire|Serial|SoftCode|GlobalTimer|GlobalCounter|Condition)\w*"

@@ -17,8 +17,6 @@ from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables
 from labtree.objects.registry import Kind, add_kind, raw_or
 from labtree.objects.values import dataset_to_value, value_to_dataset
 
-__all__ = ["dataset_to_trials", "trials_to_dataset"]
-
 _FIELDS = ("names", "codes", "values", "row_size")
 
 

@@ -16,8 +16,6 @@ from labtree.msw.measures import check_times, check_trials
 from labtree.msw.session_files import read_folder, setting_of_task
 from labtree.msw.sessions import MswSession, to_session
 
-__all__ = ["MetadataValidator", "ValidationResult", "validate_metadata", "validate_session"]
-
 
 class ValidationResult(BaseModel):
     """What `validate_session` found.

@@ -12,8 +12,6 @@ from labtree.storage.dataset_checks import check_layout
 from labtree.storage.missing import ANCILLARY
 from labtree.storage.unsupported import unsupported
 
-__all__ = ["array_to_dataset", "array_variable", "dataset_to_array"]
-
 
 def array_variable(dims: tuple[str, ...], array: np.ndarray, path: str = "obj") -> Variable:
     """Return a Variable whose values are a copy of `array`, whatever its dtype.

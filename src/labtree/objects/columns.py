@@ -18,18 +18,6 @@ from labtree.storage._xarray import Variable
 from labtree.storage.missing import ANCILLARY, MISSING
 from labtree.storage.unsupported import arrow_line
 
-__all__ = [
-    "Pieces",
-    "decode_column",
-    "decode_index",
-    "decode_string_dtype",
-    "encode_column",
-    "encode_frequency",
-    "encode_index",
-    "encode_string_dtype",
-    "set_frequency",
-]
-
 _MASKED = (
     pd.arrays.IntegerArray,
     pd.arrays.FloatingArray,

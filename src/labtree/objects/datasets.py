@@ -14,14 +14,6 @@ from labtree.storage.names import encode_name
 from labtree.storage.unsupported import refused_together
 from labtree.storage.value_attributes import MARKS
 
-__all__ = [
-    "dataarray_to_dataset",
-    "dataset_summary",
-    "dataset_to_dataarray",
-    "keep_dataset",
-    "return_dataset",
-]
-
 _NAMES = "labtree_names"
 
 

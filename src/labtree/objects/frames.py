@@ -19,13 +19,6 @@ from labtree.storage import json_values
 from labtree.storage.names import encode_name
 from labtree.storage.unsupported import refused_together, unsupported
 
-__all__ = [
-    "dataset_to_frame",
-    "dataset_to_series",
-    "frame_to_dataset",
-    "series_to_dataset",
-]
-
 
 def frame_to_dataset(frame: pd.DataFrame, path: str = "obj") -> xr.Dataset:
     """Return a DataFrame as a dataset.

@@ -15,16 +15,6 @@ from labtree.objects.datasets import keep_dataset, return_dataset
 from labtree.objects.registry import Kind, add_kind
 from labtree.storage import ragged
 
-__all__ = [
-    "add_dataset_kind",
-    "check_slice_times",
-    "real_array",
-    "require_ragged",
-    "require_variables",
-    "slice_coords",
-    "unit_position",
-]
-
 _TOLERANCE_MS = 1e-6
 
 

@@ -20,18 +20,6 @@ from labtree.objects.unit_attributes import column, untouched_variable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "MATRIX",
-    "STACK",
-    "matrix_values",
-    "pairwise_matrix",
-    "pairwise_stack",
-    "plot_pairwise_matrix",
-    "plot_pairwise_stack",
-    "summary",
-    "validate_matrix",
-    "validate_stack",
-]
 
 MATRIX = "pairwise_matrix"
 STACK = "pairwise_stack"

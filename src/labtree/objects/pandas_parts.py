@@ -29,8 +29,6 @@ from labtree.objects.columns import (
 from labtree.storage._xarray import data_of
 from labtree.storage.unsupported import refused_together
 
-__all__ = ["PANDAS", "is_pandas", "to_pandas", "to_plain"]
-
 #: Says which variables stand for indexes and arrays of pandas, and how to make them again.
 PANDAS = "labtree_pandas"
 

@@ -17,19 +17,6 @@ from labtree.optional import require
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "axes_for",
-    "draw_curve",
-    "draw_mean_and_error",
-    "draw_ticks",
-    "label_rows",
-    "labeled_rows",
-    "plot_plain",
-    "rate_label",
-    "rows_height",
-    "time_scale",
-    "title_of_units",
-]
 
 _SECOND_MS = 1000.0
 _LONG_MS = 5000.0

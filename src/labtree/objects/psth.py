@@ -14,7 +14,6 @@ from labtree.storage.arguments import one_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["KIND", "plot_psth", "validate"]
 
 KIND = "psth"
 

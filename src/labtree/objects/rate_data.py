@@ -15,15 +15,6 @@ from labtree.objects.unit_attributes import Attributes, attribute_coords
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "KIND",
-    "RATE_UNITS",
-    "plot_rate_data",
-    "rate_data",
-    "summary",
-    "unit_of_rates",
-    "validate",
-]
 
 KIND = "rate_data"
 RATE_UNITS = ("Hz", "kHz", None)

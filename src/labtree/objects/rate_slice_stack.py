@@ -23,7 +23,6 @@ from labtree.storage.arguments import positive
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["KIND", "plot_rate_slice_stack", "rate_slice_stack", "summary", "validate"]
 
 KIND = "rate_slice_stack"
 RESERVED = frozenset({"rate", "unit", "time", "slice", "slice_start", "slice_end"})

@@ -22,25 +22,6 @@ from labtree.storage.arrays import load_variables
 from labtree.storage.dataset_checks import check_dataset
 from labtree.storage.unsupported import unsupported
 
-__all__ = [
-    "KIND_ATTRIBUTE",
-    "Kind",
-    "add_kind",
-    "decode",
-    "encode",
-    "encode_part",
-    "functions_for",
-    "is_known",
-    "kind_named",
-    "kind_names",
-    "kind_of",
-    "plot",
-    "raw_or",
-    "register_kind",
-    "summary",
-    "validate",
-]
-
 #: The attribute that names the kind of a dataset.
 KIND_ATTRIBUTE = "labtree_kind"
 

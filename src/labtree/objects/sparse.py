@@ -10,8 +10,6 @@ from labtree.objects.registry import Kind, add_kind, raw_or
 from labtree.objects.values import dataset_to_value, value_to_dataset
 from labtree.optional import require
 
-__all__ = ["is_sparse"]
-
 #: What each format consists of, beside its shape.
 _PARTS = {
     "csr": ("data", "indices", "indptr"),

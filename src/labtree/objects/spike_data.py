@@ -22,18 +22,6 @@ from labtree.storage import ragged
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "KIND",
-    "assemble",
-    "check_bounds",
-    "exact_float",
-    "flat_trains",
-    "plot_spike_data",
-    "spike_data",
-    "summary",
-    "validate",
-    "whole_number",
-]
 
 KIND = "spike_data"
 RESERVED = frozenset(

@@ -36,14 +36,6 @@ from labtree.storage.arguments import positive
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "KIND",
-    "plot_spike_slice_stack",
-    "slice_lengths",
-    "spike_slice_stack",
-    "summary",
-    "validate",
-]
 
 KIND = "spike_slice_stack"
 #: Widths of bins that a reader knows by sight, in ms.

@@ -18,19 +18,6 @@ from numpy.typing import NDArray
 from labtree.errors import DataError
 from labtree.storage.missing import ABSENT, filler, mark_missing, masks_of, stack_present
 
-__all__ = [
-    "Attributes",
-    "Column",
-    "alike",
-    "attribute_columns",
-    "attribute_coords",
-    "column",
-    "masked_column",
-    "records",
-    "unit_attributes",
-    "untouched_variable",
-]
-
 Array: TypeAlias = NDArray[Any]
 Attributes: TypeAlias = Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | pd.DataFrame
 

@@ -17,8 +17,6 @@ from labtree.storage import json_values
 from labtree.storage.missing import ANCILLARY
 from labtree.storage.names import encode_name
 
-__all__ = ["dataset_to_value", "value_to_dataset"]
-
 
 def value_to_dataset(value: Any, path: str) -> xr.Dataset:
     """Return a nested value as a dataset.

@@ -27,8 +27,6 @@ from labtree.pipeline.checkpoints import load_saved_session, save
 from labtree.pipeline.sessions import create_session, session_path
 from labtree.pipeline.steps import fill_in
 
-__all__ = ["read_recordings", "run_batch"]
-
 Step = Callable[..., Any]
 _PATHS = ("cmcr_path", "cmtr_path")
 

@@ -31,8 +31,6 @@ from labtree.storage.folders import make_folders
 from labtree.storage.saving import remember_file, save_tree_again
 from labtree.storage.versions import check_version
 
-__all__ = ["checkpoint", "find_session_file", "load_saved_session", "open_session_file", "save"]
-
 
 def _write(session: xr.DataTree, path: Path, **attrs: Any) -> str:
     """Write the session with the hash of its content, and return that."""

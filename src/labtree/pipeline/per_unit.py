@@ -24,8 +24,6 @@ from labtree.storage.missing import (
 )
 from labtree.storage.ragged import SAMPLE_DIMENSION, count_variables, split_rows
 
-__all__ = ["UNSTACKED", "common_dtype", "decode_rows", "encode_rows", "unit_index"]
-
 UNSTACKED = "by_unit"  # attribute for what is neither a scalar nor an array
 
 

@@ -17,8 +17,6 @@ from labtree.display import (
 from labtree.pipeline.session_values import named_children
 from labtree.pipeline.sessions import unit_count
 
-__all__ = ["pipeline_panel"]
-
 _CALLS = (
     ".add_units({...})", ".add_feature(unit, name, data, metadata)", ".add_metadata({...})",
     ".add_stimulus({...})", ".spikes(unit)", ".feature(unit, name)",

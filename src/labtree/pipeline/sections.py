@@ -23,19 +23,6 @@ from labtree.pipeline.sessions import units_of
 from labtree.storage import ragged
 from labtree.storage.names import encode_name
 
-__all__ = [
-    "DIMS",
-    "add_trials",
-    "checked_sections",
-    "full_spike_times",
-    "index_trials",
-    "movie_sections",
-    "put_sections",
-    "sectioned_movies",
-    "shift_sections",
-    "trials_spike_times",
-]
-
 DIMS = ("unit", "presentation", "trial")
 
 

@@ -14,20 +14,7 @@ from labtree.storage import json_values
 from labtree.storage._xarray import data_of
 from labtree.storage.arrays import memory_array
 from labtree.storage.names import check_name, decode_name, encode_name
-
-__all__ = [
-    "add_metadata",
-    "add_stimulus",
-    "check_value",
-    "child_group",
-    "named_children",
-    "named_dataset",
-    "own_copy",
-    "put_node",
-    "real_name",
-    "stored_name",
-    "variable_name",
-]
+from labtree.storage.unsupported import unsupported
 
 
 def stored_name(name: object, what: str) -> tuple[str, dict[str, str]]:
@@ -154,7 +141,7 @@ def check_value(value: Any, where: str) -> None:
 def _check_part(value: Any, where: str) -> str:
     """Refuse what has no exact form; arrays have one, and are not written out for this."""
     if type(value) is not np.ndarray:
-        raise json_values.unsupported(value, where)
+        raise unsupported(value, where)
     if value.dtype.hasobject:
         json_values.encode(value, where)
     return where
@@ -166,7 +153,7 @@ def _check_variable(variable: xr.Variable, where: str) -> None:
         if data.dtype.hasobject:
             memory_array(data, where)  # encodes each object
     elif not hasattr(data, "array") and not type(data).__module__.startswith("dask."):
-        raise json_values.unsupported(data, where)
+        raise unsupported(data, where)
     check_value(dict(variable.attrs), f"{where}.attrs")
 
 

@@ -22,29 +22,6 @@ from labtree.errors import ConfigurationError, SessionError
 from labtree.pipeline.step_records import digest, fingerprint_items
 from labtree.storage._xarray import data_of
 
-__all__ = [
-    "CONTENT_KEY",
-    "FORMAT",
-    "FORMAT_VERSION",
-    "SAVED_KEY",
-    "UNSAVED",
-    "SaveState",
-    "add_warning",
-    "completed_steps",
-    "content_hash",
-    "create_session",
-    "hdf5_path",
-    "mark_step_complete",
-    "memory_estimate_gb",
-    "recording_file",
-    "save_state",
-    "session_path",
-    "session_warnings",
-    "source_files",
-    "unit_count",
-    "units_of",
-]
-
 FORMAT = "labtree-pipeline-session"
 FORMAT_VERSION = 1
 SAVED_KEY = "labtree_saved"  # where the session was saved, and the hash of its content

@@ -27,23 +27,6 @@ from labtree.storage.arrays import StoredArray, stored_array
 from labtree.storage.blobs import checksum
 from labtree.storage.sources import BytesSource
 
-__all__ = [
-    "StepCall",
-    "StepRecord",
-    "code_hash",
-    "digest",
-    "file_states",
-    "fingerprint_items",
-    "fingerprint_value",
-    "hash_nodes",
-    "holds_lazy_arrays",
-    "is_done",
-    "item_path",
-    "node_of",
-    "plain_value",
-    "stale_records",
-]
-
 
 class StepCall(TypedDict):
     """What a step was called with; equal calls have one ``key``."""

@@ -44,8 +44,6 @@ from labtree.storage._xarray import data_of
 from labtree.storage.files import with_suffix_h5
 from labtree.storage.nodes import attach_children
 
-__all__ = ["StepResult", "check_prerequisites", "fill_in", "step"]
-
 # Bookkeeping of the root that is not data: no step reads it.
 BOOKKEEPING = (
     *UNSAVED, "completed_steps", "warnings", "steps", "versions", "created_at", "output_dir",

@@ -35,16 +35,6 @@ from labtree.storage import ragged
 from labtree.storage._xarray import data_of
 from labtree.storage.missing import ANCILLARY, masks_of
 
-__all__ = [
-    "add_feature",
-    "add_units",
-    "encode_units",
-    "feature",
-    "feature_nodes",
-    "put_feature",
-    "unit_spikes",
-]
-
 SECTIONED = "spike_times_sectioned"
 
 

@@ -23,8 +23,6 @@ from labtree.recording.windows import (
 )
 from labtree.storage.arguments import positive
 
-__all__ = ["aligned_windows", "iter_aligned_windows"]
-
 
 def _nearby(
     timeline: Timeline, moments: np.ndarray, count: int, tolerance_s: float | None

@@ -21,8 +21,6 @@ from labtree.recording.meta import parse_labels, parse_meta
 from labtree.recording.recording_files import SUFFIX, FolderStore, ZipStore, stored_json
 from labtree.storage.files import replace_file, sync_file, temporary_path
 
-__all__ = ["pack"]
-
 _MOST_BYTES = 2**40  # of one file that was written here
 
 

@@ -26,20 +26,6 @@ from labtree.storage.json_files import read_json
 from labtree.storage.lazy import LazyArray, positions
 from labtree.storage.ragged import run_edges
 
-__all__ = [
-    "ZSTD_MAGIC",
-    "ArrayReader",
-    "RowsArray",
-    "StreamArrays",
-    "create_array",
-    "create_times",
-    "set_attribute",
-    "set_rows",
-    "stream_arrays",
-    "sync_chunk",
-    "write_chunk",
-]
-
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _CACHED_CHUNKS = 4
 # One chunk is a second of samples; a gigabyte of it is not a recording but an attack.

@@ -20,8 +20,6 @@ from labtree.recording.journal import (
 )
 from labtree.storage.files import sync_folder
 
-__all__ = ["ChunkFiller", "Compactor"]
-
 _READ_BYTES = 2**23
 _UNSYNCED = 64  # chunks
 _WRITERS = 2

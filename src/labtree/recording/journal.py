@@ -33,18 +33,6 @@ from labtree.storage.files import read_file, sync_file, sync_folder
 from labtree.storage.json_files import parse_json
 from labtree.storage.versions import check_version
 
-__all__ = [
-    "Block",
-    "JournalWriter",
-    "Run",
-    "Segment",
-    "header_size",
-    "joined",
-    "parse_records",
-    "read_segment",
-    "segments",
-]
-
 _SEGMENT_MAGIC = b"LTJRNL\x00"
 _VERSION = 3
 # Version 2 names no checksum; it is CRC-32.

@@ -17,8 +17,6 @@ from labtree.recording.session_streams import (
 from labtree.recording.windows import WindowIndex, broken_windows, window_array
 from labtree.storage.arguments import from_zero, one_of
 
-__all__ = ["continuous", "peri_event", "trials"]
-
 # Coordinates and dimensions of windows, which no column of a trial table may have.
 _TAKEN = {"event", "channel", "time", "event_time", "window_start", "session"}
 

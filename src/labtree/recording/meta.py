@@ -13,18 +13,6 @@ from labtree.errors import FormatError, SessionError
 from labtree.recording.models import StreamInfo
 from labtree.storage.versions import check_version
 
-__all__ = [
-    "clock_offset",
-    "exact_json",
-    "given_meta",
-    "new_meta",
-    "own_meta",
-    "parse_labels",
-    "parse_meta",
-    "stream_meta",
-    "whole_labels",
-]
-
 VERSION = 1
 # The newest of MyoGestic's own schema numbers whose meaning is known here.
 _NEWEST_SCHEMA = 3

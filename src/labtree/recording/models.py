@@ -17,15 +17,6 @@ from pydantic import (
 
 from labtree.errors import FormatError, SessionError
 
-__all__ = [
-    "LabelEvent",
-    "StreamInfo",
-    "check_stream_name",
-    "chunk_rows",
-    "declared_stream",
-    "problems_of",
-]
-
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {
     f"{port}{number}" for port in ("com", "lpt") for number in range(10)
 }

@@ -14,7 +14,6 @@ from labtree.recording.session import labels_frame, stream, streams
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_session"]
 
 # More points than a screen has columns say nothing more; each column keeps its extremes.
 _COLUMNS = 2000

@@ -59,8 +59,6 @@ from labtree.storage.folders import make_folders
 from labtree.storage.json_files import write_json
 from labtree.storage.locks import hold_file_lock, release_file_lock
 
-__all__ = ["Recorder"]
-
 OnBackward = Literal["keep", "raise"]
 # No pause is as long; uptime, Unix time and time since the start are farther apart.
 _CLOCKS_APART_S = 600

@@ -16,8 +16,6 @@ from labtree.errors import FormatError, MissingFileError, SessionError, UnknownN
 from labtree.storage.files import open_regular
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
 
-__all__ = ["SUFFIX", "FolderStore", "SessionStore", "ZipStore", "stored_json"]
-
 SUFFIX = ".session.zip"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 

@@ -17,8 +17,6 @@ from labtree.display import (
 from labtree.recording.session import class_names, streams
 from labtree.recording.session_streams import is_stream, with_channels
 
-__all__ = ["nothing_panel", "recording_panel", "stream_panel"]
-
 _CALLS = (
     ".streams", ".labels", ".class_names", ".stream_info(name)", ".continuous(name)",
     ".trials(name)", ".windows(name, window_ms, hop_ms)",

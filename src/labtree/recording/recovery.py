@@ -48,19 +48,6 @@ from labtree.recording.unfinished import (
 from labtree.storage.files import read_file, sync_folder, write_file
 from labtree.storage.json_files import read_json, write_json
 
-__all__ = [
-    "DONE",
-    "add_repairs",
-    "create_stream",
-    "finish",
-    "last_finite",
-    "odd_stamps",
-    "odd_time_stamps",
-    "set_aside",
-    "write_labels",
-    "write_root",
-]
-
 _DAMAGED = "journal-damaged"
 DONE = ".journal-done"
 _MOST_KEPT_BYTES = 2**30

@@ -45,8 +45,6 @@ from labtree.storage.folders import replace_folder, sync_tree, temporary_folder
 from labtree.storage.json_files import MAX_JSON_BYTES, parse_json, read_json, write_json
 from labtree.storage.locks import hold_file_lock, release_file_lock
 
-__all__ = ["recover"]
-
 
 @takes("a recording", "recording")
 def recover(folder: str | Path) -> list[str]:

@@ -46,20 +46,6 @@ from labtree.storage.json_files import MAX_JSON_BYTES, parse_json
 from labtree.storage.lazy import as_lazy
 from labtree.storage.locks import is_locked
 
-__all__ = [
-    "OnMissing",
-    "SessionSplit",
-    "class_names",
-    "labels_frame",
-    "labels_to_dataset",
-    "open_recording",
-    "split_sessions_by_stream",
-    "stream",
-    "stream_dataset",
-    "stream_info",
-    "streams",
-]
-
 OnMissing = Literal["warn", "raise"]
 
 

@@ -20,22 +20,6 @@ from labtree.recording.timeline import Timeline
 from labtree.storage.arguments import one_of, positive
 from labtree.storage.lazy import LazyArray, as_lazy
 
-__all__ = [
-    "POLICIES",
-    "DropLog",
-    "Policy",
-    "Sessions",
-    "StreamOfSession",
-    "drop_log",
-    "is_stream",
-    "rate_problem",
-    "session_closer",
-    "stream_of_dataset",
-    "stream_of_session",
-    "streams_for_windows",
-    "with_channels",
-]
-
 Policy = Literal["raise", "warn", "drop"]
 POLICIES = get_args(Policy)
 Sessions = str | Path | xr.DataTree | Iterable[str | Path | xr.DataTree]

@@ -18,8 +18,6 @@ from labtree.errors import SessionError
 from labtree.storage.arguments import positive
 from labtree.storage.ragged import run_edges
 
-__all__ = ["dejitter"]
-
 # Samples on each side of a step that say where the line is, and seconds of them.
 _AROUND = 64
 _AROUND_S = 1.0

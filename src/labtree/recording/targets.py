@@ -22,8 +22,6 @@ from labtree.recording.windows import (
     window_index,
 )
 
-__all__ = ["PHASES", "iter_target_windows", "target_windows"]
-
 # The phases of a force-tracking trial, by their code in a target stream.
 PHASES = ("rest", "ramp_up", "hold", "ramp_down", "recover", "done", "idle")
 _CHANNELS = ["target_pct", "phase"]

@@ -25,8 +25,6 @@ import numpy as np
 from labtree.errors import SessionError
 from labtree.storage.ragged import run_edges
 
-__all__ = ["Timeline"]
-
 _MOST_RATE_ERROR = 0.01
 
 

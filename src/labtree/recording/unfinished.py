@@ -13,18 +13,6 @@ from labtree.recording.chunks import ArrayReader, stream_arrays
 from labtree.recording.journal import Block, Segment, joined, read_segment, segments
 from labtree.recording.recording_files import FolderStore
 
-__all__ = [
-    "JOURNAL",
-    "LOCK",
-    "Findings",
-    "StoredRows",
-    "Unfinished",
-    "journal_blocks",
-    "read_labels_journal",
-    "read_segments",
-    "read_unfinished",
-]
-
 JOURNAL = "journal"
 LOCK = ".recording.lock"
 

@@ -9,8 +9,6 @@ import xarray as xr
 from labtree.storage._xarray import LazilyIndexedArray, data_of
 from labtree.storage.lazy import LazyArray, as_lazy, positions
 
-__all__ = ["WindowArray", "decoded"]
-
 _BLOCK_BYTES = 16 * 2**20
 
 

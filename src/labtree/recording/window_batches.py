@@ -14,8 +14,6 @@ from labtree.optional import require
 from labtree.recording.session_streams import drop_log
 from labtree.recording.window_array import decoded
 
-__all__ = ["batches", "iter_in_blocks", "torch_dataset"]
-
 # Windows that are cut at once where they are wanted one by one; larger arrays are given back
 # to the system each time, and take longer to get than to fill.
 _BLOCK_BYTES = 4 * 2**20

@@ -33,19 +33,6 @@ from labtree.recording.window_batches import iter_in_blocks
 from labtree.storage.arguments import one_of, positive
 from labtree.storage.lazy import as_lazy
 
-__all__ = [
-    "WindowIndex",
-    "broken_windows",
-    "iter_labeled_windows",
-    "kept_windows",
-    "labeled_windows",
-    "stream_windows",
-    "window_and_hop",
-    "window_array",
-    "window_index",
-    "window_samples",
-]
-
 
 def window_samples(milliseconds: float, fs: float) -> int:
     """Return the samples in so many milliseconds: ``int(milliseconds * fs / 1000)``."""

@@ -25,8 +25,6 @@ from labtree.storage import ragged
 from labtree.storage.arguments import from_zero, positive
 from labtree.storage.missing import ANCILLARY, mark_missing, masks_of
 
-__all__ = ["correlograms", "sttc"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -20,16 +20,6 @@ from labtree.spikes.trains import (
 from labtree.storage import ragged
 from labtree.storage.arguments import positive
 
-__all__ = [
-    "binned_counts",
-    "count_cells",
-    "firing_rates",
-    "population_rate",
-    "smooth",
-    "smoothed_rates",
-    "spike_counts",
-]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

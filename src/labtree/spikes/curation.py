@@ -13,8 +13,6 @@ from labtree.spikes.intervals import isi_statistics
 from labtree.spikes.selection import select_units
 from labtree.spikes.trains import require_kind
 
-__all__ = ["curate"]
-
 
 def curate(
     ds: xr.Dataset,

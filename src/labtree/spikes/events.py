@@ -25,8 +25,6 @@ from labtree.spikes.trains import (
 from labtree.storage import ragged
 from labtree.storage.arguments import from_zero, positive
 
-__all__ = ["latencies", "peri_event", "peri_event_counts", "psth"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Edge = Literal["start", "end"]

@@ -13,8 +13,6 @@ from labtree.spikes.trains import require_kind, unit_coords
 from labtree.storage import ragged
 from labtree.storage.arguments import from_zero
 
-__all__ = ["bursts", "isi_statistics"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

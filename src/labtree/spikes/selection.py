@@ -17,15 +17,6 @@ from labtree.objects.unit_attributes import alike, records, unit_attributes
 from labtree.spikes.trains import require_kind, require_whole, spike_trains
 from labtree.storage import ragged
 
-__all__ = [
-    "concatenate_time",
-    "concatenate_units",
-    "select_slices",
-    "select_time",
-    "select_units",
-    "slices_of",
-]
-
 
 def select_units(ds: xr.Dataset, units: Any) -> xr.Dataset:
     """Select units, and with them their spikes.

@@ -15,8 +15,6 @@ from labtree.spikes.trains import require_kind
 from labtree.storage import ragged
 from labtree.storage.arguments import positive
 
-__all__ = ["from_session", "session_peri_event", "to_session_units"]
-
 
 def from_session(
     session: xr.DataTree, *, rate_hz: float | None = None, length_ms: float | None = None

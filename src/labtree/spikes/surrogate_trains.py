@@ -11,8 +11,6 @@ from labtree.spikes.trains import recording_span, require_kind
 from labtree.storage import ragged
 from labtree.storage.arguments import one_of
 
-__all__ = ["surrogates"]
-
 Method = Literal["shift", "jitter", "isi_shuffle"]
 
 

@@ -16,21 +16,6 @@ from labtree.storage import ragged
 from labtree.storage._xarray import is_in_memory
 from labtree.storage.arguments import positive
 
-__all__ = [
-    "MergedTrains",
-    "first_after",
-    "from_times",
-    "merged_trains",
-    "recording_span",
-    "require_kind",
-    "require_whole",
-    "scalar_unit_coords",
-    "spike_trains",
-    "unit_coords",
-    "unit_train",
-    "whole_bins",
-]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -7,8 +7,6 @@ import numpy as np
 
 from labtree.errors import DataError, LabtreeError
 
-__all__ = ["from_zero", "integer", "one_of", "positive"]
-
 _UNITS = {"ms": "milliseconds", "s": "seconds", "hz": "Hz"}
 
 

@@ -19,19 +19,6 @@ from labtree.storage.compression import ChunkedArray, find_compression
 from labtree.storage.lazy import LazyArray, as_lazy
 from labtree.storage.sources import BytesSource, FileSource
 
-__all__ = [
-    "COMPRESSION",
-    "Chunks",
-    "Column",
-    "StoredArray",
-    "array_of_column",
-    "lazy",
-    "load_variables",
-    "memory_array",
-    "stored_array",
-    "stored_size",
-]
-
 #: What the encoding of a variable in memory calls the compression that it had in its file.
 COMPRESSION = "labtree_compression"
 

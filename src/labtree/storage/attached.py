@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
-__all__ = ["attached", "trees_with"]
-
 T = TypeVar("T")
 _ATTACHED: dict[int, tuple["weakref.ref[xr.DataTree]", dict[type, Any]]] = {}
 _LOCK = threading.RLock()

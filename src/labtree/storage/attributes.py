@@ -17,16 +17,6 @@ from labtree.storage import codecs, json_values
 from labtree.storage.names import is_legal
 from labtree.storage.value_attributes import MARKS
 
-__all__ = [
-    "CONVENTIONS",
-    "EXACT",
-    "RESERVED",
-    "merge_attributes",
-    "write_attribute",
-    "write_attributes",
-    "write_native",
-]
-
 #: What the root of a file states as its conventions, unless the user states others.
 CONVENTIONS = "CF-1.11"
 #: The attribute that holds all attributes of an object as JSON.

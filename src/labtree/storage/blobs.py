@@ -15,16 +15,6 @@ from labtree.storage.codecs import plain
 from labtree.storage.lazy import axis_positions, is_whole
 from labtree.storage.sources import BytesSource, FileSource, Source, as_bytes
 
-__all__ = [
-    "ContiguousArray",
-    "check_sum",
-    "checksum",
-    "contiguous_array",
-    "outer_indexed",
-    "plain_dtype",
-    "without_axes",
-]
-
 # A gap between two pieces that is cheaper to read than a second read call.
 _GAP = 1 << 16
 # How much is read at a time where only a part of it is wanted.

@@ -12,8 +12,6 @@ from labtree.errors import DataError
 from labtree.storage import codecs
 from labtree.storage._xarray import Variable, data_of
 
-__all__ = ["BlockArray", "checked_block", "is_dask", "write_blocks"]
-
 
 def is_dask(variable: Variable) -> bool:
     """Return whether a variable is computed by dask."""

@@ -32,18 +32,6 @@ from labtree.storage.records import NodeRecord, shift_inline
 from labtree.storage.sources import identity
 from labtree.storage.versions import check_version
 
-__all__ = [
-    "PAGE",
-    "VERSION",
-    "Catalogue",
-    "catalogue_of",
-    "catalogue_text",
-    "file_version",
-    "merged",
-    "read_catalogue",
-    "write_catalogue",
-]
-
 #: Where the format is described.
 PAGE = "file-format.md in the documentation of labtree"
 

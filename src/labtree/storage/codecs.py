@@ -34,19 +34,6 @@ from labtree.errors import FormatError
 from labtree.storage import dtypes, json_values
 from labtree.storage.unsupported import refused_together, unsupported
 
-__all__ = [
-    "Spec",
-    "check",
-    "companions",
-    "decode",
-    "encode",
-    "encode_block",
-    "has_mask",
-    "last_dimension",
-    "plain",
-    "view_spec",
-]
-
 Spec = dict[str, Any]
 
 _MISSING: dict[str, Any] = {"None": None, "NaN": float("nan"), "NA": pd.NA}

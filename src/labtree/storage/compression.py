@@ -14,8 +14,6 @@ from labtree.storage.blobs import Key, check_sum, checksum, without_axes
 from labtree.storage.lazy import axis_positions
 from labtree.storage.sources import Source
 
-__all__ = ["ChunkedArray", "Compression", "compress_chunks", "find_compression"]
-
 _CHUNK = 1 << 20  # bytes of values in a chunk
 _MOST_VALUES = 1 << 27  # in a chunk
 _ZSTD = 32015

@@ -12,14 +12,6 @@ from labtree.storage._xarray import ExplicitlyIndexed, Variable, data_of
 from labtree.storage.blocks import is_dask
 from labtree.storage.unsupported import refused_together, with_article
 
-__all__ = [
-    "check_dataset",
-    "check_layout",
-    "dataset_layout",
-    "kept_variables",
-    "variable_values",
-]
-
 #: HDF5 arrays have no more dimensions; some values take one of their own.
 _MOST_DIMENSIONS = 31
 

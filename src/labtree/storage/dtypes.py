@@ -8,14 +8,6 @@ import numpy as np
 
 from labtree.errors import UnsupportedTypeError
 
-__all__ = [
-    "decode_timezone",
-    "dtype_from_json",
-    "dtype_to_json",
-    "encode_timezone",
-    "object_array",
-]
-
 
 def object_array(values: Sequence[Any]) -> np.ndarray[Any, Any]:
     """Return values as a one-dimensional array of objects, lists and arrays as they are.

@@ -21,8 +21,6 @@ from labtree.storage.netcdf_source import SLACK, GroupStore, NetCDFSource
 from labtree.storage.records import DatasetBuilder, VariableRecord, node_record
 from labtree.storage.value_attributes import cf_attributes, spec_of_marks
 
-__all__ = ["edited_dataset", "is_of_labtree"]
-
 
 def is_of_labtree(variable: Variable) -> bool:
     """Return whether labtree wrote a variable, which may have been changed since."""

@@ -19,25 +19,6 @@ from labtree.errors import (
     write_errors_named,
 )
 
-__all__ = [
-    "abandoned_paths",
-    "begin_sync",
-    "check_parent",
-    "check_regular",
-    "is_same_file",
-    "leads_out",
-    "open_regular",
-    "read_file",
-    "replace_file",
-    "retry_while_busy",
-    "sync_file",
-    "sync_folder",
-    "temporary_name",
-    "temporary_path",
-    "with_suffix_h5",
-    "write_file",
-]
-
 T = TypeVar("T")
 
 _TEMPORARY = re.compile(

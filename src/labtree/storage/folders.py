@@ -14,14 +14,6 @@ from pathlib import Path
 from labtree.errors import FileAccessError
 from labtree.storage.files import abandoned_paths, sync_file, sync_folder, temporary_name
 
-__all__ = [
-    "complete_replacement",
-    "make_folders",
-    "replace_folder",
-    "sync_tree",
-    "temporary_folder",
-]
-
 _SYNC_THREADS = 8
 _CURRENT_FOLDER = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS

@@ -4,8 +4,6 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-__all__ = ["without_garbage_collection"]
-
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:

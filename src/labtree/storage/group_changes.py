@@ -15,8 +15,6 @@ from labtree.storage.records import NodeRecord
 from labtree.storage.tree_changes import Changes, topmost
 from labtree.storage.writing import Written, write_dataset, write_group_attributes
 
-__all__ = ["change_groups"]
-
 # Attributes of the root that belong to the file and not to the dataset in it.
 _OF_THE_FILE = frozenset({b"_NCProperties", b"labtree_file_format", b"labtree_file_page"})
 

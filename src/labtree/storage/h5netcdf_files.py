@@ -10,8 +10,6 @@ from h5py import h5r
 
 from labtree.storage.hdf5_members import Members
 
-__all__ = ["File"]
-
 
 class _Attributes(h5netcdf.attrs.Attributes):  # type: ignore[misc]
     """Attributes: references to objects as paths, and all that can be read."""

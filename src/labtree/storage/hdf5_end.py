@@ -33,30 +33,6 @@ import google_crc32c
 
 from labtree.errors import FormatError
 
-__all__ = [
-    "HEAD_SIZE",
-    "SIGNATURE",
-    "SUPERBLOCK_SIZE",
-    "VERSION",
-    "Record",
-    "aligned",
-    "append_first",
-    "continues",
-    "crc32c",
-    "end_of_hdf5",
-    "last_record",
-    "pack_head",
-    "pack_record",
-    "pack_redo",
-    "read_at",
-    "read_chain",
-    "superblock_with_end",
-    "unpack_record",
-    "unpack_redo",
-    "walk",
-    "write_at",
-]
-
 #: The format that this version writes and reads.
 VERSION = 2
 #: What HDF5 files begin with.

@@ -13,8 +13,6 @@ from h5py import h5d, h5o
 from labtree.errors import BusyFileError, FormatError
 from labtree.storage.files import retry_while_busy
 
-__all__ = ["check_heaps", "open_hdf5"]
-
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 _HEAP = b"GCOL\1\0\0\0"
 # How much of a file is searched for damaged heaps when it is opened: in 10 ms.

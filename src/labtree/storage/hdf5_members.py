@@ -9,8 +9,6 @@ from typing import Any
 import h5py
 from h5py import h5d, h5o, h5z
 
-__all__ = ["Members"]
-
 _DEEPEST = 200  # groups below one another
 _MOST_REPEATED = 1000  # groups that are read again; links in links can make them countless
 

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["deferred_interrupts"]
-
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[None]:

@@ -8,8 +8,6 @@ from labtree.errors import FormatError
 from labtree.storage.files import read_file, write_file
 from labtree.storage.json_values import parse
 
-__all__ = ["MAX_JSON_BYTES", "parse_json", "read_json", "write_json"]
-
 #: What is larger is no JSON that labtree or its peers wrote.
 MAX_JSON_BYTES = 64 * 2**20
 

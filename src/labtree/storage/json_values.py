@@ -29,8 +29,6 @@ from labtree.storage.dtypes import (
 )
 from labtree.storage.unsupported import refused_together, unsupported
 
-__all__ = ["decode", "dumps", "encode", "loads", "parse", "unsupported"]
-
 #: Called with each array or unknown object that is met, and its path; gives the name
 #: under which it was put elsewhere.
 Sink = Callable[[Any, str], str]

@@ -15,8 +15,6 @@ from labtree.storage._xarray import (
     explicit_indexing_adapter,
 )
 
-__all__ = ["LazyArray", "as_lazy", "axis_positions", "is_whole", "positions"]
-
 
 class LazyArray(BackendArray):
     """Base of arrays that are read in part; a subclass sets `shape` and `dtype`.

@@ -13,16 +13,6 @@ from typing import IO
 
 from labtree.errors import BusyFileError, FormatError, MissingFileError
 
-__all__ = [
-    "WriterLock",
-    "folder_lock",
-    "hold_file_lock",
-    "is_locked",
-    "release_file_lock",
-    "try_lock",
-    "writer_lock",
-]
-
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
 _PATIENCE_S = 2.0  # for other writers of a file

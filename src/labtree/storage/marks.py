@@ -13,23 +13,6 @@ from labtree.storage._xarray import attrs_of, data_of, dims_of, lazy_data_of
 from labtree.storage.arrays import stored_array
 from labtree.storage.nodes import own_variables, parts_of_nodes, variable_attrs
 
-__all__ = [
-    "Mark",
-    "Marks",
-    "Suspects",
-    "are_simple",
-    "has_same_variables",
-    "is_certainly_same",
-    "is_same",
-    "is_untouched",
-    "iterate_nodes",
-    "mark_node",
-    "mark_nodes",
-    "node_at",
-    "paths_below",
-    "same_attributes",
-]
-
 Path = tuple[str, ...]
 _SIMPLE = frozenset({str, int, float, bool, type(None), bytes, complex, np.float64, np.int64})
 _BATCH = 100

@@ -12,18 +12,6 @@ import numpy as np
 
 from labtree.storage._xarray import Variable
 
-__all__ = [
-    "ABSENT",
-    "ANCILLARY",
-    "MISSING",
-    "filler",
-    "mark_missing",
-    "mask_name",
-    "mask_of",
-    "masks_of",
-    "stack_present",
-]
-
 #: What the name of a mask ends in.
 MISSING = "_missing"
 #: The attribute that names it.

@@ -10,8 +10,6 @@ from urllib.parse import unquote
 
 from labtree.errors import InvalidNameError, UnsupportedTypeError
 
-__all__ = ["LONGEST", "check_name", "decode_name", "encode_name", "file_name", "is_legal"]
-
 #: The longest name in bytes of UTF-8 that netCDF reads (its NC_MAX_NAME is 256).
 LONGEST = 255
 

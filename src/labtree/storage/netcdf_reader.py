@@ -11,12 +11,10 @@ import numpy as np
 import xarray as xr
 
 from labtree.storage import json_values
-from labtree.storage.catalogue import VERSION
 from labtree.storage.edited_groups import edited_dataset, is_of_labtree
+from labtree.storage.hdf5_end import VERSION
 from labtree.storage.netcdf_source import GroupStore, NetCDFSource
 from labtree.storage.versions import check_version
-
-__all__ = ["open_groups"]
 
 
 def open_groups(

@@ -23,8 +23,6 @@ from labtree.storage.hdf5_members import Members
 from labtree.storage.lazy import LazyArray, as_lazy, axis_positions
 from labtree.storage.sources import FileSource, identity
 
-__all__ = ["SLACK", "GroupStore", "NetCDFSource"]
-
 #: What a selection may ask for beyond what deflate can pack into the bytes that are stored.
 SLACK = 1 << 28
 _MOST_PACKED = 1100

@@ -35,8 +35,6 @@ from labtree.storage.files import begin_sync
 from labtree.storage.hdf5_end import read_at
 from labtree.storage.sources import as_bytes, write_all
 
-__all__ = ["NON_COORDINATE", "Dimension", "NetCDFWriter", "Output", "create_file"]
-
 #: What netCDF-4 puts before the name of a variable that is named like a dimension
 #: but is no coordinate of it.
 NON_COORDINATE = "_nc4_non_coord_"

@@ -14,19 +14,6 @@ import xarray as xr
 
 from labtree.errors import DataError, InvalidNameError
 
-__all__ = [
-    "Parts",
-    "attach_children",
-    "detach_child",
-    "own_variables",
-    "parts_of_nodes",
-    "plan_children",
-    "plan_undo",
-    "rename_child",
-    "set_together",
-    "variable_attrs",
-]
-
 Change = tuple[object, str, Any]
 
 

@@ -20,25 +20,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-__all__ = [
-    "begins_run",
-    "came_apart",
-    "concatenate_rows",
-    "count_in_rows",
-    "count_variables",
-    "isel",
-    "positions_of_ranges",
-    "positions_of_rows",
-    "problems",
-    "row_of_sample",
-    "row_offsets",
-    "rows_are_sorted",
-    "run_edges",
-    "sort_rows",
-    "spike_ranges",
-    "split_rows",
-]
-
 SAMPLE_DIMENSION = "sample_dimension"
 
 Array = NDArray[Any]

@@ -20,16 +20,6 @@ from labtree.storage import codecs, json_values
 from labtree.storage._xarray import Variable
 from labtree.storage.arrays import COMPRESSION, Column, StoredArray, lazy
 
-__all__ = [
-    "DatasetBuilder",
-    "NodeRecord",
-    "VariableRecord",
-    "node_record",
-    "shift_inline",
-    "variable_records",
-    "with_inline",
-]
-
 
 class VariableRecord(NamedTuple):
     """What a catalogue says about one variable.

@@ -45,8 +45,6 @@ from labtree.storage.interrupts import deferred_interrupts
 from labtree.storage.locks import try_lock
 from labtree.storage.sources import as_bytes
 
-__all__ = ["RedoLog", "Transaction", "repair"]
-
 _PAGE = 4096
 _GAP = 16  # runs of changed bytes that are closer than this are one run
 _TRIES = 3

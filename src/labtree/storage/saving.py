@@ -14,8 +14,6 @@ from labtree.storage.marks import Marks, mark_nodes
 from labtree.storage.tree_file import TreeFile
 from labtree.storage.trees import check_folder, save_tree
 
-__all__ = ["remember_file", "save_tree_again"]
-
 
 class _Files:
     """The files that a tree was saved to, and how they then held its nodes."""

@@ -5,8 +5,6 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Generic, TypeVar
 
-__all__ = ["Scope", "Setting"]
-
 T = TypeVar("T")
 
 

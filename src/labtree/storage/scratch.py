@@ -15,8 +15,6 @@ from labtree.storage.blocks import is_dask, write_blocks
 from labtree.storage.dataset_checks import variable_values
 from labtree.storage.sources import ScratchSource
 
-__all__ = ["put_dataset"]
-
 
 def put_dataset(dataset: xr.Dataset, scratch: ScratchSource, path: str) -> xr.Dataset:
     """Return a dataset like `dataset` whose arrays were written to a scratch file.

@@ -24,16 +24,6 @@ from labtree.errors import (
 )
 from labtree.storage.hdf5_end import Record, continues
 
-__all__ = [
-    "BytesSource",
-    "FileSource",
-    "ScratchSource",
-    "Source",
-    "as_bytes",
-    "identity",
-    "write_all",
-]
-
 
 def as_bytes(array: np.ndarray) -> memoryview:
     """Return the bytes of an array in C order, without a copy where it is so already."""

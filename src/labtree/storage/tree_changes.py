@@ -25,8 +25,6 @@ from labtree.storage.marks import Path as NodePath
 from labtree.storage.records import NodeRecord, VariableRecord, variable_records
 from labtree.storage.value_attributes import without_marks
 
-__all__ = ["Changes", "find_changes", "topmost"]
-
 
 @dataclass(slots=True)
 class Changes:

@@ -32,8 +32,6 @@ from labtree.storage.sources import FileSource
 from labtree.storage.tree_changes import Changes, find_changes
 from labtree.storage.writing import Written
 
-__all__ = ["TreeFile", "read_from_file"]
-
 _MOST_LINKS = 500
 _MOST_DEAD = 1 << 20  # bytes, in a file of any size
 

@@ -30,23 +30,6 @@ from labtree.storage.records import DatasetBuilder, NodeRecord
 from labtree.storage.sources import FileSource, identity
 from labtree.storage.writing import write_tree
 
-__all__ = [
-    "add_source",
-    "build_tree",
-    "check_complete",
-    "check_folder",
-    "check_read",
-    "column_reader",
-    "forget_left_out",
-    "note_left_out",
-    "open_source",
-    "open_tree",
-    "read_tree",
-    "release_sources",
-    "save_tree",
-    "when_closed",
-]
-
 
 def save_tree(tree: xr.DataTree, path: str | Path, *, compression: str | None = None) -> None:
     """Write a tree of any depth to a netCDF-4 file, all or nothing.

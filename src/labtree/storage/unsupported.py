@@ -12,8 +12,6 @@ import pandas as pd
 
 from labtree.errors import UnsupportedTypeError
 
-__all__ = ["advice", "arrow_line", "refused_together", "unsupported", "with_article"]
-
 #: More parts than this are counted, not listed.
 _LISTED = 20
 

@@ -14,15 +14,6 @@ from labtree.errors import FormatError
 from labtree.storage import dtypes, json_values
 from labtree.storage.codecs import Spec, has_mask
 
-__all__ = [
-    "MARKS",
-    "cf_attributes",
-    "fill_value",
-    "marks",
-    "spec_of_marks",
-    "without_marks",
-]
-
 #: Attributes of variables that say what their values are.
 MARKS = frozenset(
     {

@@ -27,8 +27,6 @@ from labtree.storage.records import DatasetBuilder, NodeRecord, variable_records
 from labtree.storage.trees import column_reader, open_source
 from labtree.storage.zarr.stores import is_zarr
 
-__all__ = ["Verification", "accept_values", "verify_file"]
-
 
 class Verification(NamedTuple):
     """What a check of a file found.

@@ -4,8 +4,6 @@ from collections.abc import Collection
 
 from labtree.errors import FormatError
 
-__all__ = ["check_version"]
-
 
 def check_version(found: object, known: object, where: object) -> None:
     """Refuse a file of an unknown format version.

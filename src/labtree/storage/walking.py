@@ -26,9 +26,6 @@ from labtree.storage.names import LONGEST, encode_name
 from labtree.storage.records import NodeRecord, VariableRecord, node_record
 from labtree.storage.value_attributes import cf_attributes, fill_value, marks, without_marks
 
-__all__ = ["Naming", "Node", "PlainArray", "PlainVariable", "node_of", "noted", "walk"]
-
-
 _NO_CHILDREN: Mapping[str, xr.DataTree] = MappingProxyType({})
 
 

@@ -20,8 +20,9 @@ from labtree.storage.attributes import (
     write_attributes,
     write_native,
 )
-from labtree.storage.catalogue import PAGE, VERSION, write_catalogue
+from labtree.storage.catalogue import PAGE, write_catalogue
 from labtree.storage.compression import Compression, find_compression
+from labtree.storage.hdf5_end import VERSION
 from labtree.storage.names import file_name
 from labtree.storage.netcdf_writer import NON_COORDINATE, Dimension, NetCDFWriter, create_file
 from labtree.storage.nodes import own_variables
@@ -36,8 +37,6 @@ from labtree.storage.walking import (
     noted,
     walk,
 )
-
-__all__ = ["Written", "write_dataset", "write_group_attributes", "write_tree"]
 
 # Index coordinates up to this size also stand in the catalogue, so that opening a
 # file reads nothing else.

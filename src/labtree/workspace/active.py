@@ -8,8 +8,6 @@ from labtree.errors import UnsupportedTypeError, WorkspaceError
 from labtree.storage.scopes import Scope, Setting
 from labtree.workspace.operations import store_item
 
-__all__ = ["active_workspace", "store", "target_workspace", "use_workspace"]
-
 _ACTIVE: Setting[xr.DataTree | None] = Setting("labtree_workspace", None)
 
 

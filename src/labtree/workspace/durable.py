@@ -12,8 +12,6 @@ from labtree.storage.nodes import plan_undo, set_together
 from labtree.workspace.state import State, mark_saved, state_of
 from labtree.workspace.stores import Update
 
-__all__ = ["durable"]
-
 
 @contextlib.contextmanager
 def durable(

@@ -38,14 +38,6 @@ from labtree.workspace.operations import add_identity, create_workspace
 from labtree.workspace.state import State, mark_saved, state_of, watch
 from labtree.workspace.stores import Hdf5Store, Store, Update, store_at
 
-__all__ = [
-    "compact_workspace",
-    "load_item",
-    "load_workspace",
-    "open_workspace",
-    "save_workspace",
-]
-
 _SHOWN = 10
 
 

@@ -14,24 +14,6 @@ from labtree.storage.arrays import load_variables
 from labtree.storage.names import check_name, decode_name, encode_name
 from labtree.storage.trees import check_read
 
-__all__ = [
-    "CREATED",
-    "NOTE",
-    "add_times",
-    "describe_item",
-    "find_item",
-    "find_whole_item",
-    "item_dataset",
-    "item_path",
-    "iterate_items",
-    "missing_item",
-    "node_name",
-    "own_dataset",
-    "read_node",
-    "real_name",
-    "set_name",
-]
-
 #: The attributes that labtree keeps about an item, beside its kind.
 CREATED, NOTE, NAME = "labtree_created_at", "labtree_note", "labtree_key"
 

@@ -25,8 +25,6 @@ from labtree.storage.files import read_file, replace_file, temporary_path
 from labtree.storage.locks import folder_lock
 from labtree.workspace.items import describe_item, real_name
 
-__all__ = ["Index", "check", "renew"]
-
 # No index is larger: 100 million items of 40 bytes.
 _MOST = 1 << 32
 # Every index begins with this, written by labtree or by SpikeLab.

@@ -11,8 +11,6 @@ from labtree.errors import ItemNotFoundError, WorkspaceError
 from labtree.workspace import files, operations
 from labtree.workspace.items import find_whole_item, missing_item
 
-__all__ = ["WorkspaceManager", "get_workspace_manager"]
-
 
 class WorkspaceManager:
     """A thread-safe registry of workspaces by id.

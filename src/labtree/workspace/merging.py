@@ -23,8 +23,6 @@ from labtree.workspace.items import (
 from labtree.workspace.operations import add_identity
 from labtree.workspace.state import check_open, state_of
 
-__all__ = ["merge_workspace"]
-
 
 def merge_workspace(
     tree: xr.DataTree, other: xr.DataTree, overwrite: bool = False

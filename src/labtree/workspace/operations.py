@@ -41,31 +41,6 @@ from labtree.workspace.items import (
 )
 from labtree.workspace.state import check_open, mark_saved, state_of, watch
 
-__all__ = [
-    "add_identity",
-    "add_note",
-    "comparison_namespace",
-    "contains",
-    "create_workspace",
-    "delete",
-    "describe",
-    "find",
-    "get",
-    "get_info",
-    "get_or_raise",
-    "identity_attributes",
-    "is_item",
-    "item_kind",
-    "item_summary",
-    "list_items",
-    "list_keys",
-    "list_namespaces",
-    "plot_item",
-    "rename",
-    "store_item",
-    "validate_item",
-]
-
 
 def create_workspace(name: str | None = None, *, lazy: bool = False) -> xr.DataTree:
     """Make an empty workspace.

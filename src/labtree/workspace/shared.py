@@ -30,8 +30,6 @@ from labtree.workspace.items import CREATED, node_name
 from labtree.workspace.operations import create_workspace, identity_attributes, store_item
 from labtree.workspace.state import mark_saved, state_of
 
-__all__ = ["delete_shared", "open_shared", "store_shared"]
-
 # The attributes of a group that hold what labtree knows of it.
 _WORKSPACE, _ITEM = "labtree_workspace", "labtree_item"
 VERSION = 1

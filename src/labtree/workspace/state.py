@@ -23,14 +23,6 @@ from labtree.storage.trees import add_source, when_closed
 if TYPE_CHECKING:
     from labtree.workspace.stores import Store
 
-__all__ = [
-    "State",
-    "changes",
-    "check_open",
-    "mark_saved",
-    "state_of",
-    "watch",
-]
 
 _SHOWN = 10
 

@@ -54,8 +54,6 @@ from labtree.storage.zarr.trees import (
 from labtree.workspace import listing
 from labtree.workspace.items import CREATED, add_times
 
-__all__ = ["Hdf5Store", "Store", "Update", "ZarrStore", "store_at"]
-
 ID = "labtree_workspace_id"
 #: Called with the version that is there and the one that is written, before it counts.
 Check = Callable[[Hashable | None, Hashable], None]

@@ -20,8 +20,6 @@ from labtree.objects import registry
 from labtree.workspace.items import describe_item, item_path, real_name
 from labtree.workspace.state import changes, state_of
 
-__all__ = ["item_cells", "item_facts", "item_panel", "object_panel", "workspace_panel"]
-
 _CALLS = (
     ".store(namespace, key, obj, note=None)", ".get(namespace, key)", "[namespace, key]",
     ".list_namespaces()", ".list_keys()", ".get_info(namespace, key)", ".describe()",

@@ -17,8 +17,6 @@ from labtree.interop.common import hdf5_holds
 from labtree.objects.unit_attributes import alike
 from labtree.storage.dtypes import object_array
 
-__all__ = ["NwbColumn", "as_json", "for_nwb", "plain_json", "restored"]
-
 Gaps = NDArray[np.bool_]
 
 

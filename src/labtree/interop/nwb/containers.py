@@ -19,21 +19,6 @@ from labtree.storage.dtypes import object_array
 from labtree.storage.lazy import as_lazy
 from labtree.storage.ragged import rows_are_sorted, sort_rows, split_rows
 
-__all__ = [
-    "Extent",
-    "array_of",
-    "column_values",
-    "extents",
-    "facts_of",
-    "plain_value",
-    "series_dataset",
-    "spike_times_ms",
-    "table_frame",
-    "table_item",
-    "units_dataset",
-    "waveforms_dataset",
-]
-
 # Dimensions after the first, by the type of the series.
 _DIMENSIONS = {
     "ElectricalSeries": ("channel", "sample"),

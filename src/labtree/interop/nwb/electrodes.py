@@ -8,8 +8,6 @@ import xarray as xr
 from labtree.interop.nwb.sources import ExportedItem
 from labtree.interop.nwb.tables import nwb_name
 
-__all__ = ["Electrodes", "is_table_of_electrodes"]
-
 
 def is_table_of_electrodes(item: ExportedItem) -> bool:
     """Return whether an item is a table of electrodes, as an import keeps it."""

@@ -9,8 +9,6 @@ import xarray as xr
 from labtree.interop.nwb.columns import plain_json
 from labtree.interop.nwb.sources import ExportedItem
 
-__all__ = ["Row", "table_of_items", "table_of_metadata"]
-
 _ITEMS = {
     "item_namespace": "Namespace of the item",
     "item_key": "Key of the item",

@@ -11,8 +11,6 @@ from labtree.errors import FormatError
 from labtree.storage.hdf5_files import check_heaps
 from labtree.storage.json_files import read_json
 
-__all__ = ["check_hdf5_links", "check_zarr_links"]
-
 
 def check_hdf5_links(path: Path) -> None:
     """Refuse a file that would make HDF5 open files outside of its folder."""

@@ -24,8 +24,6 @@ from labtree.objects.unit_attributes import column, masked_column
 from labtree.storage._xarray import data_of
 from labtree.storage.missing import ABSENT
 
-__all__ = ["Place", "nested", "own_item", "text_of"]
-
 
 class Place(NamedTuple):
     """The place of an item of labtree's own export, by its path in the NWB file."""

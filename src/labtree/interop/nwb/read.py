@@ -33,8 +33,6 @@ from labtree.interop.workspaces import Item, finish_import, store_items
 from labtree.optional import require
 from labtree.workspace.operations import create_workspace
 
-__all__ = ["import_nwb"]
-
 _GROUPS = (
     "intervals", "events", "acquisition", "stimulus", "stimulus_template", "analysis",
     "scratch",

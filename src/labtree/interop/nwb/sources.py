@@ -13,8 +13,6 @@ from labtree.objects.registry import KIND_ATTRIBUTE, decode
 from labtree.spikes import from_session
 from labtree.workspace.items import item_dataset, iterate_items
 
-__all__ = ["ExportedItem", "Sources", "sources_of"]
-
 
 class ExportedItem(NamedTuple):
     """An object to export, and what is noted with it."""

@@ -11,18 +11,6 @@ from labtree.interop.nwb.columns import NwbColumn, for_nwb
 from labtree.msw.trial_times import END, START
 from labtree.optional import require
 
-__all__ = [
-    "PURPOSE",
-    "Columns",
-    "FrameTable",
-    "hdmf_common",
-    "nwb_name",
-    "reserved_names",
-    "role_of",
-    "table_of",
-    "unused",
-]
-
 PURPOSE = "export to NWB"
 
 _STARTS = ("start_time", START)

@@ -41,8 +41,6 @@ from labtree.objects.unit_attributes import attribute_columns, unit_attributes
 from labtree.optional import require
 from labtree.storage.files import replace_file, temporary_path
 
-__all__ = ["export_nwb"]
-
 _MODULES = {
     "ecephys": "Spike trains and firing rates",
     "labtree": "Tables and matrices of a labtree workspace, and where its items are",

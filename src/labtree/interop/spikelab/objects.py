@@ -14,8 +14,6 @@ from labtree.objects.rate_slice_stack import rate_slice_stack
 from labtree.objects.spike_data import spike_data
 from labtree.objects.spike_slice_stack import spike_slice_stack
 
-__all__ = ["from_spikelab"]
-
 _EXPECTED = (
     "SpikeData, RateData, RateSliceStack, SpikeSliceStack, PairwiseCompMatrix, "
     "PairwiseCompMatrixStack or AnalysisWorkspace"

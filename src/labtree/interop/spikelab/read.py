@@ -34,14 +34,6 @@ from labtree.storage.hdf5_files import check_heaps, open_hdf5
 from labtree.storage.json_files import read_json
 from labtree.workspace.operations import create_workspace, identity_attributes
 
-__all__ = [
-    "SpikeLabWorkspace",
-    "build_workspace",
-    "decode_array",
-    "import_spikelab",
-    "raw_traces",
-]
-
 _LARGE = 64 * 2**20
 _MOST_PACKED = 1000
 

@@ -33,8 +33,6 @@ from labtree.spikes.selection import slices_of
 from labtree.storage.arguments import one_of
 from labtree.storage.files import replace_file, temporary_path
 
-__all__ = ["export_spikelab"]
-
 _NAMES = {
     spike_data.KIND: "SpikeData",
     rate_data.KIND: "RateData",

@@ -11,8 +11,6 @@ from labtree.storage.compression import Compression
 from labtree.storage.lazy import positions
 from labtree.storage.zarr.stores import Location, damage_named, open_array
 
-__all__ = ["ZarrArray", "chunk_shape", "native_values"]
-
 # What one chunk holds at most, if its array is not dask's: enough that a request is
 # worth its time, little enough that a window does not need a lot.
 _CHUNK = 1 << 22

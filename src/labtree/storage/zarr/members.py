@@ -19,8 +19,6 @@ from labtree.storage.value_attributes import cf_attributes, spec_of_marks
 from labtree.storage.zarr.metadata import METADATA
 from labtree.storage.zarr.stores import Location, object_names, open_array
 
-__all__ = ["CONTRADICTIONS", "all_metadata", "rebuilt_catalogue"]
-
 #: What is raised where the metadata of a store contradict themselves.
 CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 

@@ -13,16 +13,6 @@ from labtree.storage import codecs
 from labtree.storage.attributes import RESERVED
 from labtree.storage.names import encode_name, is_legal
 
-__all__ = [
-    "METADATA",
-    "array_metadata",
-    "dump",
-    "file_names",
-    "group_metadata",
-    "shown_attributes",
-    "stored_as",
-]
-
 #: The name of what a group or an array says of itself.
 METADATA = "zarr.json"
 # Characters that some file system has no place for, beside those of encode_name.

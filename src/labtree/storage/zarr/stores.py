@@ -28,20 +28,6 @@ from labtree.storage.sources import identity
 from labtree.storage.zarr.metadata import METADATA
 from labtree.storage.zarr.transactions import access_named, commit_once, open_repository
 
-__all__ = [
-    "Folder",
-    "Location",
-    "Repository",
-    "damage_named",
-    "is_zarr",
-    "is_zarr_folder",
-    "location_of",
-    "object_names",
-    "open_array",
-    "read_object",
-    "write_object",
-]
-
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 #: Called before a save counts, with the version that stands there and the new one.
 Check = Callable[[str | None, str], None]

@@ -14,13 +14,6 @@ from labtree.optional import require
 from labtree.storage.files import check_parent
 from labtree.storage.locks import folder_lock
 
-__all__ = [
-    "access_named",
-    "commit_once",
-    "open_repository",
-    "transact",
-]
-
 _PURPOSE = "a workspace that many processes store into"
 _TRIES = 1000
 

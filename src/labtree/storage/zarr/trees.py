@@ -30,9 +30,9 @@ from labtree.errors import (
 )
 from labtree.storage.arrays import Column
 from labtree.storage.blobs import plain_dtype
-from labtree.storage.catalogue import PAGE, VERSION, Catalogue, catalogue_text
+from labtree.storage.catalogue import PAGE, Catalogue, catalogue_text
 from labtree.storage.compression import find_compression
-from labtree.storage.hdf5_end import crc32c
+from labtree.storage.hdf5_end import VERSION, crc32c
 from labtree.storage.records import (
     DatasetBuilder,
     NodeRecord,
@@ -51,17 +51,6 @@ from labtree.storage.zarr.stores import (
     write_object,
 )
 from labtree.storage.zarr.writing import WrittenStore, write_nodes
-
-__all__ = [
-    "Opened",
-    "column_reader",
-    "open_location",
-    "open_zarr_tree",
-    "read_node",
-    "read_nodes",
-    "save_location",
-    "save_zarr_tree",
-]
 
 _CATALOGUE = "labtree_catalogue"
 

@@ -10,8 +10,6 @@ from labtree.storage.zarr.members import all_metadata
 from labtree.storage.zarr.stores import Folder, Location, location_of, open_array
 from labtree.storage.zarr.trees import open_location, read_nodes
 
-__all__ = ["verify_store"]
-
 
 def verify_store(where: str | Path | Any) -> Verification:
     """Read all arrays of a zarr store of labtree's, each chunk against its checksum.

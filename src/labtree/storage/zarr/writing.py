@@ -29,8 +29,6 @@ from labtree.storage.zarr.metadata import (
 )
 from labtree.storage.zarr.stores import Location
 
-__all__ = ["WrittenStore", "write_nodes"]
-
 # Index coordinates up to this size stand in the catalogue: xarray reads them when it
 # opens a tree, and there they cost no request of their own.
 _INLINE = 1 << 24
