@@ -10,7 +10,7 @@ import pytest
 
 import labtree
 from labtree import cli
-from labtree.storage.catalogue import read_catalogue, write_catalogue
+from labtree.storage.catalogue import catalogue_of, write_catalogue
 from labtree.testing.recordings import record_emg
 from support.exactness import assert_same
 
@@ -142,7 +142,8 @@ def test_verify_sees_damage_in_what_only_hdf5_reads(study, capsys):
 
 
 def test_verify_sees_a_catalogue_that_tells_otherwise_than_the_file(study, capsys):
-    found = read_catalogue(study)
+    with study.open("rb") as file:
+        found = catalogue_of(file.fileno(), study)
     records = found.records()
     records[2]["attrs"]["labtree_note"] = "another note"
     records[3]["variables"] = []

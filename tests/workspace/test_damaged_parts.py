@@ -9,7 +9,7 @@ import xarray as xr
 
 import labtree
 from labtree import cli
-from labtree.storage.catalogue import read_catalogue, write_catalogue
+from labtree.storage.catalogue import catalogue_of, write_catalogue
 from support.exactness import assert_same
 
 TIME = np.arange(20_000.0) / 3.0
@@ -106,7 +106,8 @@ def test_a_hostile_catalogue_is_an_error_that_names_the_file(tmp_path, capsys, p
     tree = labtree.create_workspace("study")
     tree.ws.store("rec", "rates", np.arange(5))
     path = tree.ws.save(tmp_path / "study")
-    found = read_catalogue(path)
+    with path.open("rb") as file:
+        found = catalogue_of(file.fileno(), path)
     head, *records = map(json.loads, found.text.splitlines())
     FORGED[part](records[-1])
     write_catalogue(path, head, records, found.values)

@@ -102,8 +102,8 @@ def write_catalogue(
     append_first(path, catalogue_text(header, records), values)
 
 
-def read_catalogue(path: Path) -> Catalogue | None:
-    """Return the catalogue of a file, or None where it has none that still holds.
+def catalogue_of(file: int, path: Path) -> Catalogue | None:
+    """Return the catalogue of an open file, or None where it has none that still holds.
 
     Warns
     -----
@@ -115,15 +115,6 @@ def read_catalogue(path: Path) -> Catalogue | None:
     FormatError
         If the file is not HDF5, or is of another version of labtree's format.
     """
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        return catalogue_of(file, path)
-    finally:
-        os.close(file)
-
-
-def catalogue_of(file: int, path: Path) -> Catalogue | None:
-    """Return the catalogue of an open file; as :func:`read_catalogue`."""
     start = read_at(file, SUPERBLOCK_SIZE, 0)
     if not start.startswith(SIGNATURE):
         raise FormatError(_foreign(path, start))
