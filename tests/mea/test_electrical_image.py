@@ -184,7 +184,7 @@ def test_counts_of_other_types(dtype):
         ({"window_range": (0, 0)}, "window_range"),
         ({"cutoff_hz": 10_000.0}, "cutoff_hz must lie between 0 and 10000"),
         ({"cutoff_hz": 0.0}, "cutoff_hz"),
-        ({"filter_order": 0}, "filter_order is a whole number from 1 to 8, found 0"),
+        ({"filter_order": 0}, "filter_order must be a whole number from 1 to 8, found 0"),
         ({"filter_order": 2.5}, "filter_order"),
         ({"duration_s": 0}, "^duration_s must be a number of seconds above 0"),
         ({"spike_limit": -1}, "spike_limit must be a number above 0"),

@@ -181,7 +181,9 @@ def test_names_that_cannot_be_aligned(two, names, message):
 
 @pytest.mark.parametrize("count", [0, -1, 2.5])
 def test_bad_counts(two, count):
-    with pytest.raises(SessionError, match="n_alignment_samples is an integer of at least 1"):
+    with pytest.raises(
+        SessionError, match="n_alignment_samples must be a whole number from 1 on"
+    ):
         two.session.aligned_windows("emg", "kin", 200, 100, count)
 
 

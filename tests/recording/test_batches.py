@@ -174,7 +174,7 @@ def test_sessions_are_the_groups_of_a_cross_validation(windows, paths):
 
 @pytest.mark.parametrize("shuffle", [-1, 1.5, True, "a"])
 def test_a_seed_is_an_integer(windows, shuffle):
-    with pytest.raises(SessionError, match="shuffle is an integer of at least 0, or None"):
+    with pytest.raises(SessionError, match="shuffle must be a whole number from 0 on"):
         batches(windows, 16, shuffle=shuffle)
 
 

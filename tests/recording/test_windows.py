@@ -646,7 +646,7 @@ def test_batches(peer):
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, "3"])
 def test_bad_batches(peer, size):
     windows = labtree.labeled_windows(recorded(peer).write(), "emg", 200, 50)
-    with pytest.raises(SessionError, match="a batch takes an integer of windows above 0"):
+    with pytest.raises(SessionError, match="size must be a whole number from 1 on"):
         labtree.batches(windows, size)
     with pytest.raises(SessionError, match="expected windows"):
         labtree.batches(windows[0], 3)

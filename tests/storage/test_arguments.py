@@ -60,11 +60,13 @@ def test_whole_numbers_between_two_others_become_ints(value):
 
 @pytest.mark.parametrize("value", [1, 9, 2.0, "2", True, None, [2]])
 def test_what_is_no_such_whole_number_is_named(value):
-    with pytest.raises(SessionError, match=r"^order is a whole number from 2 to 8, found "):
+    with pytest.raises(
+        SessionError, match=r"^order must be a whole number from 2 to 8, found "
+    ):
         integer("order", value, 2, 8, SessionError)
 
 
 def test_whole_numbers_without_a_greatest():
     assert integer("repeat", 10**20, 1) == 10**20
-    with pytest.raises(DataError, match=r"^repeat is a whole number from 1 on, found 0"):
+    with pytest.raises(DataError, match=r"^repeat must be a whole number from 1 on, found 0"):
         integer("repeat", 0, 1)

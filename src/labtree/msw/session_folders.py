@@ -24,6 +24,7 @@ from labtree.msw.names import (
     parse_container_name,
     parse_datetime,
 )
+from labtree.storage.arguments import integer
 
 ArtifactFormat = Literal["session_yaml", "separate_json", "legacy", "manifest"]
 MANIFESTS = (SESSION_MANIFEST, ACQUISITION_MANIFEST)
@@ -303,8 +304,7 @@ def generate_session_paths(
         container = make_container_name(None, datetime_str, task=task)
     else:
         version = 1 if acq_version is None else acq_version
-        if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-            raise FormatError(f"acq_version {acq_version!r} is not a whole number from 0")
+        version = integer("acq_version", version, 0, error=FormatError)
         acq_version = version
         named = task if acq_type == "msw" and not testing else None
         acquisition = make_acquisition_basename(subject, datetime_str, named, acq_type, version)

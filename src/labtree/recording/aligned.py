@@ -21,7 +21,7 @@ from labtree.recording.windows import (
     window_array,
     window_index,
 )
-from labtree.storage.arguments import positive
+from labtree.storage.arguments import integer, positive
 
 
 def _nearby(
@@ -114,10 +114,7 @@ def aligned_windows(
         else list(aligned_stream_names)
     )
     _check_names(primary_stream_name, names)
-    if not isinstance(n_alignment_samples, int | np.integer) or n_alignment_samples < 1:
-        raise SessionError(
-            f"n_alignment_samples is an integer of at least 1, found {n_alignment_samples!r}"
-        )
+    n_samples = integer("n_alignment_samples", n_alignment_samples, 1, error=SessionError)
     if tolerance_s is not None:
         tolerance_s = positive("tolerance_s", tolerance_s, SessionError)
     with streams_for_windows(
@@ -138,7 +135,7 @@ def aligned_windows(
             reasons, spans = np.full(len(starts), "", object), []
             for name, other in zip(names, others, strict=True):
                 first, stop, near = _nearby(
-                    other[number].timeline, moments, int(n_alignment_samples), tolerance_s
+                    other[number].timeline, moments, n_samples, tolerance_s
                 )
                 reasons[(reasons == "") & ~near] = f"no unbroken {name!r} at its midpoint"
                 spans.append((first, stop))

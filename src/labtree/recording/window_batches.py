@@ -13,6 +13,7 @@ from labtree.errors import RecordingWarning, SessionError, warn
 from labtree.optional import require
 from labtree.recording.session_streams import drop_log
 from labtree.recording.window_array import decoded
+from labtree.storage.arguments import integer
 
 # Windows that are cut at once where they are wanted one by one; larger arrays are given back
 # to the system each time, and take longer to get than to fill.
@@ -29,9 +30,8 @@ def _check_batches(windows: xr.DataArray, shuffle: int | None) -> None:
         raise SessionError(
             f"expected windows, with the dimension 'window' first, found {windows.dims}"
         )
-    number = isinstance(shuffle, int | np.integer) and not isinstance(shuffle, bool)
-    if shuffle is not None and not (number and shuffle >= 0):
-        raise SessionError(f"shuffle is an integer of at least 0, or None, found {shuffle!r}")
+    if shuffle is not None:
+        integer("shuffle", shuffle, 0, error=SessionError)
 
 
 def _pools(windows: xr.DataArray, shuffle: int | None, size: int = 1) -> Iterator[np.ndarray]:
@@ -106,10 +106,8 @@ def batches(
     >>> [len(batch.window) for batch in labtree.batches(windows, 32, shuffle=0)]
     [32, 32, 32, 32, 20]
     """
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise SessionError(f"a batch takes an integer of windows above 0, found {size!r}")
+    size = integer("size", size, 1, error=SessionError)
     _check_batches(windows, shuffle)
-    size = int(size)
     dimension = windows.dims[0]
 
     def generate() -> Iterator[xr.DataArray]:

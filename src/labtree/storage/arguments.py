@@ -58,7 +58,7 @@ def integer(
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_integer or value < least or (most is not None and value > most):
         limits = f"from {least} on" if most is None else f"from {least} to {most}"
-        raise error(f"{name} is a whole number {limits}, found {value!r}")
+        raise error(f"{name} must be a whole number {limits}, found {value!r}")
     return int(value)
 
 
