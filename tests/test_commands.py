@@ -350,7 +350,7 @@ def test_an_unforeseen_error_is_one_line_unless_asked_for(kinds, monkeypatch, ca
     def fail(path):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("labtree.cli.shared.find", fail)
+    monkeypatch.setattr("labtree.cli.terminal.find", fail)
     code, _, err = run(capsys, "ls", kinds["workspace"])
     assert code == 1
     assert err == "labtree: RuntimeError: two lines (--traceback shows where)\n"

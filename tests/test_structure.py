@@ -24,7 +24,7 @@ LAYERS = """
     workspace
     spikes recording
     msw
-    events clocks
+    event_times clocks
     objects
     formats
     storage

@@ -152,7 +152,7 @@ from labtree.workspace.active import (
     store as store,
     use_workspace as use_workspace,
 )
-from labtree.workspace.files import (
+from labtree.workspace.workspace_files import (
     load_item as load_item,
     load_workspace as load_workspace,
     open_workspace as open_workspace,

@@ -88,7 +88,7 @@ FORMATS = {
     for each in (
         Format(
             "workspace", "a labtree workspace",
-            "labtree.workspace.files:open_workspace", "labtree.open_workspace({})",
+            "labtree.workspace.workspace_files:open_workspace", "labtree.open_workspace({})",
         ),
         Format(
             "spikelab", "a workspace of SpikeLab",

@@ -44,7 +44,7 @@ def open(path: str | Path) -> xr.DataTree:
     42
     """
     if "://" in str(path):
-        from labtree.workspace.files import open_workspace
+        from labtree.workspace.workspace_files import open_workspace
 
         return open_workspace(path)
     return recognize(path).open(find(path))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree.errors import LossWarning
-from labtree.interop.nwb.columns import for_nwb, restored
+from labtree.interop.nwb.exact_columns import for_nwb, restored
 from labtree.testing import msw, recordings
 from support.exactness import assert_same
 from support.examples import examples

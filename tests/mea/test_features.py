@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree import ConfigurationError
-from labtree.mea import registry
+from labtree.mea import feature_registry
 from labtree.mea.adapters import ArrayAdapter
 from labtree.mea.features import frame_interval_rates
 from support.examples import examples
@@ -15,7 +15,7 @@ from support.examples import examples
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     labtree.mea.list_features()
-    monkeypatch.setattr(registry, "_FEATURES", dict(registry._FEATURES))
+    monkeypatch.setattr(feature_registry, "_FEATURES", dict(feature_registry._FEATURES))
 
 
 @settings(max_examples=examples(80), deadline=None)

@@ -21,7 +21,7 @@ from labtree.msw import (
     parse_session_basename,
     parse_subject,
 )
-from labtree.msw.names import ACQUISITION_TYPES, parse_datetime
+from labtree.msw.session_names import ACQUISITION_TYPES, parse_datetime
 
 DT = "20260514_143022_123456"
 OLD = "20260514_143022"

@@ -268,7 +268,7 @@ def test_no_more_than_a_dozen_names_are_written(peer, pyplot):
 
 
 def test_a_plot_keeps_the_extremes_of_a_long_recording(pyplot):
-    from labtree.recording.plots import _envelope
+    from labtree.recording.stream_plots import _envelope
 
     values = np.zeros((100_000, 2))
     values[54_321, 0], values[77, 1] = 9.0, -5.0

@@ -21,8 +21,8 @@ from labtree.errors import ConfigurationError, DamageWarning, FormatError, Works
 from labtree.storage.arrays import stored_array
 from labtree.storage.hdf5_end import crc32c
 from labtree.storage.verifying import accept_values
+from labtree.storage.zarr.locations import Folder, is_zarr, location_of
 from labtree.storage.zarr.metadata import file_names, shown_attributes
-from labtree.storage.zarr.stores import Folder, is_zarr, location_of
 from labtree.storage.zarr.trees import (
     open_location,
     open_zarr_tree,

@@ -388,7 +388,7 @@ def _process():
 
 
 def test_many_items_open_in_one_read(tmp_path, monkeypatch):
-    from labtree.storage.zarr.stores import Folder
+    from labtree.storage.zarr.locations import Folder
 
     tree = labtree.create_workspace()
     for i in range(200):

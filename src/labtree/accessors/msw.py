@@ -591,7 +591,7 @@ class MswAccessor:
         >>> df.msw.to_xarray().sizes["trial"]
         40
         """
-        from labtree.msw.trees import trials_to_xarray
+        from labtree.msw.session_trees import trials_to_xarray
 
         return trials_to_xarray(self._frame)
 
@@ -627,7 +627,7 @@ class MswAccessor:
         >>> df.msw.plot("states").get_ylabel()
         'task trial'
         """
-        from labtree.msw.plots import plot_trials
+        from labtree.msw.trial_plots import plot_trials
 
         return plot_trials(self._frame, kind, ax)
 

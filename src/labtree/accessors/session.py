@@ -31,7 +31,7 @@ class SessionAccessor(PipelineSessionMethods):
 
     def _panels(self) -> "list[Panel]":
         from labtree.msw.msw_panel import session_panel
-        from labtree.msw.trees import is_msw_session
+        from labtree.msw.session_trees import is_msw_session
         from labtree.pipeline.pipeline_panel import pipeline_panel
         from labtree.pipeline.sessions import is_session
         from labtree.recording.recording_panel import nothing_panel, recording_panel
@@ -449,7 +449,7 @@ class SessionAccessor(PipelineSessionMethods):
         """
         events = _without_none(on=on, edge=edge, clock=clock, until=until)
         if name == "units" and "units" in self._tree.children:
-            from labtree.spikes.sessions import session_peri_event
+            from labtree.spikes.session_units import session_peri_event
 
             return session_peri_event(self._tree, times, pre_s, post_s, **events)
         from labtree.recording.label_trials import peri_event
@@ -503,7 +503,7 @@ class SessionAccessor(PipelineSessionMethods):
         >>> [float(limit) for limit in axes.get_xlim()]
         [1.0, 3.0]
         """
-        from labtree.recording.plots import plot_session
+        from labtree.recording.stream_plots import plot_session
 
         return plot_session(
             self._tree,

@@ -567,7 +567,7 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.save("pilot").name
         'pilot.h5'
         """
-        from labtree.workspace.files import save_workspace
+        from labtree.workspace.workspace_files import save_workspace
 
         return save_workspace(
             self._tree,
@@ -604,7 +604,7 @@ class TreeWorkspaceAccessor:
         >>> tree.ws.compact() > 80_000
         True
         """
-        from labtree.workspace.files import compact_workspace
+        from labtree.workspace.workspace_files import compact_workspace
 
         return compact_workspace(self._tree)
 

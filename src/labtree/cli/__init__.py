@@ -18,9 +18,9 @@ from typing import Any
 
 from labtree._version import __version__
 from labtree.cli.checking import compact, recover, verify
+from labtree.cli.exporting import convert, export, merge
 from labtree.cli.looking import info, ls
-from labtree.cli.shared import complain, say
-from labtree.cli.writing import convert, export, merge
+from labtree.cli.terminal import complain, say
 from labtree.errors import LabtreeError
 from labtree.formats import FORMATS
 

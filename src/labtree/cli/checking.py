@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from labtree.cli.shared import BLOCK, each_path, expanded, open_path, say
+from labtree.cli.terminal import BLOCK, each_path, expanded, open_path, say
 from labtree.display.formatting import format_bytes, plural
 from labtree.errors import FormatError, LabtreeError, LossWarning, missing_file
 from labtree.formats import contents, find, recognize
@@ -13,7 +13,7 @@ from labtree.formats import contents, find, recognize
 
 def compact(options: argparse.Namespace) -> int:
     """Rewrite workspaces without what was deleted or replaced."""
-    from labtree.workspace.files import open_workspace
+    from labtree.workspace.workspace_files import open_workspace
 
     rows, lines = [], []
     for path in expanded(options.paths):

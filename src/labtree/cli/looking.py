@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labtree.cli.shared import (
+from labtree.cli.terminal import (
     WORKSPACE,
     expanded,
     namespace_and_key,

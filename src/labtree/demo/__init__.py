@@ -22,7 +22,7 @@ def run(folder: Path) -> Path:
     """
     from labtree.demo.grasshopper import build_workspace
     from labtree.demo.picture import draw
-    from labtree.workspace.files import load_item, open_workspace, save_workspace
+    from labtree.workspace.workspace_files import load_item, open_workspace, save_workspace
 
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()

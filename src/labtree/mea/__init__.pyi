@@ -21,7 +21,7 @@ from labtree.mea.movie_trials import (
 from labtree.mea.playlists import (
     add_section_time as add_section_time,
 )
-from labtree.mea.plots import (
+from labtree.mea.unit_plots import (
     plot_electrical_image as plot_electrical_image,
     plot_raster as plot_raster,
     plot_sta as plot_sta,
@@ -30,7 +30,7 @@ from labtree.mea.recording import (
     load_recording as load_recording,
     to_physical as to_physical,
 )
-from labtree.mea.registry import (
+from labtree.mea.feature_registry import (
     register_feature as register_feature,
 )
 from labtree.mea.sta import (

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import UnknownNameError, unknown_name
-from labtree.mea.registry import register_feature
+from labtree.mea.feature_registry import register_feature
 from labtree.pipeline.per_unit import decode_rows, encode_rows
 from labtree.pipeline.sections import full_spike_times, sectioned_movies, trials_spike_times
 from labtree.pipeline.sessions import units_of

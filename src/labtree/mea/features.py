@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import ConfigurationError
+from labtree.mea.feature_registry import Feature, register_feature, registered_features
 from labtree.mea.playlists import frame_times, sampling_rate
-from labtree.mea.registry import Feature, register_feature, registered_features
 from labtree.pipeline.sessions import units_of
 from labtree.pipeline.step_records import code_hash
 from labtree.pipeline.steps import check_prerequisites, step

@@ -33,7 +33,7 @@ from labtree.msw.manifests import (
     set_subject_metadata as set_subject_metadata,
     update_subject_manifest as update_subject_manifest,
 )
-from labtree.msw.names import (
+from labtree.msw.session_names import (
     identify_namespace_version as identify_namespace_version,
     make_acquisition_basename as make_acquisition_basename,
     make_container_name as make_container_name,
@@ -53,11 +53,11 @@ from labtree.msw.session_lists import (
     load_acquisition as load_acquisition,
     load_subject as load_subject,
 )
-from labtree.msw.sessions import (
+from labtree.msw.loading import (
     MswSession as MswSession,
     load_session as load_session,
 )
-from labtree.msw.trees import (
+from labtree.msw.session_trees import (
     trials_from_xarray as trials_from_xarray,
 )
 from labtree.msw.trial_export import (

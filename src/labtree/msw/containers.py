@@ -7,7 +7,6 @@ from typing import Literal
 from labtree.errors import FormatError, LabtreeError
 from labtree.msw.cameras import BACKENDS, load_camera_acquisition
 from labtree.msw.manifest_files import SESSION_MANIFEST, read_with_notes
-from labtree.msw.names import parse_acquisition_basename
 from labtree.msw.session_folders import (
     acquisition_folders,
     check_folder,
@@ -16,6 +15,7 @@ from labtree.msw.session_folders import (
     list_folder,
     session_basename,
 )
+from labtree.msw.session_names import parse_acquisition_basename
 from labtree.msw.trial_file import warn_of_damage
 
 Kind = Literal["session", "camera", "recording"]

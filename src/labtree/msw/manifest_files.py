@@ -18,7 +18,7 @@ from labtree.errors import (
     UnknownNameError,
     unknown_name,
 )
-from labtree.msw.names import NAMESPACE_SPEC_VERSION
+from labtree.msw.session_names import NAMESPACE_SPEC_VERSION
 from labtree.msw.settings import parse_yaml, read_yaml
 from labtree.optional import require
 from labtree.storage.files import write_file

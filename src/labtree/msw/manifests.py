@@ -28,7 +28,7 @@ from labtree.msw.manifest_files import (
     read_manifest,
     update_entry,
 )
-from labtree.msw.names import parse_acquisition_basename, parse_subject
+from labtree.msw.session_names import parse_acquisition_basename, parse_subject
 from labtree.storage.files import leads_out
 
 # --- sessions ------------------------------------------------------------------------------

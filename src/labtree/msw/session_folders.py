@@ -15,7 +15,7 @@ from labtree.msw.manifest_files import (
     ACQUISITION_MANIFEST,
     SESSION_MANIFEST,
 )
-from labtree.msw.names import (
+from labtree.msw.session_names import (
     ACQUISITION_TYPES,
     NAMESPACE_SPEC_VERSION,
     make_acquisition_basename,

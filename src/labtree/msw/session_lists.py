@@ -18,7 +18,7 @@ from labtree.errors import (
     unknown_name,
 )
 from labtree.msw.containers import kind_of, list_acquisitions
-from labtree.msw.names import AcquisitionName, parse_acquisition_basename
+from labtree.msw.loading import MswSession, load_with_notes, session_in_words
 from labtree.msw.session_files import read_folder, read_settings, setting_of_task
 from labtree.msw.session_folders import (
     acquisition_folders,
@@ -30,7 +30,7 @@ from labtree.msw.session_folders import (
     list_folder,
     session_basename,
 )
-from labtree.msw.sessions import MswSession, load_with_notes, session_in_words
+from labtree.msw.session_names import AcquisitionName, parse_acquisition_basename
 from labtree.msw.trial_file import warn_of_damage
 from labtree.msw.trial_table import concat_trials
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from labtree.errors import LabtreeError
+from labtree.msw.loading import MswSession, to_session
 from labtree.msw.measures import check_times, check_trials
 from labtree.msw.session_files import read_folder, setting_of_task
-from labtree.msw.sessions import MswSession, to_session
 
 
 class ValidationResult(BaseModel):

@@ -8,7 +8,7 @@ KIND_MODULES = [
     f"labtree.objects.{name}"
     for name in (
         "datasets",
-        "arrays",
+        "numpy_arrays",
         "frames",
         "values",
         "sparse",

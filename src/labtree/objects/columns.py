@@ -12,7 +12,7 @@ import pandas as pd
 from pandas.tseries import offsets
 
 from labtree.errors import UnsupportedTypeError, warn
-from labtree.objects.arrays import array_variable
+from labtree.objects.numpy_arrays import array_variable
 from labtree.storage import dtypes, json_values
 from labtree.storage._xarray import Variable
 from labtree.storage.missing import ANCILLARY, MISSING

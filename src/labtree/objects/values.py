@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.objects.arrays import array_to_dataset, dataset_to_array
+from labtree.objects.numpy_arrays import array_to_dataset, dataset_to_array
 from labtree.objects.registry import Kind, add_kind, decode, encode_part, raw_or
 from labtree.storage import json_values
 from labtree.storage.missing import ANCILLARY

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.errors import RecordingWarning, SessionError, warn
-from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
+from labtree.event_times import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.recording.session import class_name
 from labtree.recording.session_streams import (
     POLICIES,
@@ -113,7 +113,7 @@ def peri_event(
         Seconds before and after.
     on, edge, clock, until
         What of a trial table says when, and when each trial ends, see
-        `labtree.events.events_from`. A window then reaches to `post_s` after the end of
+        `labtree.event_times.events_from`. A window then reaches to `post_s` after the end of
         its trial; shorter ones end in NaN.
     on_gap
         As in `labeled_windows`.

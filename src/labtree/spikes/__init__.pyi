@@ -38,7 +38,7 @@ from labtree.spikes.selection import (
     select_units as select_units,
     slices_of as slices_of,
 )
-from labtree.spikes.sessions import (
+from labtree.spikes.session_units import (
     from_session as from_session,
     to_session_units as to_session_units,
 )

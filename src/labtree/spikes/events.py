@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from labtree.errors import DataError, LabtreeWarning, warn
-from labtree.events import NO_END, NO_TIME, Events, drop_log_text, events_from
+from labtree.event_times import NO_END, NO_TIME, Events, drop_log_text, events_from
 from labtree.objects import psth as psth_kind
 from labtree.objects import spike_data, spike_slice_stack
 from labtree.objects.layout import slice_coords

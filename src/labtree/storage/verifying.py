@@ -25,7 +25,7 @@ from labtree.storage.netcdf_reader import open_groups
 from labtree.storage.netcdf_source import NetCDFSource
 from labtree.storage.records import DatasetBuilder, NodeRecord, variable_records
 from labtree.storage.trees import column_reader, open_source
-from labtree.storage.zarr.stores import is_zarr
+from labtree.storage.zarr.locations import is_zarr
 
 
 class Verification(NamedTuple):

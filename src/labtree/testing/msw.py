@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from labtree.msw.alignment import BARCODE_BITS, barcode_durations
-from labtree.msw.names import make_acquisition_basename as make_name
-from labtree.msw.names import make_container_name, make_file_name
+from labtree.msw.session_names import make_acquisition_basename as make_name
+from labtree.msw.session_names import make_container_name, make_file_name
 from labtree.msw.trial_lines import encode_header, encode_trial
 from labtree.msw.trial_times import END, EVENTS, START, STATES, Trial
 

@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from labtree.errors import ItemNotFoundError, WorkspaceError
-from labtree.workspace import files, operations
+from labtree.workspace import operations, workspace_files
 from labtree.workspace.items import find_whole_item, missing_item
 
 
@@ -78,18 +78,18 @@ class WorkspaceManager:
 
     def save_workspace(self, workspace_id: str, path: str | Path) -> None:
         """Save a workspace; see ``tree.ws.save``."""
-        files.save_workspace(self._require(workspace_id), path)
+        workspace_files.save_workspace(self._require(workspace_id), path)
 
     def load_workspace(self, path: str | Path) -> str:
         """Read a saved workspace into memory; return its id."""
-        return self._add(files.load_workspace(path))
+        return self._add(workspace_files.load_workspace(path))
 
     def load_workspace_item(
         self, path: str | Path, namespace: str, key: str, workspace_id: str
     ) -> None:
         """Copy one item of a saved workspace into a managed one, with its time and note."""
         target = self._require(workspace_id)
-        with files.open_workspace(path) as saved:
+        with workspace_files.open_workspace(path) as saved:
             node = find_whole_item(saved, namespace, key)
             if node is None:
                 raise missing_item(saved, namespace, key)

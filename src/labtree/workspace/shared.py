@@ -16,13 +16,13 @@ from labtree.storage.blocks import is_dask
 from labtree.storage.nodes import attach_children
 from labtree.storage.records import DatasetBuilder
 from labtree.storage.versions import check_version
-from labtree.storage.zarr.metadata import METADATA, dump, file_names, group_metadata
-from labtree.storage.zarr.stores import (
+from labtree.storage.zarr.locations import (
     Repository,
     object_names,
     read_object,
     write_object,
 )
+from labtree.storage.zarr.metadata import METADATA, dump, file_names, group_metadata
 from labtree.storage.zarr.transactions import open_repository, transact
 from labtree.storage.zarr.trees import column_reader
 from labtree.storage.zarr.writing import write_nodes

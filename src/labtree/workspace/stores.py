@@ -43,7 +43,7 @@ from labtree.storage.trees import (
     read_tree,
 )
 from labtree.storage.writing import Written, write_tree
-from labtree.storage.zarr.stores import Folder, is_zarr, is_zarr_folder, location_of
+from labtree.storage.zarr.locations import Folder, is_zarr, is_zarr_folder, location_of
 from labtree.storage.zarr.trees import (
     Opened,
     open_location,

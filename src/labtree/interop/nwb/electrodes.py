@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.interop.nwb.sources import ExportedItem
+from labtree.interop.nwb.exported_items import ExportedItem
 from labtree.interop.nwb.tables import nwb_name
 
 

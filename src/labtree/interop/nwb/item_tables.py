@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from labtree.interop.nwb.columns import plain_json
-from labtree.interop.nwb.sources import ExportedItem
+from labtree.interop.nwb.exact_columns import plain_json
+from labtree.interop.nwb.exported_items import ExportedItem
 
 _ITEMS = {
     "item_namespace": "Namespace of the item",

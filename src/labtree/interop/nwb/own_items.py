@@ -8,8 +8,8 @@ import pandas as pd
 import xarray as xr
 
 from labtree.interop.common import MS_PER_S
-from labtree.interop.nwb.columns import restored
-from labtree.interop.nwb.containers import (
+from labtree.interop.nwb.exact_columns import restored
+from labtree.interop.nwb.imported_objects import (
     array_of,
     column_values,
     plain_value,

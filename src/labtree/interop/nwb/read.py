@@ -14,7 +14,7 @@ import xarray as xr
 from labtree.errors import FormatError, missing_file
 from labtree.formats import is_nwb, takes
 from labtree.interop.common import left_out
-from labtree.interop.nwb.containers import (
+from labtree.interop.nwb.imported_objects import (
     Extent,
     array_of,
     extents,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from labtree.interop.nwb.columns import NwbColumn, for_nwb
+from labtree.interop.nwb.exact_columns import NwbColumn, for_nwb
 from labtree.msw.trial_times import END, START
 from labtree.optional import require
 

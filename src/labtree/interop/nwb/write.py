@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.interop.common import MS_PER_S, VOLTS, warn_of_losses
-from labtree.interop.nwb.columns import as_json, for_nwb
 from labtree.interop.nwb.electrodes import Electrodes, is_table_of_electrodes
+from labtree.interop.nwb.exact_columns import as_json, for_nwb
+from labtree.interop.nwb.exported_items import ExportedItem, sources_of
 from labtree.interop.nwb.item_tables import Row, table_of_items, table_of_metadata
-from labtree.interop.nwb.sources import ExportedItem, sources_of
 from labtree.interop.nwb.tables import (
     PURPOSE,
     Columns,

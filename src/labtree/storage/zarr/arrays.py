@@ -9,7 +9,7 @@ from labtree.errors import FormatError
 from labtree.storage.blobs import Key
 from labtree.storage.compression import Compression
 from labtree.storage.lazy import positions
-from labtree.storage.zarr.stores import Location, damage_named, open_array
+from labtree.storage.zarr.locations import Location, damage_named, open_array
 
 # What one chunk holds at most, if its array is not dask's: enough that a request is
 # worth its time, little enough that a window does not need a lot.

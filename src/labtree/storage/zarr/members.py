@@ -16,8 +16,8 @@ from labtree.storage.blobs import plain_dtype
 from labtree.storage.catalogue import Catalogue, catalogue_text
 from labtree.storage.records import NodeRecord, VariableRecord, node_record
 from labtree.storage.value_attributes import cf_attributes, spec_of_marks
+from labtree.storage.zarr.locations import Location, object_names, open_array
 from labtree.storage.zarr.metadata import METADATA
-from labtree.storage.zarr.stores import Location, object_names, open_array
 
 #: What is raised where the metadata of a store contradict themselves.
 CONTRADICTIONS = (KeyError, IndexError, TypeError, ValueError, AttributeError)

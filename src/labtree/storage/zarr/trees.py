@@ -41,15 +41,15 @@ from labtree.storage.records import (
 from labtree.storage.trees import build_tree, note_left_out
 from labtree.storage.versions import check_version
 from labtree.storage.zarr.arrays import ZarrArray
-from labtree.storage.zarr.members import CONTRADICTIONS, rebuilt_catalogue
-from labtree.storage.zarr.metadata import METADATA, dump, file_names, group_metadata
-from labtree.storage.zarr.stores import (
+from labtree.storage.zarr.locations import (
     Check,
     Folder,
     Location,
     location_of,
     write_object,
 )
+from labtree.storage.zarr.members import CONTRADICTIONS, rebuilt_catalogue
+from labtree.storage.zarr.metadata import METADATA, dump, file_names, group_metadata
 from labtree.storage.zarr.writing import WrittenStore, write_nodes
 
 _CATALOGUE = "labtree_catalogue"

@@ -6,8 +6,8 @@ from typing import Any
 
 from labtree.errors import FormatError, LabtreeError
 from labtree.storage.verifying import Verification
+from labtree.storage.zarr.locations import Folder, Location, location_of, open_array
 from labtree.storage.zarr.members import all_metadata
-from labtree.storage.zarr.stores import Folder, Location, location_of, open_array
 from labtree.storage.zarr.trees import open_location, read_nodes
 
 

@@ -19,6 +19,7 @@ from labtree.storage.blocks import BlockArray, checked_block
 from labtree.storage.records import NodeRecord
 from labtree.storage.walking import Naming, Node, PlainArray, PlainVariable, noted, walk
 from labtree.storage.zarr.arrays import ZarrArray, chunk_shape, native_values
+from labtree.storage.zarr.locations import Location
 from labtree.storage.zarr.metadata import (
     array_metadata,
     dump,
@@ -27,7 +28,6 @@ from labtree.storage.zarr.metadata import (
     shown_attributes,
     stored_as,
 )
-from labtree.storage.zarr.stores import Location
 
 # Index coordinates up to this size stand in the catalogue: xarray reads them when it
 # opens a tree, and there they cost no request of their own.

@@ -20,10 +20,10 @@ from labtree.display import Panel, Section, truncate
 from labtree.errors import FormatError, TrialTableError
 from labtree.formats import takes
 from labtree.msw.msw_panel import count_trials
-from labtree.msw.names import parse_container_name
 from labtree.msw.session_files import SessionFiles, read_folder, setting_of_task
 from labtree.msw.session_folders import ArtifactFormat, identify
-from labtree.msw.trees import (
+from labtree.msw.session_names import parse_container_name
+from labtree.msw.session_trees import (
     SESSION_ATTRIBUTE,
     is_msw_session,
     trials_from_xarray,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from labtree.cli.shared import (
+from labtree.cli.terminal import (
     BLOCK,
     WORKSPACE,
     complain,
@@ -53,7 +53,7 @@ def convert(options: argparse.Namespace) -> None:
 def _convert_one(source: Path | str, target: Path) -> dict[str, Any]:
     from labtree.storage import save_tree
     from labtree.storage.zarr.trees import save_zarr_tree
-    from labtree.workspace.files import save_workspace
+    from labtree.workspace.workspace_files import save_workspace
 
     if target.exists():
         raise AlreadyExistsError(f"{target} is there already; choose another name")
@@ -77,10 +77,10 @@ def merge(options: argparse.Namespace) -> None:
     """Gather workspaces in one."""
     from tqdm import tqdm
 
-    from labtree.workspace.files import open_workspace, save_workspace
     from labtree.workspace.merging import merge_workspace
     from labtree.workspace.operations import create_workspace
     from labtree.workspace.stores import store_at
+    from labtree.workspace.workspace_files import open_workspace, save_workspace
 
     out = store_at(options.out, new=True).location
     report: dict[str, Any] = {"path": str(out)}
@@ -188,7 +188,7 @@ def _as_table(obj: Any) -> Any:
 def _tables(tree: "xr.DataTree") -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield tables and streams by their names: items, trials, streams, labels."""
     from labtree.msw import MswSession
-    from labtree.msw.trees import is_msw_session
+    from labtree.msw.session_trees import is_msw_session
     from labtree.recording.session import streams
 
     if WORKSPACE in tree.attrs:

@@ -62,7 +62,7 @@ def expanded(paths: Iterable[str]) -> list[str]:
 def open_path(path: str | Path) -> "tuple[Format, xr.DataTree]":
     """Open a file, a folder or a URL; return what it is, too."""
     if "://" in str(path):
-        from labtree.workspace.files import open_workspace
+        from labtree.workspace.workspace_files import open_workspace
 
         return FORMATS["workspace"], open_workspace(path)
     found = recognize(path)

@@ -49,7 +49,7 @@ def sources_of(tree: xr.DataTree) -> Sources:
     if "labels" in nodes:
         found.append(("labels", _label_frame(tree)))
     if "trials" in nodes and "state_row_size" in nodes["trials"].variables:
-        from labtree.msw.trees import trials_from_xarray
+        from labtree.msw.session_trees import trials_from_xarray
 
         trials = trials_from_xarray(nodes["trials"].to_dataset(inherit=False))
         found.append(("trials", trials))

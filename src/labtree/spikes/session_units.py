@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.events import until_in
+from labtree.event_times import until_in
 from labtree.objects import spike_data
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.spikes.events import peri_event
