@@ -1,4 +1,5 @@
 import gc
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -6,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from labtree.mea import feature_registry
+from labtree.objects import registry
 from labtree.storage.hdf5_end import SUPERBLOCK_SIZE, end_of_hdf5
 from support.examples import examples
 
@@ -27,10 +30,25 @@ class _ExamplesInAFolderOfTheirOwn:
     def _new_folder(self, request, tmp_path_factory, monkeypatch):
         if isinstance(request.node, pytest.DoctestItem):
             monkeypatch.chdir(tmp_path_factory.mktemp("example"))
+            forget_new_kinds(monkeypatch)
 
 
 def pytest_configure(config):
     config.pluginmanager.register(_ExamplesInAFolderOfTheirOwn())
+
+
+def forget_new_kinds(monkeypatch):
+    """Let the kinds and features that a test registers go with it."""
+    known = registry._load()
+    monkeypatch.setattr(known, "kinds", dict(known.kinds))
+    monkeypatch.setattr(known, "classes", {cls: [*v] for cls, v in known.classes.items()})
+    importlib.import_module("labtree.mea.features")  # which registers labtree's own
+    monkeypatch.setattr(feature_registry, "_FEATURES", dict(feature_registry._FEATURES))
+
+
+@pytest.fixture
+def own_kinds(monkeypatch):
+    forget_new_kinds(monkeypatch)
 
 
 @pytest.fixture(autouse=True, scope="module")

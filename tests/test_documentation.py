@@ -24,7 +24,9 @@ def load_pictures():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+def test_blocks_of_a_page_run_one_after_the_other(
+    page, tmp_path, monkeypatch, capsys, own_kinds
+):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     labtree.use_workspace(None)

@@ -12,14 +12,6 @@ import labtree
 from labtree.objects import registry
 
 
-@pytest.fixture
-def fresh_kinds(monkeypatch):
-    """Forget the kinds that a test registers."""
-    known = registry._load()
-    monkeypatch.setattr(known, "kinds", dict(known.kinds))
-    monkeypatch.setattr(known, "classes", {cls: [*v] for cls, v in known.classes.items()})
-
-
 class Probe:
     def __init__(self, depths, name="p"):
         self.depths, self.name = list(depths), name
@@ -42,7 +34,7 @@ def register_probe(**more):
     )
 
 
-def test_a_class_of_ones_own_is_stored_alone_and_nested(fresh_kinds, tmp_path):
+def test_a_class_of_ones_own_is_stored_alone_and_nested(own_kinds, tmp_path):
     register_probe(summary=lambda ds: {"channels": ds.sizes["channel"]})
     tree = labtree.create_workspace()
     tree.ws.store("rec", "probe", Probe([1.0, 2.0]))
@@ -54,7 +46,7 @@ def test_a_class_of_ones_own_is_stored_alone_and_nested(fresh_kinds, tmp_path):
     assert (info["type"], info["channels"]) == ("probe", 2)
 
 
-def test_what_a_class_makes_is_validated_and_refused(fresh_kinds):
+def test_what_a_class_makes_is_validated_and_refused(own_kinds):
     def validate(ds):
         if not ds.sizes["channel"]:
             raise ValueError("a probe needs a channel")
@@ -66,13 +58,13 @@ def test_what_a_class_makes_is_validated_and_refused(fresh_kinds):
     assert tree.ws.list_keys() == {}
 
 
-def test_a_class_is_not_its_subclass(fresh_kinds):
+def test_a_class_is_not_its_subclass(own_kinds):
     register_probe()
     with pytest.raises(TypeError, match="register_kind"):
         labtree.create_workspace().ws.store("rec", "k", type("Finer", (Probe,), {})([1.0]))
 
 
-def test_a_layout_of_ones_own_is_validated_drawn_and_summarized(fresh_kinds):
+def test_a_layout_of_ones_own_is_validated_drawn_and_summarized(own_kinds):
     def validate(ds):
         if "power" not in ds:
             raise ValueError("a spectrum needs the variable 'power'")
@@ -96,7 +88,7 @@ def test_a_layout_of_ones_own_is_validated_drawn_and_summarized(fresh_kinds):
     assert tree.ws.get_info("rec", "t")["type"] == "dataset"
 
 
-def test_layouts_may_have_a_form_of_their_own_on_the_disk(fresh_kinds):
+def test_layouts_may_have_a_form_of_their_own_on_the_disk(own_kinds):
     registry.register_kind(
         "scaled",
         to_dataset=lambda ds: ds.assign(v=(ds.v * 100).astype("i2")),
@@ -122,7 +114,7 @@ def test_names_are_checked(arguments, words):
         registry.register_kind(*arguments)
 
 
-def test_a_class_needs_both_ways_and_must_be_free(fresh_kinds):
+def test_a_class_needs_both_ways_and_must_be_free(own_kinds):
     with pytest.raises(ValueError, match="needs to_dataset= and from_dataset="):
         registry.register_kind("mine", cls=Probe, to_dataset=lambda probe: xr.Dataset())
     with pytest.raises(ValueError, match="dict is of the kind 'dict' already"):
@@ -131,7 +123,7 @@ def test_a_class_needs_both_ways_and_must_be_free(fresh_kinds):
         )
 
 
-def test_what_is_no_dataset_is_said(fresh_kinds):
+def test_what_is_no_dataset_is_said(own_kinds):
     registry.register_kind(
         "odd", cls=Probe, to_dataset=lambda probe: probe.depths, from_dataset=lambda ds: ds
     )
