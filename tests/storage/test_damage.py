@@ -14,7 +14,7 @@ import xarray as xr
 
 from labtree.errors import DamageWarning, FormatError, LabtreeError
 from labtree.storage import open_tree, save_tree
-from labtree.storage.catalogue import read_catalogue, write_catalogue
+from labtree.storage.catalogue import catalogue_of, write_catalogue
 from labtree.storage.hdf5_end import end_of_hdf5
 from labtree.storage.records import variable_records
 from labtree.storage.trees import column_reader, open_source
@@ -202,7 +202,8 @@ def test_a_newer_version_is_named(tmp_path):
 def _with_catalogue(path, change):
     """Write a catalogue that was changed, with checksums that are right."""
     save_tree(_tree(), path)
-    found = read_catalogue(path)
+    with path.open("rb") as file:
+        found = catalogue_of(file.fileno(), path)
     lines = found.text.split(b"\n")
     records = [json.loads(line) for line in lines[1:]]
     changed = change(records)
