@@ -3,7 +3,7 @@
 A workspace gives back a DataFrame exactly, with its index, its attributes and columns of any
 dtype that were added since. The table is therefore kept as `labtree.objects.frames` keeps every
 DataFrame, with states and events as arrays beside it. ``df.msw.to_xarray`` makes another layout
-(`labtree.msw.session_trees`), in which numbers with holes become floats for computing with xarray.
+(`labtree.msw.session_trees`), in which numbers with holes become floats, for use in xarray.
 The registry of kinds imports this module when it is first asked, after that of DataFrames.
 """
 
