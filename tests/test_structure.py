@@ -117,6 +117,23 @@ def test_imports_point_down(name):
             assert LAYER_OF[room(name)] < LAYER_OF[room(other)], f"{name} imports {other}"
 
 
+def shared_names(modules):
+    """Return the last names that modules of several packages have."""
+    packages = {}
+    for name in modules:
+        # An accessor, and synthetic data, are called like what they are for.
+        if name.count(".") > 1 and room(name) not in ("accessors", "testing"):
+            packages.setdefault(name.rpartition(".")[2], set()).add(room(name))
+    return sorted(name for name, found in packages.items() if len(found) > 1)
+
+
+def test_modules_of_different_packages_have_different_names():
+    assert shared_names(set(TREES) - {f"labtree.{room(name)}" for name in TREES}) == []
+    assert shared_names(["labtree.msw.plots", "labtree.mea.plots", "labtree.mea.sta"]) == [
+        "plots"
+    ]
+
+
 def bare_errors(tree):
     """Return where a module raises a builtin that has a class of labtree's own."""
     return [
