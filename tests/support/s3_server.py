@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import urllib.request
 import uuid
 
@@ -13,18 +14,39 @@ __all__ = ["bucket", "server"]
 @pytest.fixture(scope="module")
 def server():
     """Run a server until the tests of a module are done; give its URL."""
-    moto = pytest.importorskip("moto.server")
+    moto = pytest.importorskip("moto.moto_server.werkzeug_app")
+    serving = pytest.importorskip("werkzeug.serving")
     pytest.importorskip("icechunk")
     log = logging.getLogger("werkzeug")
     before, log.level = log.level, logging.ERROR
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
+    app = _one_at_a_time(moto.DomainDispatcherApplication(moto.create_backend_app))
+    running = serving.make_server(
+        "127.0.0.1", 0, app, threaded=True, request_handler=moto.MotoRequestHandler
+    )
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
     try:
-        yield f"http://{host}:{port}"
+        yield f"http://127.0.0.1:{running.server_port}"
     finally:
-        running.stop()
+        running.shutdown()
+        thread.join()
+        running.server_close()
         log.level = before
+
+
+def _one_at_a_time(app):
+    """Let a server answer one request after the other.
+
+    moto looks whether a condition of a write holds, and then writes; two processes may both
+    be told that they were the first. An object store makes one step of it.
+    """
+    lock = threading.Lock()
+
+    def answer(environ, start_response):
+        with lock:
+            return [b"".join(app(environ, start_response))]
+
+    return answer
 
 
 @pytest.fixture
