@@ -76,10 +76,10 @@ def object_store():
 
 def measure(where, count, repeats, *, plain=False):
     """Return medians in seconds: save, open, load all, load one; check what comes back."""
-    tree = recordings(count)
     last = f"rec{count - 1}"
     times = {name: [] for name in ("save", "open", "load", "load_item", "plain")}
     for _ in range(repeats):
+        tree = recordings(count)  # a save of the same one again would cost what changed
         times["save"].append(timed(lambda: tree.ws.save(where))[0])
         times["open"].append(timed(lambda: labtree.open_workspace(where).ws.close())[0])
         spent, loaded = timed(lambda: labtree.load_workspace(where))
