@@ -5,6 +5,7 @@ HDF5 file. As a test with few recordings; all sizes by ``python tests/benchmarks
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -80,7 +81,7 @@ def measure(where, count, repeats, *, plain=False):
     times = {name: [] for name in ("save", "open", "load", "load_item", "plain")}
     for _ in range(repeats):
         tree = recordings(count)  # a save of the same one again would cost what changed
-        times["save"].append(timed(lambda: tree.ws.save(where))[0])
+        times["save"].append(timed(functools.partial(tree.ws.save, where))[0])
         times["open"].append(timed(lambda: labtree.open_workspace(where).ws.close())[0])
         spent, loaded = timed(lambda: labtree.load_workspace(where))
         times["load"].append(spent)

@@ -100,6 +100,15 @@ def test_a_masked_array_that_was_looked_at_comes_back(dtype, tmp_path):
     assert np.array(back.fill_value).tolist() == np.array(array.fill_value).tolist()
 
 
+@pytest.mark.parametrize(
+    "dtype", [">i2", "<i2", ">f4", ">M8[s]", "S3", [("a", ">i2"), ("b", "f4")]]
+)
+def test_a_fill_value_that_was_chosen_comes_back(dtype, tmp_path, cut_catalogue):
+    values = np.zeros(2, dtype)
+    array = np.ma.MaskedArray(values, [True, False], fill_value=values[0])
+    _check(array, tmp_path / "item.h5", cut_catalogue)
+
+
 def test_the_order_of_variables_and_coordinates_is_kept(tmp_path, cut_catalogue):
     dataset = xr.Dataset({"v": (("y", "x"), np.ones((2, 3)))})
     dataset = dataset.assign_coords(xr.Coordinates({"b": ("y", [1, 2])}, indexes={}))

@@ -85,3 +85,14 @@ def test_an_empty_file_has_no_heaps(tmp_path):
     path = tmp_path / "t.nc"
     path.touch()
     check_heaps(path)
+
+
+@pytest.mark.parametrize("entry", [OF_NO_SIZE, LARGER_THAN_THE_FILE])
+def test_values_that_look_like_a_damaged_heap_are_values(tmp_path, entry):
+    path = tmp_path / "t.nc"
+    bytes_of_a_file = np.frombuffer(HEAP + struct.pack("<Q", 4096) + entry, "u1")
+    with h5py.File(path, "w") as file:
+        file["x"] = bytes_of_a_file
+    check_heaps(path)
+    with open_tree(path) as tree:
+        assert tree["x"].values.tobytes() == bytes_of_a_file.tobytes()

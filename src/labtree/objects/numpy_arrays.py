@@ -60,11 +60,11 @@ def array_to_dataset(array: np.ndarray, path: str = "obj") -> xr.Dataset:
     if array.mask is not np.ma.nomask:
         variables["mask"] = array_variable(dims, np.asarray(array.mask), path)
         variables["data"].attrs[ANCILLARY] = "mask"
-    # The fill value only where one was chosen: asking for it makes one.
-    chosen = getattr(array, "_fill_value", None) is not None
-    fill = np.asarray(array.fill_value) if chosen else None
+    # The fill value only where one was chosen, which has the array's dtype: asking for it
+    # makes numpy's default, which need not fit, and would be cut or refused if it were set.
+    fill = getattr(array, "_fill_value", None)
     if fill is not None and fill.dtype != array.dtype:
-        fill = None  # numpy's default, which need not fit: set, it would be cut or refused
+        fill = None
     about = {"fill_value": fill, "hard": bool(array.hardmask)}
     return xr.Dataset(variables, attrs={"labtree_masked": about})
 

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 from h5py import h5d, h5o
 
-from labtree.errors import BusyFileError, FormatError
+from labtree.errors import BusyFileError, FormatError, damage_as_format_error
 from labtree.storage.files import retry_while_busy
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
@@ -82,12 +82,17 @@ def check_heaps(path: str | Path, opened: Any = None) -> None:
         for part in parts:
             start = data.find(_HEAP, *part)
             while start >= 0:
-                left = _check_heap(data, path, start, left)
+                left, is_endless = _search_heap(data, start, left)
+                if is_endless and not _is_in_array(path, opened, start, length):
+                    raise FormatError(
+                        f"{path}: what HDF5 keeps at byte {start} (a global heap) is damaged, "
+                        "and HDF5 would search there forever; restore the file from a copy"
+                    )
                 start = data.find(_HEAP, start + 1, part[1])
 
 
-def _check_heap(data: mmap.mmap, path: str | Path, start: int, left: int) -> int:
-    """Look at the entries of one heap; return how many more may be looked at."""
+def _search_heap(data: mmap.mmap, start: int, left: int) -> tuple[int, bool]:
+    """Return how many more entries may be looked at, and whether HDF5 finds no end here."""
     end = start + int.from_bytes(data[start + 8 : start + 16], "little")
     place = start + 16
     while place + 16 <= min(end, len(data)) and left > 0:
@@ -95,12 +100,17 @@ def _check_heap(data: mmap.mmap, path: str | Path, start: int, left: int) -> int
         number = int.from_bytes(data[place : place + 2], "little")
         size = int.from_bytes(data[place + 8 : place + 16], "little")
         if (number == 0 and size == 0) or size > len(data):
-            raise FormatError(
-                f"{path}: what HDF5 keeps at byte {start} (a global heap) is damaged, "
-                "and HDF5 would search there forever; restore the file from a copy"
-            )
+            return left, True
         place += 16 + (size + 7) // 8 * 8 if number else size
-    return left
+    return left, False
+
+
+def _is_in_array(path: str | Path, opened: Any, start: int, length: int) -> bool:
+    """Return whether a byte is a value of a contiguous array, which may look like a heap."""
+    if opened is None:
+        with damage_as_format_error(str(path)), open_hdf5(path) as found:
+            return _is_in_array(path, found, start, length)
+    return not any(first <= start < end for first, end in _beside_arrays(opened, length))
 
 
 def _beside_arrays(opened: Any, length: int) -> list[tuple[int, int]]:
