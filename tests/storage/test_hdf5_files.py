@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from labtree.errors import FormatError
-from labtree.storage import open_tree
+from labtree.storage import hdf5_files, open_tree
 from labtree.storage.hdf5_files import check_heaps
 from support.children import in_child
 
@@ -96,3 +96,17 @@ def test_values_that_look_like_a_damaged_heap_are_values(tmp_path, entry):
     check_heaps(path)
     with open_tree(path) as tree:
         assert tree["x"].values.tobytes() == bytes_of_a_file.tobytes()
+
+
+def test_many_such_values_are_looked_through_once(tmp_path, monkeypatch):
+    path = tmp_path / "t.nc"
+    one = HEAP + struct.pack("<Q", 4096) + OF_NO_SIZE
+    with h5py.File(path, "w") as file:
+        file["x"] = np.frombuffer(one * 1000, "u1")
+    looked = []
+    search = hdf5_files._beside_arrays
+    monkeypatch.setattr(
+        hdf5_files, "_beside_arrays", lambda *given: looked.append(1) or search(*given)
+    )
+    check_heaps(path)
+    assert looked == [1]

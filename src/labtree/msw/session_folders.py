@@ -303,11 +303,12 @@ def generate_session_paths(
         )
         container = make_container_name(None, datetime_str, task=task)
     else:
-        version = 1 if acq_version is None else acq_version
-        version = integer("acq_version", version, 0, error=FormatError)
-        acq_version = version
+        given = 1 if acq_version is None else acq_version
+        acq_version = integer("acq_version", given, 0, error=FormatError)
         named = task if acq_type == "msw" and not testing else None
-        acquisition = make_acquisition_basename(subject, datetime_str, named, acq_type, version)
+        acquisition = make_acquisition_basename(
+            subject, datetime_str, named, acq_type, acq_version
+        )
         container = make_container_name(subject, datetime_str, session_type)
     if linked_to is not None:
         linked = parse_container_name(linked_to)["subject"]

@@ -74,21 +74,37 @@ def check_heaps(path: str | Path, opened: Any = None) -> None:
         parts = _beside_arrays(opened, length)
         if sum(stop - start for start, stop in parts) > _SEARCHED:
             return
+    if _endless_heap(path, parts) is None:
+        return
+    # Values of an array may look like such a heap, as those of a file's bytes do.
+    if opened is None:
+        with damage_as_format_error(str(path)), open_hdf5(path) as found:
+            parts = _beside_arrays(found, length)
+    else:
+        parts = _beside_arrays(opened, length)
+    heap = _endless_heap(path, parts)
+    if heap is not None:
+        raise FormatError(
+            f"{path}: what HDF5 keeps at byte {heap} (a global heap) is damaged, "
+            "and HDF5 would search there forever; restore the file from a copy"
+        )
+
+
+def _endless_heap(path: str | Path, parts: list[tuple[int, int]]) -> int | None:
+    """Return where the first heap begins in which HDF5 finds no end; None without one."""
+    left = _MOST_ENTRIES
     with (
         open(path, "rb") as file,  # noqa: PTH123
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
-        left = _MOST_ENTRIES
         for part in parts:
             start = data.find(_HEAP, *part)
             while start >= 0:
                 left, is_endless = _search_heap(data, start, left)
-                if is_endless and not _is_in_array(path, opened, start, length):
-                    raise FormatError(
-                        f"{path}: what HDF5 keeps at byte {start} (a global heap) is damaged, "
-                        "and HDF5 would search there forever; restore the file from a copy"
-                    )
+                if is_endless:
+                    return start
                 start = data.find(_HEAP, start + 1, part[1])
+    return None
 
 
 def _search_heap(data: mmap.mmap, start: int, left: int) -> tuple[int, bool]:
@@ -103,14 +119,6 @@ def _search_heap(data: mmap.mmap, start: int, left: int) -> tuple[int, bool]:
             return left, True
         place += 16 + (size + 7) // 8 * 8 if number else size
     return left, False
-
-
-def _is_in_array(path: str | Path, opened: Any, start: int, length: int) -> bool:
-    """Return whether a byte is a value of a contiguous array, which may look like a heap."""
-    if opened is None:
-        with damage_as_format_error(str(path)), open_hdf5(path) as found:
-            return _is_in_array(path, found, start, length)
-    return not any(first <= start < end for first, end in _beside_arrays(opened, length))
 
 
 def _beside_arrays(opened: Any, length: int) -> list[tuple[int, int]]:
