@@ -2,6 +2,7 @@
 
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -11,6 +12,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+import labtree
 from labtree.objects import registry
 from labtree.storage import open_tree, save_tree
 from labtree.storage.blocks import write_blocks
@@ -139,3 +141,62 @@ def test_a_saved_file_feeds_dask_again(tmp_path):
         save_tree(xr.DataTree(chunked * 2), tmp_path / "t.h5")
     with open_tree(tmp_path / "t.h5") as tree:
         assert_same(tree["v"].values, values * 2)
+
+
+def _failing(block_began, failed, may_go_on):
+    """Return an array whose second block fails while the first is written, before the third."""
+
+    def compute(block, block_info=None):
+        place = block_info[0]["chunk-location"][0]
+        if place == 1:
+            block_began.wait(30)
+            failed.set()
+            raise ZeroDivisionError("the second block")
+        if place == 2:
+            may_go_on.wait(30)
+        return block
+
+    array = da.from_array(np.arange(30.0), chunks=10)
+    return array.map_blocks(compute, dtype=float)
+
+
+def test_nothing_is_written_after_a_failure():
+    """What a thread writes later could go to another file, or to another array's place."""
+    began, failed, may_go_on = (threading.Event() for _ in range(3))
+    at_work, seen = set(), []
+
+    def write_at(offset, run):
+        at_work.add(offset)
+        seen.append(offset)
+        began.set()
+        failed.wait(30)
+        threading.Event().wait(0.2)  # in which a writer that does not wait comes back
+        at_work.discard(offset)
+
+    array = _failing(began, failed, may_go_on)
+    with ThreadPoolExecutor(3) as pool, dask.config.set(pool=pool):
+        with pytest.raises(ZeroDivisionError, match="the second block"):
+            write_blocks(array, (30,), write_at)
+        assert seen == [0]
+        assert not at_work
+        may_go_on.set()
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("name", ["t.h5", "t.zarr"])
+def test_a_failed_save_leaves_nothing_to_the_next(tmp_path, name):
+    began, failed, may_go_on = (threading.Event() for _ in range(3))
+    array = _failing(began, failed, may_go_on)
+    tree, path = labtree.create_workspace(), tmp_path / name
+    tree.ws.store("rec", "rates", xr.DataArray(array, dims="x"))
+    began.set()
+    with ThreadPoolExecutor(3) as pool, dask.config.set(pool=pool):
+        with pytest.raises(ZeroDivisionError, match="the second block"):
+            tree.ws.save(path)
+        tree.ws.store("rec", "rates", xr.DataArray(np.ones(30), dims="x"))
+        tree.ws.save(path)
+        saved = {f: f.read_bytes() for f in [path, *path.rglob("*")] if f.is_file()}
+        may_go_on.set()
+    assert {f: f.read_bytes() for f in [path, *path.rglob("*")] if f.is_file()} == saved
+    assert not list(tmp_path.glob(".*"))
+    assert (labtree.load_workspace(path).ws["rec", "rates"] == 1).all()

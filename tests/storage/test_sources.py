@@ -14,7 +14,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labtree.errors import FormatError
+from labtree.errors import ClosedError, FormatError
 from labtree.storage import open_tree, save_tree
 from labtree.storage.arrays import stored_array
 from labtree.storage.blobs import ContiguousArray
@@ -188,3 +188,37 @@ def test_closing_a_tree_lets_go_of_the_file(tmp_path):
     gc.collect()
     assert handles() == 0
     open_tree(path).close()
+
+
+@pytest.mark.parametrize("kind", [FileSource, ScratchSource])
+@pytest.mark.parametrize("when", ["before", "while", "after"])
+def test_a_source_that_another_thread_closes(tmp_path, monkeypatch, kind, when):
+    """The number of a closed file may be another file's: what is read then is of no use."""
+    (tmp_path / "old").write_bytes(b"old" * 100)
+    (tmp_path / "new").write_bytes(b"new" * 100)
+    source = FileSource(tmp_path / "old") if kind is FileSource else ScratchSource()
+    if kind is ScratchSource:
+        source.write([np.frombuffer(b"old" * 100, np.uint8)], 300)
+    source.read_into(memoryview(bytearray(3)), 0)
+    others = []
+
+    def close_and_open_another():
+        source.close()
+        others.append((tmp_path / "new").open("rb"))
+
+    true_read = os.preadv
+
+    def read(number, buffers, offset):
+        if when == "while":
+            close_and_open_another()
+        count = true_read(number, buffers, offset)
+        if when == "after":
+            close_and_open_another()
+        return count
+
+    monkeypatch.setattr(os, "preadv", read)
+    if when == "before":
+        close_and_open_another()
+    with pytest.raises(ClosedError, match="was closed"):
+        source.read_into(memoryview(bytearray(3)), 0)
+    others[0].close()

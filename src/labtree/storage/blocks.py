@@ -1,7 +1,9 @@
 """Arrays of dask, written block by block and never whole in memory."""
 
+import contextlib
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -56,15 +58,58 @@ def write_blocks(
     import dask.base
 
     dask_: Any = dask  # which has types for some of this only
-    target = _Target(shape, array.dtype, write_at)
+    writers = Writers()
+    target = _Target(shape, array.dtype, write_at, writers)
     scheduler = dask_.base.get_scheduler(collections=[array])
     if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
         # An open file cannot travel to other processes: the blocks come here instead.
         array = array.persist()
         for key in dask_.array.core.slices_from_chunks(array.chunks):
             target[key] = array[key].compute()
-    else:
+        return
+    with writers.ended():
         dask_.array.store(array, target, lock=False)
+
+
+class Writers:
+    """The threads that write one array, which none of them does after the end.
+
+    When a block fails or the user interrupts, dask returns at once and its threads go on.
+    What they would write then may have gone to somebody else: the number of a closed file,
+    the space in a file. In another process there is nobody to wait for.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._is_over = False
+
+    def __reduce__(self) -> Any:
+        return Writers, ()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Let a thread write, or raise after the end."""
+        with self._changed:
+            if self._is_over:
+                raise DataError("the array is not written any more: another block failed")
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def ended(self) -> Iterator[None]:
+        """Wait, however the block ends, for those that write; let nobody begin."""
+        try:
+            yield
+        finally:
+            self._is_over = True
+            with self._changed:
+                self._changed.wait_for(lambda: not self._count)
 
 
 def checked_block(block: Any, dtype: np.dtype[Any], sizes: tuple[int, ...]) -> np.ndarray:
@@ -105,15 +150,18 @@ class _Target:
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         write_at: Callable[[int, np.ndarray], None],
+        writers: Writers,
     ):
         self._shape, self._dtype, self._write_at = shape, dtype, write_at
+        self._writers = writers
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
         sizes = tuple(part.stop - part.start for part in key)
         plain = codecs.encode_block(checked_block(block, self._dtype, sizes))
         if plain.size:
             for offset, run in _runs(plain, [part.start for part in key], self._shape):
-                self._write_at(offset, run)
+                with self._writers.one():
+                    self._write_at(offset, run)
 
 
 def _runs(

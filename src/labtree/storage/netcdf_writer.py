@@ -168,9 +168,7 @@ class _Output:
 
 def create_file(path: Path) -> "NewFile":
     """Create the HDF5 structure of a new, empty file and return its writer."""
-    output = _Output(path)
     access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fileobj_driver(h5fd.fileobj_driver, output)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
     access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V110)
     creation = h5p.create(h5p.FILE_CREATE)
@@ -179,7 +177,13 @@ def create_file(path: Path) -> "NewFile":
     # Freed bytes are never used again in place, by any program: a reader that found an
     # array by its offset keeps its values.
     creation.set_file_space_strategy(h5f.FSPACE_STRATEGY_NONE, False, 1)
-    file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
+    output = _Output(path)
+    access.set_fileobj_driver(h5fd.fileobj_driver, output)
+    try:
+        file = h5f.create(bytes(path), h5f.ACC_EXCL, creation, access)
+    except BaseException:
+        output.close()
+        raise
     version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
     write_native(file, "_NCProperties", version)
     return NewFile(output, file)

@@ -56,17 +56,24 @@ class Source(Protocol):
 
 
 def _read_into(file: Any, lock: Any, buffer: memoryview, offset: int) -> int:
+    """Read at an offset of an open file; raise ValueError if it was closed meanwhile."""
     done = 0
-    while done < len(buffer):
-        if hasattr(os, "preadv"):
-            count = os.preadv(file.fileno(), [buffer[done:]], offset + done)
-        else:  # Windows has no positioned read
-            with lock:
-                file.seek(offset + done)
-                count = file.readinto(buffer[done:])
-        if count <= 0:
-            break
-        done += count
+    try:
+        while done < len(buffer):
+            if hasattr(os, "preadv"):
+                count = os.preadv(file.fileno(), [buffer[done:]], offset + done)
+            else:  # Windows has no positioned read
+                with lock:
+                    file.seek(offset + done)
+                    count = file.readinto(buffer[done:])
+            if count <= 0:
+                break
+            done += count
+    except OSError:
+        if not file.closed:
+            raise
+    if file.closed:  # by another thread: what was read may be of a file with the same number
+        raise ValueError("the file was closed while it was read")
     return done
 
 
@@ -113,7 +120,7 @@ class FileSource:
     def _opened(self) -> Any:
         with self._lock:
             if self._closed:
-                raise ClosedError(f"{self.name} was closed; open it again to read from it")
+                raise self._closed_error()
             if self._file is None:
                 try:
                     file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115, closed below
@@ -148,6 +155,11 @@ class FileSource:
             return _read_into(file, self._lock, buffer, offset)
         except OSError as error:
             raise FileAccessError.of(error, f"{self.name} cannot be read") from error
+        except ValueError:
+            raise self._closed_error() from None
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"{self.name} was closed; open it again to read from it")
 
     def close(self) -> None:
         """Release the file; reading from it is an error from now on."""
@@ -274,9 +286,12 @@ class ScratchSource:
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from `offset` on; return how many bytes there were."""
-        if self._closed:
-            raise ClosedError("the lazy workspace was closed; nothing can be read from it")
-        return _read_into(self._file, self._lock, buffer, offset)
+        try:
+            return _read_into(self._file, self._lock, buffer, offset)
+        except ValueError:
+            raise ClosedError(
+                "the lazy workspace was closed; nothing can be read from it"
+            ) from None
 
     def close(self) -> None:
         """Remove the temporary file."""

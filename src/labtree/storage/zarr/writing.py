@@ -15,7 +15,7 @@ import xarray as xr
 from labtree.errors import UnsupportedTypeError
 from labtree.storage import codecs
 from labtree.storage.arrays import Column
-from labtree.storage.blocks import BlockArray, checked_block
+from labtree.storage.blocks import BlockArray, Writers, checked_block
 from labtree.storage.records import NodeRecord
 from labtree.storage.walking import Naming, Node, PlainArray, PlainVariable, noted, walk
 from labtree.storage.zarr.arrays import ZarrArray, chunk_shape, native_values
@@ -289,19 +289,27 @@ def _write_blocks(blocks: BlockArray, target: Any) -> None:
     size = target.chunks[: array.ndim]
     parts = array.rechunk(size).to_delayed()
     data_type = target.metadata.to_dict()["data_type"]
+    writers = Writers()
     tasks = []
     for index in np.ndindex(*parts.shape):
         part = tuple(
             slice(int(i) * chunk, min((int(i) + 1) * chunk, length))
             for i, chunk, length in zip(index, size, array.shape, strict=True)
         )
-        tasks.append(put(target, part, parts[index], array.dtype, str(data_type)))
-    compute(*tasks)
+        tasks.append(put(target, part, parts[index], array.dtype, str(data_type), writers))
+    with writers.ended():
+        compute(*tasks)
 
 
 def _put_block(
-    target: Any, part: tuple[slice, ...], block: Any, dtype: np.dtype[Any], data_type: str
+    target: Any,
+    part: tuple[slice, ...],
+    block: Any,
+    dtype: np.dtype[Any],
+    data_type: str,
+    writers: Writers,
 ) -> None:
     shape = tuple(each.stop - each.start for each in part)
     plain = codecs.encode_block(checked_block(np.asarray(block), dtype, shape))
-    target[part] = native_values(plain, data_type)
+    with writers.one():
+        target[part] = native_values(plain, data_type)
