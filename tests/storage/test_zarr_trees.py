@@ -4,6 +4,7 @@ import base64
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -24,7 +25,6 @@ from labtree.storage.verifying import accept_values
 from labtree.storage.zarr.locations import Folder, is_zarr, location_of
 from labtree.storage.zarr.metadata import file_names, shown_attributes
 from labtree.storage.zarr.trees import (
-    open_location,
     open_zarr_tree,
     read_node,
     save_zarr_tree,
@@ -653,9 +653,54 @@ def test_one_node_reads_nothing_of_the_others(tmp_path):
     save_zarr_tree(tree, tmp_path / "a.zarr")
     for other in (tmp_path / "a.zarr").glob("r[!3]/x/c.0"):
         other.write_bytes(b"damaged")
-    opened = open_location(Folder(tmp_path / "a.zarr"))
-    assert_same(read_node(opened, ["r3"]).load(), tree["r3"].to_dataset())
-    assert read_node(opened, ["r99"]) is None
+    place = Folder(tmp_path / "a.zarr")
+    assert_same(read_node(place, ["r3"]).load(), tree["r3"].to_dataset())
+    assert read_node(place, ["r99"]) is None
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_one_node_of_any_name(tmp_path, nested):
+    names = ["a", "A", "a%", 'b"', "b\\", '"],', "ü", "zarr.json", ".c", "a b", '\n{"path":["']
+    above = "/x" if nested else ""
+    tree = xr.DataTree.from_dict({above: xr.Dataset(attrs={"labtree_catalogue": {"text": 1}})})
+    for i, name in enumerate(names):
+        child = xr.DataTree(xr.Dataset({"x": i}, attrs={"name": name}))
+        tree[above or "/"].children = {**tree[above or "/"].children, name: child}
+    save_zarr_tree(tree, tmp_path / "a.zarr")
+    place = Folder(tmp_path / "a.zarr")
+    for name in names:
+        found = read_node(place, ["x", name] if nested else [name])
+        assert_same(found.load(), tree[above or "/"].children[name].to_dataset())
+
+
+def test_one_node_is_left_to_the_whole_where_others_changed_it(tmp_path):
+    tree = xr.DataTree.from_dict({"/a": xr.Dataset({"x": ("t", [1, 2])}), "/b": xr.Dataset()})
+    path = tmp_path / "a.zarr"
+
+    def one(change):
+        save_zarr_tree(tree, path)
+        assert read_node(Folder(path), ["a"]) is not None
+        change()
+        return read_node(Folder(path), ["a"])
+
+    def consolidate():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that other programs may not know it
+            zarr.consolidate_metadata(path)
+
+    def edit_root(old, new):
+        content = (path / "zarr.json").read_text()
+        assert old in content
+        (path / "zarr.json").write_text(content.replace(old, new, 1))
+
+    assert one(lambda: shutil.rmtree(path / "a")) is None
+    assert one(lambda: shutil.rmtree(path / "a" / "x")) is None
+    assert one(lambda: zarr.open_group(path / "a").create_group("more")) is None
+    assert one(consolidate) is None
+    assert one(lambda: edit_root('"shape":[2]', '"shape":[3]')) is None
+    assert one(lambda: edit_root('"crc32c":', '"crc32c":1')) is None
+    assert one(lambda: edit_root('{"zarr_format"', '{"x":1,"zarr_format"')) is not None
+    assert one(lambda: shutil.rmtree(path / "b")) is not None
 
 
 # Names

@@ -12,6 +12,7 @@ replace those of the same path or are new, and ``{"path": [...], "removed": true
 
 import json
 import os
+import re
 import time
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
@@ -74,6 +75,15 @@ class Catalogue(NamedTuple):
     def has_below(self, path: list[str]) -> bool:
         """Return whether there are nodes below the one of that path."""
         return self.text.find(b'\n{"path":' + _dump(path)[:-1] + b",") >= 0
+
+    def names_below(self, path: list[str]) -> list[str]:
+        """Return the names of the nodes right below the one of that path, in their order."""
+        above = _dump(path)[:-1] + b"," if path else b"["
+        found = re.findall(re.escape(b'\n{"path":' + above) + _NAME + rb"\],", self.text)
+        return [str(json.loads(name)) for name in found]
+
+
+_NAME = rb'("(?:[^"\\]|\\.)*")'
 
 
 def _parse(text: bytes) -> Any:

@@ -519,8 +519,7 @@ class ZarrStore:
 
     def item(self, path: list[str]) -> xr.Dataset | None:
         """Return the dataset of one node if it can be read without the others."""
-        opened = self._opened()
-        return None if opened.left_out else read_node(opened, path)
+        return read_node(location_of(self.location), path)
 
 
 #: Where a workspace is saved, whatever its format.

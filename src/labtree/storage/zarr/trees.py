@@ -158,6 +158,12 @@ def save_location(
         raise
 
 
+#: What stands in the root's zarr.json before the metadata of all below, and after them.
+_BEFORE_METADATA = (
+    b',"consolidated_metadata":{"kind":"inline","must_understand":false,"metadata":'
+)
+_BEFORE_CATALOGUE = f',"{_CATALOGUE}":'.encode()
+
 _NOTHING_BELOW: dict[str, Any] = {
     "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": {}}
 }
@@ -191,21 +197,13 @@ def open_location(location: Location) -> Opened:
     FormatError
         If it is no zarr store of labtree, or of an unknown version.
     """
-    version = location.version()
-    if version is None:
-        raise _missing(location)
-    try:
-        root = json.loads(location.read(METADATA))
-        attributes = dict(root.get("attributes") or {})
-    except (ValueError, TypeError, RecursionError, AttributeError) as error:
-        raise FormatError(f"{location.name}: its {METADATA} is damaged: {error}") from error
-    _check_version(location, attributes)
+    version, root = _read_root(location)
     left_out: dict[str, str] = {}
     with damage_as_format_error(location.name):
         found = _read_catalogue(location, root)
         contents = None if found is None else _contents(found[1])
         if found is None or contents is None or not _holds(location, contents):
-            found = rebuilt_catalogue(location, root, left_out)
+            found = rebuilt_catalogue(location, root.whole(), left_out)
             contents = _contents(found[1])
     for part, reason in left_out.items():
         warn(
@@ -213,6 +211,53 @@ def open_location(location: Location) -> Opened:
         )
     folders = {path: folder for path, (folder, _) in contents.items()}
     return Opened(location, version, *found, folders, left_out)
+
+
+class _Root(NamedTuple):
+    """The root's zarr.json: its bytes, its attributes, and the catalogue if it counts.
+
+    What is not needed of the bytes is not parsed: the metadata of all arrays are most of them.
+    """
+
+    content: bytes
+    attributes: dict[str, Any]
+    catalogue: Catalogue | None
+
+    def whole(self) -> dict[str, Any]:
+        """Return all of it, parsed."""
+        root: dict[str, Any] = json.loads(self.content)
+        return root
+
+
+def _read_root(location: Location) -> tuple[str, _Root]:
+    """Return the version of a store, and the metadata of its root."""
+    version = location.version()
+    if version is None:
+        raise _missing(location)
+    content = location.read(METADATA)
+    root = _as_written(content)
+    if root is None:
+        try:
+            attributes = dict(json.loads(content).get("attributes") or {})
+        except (ValueError, TypeError, RecursionError, AttributeError) as error:
+            raise FormatError(f"{location.name}: its {METADATA} is damaged: {error}") from error
+        root = _Root(content, attributes, None)
+    _check_version(location, root.attributes)
+    return version, root
+
+
+def _as_written(content: bytes) -> _Root | None:
+    """Return the root if its metadata and catalogue are the bytes that labtree wrote."""
+    head, found, rest = content.partition(_BEFORE_METADATA)
+    metadata, _, tail = rest.rpartition(_BEFORE_CATALOGUE)
+    if not found or not tail.endswith(b"}}"):
+        return None
+    try:
+        attributes = dict(json.loads(head + b"}")["attributes"])
+        catalogue = _catalogue(json.loads(tail[:-2]), metadata)
+    except (*CONTRADICTIONS, RecursionError, LabtreeError):
+        return None  # what is wrong is told where all of it is parsed
+    return None if catalogue is None else _Root(content, attributes, catalogue)
 
 
 def _check_version(location: Location, attributes: dict[str, Any]) -> None:
@@ -245,21 +290,17 @@ def _missing(location: Location) -> LabtreeError:
 
 
 def _read_catalogue(
-    location: Location, root: dict[str, Any]
+    location: Location, root: _Root
 ) -> tuple[Catalogue, list[NodeRecord]] | None:
     """Return the catalogue and its records, if it is of the metadata that are there."""
     try:
-        consolidated = root.get("consolidated_metadata") or {}
-        found = consolidated.get(_CATALOGUE)
-        if found is None:
-            return None
-        text, values = found["text"].encode(), base64.b64decode(found["values"])
-        if crc32c(text + values) != found["crc32c"]:
-            raise ValueError("its bytes do not match their checksum")
-        if crc32c(dump(consolidated["metadata"])) != found["metadata_crc32c"]:
-            return None
-        catalogue = Catalogue(json.loads(text.partition(b"\n")[0]), text, values)
-        return catalogue, catalogue.records()
+        catalogue = root.catalogue
+        if catalogue is None:
+            consolidated = root.whole().get("consolidated_metadata") or {}
+            if consolidated.get(_CATALOGUE) is None:
+                return None
+            catalogue = _catalogue(consolidated[_CATALOGUE], dump(consolidated["metadata"]))
+        return None if catalogue is None else (catalogue, catalogue.records())
     except (*CONTRADICTIONS, RecursionError, LabtreeError) as error:
         warn(
             f"{location.name}: the catalogue in {METADATA} is damaged ({error}); the store is "
@@ -267,6 +308,16 @@ def _read_catalogue(
             DamageWarning,
         )
         return None
+
+
+def _catalogue(found: dict[str, Any], metadata: bytes) -> Catalogue | None:
+    """Return the catalogue of a root, or None if it is of other metadata."""
+    text, values = found["text"].encode(), base64.b64decode(found["values"])
+    if crc32c(text + values) != found["crc32c"]:
+        raise ValueError("its bytes do not match their checksum")
+    if crc32c(metadata) != found["metadata_crc32c"]:
+        return None
+    return Catalogue(json.loads(text.partition(b"\n")[0]), text, values)
 
 
 def _contents(records: list[NodeRecord]) -> dict[tuple[str, ...], tuple[str, set[str]]]:
@@ -303,7 +354,8 @@ def _holds(location: Location, contents: dict[tuple[str, ...], tuple[str, set[st
 
 def read_nodes(opened: Opened) -> xr.DataTree:
     """Return the lazy tree of an opened store."""
-    builder = _builder(opened)
+    reader = column_reader(opened.location, opened.folders)
+    builder = DatasetBuilder(reader, opened.catalogue.values)
     with damage_as_format_error(opened.location.name):
         tree = build_tree(opened.records, builder)
     note_left_out(tree, opened.location.name, opened.left_out, _file_name)
@@ -314,17 +366,29 @@ def _file_name(name: str) -> str:
     return file_names([name])[name]
 
 
-def read_node(opened: Opened, path: list[str]) -> xr.Dataset | None:
-    """Return the dataset of one node if it takes nothing from others, else None."""
-    record = opened.catalogue.alone(path)
-    if record is None:
+def read_node(location: Location, path: list[str]) -> xr.Dataset | None:
+    """Return the dataset of one node if it can be read without all others, else None.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        As :func:`open_location`.
+    """
+    _, root = _read_root(location)
+    record = None if root.catalogue is None else root.catalogue.alone(path)
+    if root.catalogue is None or record is None:
         return None
-    return _builder(opened).build(record)
-
-
-def _builder(opened: Opened) -> DatasetBuilder:
-    reader = column_reader(opened.location, opened.folders)
-    return DatasetBuilder(reader, opened.catalogue.values)
+    folder = ""
+    for depth, name in enumerate(path):
+        folder += file_names(root.catalogue.names_below(path[:depth]))[name] + "/"
+    arrays = {column.name for each in variable_records(record) for column in each.columns}
+    try:
+        if not _holds(location, {tuple(path): (folder, {*arrays, METADATA})}):
+            return None
+    except FileNotFoundError:
+        return None
+    reader = column_reader(location, {tuple(path): folder})
+    return DatasetBuilder(reader, root.catalogue.values).build(record)
 
 
 def column_reader(
