@@ -65,6 +65,12 @@ def _no_waiting_for_the_disk(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _writers_wait_for_each_other(monkeypatch):
+    """A machine that runs other tests as well may take long for the save that is waited for."""
+    monkeypatch.setattr("labtree.storage.locks._PATIENCE_S", 60.0)
+
+
+@pytest.fixture(autouse=True)
 def _close_figures():
     yield
     pyplot = sys.modules.get("matplotlib.pyplot")

@@ -699,7 +699,13 @@ def test_append_waits_for_the_disk_and_drops_nothing(tmp_path, monkeypatch):
         run()
 
     monkeypatch.setattr(stream.compactor, "run", held)
-    threading.Timer(0.3, hold.set).start()
+    wait = Recorder._wait
+
+    def waiting(*arguments):
+        threading.Timer(0.05, hold.set).start()
+        wait(*arguments)
+
+    monkeypatch.setattr(Recorder, "_wait", waiting)
 
     def append_all():
         for first in range(0, 3000, 100):

@@ -256,7 +256,7 @@ def test_journal_does_not_grow_with_the_recording(tmp_path, monkeypatch):
     for first in range(0, 20_000, 10):
         recorder.append("emg", *rows(first, 10, fs=10_000))
     folder = recorder.path / "journal" / "streams" / "emg"
-    for _ in range(1000):
+    for _ in range(6000):
         if len(list(folder.iterdir())) <= 20:  # of 60, each of 4 kB or a packet more
             break
         time.sleep(0.01)
@@ -276,7 +276,7 @@ def test_sync_to_disk(tmp_path, monkeypatch, sync):
     recorder.append("emg", *rows(0, 5))
     if sync == "disk":
         assert len(calls) == 1
-    for _ in range(400):
+    for _ in range(12_000):
         if calls:
             break
         time.sleep(0.005)

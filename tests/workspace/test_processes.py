@@ -157,11 +157,14 @@ def test_readers_beside_a_saver_see_one_whole_file_and_no_warning(tmp_path):
     def work(number):
         if number == 0:
             tree = labtree.open_workspace(path)
-            for generation in range(1, 15):
+            for generation in range(1, 1000):
                 fill(tree, generation)
                 tree.ws.save()
+                # On a busy machine readers come to it late.
+                if generation >= 14 and len(list(tmp_path.glob("saw*"))) == 2:
+                    break
             (tmp_path / "done").touch()
-            return 15
+            return generation
         seen = set()
         warnings.simplefilter("error")
         while not (tmp_path / "done").exists():
@@ -170,13 +173,17 @@ def test_readers_beside_a_saver_see_one_whole_file_and_no_warning(tmp_path):
                 assert len(values) == 1
                 seen |= values
             seen.add(int(labtree.load_item(path, "rec1", "k3").min()))
+            if len(seen) > 1:
+                (tmp_path / f"saw{number}").touch()
         return len(seen)
 
     saved, *seen = run(work, 3)
-    assert saved == 15
+    assert saved >= 14
     assert min(seen) > 1
     assert sorted(each.name for each in tmp_path.iterdir()) == [
         "done",
+        "saw1",
+        "saw2",
         "study.h5",
         "study.json",
     ]

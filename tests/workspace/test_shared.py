@@ -96,7 +96,7 @@ def test_processes_that_store_at_once_lose_nothing(request, tmp_path, place):
         process.start()
     start.set()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * workers
     tree = open_shared(where)
     assert len(tree.ws.list_keys("common")) == workers * count + 1
@@ -180,7 +180,7 @@ def test_kill_9_while_storing_leaves_the_old_or_the_new(tmp_path):
         ready = SPAWN.Event()
         process = SPAWN.Process(target=_store_for_ever, args=(where, ready))
         process.start()
-        assert ready.wait(60)
+        assert ready.wait(300)
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)
         process.join()

@@ -56,7 +56,7 @@ def test_eight_threads_store_read_and_save(tree, tmp_path):
 
     def read():
         count = 0
-        while not stop.is_set():
+        while not stop.is_set() or not count:
             for namespace, keys in tree.ws.describe().items():
                 for key in keys:
                     found = tree.ws.get(namespace, key)
