@@ -55,6 +55,8 @@ _RUN = 512
 _KINDS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64")
 
 
+# The dtype of samples, and of how many channels they are.
+Samples = tuple[np.dtype[Any], int]
 # Of a payload, and of what stands before it.
 Checksum = Callable[..., int]
 
@@ -406,10 +408,16 @@ def segments(folder: Path) -> list[tuple[Path, int]]:
     return sorted(found, key=lambda segment: segment[1])
 
 
-def read_segment(path: Path) -> Segment:
+def read_segment(path: Path, like: Callable[[], Samples] | None = None) -> Segment:
     """Read one segment, each record checked.
 
-    One whose header is damaged is damage as a whole.
+    Parameters
+    ----------
+    path
+        The segment.
+    like
+        Says what the samples are where the header is damaged; without it such a segment is
+        damage as a whole.
 
     Raises
     ------
@@ -426,15 +434,22 @@ def read_segment(path: Path) -> Segment:
     header = bytes(buffer[_SEGMENT_HEADER.size : _SEGMENT_HEADER.size + length])
     if is_ours := magic[:7] == _SEGMENT_MAGIC:
         check_version(magic[7], _KNOWN_VERSIONS, path)
-    if is_ours and len(header) < length:
-        return Segment(first_row, [], 0, [], is_begun=False)
-    if not is_ours or zlib.crc32(header) != crc:
-        # What a power cut leaves of a segment that was just begun, or worse.
-        return Segment(first_row, [], 0, [(first_row, len(buffer))])
-    dtype, n_channels, sum_of = _described(parse_json(header, str(path)), path)
     position, row = _SEGMENT_HEADER.size + length, first_row
     stretches: list[tuple[int, Block]] = []
     damage: list[tuple[int, int]] = []
+    if is_ours and zlib.crc32(header) == crc:
+        dtype, n_channels, sum_of = _described(parse_json(header, str(path)), path)
+    else:
+        begin = _next_record(buffer, 0, first_row)
+        if begin is None and is_ours and len(header) < length:
+            return Segment(first_row, [], 0, [], is_begun=False)
+        if begin is None or like is None:
+            # What a power cut leaves of a segment that was just begun, or worse.
+            return Segment(first_row, [], 0, [(first_row, len(buffer))])
+        damage.append((row, begin[0]))
+        position, row = begin
+        dtype, n_channels = like()
+        sum_of = _fitting_checksum(buffer[position:], dtype, n_channels, row)
     while True:
         runs = list(parse_records(buffer[position:], dtype, n_channels, row, sum_of))
         if runs:
@@ -449,6 +464,16 @@ def read_segment(path: Path) -> Segment:
             return Segment(first_row, stretches, 0, [*damage, (row, left)])
         damage.append((row, following[0] - position))
         position, row = following
+
+
+def _fitting_checksum(
+    buffer: memoryview, dtype: np.dtype[Any], n_channels: int, row: int
+) -> Checksum:
+    """Return the checksum that the record at the start of ``buffer`` has."""
+    for sum_of in _CHECKSUMS.values():
+        if next(parse_records(buffer, dtype, n_channels, row, sum_of), None):
+            return sum_of
+    return _CHECKSUMS[_CHECKSUM]
 
 
 def _described(about: Any, path: Path) -> tuple[np.dtype[Any], int, Checksum]:

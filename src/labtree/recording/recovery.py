@@ -39,6 +39,7 @@ from labtree.recording.models import StreamInfo, chunk_rows, declared_stream
 from labtree.recording.recording_files import FolderStore
 from labtree.recording.unfinished import (
     JOURNAL,
+    KEPT,
     Findings,
     StoredRows,
     journal_blocks,
@@ -46,6 +47,7 @@ from labtree.recording.unfinished import (
     read_segments,
 )
 from labtree.storage.files import read_file, sync_folder, write_file
+from labtree.storage.folders import replace_folder, sync_tree, temporary_folder
 from labtree.storage.json_files import read_json, write_json
 
 _DAMAGED = "journal-damaged"
@@ -200,10 +202,12 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
             f" {'is' if len(absent) == 1 else 'are'} missing"
         )
         return
-    stored = StoredRows(folder, name)
+    arrays = StoredRows(folder, name)
+    # An earlier call was interrupted after it had found a loss.
+    stored = StoredRows(kept, name) if (kept := journal / KEPT).is_dir() else arrays
     rows = stored.data.chunk_rows
     first = stored.rows if first_row is None else min(first_row, stored.rows)
-    for array, kind in ((stored.times, "time stamps"), (stored.arrivals, "arrivals")):
+    for array, kind in ((arrays.times, "time stamps"), (arrays.arrivals, "arrivals")):
         if array is not None:
             _fill_unknown(array, first, f"stream {name!r}, {kind}", findings)
     if first_row is None and stored.rows % rows:
@@ -221,17 +225,43 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
         )
         start = following = -(-first // rows) * rows
     filler = ChunkFiller(folder, name, (rows, stored.data.shape[1]), stored.data.dtype, start)
+
+    def keep() -> None:
+        filler.settle()
+        _keep_chunks(folder, name, start // rows)
+
     try:
         if begun is not None:
             filler.add(begun)
-        found = read_segments(journal) if files else ()
-        for block in journal_blocks(found, what, following, stored, findings):
+        found = read_segments(journal, lambda: stored.samples) if files else ()
+        for block in journal_blocks(found, what, following, stored, findings, keep):
             filler.add(block)
-        if findings.damaged:
-            _add_stored(stored, filler, name, findings)
         filler.finish()
     finally:  # nothing is written any more when an interrupted call has returned
         filler.stop()
+
+
+def _keep_chunks(folder: Path, name: str, first: int) -> None:
+    """Copy the arrays of a stream, from a chunk on, before samples move up in them.
+
+    So the same samples come out if the recovery is interrupted and run again.
+    """
+    kept = folder / JOURNAL / "streams" / name / KEPT
+    if kept.is_dir():
+        return
+    with temporary_folder(kept) as made:
+        for path in filter(Path.is_dir, stream_arrays(folder, name)):
+            (made / path.name / "c").mkdir(parents=True)
+            wanted = [path / "zarr.json"]
+            wanted += [c for c in path.glob("c/[0-9]*") if c.name.isdecimal()]
+            for source in wanted:
+                target = made / source.relative_to(folder)
+                if source.is_dir() and int(source.name) >= first:
+                    shutil.copytree(source, target, ignore_dangling_symlinks=True)
+                elif source.is_file() and (source.suffix or int(source.name) >= first):
+                    shutil.copy(source, target)
+        sync_tree(made)
+        replace_folder(made, kept)
 
 
 def _begun_chunk(
@@ -244,7 +274,7 @@ def _begun_chunk(
     for path, first_row in files:
         if first_row >= stop:
             break
-        for row, block in read_segment(path).stretches:
+        for row, block in read_segment(path, lambda: stored.samples).stretches:
             low, high = max(row, first), min(row + len(block.times), stop)
             if low < high:
                 for whole, part in zip(chunk, block, strict=True):
@@ -290,22 +320,6 @@ def set_aside(path: Path, kept: Path) -> str:
     return f"was damaged (kept as {kept.name})"
 
 
-def _add_stored(stored: StoredRows, filler: ChunkFiller, name: str, findings: Findings) -> None:
-    """Keep the rows that stand in the arrays after the end of a damaged journal."""
-    first = filler.rows
-    while filler.rows < stored.rows:
-        row = filler.rows
-        stop = min(stored.rows, row - row % filler.chunk_rows + filler.chunk_rows)
-        kept = stored.read(row, stop)
-        if kept is None:
-            break
-        filler.add(kept)
-    if filler.rows > first:
-        findings.notes.append(
-            f"stream {name!r}, sample {first} to {filler.rows} are taken from the chunks"
-        )
-
-
 def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:
     """Make arrays again whose metadata are not whole; all their rows are in the journal."""
     try:
@@ -325,6 +339,8 @@ def _note_strangers(folder: Path, names: Iterable[str], findings: Findings) -> N
     known |= {journal / "streams" / name for name in names}
     for path in sorted(journal.rglob("*")):
         if path in known or path.name.startswith(("._", ".DS_Store")):
+            continue
+        if KEPT in path.relative_to(journal).parts[2:3]:
             continue
         inside = path.parent in known and path.suffix == ".journal"
         if inside and path.parent != journal / "streams":
@@ -387,7 +403,9 @@ def last_finite(times: np.ndarray, before: float) -> float:
 def add_repairs(about: dict[str, Any], notes: list[str]) -> None:
     """Add notes to those that stand in a part of meta.json."""
     earlier = about.get("repairs")
-    about["repairs"] = [*(earlier if isinstance(earlier, list) else ()), *notes]
+    told = earlier if isinstance(earlier, list) else []
+    # A call that was interrupted has told some of them already.
+    about["repairs"] = [*told, *(note for note in notes if note not in told)]
 
 
 def write_root(

@@ -1,7 +1,8 @@
 """Reading a recording that was not finished: from its arrays and its journal."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +11,13 @@ import numpy as np
 
 from labtree.errors import FormatError, LabtreeError
 from labtree.recording.chunks import ArrayReader, stream_arrays
-from labtree.recording.journal import Block, Segment, joined, read_segment, segments
+from labtree.recording.journal import Block, Samples, Segment, joined, read_segment, segments
 from labtree.recording.recording_files import FolderStore
 
 JOURNAL = "journal"
 LOCK = ".recording.lock"
+# In a stream's journal: its arrays from before a recovery moved samples up.
+KEPT = "chunks"
 
 
 @dataclass
@@ -51,26 +54,22 @@ class StoredRows:
             )
         self.rows = min(self.data.shape[0], self.times.shape[0])
 
-    def fill(self, start: int, stop: int, following: Block) -> Block | None:
-        """Return the rows that a journal lacks before ``following``, as far as they are here.
+    @property
+    def samples(self) -> Samples:
+        """What the samples are: their dtype, and the number of channels."""
+        return self.data.dtype, self.data.shape[1]
 
-        Where an earlier, interrupted recovery wrote the following samples in the place of
-        some already, those are not here.
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, Block | None]]:
+        """Yield rows from ``start`` on, up to the end of each chunk, and where they end.
+
+        None stands for rows that are not here.
         """
-        there = self.read(start, min(stop, self.rows)) if start < self.rows else None
-        if there is None:
-            return None
-        first = following.times[0]
-        same = (there.times == first) | (np.isnan(there.times) & np.isnan(first))
-        for at in np.flatnonzero(same).tolist():
-            count = min(len(following.times), self.rows - start - at)
-            written = self.read(start + at, start + at + count)
-            if written is not None and all(
-                np.array_equal(part[:count], other, equal_nan=other.dtype.kind == "f")
-                for part, other in zip(following[:2], written[:2], strict=True)
-            ):
-                return Block(*(part[:at] for part in there))
-        return there
+        rows = self.data.chunk_rows
+        while start < stop:
+            end = min(stop, start - start % rows + rows)
+            end = min(end, self.rows) if start < self.rows else stop
+            yield end, self.read(start, end)
+            start = end
 
     def read(self, start: int, stop: int) -> Block | None:
         """Return rows, or None if not all samples are there and whole; lost times are NaN."""
@@ -88,10 +87,12 @@ class StoredRows:
             return None
 
 
-def read_segments(folder: Path) -> Iterator[tuple[str, Segment]]:
-    """Yield name and content of every segment."""
+def read_segments(
+    folder: Path, like: Callable[[], Samples] | None = None
+) -> Iterator[tuple[str, Segment]]:
+    """Yield name and content of every segment; ``like`` is that of `read_segment`."""
     for path, _ in segments(folder):
-        yield path.name, read_segment(path)
+        yield path.name, read_segment(path, like)
 
 
 def journal_blocks(
@@ -100,11 +101,13 @@ def journal_blocks(
     row: int,
     stored: StoredRows | None,
     findings: Findings,
+    on_loss: Callable[[], None] | None = None,
 ) -> Iterator[Block]:
     """Yield the samples of a journal from ``row`` on.
 
-    Rows that damage took are filled from the arrays where these have them; else what
-    follows moves up, and a note says so.
+    Rows that damage took are filled from the arrays where these have them, also those after
+    the end of a damaged journal; else what follows moves up, and a note says so. ``on_loss``
+    is called before it does.
     """
     is_empty = True
     for file, segment in found:
@@ -118,20 +121,7 @@ def journal_blocks(
             end = first + len(block.times)
             if first > row:
                 findings.damaged = True
-                kept = None if stored is None else stored.fill(row, first, block)
-                if kept is not None and len(kept.times):
-                    stop = row + len(kept.times)
-                    note = f"{what} {row} to {stop} are taken from the chunks"
-                    if unknown := int(np.isnan(kept.times).sum()):
-                        note += f", {unknown} of them without a time stamp"
-                    findings.notes.append(note)
-                    yield kept
-                    row = stop
-                if row < first:
-                    findings.notes.append(
-                        f"{what} {row} to {first} are lost; the samples after them are kept and"
-                        " follow directly"
-                    )
+                yield from _filled(what, row, first, stored, findings, on_loss)
                 row = first
             if end > row:
                 yield block.from_row(row - first)
@@ -146,6 +136,37 @@ def journal_blocks(
             )
     if is_empty:
         findings.notes.append(f"{what}: no file of its journal is there")
+    if findings.damaged and stored is not None:
+        yield from _filled(what, row, stored.rows, stored, findings, on_loss)
+
+
+def _filled(
+    what: str,
+    row: int,
+    stop: int,
+    stored: StoredRows | None,
+    findings: Findings,
+    on_loss: Callable[[], None] | None,
+) -> Iterator[Block]:
+    """Yield rows that a journal lacks, as far as the arrays have them; note their fate."""
+    parts = [(stop, None)] if stored is None else stored.parts(row, stop)
+    for is_lost, group in itertools.groupby(parts, lambda part: part[1] is None):
+        ends, blocks = zip(*group, strict=True)
+        end = ends[-1]
+        if is_lost:
+            findings.notes.append(
+                f"{what} {row} to {end} are lost; the samples after them are kept and"
+                " follow directly"
+            )
+            if on_loss is not None:
+                on_loss()
+        else:
+            note = f"{what} {row} to {end} are taken from the chunks"
+            if unknown := sum(int(np.isnan(block.times).sum()) for block in blocks):
+                note += f", {unknown} of them without a time stamp"
+            findings.notes.append(note)
+            yield from blocks
+        row = end
 
 
 def read_unfinished(folder: Path, name: str) -> Unfinished:
@@ -157,19 +178,25 @@ def read_unfinished(folder: Path, name: str) -> Unfinished:
         If the recorder removed a segment meanwhile: read again.
     """
     # The journal first: rows leave it only when zarr's metadata count them already.
-    found = list(read_segments(folder / JOURNAL / "streams" / name))
+    journal = folder / JOURNAL / "streams" / name
+    found = list(read_segments(journal, lambda: StoredRows(folder, name).samples))
     stored, findings = StoredRows(folder, name), Findings()
-    empty = Block(
-        np.empty(0), np.empty((0, stored.data.shape[1]), stored.data.dtype), np.empty(0)
-    )
-    blocks = journal_blocks(found, f"stream {name!r}, sample", stored.rows, stored, findings)
-    return Unfinished(stored.rows, joined([empty, *blocks]), findings)
+    row = stored.rows
+    if (kept := journal / KEPT).is_dir():
+        # What a recovery that was interrupted wrote behind a loss stands elsewhere.
+        stored = StoredRows(kept, name)
+        row = min([stored.rows, *(segment.first_row for _, segment in found)])
+    dtype, n_channels = stored.samples
+    empty = Block(np.empty(0), np.empty((0, n_channels), dtype), np.empty(0))
+    blocks = journal_blocks(found, f"stream {name!r}, sample", row, stored, findings)
+    return Unfinished(row, joined([empty, *blocks]), findings)
 
 
 def read_labels_journal(folder: Path) -> tuple[list[tuple[float, int]], Findings]:
     """Return (timestamp, class_index) of every label in the journal, in call order."""
-    found, findings = read_segments(folder / JOURNAL / "labels"), Findings()
-    empty = Block(np.empty(0), np.empty((0, 1), "<i8"), np.empty(0))
+    findings, dtype = Findings(), np.dtype("<i8")
+    found = read_segments(folder / JOURNAL / "labels", lambda: (dtype, 1))
+    empty = Block(np.empty(0), np.empty((0, 1), dtype), np.empty(0))
     labels = joined([empty, *journal_blocks(found, "label", 0, None, findings)])
     pairs = zip(labels.times.tolist(), labels.data[:, 0].tolist(), strict=True)
     return list(pairs), findings
