@@ -63,6 +63,15 @@ CASES = {
     "keys": {1: "int", "1": "str", (1, (2,)): "tuple", None: "none", frozenset({1}): 0},
     "tables inside": {"a": [pd.DataFrame({"x": [1, 2]}), pd.Series([1.0], name="s")]},
     "names that clash": {"a.b": np.arange(2), "a": {"b": np.arange(3)}, "a[b": np.arange(4)},
+    "names that clash with those of masks": {
+        "a": np.ma.array([1, 2], mask=[False, True]),
+        "a.mask": np.array([True, True]),
+    },
+    "names that clash with those of datasets": {
+        "b": [xr.Dataset({"data": ("x", [1, 2]), "q": ("x", [3, 4])})],
+        "b.0.q": np.arange(3),
+        "b.0.x": np.ma.array([1], mask=[True]),
+    },
     "strings": np.array([["a", "é"], ["", "x" * 50]], np.dtypes.StringDType()),
     "long and short texts": np.array(["x" * 200_000, "", "\ud800", "end\0"], object),
     "record": np.array([(1, 2.5, b"ab")], [("i", ">i2"), ("f", "f8", (2,)), ("s", "S2")]),

@@ -119,6 +119,15 @@ def test_an_array_of_pandas_is_kept_in_a_dataset(name, tmp_path):
         assert set(back.coords) == {"c"}
 
 
+def test_a_variable_may_be_called_order(tmp_path):
+    dataset = xr.Dataset(
+        {"order": ("x", pd.array([1, None, 3], "Int64")), "v": ("x", pd.array([True] * 3))}
+    )
+    for back in (kept(dataset), kept(dataset, tmp_path)):
+        xr.testing.assert_identical(back, dataset)
+        assert list(back.variables) == ["order", "v"]
+
+
 def test_a_range_of_xarray_is_kept_as_a_range(tmp_path):
     index = xr.indexes.RangeIndex.arange(0.0, 1.0, 0.1, dim="time")
     dataset = xr.Dataset({"v": ("time", np.arange(10))}).assign_coords(
@@ -298,6 +307,19 @@ def test_a_tree_is_kept(tmp_path):
         assert back.name == "whole"
         xr.testing.assert_identical(back, tree)
     assert labtree.create_workspace().ws.get("n", "k") is None
+
+
+def test_a_part_of_a_tree_keeps_the_coordinates_that_it_inherits(tmp_path):
+    whole = xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(coords={"x": [10.0, 20.0]}),
+            "/b": xr.Dataset({"a": ("x", [1, 2])}),
+            "/b/c": xr.Dataset({"v": ("x", [3, 4])}),
+        }
+    )
+    for back in (kept(whole["b"]), kept(whole["b"], tmp_path)):
+        assert back["a"].x.values.tolist() == [10, 20]
+        xr.testing.assert_identical(back["c"].to_dataset(), whole["b/c"].to_dataset())
 
 
 def test_marks_that_a_file_left_on_variables_are_dropped():

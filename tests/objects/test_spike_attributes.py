@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -227,3 +228,33 @@ def test_column_of_nothing():
 )
 def test_alike(first, second, same):
     assert alike(first, second) is same
+
+
+def test_columns_of_pandas_and_xarray_keep_their_dtype():
+    zoned = pd.to_datetime(["2020", "2021"]).tz_localize("UTC")
+    columns = {
+        "day": pd.Series(pd.to_datetime(["2020-01-02", None])),
+        "small": pd.Series(np.array([1, 2], "i2")),
+        "single": pd.Series(np.array([1.5, np.nan], "f4")),
+        "nullable": pd.array([7, None], "Int16"),
+        "index": pd.Index([3, 4], dtype="u1"),
+        "depth": xr.DataArray(np.array([0.5, np.nan], "f4"), dims="unit"),
+        "zoned": pd.Series(zoned),
+    }
+    ds = with_attributes(columns, 2)
+    found = {name: str(ds[name].dtype) for name in columns}
+    assert found == {
+        "day": str(columns["day"].dtype), "small": "int16", "single": "float32",
+        "nullable": "int64", "index": "uint8", "depth": "float32", "zoned": "object",
+    }  # fmt: skip
+    first, second = labtree.spikes.unit_attributes(ds)
+    assert first["day"] == np.datetime64("2020-01-02")
+    assert second.keys() == {"small", "index", "depth", "zoned"}
+    assert (second["small"], second["index"], second["zoned"]) == (2, 4, zoned[1])
+    assert np.isnan(second["depth"])
+
+
+def test_columns_of_one_name_are_refused():
+    frame = pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
+    with pytest.raises(labtree.LabtreeError, match="2 columns are called 'a'"):
+        with_attributes(frame, 2)

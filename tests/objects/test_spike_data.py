@@ -240,3 +240,19 @@ def test_building_again_changes_nothing(trains):
     )
     assert again.identical(ds)
     assert isinstance(again, xr.Dataset)
+
+
+def test_trains_in_another_unit_are_refused_and_none_is_dropped():
+    in_seconds = xr.DataArray([1.0, 2.0], dims="spike", attrs={"units": "s"})
+    with pytest.raises(ValueError, match="the train of unit 1 is in s, expected ms"):
+        labtree.spike_data([[1.0], in_seconds])
+    ds = labtree.spike_data([in_seconds.assign_attrs(units="ms"), in_seconds.drop_attrs()])
+    assert ds.spike_times.values.tolist() == [1, 2, 1, 2]
+
+
+def test_quantities_are_taken_in_ms_only():
+    quantities = pytest.importorskip("quantities", reason="makes quantities")
+    with pytest.raises(ValueError, match=r"is in s, expected ms.*from_neo"):
+        labtree.spike_data([quantities.Quantity([1.0, 2.0], "s")])
+    ds = labtree.spike_data([quantities.Quantity([1.0, 2.0], "ms")])
+    assert ds.spike_times.values.tolist() == [1, 2]

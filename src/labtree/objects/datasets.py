@@ -112,7 +112,10 @@ def _plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _tree_to_dataset(tree: xr.DataTree, path: str) -> xr.Dataset:
-    nodes = {node.relative_to(tree): node.to_dataset(inherit=False) for node in tree.subtree}
+    # What the top inherits from nodes above it would otherwise stay behind with them.
+    nodes = {
+        node.relative_to(tree): node.to_dataset(inherit=node is tree) for node in tree.subtree
+    }
     return value_to_dataset({"name": tree.name, "nodes": nodes}, path)
 
 

@@ -131,7 +131,8 @@ def to_plain(dataset: xr.Dataset, path: str) -> xr.Dataset:
         for name, frequency in found.frequencies.items():
             freq = attempt(encode_frequency, frequency, f"{path}[{name!r}]")
             about[str(name)] = {"of": "frequency", "dim": name, "freq": freq}
-    about["order"] = [str(name) for name in dataset.variables]
+    # A variable may be called "order"; none in a tree has an empty name.
+    about["" if "order" in about else "order"] = [str(name) for name in dataset.variables]
     plain = dataset.drop_indexes([_name(index) for index in found.ranges.values()]).drop_vars(
         gone
     )
@@ -197,9 +198,10 @@ def _comes_back(index: pd.MultiIndex) -> bool:
 
 def to_pandas(dataset: xr.Dataset, about: dict[str, Any]) -> xr.Dataset:
     """Return a dataset with what :func:`to_plain` made plain."""
-    order = about["order"]
+    order_key = "" if "" in about else "order"
+    order = about[order_key]
     arrays = {str(name): v.values for name, v in dataset.variables.items()}
-    metas = {name: meta for name, meta in about.items() if name != "order"}
+    metas = {name: meta for name, meta in about.items() if name != order_key}
     used = {piece for meta in metas.values() for piece in _pieces_of(meta)}
     plain = dataset.drop_vars([name for name in used if name in dataset.variables])
     made: Any

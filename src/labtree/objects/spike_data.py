@@ -29,6 +29,9 @@ RESERVED = frozenset(
      "raw_sample", "raw_row_size", "slice", "length", "slice_start", "slice_end")
 )  # fmt: skip
 
+#: Units that spike times may state; None and "dimensionless": none is stated.
+_MILLISECONDS = {None, "", "dimensionless", "ms", "msec", "millisecond", "milliseconds"}
+
 Array: TypeAlias = NDArray[Any]
 
 
@@ -231,6 +234,12 @@ def check_bounds(spike_times: Array, row_size: Any, start_time: float, length: f
 def _train(unit: int, train: Any) -> tuple[Array, bool]:
     if np.ma.is_masked(train):
         raise DataError(f"the train of unit {unit} is masked: write train.compressed()")
+    stated = _stated_unit(train)
+    if stated not in _MILLISECONDS:
+        raise DataError(
+            f"the train of unit {unit} is in {stated}, expected ms: convert it first. Spike "
+            "trains of neo: labtree.from_neo(trains)"
+        )
     row = np.asarray(train)
     if isinstance(train, str) and row.ndim == 0:
         raise DataError(
@@ -247,6 +256,15 @@ def _train(unit: int, train: Any) -> tuple[Array, bool]:
             f"the train of unit {unit} must hold real numbers in ms, found dtype {row.dtype}"
         )
     return row, isinstance(train, np.ndarray) and row.dtype.kind in "iuf"
+
+
+def _stated_unit(train: Any) -> str | None:
+    """Return the unit of a quantity, or that which an array of xarray states."""
+    if hasattr(train, "dimensionality"):  # numpy would drop it
+        dimension = str(train.dimensionality)
+        return str(train.units) if dimension.startswith("[") else dimension
+    unit = train.attrs.get("units") if isinstance(train, xr.DataArray) else None
+    return None if unit is None else str(unit)
 
 
 def _refuse_not_finite(spike_times: Array, row_size: Any) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
+from pandas.api.extensions import ExtensionArray
 
 from labtree.errors import DataError
 from labtree.storage.missing import ABSENT, filler, mark_missing, masks_of, stack_present
@@ -246,14 +247,23 @@ def _columns_of_records(
 def _given_column(values: Any, name: Any) -> Column:
     if isinstance(values, Column):
         return values
+    if isinstance(values, pd.DataFrame):
+        raise DataError(
+            f"neuron_attributes: {values.shape[1]} columns are called {name!r}; give each a "
+            "name of its own"
+        )
+    if isinstance(values, xr.DataArray | xr.Variable) and values.ndim:
+        return Column(np.asarray(values.values))
     if isinstance(values, str | bytes) or not np.iterable(values):
         raise DataError(
             f"neuron_attributes: {name!r} must be a column with one value for each unit, "
             f"found {values!r}"
         )
-    if isinstance(values, pd.Series):
-        gaps = values.isna().tolist()
-        pairs = zip(values.tolist(), gaps, strict=True)
+    if isinstance(values, pd.Series | pd.Index | ExtensionArray):
+        gaps = np.asarray(values.isna())
+        if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biufcmM":
+            return masked_column(np.asarray(values), gaps)
+        pairs = zip(values.tolist(), gaps.tolist(), strict=True)
         return column([ABSENT if gap else value for value, gap in pairs])
     if isinstance(values, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(values)

@@ -34,16 +34,18 @@ def value_to_dataset(value: Any, path: str) -> xr.Dataset:
         If a part cannot be kept exactly, with its path.
     """
     parts: dict[str, tuple[str, xr.Dataset]] = {}
+    used: set[str] = set()  # names of variables and dimensions of the parts
 
     def put(part: Any, where: str) -> str:
-        name = _part_name(where.removeprefix(path), parts)
-        if type(part) is np.ndarray:
-            dataset = array_to_dataset(part, where)
-            if "mask" in dataset:
-                dataset["data"].attrs[ANCILLARY] = f"{name}.mask"
-            parts[name] = ("ndarray", dataset)
-        else:
-            parts[name] = encode_part(part, where)
+        is_array = type(part) is np.ndarray
+        kind, dataset = (
+            ("ndarray", array_to_dataset(part, where)) if is_array else encode_part(part, where)
+        )
+        name = _part_name(where.removeprefix(path), parts, dataset, used)
+        if is_array and "mask" in dataset:
+            dataset["data"].attrs[ANCILLARY] = f"{name}.mask"
+        parts[name] = kind, dataset
+        used.update(_renamed(name, dataset).values())
         return name
 
     structure = json.dumps(json_values.encode(value, path, put), separators=(",", ":"))
@@ -57,12 +59,19 @@ def value_to_dataset(value: Any, path: str) -> xr.Dataset:
     return dataset
 
 
-def _part_name(where: str, taken: dict[str, Any]) -> str:
-    """Return ``fit.residuals.0`` for ``['fit']['residuals'][0]``, or what is free of it."""
+def _part_name(where: str, taken: dict[str, Any], part: xr.Dataset, used: set[str]) -> str:
+    """Return ``fit.residuals.0`` for ``['fit']['residuals'][0]``, or what is free of it.
+
+    Nothing that the part brings may be called like what another part brought.
+    """
     words = [word.strip("'\"") for word in where.replace("]", "").split("[") if word]
     name = base = encode_name(".".join(words) or "value")[:120]
     count = 2
-    while name in taken or any(other.startswith(f"{name}.") for other in taken):
+    while (
+        name in taken
+        or any(other.startswith(f"{name}.") for other in taken)
+        or not used.isdisjoint(_renamed(name, part).values())
+    ):
         name, count = f"{base}_{count}", count + 1
     return name
 
