@@ -10,7 +10,7 @@ import pytest
 
 import labtree
 from labtree import FormatError, SaveState, SessionError
-from labtree.interop.hdmea import import_hdmea, is_hdmea
+from labtree.interop.hdmea import _section_table, import_hdmea, is_hdmea
 from labtree.pipeline.sessions import UNSAVED
 from labtree.pipeline.step_records import fingerprint_items
 
@@ -389,3 +389,10 @@ def test_an_export_does_not_replace_the_file_of_hdmea(tmp_path):
     with pytest.raises(ValueError, match=r"rec\.h5 is the file that this was imported from"):
         labtree.export_nwb(import_hdmea(path), path)
     assert path.read_bytes() == before
+
+
+def test_a_movie_without_sections_is_no_section():
+    spans = {"none": np.zeros(0, np.int64), "steps": np.array([[100, 200]])}
+    table = _section_table(spans, np.arange(0, 1000, 10))
+    assert table["movie"].values.tolist() == ["steps"]
+    assert (table["start"].values.tolist(), table["end"].values.tolist()) == ([100], [200])

@@ -155,3 +155,26 @@ def test_wrong_lists_and_steps_run_nothing(recordings, tmp_path):
     with pytest.raises(ConfigurationError, match="run with workers=1"):
         run([pair], [local], out, workers=2)
     assert not list(out.glob("*.h5"))
+
+
+def test_cells_of_a_table_may_hold_lists():
+    table = pd.DataFrame(
+        {"dataset_id": ["a", "b", "c"], "features": [["frif", "sta"], ["frif"], None]}
+    )
+    assert read_recordings(table) == [
+        {"dataset_id": "a", "features": ["frif", "sta"]},
+        {"dataset_id": "b", "features": ["frif"]},
+        {"dataset_id": "c"},
+    ]
+
+
+def test_names_with_underscores_are_no_numbers_and_columns_have_one_name(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("dataset_id,movie,n\n001,2024_01_02,1_000\n002,noise_1,5\n")
+    assert read_recordings(path) == [
+        {"dataset_id": "001", "movie": "2024_01_02", "n": "1_000"},
+        {"dataset_id": "002", "movie": "noise_1", "n": 5},
+    ]
+    path.write_text("dataset_id,movie,movie\n001,a,b\n")
+    with pytest.raises(labtree.ConfigurationError, match="two columns are called movie"):
+        read_recordings(path)

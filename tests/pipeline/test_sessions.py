@@ -592,3 +592,48 @@ def test_sessions_are_saved_into_folders_that_are_made(tmp_path):
     session = labtree.create_session("rec1", output_dir=tmp_path / "a" / "b")
     assert session.session.save() == tmp_path / "a" / "b" / "rec1.h5"
     assert session.session.checkpoint(tmp_path / "c" / "d" / "e").is_file()
+
+
+def test_arrays_that_lie_elsewhere_on_a_dimension_are_refused_and_none_is_added(session):
+    def along(start, size=3):
+        times = np.arange(start, start + size)
+        return xr.DataArray(np.arange(size) + 10.0, {"time": times}, ("time",))
+
+    session.session.add_metadata({"a": along(0)})
+    before = session.copy(deep=True)
+    unlike = along(1)
+    longer = xr.DataArray(np.arange(4.0), dims="time")
+    for wrong in (unlike, longer):
+        with pytest.raises(SessionError, match="'b' does not fit beside what is there"):
+            session.session.add_metadata({"n": 1, "b": wrong})
+        with pytest.raises(SessionError, match="'b' does not fit beside what is there"):
+            session.session.add_stimulus({"n": 1, "g": {"a": along(0), "b": wrong}})
+        assert session.identical(before)
+    session.session.add_metadata({"b": unlike.rename(time="b_time"), "c": along(0)})
+    assert session["metadata"]["b"].values.tolist() == [10, 11, 12]
+    assert session["metadata"]["c"].values.tolist() == [10, 11, 12]
+
+
+def test_an_array_may_be_replaced_by_a_longer_one(session):
+    for size in (3, 5):
+        times = np.arange(size)
+        session.session.add_metadata(
+            {"a": xr.DataArray(times + 0.5, {"time": times}, ("time",))}
+        )
+        assert session["metadata"]["a"].values.tolist() == (times + 0.5).tolist()
+        assert session["metadata"]["time"].values.tolist() == times.tolist()
+
+
+def test_a_feature_that_is_changed_afterwards_leaves_the_session_alone(session):
+    session.session.add_feature("unit_001", "ragged", np.arange(3.0), {"deep": [1]})
+    session.session.add_feature("unit_002", "ragged", np.arange(2.0))
+    session.session.add_feature("unit_001", "nested", {"x": {"y": [1]}})
+    before = session.copy(deep=True)
+    for name in ("ragged", "nested"):
+        found = session.session.feature("unit_001", name)
+        if name == "ragged":
+            found["data"][:] = 9
+            found["metadata"]["deep"].append(2)
+        else:
+            found["data"]["x"]["y"].append(2)
+    assert session.identical(before)

@@ -1,3 +1,5 @@
+import functools
+import operator
 import os
 import shutil
 
@@ -438,3 +440,65 @@ def test_results_in_nodes_of_any_name_reach_the_session(session):
     before = session.attrs["steps"]
     fill(session=session, value=2)
     assert session.attrs["steps"] == before
+
+
+def scaled(session, function=None):
+    session.attrs["result"] = function(10)
+
+
+SCALE = labtree.step()(scaled)
+
+
+class Scale:
+    """An object that can be called."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, value):
+        return value * self.factor
+
+    def method(self, value):
+        return value * self.factor
+
+
+def closure(factor):
+    return lambda value: value * factor
+
+
+FUNCTIONS = {
+    "lambdas": (lambda value: value * 2, lambda value: value * 3),
+    "closures": (closure(2), closure(3)),
+    "defaults": (lambda value, by=2: value * by, lambda value, by=3: value * by),
+    "constants inside": (
+        lambda value: next(each * 2 for each in (value,)),
+        lambda value: next(each * 3 for each in (value,)),
+    ),
+    "partials": (
+        functools.partial(operator.mul, 2), functools.partial(operator.mul, 3),
+    ),
+    "objects": (Scale(2), Scale(3)),
+    "methods": (Scale(2).method, Scale(3).method),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_a_step_with_another_function_runs_again_and_with_the_same_does_not(session, kind):
+    double, triple = FUNCTIONS[kind]
+    SCALE(session=session, function=double)
+    assert session.attrs["result"] == 20
+    session.session.add_warning("before")
+    SCALE(session=session, function=double)
+    assert len(session.attrs["steps"]) == 1
+    SCALE(session=session, function=triple)
+    assert session.attrs["result"] == 30
+    again = labtree.load_session(session.session.save())
+    assert again.attrs["steps"] == session.attrs["steps"]
+
+
+def test_a_function_that_holds_itself_is_a_parameter_too(session):
+    def factorial(n):
+        return n * factorial(n - 1) if n > 1 else 1
+
+    SCALE(session=session, function=factorial)
+    assert session.attrs["result"] == 3628800

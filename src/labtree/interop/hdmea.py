@@ -91,7 +91,7 @@ def _section_table(spans: Mapping[str, Array], frames: Array) -> xr.Dataset:
         [
             (int(start), int(end), movie, presentation)
             for movie, sections in spans.items()
-            for presentation, (start, end) in enumerate(np.atleast_2d(sections))
+            for presentation, (start, end) in enumerate(np.reshape(sections, (-1, 2)))
         ],
         columns=["start", "end", "movie", "presentation"],
     ).sort_values("start", kind="stable")

@@ -4,6 +4,7 @@ import ast
 import inspect
 import multiprocessing
 import pickle
+import re
 import time
 import traceback
 import uuid
@@ -40,6 +41,8 @@ def _cell(name: str, text: str, folder: Path) -> Any:
 
 def read_literal(text: str, default: Any) -> Any:
     """Return the value of a Python literal, such as a list; it is never run."""
+    if re.fullmatch(r"[\w+-]*\d_\d\w*", text):  # a name, which Python takes for a number
+        return default
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -64,6 +67,11 @@ def read_texts(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not a table of texts ({error})") from error
     names, *rows = [[str(cell).strip() for cell in row] for row in cells.to_numpy().tolist()]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"{path}: two columns are called {', '.join(twice)}; give each a name of its own"
+        )
     return names, [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -92,7 +100,7 @@ def read_recordings(
         ]
     elif isinstance(source, pd.DataFrame):
         records = source.to_dict("records")
-        rows = [{str(k): v for k, v in r.items() if not pd.isna(v)} for r in records]
+        rows = [{str(k): v for k, v in r.items() if not _is_missing(v)} for r in records]
     else:
         rows = []
         for item in source:
@@ -117,6 +125,11 @@ def read_recordings(
             f"two recordings are called {', '.join(twice)}; give each its own dataset_id"
         )
     return rows
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether a cell of a table is empty; a list or an array in it never is."""
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _parameters(step: Step, given: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from labtree.errors import unknown_name
+from labtree.errors import SessionError, unknown_name
 from labtree.objects.unit_attributes import REAL_NAME
 from labtree.pipeline import dimensions
 from labtree.storage import json_values
@@ -157,25 +157,58 @@ def _check_variable(variable: xr.Variable, where: str) -> None:
     check_value(dict(variable.attrs), f"{where}.attrs")
 
 
-def _put(node: xr.DataTree, name: str, value: Any) -> None:
-    """Put an array into a variable and everything else into an attribute of a node."""
-    dataset = node.to_dataset(inherit=False)
+def _put(dataset: xr.Dataset, name: str, value: Any) -> xr.Dataset:
+    """Return a dataset with an array as a variable, and everything else as an attribute."""
     variable, attrs = variable_name(name, "name")
-    dataset = dataset.drop_vars(variable, errors="ignore")
+    before = dataset.variables.get(variable)
+    dataset = dataset.drop_vars(variable, errors="ignore").assign_attrs()
     dataset.attrs.pop(name, None)
-    if isinstance(value, xr.DataArray):
-        dataset[variable] = value.drop_vars(set(value.coords) - set(value.dims))
-    elif isinstance(value, np.ndarray) and value.ndim and not value.dtype.hasobject:
-        dims = dimensions(name, variable, value.ndim)
-        if any(dataset.sizes.get(d, n) != n for d, n in zip(dims, value.shape, strict=True)):
-            dims = tuple(f"{variable}_dim{axis}" for axis in range(value.ndim))
-        dataset[variable] = (dims, value)
-    else:
-        dataset.attrs[name] = value
-        attrs = {}
+    try:
+        if isinstance(value, xr.DataArray):
+            value = value.drop_vars(set(value.coords) - set(value.dims))
+            if before is not None:
+                dataset = _without_unused(dataset, set(before.dims) & set(value.coords))
+            # Assigned alone, values without a partner in the index would become NaN.
+            dataset, value = xr.align(dataset, value, join="exact", copy=False)
+            dataset[variable] = value
+        elif isinstance(value, np.ndarray) and value.ndim and not value.dtype.hasobject:
+            dims = dimensions(name, variable, value.ndim)
+            if any(
+                dataset.sizes.get(d, n) != n for d, n in zip(dims, value.shape, strict=True)
+            ):
+                dims = tuple(f"{variable}_dim{axis}" for axis in range(value.ndim))
+            dataset[variable] = (dims, value)
+        else:
+            dataset.attrs[name] = value
+            attrs = {}
+    except ValueError as error:
+        raise SessionError(
+            f"{name!r} does not fit beside what is there already: {error}. Give its dimensions "
+            f"names of their own: array.rename(time='{name}_time')"
+        ) from error
     if attrs:
         dataset[variable].attrs.update(attrs)
-    node.dataset = dataset
+    return dataset
+
+
+def _without_unused(dataset: xr.Dataset, dims: set[Any]) -> xr.Dataset:
+    """Return a dataset without the indexes of some dimensions that no variable has any more."""
+    used = {dim for name, v in dataset.variables.items() for dim in v.dims if dim != name}
+    return dataset.drop_vars([dim for dim in dims - used if dim in dataset.coords])
+
+
+def _put_all(node: xr.DataTree, values: Mapping[str, Any]) -> xr.Dataset:
+    """Return what a node holds, with all of some values; the node stays as it is."""
+    dataset = node.to_dataset(inherit=False)
+    for name, value in values.items():
+        dataset = _put(dataset, name, value)
+    return dataset
+
+
+def _child_or_new(node: xr.DataTree, name: str, attrs: Mapping[str, str]) -> xr.DataTree:
+    return (
+        node.children[name] if name in node.children else xr.DataTree(xr.Dataset(attrs=attrs))
+    )
 
 
 def add_metadata(session: xr.DataTree, metadata: Mapping[str, Any]) -> None:
@@ -185,9 +218,14 @@ def add_metadata(session: xr.DataTree, metadata: Mapping[str, Any]) -> None:
     ------
     UnsupportedTypeError
         If a file cannot keep a value exactly; nothing is added then.
+    SessionError
+        If the values of a DataArray lie elsewhere on a dimension that is there already;
+        nothing is added then.
     """
-    for name, value in own_copy(metadata, "metadata").items():
-        _put(child_group(session, "metadata"), name, value)
+    values = own_copy(metadata, "metadata")
+    made = _put_all(_child_or_new(session, "metadata", {}), values)
+    if values:
+        child_group(session, "metadata").dataset = made
 
 
 def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
@@ -195,8 +233,8 @@ def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
 
     Raises
     ------
-    UnsupportedTypeError
-        If a file cannot keep a value exactly; nothing is added then.
+    UnsupportedTypeError, SessionError
+        As :func:`add_metadata`; nothing is added then.
     """
     groups = {
         name: own_copy(value, f"stimulus[{name!r}]")
@@ -205,13 +243,17 @@ def add_stimulus(session: xr.DataTree, stimulus: Mapping[str, Any]) -> None:
     }
     rest = {name: value for name, value in stimulus.items() if name not in groups}
     owned = own_copy(rest, "stimulus")
+    datasets = {name: value for name, value in owned.items() if isinstance(value, xr.Dataset)}
+    node = _child_or_new(session, "stimulus", {})
+    names = {name: stored_name(name, "stimulus") for name in groups}
+    made = {
+        name: _put_all(_child_or_new(node, *names[name]), members)
+        for name, members in groups.items()
+    }
+    whole = _put_all(node, {name: v for name, v in owned.items() if name not in datasets})
     node = child_group(session, "stimulus")
-    for name, members in groups.items():
-        child = child_group(node, *stored_name(name, "stimulus"))
-        for key, member in members.items():
-            _put(child, key, member)
-    for name, value in owned.items():
-        if isinstance(value, xr.Dataset):
-            put_node(node, name, "stimulus", value)
-        else:
-            _put(node, name, value)
+    node.dataset = whole
+    for name, dataset in made.items():
+        child_group(node, *names[name]).dataset = dataset
+    for name, dataset in datasets.items():
+        put_node(node, name, "stimulus", dataset)

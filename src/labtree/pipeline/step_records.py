@@ -8,12 +8,14 @@ adversary; they take about 10 ms for 100 MB.
 
 import ast
 import datetime
+import functools
 import hashlib
 import inspect
 import itertools
 import pickle
 import secrets
 import textwrap
+import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
@@ -236,8 +238,50 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((plain_value(member) for member in value), key=repr)
     if callable(value):
-        return f"{value.__module__}.{value.__qualname__}"
+        return _function_text(value)
     return fingerprint_value(value)
+
+
+def _function_text(function: Any) -> str:
+    """Return a function's name and, as many share one, a hash of its code and of its values."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    text = f"{getattr(function, '__module__', None)}.{name}"
+    if isinstance(function, functools.partial):
+        held = [function.func, *function.args, *function.keywords.items()]
+    elif isinstance(function, types.MethodType):
+        held = [function.__func__, function.__self__]
+    elif isinstance(function, types.FunctionType):
+        held = [function, function.__defaults__, function.__kwdefaults__]
+        held += [_content(cell) for cell in function.__closure__ or ()]
+    elif hasattr(function, "__qualname__"):  # a class, or written in C
+        return text
+    else:  # an object of a class that can be called
+        return fingerprint_value(function)
+    # Of a function that another one holds the code alone: it may hold that one in turn.
+    parts = {
+        f"{number:03}": _code_text(each.__code__)
+        if isinstance(each, types.FunctionType)
+        else fingerprint_value(each)
+        for number, each in enumerate(held)
+    }
+    return f"{text} {digest(parts)}"
+
+
+def _content(cell: types.CellType) -> Any:
+    """Return what a function holds of the one around it; None of what has no value yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def _code_text(code: types.CodeType) -> str:
+    """Return what code does, without where it stands in which file."""
+    texts = [code.co_code.hex(), repr(code.co_names), repr(code.co_freevars)]
+    for constant in code.co_consts:
+        is_code = isinstance(constant, types.CodeType)
+        texts.append(_code_text(constant) if is_code else fingerprint_value(constant))
+    return " ".join(texts)
 
 
 def _stat(path: Path) -> str:

@@ -6,6 +6,7 @@ unit (CF contiguous ragged array). ``session["features/<name>"]`` is one Dataset
 ``unit`` for each feature.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -177,8 +178,8 @@ def _with_features(
     for unit, values in units.items():
         for name, feature in values.get("features", {}).items():
             if name in known and name not in feature_nodes(made):
-                copy = known[name].to_dataset(inherit=False).copy(deep=True)
-                _set_feature(made, name, copy)
+                own = known[name].to_dataset(inherit=False).copy(deep=True)
+                _set_feature(made, name, own)
             whole = isinstance(feature, Mapping) and "data" in feature
             data = feature["data"] if whole else feature
             notes = feature.get("metadata") if whole else None
@@ -299,10 +300,10 @@ def feature(session: xr.DataTree, unit_id: str, name: str) -> dict[str, Any]:
     row = unit_index(dataset, unit_id)
     if UNSTACKED not in dataset.attrs and not ragged.count_variables(dataset):
         dataset = dataset.isel(unit=[row])
-    values = decode_rows(dataset)[unit_id]
+    values = copy.deepcopy(decode_rows(dataset)[unit_id])  # not views of all units' arrays
     data = values[name] if set(values) == {name} else values
     metadata = dataset.attrs.get("metadata")
     if isinstance(metadata, Mapping) and unit_id in metadata:
-        return {"data": data, "metadata": dict(metadata[unit_id])}
+        return {"data": data, "metadata": copy.deepcopy(dict(metadata[unit_id]))}
     plain = {k: v for k, v in dataset.attrs.items() if k not in ("metadata", UNSTACKED)}
-    return {"data": data, "metadata": plain}
+    return {"data": data, "metadata": copy.deepcopy(plain)}
