@@ -19,6 +19,7 @@ from labtree.storage.blocks import write_blocks
 from labtree.storage.scratch import put_dataset
 from labtree.storage.sources import ScratchSource
 from support.exactness import assert_same
+from support.examples import THOROUGH
 
 DTYPES = [
     "f4",
@@ -200,3 +201,27 @@ def test_a_failed_save_leaves_nothing_to_the_next(tmp_path, name):
     assert {f: f.read_bytes() for f in [path, *path.rglob("*")] if f.is_file()} == saved
     assert not list(tmp_path.glob(".*"))
     assert (labtree.load_workspace(path).ws["rec", "rates"] == 1).all()
+
+
+@pytest.mark.parametrize("scheduler", ["processes", "executor", "threads", "unknown"])
+@pytest.mark.parametrize("kind", ["new", "in place", "lazy"])
+def test_blocks_of_any_scheduler_are_written_by_this_process(tmp_path, scheduler, kind):
+    """In another process the number of an open file is another file's, or nothing's."""
+    if scheduler == "processes" and kind != "in place" and not THOROUGH:
+        pytest.skip("one start of other processes is enough")
+    values = np.arange(60.0).reshape(12, 5)
+    written = xr.DataArray(da.from_array(values, chunks=(3, 5)) * 2, dims=("x", "y"))
+    tree = labtree.create_workspace(lazy=kind == "lazy")
+    tree.ws.store("rec", "first", 1)
+    if kind == "in place":
+        tree.ws.save(tmp_path / "t.h5")
+    with ThreadPoolExecutor(2) as pool:
+        which = {
+            "executor": pool,
+            "unknown": lambda graph, keys, **options: dask.get(graph, keys),
+        }.get(scheduler, scheduler)
+        with dask.config.set(scheduler=which, num_workers=2):
+            tree.ws.store("rec", "rates", written)
+            tree.ws.save(tmp_path / "t.h5")
+    assert (labtree.load_workspace(tmp_path / "t.h5").ws["rec", "rates"] == values * 2).all()
+    tree.ws.close()

@@ -2,10 +2,12 @@
 
 import contextlib
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from itertools import product
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from labtree.errors import DataError
 from labtree.storage import codecs
 from labtree.storage._xarray import Variable, data_of
+from labtree.storage.interrupts import deferred_interrupts
 
 
 def is_dask(variable: Variable) -> bool:
@@ -61,14 +64,29 @@ def write_blocks(
     writers = Writers()
     target = _Target(shape, array.dtype, write_at, writers)
     scheduler = dask_.base.get_scheduler(collections=[array])
-    if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
-        # An open file cannot travel to other processes: the blocks come here instead.
-        array = array.persist()
-        for key in dask_.array.core.slices_from_chunks(array.chunks):
-            target[key] = array[key].compute()
+    if _is_of_this_process(scheduler):
+        with writers.ended():
+            dask_.array.store(array, target, lock=False)
         return
-    with writers.ended():
-        dask_.array.store(array, target, lock=False)
+    # An open file cannot travel to other processes, where its number is another file's: the
+    # blocks come here instead.
+    n_at_once = os.cpu_count() or 1
+    if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
+        array, n_at_once = array.persist(), 1
+    keys = iter(dask_.array.core.slices_from_chunks(array.chunks))
+    while some := [*islice(keys, n_at_once)]:
+        for key, block in zip(some, dask_.compute(*map(array.__getitem__, some)), strict=True):
+            target[key] = block
+
+
+def _is_of_this_process(scheduler: Any) -> bool:
+    """Return whether a scheduler of dask is known to compute in this process."""
+    import dask.local
+    import dask.threaded
+
+    if getattr(scheduler, "func", None) is dask.local.get_async:  # through an executor
+        return isinstance(scheduler.args[0].__self__, ThreadPoolExecutor)
+    return scheduler in (None, dask.threaded.get, dask.local.get_sync)
 
 
 class Writers:
@@ -107,8 +125,9 @@ class Writers:
         try:
             yield
         finally:
-            self._is_over = True
-            with self._changed:
+            # A second Ctrl-C must not come before those that write are done.
+            with deferred_interrupts(), self._changed:
+                self._is_over = True
                 self._changed.wait_for(lambda: not self._count)
 
 
