@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import labtree
+from labtree.workspace import stores
 from support.exactness import assert_same
 from support.examples import examples
 from support.interrupts import each_interrupt
@@ -367,6 +368,34 @@ def test_a_reader_of_hdf5_delays_the_structure_but_not_what_is_acknowledged(path
         tree.ws.store("rec1", "k3", 3)
         with h5py.File(path) as reader:
             assert {"k0", "k1", "k2", "k3"} <= set(reader["rec1"])
+
+
+def test_what_is_saved_between_the_look_at_the_file_and_the_lock_is_not_lost(path, monkeypatch):
+    """A reader keeps HDF5's part of the file as it is, so that only the records tell."""
+    mine = labtree.open_workspace(path)
+    mine.ws.store("rec1", "first", 1)
+    mine.ws.save()
+    others = labtree.open_workspace(path)
+    others.ws.store("rec1", "theirs", 2)
+    mine.ws.store("rec1", "mine", 3)
+    lock = stores.writer_lock
+
+    def after_the_other(*args):
+        monkeypatch.setattr(stores, "writer_lock", lock)
+        others.ws.save()
+        return lock(*args)
+
+    with h5py.File(path):
+        monkeypatch.setattr(stores, "writer_lock", after_the_other)
+        with pytest.raises(labtree.WorkspaceError, match="was changed by another process"):
+            mine.ws.save()
+        assert labtree.load_item(path, "rec1", "theirs") == 2
+    mine.ws.save(path.with_name("mine"))
+    mine.ws.close()
+    others.ws.close()
+    assert labtree.load_workspace(path).ws["rec1", "theirs"] == 2
+    with h5py.File(path) as reader:
+        assert "theirs" in reader["rec1"]
 
 
 def test_what_another_program_did_to_the_file_is_not_overwritten(path):

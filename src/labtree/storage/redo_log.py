@@ -208,8 +208,10 @@ class RedoLog:
                 self._load()
             return self.apply(patience_s)
         finally:
-            os.close(self._file)
-            self._file = -1
+            # Forgotten first: who closed it twice could close another thread's file.
+            file, self._file = self._file, -1
+            _unlock(file)  # a process that was forked meanwhile would hold it on
+            os.close(file)
 
     def _take_lock(self) -> None:
         """Keep programs that write through HDF5 away; readers only delay the replacing."""
@@ -232,7 +234,9 @@ class RedoLog:
         # An interrupt may have come between replacing the superblock and noting it.
         known = [self._superblock]
         known += [superblock_with_end(self._superblock, each.place) for each in self._pending]
-        return is_there and found in known and status.st_size >= self._last.end
+        # Another workspace may have committed a change that waits for readers.
+        is_last = next(walk(self._file, self._last), None) is None
+        return is_there and found in known and status.st_size >= self._last.end and is_last
 
     def _add_pending(self, place: int, runs: list[tuple[int, bytes]]) -> None:
         superblock = superblock_with_end(self._page(0)[:SUPERBLOCK_SIZE], place)

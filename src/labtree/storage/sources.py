@@ -238,13 +238,18 @@ class ScratchSource:
 
     def write_at(self, offset: int, array: np.ndarray) -> None:
         """Put an array at a place that was taken before."""
-        with write_errors_named(self._where):
+        # The lock: the number of a file that another thread closes may be another file's.
+        with self._lock, write_errors_named(self._where):
+            self._check_open()
             write_all(self._file, self._lock, as_bytes(array), offset)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the lazy workspace was closed; nothing can be stored in it")
 
     def _allocate(self, nbytes: int) -> int:
         with self._lock:
-            if self._closed:
-                raise ClosedError("the lazy workspace was closed; nothing can be stored in it")
+            self._check_open()
             if self.process != os.getpid():
                 raise ClosedError(f"{self.name} belongs to the process that made it")
             self._reclaim()

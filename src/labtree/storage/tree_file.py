@@ -7,6 +7,7 @@ and a whole one when the chain of changes has grown long.
 
 import contextlib
 import os
+import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import xarray as xr
 
-from labtree.errors import FormatError, LabtreeError
+from labtree.errors import ClosedError, FormatError, LabtreeError
 from labtree.storage import json_values
 from labtree.storage.arrays import Chunks, Column, StoredArray, array_of_column, lazy
 from labtree.storage.catalogue import catalogue_text, merged
@@ -63,6 +64,9 @@ class TreeFile:
         self.path = path
         self.is_closed = False
         self._process = os.getpid()
+        # Held by each change: what is written after a close could go to another file, which
+        # was given the number of this one.
+        self._lock = threading.RLock()
         self.log = RedoLog(path)
         self._collected = weakref.finalize(self, _close, self.log, self._process, 0.0)
         self._collected.atexit = False
@@ -101,9 +105,15 @@ class TreeFile:
         places: Collection[NodePath] | None = None,
     ) -> Changes:
         """Return what of a tree differs from the file; as :func:`find_changes`."""
-        if self.log.last.transaction != self._transaction:  # an interrupt came at its end
-            self._read()
-        return find_changes(self.records, self._names_below, tree, marks, places)
+        with self._lock:
+            if self._open_log().last.transaction != self._transaction:
+                self._read()  # an interrupt came at its end
+            return find_changes(self.records, self._names_below, tree, marks, places)
+
+    def _open_log(self) -> RedoLog:
+        if self.is_closed:
+            raise ClosedError(f"{self.path} was closed by another thread; open it again")
+        return self.log
 
     def write(
         self,
@@ -139,7 +149,7 @@ class TreeFile:
             return None
         written = Written()
         header = {**self.header, **about}
-        with self.log.transaction() as change:
+        with self._lock, self._open_log().transaction() as change:
             if changes:
                 with _as_format_errors(self.path), change.hdf5() as file:
                     writer = NetCDFWriter(change, file, header["next_dimension"])
@@ -170,6 +180,11 @@ class TreeFile:
         size = self.log.last.end
         return size - self._live - self._whole_size > max(_MOST_DEAD, size // 2)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open, and in this process: a fork must not write into it."""
+        return not self.is_closed and self._process == os.getpid()
+
     def close(self, patience_s: float = 1.0) -> bool:
         """Release the file; wait for readers to do so where a change has to wait for them.
 
@@ -179,11 +194,16 @@ class TreeFile:
             Whether everything is in its place. It is durable in any case, and the next who
             opens the file for changes puts it there.
         """
-        if self.is_closed:
+        if self._process != os.getpid():  # where a thread of the parent may hold the lock
             return True
-        self.is_closed = True
-        self._collected.detach()
-        return _close(self.log, self._process, patience_s)
+        with self._lock:
+            if self.is_closed:
+                return True
+            self.is_closed = True
+            try:
+                return self.log.close(patience_s)
+            finally:
+                self._collected.detach()
 
     def _new_records(self, changes: Changes, written: Written) -> dict[NodePath, NodeRecord]:
         """Return the new records of the nodes that are not as they were, in their order."""
