@@ -5,6 +5,7 @@ only while it is in memory is kept here by its root node, until the root is coll
 """
 
 import functools
+import os
 import threading
 import weakref
 from typing import Any, TypeVar
@@ -14,6 +15,16 @@ import xarray as xr
 T = TypeVar("T")
 _ATTACHED: dict[int, tuple["weakref.ref[xr.DataTree]", dict[type, Any]]] = {}
 _LOCK = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """Free the lock in a forked process: the thread that held it is not in it."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def attached(root: xr.DataTree, kind: type[T]) -> T:

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from labtree.errors import BusyFileError, FormatError, MissingFileError
 
@@ -53,9 +53,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    # Closed with its holder too, if an interrupt skips the call at the end.
-    holder = _Holder()
-    close = weakref.finalize(holder, os.close, descriptor)
+    holder = _Holder(descriptor)
     try:
         # A file system without locks (some network mounts) still saves, unguarded.
         with contextlib.suppress(OSError):
@@ -64,11 +62,31 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 _lock(descriptor, shared=False, wait=True)
         yield
     finally:
-        close()
+        holder.close()
 
 
 class _Holder:
-    """Lives as long as a lock may be held."""
+    """Holds a lock, and closes its file: when told to, or when nobody refers to it any more.
+
+    An interrupt can skip the call at the end.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.close = weakref.finalize(self, os.close, descriptor)
+        _HELD.add(self)
+
+
+_HELD: weakref.WeakSet[Any] = weakref.WeakSet()  # what is closed to release a lock
+
+
+def _leave_to_parent() -> None:
+    """Close the locks in a forked process: they are the parent's, and would outlive it here."""
+    for held in list(_HELD):
+        held.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def hold_file_lock(path: Path) -> IO[bytes]:
@@ -85,18 +103,19 @@ def hold_file_lock(path: Path) -> IO[bytes]:
     MissingFileError
         If its folder does not exist.
     """
+    # Absolute, so that another working folder does not hide it at the end.
+    name = os.path.abspath(path)  # noqa: PTH100, which does not follow links
     for attempt in range(_ATTEMPTS):
-        descriptor = _open(path, os.O_RDWR | os.O_CREAT)
+        file = open(name, "rb+", buffering=0, opener=_open_to_lock)  # noqa: SIM115
         try:
-            if try_lock(descriptor) and _is_at(descriptor, path):
-                # Absolute, so that another working folder does not hide it at the end.
-                name = os.path.abspath(path)  # noqa: PTH100, which does not follow links
-                return open(name, "rb+", buffering=0, opener=lambda *_: descriptor)  # noqa: B023
+            if try_lock(file.fileno()) and _is_at(file.fileno(), path):
+                _HELD.add(file)
+                return file
         except BaseException:
-            os.close(descriptor)
+            file.close()
             raise
         # Someone only looks whether it is held, or removed the file just now.
-        os.close(descriptor)
+        file.close()
         if attempt < _ATTEMPTS - 1:
             time.sleep(_PAUSE_S)
     raise BusyFileError(f"{path} is held by another process")
@@ -150,21 +169,26 @@ class WriterLock:
 
     def _try(self) -> bool:
         descriptor = _open(self._path, os.O_RDWR | os.O_CREAT)
-        self._close = weakref.finalize(self, os.close, descriptor)
+        self._holder = _Holder(descriptor)
         if try_lock(descriptor) and _is_at(descriptor, self._path):
             return True
-        self._close()
+        self._holder.close()
         return False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was not released yet, and by this process."""
+        return self._holder.close.alive
 
     def release(self) -> None:
         """Let others change the file."""
-        if self._close.alive:
+        if self.is_held:
             if os.name == "nt":  # cannot remove an open file
-                self._close()
+                self._holder.close()
             # Removed while it is held: who waits for it sees that, and makes a new one.
             with contextlib.suppress(OSError):
                 self._path.unlink()
-            self._close()
+            self._holder.close()
 
 
 @contextlib.contextmanager
@@ -187,6 +211,10 @@ def is_locked(path: Path) -> bool:
         return not try_lock(descriptor, shared=True)
     finally:
         os.close(descriptor)
+
+
+def _open_to_lock(name: str, _: int) -> int:
+    return _open(Path(name), os.O_RDWR | os.O_CREAT)
 
 
 def _open(path: Path, flags: int) -> int:

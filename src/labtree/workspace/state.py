@@ -88,6 +88,16 @@ class State:
             return self._scratch
 
 
+def _renew_locks() -> None:
+    """Free the locks in a forked process: the threads that held them are not in it."""
+    for _, state in trees_with(State):
+        state.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
 def state_of(root: xr.DataTree) -> State:
     """Return the state of a tree's root; a tree that has none gets an empty one."""
     return attached(root, State)
