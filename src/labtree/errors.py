@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Self, TypeVar
@@ -46,6 +47,7 @@ __all__ = [
     "damage_as_format_error",
     "missing_file",
     "one_line",
+    "silenced",
     "unknown_name",
     "warn",
     "write_errors_named",
@@ -280,11 +282,30 @@ _PASSED_THROUGH = ("labtree", "xarray", "contextlib")
 def warn(message: str | Warning, category: type[Warning] = LabtreeWarning) -> None:
     """Warn at the line that called labtree."""
     level, frame = 1, sys._getframe()
+    if issubclass(category, _SILENCED.get()):
+        return
     while frame.f_back is not None and (
         frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_THROUGH
     ):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+_SILENCED: ContextVar[tuple[type[Warning], ...]] = ContextVar("labtree_silenced", default=())
+
+
+@contextmanager
+def silenced(*categories: type[Warning]) -> Iterator[None]:
+    """Give no warning of labtree of some categories, in this thread.
+
+    ``warnings.catch_warnings`` is for all threads: two that leave such blocks in another
+    order than they entered them leave a filter behind for good.
+    """
+    token = _SILENCED.set(categories)
+    try:
+        yield
+    finally:
+        _SILENCED.reset(token)
 
 
 Error = TypeVar("Error", bound=LabtreeError)

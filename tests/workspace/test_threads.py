@@ -1,13 +1,17 @@
 """Threads that store, read, note, rename and save at once; and many items."""
 
+import os
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 
 import labtree
+from labtree.workspace import stores
 from support.exactness import assert_same
 
 
@@ -175,3 +179,96 @@ def test_ten_thousand_items(tmp_path, lazy):
         assert opened.ws.rename("rec0", "k0", "first")
         assert opened.ws.delete("rec1")
     assert labtree.load_item(path, "rec3", "k9999") == 9999
+
+
+def lacking(path):
+    """Save a workspace; put a link to nothing into it, as another program may do."""
+    tree = labtree.create_workspace()
+    tree.ws.store("rec", "good", np.arange(5))
+    tree.ws.store("rec", "other", np.arange(3))
+    tree.ws.save(path)
+    with h5py.File(path, "a") as file:
+        file["rec/good/link"] = h5py.SoftLink("/nowhere")
+    return path
+
+
+def test_what_one_thread_could_not_read_is_not_told_to_another(tmp_path, monkeypatch):
+    """Else the one that lacks parts of its file would remove them in a save."""
+    bad, good = lacking(tmp_path / "bad.h5"), tmp_path / "good.h5"
+    tree = labtree.create_workspace()
+    tree.ws.store("rec", "x", 1)
+    tree.ws.save(good)
+    with h5py.File(good, "a") as file:
+        file["rec/x"].attrs["theirs"] = 1
+    began, may_go_on = threading.Event(), threading.Event()
+    read = stores.read_tree
+
+    def in_turn(source, *args):
+        if source.name == str(bad):
+            began.set()
+            assert may_go_on.wait(30)
+            return read(source, *args)
+        try:
+            return read(source, *args)
+        finally:
+            may_go_on.set()
+            assert done.wait(30)
+
+    done = threading.Event()
+    monkeypatch.setattr(stores, "read_tree", in_turn)
+    with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("ignore", labtree.DamageWarning)
+        first = pool.submit(labtree.open_workspace, bad)
+        assert began.wait(30)
+        second = pool.submit(labtree.open_workspace, good)
+        lacks = first.result()
+        done.set()
+        whole = second.result()
+    lacks.ws.store("rec", "more", 1)
+    with pytest.raises(labtree.WorkspaceError, match="has damaged parts that were left out"):
+        lacks.ws.save()
+    whole.ws.store("rec", "more", 1)
+    whole.ws.save()
+    lacks.close()
+    whole.close()
+
+
+def test_threads_that_read_items_leave_the_filters_of_warnings_as_they_were(
+    tmp_path, monkeypatch
+):
+    path = lacking(tmp_path / "study.h5")
+    first_is_in, second_is_in = threading.Event(), threading.Event()
+    read = stores.read_tree
+
+    def in_turn(*args):
+        if not first_is_in.is_set():
+            first_is_in.set()
+            assert second_is_in.wait(30)
+        else:
+            second_is_in.set()
+            assert first.result() == 1
+        return read(*args)
+
+    with h5py.File(path, "a") as file:
+        file["rec/other"].attrs["theirs"] = 1
+    monkeypatch.setattr(stores, "read_tree", in_turn)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: len([labtree.load_item(path, "rec", "other")]))
+        assert first_is_in.wait(30)
+        second = pool.submit(labtree.load_item, path, "rec", "other")
+        assert_same(second.result(), np.arange(3))
+    assert warnings.filters == before
+
+
+def test_threads_that_save_leave_the_mask_of_permissions_as_it_was(tmp_path, monkeypatch):
+    """A new folder may be read by those who may read any new folder."""
+    os.umask(mask := os.umask(0o022))
+    tree = labtree.create_workspace()
+    tree.ws.store("rec", "x", 1)
+    masks = []
+    monkeypatch.setattr(os, "umask", lambda new: masks.append(new) or mask)
+    path = tree.ws.save(tmp_path / "study.zarr")
+    assert masks == []
+    (tmp_path / "plain").mkdir()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -71,7 +71,7 @@ def replace_folder(temporary: Path, path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         temporary.chmod(path.stat().st_mode & 0o7777)
     if not path.exists():
-        temporary.chmod(_usual_mode())
+        temporary.chmod(_usual_mode(path))
         temporary.rename(path)
     elif not _exchange(temporary, path):
         new, old = _marked(path, "new"), _marked(path, "old")
@@ -97,11 +97,15 @@ def _marked(path: Path, which: str) -> Path:
     return path.with_name(f".{path.name}.labtree-{which}")
 
 
-def _usual_mode() -> int:
-    """Return the permissions of a new folder."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return 0o777 & ~mask
+def _usual_mode(path: Path) -> int:
+    """Return the permissions of a new folder at `path`."""
+    # Only a new folder shows the mask without changing it for other threads.
+    probe = temporary_name(path)
+    probe.mkdir()
+    try:
+        return probe.stat().st_mode & 0o7777
+    finally:
+        probe.rmdir()
 
 
 @functools.cache

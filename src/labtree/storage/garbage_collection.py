@@ -4,6 +4,8 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
+from labtree.storage.interrupts import deferred_interrupts
+
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
@@ -14,10 +16,12 @@ def without_garbage_collection() -> Iterator[None]:
     >>> with without_garbage_collection():
     ...     many = [[number] for number in range(1000)]
     """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    # A Ctrl-C between two of these lines would leave the collector off.
+    with deferred_interrupts():
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                gc.enable()

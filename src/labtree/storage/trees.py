@@ -279,8 +279,10 @@ class _Closer:
         self.then: list[Callable[[], None]] = []
 
     def release(self) -> None:
-        while self.held:
-            self.held.pop().close()
+        # Another thread, or the collector, may empty it meanwhile.
+        for source in list(self.held):
+            self.held.discard(source)
+            source.close()
 
     def __call__(self) -> None:
         try:
@@ -396,6 +398,11 @@ def check_complete(tree: xr.DataTree, path: Path) -> None:
             f"{path} holds parts that could not be read when it was opened, and would lose "
             f"them: {shown}. Nothing was written; save under another name"
         )
+
+
+def is_complete(tree: xr.DataTree) -> bool:
+    """Return whether a tree has all parts of the file that it was opened from."""
+    return not attached(tree.root, _LeftOut).parts
 
 
 def forget_left_out(tree: xr.DataTree) -> None:

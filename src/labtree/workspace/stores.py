@@ -3,7 +3,6 @@
 import contextlib
 import os
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
@@ -39,6 +38,7 @@ from labtree.storage.trees import (
     check_complete,
     check_folder,
     column_reader,
+    is_complete,
     open_source,
     read_tree,
 )
@@ -199,7 +199,7 @@ class Hdf5Store:
         """Return what changes with every save there; None if nothing is there."""
         file = self._changed
         try:
-            if file is not None and not file.is_closed and file.log.has_failed:
+            if file is not None and file.is_usable and file.log.has_failed:
                 with write_errors_named(self.file), self._writing():
                     file.log.settle()
             return file_version(self.file)
@@ -343,7 +343,8 @@ class Hdf5Store:
                 self._held = None
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return writer_lock(self.file) if self._held is None else contextlib.nullcontext()
+        is_held = self._held is not None and self._held.is_held  # not so in a fork
+        return contextlib.nullcontext() if is_held else writer_lock(self.file)
 
     def _index(
         self,
@@ -366,7 +367,7 @@ class Hdf5Store:
     def _opened(self, root: xr.DataTree, version: Hashable) -> TreeFile | None:
         """Return the file, open for changes, or None where it cannot be changed in place."""
         file = self._changed
-        if file is not None and not file.is_closed and file.version == version:
+        if file is not None and file.is_usable and file.version == version:
             return file
         self._let_go()
         try:
@@ -400,15 +401,10 @@ class Hdf5Store:
         known: Hashable = source.known if record is None else record
         if catalogue is None:
             _refuse_spikelab(source)
+        tree = read_tree(source, catalogue)
         if catalogue is None:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                tree = read_tree(source, None)
-            for each in caught:
-                warn(each.message, each.category)
-            self.is_whole = not caught
+            self.is_whole = is_complete(tree)
         else:
-            tree = read_tree(source, catalogue)
             self.is_whole = len(list(tree.subtree)) == catalogue.text.count(b"\n")
             self._agreed = catalogue.header.get("index")
         if ID not in tree.attrs:

@@ -1,7 +1,6 @@
 """Workspaces in files of any format: save, open, load, read one item."""
 
 import os
-import warnings
 import weakref
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from labtree.errors import (
     FormatError,
     MissingFileError,
     WorkspaceError,
+    silenced,
     unknown_name,
     warn,
 )
@@ -477,8 +477,7 @@ def load_item(path: str | Path, namespace: str, key: str) -> Any:
         dataset = store.item(nodes)
         if dataset is not None:
             return read_node(xr.DataTree(dataset=dataset), where)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DamageWarning)  # other items do not matter
+        with silenced(DamageWarning):  # other items do not matter
             tree, _ = store.open()
         with tree:
             node = find_whole_item(tree, namespace, key)
