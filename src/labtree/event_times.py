@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from labtree.errors import DataError, UnknownNameError, unknown_name
 from labtree.objects.unit_attributes import column as gather_column
 from labtree.objects.unit_attributes import masked_column, untouched_variable
+from labtree.storage.dtypes import object_array
 from labtree.storage.missing import ABSENT, mark_missing
 
 Floats = NDArray[np.float64]
 _UNITS = {"s": 1.0, "ms": 1000.0}
+_ARROW_TIMES = (pd.Timestamp, pd.Timedelta)
 
 # Why an event has no window.
 NO_TIME = "time is not finite"
@@ -106,7 +108,7 @@ def events_from(
                     f"{option}= says what to take of a trial table, but {name} is "
                     f"{type(events).__name__}; give a DataFrame, or leave {option}= out"
                 )
-        times = _times(events, name)
+        times = _times(events, name, unit)
         ends = None
         if until is not None:
             if _is_named(until):
@@ -114,7 +116,7 @@ def events_from(
                     f"until={until!r} names a part of a trial table, but {name} is "
                     f"{type(events).__name__}; give a DataFrame, or times"
                 )
-            ends = _until_times(until, times.size, name)
+            ends = _until_times(until, times.size, name, unit)
         return Events(_not_empty(times, name), ends, {}, list(range(times.size)))
     if on is None:
         raise DataError(
@@ -131,7 +133,7 @@ def events_from(
             edges = {"edge": end[0] if end else "start"}
             ends = _seconds(events, label, own | edges, "until", bool(end)) * scale
         else:
-            ends = _until_times(until, times.size, name)
+            ends = _until_times(until, times.size, name, unit)
     labels = events.index.tolist()
     return Events(
         _not_empty(times * scale, name, f" in {on!r}"),
@@ -165,11 +167,13 @@ def _plain(label: Any) -> Any:
     return label if isinstance(label, int | float | str) else str(label)
 
 
-def _times(events: Any, name: str) -> Floats:
+def _times(events: Any, name: str, unit: Literal["s", "ms"]) -> Floats:
+    """Return times in a unit: numbers as they are, durations of pandas in that unit."""
+    if isinstance(events, pd.Series):
+        is_duration = pd.api.types.is_timedelta64_dtype(events.dtype)
+        return _numbers(events, name) * (_UNITS[unit] if is_duration else 1.0)
     values = events.to_numpy() if hasattr(events, "to_numpy") else events
     array: Any = np.atleast_1d(np.asanyarray(values))
-    if isinstance(events, pd.Series):
-        return _numbers(events, name)
     if isinstance(array, np.ma.MaskedArray):
         array = np.ma.filled(array.astype(float), np.nan)
     if array.ndim != 1:
@@ -185,15 +189,18 @@ def _is_named(until: Any) -> bool:
     return isinstance(until, str) or (pair and all(isinstance(part, str) for part in until))
 
 
-def until_in(until: Any, factor: float) -> Any:
-    """Return where trials end in another unit: times times a factor, names as they are."""
-    if until is None or _is_named(until):
-        return until
-    return _times(until, "until") * factor
+def until_in_ms(until: Any) -> Any:
+    """Return where trials end, times in s as times in ms, and names as they are."""
+    return until if until is None or _is_named(until) else times_in_ms(until, "until")
 
 
-def _until_times(until: Any, size: int, name: str) -> Floats:
-    times = _times(until, "until")
+def times_in_ms(times: Any, name: str) -> Floats:
+    """Return times in s, as `events_from` takes them, in ms."""
+    return _times(times, name, "s") * _UNITS["ms"]
+
+
+def _until_times(until: Any, size: int, name: str, unit: Literal["s", "ms"]) -> Floats:
+    times = _times(until, "until", unit)
     if times.size != size:
         raise DataError(f"until has {times.size} times for {size} {name}")
     return times
@@ -263,7 +270,9 @@ def _coordinates(table: pd.DataFrame, taken: set[str], dim: str) -> dict[str, xr
     for level in range(index.nlevels):
         label = index.names[level]
         values = pd.Series(index.get_level_values(level))
-        columns.append((("index" if label is None else str(label)), values))
+        # As pandas names them in reset_index().
+        unnamed = "index" if index.nlevels == 1 else f"level_{level}"
+        columns.append((unnamed if label is None else str(label), values))
     names = [name for name, _ in columns]
     for place, label in enumerate(table.columns):
         column = table.iloc[:, place]
@@ -273,13 +282,16 @@ def _coordinates(table: pd.DataFrame, taken: set[str], dim: str) -> dict[str, xr
         names.append(name)
         columns.append((name, column))
     coords: dict[str, xr.Variable] = {}
-    for name, column in columns:
+    for place, (name, column) in enumerate(columns):
         made = column_variables(name, column, dim)
+        what, line = "column", f"table.rename(columns={{{name!r}: ...}})"
+        if place < index.nlevels:
+            what, line = "index", f"table.rename_axis(index={{{name!r}: ...}})"
         for variable in made:
             if variable in taken or variable in coords or variable == dim:
                 raise DataError(
-                    f"the table's column {name!r} cannot become a coordinate: the name "
-                    f"{variable!r} is taken; write table.rename(columns={{{name!r}: ...}})"
+                    f"the table's {what} {name!r} cannot become a coordinate: the name "
+                    f"{variable!r} is taken; write {line}"
                 )
         coords |= made
     return coords
@@ -294,6 +306,8 @@ def column_variables(name: str, column: pd.Series, dim: str) -> dict[str, xr.Var
     where. NaN among plain floats is a value.
     """
     attrs: dict[str, Any] = {}
+    if isinstance(column.dtype, pd.ArrowDtype) and column.dtype.type in _ARROW_TIMES:
+        column = column.astype(_numpy_times(column.dtype))
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         attrs = {"categories": dtype.categories.tolist(), "ordered": bool(dtype.ordered)}
@@ -304,18 +318,27 @@ def column_variables(name: str, column: pd.Series, dim: str) -> dict[str, xr.Var
     if isinstance(column.dtype, np.dtype) and column.dtype != object:
         return {name: xr.Variable(dim, column.to_numpy(), attrs)}
     missing = column.isna().to_numpy(bool)
-    if isinstance(column.dtype, pd.api.extensions.ExtensionDtype) and hasattr(
-        column.dtype, "numpy_dtype"
-    ):
-        plain = column.dtype.numpy_dtype
+    plain: Any = getattr(column.dtype, "numpy_dtype", None)
+    if plain is not None and plain.kind in "biuf":
         filled: Any = column.array
         made = masked_column(filled.to_numpy(plain, na_value=plain.type(0)), missing)
     else:
         values = column.astype(object).tolist()
         pairs = zip(values, missing.tolist(), strict=True)
         made = gather_column([ABSENT if gone else value for value, gone in pairs])
+        if made.values.ndim > 1:  # arrays in cells stay in them
+            kept = [None if gone else v for v, gone in zip(values, missing, strict=True)]
+            made = made._replace(values=object_array(kept))
     variable = untouched_variable((dim,), made.values, attrs)
     return mark_missing(name, variable, missing)
+
+
+def _numpy_times(dtype: Any) -> Any:
+    """Return the dtype with which pandas without Arrow has dates or durations."""
+    zone = getattr(dtype.pyarrow_dtype, "tz", None)
+    if zone is None:
+        return dtype.numpy_dtype
+    return pd.DatetimeTZDtype(dtype.pyarrow_dtype.unit, zone)
 
 
 def _alike(first: pd.Series, second: pd.Series) -> bool:

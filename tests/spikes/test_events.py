@@ -383,6 +383,90 @@ def test_units_of_a_session_around_events():
         assert stack["row_size"].values.tolist() == [[0, 1], [2, 1]]
 
 
+def session_of_a_unit():
+    session = labtree.create_session("s")
+    session.session.add_units({"u1": {"spike_times": np.array([2000, 4200])}})
+    session.session.add_metadata({"acquisition_rate": 20_000.0, "recording_duration_s": 1.0})
+    return session
+
+
+def test_times_around_units_of_a_session_are_checked_as_others_are():
+    session = session_of_a_unit()
+    masked = np.ma.array([0.1, 0.2], mask=[True, False])
+    stack = session.session.peri_event("units", masked, 0.05, 0.05)
+    assert stack["event_time"].values.tolist() == [200.0]
+    assert drop_log(stack)["reason"].tolist() == ["time is not finite"]
+    for times in ([True], ["go"]):
+        with pytest.raises(labtree.DataError, match="times must be numbers"):
+            session.session.peri_event("units", times, 0.05, 0.05)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_durations_are_taken_in_their_own_unit(unit):
+    times = pd.Series(pd.to_timedelta([100, 250], unit="ms"))
+    ends = times + pd.Timedelta(5, "ms")
+    if unit == "ms":
+        ds = spikes([[100.0, 210.0]], length=1000)
+        stack = labtree.spikes.peri_event(ds, times, 50, 50, until=ends)
+    else:
+        stack = session_of_a_unit().session.peri_event("units", times, 0.05, 0.05, until=ends)
+    np.testing.assert_allclose(stack["event_time"], [100, 250])
+    np.testing.assert_allclose(stack["length"], [105, 105])
+    np.testing.assert_allclose(stack["spike_times"], [0, -40], atol=1e-9)
+
+
+def test_columns_of_arrow_become_coordinates():
+    pyarrow = pytest.importorskip("pyarrow")
+    when = pd.to_datetime(pd.Series(["2026-05-14 14:30", None]))
+    table = pd.DataFrame(
+        {
+            "go": [10.0, 20.0],
+            "when": when.astype("timestamp[ns][pyarrow]"),
+            "local": when.dt.tz_localize("Europe/Berlin").astype(
+                "timestamp[ns, tz=Europe/Berlin][pyarrow]"
+            ),
+            "wait": pd.to_timedelta(pd.Series([1.5, None]), unit="s").astype(
+                "duration[ns][pyarrow]"
+            ),
+            "ports": pd.Series(
+                [[1, 2], None], dtype=pd.ArrowDtype(pyarrow.list_(pyarrow.int64()))
+            ),
+        }
+    )
+    stack = labtree.spikes.peri_event(spikes([[10.0]], length=1e5), table, 5, 5, on="go")
+    nat = np.datetime64("NaT")
+    np.testing.assert_array_equal(stack["when"], [np.datetime64("2026-05-14T14:30"), nat])
+    np.testing.assert_array_equal(stack["local"], [np.datetime64("2026-05-14T12:30"), nat])
+    assert stack["local"].attrs["time_zone"] == "Europe/Berlin"
+    wait = np.array([1_500_000_000, "NaT"], "m8[ns]")
+    np.testing.assert_array_equal(stack["wait"], wait)
+    assert stack["ports_missing"].values.tolist() == [False, True]
+
+
+def test_arrays_in_cells_stay_in_their_cells():
+    cells = [np.array([80, 20]), np.array([20, 80]), None]
+    for part in (cells[:2], cells):
+        table = pd.DataFrame({"go": [10.0, 20.0, 30.0][: len(part)], "values": part})
+        stack = labtree.spikes.peri_event(spikes([[10.0]], length=1e5), table, 5, 5, on="go")
+        assert stack["values"].dims == ("slice",)
+        found = stack["values"].values.tolist()
+        assert all(np.array_equal(*pair) for pair in zip(found, part, strict=True))
+
+
+def test_each_level_of_an_index_is_a_coordinate():
+    table = trials()[["go"]].rename_axis(None)
+    both = pd.concat([table, table], keys=["a", "b"])
+    stack = labtree.spikes.peri_event(spikes([[1.0]]), both, 1, 1, on="go")
+    kept = stack["event"].values
+    assert stack["level_0"].values.tolist() == [both.index[at][0] for at in kept]
+    assert stack["level_1"].values.tolist() == [both.index[at][1] for at in kept]
+    named = table.rename_axis("event")
+    with pytest.raises(
+        ValueError, match=r"write table\.rename_axis\(index=\{'event': \.\.\.\}"
+    ):
+        labtree.spikes.peri_event(spikes([[1.0]]), named, 1, 1, on="go")
+
+
 def test_a_state_of_a_trial_table_says_when():
     table = trials_to_frame(make_trials(12))
     length = 1000 * float(table.msw.states(clock="session")["end"].max()) + 5000

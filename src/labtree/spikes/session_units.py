@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import DataError
-from labtree.event_times import until_in
+from labtree.event_times import times_in_ms, until_in_ms
 from labtree.objects import spike_data
 from labtree.objects.unit_attributes import unit_attributes
 from labtree.spikes.events import peri_event
@@ -163,9 +163,8 @@ def session_peri_event(
     Dataset
         Of the kind ``spike_slice_stack``, in ms.
     """
-    options["until"] = until_in(options.get("until"), 1000.0)
+    options["until"] = until_in_ms(options.get("until"))
     if not isinstance(times, pd.DataFrame):
-        array = times.to_numpy() if hasattr(times, "to_numpy") else times
-        times = np.asarray(array, np.float64) * 1000
+        times = times_in_ms(times, "times")
     ds = from_session(session)
     return peri_event(ds, times, pre_s * 1000, post_s * 1000, **options)
