@@ -81,6 +81,8 @@ def test_an_empty_stretch_is_an_error():
         labtree.spikes.binned_counts(spikes([[1.0]]), 1, start_ms=5, stop_ms=5)
     with pytest.raises(ValueError, match="is empty"):
         labtree.spikes.binned_counts(labtree.spike_data([[]]), 1)
+    with pytest.raises(ValueError, match=r"to inf ms is empty or has no end"):
+        labtree.spikes.binned_counts(spikes([[1.0]]), 1, stop_ms=np.inf)
 
 
 @settings(max_examples=examples(60), deadline=None)
@@ -171,6 +173,13 @@ def test_an_interval_as_long_as_the_refractory_time_is_no_violation():
 def test_unsigned_times_have_intervals():
     ds = spikes([np.array([3, 5, 9], np.uint64), np.array([1, 2], np.uint64)])
     assert labtree.spikes.isi_statistics(ds).mean_ms.values.tolist() == [3, 1]
+
+
+def test_intervals_may_be_longer_than_the_dtype_of_the_times_holds():
+    times = np.array([-20_000, 20_000], np.int16)
+    ds = labtree.spike_data([times], start_time=-30_000, length=60_000)
+    assert labtree.spikes.isi_statistics(ds).mean_ms.values.tolist() == [40_000]
+    assert not len(labtree.spikes.bursts(ds, min_spikes=2))
 
 
 def bursts_of(train, longest, fewest):

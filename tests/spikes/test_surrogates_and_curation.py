@@ -79,6 +79,8 @@ def test_the_seed_fixes_the_trains_and_attributes_stay(method):
     assert not np.array_equal(first.spike_times, ds.spike_times)
     assert first.channel.equals(ds.channel)
     assert first.attrs["surrogate"]["method"] == method
+    same = labtree.spikes.surrogates(ds, method, seed=np.int64(1), **more)
+    assert same.identical(first)
 
 
 def test_shuffled_intervals_are_not_always_in_their_old_order():

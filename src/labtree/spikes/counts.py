@@ -218,10 +218,10 @@ def _edges(
     begin, end = recording_span(ds)
     first = begin if start is None else float(start)
     last = end if stop is None else float(stop)
-    if not last > first:
+    if not -np.inf < first < last < np.inf:
         raise DataError(
-            f"the stretch from {first} to {last} ms is empty; write a start_ms before stop_ms, "
-            "or leave both out"
+            f"the stretch from {first} to {last} ms is empty or has no end; write a finite "
+            "start_ms before stop_ms, or leave both out"
         )
     return bin_edges(first, whole_bins(name, last - first, width), width)
 

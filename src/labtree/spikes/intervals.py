@@ -95,7 +95,7 @@ def isi_statistics(ds: xr.Dataset, refractory_ms: float = 1.5) -> xr.Dataset:
 def _times_and_units(ds: xr.Dataset) -> tuple[NDArray[Any], Ints]:
     """Return the spikes of all units, as times of which differences are right, and units."""
     times = ds["spike_times"].values
-    if times.dtype.kind == "u":
+    if times.dtype.kind in "iu":
         times = times.astype(np.int64)
     return times, ragged.row_of_sample(ds["row_size"].values)
 

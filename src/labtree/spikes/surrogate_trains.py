@@ -85,7 +85,7 @@ def surrogates(
         times = _shuffled(times, units, row_size, random)
     attrs: dict[str, Any] = {
         "method": method,
-        "seed": seed if isinstance(seed, int) else "generator",
+        "seed": int(seed) if isinstance(seed, int | np.integer) else "generator",
     }
     if window_ms is not None:
         attrs["window_ms"] = float(window_ms)
