@@ -173,7 +173,7 @@ def test_wrong_arguments_are_said(arguments, words):
     ("train", "words"),
     [
         ([[1.0]], r"unit 1 must be one-dimensional, found shape \(1, 1\)"),
-        (3.0, r"unit 1 must be one-dimensional, found shape \(\)"),
+        (3.0, r"unit 1 must be .* shape \(\).* list\(trains.values\(\)\) for a dict"),
         (["a"], "unit 1 must hold real numbers in ms, found dtype <U1"),
         ([1j], "found dtype complex128"),
         ([True], "found dtype bool"),

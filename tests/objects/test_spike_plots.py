@@ -52,6 +52,14 @@ def test_a_raster_has_a_tick_for_each_spike():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Time (ms)", "Unit")
 
 
+@pytest.mark.parametrize("kind", ["spike_data", "rate_data"])
+def test_a_unit_of_what_is_no_stack_is_said(kind):
+    with pytest.raises(ValueError, match=r"write labtree.spikes.select_units\(ds, \[2\]\)"):
+        DATASETS[kind].ws.plot(unit=2)
+    one = labtree.spikes.select_units(DATASETS[kind], [2])
+    assert one.ws.plot().get_ylim() == (-0.5, 0.5)
+
+
 def test_a_long_raster_counts_in_seconds():
     axes = plot(labtree.spike_data([[1500.0]], length=9000))
     assert axes.get_lines()[0].get_xdata().tolist() == [1.5]

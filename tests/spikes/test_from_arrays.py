@@ -43,7 +43,8 @@ def test_from_times_takes_names_and_keeps_the_dtype():
     ("times", "units", "options", "words"),
     [
         ([1.0], [1, 2], {}, r"found the shapes \(1,\) and \(2,\)"),
-        ([[1.0]], [[1]], {}, "found the shapes"),
+        ([[1.0]], [[1]], {}, r"found the shapes .* write .ravel\(\)"),
+        ([1.0, 2.0], [4.0, np.nan], {}, r"units holds NaN; .* keep = ~numpy.isnan\(units\)"),
         ([1.0], [4], {"unit_ids": [3]}, r"unit_ids lacks units that have spikes: \[4\]"),
         ([1.0], [3], {"unit_ids": [3, 3]}, "unit_ids names a unit twice"),
         ([np.nan], [3], {}, "times must be finite"),

@@ -96,8 +96,8 @@ def test_shuffled_intervals_are_not_always_in_their_old_order():
     ("method", "window", "words"),
     [
         ("swap", None, "method must be one of 'shift', 'jitter', 'isi_shuffle', found 'swap'"),
-        ("jitter", None, "window_ms belongs to 'jitter'"),
-        ("shift", 5, "window_ms belongs to 'jitter'"),
+        ("jitter", None, "'jitter' needs window_ms="),
+        ("shift", 5, "for the method 'jitter' only, not for 'shift'"),
         ("jitter", 0, "above 0 and at most the recording's 1000.0 ms"),
         ("jitter", 1001, "above 0 and at most"),
     ],

@@ -49,7 +49,8 @@ def test_netcdf_and_labtree_hold_them(tmp_path, names):
 def test_what_is_no_name():
     assert check_name("a/b", "key") == "a/b"
     for name, error, message in [
-        (5, TypeError, r"a key is a str, not int \(5\)"),
+        (5, TypeError, r"a key is a str, not int \(5\)$"),
+        (list(range(99)), TypeError, r"a key is a str, not list \(\[0, 1, .{53}\)$"),
         ("", ValueError, "a key needs at least one character"),
         ("a\0b", ValueError, r"key 'a\\x00b' holds a NUL character, which no file keeps"),
         ("\ud800", ValueError, "holds a lone surrogate, which is no text"),

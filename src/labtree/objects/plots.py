@@ -91,6 +91,15 @@ def axes_for(ax: "Axes | None", *, height: float = 4.0) -> "Axes":
     return given_or_new_axes(ax, purpose="plots", figsize=(8, height))
 
 
+def refuse_unit(style: dict[str, Any]) -> None:
+    """Refuse ``unit=`` where all units are drawn: it would go to matplotlib."""
+    if "unit" in style:
+        raise DataError(
+            "unit= is for stacks and PSTHs; to draw one unit of this kind write "
+            f"labtree.spikes.select_units(ds, [{style['unit']}]).ws.plot()"
+        )
+
+
 def rows_height(n_rows: int) -> float:
     """Return the height of a figure with so many rows, in inches."""
     return float(np.clip(1.5 + 0.12 * n_rows, 2.5, 7.0))

@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.objects.layout import add_dataset_kind, real_array, require_variables
-from labtree.objects.plots import axes_for, label_rows, rate_label, rows_height, time_scale
+from labtree.objects.plots import (
+    axes_for,
+    label_rows,
+    rate_label,
+    refuse_unit,
+    rows_height,
+    time_scale,
+)
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 
@@ -133,6 +140,7 @@ def plot_rate_data(ds: xr.Dataset, *, ax: "Axes | None" = None, **style: Any) ->
     """
     rate = ds["rate"]
     time = ds["time"].values
+    refuse_unit(style)
     ax = axes_for(ax, height=rows_height(ds.sizes["unit"]))
     factor, label = time_scale(float(time[-1] - time[0]) if time.size else 0.0)
     if rate.size:

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from labtree.errors import DataError
 from labtree.objects.layout import add_dataset_kind, require_ragged, require_variables
-from labtree.objects.plots import axes_for, draw_ticks, label_rows, rows_height, time_scale
+from labtree.objects.plots import (
+    axes_for,
+    draw_ticks,
+    label_rows,
+    refuse_unit,
+    rows_height,
+    time_scale,
+)
 from labtree.objects.registry import KIND_ATTRIBUTE
 from labtree.objects.unit_attributes import Attributes, attribute_coords
 from labtree.storage import ragged
@@ -249,7 +256,8 @@ def _train(unit: int, train: Any) -> tuple[Array, bool]:
     if row.ndim != 1:
         raise DataError(
             f"the train of unit {unit} must be one-dimensional, found shape {row.shape}. "
-            "trains is a list with one train for each unit"
+            "trains is a list with one train for each unit: write [train] for one unit, "
+            "list(trains.values()) for a dict"
         )
     if row.size and row.dtype.kind not in "iuf":
         raise DataError(
@@ -371,6 +379,7 @@ def plot_spike_data(ds: xr.Dataset, *, ax: "Axes | None" = None, **style: Any) -
     units = ragged.row_of_sample(ds["row_size"].values)
     start, length = ds.attrs["start_time"], ds.attrs["length"]
     n_units = ds.sizes["unit"]
+    refuse_unit(style)
     ax = axes_for(ax, height=rows_height(n_units))
     factor, label = time_scale(length)
     draw_ticks(ax, ds["spike_times"].values * factor, units, n_units, style)

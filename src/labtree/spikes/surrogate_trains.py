@@ -58,8 +58,10 @@ def surrogates(
     """
     require_kind(ds, "surrogates", spike_data.KIND)
     one_of("method", method, get_args(Method))
-    if (window_ms is None) is (method == "jitter"):
-        raise DataError(f"window_ms belongs to 'jitter'; found {window_ms!r} for {method!r}")
+    if method == "jitter" and window_ms is None:
+        raise DataError("the method 'jitter' needs window_ms=, how far a spike may move in ms")
+    if method != "jitter" and window_ms is not None:
+        raise DataError(f"window_ms= is for the method 'jitter' only, not for {method!r}")
     random = np.random.default_rng(seed)
     row_size = ds["row_size"].values
     times = ds["spike_times"].values.astype(np.float64)

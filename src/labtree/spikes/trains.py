@@ -36,6 +36,8 @@ def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
         made = (
             "labtree.spikes.from_times(times_ms, units), labtree.spike_data(trains, length=...)"
         )
+        if isinstance(ds, xr.DataTree):
+            made = "tree.ws[namespace, key], or of a pipeline session labtree.spikes.from_session(tree)"
         raise DataError(f"{message}; write {made}" if "spike_data" in kinds else message)
     require_whole(ds, verb)
 
@@ -185,8 +187,8 @@ def from_times(
         raise DataError("times_ms is masked: write times_ms.compressed(), and units alike")
     if times.ndim != 1 or owners.shape != times.shape:
         raise DataError(
-            "times_ms and units hold one value for each spike, found the shapes "
-            f"{times.shape} and {owners.shape}"
+            "times_ms and units are flat arrays with one value for each spike, found the "
+            f"shapes {times.shape} and {owners.shape}; write .ravel() to flatten a column"
         )
     present, codes = np.unique(owners, return_inverse=True)
     ids = present if unit_ids is None else np.asarray(list(unit_ids))
@@ -196,6 +198,11 @@ def from_times(
         raise DataError("unit_ids names a unit twice; write numpy.unique(unit_ids)")
     place = {value: at for at, value in enumerate(ids.tolist())}
     lacking = [value for value in present.tolist() if value not in place]
+    if lacking and unit_ids is None:
+        raise DataError(
+            "units holds NaN; select the spikes that have a unit, of times_ms alike: "
+            "keep = ~numpy.isnan(units)"
+        )
     if lacking:
         raise DataError(
             f"unit_ids lacks units that have spikes: {lacking[:10]}; leave unit_ids= out, or "

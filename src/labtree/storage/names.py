@@ -8,7 +8,7 @@ import functools
 import hashlib
 from urllib.parse import unquote
 
-from labtree.errors import InvalidNameError, UnsupportedTypeError
+from labtree.errors import InvalidNameError, UnsupportedTypeError, one_line
 
 #: The longest name in bytes of UTF-8 that netCDF reads (its NC_MAX_NAME is 256).
 LONGEST = 255
@@ -35,7 +35,8 @@ def check_name(name: object, what: str) -> str:
         If it is empty, or holds NUL or a lone surrogate, which no file keeps.
     """
     if not isinstance(name, str):
-        raise UnsupportedTypeError(f"a {what} is a str, not {type(name).__name__} ({name!r})")
+        shown = f"{type(name).__name__} ({one_line(repr(name), 60)})"
+        raise UnsupportedTypeError(f"a {what} is a str, not {shown}")
     if not name:
         raise InvalidNameError(f"a {what} needs at least one character")
     if "\0" in name:

@@ -315,7 +315,7 @@ def delete(tree: xr.DataTree, namespace: str, key: str | None = None) -> bool:
 
 def _warn_missing(root: xr.DataTree, namespace: str, key: str | None, done: str) -> None:
     """Warn of a name that is not there: it may be misspelt."""
-    warn(f"{missing_item(root, namespace, key)}; {done}", LabtreeWarning)
+    warn(f"{done}: {missing_item(root, namespace, key)}", LabtreeWarning)
 
 
 def find(
