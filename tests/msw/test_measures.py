@@ -232,6 +232,21 @@ def test_errors_of_names_and_clocks() -> None:
         df.drop(columns="Trial start timestamp").msw.states("session")
 
 
+def test_columns_of_texts_are_said() -> None:
+    table = pd.DataFrame({"choice": ["L", "R", None], "rewarded": [True, False, None]})
+    for measure in (table.msw.outcome, table.msw.win_stay_lose_shift):
+        with pytest.raises(
+            TrialTableError, match=r"column 'choice' does not hold numbers .*map"
+        ):
+            measure()
+
+
+def test_trials_are_a_list_of_dicts() -> None:
+    for wrong, found in (({"info": {}}, "found a str"), ([[1]], "found a list")):
+        with pytest.raises(TrialTableError, match=f"a list of trials, each a dict, {found}"):
+            trials_to_frame(wrong)  # type: ignore[arg-type]
+
+
 def test_the_accessor_holds_nothing() -> None:
     df = several()
     accessor = df.msw
@@ -640,6 +655,8 @@ def test_alignment_errors() -> None:
     trials = make_trials(60)
     df = trials_to_frame(trials)
     edges = make_ttl_edges(trials)
+    with pytest.raises(DataError, match=r"no barcode stands .* is 'timestamp' in seconds"):
+        df.msw.align(edges.assign(timestamp=edges["timestamp"] * 1000), line=4)
     with pytest.raises(
         TrialTableError, match="no edges on line 9; write line=, there are edges on: 4"
     ):

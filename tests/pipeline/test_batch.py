@@ -131,8 +131,12 @@ def test_wrong_lists_and_steps_run_nothing(recordings, tmp_path):
     for source, match in (
         (tmp_path / "none.csv", "no such list"),
         ([pair, pair], "two recordings are called rec0"),
+        (
+            pd.DataFrame({"cmcr": ["a"], "n": [1]}),
+            "or dataset_id; found cmcr, n; .* write table",
+        ),
         (["abc"], "a recording is a dictionary or a pair"),
-        ([{}], "needs an id or a file"),
+        ([{}], "needs cmcr_path, cmtr_path or dataset_id; found nothing"),
     ):
         with pytest.raises(ConfigurationError, match=match):
             run(source, STEPS, out)

@@ -174,8 +174,14 @@ def test_sessions_are_the_groups_of_a_cross_validation(windows, paths):
 
 @pytest.mark.parametrize("shuffle", [-1, 1.5, True, "a"])
 def test_a_seed_is_an_integer(windows, shuffle):
-    with pytest.raises(SessionError, match="shuffle must be a whole number from 0 on"):
+    with pytest.raises(SessionError, match="shuffle, a seed, must be a whole number from 0 on"):
         batches(windows, 16, shuffle=shuffle)
+
+
+def test_batches_of_what_is_no_windows(windows):
+    for wrong in (windows.values, windows.to_dataset(name="emg")):
+        with pytest.raises(SessionError, match=r"expected windows as the DataArray .* found"):
+            batches(wrong, 16)
 
 
 def test_no_windows_are_no_batches(windows):

@@ -238,6 +238,7 @@ def test_plot(tree, pyplot):
     assert ax.get_xlabel() == "Time from the first sample (s)"
     given = pyplot.subplots()[1]
     assert tree.session.plot(["force"], ax=given) is given
+    assert names_beside(tree.session.plot("force", ax=pyplot.subplots()[1])) == ["force"]
     with pytest.raises(UnknownNameError):
         tree.session.plot(["none"])
     with pytest.raises(ValueError, match="from 3 s to 1 s is empty"):

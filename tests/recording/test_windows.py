@@ -534,6 +534,12 @@ def test_packets_that_share_a_stamp_are_no_gaps():
         assert not ((first < 320) & (first + 49 >= 320)).any()
 
 
+def test_time_stamps_in_milliseconds_are_said():
+    tree = make_tree(ramp(4000), np.arange(4000) / 2, 2000, [(0.0, 0)])
+    with pytest.raises(SessionError, match=r"milliseconds\? Write seconds, time / 1000"):
+        tree.session.windows("emg", 200, 50)
+
+
 @pytest.mark.parametrize("true_fs", [960, 1900, 1979, 2021, 4000])
 def test_a_rate_that_is_not_the_declared_one(true_fs):
     tree = make_tree(ramp(4000), np.arange(4000) / true_fs, 2000, [(0.0, 0)])
@@ -774,6 +780,25 @@ def test_labels_of_a_stream_need_their_columns():
         SessionError, match=r"labels have the columns \['time'\]; expected timestamp"
     ):
         dataset.session.windows(100, 100, labels=pd.DataFrame({"time": [0.0]}))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"class_index": ["rest", "fist"]}, r"class_index holds 'rest'.* pandas.factorize"),
+        ({"class_index": pd.Categorical(["rest", "fist"])}, "class_index holds 'rest'"),
+        ({"class_index": [0, np.nan]}, "class_index holds nan, expected whole numbers"),
+        ({"class_index": pd.array([0, None], "Int64")}, "class_index holds <NA>"),
+        ({"class_index": [0, 0.5]}, "class_index holds 0.5"),
+        ({"timestamp": pd.to_datetime(["2026-01-01"] * 2)}, "expected seconds on the stream"),
+    ],
+)
+def test_labels_are_not_cast_to_others(more, words):
+    dataset = make_tree(ramp(100), np.arange(100) / 100, 100).session.streams["emg"]
+    labels = pd.DataFrame({"timestamp": [0.0, 0.5], "class_index": [0.0, 1.0]})
+    assert len(dataset.session.windows(100, 100, labels=labels)) == 10
+    with pytest.raises(SessionError, match=words):
+        dataset.session.windows(100, 100, labels=labels.assign(**more))
 
 
 def test_windows_of_arrays_of_one_s_own_are_of_no_session():

@@ -461,7 +461,7 @@ class SessionAccessor(PipelineSessionMethods):
 
     def plot(
         self,
-        names: Sequence[str] | None = None,
+        names: str | Sequence[str] | None = None,
         *,
         start_s: float | None = None,
         stop_s: float | None = None,
@@ -472,7 +472,7 @@ class SessionAccessor(PipelineSessionMethods):
 
         Parameters
         ----------
-        names : sequence of str, optional
+        names : str or sequence of str, optional
             The streams; all that have samples by default.
         start_s, stop_s : float, optional
             The stretch to show, in s from the first sample; all of it by default.

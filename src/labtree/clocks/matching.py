@@ -116,7 +116,8 @@ def _match_values(
     if len(pairs) == 0:
         raise DataError(
             f"{len(a)} values of one device and {len(b)} of the other have none in common."
-            " Is it the right line? Without values_a= and values_b= the intervals are compared"
+            " Is it the right line? match_pulses without values_a= and values_b= compares the"
+            " intervals"
         )
     found: pd.DataFrame = pairs[["time_a", "time_b", "index_a", "index_b", "value"]]
     return found

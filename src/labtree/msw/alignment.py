@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree import clocks
-from labtree.errors import RecordingWarning, TrialTableError
+from labtree.errors import DataError, RecordingWarning, TrialTableError
 from labtree.msw.trial_queries import (
     barcode_trials,
     column_of,
@@ -189,6 +189,12 @@ def align_trials(
     seen = decode_barcodes(
         edges[timestamp_column].to_numpy(np.float64), edges["state"].to_numpy()
     )
+    if not len(seen):
+        raise DataError(
+            f"no barcode stands in the {len(edges)} edges on line {line!r}, from "
+            f"{edges[timestamp_column].min():g} to {edges[timestamp_column].max():g}: is "
+            f"{timestamp_column!r} in seconds, and is it the right line?"
+        )
     pairs = clocks.match_pulses(
         sent["time"], seen["time"], values_a=sent["value"], values_b=seen["value"]
     )

@@ -85,8 +85,17 @@ def numbers_of(frame: pd.DataFrame, name: str) -> FloatArray:
     ------
     UnknownNameError
         There is none of that name.
+    TrialTableError
+        It holds something else than numbers.
     """
-    numbers: FloatArray = column_of(frame, name).to_numpy(np.float64, na_value=np.nan)
+    column = column_of(frame, name)
+    try:
+        numbers: FloatArray = column.to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise TrialTableError(
+            f"column {name!r} does not hold numbers ({error}); write "
+            f"table.assign({name}=table[{name!r}].map({{...: 0, ...: 1}}))"
+        ) from error
     return numbers
 
 

@@ -82,6 +82,12 @@ def trials_to_frame(trials: Iterable[Trial], *, nested: bool = False) -> pd.Data
     1      1                    2.5    <NA>      <NA>
     """
     trials = list(trials)
+    for trial in trials:
+        if not isinstance(trial, Mapping):
+            raise TrialTableError(
+                f"expected a list of trials, each a dict, found a {type(trial).__name__} in a "
+                "trial's place; of one trial write [trial]"
+            )
     if nested:
         return nested_frame(trials)
     with without_garbage_collection():

@@ -114,6 +114,12 @@ def read_recordings(
                     f"{item!r}"
                 )
     for row in rows:
+        if not row.keys() & {"dataset_id", *_PATHS}:
+            raise ConfigurationError(
+                "a recording needs cmcr_path, cmtr_path or dataset_id; found "
+                f"{', '.join(row) or 'nothing'}; of a table with other names write "
+                "table.rename(columns={...: 'cmcr_path', ...: 'cmtr_path'})"
+            )
         if "dataset_id" not in row:
             row["dataset_id"] = create_session(
                 cmcr_path=row.get("cmcr_path"), cmtr_path=row.get("cmtr_path")

@@ -161,6 +161,8 @@ def stream_of_dataset(
             " class_index, a number from 0 on; write pandas.DataFrame({"
             '"timestamp": seconds, "class_index": pandas.factorize(names)[0]})'
         )
+    if labels is not None:
+        _check_labels(labels)
     times = np.asarray(dataset["time"].values, float)
     return StreamOfSession(
         session,
@@ -171,6 +173,27 @@ def stream_of_dataset(
         tree,
         conditioning,
     )
+
+
+def _check_labels(labels: pd.DataFrame) -> None:
+    """Refuse classes and times that would be cast to other ones."""
+    classes, times = labels["class_index"], labels["timestamp"]
+    if times.dtype.kind in "mM":
+        raise SessionError(
+            f"timestamp has the dtype {times.dtype}, expected seconds on the stream's clock;"
+            " write labels.assign(timestamp=(labels['timestamp'] - start).dt.total_seconds())"
+        )
+    if classes.dtype.kind in "iu" and not classes.hasnans:
+        return
+    numbers = pd.to_numeric(classes.astype(object), errors="coerce")
+    whole = numbers.to_numpy(np.float64, na_value=np.nan) % 1 == 0
+    if not whole.all():
+        found = classes.tolist()[int(whole.argmin())]
+        raise SessionError(
+            f"class_index holds {found!r}, expected whole numbers; of names write"
+            " numbers, class_names = pandas.factorize(labels['class_index']),"
+            " and labels=labels.assign(class_index=numbers), class_names=class_names"
+        )
 
 
 def _conditioning(tree: xr.DataTree, name: str) -> str | None:

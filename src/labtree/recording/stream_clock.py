@@ -65,7 +65,11 @@ def dejitter(stream: xr.Dataset, *, gap_s: float | None = None) -> xr.Dataset:
     """
     fs = float(stream.attrs.get("fs", 0))
     if not fs > 0:
-        raise SessionError("a stream without a sampling rate cannot be dejittered")
+        raise SessionError(
+            "a stream without a sampling rate cannot be dejittered: expected a stream with the "
+            "attribute fs in Hz, such as tree.session.streams['emg'], found "
+            f"{type(stream).__name__} with {dict(stream.sizes)}"
+        )
     gap = None if gap_s is None else positive("gap_s", gap_s, SessionError)
     recorded = np.asarray(stream["time"].values, np.float64)
     known = np.flatnonzero(np.isfinite(recorded))

@@ -22,7 +22,7 @@ _MOST_TEXTS = 12
 
 def plot_session(
     tree: xr.DataTree,
-    names: Sequence[str] | None = None,
+    names: str | Sequence[str] | None = None,
     *,
     start_s: float | None = None,
     stop_s: float | None = None,
@@ -61,6 +61,7 @@ def plot_session(
     if names is None:
         chosen = {name: ds for name, ds in streams(tree).items() if ds.sizes["time"]}
     else:
+        names = [names] if isinstance(names, str) else names
         chosen = {name: stream(tree, name) for name in names}
     times = {name: np.asarray(ds["time"].values, float) for name, ds in chosen.items()}
     finite = [t[np.isfinite(t)] for t in times.values()]

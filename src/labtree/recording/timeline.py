@@ -173,6 +173,8 @@ class Timeline:
                 f" between gaps and {overall:.6g} Hz over all: the stamps come in bursts; write"
                 f" gap_s={2 * longest:.2g}, how long a step may be, or use labtree.dejitter"
             )
+        elif abs(1000 * ratio - 1) <= _MOST_RATE_ERROR:
+            problem += ": are they milliseconds? Write seconds, time / 1000"
         return problem
 
     def locate(self, moments: np.ndarray) -> np.ndarray:

@@ -26,12 +26,18 @@ _STRETCHES = 8
 
 
 def _check_batches(windows: xr.DataArray, shuffle: int | None) -> None:
+    if not isinstance(windows, xr.DataArray):
+        raise SessionError(
+            "expected windows as the DataArray that labeled_windows returns, found "
+            f"{type(windows).__name__}; write windows instead of windows.values, and of a "
+            "Dataset of windows one variable, such as ds['emg']"
+        )
     if windows.dims[:1] not in (("window",), ("event",)):
         raise SessionError(
             f"expected windows, with the dimension 'window' first, found {windows.dims}"
         )
     if shuffle is not None:
-        integer("shuffle", shuffle, 0, error=SessionError)
+        integer("shuffle, a seed,", shuffle, 0, error=SessionError)
 
 
 def _pools(windows: xr.DataArray, shuffle: int | None, size: int = 1) -> Iterator[np.ndarray]:

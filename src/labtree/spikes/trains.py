@@ -37,7 +37,10 @@ def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
             "labtree.spikes.from_times(times_ms, units), labtree.spike_data(trains, length=...)"
         )
         if isinstance(ds, xr.DataTree):
-            made = "tree.ws[namespace, key], or of a pipeline session labtree.spikes.from_session(tree)"
+            made = (
+                "tree.ws[namespace, key], or for the units of a pipeline session "
+                "labtree.spikes.from_session(tree)"
+            )
         raise DataError(f"{message}; write {made}" if "spike_data" in kinds else message)
     require_whole(ds, verb)
 
