@@ -792,7 +792,8 @@ def test_a_pickle_of_the_nested_layout(tmp_path: Path) -> None:
 
 def test_a_hostile_pickle_beside_good_trials_is_never_opened(tmp_path: Path) -> None:
     folder = write_session(tmp_path, with_log=False)
-    bomb = b"cposix\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
+    touch = f"touch {tmp_path / 'ran'}".encode("raw-unicode-escape")
+    bomb = b"cposix\nsystem\n(V" + touch + b"\ntR."
     (folder / f"{folder.name}.msw.df.pkl").write_bytes(bomb)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
