@@ -349,8 +349,11 @@ def test_a_cluster_of_two_processes_computes_the_same(request, tmp_path, cluster
         assert len(set(workers.values())) == 2
 
 
-@pytest.mark.parametrize("name", ["study.h5", "study.zarr"])
-def test_what_a_cluster_computes_is_saved_by_it(tmp_path, cluster, name):
+@pytest.mark.parametrize("name", ["study.h5", "study.zarr", "s3"])
+def test_what_a_cluster_computes_is_saved_by_it(request, tmp_path, cluster, name):
+    where = tmp_path / name
+    if name == "s3":
+        where = f"{request.getfixturevalue('bucket')}/study.zarr"
     source = tmp_path / "source.zarr"
     recordings(np.random.default_rng(6)).ws.save(source)
     with labtree.open_workspace(source) as tree:
@@ -358,8 +361,8 @@ def test_what_a_cluster_computes_is_saved_by_it(tmp_path, cluster, name):
         results = labtree.create_workspace()
         for key, dataset in lazy.items():
             results[f"{key}/measured"] = xr.DataTree(dataset)
-        results.ws.save(tmp_path / name)
-        with labtree.open_workspace(tmp_path / name) as saved:
+        results.ws.save(where)
+        with labtree.open_workspace(where) as saved:
             for key, dataset in serial.items():
                 found = saved.ws[key, "measured"]
                 for variable in dataset.variables:

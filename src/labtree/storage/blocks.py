@@ -58,32 +58,49 @@ def write_blocks(
         Called by several threads with an offset in bytes and what to write there.
     """
     import dask.array
-    import dask.base
 
     dask_: Any = dask  # which has types for some of this only
     writers = Writers()
     target = _Target(shape, array.dtype, write_at, writers)
-    scheduler = dask_.base.get_scheduler(collections=[array])
-    if _is_of_this_process(scheduler):
+    if is_computed_here(array):
         with writers.ended():
             dask_.array.store(array, target, lock=False)
         return
-    # An open file cannot travel to other processes, where its number is another file's: the
-    # blocks come here instead.
+    # An open file cannot travel to other processes, where its number is another file's.
+    for key, block in blocks_from_elsewhere(array):
+        target[key] = block
+
+
+def blocks_from_elsewhere(array: Any) -> Iterator[tuple[tuple[slice, ...], Any]]:
+    """Give the blocks of an array that other processes compute, and where each lies."""
+    import dask.array
+
+    dask_: Any = dask
     n_at_once = os.cpu_count() or 1
-    if type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed"):
+    if _is_distributed(_scheduler_of(array)):
         array, n_at_once = array.persist(), 1
     keys = iter(dask_.array.core.slices_from_chunks(array.chunks))
     while some := [*islice(keys, n_at_once)]:
-        for key, block in zip(some, dask_.compute(*map(array.__getitem__, some)), strict=True):
-            target[key] = block
+        yield from zip(some, dask_.compute(*map(array.__getitem__, some)), strict=True)
 
 
-def _is_of_this_process(scheduler: Any) -> bool:
-    """Return whether a scheduler of dask is known to compute in this process."""
+def _scheduler_of(array: Any) -> Any:
+    import dask.base
+
+    dask_: Any = dask
+    return dask_.base.get_scheduler(collections=[array])
+
+
+def _is_distributed(scheduler: Any) -> bool:
+    return type(getattr(scheduler, "__self__", None)).__module__.startswith("distributed")
+
+
+def is_computed_here(array: Any) -> bool:
+    """Return whether dask is known to compute an array in this process."""
     import dask.local
     import dask.threaded
 
+    scheduler = _scheduler_of(array)
     if getattr(scheduler, "func", None) is dask.local.get_async:  # through an executor
         return isinstance(scheduler.args[0].__self__, ThreadPoolExecutor)
     return scheduler in (None, dask.threaded.get, dask.local.get_sync)

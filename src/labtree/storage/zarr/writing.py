@@ -15,7 +15,13 @@ import xarray as xr
 from labtree.errors import UnsupportedTypeError
 from labtree.storage import codecs
 from labtree.storage.arrays import Column
-from labtree.storage.blocks import BlockArray, Writers, checked_block
+from labtree.storage.blocks import (
+    BlockArray,
+    Writers,
+    blocks_from_elsewhere,
+    checked_block,
+    is_computed_here,
+)
 from labtree.storage.records import NodeRecord
 from labtree.storage.walking import Naming, Node, PlainArray, PlainVariable, noted, walk
 from labtree.storage.zarr.arrays import ZarrArray, chunk_shape, native_values
@@ -281,22 +287,28 @@ def _block_chunks(blocks: BlockArray, itemsize: int) -> tuple[int, ...]:
 def _write_blocks(blocks: BlockArray, target: Any) -> None:
     """Write every block where it is computed, on a cluster by its workers."""
     import dask
+    from zarr.storage import LocalStore
 
     delayed: Any = dask.delayed  # type: ignore[attr-defined]
     compute: Any = dask.compute  # type: ignore[attr-defined]
     put = delayed(_put_block)
-    array = blocks.array
-    size = target.chunks[: array.ndim]
-    parts = array.rechunk(size).to_delayed()
-    data_type = target.metadata.to_dict()["data_type"]
+    size = target.chunks[: blocks.array.ndim]
+    array = blocks.array.rechunk(size)
+    data_type = str(target.metadata.to_dict()["data_type"])
     writers = Writers()
+    # What is written to an object store becomes one commit, of this process.
+    if not isinstance(target.store, LocalStore) and not is_computed_here(array):
+        for part, block in blocks_from_elsewhere(array):
+            _put_block(target, part, block, array.dtype, data_type, writers)
+        return
+    parts = array.to_delayed()
     tasks = []
     for index in np.ndindex(*parts.shape):
         part = tuple(
             slice(int(i) * chunk, min((int(i) + 1) * chunk, length))
             for i, chunk, length in zip(index, size, array.shape, strict=True)
         )
-        tasks.append(put(target, part, parts[index], array.dtype, str(data_type), writers))
+        tasks.append(put(target, part, parts[index], array.dtype, data_type, writers))
     with writers.ended():
         compute(*tasks)
 
