@@ -1,6 +1,7 @@
 """Every public function and accessor method says what Shift-Tab should show."""
 
 import inspect
+import re
 
 import pytest
 
@@ -69,3 +70,38 @@ def test_options_of_accessors_are_in_their_signatures(method):
     hidden = {each.name for each in parameters if each.kind is each.VAR_KEYWORD}
     # The style of a plot is matplotlib's.
     assert hidden <= ({"style"} if method.__name__ == "plot" else set())
+
+
+def test_the_calls_that_displays_show_fit_the_signatures(tmp_path):
+    units, trials = labtree.testing.synthetic_responses()
+    tree = labtree.create_workspace("pilot")
+    tree.ws.store("rec1", "units", units)
+    tree.ws.save(tmp_path / "pilot")
+    recording = labtree.open_session(labtree.testing.record_emg(tmp_path))
+    shown = [
+        tree.ws,
+        tree["rec1/units"].ws,
+        units.ws,
+        labtree.spikes.peri_event(units, trials, 100, 100, on="go").ws,
+        recording.session,
+        recording.session.streams["emg"].session,
+        labtree.create_session("rec1").session,
+        labtree.msw.load_session(labtree.testing.write_session(tmp_path)).df.msw,
+    ]
+    seen, wrong = 0, []
+    for owner in shown:
+        for path, text in re.findall(r"(labtree[.\w]+|\.\w+)\(([^()]*)\)", repr(owner)):
+            first, *rest = path.strip(".").split(".")
+            function = labtree if first == "labtree" else getattr(owner, first)
+            for name in rest:
+                function = getattr(function, name)
+            given = [each for each in re.split(r", (?![^\[]*\])", text) if each]
+            keywords = dict(each.split("=") for each in given if "=" in each)
+            places = [each for each in given if "=" not in each]
+            seen += 1
+            try:
+                inspect.signature(function).bind(*places, **keywords)
+            except TypeError as error:
+                wrong.append(f"{path}({text}): {error}")
+    assert wrong == []
+    assert seen > 80

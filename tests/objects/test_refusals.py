@@ -304,3 +304,14 @@ def test_what_is_stored_can_be_saved_with_as_many_dimensions_as_are_allowed(tmp_
 def test_labels_that_cannot_be_kept_say_how_to_rename_them():
     dataset = xr.Dataset({"a": ("x", [1])}).rename(a=("t", 1))
     labtree.create_workspace().ws.store("n", "k", dataset)  # any label can be encoded
+
+
+def test_objects_of_other_libraries_name_their_conversion():
+    foreign = type("SpikeData", (), {"__module__": "spikelab.spikedata"})()
+    tree = labtree.create_workspace()
+    with pytest.raises(TypeError, match=r"write labtree.from_spikelab\(x\)$"):
+        tree.ws.store("rec1", "spikes", {"units": foreign})
+    with pytest.raises(
+        ValueError, match=r"found 'SpikeData'; write labtree.from_spikelab\(x\)"
+    ):
+        labtree.spikes.sttc(foreign)

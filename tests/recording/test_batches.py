@@ -217,6 +217,11 @@ def test_torch_windows_by_position(windows, torch):
         assert index == windows.class_index.values[at]
 
 
+def test_torch_windows_need_a_class(windows, torch):
+    with pytest.raises(SessionError, match=r"class_index, found .*assign_coords\(class_index"):
+        labtree.torch_dataset(windows.drop_vars("class_index"))
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_torch_windows_mixed_come_once_among_all_workers(windows, torch, workers, monkeypatch):
     monkeypatch.setattr(window_batches, "_POOL_BYTES", 100_000)

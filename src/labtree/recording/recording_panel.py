@@ -21,7 +21,8 @@ _CALLS = (
     ".streams", ".labels", ".class_names", ".stream_info(name)", ".continuous(name)",
     ".trials(name)", ".windows(name, window_ms, hop_ms)",
     ".aligned_windows(name, others, window_ms, hop_ms)",
-    ".target_windows(name, window_ms, hop_ms)", ".peri_event(name, times, pre_s, post_s)",
+    ".target_windows(name, target, window_ms, hop_ms)",
+    ".peri_event(name, times, pre_s, post_s)",
     ".plot()", ".close()",
 )  # fmt: skip
 _STREAM_CALLS = (

@@ -260,6 +260,11 @@ def torch_dataset(windows: xr.DataArray, *, shuffle: int | None = None) -> Any:
     require("torch.utils.data", purpose="torch_dataset")
     _check_batches(windows, shuffle)
     dimension = windows.dims[0]
+    if "class_index" not in windows.coords:
+        raise SessionError(
+            f"expected windows with the coordinate class_index, found {list(windows.coords)}; "
+            f"write windows.assign_coords(class_index=({dimension!r}, numbers))"
+        )
 
     def read(positions: Any) -> list[tuple[Any, int]]:
         batch = windows.isel({dimension: positions}).compute()

@@ -15,6 +15,7 @@ from labtree.objects.unit_attributes import Attributes
 from labtree.storage import ragged
 from labtree.storage._xarray import is_in_memory
 from labtree.storage.arguments import positive
+from labtree.storage.unsupported import converter
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,6 +37,8 @@ def require_kind(ds: xr.Dataset, verb: str, *kinds: str) -> None:
         made = (
             "labtree.spikes.from_times(times_ms, units), labtree.spike_data(trains, length=...)"
         )
+        if conversion := converter(ds):
+            made = f"{conversion} first, of that object x"
         if isinstance(ds, xr.DataTree):
             made = (
                 "tree.ws[namespace, key], or for the units of a pipeline session "

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import enum
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -105,9 +106,16 @@ def _type_name(value: object) -> str:
     return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
 
 
+def converter(value: object) -> str | None:
+    """Return labtree's call for an object of another library, of a value x, if there is one."""
+    name = f"from_{type(value).__module__.partition('.')[0]}"
+    known = hasattr(sys.modules.get("labtree"), name) and not hasattr(value, "magnitude")
+    return f"labtree.{name}(x)" if known else None
+
+
 def advice(value: Any) -> str:
     """Return what to write in the place of a value."""
-    line = _line(value)
+    line = converter(value) or _line(value)
     if line is None:
         return _PARTS if type(value).__module__ == "builtins" else _REGISTER
     return line if line.startswith(("store ", "write ", "use ")) else f"write {line}"
