@@ -232,6 +232,7 @@ def test_full_precision_is_exact_both_ways(tmp_path_factory: Any, rows: list[Any
     assert same(load_trial_data(path), rows)
 
 
+@pytest.mark.filterwarnings("ignore:.*are not valid")
 @settings(max_examples=examples(300), deadline=None)
 @given(st.lists(trials, max_size=5))
 def test_the_quick_parser_gives_what_the_exact_one_gives(

@@ -1,8 +1,10 @@
 """Measures against brute force over the nested trials; clocks; alignment."""
 
 import copy
+import json
 import math
 import pickle
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,13 @@ from hypothesis import strategies as st
 
 import labtree
 from labtree import clocks
-from labtree.errors import DataError, RecordingWarning, TrialTableError, UnknownNameError
+from labtree.errors import (
+    DamageWarning,
+    DataError,
+    RecordingWarning,
+    TrialTableError,
+    UnknownNameError,
+)
 from labtree.msw import align_trials, concat_trials, decode_barcodes, trials_to_frame
 from labtree.msw.alignment import barcode_durations
 from labtree.testing.msw import barcode_levels, make_trials, make_ttl_edges
@@ -190,6 +198,30 @@ def test_attrs_stay_json_and_parquet_works(tmp_path: Path) -> None:
         again.msw.states()
 
 
+def test_a_table_whose_states_stayed_behind_is_a_table(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    _, df = table(40)
+    df[["trial", "trial_type", "choice", "rewarded"]].to_parquet(tmp_path / "a.parquet")
+    again = pd.read_parquet(tmp_path / "a.parquet")
+    expected = df.msw.summary()
+    assert again.msw.summary()["n_choices"] == expected["n_choices"]
+    assert again.msw.validate() == []
+    tree = labtree.create_workspace()
+    again.ws.store("day", "table", into=tree)
+    pd.testing.assert_frame_equal(tree.ws["day", "table"], again)
+
+
+def test_rows_of_no_trial_have_no_states() -> None:
+    _, df = table(40)
+    means = df.msw.task.groupby("block_number").mean(numeric_only=True)
+    with pytest.raises(TrialTableError, match=r"'trial' holds 14\.8214, which is no trial's"):
+        means.msw.state_time("side_ready")
+    with pytest.raises(TrialTableError, match=r"'trial' holds nan.* in 2 rows"):
+        df.reindex(range(-1, 41)).msw.states()
+    floats = df.astype({"trial": float})
+    equal(floats.msw.state_time("side_ready"), df.msw.state_time("side_ready").tolist())
+
+
 def test_joining_tables_of_sessions() -> None:
     one, two = several(), several()
     lost = pd.concat([one, two])
@@ -204,6 +236,67 @@ def test_joining_tables_of_sessions() -> None:
         concat_trials({"x": both})
     with pytest.raises(TrialTableError, match="'x' is not a trial table"):
         concat_trials({"x": lost})
+
+
+def test_joined_tables_keep_what_was_added_to_them() -> None:
+    one, two = several(), several()
+    one[2024] = [1.5, 2.5, 3.5, 4.5]
+    for dtype in ("int8", "int32", "uint64", "bool", "float32", "category"):
+        one[dtype] = pd.Series(np.arange(4)).astype(dtype)
+    both = concat_trials({"x": one, "y": two})
+    equal(both[2024], [1.5, 2.5, 3.5, 4.5, *[NAN] * 4])
+    added = both[["int8", "int32", "uint64", "bool", "float32", "category"]]
+    assert list(map(str, added.dtypes)) == [
+        "Int8", "Int32", "UInt64", "boolean", "float32", "category"
+    ]  # fmt: skip
+    assert added[4:].isna().all(axis=None)
+    pd.testing.assert_frame_equal(
+        added[:4].astype(one.dtypes[added.columns]), one[added.columns]
+    )
+    two[["int8", "float32"]] = 2**40, 0.1
+    mixed = concat_trials({"x": one, "y": two})
+    assert mixed["int8"].tolist() == [0, 1, 2, 3, *[2**40] * 4]
+    assert mixed["float32"].tolist() == [0, 1, 2, 3, *[0.1] * 4]
+    assert [mixed["int8"].dtype, mixed["float32"].dtype] == [np.int64, np.float64]
+
+
+def test_values_of_numpy_are_values() -> None:
+    trial = {
+        "Trial start timestamp": np.float32(0.5),
+        "States timestamps": {
+            "a": [(np.float64(0), np.float32(1))],
+            "b": np.array([[1.0, 2.0], [3.0, 4.0]]),
+        },
+        "Events timestamps": {"Port1In": np.array([0.25]), "Tup": [np.int64(1)]},
+        "info": {"choice": np.int64(1), "rewarded": np.bool_(True)},
+    }
+    plain = json.loads(json.dumps(trial, default=lambda value: value.tolist()))
+    found, expected = trials_to_frame([trial]), trials_to_frame([plain])
+    pd.testing.assert_frame_equal(found, expected)
+    for part in ("states", "events"):
+        pd.testing.assert_frame_equal(getattr(found.msw, part)(), getattr(expected.msw, part)())
+    assert len(found.msw.states()) == 3
+
+
+def test_states_that_are_no_times_are_told() -> None:
+    trials = [{"States timestamps": {"a": [(0.0, 1.0)]}}, {"States timestamps": {"a": "b"}}]
+    with pytest.warns(DamageWarning, match="trial 1: its 'States timestamps' are not valid"):
+        df = trials_to_frame(trials)
+    assert df.msw.states()["trial"].tolist() == [0]
+
+
+def test_starts_in_whole_seconds_say_what_states_count_from() -> None:
+    trials: list[dict[str, Any]] = [
+        {
+            "Trial start timestamp": start,
+            "States timestamps": {"a": [(float(start), start + 1.0)]},
+        }
+        for start in (0, 10, 20)
+    ]
+    for more in ([], [{"info": {}}]):
+        df = trials_to_frame(trials + more)[:3]
+        equal(df.msw.state_time("a"), [0, 0, 0])
+        equal(df.msw.state_time("a", clock="session"), [0, 10, 20])
 
 
 def test_errors_of_names_and_clocks() -> None:
@@ -385,8 +478,9 @@ def test_rolling(values: list[Any], n: int) -> None:
 
 def test_rolling_errors() -> None:
     _, df = table(10)
-    with pytest.raises(ValueError, match="expected 1 trial or more"):
-        df.msw.rolling("rewarded", 0)
+    for n in (0, 2.5):
+        with pytest.raises(TrialTableError, match="n must be a whole number from 1 on"):
+            df.msw.rolling("rewarded", n)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected numbers"):
         df.msw.rolling("trial_type", 3)
     assert df.msw.rolling("rewarded", 3).notna().sum() == 7
@@ -719,6 +813,19 @@ def test_measures_of_joined_sessions_do_not_reach_over_their_borders(named: bool
     assert len(joined.msw.blocks()) == sum(len(df.msw.blocks()) for df in tables)
     lengths = [df.msw.summary()["duration_s"] for df in tables]
     assert joined.msw.summary()["duration_s"] == pytest.approx(sum(lengths))
+
+
+def test_each_session_of_a_joined_table_has_a_clock_of_its_own() -> None:
+    trials = [make_trials(60, start=datetime(2026, 5, day, 14, 30)) for day in (14, 17)]
+    tables = {str(len(each)): trials_to_frame(each) for each in (trials[0], trials[1][:50])}
+    joined = concat_trials(tables)
+    expected = [time for df in tables.values() for time in df.msw.wall_time()]
+    assert joined.msw.wall_time().tolist() == expected
+    task = tables["50"].msw.task
+    without = concat_trials({"a": tables["60"], "b": task})
+    assert without.msw.wall_time().notna().tolist() == [True] * 60 + [False] * len(task)
+    with pytest.raises(TrialTableError, match=r"2 sessions.*align each session\.df"):
+        joined.msw.align(make_ttl_edges(trials[0]), line=4)
 
 
 def test_a_table_of_ones_own_is_told_what_to_write():

@@ -143,7 +143,7 @@ def align_trials(
     Raises
     ------
     TrialTableError
-        No barcodes, or no such line.
+        No barcodes, no such line, or trials of several sessions.
     DataError
         No clock that more than half of the anchors share.
 
@@ -174,6 +174,12 @@ def align_trials(
         known = ", ".join(map(str, lines)) or "none"
         raise TrialTableError(
             f"no edges on line {line!r}; write line=, there are edges on: {known}"
+        )
+    if "session" in frame and frame["session"].nunique(dropna=False) > 1:
+        raise TrialTableError(
+            f"this table holds {frame['session'].nunique(dropna=False)} sessions, each with a "
+            "clock of its own; align each session.df, then join them with "
+            "labtree.msw.concat_trials({name: df, ...})"
         )
     codes = barcode_trials(frame)
     if not len(codes):

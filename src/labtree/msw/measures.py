@@ -21,8 +21,9 @@ from labtree.msw.trial_queries import (
     task_trials,
     trial_numbers,
 )
-from labtree.msw.trial_times import ATTRIBUTE, END, START
+from labtree.msw.trial_times import END, START, has_tables
 from labtree.storage import ragged
+from labtree.storage.arguments import integer
 
 
 def _session_of_rows(frame: pd.DataFrame) -> np.ndarray:
@@ -115,8 +116,7 @@ def win_stay_lose_shift(frame: pd.DataFrame) -> pd.Series:
 
 def rolling(frame: pd.DataFrame, field: str, n: int) -> pd.Series:
     """Return a running mean over trials: see ``df.msw.rolling``."""
-    if n < 1:
-        raise TrialTableError(f"n={n}; expected 1 trial or more")
+    integer("n", n, 1, error=TrialTableError)
     column = column_of(frame, field)
     if column.dtype == object or pd.api.types.is_string_dtype(column.dtype):
         raise TrialTableError(f"column {field!r} is of dtype {column.dtype}; expected numbers")
@@ -212,7 +212,7 @@ def summary(frame: pd.DataFrame) -> pd.Series:
             found[f"n_{name}"] = int(count)
     if "block_number" in task:
         found["n_blocks"] = len(blocks(frame))
-    if "choice" in task and ATTRIBUTE in frame.attrs:
+    if "choice" in task and has_tables(frame.attrs):
         tables, _ = tables_of(frame)
         if "side_ready" in tables.states.names:
             found["median_reaction_time_s"] = float(reaction_time(task).median())
@@ -225,8 +225,13 @@ def wall_time(frame: pd.DataFrame) -> pd.Series:
     if not len(codes):
         raise TrialTableError("this table has no barcode, which would state the wall time")
     sent = numbers_of(codes, "barcode_wall_time")
-    offset = np.nanmedian(sent - state_time(codes, "barcode_start", clock="session").to_numpy())
-    seconds = offset + numbers_of(frame, START)
+    offsets = np.full(len(frame), np.nan)
+    offsets[is_of_type(frame, "barcode")] = (
+        sent - state_time(codes, "barcode_start", clock="session").to_numpy()
+    )
+    # Each session of a joined table has a clock of its own.
+    offset = pd.Series(offsets).groupby(_session_of_rows(frame)).transform("median")
+    seconds = offset.to_numpy() + numbers_of(frame, START)
     return pd.Series(pd.to_datetime(seconds, unit="s", utc=True), frame.index, name="wall_time")
 
 
@@ -238,7 +243,7 @@ def check_times(frame: pd.DataFrame) -> list[str]:
     """Return which times cannot be those of a session, such as 1.8e19 s or infinity."""
     found: list[str] = []
     parts = {name: pd.Series(numbers_of(frame, name)) for name in (START, END) if name in frame}
-    if ATTRIBUTE in frame.attrs:
+    if has_tables(frame.attrs):
         tables, _ = tables_of(frame)
         for what, ragged in (("state", tables.states), ("event", tables.events)):
             for code, name in enumerate(ragged.names):
@@ -271,7 +276,7 @@ def check_trials(frame: pd.DataFrame) -> list[str]:
             np.concatenate([[False], start[1:] < start[:-1]])[: len(start)],
             "start before the last one did",
         )
-        if ATTRIBUTE in frame.attrs and "trial" in frame:
+        if has_tables(frame.attrs) and "trial" in frame:
             visits = state_table(frame)
             over = visits["end"].groupby(visits["trial"]).max()
             late = frame["trial"].map(over).to_numpy(np.float64) > end - start + 0.01

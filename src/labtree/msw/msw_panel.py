@@ -14,7 +14,7 @@ from labtree.display import (
     variables_section,
 )
 from labtree.msw.trial_queries import is_of_type, tables_of
-from labtree.msw.trial_times import ATTRIBUTE, IntArray, Ragged, TrialTables
+from labtree.msw.trial_times import ATTRIBUTE, IntArray, Ragged, has_tables
 
 _TIMES = (
     ".states()", ".events()", ".state_time(name, edge, clock)", ".visited(name)",
@@ -33,9 +33,9 @@ def count_trials(frame: pd.DataFrame) -> str:
 
 def _times(frame: pd.DataFrame) -> dict[str, list[tuple[str, int | str]]]:
     """Return the session's states and events by name, and how many these rows have."""
-    held = frame.attrs.get(ATTRIBUTE)
-    if not isinstance(held, TrialTables) or "trial" not in frame:
+    if not has_tables(frame.attrs) or "trial" not in frame:
         return {}
+    held = frame.attrs[ATTRIBUTE]
     try:
         trials = tables_of(frame)[1]
     except (TypeError, ValueError):  # "trial" numbers other trials; the calls say so

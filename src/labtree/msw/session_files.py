@@ -29,12 +29,12 @@ from labtree.msw.settings import read_json, read_python_literals, read_yaml
 from labtree.msw.trial_file import read_trial_frame
 from labtree.msw.trial_lines import shown
 from labtree.msw.trial_table import (
+    FrameBuilder,
     concat_trials,
     nested_frame,
     trials_from_nested,
-    trials_to_frame,
 )
-from labtree.msw.trial_times import RESTORED, START
+from labtree.msw.trial_times import RESTORED, START, Trial
 from labtree.storage.files import leads_out
 
 SESSION_YAML_VERSION = 2
@@ -348,7 +348,7 @@ def _frame_of_file(
     # A log that cannot be read must not cost the trials.
     n_logged = None if log is None else _attempt(files, count_ended_trials, log)
     if path.suffix == ".pkl":
-        frame = _frame_of_pickle(path, nested)
+        frame = _frame_of_pickle(files, path, nested)
     else:
         frame, findings = read_trial_frame(path, nested=nested, log=log, n_logged=n_logged or 0)
         files.damage += findings.damage
@@ -385,7 +385,19 @@ def _frame_of_log(files: SessionFiles, path: Path, nested: bool) -> pd.DataFrame
         "has states, events, starts and ends, and no more"
     )
     files.logged[path.name] = (count_ended_trials(path), len(trials))
-    return nested_frame(trials) if nested else trials_to_frame(trials)
+    return _table_of(files, path, trials, nested)
+
+
+def _table_of(
+    files: SessionFiles, path: Path, trials: list[Trial], nested: bool
+) -> pd.DataFrame:
+    """Return the table of trials, and note what was not valid in them."""
+    if nested:
+        return nested_frame(trials)
+    builder = FrameBuilder()
+    builder.add(trials)
+    files.damage += [f"{path}: {note}" for note in builder.notes]
+    return builder.finish()
 
 
 def _inside(files: SessionFiles, name: str, file: object) -> Path | None:
@@ -409,9 +421,9 @@ def _inside(files: SessionFiles, name: str, file: object) -> Path | None:
     return path
 
 
-def _frame_of_pickle(path: Path, nested: bool) -> pd.DataFrame:
+def _frame_of_pickle(files: SessionFiles, path: Path, nested: bool) -> pd.DataFrame:
     trials = trials_from_nested(read_frame_pickle(path))
     if trials and not {START, "info", "trial_type"} & trials[0].keys():
         columns = shown(list(trials[0]), ", ")
         raise FormatError(f"{path}: a table, but not of trials (its columns: {columns})")
-    return nested_frame(trials) if nested else trials_to_frame(trials)
+    return _table_of(files, path, trials, nested)

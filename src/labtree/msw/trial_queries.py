@@ -15,6 +15,7 @@ from labtree.msw.trial_times import (
     IntArray,
     Ragged,
     TrialTables,
+    has_tables,
 )
 from labtree.storage.arguments import one_of
 from labtree.storage.ragged import begins_run, row_of_sample
@@ -30,13 +31,15 @@ def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
     TrialTableError
         The table carries none.
     """
-    held = frame.attrs.get(ATTRIBUTE)
-    if isinstance(held, TrialTables):
+    if has_tables(frame.attrs):
+        held = frame.attrs[ATTRIBUTE]
         if "trial" not in frame:
             raise TrialTableError(
                 "the column 'trial', which says whose states are whose, is gone; keep it when "
                 "choosing columns: df[['trial', ...]]"
             )
+        if frame["trial"].dtype.kind not in "iu":
+            _refuse_parts(numbers_of(frame, "trial"))
         trials = frame["trial"].to_numpy(np.int64)
         if len(trials) and not 0 <= trials.min() <= trials.max() < len(held.absolute):
             raise TrialTableError(
@@ -59,6 +62,16 @@ def tables_of(frame: pd.DataFrame) -> tuple[TrialTables, IntArray]:
     )
 
 
+def _refuse_parts(numbers: FloatArray) -> None:
+    """Raise TrialTableError unless all numbers of trials are whole."""
+    wrong = numbers[~(numbers % 1 == 0)]
+    if len(wrong):
+        raise TrialTableError(
+            f"the column 'trial' holds {wrong[0]:g}, which is no trial's number, in "
+            f"{len(wrong)} rows; rows that were averaged or added have no states and events"
+        )
+
+
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """Return a column.
 
@@ -69,7 +82,7 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """
     if name not in frame:
         error = unknown_name("column", name, frame.columns, UnknownNameError)
-        if ATTRIBUTE in frame.attrs:
+        if has_tables(frame.attrs):
             raise error
         line = f"table.rename(columns={{...: {name!r}}})"
         stop = "" if str(error).endswith("?") else "."

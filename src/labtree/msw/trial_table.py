@@ -7,13 +7,13 @@ have them as columns of lists; that nested layout is written and read here, too.
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from labtree.errors import TrialTableError
+from labtree.errors import DamageWarning, TrialTableError, warn
 from labtree.msw.trial_times import (
     ATTRIBUTE,
     EVENTS,
@@ -27,6 +27,7 @@ from labtree.msw.trial_times import (
     RaggedBuilder,
     Trial,
     TrialTables,
+    has_tables,
     is_hole,
 )
 from labtree.storage.dtypes import object_array
@@ -93,7 +94,10 @@ def trials_to_frame(trials: Iterable[Trial], *, nested: bool = False) -> pd.Data
     with without_garbage_collection():
         builder = FrameBuilder()
         builder.add(trials)
-        return builder.finish()
+        frame = builder.finish()
+    if builder.notes:
+        warn("\n".join(builder.notes), DamageWarning)
+    return frame
 
 
 class FrameBuilder:
@@ -138,7 +142,9 @@ class FrameBuilder:
         for builder, name in ((self._states, STATES), (self._events, EVENTS)):
             n_restored -= builder.n_placeholders
             for i in builder.add([trial.get(name) for trial in trials], exact=exact):
-                self.notes.append(f"trial {self.n_trials + i}: its {name!r} are not valid")
+                self.notes.append(
+                    f"trial {self.n_trials + i}: its {name!r} are not valid; left out"
+                )
             n_restored += builder.n_placeholders
         if not exact and n_restored != n_nan:
             raise NeedsExactParserError(
@@ -272,6 +278,9 @@ def _revive(value: Any, restored: list[float]) -> Any:
 def _to_column(values: list[Any]) -> Any:
     """Return the array whose dtype says what the values are."""
     kinds = set(map(type, values))
+    if any(issubclass(kind, np.number | np.bool_ | np.str_) for kind in kinds):
+        values = [v.item() if isinstance(v, np.generic) else v for v in values]
+        kinds = set(map(type, values))
     if kinds == {bool}:
         return np.array(values)
     if kinds == {int}:
@@ -332,8 +341,9 @@ def _has_absolute_states(begin: Any, states: Ragged) -> BoolArray:
     trial's own start; the majority of the trials decides for the whole file.
     """
     absolute = np.zeros(len(states.row_size), bool)
-    if getattr(begin, "dtype", None) != np.float64 or not len(states.codes):
+    if getattr(begin, "dtype", np.dtype(object)).kind not in "iuf" or not len(states.codes):
         return absolute
+    begin = pd.Series(begin).to_numpy(np.float64, na_value=np.nan)
     visited = states.row_size > 0
     offsets = row_offsets(states.row_size[visited])[:-1]
     starts = np.where(np.isnan(states.values[:, 0]), np.inf, states.values[:, 0])
@@ -387,8 +397,7 @@ def concat_trials(
     tables: list[TrialTables] = []
     shift = 0
     for name, frame in frames.items():
-        held = frame.attrs.get(ATTRIBUTE)
-        if not isinstance(held, TrialTables) or "trial" not in frame:
+        if not has_tables(frame.attrs) or "trial" not in frame:
             raise TrialTableError(
                 f"{name!r} is not a trial table with its states and events; give session.df of "
                 "labtree.msw.load_session(folder), or rows of it with the column 'trial'"
@@ -401,8 +410,8 @@ def concat_trials(
         part.insert(1, column, name)
         part.attrs = {}
         parts.append(part)
-        tables.append(held)
-        shift += len(held.absolute)
+        tables.append(frame.attrs[ATTRIBUTE])
+        shift += len(tables[-1].absolute)
     joined = pd.concat(_with_common_columns(parts), ignore_index=True)
     joined.attrs[ATTRIBUTE] = TrialTables(
         Ragged.concatenate([table.states for table in tables], 2),
@@ -414,9 +423,9 @@ def concat_trials(
 
 def _with_common_columns(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
     """Return every part every column, of one dtype."""
-    names = dict.fromkeys(str(name) for part in parts for name in part)
+    names = dict.fromkeys(name for part in parts for name in part)
     n_with_rows = sum(len(part) > 0 for part in parts)
-    columns: list[dict[str, Any]] = [{} for _ in parts]
+    columns: list[dict[Hashable, Any]] = [{} for _ in parts]
     for name in names:
         dtype = _common_dtype([part[name] for part in parts if name in part], n_with_rows)
         for part, built in zip(parts, columns, strict=True):
@@ -439,16 +448,29 @@ def _common_dtype(columns: list[pd.Series], n_tables: int) -> Any:
     holes = len(with_values) < n_tables
     if not dtypes:
         return np.dtype(float)
-    kinds = set(dtypes)
-    if kinds <= {"bool", "boolean"}:
-        return pd.BooleanDtype() if holes or "boolean" in kinds else np.dtype(bool)
-    if kinds <= {"int64", "Int64"}:
-        return pd.Int64Dtype() if holes or "Int64" in kinds else np.dtype(np.int64)
-    if kinds <= {"int64", "Int64", "float64"}:
-        whole = [c for c in with_values if c.dtype != float]
+    only = next(iter(dtypes.values()))
+    if len(dtypes) == 1 and not (holes and isinstance(only, np.dtype) and only.kind in "biu"):
+        return only
+    plain: set[Any] = {getattr(dtype, "numpy_dtype", dtype) for dtype in dtypes.values()}
+    kinds = {dtype.kind for dtype in plain}
+    has_nullable = not all(isinstance(dtype, np.dtype) for dtype in dtypes.values())
+    if kinds == {"b"} or (kinds <= {"i", "u"} and np.result_type(*plain).kind in "iu"):
+        common = np.result_type(*plain)
+        return _nullable(common) if holes or has_nullable else common
+    if kinds == {"f"} and not has_nullable:
+        return np.result_type(*plain)
+    if kinds <= {"i", "u", "f"} and "Float" not in "".join(dtypes):
+        whole = [c for c in with_values if c.dtype.kind in "iu"]
         if all((c.dropna().abs() <= 2**53).all() for c in whole):
             return np.dtype(float)
-    return next(iter(dtypes.values())) if len(dtypes) == 1 else np.dtype(object)
+    return np.dtype(object)
+
+
+def _nullable(dtype: np.dtype[Any]) -> Any:
+    """Return the dtype of pandas that holds integers or booleans with holes."""
+    if dtype.kind == "b":
+        return pd.BooleanDtype()
+    return pd.api.types.pandas_dtype(dtype.name.replace("i", "I").replace("u", "U"))
 
 
 # --- the nested layout ---------------------------------------------------------------------

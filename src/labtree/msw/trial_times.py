@@ -6,7 +6,7 @@ arrays, in ``table.attrs``, and no columns.
 
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
@@ -231,19 +231,30 @@ def _regular(cell: Any, width: int) -> dict[str, list[Any]] | None:
         return None
     regular: dict[str, list[Any]] = {}
     for name, visits in cell.items():
+        visits = _plain(visits)
         if is_hole(visits):
             visits = []
-        visits = _untupled(visits)
         if not isinstance(visits, list | tuple):
             visits = [visits]
         if width == 2:
-            visits = [_untupled(visit) for visit in visits]
+            visits = [_plain(visit) for visit in visits]
             if _is_visit(visits):
                 visits = [visits]
+            visits = [
+                list(map(_plain, visit)) if isinstance(visit, list | tuple) else visit
+                for visit in visits
+            ]
+        else:
+            visits = list(map(_plain, visits))
         if not all(map(_is_visit if width == 2 else is_time, visits)):
             return None
         regular[str(name)] = list(visits)
     return regular
+
+
+def has_tables(attrs: Mapping[Any, Any]) -> bool:
+    """Return whether a table's ``attrs`` carry states and events, not only their summary."""
+    return isinstance(attrs.get(ATTRIBUTE), TrialTables)
 
 
 def is_hole(value: Any) -> bool:
@@ -255,7 +266,10 @@ def _is_visit(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_time, value))
 
 
-def _untupled(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Return arrays and scalars of numpy, and tuples as JSON has them, as plain values."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
     if isinstance(value, dict) and value.keys() == {TUPLE_KEY}:
         return value[TUPLE_KEY]
     return value

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables
+from labtree.msw.trial_times import ATTRIBUTE, Ragged, TrialTables, has_tables
 from labtree.objects.registry import Kind, add_kind, raw_or
 from labtree.objects.values import dataset_to_value, value_to_dataset
 
@@ -65,7 +65,7 @@ def _summary(dataset: xr.Dataset) -> dict[str, Any]:
 
 
 def _is_trial_table(frame: pd.DataFrame) -> bool:
-    return ATTRIBUTE in frame.attrs
+    return has_tables(frame.attrs)
 
 
 add_kind(
