@@ -37,7 +37,8 @@ def test_with_none_active_the_error_has_the_line_to_write():
 
 def test_a_plain_call_holds_in_all_threads():
     tree = create_workspace()
-    use_workspace(tree)
+    shown = repr(use_workspace(tree))
+    assert shown == "<labtree use_workspace: until the next call, or in a with block>"
     assert active_workspace() is tree
     assert in_thread(active_workspace) is tree
     DS.ws.store("rec1", "a", note="hello")

@@ -58,6 +58,9 @@ class Scope(Generic[T]):
             self._below = setting.everywhere
             setting.everywhere = self._own
 
+    def __repr__(self) -> str:
+        return f"<labtree {type(self).__name__}: until the next call, or in a with block>"
+
     def __enter__(self) -> T:
         setting = self._setting
         with setting.lock:  # it was meant for the block only
