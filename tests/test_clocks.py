@@ -355,6 +355,8 @@ def test_spikes_convert_in_milliseconds(stepped):
 
 
 def test_what_is_no_clock_is_refused():
+    with pytest.raises(DataError, match=r"found float; write labtree.clocks.convert\(clock, t"):
+        clocks.convert(1.0, 5)
     with pytest.raises(DataError, match=r"expected a clock as labtree.clocks.fit gives it"):
         clocks.convert(xr.Dataset({"rate": 1}), 1.0)
 

@@ -182,6 +182,8 @@ def test_what_cannot_be_converted_is_said(nap):
         match="takes spike_data, rate_data or a table of epochs, found 'pairwise_matrix'",
     ):
         labtree.to_pynapple(spikes.synthetic_pairwise_matrix(2))
+    with pytest.raises(ValueError, match="or a table of epochs, found 'list'"):
+        labtree.to_pynapple([1.0])
     with pytest.raises(ValueError, match="no recording of no duration"):
         labtree.to_pynapple(labtree.spike_data([[]]))
     with pytest.raises(ValueError, match=r"takes a TsGroup, Ts, .* or IntervalSet, found int"):

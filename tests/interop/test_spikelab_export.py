@@ -548,3 +548,11 @@ def test_spikelab_reads_mixed_attributes_as_they_are_exported(tmp_path):
         theirs = peer.AnalysisWorkspace.load(str(path.with_suffix("")))
     assert [each["m"] for each in theirs.get("n", "k").neuron_attributes] == [1.0, 2.7, 3.0]
     assert theirs.get("n", "..").tolist() == [0, 1, 2]
+
+
+def test_an_export_takes_a_tree(tmp_path):
+    units = labtree.spike_data([[1.0]])
+    for export in (labtree.export_spikelab, labtree.export_nwb):
+        with pytest.raises(TypeError, match=r"found Dataset; write tree = labtree.create_work"):
+            export(units, tmp_path / "theirs")
+    assert list(tmp_path.iterdir()) == []

@@ -198,6 +198,8 @@ def test_mne_refuses_what_it_would_get_wrong(tree):
         to_mne_raw(dataset.isel(time=np.r_[0:100, 200:300]))
     with pytest.raises(SessionError, match="declares 500 Hz"):
         to_mne_raw(dataset.assign_attrs(fs=500.0))
+    with pytest.raises(SessionError, match=r"found DataTree; write .*streams\['emg'\]"):
+        to_mne_raw(tree)
     with pytest.raises(SessionError, match="1000 Hz and 0 samples is no MNE raw object"):
         to_mne_raw(dataset.isel(time=slice(0, 0)))
     del dataset["data"].attrs["units"]

@@ -130,6 +130,11 @@ def convert(
     >>> float(clocks.convert(clock, 2.5)), float(clocks.convert(clock, 7.5, inverse=True))
     (7.5, 2.5)
     """
+    if not isinstance(clock, xr.Dataset):
+        raise DataError(
+            f"expected a clock first, as labtree.clocks.fit gives it, found "
+            f"{type(clock).__name__}; write labtree.clocks.convert(clock, times)"
+        )
     absent = {"a_ref", "b_ref", "rate", "a_first", "a_last", "jump_s"} - set(clock.variables)
     if absent:
         raise DataError(

@@ -83,6 +83,11 @@ def to_mne_raw(
     8
     """
     mne = require("mne", purpose="MNE's objects", extra="mne")
+    if not isinstance(dataset, xr.Dataset):
+        raise SessionError(
+            f"to_mne_raw takes the Dataset of one stream, found {type(dataset).__name__}; "
+            "write labtree.to_mne_raw(tree.session.streams['emg'], tree.session.labels)"
+        )
     data = dataset["data"]
     timeline = Timeline(
         np.asarray(dataset["time"].values, float), float(dataset.attrs.get("fs", 0))

@@ -65,7 +65,7 @@ def to_pynapple(obj: xr.Dataset | pd.DataFrame) -> Any:
     if isinstance(obj, pd.DataFrame):
         made = _interval_set(nap, obj, losses)
     else:
-        kind = obj.attrs.get(KIND_ATTRIBUTE)
+        kind = obj.attrs.get(KIND_ATTRIBUTE) if isinstance(obj, xr.Dataset) else None
         if kind not in (spike_data.KIND, rate_data.KIND):
             raise DataError(
                 "to_pynapple takes spike_data, rate_data or a table of epochs, found "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 from tqdm import tqdm
 
-from labtree.errors import DataError
+from labtree.errors import DataError, UnsupportedTypeError
 from labtree.interop.common import left_out, warn_of_losses
 from labtree.storage.attached import attached
 from labtree.storage.files import is_same_file
@@ -79,6 +79,12 @@ def check_export_target(tree: xr.DataTree, target: Path) -> None:
     """Raise an error where a tree cannot be exported, or would replace its own file."""
     from labtree.pipeline.sessions import hdf5_path  # which few of those who import need
 
+    if not isinstance(tree, xr.DataTree):
+        raise UnsupportedTypeError(
+            f"an export takes the tree of a workspace or session, found {type(tree).__name__}; "
+            "write tree = labtree.create_workspace(), tree.ws.store('rec1', 'units', ds), and "
+            "export the tree"
+        )
     check_folder(target)
     is_workspace = "labtree_workspace_id" in tree.root.attrs
     own = {
