@@ -58,6 +58,15 @@ def _old_objects_are_no_garbage():
     gc.freeze()
 
 
+@pytest.fixture
+def nothing_is_collected():
+    """Where a parser is as deep as Python allows, what closes a forgotten file would fail."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch):
     """What a test writes need not outlive a power cut; some disks take long to promise that."""

@@ -74,6 +74,7 @@ def test_guesses_what_no_other_engine_claims(tmp_path, path):
         assert dataset.data.dims == ("time", "channel")
 
 
+@pytest.mark.usefixtures("nothing_is_collected")
 @pytest.mark.parametrize(
     "content", ['{"a": 1}', '{"streams": {"a": 1}}', "[1]", "", '{"streams": ', "[" * 100_000]
 )

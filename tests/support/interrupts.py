@@ -73,10 +73,14 @@ def interrupted_at(point: int, call: Callable[[], Any]) -> bool:
         if count == point:
             signal.raise_signal(signal.SIGINT)  # which code may put off, as a real one
 
+    # A process that was started in the background may ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _traced(call, interrupt)
     except KeyboardInterrupt:
         return True
+    finally:
+        signal.signal(signal.SIGINT, before)
     return False
 
 

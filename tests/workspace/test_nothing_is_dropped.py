@@ -196,6 +196,7 @@ def test_a_program_that_ends_with_changes_warns(tmp_path):
     assert "'saved'" not in ended.stderr
 
 
+@pytest.mark.usefixtures("nothing_is_collected")
 @pytest.mark.parametrize(
     "content",
     [
