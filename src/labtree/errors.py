@@ -342,7 +342,8 @@ def unknown_name(
     names = [str(one) for one in valid]
     if not names:
         return error(f"no {what} {name!r}{where}; there are none")
-    shown = ", ".join(repr(one) for one in names[:20]) + (", ..." if len(names) > 20 else "")
+    shown = ", ".join(repr(one) for one in names[:20])
+    shown += f" and {len(names) - 20} more" if len(names) > 20 else ""
     near = get_close_matches(str(name), names, n=1)
     hint = f". Did you mean {near[0]!r}?" if near else ""
     return error(f"no {what} {name!r}{where}; there are: {shown}{hint}")
