@@ -24,6 +24,7 @@ from labtree.errors import (
 )
 from labtree.msw import (
     MswSession,
+    concat_trials,
     enumerate_acquisitions,
     load_acquisition,
     load_session,
@@ -657,6 +658,8 @@ def test_all_trials_in_one_table(tmp_path: Path) -> None:
         for table in (ours, theirs):
             table["state"] = table["state"].astype(str)
         pd.testing.assert_frame_equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"write concat_trials\(\{name: session.df, ...\}\)"):
+        concat_trials([pd.DataFrame()])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no trial tables"):
         type(sessions)().trials()
 

@@ -12,6 +12,7 @@ from labtree import (
     ConfigurationError,
     FormatError,
     InvalidNameError,
+    LabtreeError,
     SaveState,
     SessionError,
     SessionExistsError,
@@ -574,6 +575,20 @@ def test_a_dataset_without_units_has_no_rows():
     rows = {"a": {"trace": np.arange(2)}, "b": {"trace": np.arange(3)}}
     dataset = encode_rows(rows)
     assert decode_rows(dataset.isel(unit=slice(0), trace_element=slice(0))) == {}
+
+
+def test_a_path_without_a_name_is_no_session():
+    session = labtree.create_session("rec1")
+    for call in (labtree.load_session, session.session.save, session.session.checkpoint):
+        with pytest.raises(LabtreeError, match=r"'\.' names no file; write a name such as"):
+            call(".")
+
+
+def test_a_unit_is_a_dict_of_arrays():
+    session = labtree.create_session("rec1")
+    with pytest.raises(SessionError, match=r"got list; write add_units\(\{'u': \{'spike_t"):
+        session.session.add_units({"u": [1, 2]})
+    assert "units" not in session.children
 
 
 def test_a_folder_or_the_imported_file_is_no_place_for_a_session(tmp_path):

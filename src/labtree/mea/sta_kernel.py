@@ -32,7 +32,7 @@ def lags_of(cover_range: tuple[int, int]) -> tuple[int, int]:
     ConfigurationError
         If there is no lag between them.
     """
-    first, last = int(cover_range[0]), int(cover_range[1])
+    first, last = map(int, cover_range) if np.shape(cover_range) == (2,) else (0, 0)
     if not first < last:
         raise ConfigurationError(
             f"cover_range must be (first, last) with first < last, in frames, got "
@@ -240,7 +240,8 @@ def spike_triggered_average(
             movie, counts, cover_range,
             subtract_mean=subtract_mean, permutations=permutations, seed=seed,
         )  # fmt: skip
-    n_lags = int(cover_range[1]) - int(cover_range[0])
+    first, last = lags_of(cover_range)
+    n_lags = last - first
     shifted = valid_counts(counts, cover_range)
     n_spikes = shifted.sum(axis=1).astype(np.int64)
     flat = movie.reshape(n_frames, -1)

@@ -389,7 +389,7 @@ def concat_trials(
     >>> concat_trials({"monday": day, "tuesday": day})["session"].tolist()
     ['monday', 'tuesday']
     """
-    if not frames:
+    if not isinstance(frames, Mapping) or not frames:
         raise TrialTableError(
             "no trial tables to put together; write concat_trials({name: session.df, ...})"
         )

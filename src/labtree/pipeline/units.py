@@ -150,6 +150,12 @@ def add_units(session: xr.DataTree, units: Mapping[str, Mapping[str, Any]]) -> N
     for unit in units:
         if not isinstance(unit, str) or not unit:
             raise SessionError(f"a unit's id must be a non-empty string, got {unit!r}")
+        if not isinstance(units[unit], Mapping):
+            raise SessionError(
+                f"unit {unit!r} must be a dict of its arrays, got "
+                f"{type(units[unit]).__name__}; "
+                f"write add_units({{{unit!r}: {{'spike_times': samples}}}})"
+            )
     old = units_of(session) if "units" in session.children else None
     rows = decode_rows(old) if old is not None else {}
     trials: dict[str, dict[str, Any]] = {}

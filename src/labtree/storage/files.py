@@ -15,6 +15,7 @@ from typing import TypeVar
 from labtree.errors import (
     BusyFileError,
     FormatError,
+    InvalidNameError,
     MissingFileError,
     write_errors_named,
 )
@@ -232,6 +233,8 @@ def with_suffix_h5(path: str | os.PathLike[str]) -> Path:
     given = Path(path)
     if given.suffix.lower() in (".h5", ".hdf5", ".nc"):
         return given
+    if not given.name:
+        raise InvalidNameError(f"{str(path)!r} names no file; write a name such as 'day.h5'")
     return given.with_name(given.name + ".h5")
 
 
