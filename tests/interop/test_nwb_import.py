@@ -6,6 +6,7 @@ import pickle
 import sys
 import tracemalloc
 import warnings
+from datetime import UTC, datetime
 
 import h5py
 import numpy as np
@@ -461,3 +462,23 @@ def test_a_file_that_is_no_hdf5_is_named_with_what_it_is(tmp_path):
     )
     with pytest.raises(labtree.MissingFileError, match=r"; did you mean '.*notes.txt'\?"):
         labtree.import_nwb(tmp_path / "note.txt")
+
+
+def test_a_table_with_wide_columns_may_have_one_called_row(tmp_path):
+    common = pytest.importorskip("hdmf.common", reason="makes tables")
+    import pynwb
+
+    file = pynwb.NWBFile("d", "i", datetime(2024, 5, 6, tzinfo=UTC))
+    columns = [
+        common.VectorData(name="wide", description="w", data=np.arange(6.0).reshape(3, 2)),
+        common.VectorData(name="row", description="r", data=[7, 8, 9]),
+    ]
+    table = common.DynamicTable(name="t", description="d", columns=columns)
+    file.create_processing_module("m", "d").add(table)
+    with pynwb.NWBHDF5IO(tmp_path / "a.nwb", "w") as io:
+        io.write(file)
+    tree = labtree.import_nwb(tmp_path / "a.nwb")
+    found = tree.ws["m", "t"]
+    assert found["row"].values.tolist() == [7, 8, 9]
+    assert found["wide"].values.tolist() == [[0, 1], [2, 3], [4, 5]]
+    tree.close()

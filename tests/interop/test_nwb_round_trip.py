@@ -81,6 +81,15 @@ ITEMS = {
     "trials": pd.DataFrame({"side": ["L"], "start_time": [0.5], "stop_time": [1.0]}),
     "pulses": pd.DataFrame({"timestamp": [0.5, 1.5], "line": ["a", "b"]}),
     "array": np.arange(6, dtype="f4").reshape(2, 3),
+    "one value": np.array([5], dtype=">i2"),
+    "one text": np.array([["é"]]),
+    "texts": np.array(["a", "", "long text"]),
+    "no texts": np.array([], "U3"),
+    "pivoted": pd.DataFrame(
+        [[1.5, 2.5]],
+        index=pd.Index([3], name=("trial", 1)),
+        columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["side", None]),
+    ),
     "empty table": pd.DataFrame({"a": np.array([], float)}),
 }
 
@@ -468,7 +477,70 @@ def test_short_series_come_back(tmp_path, count):
     back.close()
 
 
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize("count", [2, 1, 0])
+def test_markers_come_back(tmp_path, n_channels, count):
+    texts = np.array([["go", "left"], ["é", ""]], object)[:count, :n_channels]
+    given = xr.Dataset(
+        {"data": (("time", "channel"), texts)},
+        xr.Coordinates({"time": ("time", np.array([0.5, 1.75])[:count])}, indexes={}),
+    )
+    back = there_and_back(workspace(markers=given), tmp_path)
+    found = back.ws["rec/1", "markers"]
+    assert found.data.dims == ("time", "channel")
+    assert found.data.shape == (count, n_channels)
+    assert found.data.values.tolist() == texts.tolist()
+    assert found.time.values.tolist() == given.time.values.tolist()
+    back.close()
+
+
+def test_rates_keep_their_attributes(tmp_path):
+    rates = labtree.rate_data([[1.0, 2.0]], [0.0, 8.0]).assign_attrs(
+        time_support=[[0, 8]], metadata={"rig": "left"}
+    )
+    rates["rate"].attrs["long_name"] = "firing rate"
+    back = there_and_back(workspace(rates=rates), tmp_path)
+    assert back.ws["rec/1", "rates"].identical(rates)
+    back.close()
+
+
+def with_more(ds, **variables):
+    return ds.assign({name: xr.Variable(*given) for name, given in variables.items()})
+
+
 LOST = {
+    "unit variable": (with_more(SPIKES, snr=("unit", [1.0, 2.0, 3.0])), ": snr"),
+    "rate variable": (
+        with_more(labtree.rate_data([[1.0]], [0.0]), extra=("unit", [1])),
+        ": extra",
+    ),
+    "rate coordinate": (
+        labtree.rate_data([[1.0]], [0.0]).assign_coords(phase=("time", ["a"])),
+        ": phase",
+    ),
+    "matrix coordinate": (
+        labtree.pairwise_matrix([[1.0]]).assign_coords(channel_i=("unit_i", [3])),
+        ": channel_i",
+    ),
+    "other labels": (
+        labtree.pairwise_matrix([[1.0]], labels=["a"]).assign_coords(label_j=("unit_j", ["b"])),
+        ": label_j, which differs",
+    ),
+    "markers that are no text": (
+        xr.Dataset(
+            {"data": ("time", np.array(["a", None, 3], object))}, {"time": [0.0, 1.0, 2.5]}
+        ),
+        ": values that are no text become text",
+    ),
+    "label": (pd.DataFrame({pd.Timestamp("2020"): [1]}), r"name Timestamp\(.* becomes text"),
+    "name of the index": (
+        pd.DataFrame({"a": [1]}, index=pd.Index(["x"], name=pd.Timestamp("2020"))),
+        r"name Timestamp\(.* becomes text",
+    ),
+    "levels that are columns, too": (
+        pd.DataFrame({"u": ["a"], "v": [1]}).set_index(["u", "v"], drop=False),
+        "the levels of the index become columns",
+    ),
     "period": (
         pd.DataFrame({"a": pd.period_range("2020-01", periods=2, freq="M")}),
         "a Period",
@@ -488,3 +560,12 @@ def test_what_does_not_come_back_is_said(key, tmp_path):
     obj, words = LOST[key]
     with pytest.warns(LossWarning, match=f"rec/1/{key}.*{words}"):
         labtree.export_nwb(workspace(**{key: obj}), tmp_path / "a.nwb")
+
+
+def test_series_with_dates_are_left_out_and_named(tmp_path):
+    dated = xr.Dataset(
+        {"data": ("time", [1.0, 2.0])}, {"time": pd.date_range("2020", periods=2)}
+    )
+    tree = workspace(dated=dated, array=np.arange(2))
+    with pytest.warns(LossWarning, match="rec/1/dated: NWB cannot hold it"):
+        labtree.export_nwb(tree, tmp_path / "a.nwb")

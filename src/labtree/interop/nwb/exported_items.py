@@ -106,7 +106,10 @@ def _kind(obj: Any) -> str | None:
         if kind in (spike_data.KIND, rate_data.KIND, pairwise.MATRIX, pairwise.STACK):
             return str(kind)
         data = obj.variables.get("data")
-        if data is not None and data.dims[:1] == ("time",) and "time" in obj.coords:
+        time = obj.coords.variables.get("time")
+        if time is None or time.dims != ("time",) or time.dtype.kind not in "iuf":
+            return None  # NWB counts in seconds, and has no dates
+        if data is not None and data.dims[:1] == ("time",):
             return "series" if data.dtype.kind in "biufUO" else None
         return None
     if isinstance(obj, pd.DataFrame):

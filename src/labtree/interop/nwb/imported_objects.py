@@ -50,15 +50,18 @@ def table_item(table: Any) -> pd.DataFrame | xr.Dataset:
     if not wide:
         return table_frame(table)
     others = table_frame(table, skip={each.name for each in wide})
+    along = "row"
+    while along in table.colnames:
+        along += "_"
     variables: dict[str, Any] = {
-        str(name): ("row", others[name].to_numpy()) for name in others.columns
+        str(name): (along, others[name].to_numpy()) for name in others.columns
     }
     for each in wide:
         data = lazy_or_array(each.data)
-        dims = ("row", *(f"{each.name}_{axis}" for axis in range(1, np.ndim(each.data))))
+        dims = (along, *(f"{each.name}_{axis}" for axis in range(1, np.ndim(each.data))))
         variables[each.name] = xr.Variable(dims, data, {"description": each.description})
     about = {"description": str(table.description)}
-    return xr.Dataset(variables, {"row": others.index.to_numpy()}, about)
+    return xr.Dataset(variables, {along: others.index.to_numpy()}, about)
 
 
 def table_frame(table: Any, skip: Iterable[str] = ()) -> pd.DataFrame:

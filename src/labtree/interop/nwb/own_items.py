@@ -45,19 +45,25 @@ def own_item(source: Any, where: str, place: Place, metadata: Any) -> Any:
             return _own_units(source, about, shift, metadata)
         case "rate_data":
             rates = series_dataset(source, where)
-            return rate_data(
+            made = rate_data(
                 rates["data"].values.T,
                 rates["time"].values * MS_PER_S + shift,
                 unit=None if source.unit == "unknown" else source.unit,
                 neuron_attributes=json.loads(source.comments)["unit_attributes"],
-            )
+            ).assign_attrs(about.get("attrs", {}))
+            made["rate"].attrs.update(about.get("rate", {}))
+            return made if metadata is None else made.assign_attrs(metadata=metadata)
         case "series":
             return _own_series(series_dataset(source, where, shift / MS_PER_S), about)
         case "pairwise_matrix" | "pairwise_stack":
             return _own_matrix(source, place, metadata)
         case "table" | "trials":
             return _own_frame(source, about, shift / MS_PER_S) if about else table_frame(source)
-    return array_of(source)
+    found = array_of(source)
+    if "array" not in about or isinstance(found, xr.DataArray):  # a large one stays in the file
+        return found
+    dtype, shape = about["array"]  # pynwb reads an array of one value as a scalar
+    return np.asarray(found).reshape(shape).astype(dtype)
 
 
 def text_of(data: Any) -> str:
@@ -140,21 +146,30 @@ def _own_frame(table: Any, about: dict[str, Any], shift_s: float) -> pd.DataFram
         if nwb_name in ("start_time", "stop_time", "timestamp") and "form" not in kept:
             values = values + shift_s
         columns[at] = restored(values, kept)
-        names.append(tuple(kept["name"]) if isinstance(kept["name"], list) else kept["name"])
+        names.append(_label(kept["name"]))
     frame = pd.DataFrame(columns)
     if names:
         several = all(isinstance(name, tuple) for name in names)
         frame.columns = pd.MultiIndex.from_tuples(names) if several else pd.Index(names)
+    levels = about.get("levels")
     index = about.get("index")
     if index is not None:
         kind, name, dtype = index
         if kind == "id":
-            frame.index = pd.Index(np.asarray(table.id.data[:]).astype(dtype), name=name)
+            ids = np.asarray(table.id.data[:]).astype(dtype)
+            frame.index = pd.Index(ids, name=_label(name))
         else:
             frame = frame.set_index(frame.columns[0])
-            frame.index.name = name
+            frame.index.name = _label(name)
+    if levels is not None and len(levels) == frame.columns.nlevels:
+        frame.columns.names = [_label(name) for name in levels]
     frame.attrs = about.get("attrs", {})
     return frame
+
+
+def _label(name: Any) -> Any:
+    """Return a label, of which JSON made a list if it was a tuple."""
+    return tuple(map(_label, name)) if isinstance(name, list) else name
 
 
 def nested(leaves: list[tuple[list[Any], Any]]) -> dict[str, Any]:

@@ -108,23 +108,26 @@ def table_of(
     }[role]
     losses: list[str] = []
     about: dict[str, Any] = {"columns": {}}
+    levels = [_plain_label(name, losses) for name in frame.columns.names]
+    if levels != [None] * len(levels):
+        about["levels"] = levels
     frame, ids = _with_index(frame, about, losses)
     texts = frame.attrs.get("columns")
     texts = texts if isinstance(texts, Mapping) else {}
     taken = reserved_names(make) - {"tags"}
     columns = Columns()
     for at, label in enumerate(frame.columns):
-        values = frame.iloc[:, at]
+        values, own_label = frame.iloc[:, at], _plain_label(label, losses)
         if label in fixed:
             own = fixed[label]
             times = seconds(values.to_numpy(np.float64))
-            about["columns"][own] = {"name": label, "dtype": str(values.dtype), "at": at}
+            about["columns"][own] = {"name": own_label, "dtype": str(values.dtype), "at": at}
             stamps = pynwb.event.TimestampVectorData if own == "timestamp" else None
             columns.add(own, "Time in s", times, make=stamps)
             continue
         column = for_nwb(_array(values))
         found = unused(_column_name(str(label), column), taken)
-        about["columns"][found] = {"name": label, "at": at, **column.about}
+        about["columns"][found] = {"name": own_label, "at": at, **column.about}
         text = str(texts.get(label) or f"Column {label!r}")
         columns.add(found, text, column.data, column.ends)
         losses += [f", column {label!r}: {loss}" for loss in column.losses]
@@ -165,6 +168,7 @@ def _with_index(
 ) -> tuple[pd.DataFrame, list[int]]:
     """Return the frame with its index as a column, unless it can be the ids of the rows."""
     index, ids = frame.index, list(range(len(frame)))
+    name = _plain_label(index.name, losses)
     about["index"] = None
     if (
         isinstance(index, pd.RangeIndex)
@@ -173,15 +177,26 @@ def _with_index(
     ):
         return frame, ids
     if index.dtype.kind in "iu" and index.is_unique and (index >= 0).all():
-        about["index"] = ["id", index.name, str(index.dtype)]
+        about["index"] = ["id", name, str(index.dtype)]
         return frame, [int(value) for value in index]
     if isinstance(index, pd.MultiIndex):
         losses.append(": the levels of the index become columns")
-        return frame.reset_index(), ids
-    about["index"] = ["column", index.name, str(index.dtype)]
+        return frame.reset_index(allow_duplicates=True), ids
+    about["index"] = ["column", name, str(index.dtype)]
     copy = frame.copy()
     copy.insert(0, unused("index", set(map(str, copy.columns))), index)
     return copy, ids
+
+
+def _plain_label(label: Any, losses: list[str]) -> Any:
+    """Return the name of a column or level as JSON holds it; another one as text."""
+    plain = label.item() if isinstance(label, np.generic) else label
+    if isinstance(plain, tuple):
+        return tuple(_plain_label(part, losses) for part in plain)
+    if isinstance(plain, str | int | float | None):
+        return plain
+    losses.append(f": the name {label!r} becomes text")
+    return str(label)
 
 
 def _array(values: pd.Series) -> Any:

@@ -37,7 +37,7 @@ from labtree.interop.nwb.tables import (
 from labtree.interop.workspaces import check_export_target
 from labtree.msw.trial_times import ATTRIBUTE as TRIALS
 from labtree.objects import pairwise, rate_data, registry, spike_data
-from labtree.objects.unit_attributes import attribute_columns, unit_attributes
+from labtree.objects.unit_attributes import alike, attribute_columns, unit_attributes
 from labtree.optional import require
 from labtree.storage.files import replace_file, temporary_path
 
@@ -296,7 +296,8 @@ class _Writer:
             **({} if resolution is None else {"resolution": float(resolution)}),
         )
         for other, variable in ds.variables.items():
-            if other not in ("spike_times", "row_size") and variable.dims[:1] != ("unit",):
+            is_attribute = other in ds.coords and variable.dims[:1] == ("unit",)
+            if other not in ("spike_times", "row_size") and not is_attribute:
                 self.lost(item, f": {other}")
         about["attrs"] = as_json(_own_attributes(ds))
         if self.has_one_units:
@@ -345,6 +346,12 @@ class _Writer:
     def _rates(self, item: ExportedItem, about: dict[str, Any]) -> str:
         ds = item.obj
         records = [as_json(record) for record in unit_attributes(ds)]
+        for name, variable in ds.variables.items():
+            is_attribute = name in ds.coords and variable.dims == ("unit",)
+            if name not in ("rate", "time") and not is_attribute:
+                self.lost(item, f": {name}")
+        about["attrs"] = as_json(_own_attributes(ds))
+        about["rate"] = as_json(ds["rate"].attrs)
         series = self.pynwb.TimeSeries(
             name=self.name(item),
             data=ds["rate"].transpose("time", "unit").values,
@@ -366,6 +373,8 @@ class _Writer:
             column = for_nwb(ds["channel"].values)
             if column.ends is None:
                 about["channel"] = [np.asarray(column.data).tolist(), column.about]
+        if data.dtype.kind == "O" and not all(isinstance(v, str) for v in data.values.ravel()):
+            self.lost(item, ": values that are no text become text")
         fields = self._physical(item)
         is_electrical = "electrodes" in fields
         make = self.pynwb.ecephys.ElectricalSeries if is_electrical else self.pynwb.TimeSeries
@@ -452,8 +461,14 @@ class _Writer:
         if isinstance(values, np.ma.MaskedArray):
             self.lost(item, ": masked values become NaN")
             values = np.ma.filled(values.astype(np.float64), np.nan)
+        known = {"matrix", "matrix_mask", "label_i", "label_j", "slice_start", "slice_end"}
+        for name in ds.variables:
+            if name not in known:
+                self.lost(item, f": {name}")
         columns = Columns()
         if "label_i" in ds.coords:
+            if "label_j" in ds and not alike(ds["label_j"].values, ds["label_i"].values):
+                self.lost(item, ": label_j, which differs from label_i")
             labels = for_nwb(ds["label_i"].values)
             if labels.ends is None:
                 about["label"] = labels.about
@@ -480,6 +495,7 @@ class _Writer:
 
     def _array(self, item: ExportedItem, about: dict[str, Any]) -> str:
         name, values = self.name(item), item.obj
+        about["array"] = [values.dtype.str, list(values.shape)]
         if values.dtype.kind == "U":
             values = values.astype(object)
         described = f"Array {item.namespace}/{item.key}"
@@ -591,7 +607,9 @@ def _timing(seconds: NDArray[np.float64], nominal: Any = None) -> dict[str, Any]
 def _blocks(data: xr.DataArray) -> Any:
     """Return an array for pynwb to write; one that is not in memory block by block."""
     if data.dtype.kind in "UO":
-        return [str(value) for value in data.values.ravel()]
+        texts = np.array([str(value) for value in data.values.ravel()], object)
+        # pynwb cannot tell the type of objects that are none.
+        return texts.reshape(data.shape) if texts.size else np.empty(data.shape, "S1")
     if data.nbytes <= 64 * 2**20:
         return data.values
     utilities = require("hdmf.data_utils", purpose=PURPOSE, extra="nwb")
