@@ -246,6 +246,21 @@ def test_damage_is_found_in_every_kind(tmp_path, capsys):
     assert "cut short or damaged" in run(capsys, "ls", tmp_path)[1]
 
 
+def test_export_to_csv_stays_inside_its_folder_whatever_names_say(tmp_path, capsys):
+    tree = labtree.create_workspace()
+    places = [("..", "k"), (".", "n"), ("n", "."), ("n", ".."), ("a/b", "k")]
+    for number, place in enumerate(places):
+        tree.ws.store(*place, pd.DataFrame({"a": [number]}))
+    source = tree.ws.save(tmp_path / "w")
+    target = tmp_path / "out" / "tables"
+    target.parent.mkdir()
+    assert run(capsys, "export", "csv", source, target)[0] == 0
+    written = sorted(path.relative_to(tmp_path / "out") for path in target.rglob("*.csv"))
+    assert sorted((tmp_path / "out").rglob("*.csv")) == [tmp_path / "out" / p for p in written]
+    found = {int(pd.read_csv(tmp_path / "out" / path)["a"].item()) for path in written}
+    assert found == set(range(len(places)))
+
+
 def test_export_of_tables_to_csv(kinds, tmp_path, capsys):
     code, out, err = run(capsys, "export", "csv", kinds["workspace"], tmp_path / "tables")
     assert code == 0

@@ -313,3 +313,24 @@ def test_pipes_and_devices_are_not_read(folder):
         labtree.import_phy(folder)
     assert "expected a file, found a pipe" in str(warned[0].message)
     assert "amplitudes.npy is missing" in str(warned[0].message)
+
+
+def test_whole_numbers_stay_whole_where_a_table_lacks_a_cluster(tmp_path):
+    np.save(tmp_path / "spike_times.npy", np.array([10, 20, 30, 40]))
+    np.save(tmp_path / "spike_clusters.npy", np.array([0, 1, 2, 0]))
+    np.save(tmp_path / "amplitudes.npy", np.array([1.0, 2.0, 3.0, 4.0]))
+    (tmp_path / "cluster_info.tsv").write_text(
+        "cluster_id\tdepth\tamplitude\n0\t7\t8\n1\t9\t5\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LossWarning)
+        tree = labtree.import_phy(tmp_path, sample_rate_hz=np.int64(10_000))
+    units = tree.ws[tmp_path.name, "units"]
+    assert units.spike_times.values.tolist() == [1, 4, 2, 3]
+    assert units.amplitude.values.tolist() == [1, 4, 2, 3]
+    assert units.depth.dtype == np.int64
+    assert labtree.spikes.unit_attributes(units) == [
+        {"unit_id": 0, "depth": 7, "amplitude_of_unit": 8},
+        {"unit_id": 1, "depth": 9, "amplitude_of_unit": 5},
+        {"unit_id": 2},
+    ]

@@ -188,3 +188,48 @@ def test_what_cannot_be_converted_is_said(nap):
         labtree.to_pynapple(labtree.spike_data([[]]))
     with pytest.raises(ValueError, match=r"takes a TsGroup, Ts, .* or IntervalSet, found int"):
         labtree.from_pynapple(3)
+
+
+def test_epochs_in_any_order_keep_what_belongs_to_them(nap):
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {"start_time": [5.0, 1.0], "stop_time": [6.0, 2.0], "label": ["late", "early"]}
+    )
+    with pytest.warns(LossWarning, match="the order of the epochs"):
+        epochs = labtree.to_pynapple(frame)
+    assert epochs.values.tolist() == [[1, 2], [5, 6]]
+    assert list(epochs.metadata["label"]) == ["early", "late"]
+
+
+def test_what_lies_outside_of_the_epochs_is_said(nap):
+    support = np.array([[0.0, 1200.0], [1500.0, 3000.0]])
+    ds = labtree.spike_data(
+        [[1000.0, 4000.0], [5000.0]], length=6000, metadata={"time_support": support}
+    )
+    with pytest.warns(LossWarning, match="2 spikes outside of metadata"):
+        theirs = labtree.to_pynapple(ds)
+    assert [len(theirs[key]) for key in (0, 1)] == [1, 0]
+    rates = labtree.rate_data([[1.0, 2.0, 3.0]], [0, 5, 10], unit=None)
+    rates.attrs["time_support"] = [[0.0, 6.0]]
+    with pytest.warns(LossWarning, match="1 samples outside of attrs"):
+        assert len(labtree.to_pynapple(rates)) == 2
+
+
+def test_variables_without_a_place_are_said(nap):
+    ds = labtree.spike_data([[1.0], [2.0]], length=5)
+    ds["snr"] = ("unit", [1.0, 2.0])
+    ds["lfp"] = ("time", [1.0, 2.0])
+    with pytest.warns(LossWarning, match=r"'snr': keep the Dataset.*\n'lfp': keep"):
+        labtree.to_pynapple(ds)
+    rates = labtree.rate_data([[1.0, 2.0]], [0, 5], unit=None)
+    rates["sem"] = rates["rate"] * 0
+    with pytest.warns(LossWarning, match="'sem': keep the Dataset"):
+        labtree.to_pynapple(rates)
+
+
+def test_what_pynapple_gave_is_a_copy(nap):
+    theirs = nap.TsdFrame(t=np.arange(3.0), d=np.zeros((3, 2)))
+    ds = labtree.from_pynapple(theirs)
+    theirs.values[:] = 9
+    assert (ds["rate"] == 0).all()

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import labtree
 from labtree.errors import RecordingWarning, UnknownNameError
@@ -268,3 +269,40 @@ def test_bad_channels_and_annotations_of_mne_are_kept():
     windows = labtree.from_mne_epochs(epochs)
     assert windows["bad"].values.tolist() == [False, True]
     assert labtree.to_mne_epochs(windows).info["bads"] == ["b"]
+
+
+def test_epochs_that_were_decimated_keep_their_times():
+    mne = pytest.importorskip("mne")
+    info = mne.create_info(["a"], 1000.0, "emg")
+    raw = mne.io.RawArray(np.zeros((1, 5000)), info, verbose="error")
+    epochs = mne.Epochs(
+        raw, [[1000, 0, 1], [3000, 0, 1]], tmin=-0.1, tmax=0.1, baseline=None, preload=True,
+        verbose="error",
+    )  # fmt: skip
+    for changed in (epochs, epochs.copy().decimate(4, verbose="error")):
+        found = labtree.from_mne_epochs(changed)
+        assert found["start_time"].values == pytest.approx([0.9, 2.9])
+        assert found.attrs["fs"] == changed.info["sfreq"]
+
+
+@pytest.mark.filterwarnings("ignore:Channel names are not unique:RuntimeWarning")
+def test_bad_channels_of_names_that_repeat_stay_bad():
+    pytest.importorskip("mne")
+    data = (("time", "channel"), np.zeros((50, 2)), {"units": "V"})
+    stream = xr.Dataset(
+        {"data": data}, {"time": np.arange(50) / 100, "channel": ["a", "a"]}, {"fs": 100.0}
+    ).assign_coords(bad=("channel", [False, True]))
+    raw = labtree.to_mne_raw(stream)
+    assert raw.info["bads"] == raw.ch_names[1:]
+
+
+def test_windows_without_a_rate_or_a_class_are_refused():
+    pytest.importorskip("mne")
+    coords = {"time": np.arange(5) / 100, "class_index": ("window", [0.0, np.nan])}
+    windows = xr.DataArray(
+        np.zeros((2, 1, 5)), coords, ("window", "channel", "time"), attrs={"units": "V"}
+    )
+    with pytest.raises(ValueError, match=r"do not say their rate.*assign_attrs\(fs=rate_hz\)"):
+        labtree.to_mne_epochs(windows)
+    with pytest.raises(ValueError, match="class_index is missing in some windows"):
+        labtree.to_mne_epochs(windows.assign_attrs(fs=100.0))

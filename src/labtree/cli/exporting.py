@@ -145,13 +145,19 @@ def _export_csv(what: str, tree: "xr.DataTree", target: Path, item: str | None) 
         return _write_csv(table, target)
     written = []
     for parts, table in _tables(tree):
-        path = target.joinpath(*(quote(part, safe=" ()+,-=@~") for part in parts))
+        path = target.joinpath(*map(_file_name, parts))
         path = path.with_name(path.name + ".csv")
         path.parent.mkdir(parents=True, exist_ok=True)
         written += _write_csv(table, path)
     if not written:
         raise FormatError(f"there are no tables or streams in {what}; nothing was written")
     return written
+
+
+def _file_name(name: str) -> str:
+    """Return a name as one of a file or folder; "." and ".." would lead elsewhere."""
+    safe = quote(name, safe=" ()+,-=@~")
+    return safe.replace(".", "%2E") if safe in (".", "..") else safe
 
 
 def _write_csv(table: Any, path: Path) -> list[Path]:

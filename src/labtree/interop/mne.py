@@ -37,7 +37,9 @@ def _info(mne: Any, array: xr.DataArray, fs: float, ch_types: str) -> Any:
     info = mne.create_info(names, fs, ch_types)
     bad = array.coords.get("bad")
     if bad is not None and bad.dims == ("channel",) and bad.dtype == bool:
-        info["bads"] = [name for name, is_bad in zip(names, bad.values, strict=True) if is_bad]
+        # Of names that repeat MNE makes others.
+        made = zip(info["ch_names"], bad.values, strict=True)
+        info["bads"] = [name for name, is_bad in made if is_bad]
     return info
 
 
@@ -173,10 +175,21 @@ def to_mne_epochs(windows: xr.DataArray, *, ch_types: str = "emg") -> Any:
             f"expected windows (window, channel, time), found {dict(windows.sizes)}; write "
             "labtree.labeled_windows(...), or tree.session.peri_event(...)"
         )
+    if "fs" not in windows.attrs:
+        raise SessionError(
+            "the windows do not say their rate, which arithmetic drops; write "
+            "windows = windows.assign_attrs(fs=rate_hz)"
+        )
     own = {k: v.values for k, v in windows.coords.items() if v.dims == (dimension,)}
     metadata = pd.DataFrame(own)
     n = len(windows)
-    codes = np.asarray(own.get("class_index", np.zeros(n)), np.int64)
+    classes = np.asarray(own.get("class_index", np.zeros(n)), float)
+    if not np.isfinite(classes).all():
+        raise SessionError(
+            "class_index is missing in some windows, and an event of MNE has a number; write "
+            "windows[np.isfinite(windows.class_index)]"
+        )
+    codes = classes.astype(np.int64)
     # An event of MNE has a sample number of its own; the true times are in the metadata.
     events = np.column_stack([np.arange(n), np.zeros(n, np.int64), codes + 1])
     names = own.get("class_name", np.full(n, "event", object))
@@ -276,6 +289,8 @@ def from_mne_epochs(epochs: Any) -> xr.DataArray:
     (('window', 'channel', 'time'), -0.1)
     """
     fs = float(epochs.info["sfreq"])
+    # Events stay in samples of the recording when epochs are decimated or resampled.
+    event_fs = float(getattr(epochs, "_raw_sfreq", None) or fs)
     names = {code: name for name, code in epochs.event_id.items()}
     codes = epochs.events[:, 2]
     order = {code: number for number, code in enumerate(sorted(names))}
@@ -286,7 +301,11 @@ def from_mne_epochs(epochs: Any) -> xr.DataArray:
         "class_index": ("window", np.array([order[code] for code in codes], np.int64)),
         "class_name": ("window", named),
         **_bad_coordinate(epochs.info),
-        "start_time": ("window", epochs.events[:, 0] / fs + epochs.times[0], {"units": "s"}),
+        "start_time": (
+            "window",
+            epochs.events[:, 0] / event_fs + epochs.times[0],
+            {"units": "s"},
+        ),
     }
     if epochs.metadata is not None:
         _add_metadata(coordinates, epochs.metadata)

@@ -22,6 +22,7 @@ from labtree.interop.common import MS_PER_S, attribute_name
 from labtree.interop.lazy_arrays import ClockArray, lazy_or_array
 from labtree.interop.workspaces import Item, finish_import, store_items
 from labtree.spikes.trains import from_times
+from labtree.storage.arguments import positive
 from labtree.storage.files import read_file
 from labtree.storage.lazy import as_lazy
 from labtree.workspace.operations import create_workspace
@@ -189,20 +190,23 @@ class _Reader:
                 f"{self.folder}: params.py does not say the rate of the samples: write "
                 f"labtree.import_phy({str(self.folder)!r}, sample_rate_hz=30000)"
             )
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < np.inf:
+        try:
+            return positive("sample_rate_hz", rate)
+        except DataError:
             raise DataError(
                 f"{self.folder}: the rate of the samples is {rate!r} Hz, expected one above 0; "
                 f"write labtree.import_phy({str(self.folder)!r}, sample_rate_hz=30000)"
-            )
-        return float(rate)
+            ) from None
 
     def units(self, rate: float, recording: xr.Dataset | None) -> xr.Dataset:
         samples, clusters = self.spikes()
         times = samples.astype(np.float64) / (rate / MS_PER_S)
         tables = self.tables()
         ids = np.unique(np.concatenate([clusters, np.array(list(tables.index), np.int64)]))
+        per_spike = ("amplitude", "template", "position")
         attributes = {
-            attribute_name(name): column for name, column in tables.reindex(ids).items()
+            f"{name}_of_unit" if name in per_spike else attribute_name(name): column
+            for name, column in tables.reindex(ids).items()
         }
         start = min(0.0, float(times.min(initial=0.0)))
         end = float(times.max(initial=0.0))
@@ -271,6 +275,9 @@ class _Reader:
             except (OSError, ValueError) as error:
                 self.problems.append(f"{path.name} cannot be read: {error}")
             else:
+                # Of a cluster that a table lacks the number is missing, and no number a float.
+                whole = {name: "Int64" for name in table if table[name].dtype.kind == "i"}
+                table = table.astype(whole)
                 columns |= {str(name): table[name] for name in table.columns}
         if not {"group", "KSLabel"} & set(columns):
             self.problems.append(

@@ -26,6 +26,7 @@ _DECIMALS_MS = 6
 _TAKEN = {"rate", "index", "rates"}
 _SUPPORT = "time_support"
 _VALUE = "value"
+_KEEP = ": keep the Dataset beside it"
 
 
 def to_pynapple(obj: xr.Dataset | pd.DataFrame) -> Any:
@@ -88,14 +89,28 @@ def _frame_of_rates(nap: Any, ds: xr.Dataset, losses: list[str]) -> Any:
         unit = ds["rate"].attrs["units"]
         losses.append(f'the unit of the rates: from_pynapple(obj, unit="{unit}")')
     epochs, ids = ds.attrs.get(_SUPPORT), _unit_ids(ds)
-    return nap.TsdFrame(
+    losses += _not_held(ds, {"rate", "time"})
+    frame = nap.TsdFrame(
         t=ds["time"].values.astype(float),
         d=ds["rate"].values.T,
         time_units="ms",
         columns=ids,
         metadata=_metadata(ds, {"unit_id"}, ids, losses),
-        time_support=None if epochs is None else _intervals(nap, epochs),
+        # Of one sample pynapple knows no duration.
+        time_support=_intervals(nap, epochs) if epochs is not None and len(epochs) else None,
     )
+    if epochs is not None and len(epochs) and len(frame) != ds.sizes["time"]:
+        losses.append(f'{ds.sizes["time"] - len(frame)} samples outside of attrs["{_SUPPORT}"]')
+    return frame
+
+
+def _not_held(ds: xr.Dataset, known: set[str]) -> list[str]:
+    """Return a line for each variable that is neither known nor an attribute of the units."""
+    return [
+        f"{str(name)!r}{' of the spikes' if variable.dims[:1] == ('spike',) else ''}{_KEEP}"
+        for name, variable in ds.variables.items()
+        if name not in known and not (name in ds.coords and variable.dims[:1] == ("unit",))
+    ]
 
 
 def _group_of_trains(nap: Any, ds: xr.Dataset, losses: list[str]) -> Any:
@@ -107,16 +122,9 @@ def _group_of_trains(nap: Any, ds: xr.Dataset, losses: list[str]) -> Any:
     metadata = dict(ds.attrs.get("metadata", {}))
     epochs = metadata.pop(_SUPPORT, None)
     support = _intervals(nap, [[start, start + length]] if epochs is None else epochs)
-    others = [
-        f"{str(name)!r} of the spikes"
-        for name, variable in ds.variables.items()
-        if variable.dims[:1] == ("spike",) and name not in ("spike_times", _VALUE)
-    ]
-    if "raw_data" in ds:
-        others.insert(0, "'raw_data'")
     if metadata:
-        others.insert(0, "'metadata'")
-    losses += [f"{what}: keep the Dataset beside it" for what in others]
+        losses.append(f"'metadata'{_KEEP}")
+    losses += _not_held(ds, {"spike_times", "row_size", "raw_time", _VALUE})
     trains = spike_trains(ds)
     values: list[Any] = [None] * len(trains)
     if _VALUE in ds and ds[_VALUE].dims == ("spike",):
@@ -124,10 +132,13 @@ def _group_of_trains(nap: Any, ds: xr.Dataset, losses: list[str]) -> Any:
     ids = _unit_ids(ds)
     are_keys = ids.dtype.kind in "iu" and np.unique(ids).size == ids.size
     keys = ids.tolist() if are_keys else list(range(len(trains)))
-    members = {}
+    members, n_outside = {}, 0
     for key, train, value in zip(keys, trains, values, strict=True):
         about = {"t": train.astype(float), "time_units": "ms", "time_support": support}
         members[key] = nap.Ts(**about) if value is None else nap.Tsd(d=value, **about)
+        n_outside += len(train) - len(members[key])
+    if n_outside:
+        losses.append(f'{n_outside} spikes outside of metadata["{_SUPPORT}"]')
     table = _metadata(ds, {"unit_id"} if are_keys else set(), np.asarray(keys), losses)
     return nap.TsGroup(members, time_support=support, metadata=table)
 
@@ -178,7 +189,7 @@ def from_pynapple(obj: Any, *, unit: str | None = None) -> xr.Dataset | pd.DataF
             "from_pynapple takes a TsGroup, Ts, Tsd, TsdFrame or IntervalSet, found "
             f"{type(obj).__name__}"
         )
-    rates, times = np.asarray(values), _milliseconds(obj.t)
+    rates, times = np.array(values), _milliseconds(obj.t)
     ds = rate_data.rate_data(
         rates[np.newaxis] if rates.ndim == 1 else rates.T,
         times,
@@ -231,6 +242,10 @@ def _interval_set(nap: Any, frame: pd.DataFrame, losses: list[str]) -> Any:
             "a table of epochs needs the columns start_time and stop_time in s, found "
             f"{', '.join(map(str, frame.columns))}"
         )
+    if not frame["start_time"].is_monotonic_increasing:
+        # pynapple would sort starts and ends alone, and leave what belongs to them behind.
+        frame = frame.sort_values("start_time", kind="stable")
+        losses.append("the order of the epochs, which are sorted by their starts")
     others = frame.drop(columns=["start_time", "stop_time"]).reset_index(drop=True)
     found = nap.IntervalSet(frame["start_time"].to_numpy(), frame["stop_time"].to_numpy())
     if len(found) != len(frame):
