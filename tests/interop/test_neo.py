@@ -241,6 +241,10 @@ def test_what_cannot_be_converted_is_said(neo):
     for odd in (1.0, [1.0]):
         with pytest.raises(ValueError, match=r"takes a SpikeTrain, .* found float"):
             labtree.from_neo(odd)
+    quantities = pytest.importorskip("quantities")
+    signal = neo.AnalogSignal([1.0] * quantities.V, sampling_rate=1 * quantities.Hz)
+    with pytest.raises(ValueError, match=r"takes a SpikeTrain, .* found AnalogSignal"):
+        labtree.from_neo(signal)
     with pytest.raises(ValueError, match="of kind spike_data, found 'rate_data'"):
         labtree.to_neo(spikes.synthetic_rate_data(2))
     with pytest.raises(ValueError, match="neo cannot hold the attributes of unit 0"):

@@ -167,7 +167,8 @@ def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
         obj = obj.spiketrains
     found = [obj] if hasattr(obj, "magnitude") or not np.iterable(obj) else list(obj)
     for spikes in found:
-        if not hasattr(spikes, "t_start") or not hasattr(spikes, "rescale"):
+        is_train = hasattr(spikes, "t_start") and hasattr(spikes, "rescale")
+        if not is_train or getattr(spikes, "ndim", 1) != 1:  # signals have two dimensions
             raise DataError(
                 "from_neo takes a SpikeTrain, a list of them, a Segment or a Block, found "
                 f"{type(spikes).__name__}"
