@@ -1,5 +1,6 @@
 """Batches in order and mixed, in memory that is bounded."""
 
+import pickle
 import sys
 import types
 
@@ -241,6 +242,17 @@ def test_torch_windows_mixed_come_once_among_all_workers(windows, torch, workers
 
     expected = sorted(key(np.ascontiguousarray(w)) for w in windows.values)
     assert sorted(key(np.ascontiguousarray(samples)) for samples, _ in found) == expected
+
+
+@pytest.mark.parametrize("shuffle", [None, 4])
+def test_a_torch_dataset_goes_to_workers_that_are_spawned(windows, torch, shuffle):
+    dataset = labtree.torch_dataset(windows, shuffle=shuffle)
+    again = pickle.loads(pickle.dumps(dataset))
+    found = [list(each) if shuffle else each.__getitems__([7, 2]) for each in (dataset, again)]
+    assert len(found[0]) == (len(windows) if shuffle else 2)
+    for (samples, index), (same, same_index) in zip(*found, strict=True):
+        np.testing.assert_array_equal(samples, same)
+        assert index == same_index
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -214,3 +214,130 @@ def test_what_was_repaired_is_told_once_however_often_it_is_run(crashed):
     labtree.recover(crashed)
     with warnings.catch_warnings(action="error"):
         assert labtree.open_session(crashed).attrs["repairs"] == notes[:-1]
+
+
+# --- finished recordings --------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished recording of 350 samples at 64 Hz, in six chunks, with a second stream."""
+    with Recorder(tmp_path / "base", app_name="mine") as recorder:
+        recorder.init_stream("emg", StreamInfo(n_channels=2, fs=64, dtype="int16", units="uV"))
+        recorder.append("emg", *samples(0, 350))
+        recorder.init_stream("kin", StreamInfo(n_channels=2, fs=64, dtype="int16"))
+        recorder.append("kin", *samples(0, 70))
+        recorder.add_label(0, timestamp=1.0)
+    return recorder.path
+
+
+DAMAGES = {
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    "NULs": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+}
+
+
+@pytest.mark.parametrize("way", DAMAGES)
+@pytest.mark.parametrize("what", ["timestamps", "arrivals"])
+def test_lost_times_of_a_finished_recording_are_nan_and_told(finished, what, way):
+    name = {"timestamps": "time", "arrivals": "arrival"}[what]
+    before = labtree.open_session(finished).session.streams["emg"].load()
+    rows = [*range(64, 192), *range(320, 350)]
+    for index in (1, 2, 5):
+        DAMAGES[way](finished / f"emg_{what}.zarr" / "c" / str(index))
+    cut = [path.read_bytes() for path in sorted((finished / f"emg_{what}.zarr/c").iterdir())]
+    notes = labtree.recover(finished)
+    assert [note.split(": their")[0].split()[-3:] for note in notes] == (
+        [["64", "to", "192"], ["320", "to", "350"]]
+        if way != "cut"
+        else [["64", "to", "128"], ["128", "to", "192"], ["320", "to", "350"]]
+    )
+    with warnings.catch_warnings(action="error"):
+        tree = labtree.open_session(finished)
+    stream = tree.session.streams["emg"].load()
+    expected = before[name].values.copy()
+    expected[rows] = np.nan
+    np.testing.assert_array_equal(stream[name], expected)
+    np.testing.assert_array_equal(stream["data"], before["data"])
+    assert tree.attrs["repairs"] == notes
+    if way == "cut":
+        kept = sorted((finished / f"emg_{what}.zarr").glob("c.*.damaged"))
+        assert [path.read_bytes() for path in kept] == [cut[index] for index in (1, 2, 5)]
+    if what == "timestamps":
+        assert stream.attrs["not_finite_time_stamps"] == len(rows)
+        clean = labtree.dejitter(stream)
+        np.testing.assert_allclose(clean["time"], before["time"], rtol=0, atol=1e-9)
+        assert np.flatnonzero(np.isnan(clean["residual"])).tolist() == rows
+    assert labtree.recover(finished) == []
+
+
+def test_a_lost_chunk_of_times_is_told_with_the_line_that_mends_it(finished):
+    (finished / "emg_timestamps.zarr" / "c" / "2").unlink()
+    with pytest.warns(RecordingWarning, match=r"128 of its 350 .* lacks a part; labtree.recov"):
+        labtree.open_session(finished)
+
+
+@pytest.mark.parametrize("way", ["gone", "empty"])
+def test_recover_tells_of_samples_that_nothing_makes_again(finished, way):
+    DAMAGES[way](finished / "emg.zarr" / "c" / "2" / "0")
+    shutil.rmtree(finished / "kin.zarr")
+    meta = (finished / "meta.json").read_bytes()
+    for _ in range(2):
+        assert labtree.recover(finished) == [
+            "stream 'emg': 128 of 350 samples can be read; the next chunk of emg.zarr is"
+            " missing or empty, and cannot be made again",
+            "stream 'kin': kin.zarr is missing, and cannot be made again",
+        ]
+    assert (finished / "meta.json").read_bytes() == meta
+
+
+def test_a_meta_json_of_another_recording_is_told(finished, tmp_path):
+    with Recorder(tmp_path / "other") as other:
+        other.init_stream("emg", StreamInfo(n_channels=2, fs=32, dtype="int16", units="mV"))
+    meta = json.loads((other.path / "meta.json").read_text())
+    meta["created"] = "2020-01-02T03:04:05"
+    (finished / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(labtree.FormatError, match="created 2020-01-02T03:04:05, the arrays"):
+        labtree.open_session(finished, on_missing="raise")
+    with pytest.warns(RecordingWarning, match=r"'kin' is left out: meta.json does not name it"):
+        labtree.open_session(finished)
+    (finished / "meta.json").unlink()
+    labtree.recover(finished)
+    with warnings.catch_warnings(action="error"):
+        tree = labtree.open_session(finished, on_missing="raise")
+    assert set(tree.session.streams) == {"emg", "kin"}
+    assert tree.session.stream_info("emg").fs == 64
+    assert tree.attrs["app_name"] == "mine"
+
+
+def test_missing_arrivals_are_told(finished):
+    shutil.rmtree(finished / "emg_arrivals.zarr")
+    with pytest.warns(RecordingWarning, match=r"has no arrivals: emg_arrivals.zarr is missing"):
+        tree = labtree.open_session(finished)
+    assert tree.session.streams["emg"].sizes["time"] == 350
+
+
+def test_a_second_damage_of_the_same_file_is_kept_beside_the_first(finished):
+    kept = []
+    for content in (b'[{"timestamp": 1', b'[{"timestamp": 2'):
+        (finished / "labels.json").write_bytes(content)
+        kept.append(content)
+        labtree.recover(finished)
+    names = ["labels.json.damaged", "labels.json.damaged-2"]
+    assert [(finished / name).read_bytes() for name in names] == kept
+
+
+def test_metadata_that_declare_too_many_rows_make_no_file(finished):
+    for array in ("emg.zarr", "emg_timestamps.zarr"):
+        path = finished / array / "zarr.json"
+        metadata = json.loads(path.read_text())
+        metadata["shape"][0] = 10**15
+        path.write_text(json.dumps(metadata))
+    before = sorted(finished.rglob("*"))
+    (note,) = labtree.recover(finished)
+    assert note.startswith("stream 'emg': 384 of 1000000000000000 samples can be read")
+    (finished / "labels.json").unlink()
+    assert labtree.recover(finished)[-1] == note
+    assert sorted(finished.rglob("*")) == before

@@ -378,7 +378,8 @@ def test_an_array_that_is_gone_does_not_keep_the_other_streams_from_being_finish
     )
     kept = folder / "journal-damaged" / "streams" / "emg"
     assert {p.name: p.read_bytes() for p in kept.iterdir()} == held
-    assert labtree.recover(folder) == []
+    gone = "stream 'emg': emg.zarr is missing, and cannot be made again"
+    assert labtree.recover(folder) == [gone]
     with pytest.warns(RecordingWarning, match=r"'emg' is left out: emg.zarr is missing"):
         tree = labtree.open_session(folder)
     assert tree["streams/kin"].sizes["time"] == 450

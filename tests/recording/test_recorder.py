@@ -1,9 +1,11 @@
 """The recorder: its files, its promises, its refusals."""
 
+import errno
 import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -838,6 +840,92 @@ def test_a_fork_does_not_end_its_parent_s_recording(tmp_path):
         assert os.waitpid(child, 0)[1] == 0
         recorder.append("emg", *rows(5, 5))
     assert len(read(recorder.path)[0]) == 10
+
+
+@pytest.mark.skipif("not hasattr(os, 'fork')", reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_does_not_wait_for_a_lock_that_its_parent_held(tmp_path):
+    with Recorder(tmp_path) as recorder:
+        recorder.init_stream("emg", info())
+        lock = recorder._streams["emg"].lock
+        lock.acquire()  # as another thread that appends holds it
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                signal.alarm(30)
+                with pytest.raises(SessionError, match="belongs to process"):
+                    recorder.append("emg", *rows(5, 1))
+                status = 0
+            finally:
+                os._exit(status)
+        lock.release()
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_odd_time_stamps_of_a_packet_that_is_not_written_do_not_count(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", info())
+    recorder.append("emg", rows(0, 2)[0], [0.0, 1.0])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.JournalWriter, "append", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"), pytest.warns(RecordingWarning):
+                recorder.append("emg", rows(2, 2)[0], [0.5, np.nan])
+    with pytest.warns(RecordingWarning):
+        recorder.append("emg", rows(2, 2)[0], [0.5, np.nan])
+    recorder.close()
+    meta = json.loads((recorder.path / "meta.json").read_text())
+    expected = {"backward": 1, "not_finite": 1, "first_sample": 2}
+    assert meta["labtree"]["time_stamps"] == {"emg": expected}
+
+
+def test_a_stream_that_could_not_be_made_can_be_made_again(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path)
+    real = recorder._show
+    answers = iter([OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), None])
+
+    def show():
+        if error := next(answers, None):
+            raise error
+        real()
+
+    monkeypatch.setattr(recorder, "_show", show)
+    with pytest.raises(OSError, match="'emg' cannot be made: No space"):
+        recorder.init_stream("emg", info())
+    assert json.loads((recorder.path / "meta.json").read_text())["streams"] == {}
+    recorder.init_stream("emg", info())
+    recorder.append("emg", *rows(0, 5))
+    recorder.close()
+    assert len(read(recorder.path)[0]) == 5
+
+
+def test_a_journal_that_another_program_changed_does_not_keep_close_waiting(tmp_path):
+    recorder = Recorder(tmp_path)
+    recorder.init_stream("emg", info())
+    (segment,) = (recorder.path / "journal" / "streams" / "emg").iterdir()
+    recorder.append("emg", *rows(0, 5))
+    os.truncate(segment, 50)  # in its header
+    recorder.append("emg", *rows(5, 5000))
+    told = []
+
+    def close():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            recorder.close()
+        told.extend(str(each.message) for each in caught)
+
+    closing = threading.Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert any("are damaged" in text and "journal-damaged" in text for text in told)
+    data, _ = read(recorder.path)
+    np.testing.assert_array_equal(data, rows(5, 5000)[0])
 
 
 def test_a_label_by_another_clock_is_a_warning(tmp_path):

@@ -802,7 +802,7 @@ def test_a_chunk_that_goes_after_opening_is_an_error_not_zeros(tmp_path):
     tree = labtree.open_session(folder)
     (folder / "emg.zarr" / "c" / "3" / "0").unlink()
     assert tree["streams/emg/data"][:3000].values.any()
-    with pytest.raises(labtree.FormatError, match=r"c/3/0: the chunk is missing; it was there"):
+    with pytest.raises(labtree.FormatError, match=r"c/3/0: the chunk is missing"):
         tree["streams/emg/data"][3000:4000].load()
     with pytest.raises(labtree.FormatError, match="the chunk is missing"):
         pickle.loads(pickle.dumps(tree))["streams/emg/data"].load()

@@ -7,10 +7,10 @@ hold up the thread that records, and a reader must tell a chunk that is missing 
 one that holds zeros.
 """
 
+import contextlib
 import itertools
 import json
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -201,15 +201,11 @@ class ArrayReader:
                 f" {error!r} is missing or of the wrong kind"
             ) from error
         self._absent: frozenset[int] = frozenset()  # chunks that may be zeros
+        # Without a lock: one that a thread holds while the process is forked stays held there.
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": OrderedDict(), "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+        return {**self.__dict__, "_cache": OrderedDict()}
 
     def _read_metadata(self, metadata: dict[str, Any]) -> None:
         def expect(what: str, found: Any, good: bool, expected: str) -> None:
@@ -262,6 +258,11 @@ class ArrayReader:
             self._chunk_bytes <= _MOST_CHUNK_BYTES,
             f"chunks of at most {_MOST_CHUNK_BYTES} bytes",
         )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its chunks are compressed as labtree does it, so that it may write some."""
+        return self._codec == "blosc" and self.dtype == self._stored_dtype
 
     def whole_rows(self) -> int:
         """Return how many rows there are before the first chunk that is missing or empty."""
@@ -331,15 +332,16 @@ class ArrayReader:
         return out
 
     def _chunk(self, index: int) -> np.ndarray:
-        with self._lock:
-            if index in self._cache:
+        cached = self._cache.get(index)
+        if cached is not None:
+            with contextlib.suppress(KeyError):  # another thread took it out
                 self._cache.move_to_end(index)
-                return self._cache[index]
+            return cached
         chunk = np.empty(self._chunk_shape, self._stored_dtype)
         self._decode(index, chunk)
-        with self._lock:
-            self._cache[index] = chunk
-            while len(self._cache) > _CACHED_CHUNKS:
+        self._cache[index] = chunk
+        while len(self._cache) > _CACHED_CHUNKS:
+            with contextlib.suppress(KeyError):
                 self._cache.popitem(last=False)
         return chunk
 
@@ -355,10 +357,7 @@ class ArrayReader:
                     " it was moved or deleted, or this process does not see that folder"
                 ) from None
             if index not in self._absent:
-                raise FormatError(
-                    f"{self.store.path}/{name}: the chunk is missing; it was there when the "
-                    "session was opened"
-                ) from None
+                raise FormatError(f"{self.store.path}/{name}: the chunk is missing") from None
             out[...] = 0
             return
         held = _HELD[self._codec](content)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from labtree.errors import FormatError
 from labtree.recording.chunks import set_rows, stream_arrays, sync_chunk, write_chunk
 from labtree.recording.journal import (
     RECORD_HEADER_BYTES,
@@ -284,7 +285,7 @@ class Compactor:
             if self._position == 0:
                 self._position = header_size(file.read(16))
                 self._parsed_rows = first_row
-            file.seek(self._position)
+            file.seek(before := self._position)
             wanted = memoryview(self._buffer)[: size - self._position]
             buffer = wanted[: file.readinto(wanted)]
         for taken, run in parse_records(
@@ -295,6 +296,11 @@ class Compactor:
             self._position += taken
             self._parsed_rows += run.rows
             self.moved_rows = self._parsed_rows
+        if self._position == before:  # else the one that waits for it would wait for ever
+            raise FormatError(
+                f"{path}: expected {size - before} bytes of records after {before}, found none"
+                " that check out; another program changed the journal"
+            )
 
     def _release(self) -> None:
         """Remove the segments whose samples all stand in whole chunks on the disk."""

@@ -293,42 +293,48 @@ class Recorder(AbstractContextManager["Recorder"]):
                 raise AlreadyExistsError(f"stream {name!r} exists already in {self.path}")
             check_stream_name(name, tuple(self._streams))
             try:
-                self._streams[name] = self._make_stream(name, info)
+                self._make_stream(name, info)
             except OSError as error:
                 raise RecordingWriteError.of(
                     error, f"stream {name!r} cannot be made"
                 ) from error
 
-    def _make_stream(self, name: str, info: StreamInfo) -> _Stream:
+    def _make_stream(self, name: str, info: StreamInfo) -> None:
         dtype = np.dtype(info.dtype).newbyteorder("<")
         arrays = stream_arrays(self._folder, name)
         folder = self._folder / JOURNAL / "streams" / name
+        before, journal = self._meta, None
         try:
             create_stream(self._folder, name, info, arrivals=self._keep)
-            if names := self._meta.get("class_names"):
+            if names := before.get("class_names"):
                 set_attribute(arrays.data, "class_names", names)
             journal = JournalWriter(
                 folder, dtype, info.n_channels, info.fs, durable=self._durable
             )
-            meta = {**self._meta, "streams": {**self._meta["streams"]}}
-            meta["streams"][name] = stream_meta(info)
+            filler = ChunkFiller(self._folder, name, (chunk_rows(info), info.n_channels), dtype)
+            compactor = Compactor(journal, filler, self._show)
+            meta = {**before, "streams": {**before["streams"], name: stream_meta(info)}}
             write_json(self._folder / "meta.json", meta)
+            self._meta = meta
+            self._show()
+            self._background.add(journal, compactor)
+            self._streams[name] = _Stream(info, journal, compactor)
         except BaseException:
             # Not in meta.json, so not a stream: the name is free to be tried again.
+            self._meta = before
+            if journal is not None:
+                journal.close()
+            with contextlib.suppress(OSError):
+                write_json(self._folder / "meta.json", before)
             for path in (*arrays, folder):
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        self._meta = meta
-        self._show()
-        filler = ChunkFiller(self._folder, name, (chunk_rows(info), info.n_channels), dtype)
-        compactor = Compactor(journal, filler, self._show)
-        self._background.add(journal, compactor)
-        return _Stream(info, journal, compactor)
 
     def _show(self) -> None:
         """Let other programs see how far the arrays have come."""
         with self._root_lock:
-            rows = {name: s.compactor.shown_rows for name, s in self._streams.items()}
+            streams = dict(self._streams)  # another may be added meanwhile
+            rows = {name: s.compactor.shown_rows for name, s in streams.items()}
             write_root(self._folder, self._meta, rows)
 
     def append(self, name: str, data: Any, timestamps: Any) -> None:
@@ -370,12 +376,14 @@ class Recorder(AbstractContextManager["Recorder"]):
         if len(times) == 0:
             self._check_open()
             return
+        self._check_process()  # in a fork another thread of its parent may hold the lock
         with stream.lock:
             self._check_open()
+            odd = None
             if not _is_in_order(times, stream.last_time):
                 if not self._keep:
                     _refuse_times(name, times, stream.last_time)
-                _note_odd(name, stream, times)
+                odd = _with_odd(name, stream, times)
             try:
                 stream.journal.append(times, data, arrival)
             except OSError as error:
@@ -383,6 +391,8 @@ class Recorder(AbstractContextManager["Recorder"]):
                     error, f"stream {name!r}: {len(times)} samples could not be written"
                 ) from error
             stream.last_time = last_finite(times, stream.last_time)
+            if odd is not None:
+                stream.odd = odd
             rows = stream.journal.rows
             if rows >= stream.wake_at:
                 stream.wake_at = rows - rows % stream.chunk_rows + stream.chunk_rows
@@ -435,6 +445,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             raise SessionError(
                 f"label ({class_index!r}, {timestamp!r}): {problems_of(error)}"
             ) from error
+        self._check_process()
         with self._meta_lock:
             self._check_open()
             try:
@@ -491,6 +502,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             if self._state not in ("recording", "unfinished"):
                 return
             is_first = self._state == "recording"
+            notes: list[str] = []
             try:
                 self._stop()
                 if self._held is None:
@@ -502,7 +514,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                         for name, stream in self._streams.items()
                         if is_first and stream.compactor.is_level
                     }
-                    finish(self._folder, odd, fillers)
+                    notes = finish(self._folder, odd, fillers)
                 self._state = "closed"
             except OSError as error:
                 raise RecordingWriteError.of(
@@ -513,6 +525,8 @@ class Recorder(AbstractContextManager["Recorder"]):
             finally:
                 if self._state != "recording":
                     self._release()
+        if notes:
+            warn(f"{self._folder}: " + "; ".join(notes), RecordingWarning)
 
     def pack_to_zip(self) -> Path:
         """End the recording and replace its folder by ``<folder>.session.zip``.
@@ -701,20 +715,24 @@ def _refuse_times(name: str, times: np.ndarray, last: float) -> None:
     )
 
 
-def _note_odd(name: str, stream: _Stream, times: np.ndarray) -> None:
-    """Count time stamps that are odd, and warn of the first of a stream."""
+def _with_odd(name: str, stream: _Stream, times: np.ndarray) -> dict[str, int]:
+    """Return how many time stamps of a stream are odd with these; warn of its first."""
     backward, unknown = odd_stamps(times, stream.last_time)
-    at = int(np.argmax(backward | unknown))
-    if not stream.odd:
+    odd = stream.odd
+    if not odd:
+        at = int(np.argmax(backward | unknown))
         row = stream.journal.rows + at
         before = times[at - 1] if at else stream.last_time
         found = "is not finite" if unknown[at] else f"goes backward, from {before:.9g} s"
-        stream.odd = {"backward": 0, "not_finite": 0, "first_sample": row}
+        odd = {"backward": 0, "not_finite": 0, "first_sample": row}
         warn(
             f"stream {name!r}: time stamp {row} is {times[at]:.9g} s, it {found}; this stream's"
             " time stamps are recorded unchanged, with the arrival times of their packets"
             " (labtree.dejitter corrects them)",
             RecordingWarning,
         )
-    stream.odd["backward"] += int(backward.sum())
-    stream.odd["not_finite"] += int(unknown.sum())
+    return {
+        **odd,
+        "backward": odd["backward"] + int(backward.sum()),
+        "not_finite": odd["not_finite"] + int(unknown.sum()),
+    }

@@ -7,10 +7,11 @@ row on is written again, however far the arrays had come. This is correct after 
 and gives the same result when it is interrupted and run again.
 """
 
+import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def _finish_stream(folder: Path, name: str, about: dict[str, Any], findings: Fin
     first = stored.rows if first_row is None else min(first_row, stored.rows)
     for array, kind in ((arrays.times, "time stamps"), (arrays.arrivals, "arrivals")):
         if array is not None:
-            _fill_unknown(array, first, f"stream {name!r}, {kind}", findings)
+            fill_unknown(array, first, f"stream {name!r}, {kind}", findings.notes.extend)
     if first_row is None and stored.rows % rows:
         return  # nothing to add to rows that were finished before
     # The chunk in which the journal begins is written again, too: the journal is trusted.
@@ -282,30 +283,45 @@ def _begun_chunk(
     return chunk
 
 
-def _fill_unknown(array: ArrayReader, stop: int, what: str, findings: Findings) -> None:
-    """Put NaN in the place of times before row ``stop`` that cannot be read, and say so."""
+def fill_unknown(
+    array: ArrayReader, stop: int, what: str, tell: Callable[[list[str]], None]
+) -> None:
+    """Put NaN in the place of times before row ``stop`` that cannot be read; say so first."""
     folder, rows = array.store.path / array.name, array.chunk_rows
     lost: list[tuple[int, int, str]] = []
-    for start in range(0, stop, rows):
-        end, index = min(start + rows, stop), start // rows
+    indices = []
+    for index in range(-(-stop // rows)):
         path = folder / "c" / str(index)
-        try:
-            array.read(start, end)
+        if not is_lost(array, index) or path.is_symlink():
             continue
-        except LabtreeError:
-            if path.is_symlink() or (path.exists() and not path.is_file()):
-                continue  # it is not replaced
+        if path.exists() and not path.is_file():
+            continue  # it is not replaced
         fate = set_aside(path, folder / f"c.{index}.damaged")
-        write_chunk(folder, index, np.full(rows, np.nan))
-        sync_chunk(folder, index, 1)
+        indices.append(index)
+        start, end = index * rows, min(index * rows + rows, stop)
         if lost and lost[-1][1:] == (start, fate):
             start, *_ = lost.pop()
         lost.append((start, end, fate))
-    findings.notes += [
-        f"{what} {start} to {end}: their part of {array.name} {fate}; NaN stands for each of"
-        " them"
-        for start, end, fate in lost
-    ]
+    tell(
+        [
+            f"{what} {start} to {end}: their part of {array.name} {fate}; NaN stands for"
+            " each of them"
+            for start, end, fate in lost
+        ]
+    )
+    for index in indices:
+        write_chunk(folder, index, np.full(rows, np.nan))
+        sync_chunk(folder, index, 1)
+
+
+def is_lost(array: ArrayReader, index: int) -> bool:
+    """Return whether a chunk of an array is missing, or cannot be read."""
+    start = index * array.chunk_rows
+    try:
+        array.read(start, min(start + array.chunk_rows, array.shape[0]))
+        return False
+    except LabtreeError:
+        return True
 
 
 def set_aside(path: Path, kept: Path) -> str:
@@ -315,9 +331,15 @@ def set_aside(path: Path, kept: Path) -> str:
     content = read_file(path, _MOST_KEPT_BYTES)
     if not content.strip(b"\0 \r\n\t"):
         return "was empty"
-    if not kept.exists():
-        write_file(kept, content)
-    return f"was damaged (kept as {kept.name})"
+    names = (f"{kept.name}-{number}" for number in itertools.count(2))
+    for name in itertools.chain([kept.name], names):
+        place = kept.with_name(name)
+        if not place.exists():
+            write_file(place, content)
+        elif read_file(place, _MOST_KEPT_BYTES) != content:
+            continue  # of another damage
+        return f"was damaged (kept as {name})"
+    raise AssertionError("unreachable")
 
 
 def _remake_arrays(folder: Path, name: str, about: dict[str, Any], findings: Findings) -> None:

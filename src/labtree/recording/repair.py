@@ -1,9 +1,10 @@
 """Making again what a recording's folder lacks, so that it can be finished and opened."""
 
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ from labtree.recording.recording_files import FolderStore
 from labtree.recording.recovery import (
     DONE,
     add_repairs,
+    fill_unknown,
     finish,
+    is_lost,
+    odd_time_stamps,
     set_aside,
     write_labels,
     write_root,
@@ -56,8 +60,10 @@ def recover(folder: str | Path) -> list[str]:
     missing or damaged ``meta.json`` again from the arrays (rates, units, names of channels
     and classes; arrays of MyoGestic have only the integer part of the rate), and the
     ``zarr.json`` of an array from that of the root or from ``meta.json`` and the chunks.
-    Missing time stamps are taken from the journal, or become NaN if it lacks them. It keeps
-    the complete entries of a damaged ``labels.json``. It may be interrupted and run again.
+    Missing time stamps are taken from the journal, or become NaN if it lacks them, also in a
+    finished recording of labtree; `labtree.dejitter` gives their samples the time of their
+    position. It keeps the complete entries of a damaged ``labels.json``, and tells which
+    samples are lost. It may be interrupted and run again.
 
     Parameters
     ----------
@@ -67,7 +73,7 @@ def recover(folder: str | Path) -> list[str]:
     Returns
     -------
     list of str
-        What was repaired; empty if there was nothing to repair.
+        What was repaired, and what cannot be; empty if nothing is damaged.
 
     Raises
     ------
@@ -92,7 +98,7 @@ def recover(folder: str | Path) -> list[str]:
         raise missing_file(f"{folder}: expected a recording's folder, found none", folder)
     if not _needs_repair(folder):
         shutil.rmtree(folder / DONE, ignore_errors=True)
-        return []
+        return _lost_samples(folder)
     try:
         held = hold_file_lock(folder / LOCK)
     except BusyFileError as error:
@@ -110,8 +116,11 @@ def recover(folder: str | Path) -> list[str]:
         if (folder / JOURNAL).is_dir():
             return of_arrays + notes + finish(folder, earlier=of_arrays)
         _note_in_meta(folder, of_arrays)
+        of_times = _repair_times(folder)
+        if of_arrays or of_times or notes:
+            _note_time_stamps(folder)
         notes += _repair_labels(folder, made_meta=bool(notes))
-        return of_arrays + notes + _repair_root(folder)
+        return of_arrays + of_times + notes + _repair_root(folder) + _lost_samples(folder)
     except LabtreeError:
         raise
     except OSError as error:
@@ -134,6 +143,9 @@ def _needs_repair(folder: Path) -> bool:
         if any(_damaged_json(path / "zarr.json") for path in arrays if path.is_dir()):
             return True
         if not times.exists() and data.is_dir():
+            return True
+    for _, array, stop in _own_times(folder):
+        if any(is_lost(array, at) for at in range(-(-stop // array.chunk_rows))):
             return True
     labels = folder / "labels.json"
     return _damaged_json(labels) if labels.exists() or labels.is_symlink() else own
@@ -196,7 +208,7 @@ def _repair_meta(folder: Path) -> list[str]:
             " <stream>.zarr with <stream>_timestamps.zarr"
         )
     note = f"meta.json {_set_aside(folder / 'meta.json')}; it is made again from the arrays"
-    meta: dict[str, Any] = {"streams": streams}
+    meta: dict[str, Any] = {**_root_attributes(folder), "streams": streams}
     if class_names is not None:
         meta["class_names"] = class_names
     journal = (folder / JOURNAL).is_dir()
@@ -207,6 +219,15 @@ def _repair_meta(folder: Path) -> list[str]:
         meta["repairs"] = [note]
     write_json(folder / "meta.json", meta)
     return [note]
+
+
+def _root_attributes(folder: Path) -> dict[str, str]:
+    """Return who recorded and when, as the root's zarr.json says."""
+    try:
+        found = read_json(folder / "zarr.json")["attributes"]
+        return {key: found[key] for key in ("app_name", "created") if found[key]}
+    except (LabtreeError, KeyError, TypeError):
+        return {}
 
 
 def _repair_labels(folder: Path, *, made_meta: bool) -> list[str]:
@@ -345,6 +366,77 @@ def _make_times(folder: Path, name: str, times: Path, what: str) -> str:
         sync_tree(made)
         replace_folder(made, times)
     return f"stream {name!r}: its {count} {what} are gone; NaN stands for each of them"
+
+
+def _own_times(folder: Path) -> Iterator[tuple[str, ArrayReader, int]]:
+    """Yield the times of each stream of labtree: their name, array, and number of samples.
+
+    Samples count up to the first chunk that is missing, however many the metadata declare.
+    """
+    store = FolderStore(folder)
+    for name in _stream_names(folder):
+        data, *arrays = stream_arrays(folder, name)
+        for path, what in zip(arrays, ("time stamps", "arrivals"), strict=True):
+            if _damaged_or_gone(path) or _damaged_or_gone(data):
+                continue
+            if path.is_symlink() or (path / "c").is_symlink():
+                continue  # it is not written through
+            with contextlib.suppress(FormatError):
+                array, samples = ArrayReader(store, path.name), ArrayReader(store, data.name)
+                if len(array.shape) == 1 and array.is_own:
+                    stop = min(array.shape[0], samples.whole_rows())
+                    yield f"stream {name!r}, {what}", array, stop
+
+
+def _repair_times(folder: Path) -> list[str]:
+    """Put NaN in the place of times of a finished recording that cannot be read."""
+    notes: list[str] = []
+
+    def tell(found: list[str]) -> None:
+        _note_in_meta(folder, found)
+        notes.extend(found)
+
+    for what, array, stop in _own_times(folder):
+        fill_unknown(array, stop, what, tell)
+    return notes
+
+
+def _note_time_stamps(folder: Path) -> None:
+    """Say in meta.json how many time stamps are odd."""
+    meta = read_json(folder / "meta.json")
+    if not isinstance(own := meta.get("labtree"), dict):
+        return
+    odd = {}
+    for name in meta.get("streams", {}):
+        times = stream_arrays(folder, name).times
+        with contextlib.suppress(FormatError):
+            array = ArrayReader(FolderStore(folder), times.name)
+            if array.whole_rows() == array.shape[0]:
+                odd[name] = odd_time_stamps(folder, name)
+    if (found := {name: facts for name, facts in odd.items() if facts}) != own.get(
+        "time_stamps", {}
+    ):
+        own["time_stamps"] = found
+        write_json(folder / "meta.json", meta)
+
+
+def _lost_samples(folder: Path) -> list[str]:
+    """Return what is to be said of samples of a recording that are gone."""
+    notes = []
+    for name in _stream_names(folder):
+        data = stream_arrays(folder, name).data
+        if not data.exists():
+            notes.append(f"stream {name!r}: {data.name} is missing, and cannot be made again")
+            continue
+        with contextlib.suppress(FormatError):
+            array = ArrayReader(FolderStore(folder), data.name)
+            rows, whole = array.shape[0], array.whole_rows()
+            if array.is_own and whole < rows:
+                notes.append(
+                    f"stream {name!r}: {whole} of {rows} samples can be read; the next chunk of"
+                    f" {data.name} is missing or empty, and cannot be made again"
+                )
+    return notes
 
 
 def _repair_root(folder: Path) -> list[str]:

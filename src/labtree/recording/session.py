@@ -14,6 +14,7 @@ import xarray as xr
 
 from labtree.errors import (
     FormatError,
+    LabtreeError,
     MissingFileError,
     RecordingWarning,
     SessionError,
@@ -184,6 +185,8 @@ def _read(opening: _Opening) -> xr.DataTree:
         damage.append(f"meta.json has {own!r} under 'labtree', and no object")
         own = {}
     opening.is_alive = opening.is_unfinished and is_locked(store.path / LOCK)
+    if opening.is_own and not opening.is_alive:
+        _compare_with_root(store, meta, damage)
     facts = own.get("time_stamps")
     streams = {}
     for name, about in meta.get("streams", {}).items():
@@ -226,6 +229,36 @@ def _read(opening: _Opening) -> xr.DataTree:
         "labels": xr.DataTree(labels_to_dataset(_labels(opening), names)),
     }
     return tree
+
+
+def _compare_with_root(store: SessionStore, meta: dict[str, Any], damage: list[str]) -> None:
+    """Note what the root's zarr.json has of the recording, and meta.json or the folder not."""
+    try:
+        root = stored_json(store, "zarr.json")
+        created = root["attributes"]["created"]
+        arrays = set(root["consolidated_metadata"]["metadata"])
+    except (LabtreeError, KeyError, TypeError):
+        return
+    if created and meta.get("created", created) != created:
+        damage.append(
+            f"meta.json is of another recording, created {meta['created']}, the arrays were"
+            f" created {created}: rates, units and names may be wrong. Put the right one in its"
+            f" place, or move it away{_hint(store, 'one from the arrays')}"
+        )
+    for array in sorted(arrays):
+        name = array.removesuffix("_timestamps.zarr").removesuffix("_arrivals.zarr")
+        if name == array:
+            continue
+        is_known = name in meta.get("streams", {})
+        if array.endswith("_timestamps.zarr") and not is_known:
+            damage.append(f"stream {name!r} is left out: meta.json does not name it")
+        elif array.endswith("_arrivals.zarr") and is_known and not _is_here(store, array):
+            damage.append(f"stream {name!r} has no arrivals: {array} is missing")
+
+
+def _is_here(store: SessionStore, array: str) -> bool:
+    folder = store.path / array
+    return store.size(f"{array}/zarr.json") is not None or folder.is_dir()
 
 
 def _array_problem(store: SessionStore, array: str) -> str | None:
@@ -321,7 +354,7 @@ def _stream(
     rows = whole + (0 if tail is None else len(tail.times))
     arrivals = None
     arrived = f"{name}_arrivals.zarr"
-    has_arrivals = store.size(f"{arrived}/zarr.json") is not None
+    has_arrivals = _is_here(store, arrived)
     if has_arrivals and (problem := _array_problem(store, arrived)):
         damage.append(f"stream {name!r} has no arrivals: {problem}{_hint(store)}")
     elif has_arrivals:
@@ -351,9 +384,10 @@ def _undamaged(
         whole = min(whole, zeros[0] * data.chunk_rows)
         zeros = []
     if whole < rows:
-        opening.damage.append(
-            f"stream {name!r} is damaged: {whole} of its {rows} samples can be read"
-        )
+        text = f"stream {name!r} is damaged: {whole} of its {rows} samples can be read"
+        if opening.is_own and whole == times.whole_rows():
+            text += f", {times.name} lacks a part{_hint(opening.store)}"
+        opening.damage.append(text)
     if zeros:
         opening.damage.append(
             f"stream {name!r}: {_chunk_list(zeros)} of {data.name} missing, read as zeros,"

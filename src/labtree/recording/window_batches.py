@@ -4,6 +4,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -271,7 +272,13 @@ def torch_dataset(windows: xr.DataArray, *, shuffle: int | None = None) -> Any:
         samples = torch.from_numpy(np.ascontiguousarray(batch.values))
         return list(zip(samples, batch["class_index"].values.tolist(), strict=True))
 
+    # A loader whose workers are spawned pickles its dataset, and finds no class by its name.
+    def again(self: object) -> tuple[Any, ...]:
+        return partial(torch_dataset, shuffle=shuffle), (windows,)
+
     class Windows(torch.utils.data.Dataset):  # type: ignore[misc, name-defined, unused-ignore]
+        __reduce__ = again
+
         def __len__(self) -> int:
             return windows.sizes[dimension]
 
@@ -283,6 +290,8 @@ def torch_dataset(windows: xr.DataArray, *, shuffle: int | None = None) -> Any:
             return read(list(positions))
 
     class MixedWindows(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined, unused-ignore]
+        __reduce__ = again
+
         def __iter__(self) -> Iterator[tuple[Any, int]]:
             worker = torch.utils.data.get_worker_info()
             first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
