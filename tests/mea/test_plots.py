@@ -94,8 +94,10 @@ def test_units_without_data_say_so(recording, loaded, arguments):
     loaded.session.add_units({"unit_900": {"spike_times": np.array([1])}})
     labtree.mea.add_section_time(session=loaded, **arguments)
     labtree.mea.section_spike_times(session=loaded, config_dir=recording.stimuli_dir)
-    with pytest.raises(KeyError, match="no spike-triggered average None; there are none"):
+    with pytest.raises(KeyError, match=r"run labtree.mea.compute_sta\(session=session\)"):
         labtree.mea.plot_sta(loaded, "unit_900")
+    with pytest.raises(KeyError, match=r"run labtree.mea.load_recording_with_eimage_sta\("):
+        labtree.mea.plot_electrical_image(loaded, "unit_900")
     labtree.mea.compute_sta((-3, 0), recording.stimuli_dir, session=loaded)
     figure = labtree.mea.plot_sta(loaded, "unit_900").figure
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]

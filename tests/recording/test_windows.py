@@ -3,6 +3,7 @@
 import itertools
 import logging
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -532,6 +533,13 @@ def test_packets_that_share_a_stamp_are_no_gaps():
         windows = make_tree(ramp(640), times, 100, [(0.0, 0)]).session.windows("emg", 500, 100)
         first = windows.values[:, 0, 0] // 2
         assert not ((first < 320) & (first + 49 >= 320)).any()
+
+
+def test_chunks_without_dask_say_how_to_install_it(monkeypatch):
+    tree = make_tree(ramp(100), np.arange(100) / 100, 100, [(0.0, 1)])
+    monkeypatch.setitem(sys.modules, "dask.array", None)
+    with pytest.raises(ImportError, match=r'pip install "labtree\[dask\]"'):
+        tree.session.windows("emg", 100, 100, chunks={"window": 4})
 
 
 def test_time_stamps_in_milliseconds_are_said():

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from labtree.display.figures import given_or_new_axes
-from labtree.errors import ConfigurationError, unknown_name
+from labtree.errors import ConfigurationError, UnknownNameError
 from labtree.mea.playlists import sampling_rate
 from labtree.mea.recording import to_physical
 from labtree.optional import require
@@ -110,8 +110,14 @@ def _sta_of(
     session: xr.DataTree, unit_id: str, movie_name: str | None
 ) -> tuple[str, xr.Dataset]:
     averages = [name for name in feature_nodes(session) if name.startswith("sta_")]
-    if movie_name is None and len(averages) != 1:
-        raise unknown_name("spike-triggered average", movie_name, averages)
+    if movie_name is None and not averages:
+        raise UnknownNameError(
+            "the session has no spike-triggered average; run "
+            "labtree.mea.compute_sta(session=session) first"
+        )
+    if movie_name is None and len(averages) > 1:
+        movies = ", ".join(repr(name.removeprefix("sta_")) for name in averages)
+        raise UnknownNameError(f"there are averages of several movies: write one of {movies}")
     name = f"sta_{movie_name}" if movie_name is not None else averages[0]
     data = _feature_of(session, name, unit_id)
     if "sta" not in data or "lag" not in data.coords:
@@ -254,6 +260,11 @@ def plot_electrical_image(
     --------
     >>> ax = labtree.mea.plot_electrical_image(session, "unit_001")  # doctest: +SKIP
     """
+    if "eimage_sta" not in feature_nodes(session):
+        raise UnknownNameError(
+            "the session has no electrical images; run "
+            "labtree.mea.load_recording_with_eimage_sta(session=session) first"
+        )
     data = _feature_of(session, "eimage_sta", unit_id)
     image, unit = data["eimage_sta"], "count"
     if "conversion_factor" in image.coords:

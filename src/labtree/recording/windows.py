@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from labtree.errors import FormatError, RecordingWarning, SessionError, warn
+from labtree.optional import require
 from labtree.recording.session import class_name
 from labtree.recording.session_streams import (
     POLICIES,
@@ -452,6 +453,7 @@ def window_array(
     attributes["drop_log"] = drops.text()
     variable = xr.Variable(("window", "channel", "time"), as_lazy(array))
     if chunks is not None:  # of the samples only; the coordinates are in memory
+        require("dask.array", purpose="windows with chunks=", extra="dask")
         variable = variable.chunk(chunks)
     windows = xr.DataArray(variable, axes, name="windows", attrs=attributes)
     # The constructor would copy the texts one by one.

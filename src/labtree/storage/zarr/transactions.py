@@ -14,7 +14,7 @@ from labtree.optional import require
 from labtree.storage.files import check_parent
 from labtree.storage.locks import folder_lock
 
-_PURPOSE = "a workspace that many processes store into"
+_PURPOSE = "a workspace at a URL, or one that many processes store into"
 _TRIES = 1000
 
 
