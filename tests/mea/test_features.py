@@ -206,6 +206,11 @@ def test_dict_adapter_reads_like_a_group():
     assert float(ArrayAdapter(3)) == 3.0
     assert int(ArrayAdapter(3)) == 3
     assert ArrayAdapter(3)[()] == 3
+    assert array[np.array([1])].tolist() == [[3, 4, 5]]
+    assert array[np.array([True, False])].tolist() == array[[0]].tolist() == [[0, 1, 2]]
+    read = array[:]
+    read -= read[0]
+    assert array[:].tolist() == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(AttributeError):
         _ = array.nonsense
     assert "2, 3" in repr(array)

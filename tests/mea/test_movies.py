@@ -174,6 +174,11 @@ def test_unknown_playlists_and_broken_tables_say_what_they_found(tmp_path):
         playlists.read_playlist(tmp_path / "none.csv", "y")
     with pytest.raises(ConfigurationError, match="no column movie_name, movie_length"):
         playlists.read_movie_lengths(path)
+    twice = "playlist_name,movie_names\nx,\"['a']\"\ny,['c']\nx,\"['b']\"\n"
+    path = write_csv(tmp_path / "p.csv", twice)
+    with pytest.raises(ConfigurationError, match="two different playlists are called 'x'"):
+        playlists.read_playlist(path, "x")
+    assert playlists.read_playlist(path, "y") == ["c"]
     for text in ("x", "1.5", "-3", "0", "", "nan", "inf"):
         path = write_csv(tmp_path / "l.csv", f"movie_name,movie_length\na,{text}\n")
         with pytest.raises(ConfigurationError, match="must be a number of frames"):
@@ -323,9 +328,10 @@ def test_wrong_trial_tables_name_the_value(tmp_path, kwargs):
     path.write_text(json.dumps({"section_kwargs": {**good, **kwargs}}))
     with pytest.raises(ConfigurationError, match=next(iter(kwargs))):
         movie_trials.read_section_config("a", tmp_path)
-    path.write_text("{")
-    with pytest.raises(ConfigurationError, match="section_kwargs"):
-        movie_trials.read_section_config("a", tmp_path)
+    for text in ("{", '{"section_kwargs": [1]}', '{"section_kwargs": null}', "[1]"):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match="section_kwargs"):
+            movie_trials.read_section_config("a", tmp_path)
 
 
 def test_a_trial_past_the_recording_is_an_error(recording, loaded, arguments, tmp_path):

@@ -163,6 +163,9 @@ def test_frames_follow_the_rule_of_the_facts():
     few[101:120] = few[301:320] = 50_000
     assert light.frame_timestamps(few).tolist() == [100, 300]  # four or fewer: all kept
     assert light.frame_timestamps(np.zeros(50)).tolist() == []
+    wide = np.where(sync > 0, 20_000, -20_000)
+    expected = light.frame_timestamps(wide).tolist()
+    assert light.frame_timestamps(wide.astype(np.int16)).tolist() == expected
     assert light.frame_timestamps(np.zeros(0)).tolist() == []
     with pytest.raises(FormatError, match="NaN"):
         light.frame_timestamps(np.array([0.0, np.nan, 1.0]))

@@ -157,6 +157,8 @@ def test_wrong_movies_and_ranges_are_errors():
     for wrong in ((0, 0), 12, (-12, 0, 1)):
         with pytest.raises(ConfigurationError, match=r"cover_range must be .* got"):
             sta_kernel.spike_triggered_average(np.zeros((5, 2)), counts, wrong)
+    with pytest.raises(ConfigurationError, match="permutations must be a whole number"):
+        sta_kernel.spike_triggered_average(np.zeros((5, 2)), counts, permutations=-1)
     with pytest.raises(ValueError, match="counts of 5 frames for a movie of 6"):
         sta_kernel.spike_triggered_average(np.zeros((6, 2)), counts, (-1, 0))
 

@@ -24,9 +24,10 @@ class ArrayAdapter:
 
     def __getitem__(self, index: Any) -> Any:
         value = self._values[index]
-        if isinstance(value, np.ndarray) and index == () and not value.ndim:
-            return value.item()
-        return value
+        if not isinstance(value, np.ndarray):
+            return value
+        # As of a file, what is read is the reader's own.
+        return value.copy() if value.ndim else value.item()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._values, dtype=dtype, copy=copy)

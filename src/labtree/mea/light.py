@@ -83,8 +83,8 @@ def frame_timestamps(sync: np.ndarray) -> np.ndarray:
             f"the frame-sync channel holds {int((~np.isfinite(values)).sum())} NaN or infinite "
             f"values of {values.size}, expected voltages"
         )
-    if values.dtype.kind == "u":  # differences go below 0
-        values = values.astype(np.int64)
+    if values.dtype.kind == "u" or (values.dtype.kind == "i" and values.dtype.itemsize < 4):
+        values = values.astype(np.int64)  # their differences go below 0, and beyond 16 bits
     top = _percentile(values, 99.9)
     peaks = _local_maxima(np.diff(values), 0.1 * top if top > 0 else 0.1)
     return peaks[4:] if len(peaks) > 4 else peaks

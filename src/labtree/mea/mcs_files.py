@@ -182,7 +182,8 @@ def record(table: np.ndarray, row: int) -> dict[str, Any]:
     """Return one row of a compound table as plain values."""
     names = table.dtype.names or ()
     return {
-        n: _text(table[n][row].item() if table[n].ndim == 1 else table[n][row]) for n in names
+        n: _text(table[n][row].item() if table[n].ndim == 1 else table[n][row].copy())
+        for n in names
     }
 
 

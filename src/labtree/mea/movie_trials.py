@@ -43,7 +43,7 @@ def read_section_config(movie_name: str, config_dir: str | Path) -> dict[str, in
             f"{path}: there is no such file; movie {movie_name!r} needs it"
         )
     try:
-        given = read_json(path)["section_kwargs"]
+        given = dict(read_json(path)["section_kwargs"])
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"{path}: expected JSON with section_kwargs ({error})"

@@ -42,13 +42,18 @@ def read_playlist(path: str | Path, playlist_name: str) -> list[str]:
     Raises
     ------
     ConfigurationError
-        If the playlist is not in the file, or its movies are not a list of strings.
+        If the playlist is not in the file or stands there twice with other movies, or if
+        its movies are not a list of strings.
     """
     path = Path(path)
-    rows = {
-        row["playlist_name"].strip(): row["movie_names"]
-        for row in _rows(path, ("playlist_name", "movie_names"))
-    }
+    rows: dict[str, str] = {}
+    for row in _rows(path, ("playlist_name", "movie_names")):
+        name, movies = row["playlist_name"].strip(), row["movie_names"]
+        if name == playlist_name and rows.get(name, movies) != movies:
+            raise ConfigurationError(
+                f"{path}: two different playlists are called {name!r}: {rows[name]}, {movies}"
+            )
+        rows[name] = movies
     if playlist_name not in rows:
         raise ConfigurationError(
             f"{path}: no playlist {playlist_name!r}; there are: {', '.join(map(repr, rows))}"

@@ -17,6 +17,7 @@ import numpy as np
 
 from labtree.errors import ConfigurationError
 from labtree.optional import require
+from labtree.storage.arguments import integer
 
 SLAB_BYTES = 256 * 2**20  # of the movie, read at a time
 TILE_BYTES = 64 * 2**20  # working memory of one tile of its pixels
@@ -232,6 +233,7 @@ def spike_triggered_average(
         raise ConfigurationError(
             f"a movie must be a numeric array (frame, ...), got {movie.dtype} {movie.shape}"
         )
+    integer("permutations", permutations, 0, error=ConfigurationError)
     n_frames, n_units = len(movie), len(counts)
     if counts.shape[1] != n_frames:
         raise ValueError(f"counts of {counts.shape[1]} frames for a movie of {n_frames}")
