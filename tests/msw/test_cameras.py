@@ -79,6 +79,30 @@ def test_damaged_times_of_frames_are_errors_with_the_name(tmp_path: Path, text: 
         found["top"].frames()
 
 
+@pytest.mark.parametrize("text", ["1,2.5\n,3.0\n", "1,2.5\n1e300,2\n", "1,2.5\n2.5,3\n"])
+def test_a_frame_without_a_counter_is_an_error(tmp_path: Path, text: str) -> None:
+    folder = write_flir(tmp_path / FLIR, ("top",))
+    (folder / f"{FLIR}.msw.top.timestamps.csv").write_text(text)
+    with pytest.raises(FormatError, match=r"timestamps\.csv: row 2 has the counter"):
+        load_camera_acquisition(folder)["top"].frames()
+
+
+def test_files_of_a_camera_that_was_started_twice_are_not_mixed(tmp_path: Path) -> None:
+    folder = write_rce(tmp_path / RCE, make_ttl_edges(make_trials(20)), as_text=False)
+    first = {path.name for path in folder.iterdir()}
+    later = {name.replace(".20260514143023.", ".20260514150000.") for name in first}
+    video = next(name for name in later if name.endswith("h264"))
+    (folder / video).write_bytes(b"\0\0\0\1")
+    # The second start has no times: the video of the first belongs to the times that are.
+    camera = load_camera_acquisition(folder)["rpi-172"]
+    assert {path.name for path in camera.files.values()} == first
+    for name in later - {video}:
+        np.savez(folder / name, sensor_ts=np.arange(3), monotonic_ts=np.arange(3.0))
+    camera = load_camera_acquisition(folder)["rpi-172"]
+    assert {path.name for path in camera.files.values()} == later
+    assert len(camera.frames()) == 3
+
+
 def write_rce(folder: Path, edges: pd.DataFrame, *, as_text: bool) -> Path:
     folder.mkdir(parents=True)
     prefix = f"m01__{DT}__sequence.rce.rpi-172.20260514143023"

@@ -355,6 +355,18 @@ def test_python_is_not_run(tmp_path: Path, text: str) -> None:
         assert read_python_literals(path)[0] == {}
 
 
+def test_settings_that_are_set_by_more_than_a_literal_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a_task_settings.py"
+    path.write_text(
+        "A = [1]\nA += [2]\nB, C = 3, 4\nif A:\n    D = 5\nE = {}\nE['x'] = 1\n"
+        "F: int\nG = 6\ndef f():\n    H = 7\nlower, _ = 1, 2\n"
+    )
+    values, notes = read_python_literals(path)
+    assert values == {"A": [1], "E": {}, "G": 6}
+    told = [note.removeprefix(f"{path}: ").partition(" set by")[0] for note in notes]
+    assert told == ["line 2: A", "line 3: B, C", "line 4: D", "line 7: E"]
+
+
 def test_json_settings(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for text in ("{", "[]", "null", "", "[" * 100_000, '{"a": 1} x', "\xff"):

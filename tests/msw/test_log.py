@@ -187,6 +187,9 @@ def test_a_log_that_was_cut_in_its_last_trial_restores_the_others(
     assert "the times or states of 1 trials that ended are missing" in told
     log.write_text("\n".join(rows)[:-3])
     assert loaded(folder)[0].n_trials == 4
+    # A trial that another one follows is whole, wherever that is cut.
+    log.write_text("\n".join([*rows, "TRIAL;pc;;;5;x", "EVENT;pc;0.1;;1;Port1I"]))
+    assert loaded(folder)[0].n_trials == 5
 
 
 def test_a_log_of_another_session_restores_nothing_and_is_told(tmp_path: Path) -> None:

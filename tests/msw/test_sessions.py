@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import warnings
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -612,6 +613,24 @@ def test_filters_open_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(load_subject(base, since="2026-05-14T14:31", until="2026-05-14")) == 0
     with pytest.raises(FormatError, match="write it as '2026-05-14'"):
         load_subject(base, since="14.5.2026")
+    for since in ("2026-05-14T14:31+02:00", datetime(2026, 5, 14, 14, 31, tzinfo=UTC)):
+        with pytest.raises(
+            FormatError, match=r"rig's local time.* '?2026-05-14T14:31'?, without"
+        ):
+            load_subject(base, since=since)
+
+
+def test_copies_of_a_file_do_not_take_its_place(tmp_path: Path) -> None:
+    folder = write_session(tmp_path, trials=make_trials(20))
+    for path in list(folder.iterdir()):
+        copy = path.with_name(path.name.replace(".msw.", " (1).msw."))
+        copy.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(DamageWarning, match=r"\(1\)\.msw") as caught:
+        found = load_session(folder)
+    assert found.n_trials == 20
+    assert found.is_complete
+    assert found.basename == folder.name
+    assert re.search(r"read \S+switching\.msw\.jsonl, and not", str(caught[0].message))
 
 
 def test_links_give_no_session_twice(tmp_path: Path) -> None:

@@ -227,16 +227,20 @@ def load_camera_acquisition(directory: str | Path) -> CameraAcquisition:
             f"{folder}: no camera recording; expected a name with video_flir or video_rce, or "
             "files such as *.msw.{camera}.avi and *.rce.{camera}.{moment}.video.h264"
         )
-    cameras: dict[str, Camera] = {}
+    starts: dict[tuple[str, int], Camera] = {}
     pattern = _FLIR if backend == "flir" else _RCE
     for name in names:
         match = pattern.fullmatch(name)
         if match is None:
             continue
-        camera = cameras.setdefault(match["camera"], Camera(match["camera"], backend))
-        # Of a camera that was started twice, the later files count, which are listed last.
+        started = match["camera"], int(match.groupdict().get("moment", 0))
+        camera = starts.setdefault(started, Camera(match["camera"], backend))
         camera.files[match["part"]] = folder / name
-    return CameraAcquisition(folder, backend, cameras)
+    # Of a camera that was started twice, the later start counts, if it has as many files:
+    # the video of one and the times of another do not belong together.
+    order = sorted(starts, key=lambda start: (-len(starts[start].missing), start[1]))
+    cameras = {name: starts[name, moment] for name, moment in order}
+    return CameraAcquisition(folder, backend, dict(sorted(cameras.items())))
 
 
 def _flir_frames(path: Path) -> pd.DataFrame:
@@ -249,9 +253,16 @@ def _flir_frames(path: Path) -> pd.DataFrame:
         )
     numbers.columns = pd.Index(names[: numbers.shape[1]])
     raw = numbers["timestamp_raw"].to_numpy()
-    counter = _unwrapped(numbers["frame_counter"].to_numpy(), _COUNTER)
-    numbers["frame_counter"] = counter.astype(np.int64)
-    numbers["time_s"] = _unwrapped(raw, _CYCLE_S) if np.nanmax(raw) < _CYCLE_S else raw
+    counter = numbers["frame_counter"].to_numpy()
+    wrong = np.flatnonzero(~((np.abs(counter) < 2.0**53) & (np.rint(counter) == counter)))
+    if len(wrong):
+        raise FormatError(
+            f"{path}: row {wrong[0] + 1} has the counter {counter[wrong[0]]:g}; expected a "
+            "whole number"
+        )
+    numbers["frame_counter"] = _unwrapped(counter, _COUNTER).astype(np.int64)
+    has_cycle = not (raw >= _CYCLE_S).any()
+    numbers["time_s"] = _unwrapped(raw, _CYCLE_S) if has_cycle else raw
     return numbers
 
 

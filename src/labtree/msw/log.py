@@ -107,13 +107,15 @@ def read_log(path: Path) -> SessionLog:
             )
         elif kind == "EVENT" and more:
             trials[-1][EVENTS].setdefault(more, []).append(_number(initial))
+    # The rows of a trial that another one follows are all there.
+    may_lack = bool(ended) and ended[-1] and not is_closed
     trials = [trial for trial, has_ended in zip(trials, ended, strict=True) if has_ended]
     whole = [
         trial
         for trial in trials
         if abs(trial.get(START, np.nan)) < _LATEST_S and abs(trial.get(END, np.nan)) < _LATEST_S
     ]
-    if whole and whole[-1] is trials[-1] and not is_closed and _lacks_states(whole, text):
+    if may_lack and whole and whole[-1] is trials[-1] and _lacks_states(whole, text):
         whole.pop()
     return SessionLog(whole, len(trials) - len(whole))
 

@@ -187,7 +187,9 @@ def _single_file(files: SessionFiles, found: list[str]) -> Path | None:
     if not found:
         return None
     own = [name for name in found if name.startswith(files.basename)]
-    chosen = (own or found)[0]
+    # Before copies, such as "name (1).msw.jsonl" of programs that keep folders in step.
+    named = [name for name in own if name.startswith(f"{files.basename}.")]
+    chosen = (named or own or found)[0]
     if len(found) > 1:
         others = ", ".join(name for name in found if name != chosen)
         files.damage.append(f"{files.folder}: read {chosen}, and not {others}")

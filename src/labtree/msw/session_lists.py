@@ -350,7 +350,12 @@ def _moment(value: str | date, default: time) -> datetime:
             ) from None
         value = parsed if len(value) > 10 else parsed.date()
     if isinstance(value, datetime):
-        return value.replace(tzinfo=None)
+        if value.tzinfo is not None:
+            raise FormatError(
+                f"{value} has a time zone, and sessions are named by the rig's local time; "
+                f"write that, such as {value:%Y-%m-%dT%H:%M}, without a zone"
+            )
+        return value
     return datetime.combine(value, default)
 
 

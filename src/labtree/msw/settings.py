@@ -220,7 +220,8 @@ def read_python_literals(path: Path) -> tuple[dict[str, Any], list[str]]:
     values : dict
         Name to literal.
     notes : list of str
-        The UPPERCASE names whose value is not a literal.
+        The UPPERCASE names whose value is not a literal, or that are also set otherwise
+        than by an assignment of one literal.
 
     Raises
     ------
@@ -233,15 +234,26 @@ def read_python_literals(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise FormatError(f"{path}: not Python that can be read ({error})") from None
     values: dict[str, Any] = {}
     notes: list[str] = []
+    targets: list[Any]
     for node in tree.body:
         if isinstance(node, ast.Assign):
             targets, value = node.targets, node.value
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
             targets, value = [node.target], node.value
-        else:
+        elif isinstance(node, ast.AnnAssign):
             continue
-        names = [t.id for t in targets if isinstance(t, ast.Name) and t.id.isupper()]
-        if not names:
+        else:
+            targets, value = [node], None
+        plain = [target for target in targets if isinstance(target, ast.Name)]
+        names = [target.id for target in plain if target.id.isupper()]
+        others = [target for target in targets if target not in plain]
+        set_otherwise = dict.fromkeys(name for each in others for name in _names_set_in(each))
+        if set_otherwise:
+            notes.append(
+                f"{path}: line {node.lineno}: {', '.join(set_otherwise)} set by more than a "
+                "literal, which is not followed"
+            )
+        if not names or value is None:
             continue
         try:
             literal = ast.literal_eval(value)
@@ -253,6 +265,22 @@ def read_python_literals(path: Path) -> tuple[dict[str, Any], list[str]]:
             values.update(dict.fromkeys(names, literal))
     _refuse_deep(path, values)
     return values, notes
+
+
+def _names_set_in(node: ast.AST) -> list[str]:
+    """Return the UPPERCASE names that a statement sets at the top of a file, or a part of."""
+    found: list[str] = []
+    pile: list[ast.AST] = [node]
+    while pile:
+        part = pile.pop()
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        pile += ast.iter_child_nodes(part)
+        if isinstance(part, ast.Name | ast.Subscript) and isinstance(part.ctx, ast.Store):
+            name = part.value if isinstance(part, ast.Subscript) else part
+            if isinstance(name, ast.Name) and name.id.isupper():
+                found.append(name.id)
+    return sorted(found)
 
 
 def _text(path: Path) -> str:
