@@ -46,13 +46,13 @@ def found_at(path, *, repair):
     try:
         session = labtree.load_session(path).session
         steps, warnings, count = session.completed_steps, session.warnings, session.unit_count
+        if repair:
+            TreeFile(path).close()
     except LabtreeError as error:
         return repr(error)
     number = len(steps) - 1
     if warnings != [f"warning {n}" for n in range(number + 1)] or count != (number > 0):
         return "a mix"
-    if repair:
-        TreeFile(path).close()
     try:
         with h5py.File(path) as file:
             if count and not np.array_equal(file["units/spike_times"][()], np.arange(500)):
@@ -86,5 +86,5 @@ def test_each_sync_that_is_taken_away_is_missed(disk, tmp_path):
     assert len(first) == 4
     assert [len([s for s in syncs if a < s < b]) for a, b in pairwise(ends[1:])] == [2, 2, 2]
     for event in [*first, *syncs[-2:]]:
-        crashes = disk.crashes(2, 300, without=event, within=ends[-1] + 2 - event)
+        crashes = disk.crashes(2, 3000, without=event, within=ends[-1] + 2 - event)
         assert any(wrong(tmp_path / "after", crashes)), disk.events[event]

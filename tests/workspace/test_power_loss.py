@@ -245,7 +245,7 @@ def test_each_sync_that_is_taken_away_is_missed(disks, tmp_path, way):
         crashes = itertools.chain(
             disk.crashes(2, 0 if way == "zarr" else 60, without=event, within=2),
             disk.crashes(2, 100, without=event, within=ends[-1] + 2 - event),
-            disk.crashes(3, 400, without=event, within=2),
+            disk.crashes(3, 4000, without=event, within=2),  # one is enough
         )
         found = wrong(name, tmp_path / "after", crashes, is_used=False)
         assert any(found), (disk.events[event].kind, disk.events[event].target)
