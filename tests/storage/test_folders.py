@@ -99,7 +99,7 @@ def test_each_sync_that_is_taken_away_is_missed(tmp_path, way):
     folder.mkdir()
     disk = recorded(folder, "ab")
     for sync in disk.syncs:
-        assert any(wrong(disk, tmp_path, 2, 300, without=sync, within=25)), sync
+        assert any(wrong(disk, tmp_path, 2, 3000, without=sync, within=25)), sync
 
 
 def recorded(folder, contents="abc"):

@@ -301,7 +301,7 @@ def test_each_sync_that_is_taken_away_is_missed(tmp_path):
     disk = recorded(tmp_path / "disk", 7, steps=4, with_reader=False)
     assert len(disk.syncs) == 8
     for event in disk.syncs:
-        assert any(wrong(disk, tmp_path, 1, 300, is_applied=True, without=event)), event
+        assert any(wrong(disk, tmp_path, 1, 3000, is_applied=True, without=event)), event
 
 
 def test_the_sync_before_the_superblock_of_several_changes_is_missed(tmp_path):
