@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -178,7 +179,7 @@ def test_what_hdf5_wrote_in_vain_is_told_when_the_file_is_closed(tmp_path, limit
 def test_a_file_that_was_given_up_takes_nothing_more(tmp_path):
     (tmp_path / "f").touch()
     output = Output(tmp_path / "f")
-    output.abandon()
+    output.keep(OSError("the file was abandoned after an error"))
     output.seek(0)
     output.write(b"abc")
     assert (tmp_path / "f").read_bytes() == b""
@@ -198,3 +199,51 @@ def test_an_interrupt_inside_hdf5_arrives_afterwards(tmp_path, monkeypatch):
         save_tree(xr.DataTree(xr.Dataset(attrs={"a": 1})), tmp_path / "t.h5")
     assert written == [written[0]]
     assert not list(tmp_path.iterdir())
+
+
+def _lines_of_output(call, at_line):
+    """Run `call`; `at_line` is called before each line of the methods that HDF5 calls."""
+    codes = {each.__code__ for each in vars(Output).values() if hasattr(each, "__code__")}
+
+    def trace(frame, event, _):
+        if frame.f_code not in codes:
+            return None
+        if event == "line":
+            at_line()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_interrupt_while_hdf5_writes_is_one_when_it_has_returned(tmp_path, count):
+    """No exception may pass through the C code of HDF5, which could not close the file."""
+    tree, path = _tree(8, 20), tmp_path / "t.h5"
+    lines = []
+    _lines_of_output(lambda: save_tree(tree, path), lambda: lines.append(None))
+    old = path.read_bytes()
+    open_files = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    for at in range(0, len(lines), len(lines) // 40 or 1):
+        left = at
+
+        def interrupt():
+            nonlocal left
+            left -= 1
+            if -count <= left < 0:
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            _lines_of_output(lambda: save_tree(tree, path), interrupt)
+        assert path.read_bytes() == old
+        assert [entry.name for entry in tmp_path.iterdir()] == ["t.h5"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    gc.collect()
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == open_files
+    # One that HDF5 holds until the process ends would crash it then.
+    assert not [each for each in gc.get_objects() if isinstance(each, Output)]
+    save_tree(tree, path)

@@ -1,5 +1,6 @@
 """Trees in zarr stores: exact, all or nothing, readable by others, and hostile ones refused."""
 
+import asyncio
 import base64
 import json
 import multiprocessing
@@ -732,3 +733,27 @@ def test_a_chunk_that_damaged_metadata_look_for_elsewhere_is_no_fill_value(tmp_p
     metadata.write_text(text.replace('"separator":"."', '"separator":"/"'))
     with open_zarr_tree(path) as tree, pytest.raises(FormatError, match=r"a/v/c/0 is missing"):
         tree["a/v"].load()
+
+
+def test_an_interrupt_while_zarr_writes_leaves_nothing_behind(tmp_path, monkeypatch):
+    """zarr's own thread goes on after it, and must not make the folder again."""
+    gone, done = threading.Event(), threading.Event()
+    put = zarr.storage.LocalStore.set
+
+    async def slow(self, key, value):
+        if "zarr.json" in key:
+            return await put(self, key, value)
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.to_thread(gone.wait, 0.3)  # until the save is over, if it does not wait
+        try:
+            return await put(self, key, value)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", slow)
+    tree = xr.DataTree(xr.Dataset({"x": ("t", np.arange(5.0))}))
+    with pytest.raises(KeyboardInterrupt):
+        save_zarr_tree(tree, tmp_path / "t.zarr")
+    gone.set()
+    assert done.wait(30)
+    assert not list(tmp_path.iterdir())

@@ -33,6 +33,7 @@ from labtree.storage.blocks import write_blocks
 from labtree.storage.compression import Compression, compress_chunks
 from labtree.storage.files import begin_sync
 from labtree.storage.hdf5_end import read_at
+from labtree.storage.interrupts import deferred_interrupts, interrupts_kept_by
 from labtree.storage.sources import as_bytes, write_all
 
 #: What netCDF-4 puts before the name of a variable that is named like a dimension
@@ -68,6 +69,8 @@ def _file_type(dtype: np.dtype[Any]) -> Any:
 class _Output:
     """A new, empty file; after a failure all of HDF5's writes go nowhere."""
 
+    _failure: BaseException | None = None
+
     def __init__(self, path: Path):
         self._file = path.open("rb+", buffering=0)
         self._lock = threading.Lock()
@@ -76,7 +79,6 @@ class _Output:
         self._held = bytearray()
         self._held_at = 0
         self._synced = 0
-        self._failure: BaseException | None = None
 
     def write_at(self, offset: int, array: np.ndarray) -> None:
         """Put an array at an offset.
@@ -102,9 +104,9 @@ class _Output:
         if self._failure is not None:
             raise self._failure
 
-    def abandon(self) -> None:
-        """Write nothing more: the file is going to be removed."""
-        self._failure = self._failure or OSError("the file was abandoned after an error")
+    def keep(self, error: BaseException) -> None:
+        """Write nothing more; raise the error when HDF5 has returned."""
+        self._failure = self._failure or error
 
     def close(self) -> None:
         """Close the file; raise what went wrong."""
@@ -166,6 +168,11 @@ class _Output:
         self._release()
 
 
+def interrupts_kept() -> contextlib.AbstractContextManager[None]:
+    """Let a Ctrl-C that comes while HDF5 writes take effect when it has returned."""
+    return interrupts_kept_by(_Output, _Output.keep)
+
+
 def create_file(path: Path) -> "NewFile":
     """Create the HDF5 structure of a new, empty file and return its writer."""
     access = h5p.create(h5p.FILE_ACCESS)
@@ -184,6 +191,10 @@ def create_file(path: Path) -> "NewFile":
     except BaseException:
         output.close()
         raise
+    finally:
+        # The list holds the output, unseen by Python. Held by an error that the output keeps,
+        # it would live until the interpreter crashes.
+        access.close()
     version = f"version=2,h5py={h5py.__version__},hdf5={h5py.version.hdf5_version}"
     write_native(file, "_NCProperties", version)
     return NewFile(output, file)
@@ -472,8 +483,9 @@ class NewFile(NetCDFWriter):
 
     def abandon(self) -> None:
         """Close a file that is not finished, writing nothing more."""
-        self._output.abandon()
-        with contextlib.suppress(Exception):  # keep the original error
+        self._output.keep(OSError("the file was abandoned after an error"))
+        # Keep the original error; a second Ctrl-C waits until HDF5 has closed the file.
+        with deferred_interrupts(), contextlib.suppress(Exception):
             self.close()
 
 

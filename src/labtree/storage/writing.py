@@ -24,7 +24,13 @@ from labtree.storage.catalogue import PAGE, write_catalogue
 from labtree.storage.compression import Compression, find_compression
 from labtree.storage.hdf5_end import VERSION
 from labtree.storage.names import file_name
-from labtree.storage.netcdf_writer import NON_COORDINATE, Dimension, NetCDFWriter, create_file
+from labtree.storage.netcdf_writer import (
+    NON_COORDINATE,
+    Dimension,
+    NetCDFWriter,
+    create_file,
+    interrupts_kept,
+)
 from labtree.storage.nodes import own_variables
 from labtree.storage.records import NodeRecord
 from labtree.storage.sources import FileSource
@@ -128,11 +134,23 @@ def write_tree(
     """
     written = Written()
     chosen = find_compression(compression)
+    with interrupts_kept():
+        _write_file(tree, path, chosen, written, about)
+    return written
+
+
+def _write_file(
+    tree: xr.DataTree,
+    path: Path,
+    compression: Compression | None,
+    written: Written,
+    about: dict[str, Any],
+) -> None:
     writer = create_file(path)
     try:
         write_native(writer.file, "labtree_file_format", VERSION)
         write_native(writer.file, "labtree_file_page", PAGE)
-        _write_nodes(writer, tree, written, chosen)
+        _write_nodes(writer, tree, written, compression)
         writer.close()
         header = {
             "format": "labtree",
@@ -146,7 +164,6 @@ def write_tree(
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
-    return written
 
 
 def _write_nodes(

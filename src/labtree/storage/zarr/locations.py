@@ -16,6 +16,7 @@ from labtree.errors import (
     WorkspaceError,
     write_errors_named,
 )
+from labtree.storage.blocks import Writers
 from labtree.storage.files import check_parent, check_regular, read_file
 from labtree.storage.folders import (
     complete_replacement,
@@ -77,6 +78,36 @@ def _complete_store() -> Any:
     return CompleteStore
 
 
+@functools.cache
+def _store_for_writing() -> Any:
+    """Return a class of stores in folders into which nothing is written after the end."""
+    from zarr.storage import LocalStore
+
+    class NewStore(LocalStore):
+        """A new folder. After a Ctrl-C zarr's own thread goes on, and would make it again."""
+
+        def __init__(self, root: Path, *, read_only: bool = False, writers: Any = None):
+            super().__init__(root, read_only=read_only)
+            self.writers = writers or Writers()
+
+        @contextmanager
+        def _writing(self) -> Iterator[None]:
+            with self.writers.one():
+                if not self.root.is_dir():  # as another process finds it after the end
+                    raise MissingFileError(f"{self.root}: this folder is not there any more")
+                yield
+
+        async def set(self, key: str, value: Any) -> None:
+            with self._writing():
+                await super().set(key, value)
+
+        def set_sync(self, key: str, value: Any) -> None:
+            with self._writing():
+                super().set_sync(key, value)
+
+    return NewStore
+
+
 def _identity(folder: Path) -> tuple[int, ...] | None:
     try:
         return identity(folder / METADATA)
@@ -127,11 +158,11 @@ class Folder:
         check_parent(self.path)
         if self.path.is_file():
             raise AlreadyExistsError(f"{self.path} is a file; a zarr store is a folder")
-        from zarr.storage import LocalStore
-
+        writers = Writers()
         target = self.path.resolve() if self.path.is_symlink() else self.path
         with write_errors_named(self.path), temporary_folder(target) as temporary:
-            write(LocalStore(temporary))
+            with writers.ended():
+                write(_store_for_writing()(temporary, writers=writers))
             sync_tree(temporary)
             with folder_lock(target.parent):
                 new = _identity(temporary)
