@@ -231,6 +231,27 @@ def finished(tmp_path):
     return recorder.path
 
 
+def test_lost_time_stamps_of_another_program_s_recording_are_told(peer):
+    data, times = samples(1, 350)
+    folder = peer().stream("emg", data, times, 64).write()
+    (folder / "emg.zarr" / "c" / "4" / "0").unlink()  # may be zeros
+    assert labtree.recover(folder) == []
+    (folder / "emg_timestamps.zarr" / "c" / "2").unlink()
+    for _ in range(2):
+        (note,) = labtree.recover(folder)
+        assert note.startswith(
+            "stream 'emg': 128 of 350 samples can be read; the next chunk of"
+        )
+
+
+def test_a_stream_of_a_type_that_no_recorder_writes_has_no_stream_info(peer):
+    data, times = samples(1, 10)
+    tree = labtree.open_session(peer().stream("u", data.astype("uint16"), times, 64).write())
+    with pytest.raises(labtree.FormatError, match=r"stream 'u': no stream .*dtype: Input"):
+        tree.session.stream_info("u")
+    assert tree.session.streams["u"].data.dtype == "uint16"
+
+
 DAMAGES = {
     "gone": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),

@@ -863,6 +863,33 @@ def test_a_fork_does_not_wait_for_a_lock_that_its_parent_held(tmp_path):
         assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif("not hasattr(os, 'fork')", reason="needs fork")
+def test_a_child_that_outlives_its_recorder_does_not_keep_it_from_being_finished(tmp_path):
+    code = """
+import os, sys
+import numpy as np
+from labtree import Recorder, StreamInfo
+recorder = Recorder(sys.argv[1])
+recorder.init_stream("emg", StreamInfo(n_channels=2, fs=10, dtype="int16"))
+recorder.append("emg", np.zeros((5, 2), "int16"), np.arange(5) / 10)
+if os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+print(recorder.path, flush=True)
+os._exit(1)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        folder = Path(parent.stdout.readline().strip())
+        assert parent.wait() == 1
+        assert labtree.recover(folder) == []
+        assert labtree.open_session(folder).attrs["recording_state"] == "finished"
+
+
 def test_odd_time_stamps_of_a_packet_that_is_not_written_do_not_count(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path)
     recorder.init_stream("emg", info())

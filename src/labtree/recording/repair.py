@@ -424,18 +424,21 @@ def _lost_samples(folder: Path) -> list[str]:
     """Return what is to be said of samples of a recording that are gone."""
     notes = []
     for name in _stream_names(folder):
-        data = stream_arrays(folder, name).data
+        data, times, _ = stream_arrays(folder, name)
         if not data.exists():
             notes.append(f"stream {name!r}: {data.name} is missing, and cannot be made again")
             continue
-        with contextlib.suppress(FormatError):
-            array = ArrayReader(FolderStore(folder), data.name)
-            rows, whole = array.shape[0], array.whole_rows()
-            if array.is_own and whole < rows:
-                notes.append(
-                    f"stream {name!r}: {whole} of {rows} samples can be read; the next chunk of"
-                    f" {data.name} is missing or empty, and cannot be made again"
-                )
+        for path in (data, times):
+            with contextlib.suppress(FormatError):
+                array = ArrayReader(FolderStore(folder), path.name)
+                rows, whole = array.shape[0], array.whole_rows()
+                # A chunk of another program's samples may be zeros, which zarr does not store.
+                if whole < rows and (array.is_own or path == times):
+                    notes.append(
+                        f"stream {name!r}: {whole} of {rows} samples can be read; the next"
+                        f" chunk of {path.name} is missing or empty, and cannot be made again"
+                    )
+                    break
     return notes
 
 

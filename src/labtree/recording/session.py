@@ -26,7 +26,7 @@ from labtree.errors import (
 from labtree.formats import takes
 from labtree.recording.chunks import ArrayReader, RowsArray
 from labtree.recording.meta import parse_labels, parse_meta, whole_labels
-from labtree.recording.models import StreamInfo
+from labtree.recording.models import StreamInfo, declared_stream
 from labtree.recording.recording_files import (
     SUFFIX,
     FolderStore,
@@ -498,14 +498,15 @@ def stream(tree: xr.DataTree, name: str) -> xr.Dataset:
 def stream_info(tree: xr.DataTree, name: str) -> StreamInfo:
     """Return what is declared about one stream."""
     dataset = stream(tree, name)
-    names = dataset["channel"].values.tolist() if "channel" in dataset.coords else None
-    return StreamInfo(
-        n_channels=dataset.sizes["channel"],
-        fs=dataset.attrs.get("fs", 0.0),
-        dtype=dataset["data"].dtype.name,  # type: ignore[arg-type]
-        channel_names=names,
-        units=dataset["data"].attrs.get("units"),
-    )
+    about = {
+        "n_channels": dataset.sizes["channel"],
+        "fs": dataset.attrs.get("fs", 0.0),
+        "dtype": dataset["data"].dtype.name,
+        "units": dataset["data"].attrs.get("units"),
+    }
+    if "channel" in dataset.coords:
+        about["channel_names"] = dataset["channel"].values.tolist()
+    return declared_stream(about, f"stream {name!r}")
 
 
 def labels_frame(tree: xr.DataTree) -> pd.DataFrame:
