@@ -249,3 +249,75 @@ def test_what_cannot_be_converted_is_said(neo):
         labtree.to_neo(spikes.synthetic_rate_data(2))
     with pytest.raises(ValueError, match="neo cannot hold the attributes of unit 0"):
         labtree.to_neo(labtree.spike_data([[1.0]], neuron_attributes=[{"x": {1, 2}}]))
+
+
+def test_what_else_is_left_out_is_said(neo):
+    import quantities as pq
+
+    block, segment = neo.Block(), neo.Segment()
+    block.segments.append(segment)
+    train = neo.SpikeTrain([1.0] * pq.s, t_stop=5 * pq.s)
+    segment.spiketrains.append(train)
+    block.groups.append(neo.Group([train], name="unit 5"))
+    segment.events.append(
+        neo.Event([1] * pq.s, labels=["a"], array_annotations={"strength": [2.0]})
+    )
+    segment.imagesequences.append(
+        neo.ImageSequence(
+            np.zeros((2, 3, 3)), units="V", sampling_rate=1 * pq.Hz, spatial_scale=1 * pq.um
+        )
+    )
+    with pytest.warns(LossWarning) as caught:
+        labtree.from_neo(block)
+    text = "\n".join(str(warning.message) for warning in caught)
+    for what in (
+        "groups of the Block",
+        "imagesequences",
+        "annotations of the events: strength",
+    ):
+        assert what in text
+    ds = labtree.spike_data([[1.0], [2.0]], length=5)
+    ds["snr"] = ("unit", [1.0, 2.0])
+    ds["lfp"] = ("time", [1.0, 2.0])
+    with pytest.warns(LossWarning, match=r"'snr' of the Dataset\n.*'lfp' of the Dataset"):
+        labtree.to_neo(ds)
+
+
+def test_objects_of_neo_share_nothing_with_the_dataset(neo):
+    ds = labtree.spike_data(
+        [[1.0, 2.0]], length=5, raw_data=np.zeros((1, 3)), raw_time=np.arange(3.0)
+    )
+    before = ds.copy(deep=True)
+    segment = labtree.to_neo(ds).segments[0]
+    segment.spiketrains[0][0] = segment.spiketrains[0][1]
+    segment.irregularlysampledsignals[0][:] = 1 * segment.irregularlysampledsignals[0].units
+    assert ds.identical(before)
+    back = labtree.from_neo(segment)
+    segment.irregularlysampledsignals[0][:] = 2 * segment.irregularlysampledsignals[0].units
+    assert (back["raw_data"] == 1).all()
+
+
+@pytest.mark.parametrize(("unit", "kept"), [("uV", "uV"), ("counts of an amplifier", None)])
+def test_the_unit_of_raw_data_comes_back_where_neo_knows_it(neo, unit, kept):
+    ds = labtree.spike_data(
+        [[1.0]], length=5, raw_data=np.zeros((1, 3)), raw_time=np.arange(3.0)
+    )
+    ds["raw_data"].attrs["units"] = unit
+    assert labtree.from_neo(labtree.to_neo(ds))["raw_data"].attrs.get("units") == kept
+
+
+def test_long_quantities_are_kept_whole_and_units_that_differ_are_said(neo):
+    import quantities as pq
+
+    block, segment = neo.Block(dose=np.arange(2000.0) * pq.ms), neo.Segment()
+    block.segments.append(segment)
+    segment.spiketrains.append(neo.SpikeTrain([1.0] * pq.s, t_stop=5 * pq.s))
+    text = labtree.from_neo(block).attrs["metadata"]["neo_block"]["annotations"]["dose"]
+    assert len(text.split()) >= 2000
+    assert "..." not in text
+    trains = [
+        neo.SpikeTrain([1.0] * pq.s, t_stop=5 * pq.s, depth=depth)
+        for depth in (1 * pq.um, 2 * pq.mV)
+    ]
+    with pytest.raises(ValueError, match="annotation 'depth' is in um in one train and in mV"):
+        labtree.from_neo(trains)

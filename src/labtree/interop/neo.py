@@ -1,5 +1,6 @@
 """Spike trains to and from neo's SpikeTrain, Segment and Block."""
 
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from labtree.spikes.trains import require_kind
 from labtree.storage.ragged import split_rows
 
 _OWN = {"name", "description", "file_origin", "sampling_rate_hz", "t_start_ms", "t_stop_ms"}
+_VOLTAGES = ("V", "mV", "uV", "nV")
 _DATES = ("file_datetime", "rec_datetime")
 _CONTAINER = ("name", "description", "file_origin", "index", *_DATES)
 
@@ -43,6 +45,11 @@ def to_neo(ds: xr.Dataset) -> Any:
     ------
     DataError
         A ValueError, if this is another kind, or neo cannot hold an attribute.
+
+    Warns
+    -----
+    LossWarning
+        If the Dataset has variables that neo has no place for.
 
     Examples
     --------
@@ -75,18 +82,29 @@ def to_neo(ds: xr.Dataset) -> Any:
         zip(spike_trains(ds), unit_attributes(ds), strict=True)
     ):
         arrays = {name: _with_units(rows[unit], of) for name, (rows, of) in per_spike.items()}
+        # A copy: who changes an object of neo does not mean the Dataset.
         spikes = neo.SpikeTrain(
-            train, units="ms", **_own_fields(ds, train, attributes, arrays),
+            np.array(train), units="ms", **_own_fields(ds, train, attributes, arrays),
             array_annotations=arrays,
         )  # fmt: skip
         named = {name: _with_units(v, units.get(name)) for name, v in attributes.items()}
         _annotate(spikes, named, f"attributes of unit {unit}")
         segment.spiketrains.append(spikes)
+    known = {"spike_times", "row_size", "raw_data", "raw_time", *map(str, per_spike)}
+    losses = [
+        f"left out: {str(name)!r} of the Dataset"
+        for name, variable in ds.variables.items()
+        if name not in known and not (name in ds.coords and variable.dims[:1] == ("unit",))
+    ]
+    warn_of_losses(losses, "neo does not hold all of it")
     if "raw_data" in ds:
-        data = np.atleast_2d(ds["raw_data"].values)
+        data, unit = np.atleast_2d(ds["raw_data"].values), ds["raw_data"].attrs.get("units")
         segment.irregularlysampledsignals.append(
             neo.IrregularlySampledSignal(
-                ds["raw_time"].values, data.T, time_units="ms", units="dimensionless"
+                np.array(ds["raw_time"].values),
+                np.array(data.T),
+                time_units="ms",
+                units=unit if unit in _VOLTAGES else "dimensionless",
             )
         )
     return block
@@ -155,7 +173,10 @@ def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
     metadata: dict[str, Any] = {}
     losses: list[str] = []
     raw: dict[str, Any] = {}
+    raw_unit: str | None = None
     if hasattr(obj, "segments"):
+        if len(getattr(obj, "groups", ())):
+            losses.append("left out: the groups of the Block")
         obj = _segment_of_block(obj, segment, metadata)
     elif segment is not None:
         raise DataError(
@@ -163,7 +184,7 @@ def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
         )
     if hasattr(obj, "spiketrains"):
         _keep_segment(obj, metadata)
-        raw = _raw(obj, losses)
+        raw, raw_unit = _raw(obj, losses)
         obj = obj.spiketrains
     found = [obj] if hasattr(obj, "magnitude") or not np.iterable(obj) else list(obj)
     for spikes in found:
@@ -187,6 +208,8 @@ def from_neo(obj: Any, *, segment: int | None = None) -> xr.Dataset:
     for name, variable, _ in attribute_columns(ds):
         if name in units:
             variable.attrs["units"] = units[name]
+    if "raw_data" in ds and raw_unit not in (None, "dimensionless"):
+        ds["raw_data"].attrs["units"] = raw_unit
     ds = _with_arrays(ds, found, losses)
     warn_of_losses(losses, "neo has more than a Dataset of spike trains holds")
     return ds
@@ -250,7 +273,13 @@ def _attributes(
             name = f"{name}_annotation"
         if hasattr(value, "magnitude"):
             unit = units.setdefault(str(name), str(value.dimensionality))
-            magnitude = np.asarray(value.rescale(unit).magnitude)
+            try:
+                magnitude = np.asarray(value.rescale(unit).magnitude)
+            except ValueError as error:
+                raise DataError(
+                    f"the annotation {name!r} is in {unit} in one train and in "
+                    f"{value.dimensionality} in another: give it one unit, or two names"
+                ) from error
             value = magnitude.item() if magnitude.ndim == 0 else magnitude
         out[str(name)] = value
     return out
@@ -334,7 +363,8 @@ def _marks(make: Any, about: Mapping[str, Any]) -> Any:
 def _plain(value: Any) -> Any:
     """Return a value that can be stored; a quantity as text."""
     if hasattr(value, "dimensionality"):
-        return str(value)
+        with np.printoptions(threshold=sys.maxsize):  # all of the values of a long one
+            return str(value)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):
@@ -361,18 +391,31 @@ def _with_units(value: Any, unit: str | None) -> Any:
     return quantities.Quantity(value, unit)
 
 
-def _raw(segment: Any, losses: list[str]) -> dict[str, Any]:
+def _raw(segment: Any, losses: list[str]) -> tuple[dict[str, Any], str | None]:
+    """Return the first irregularly sampled signal, and its unit; list what is left out."""
     signals = list(segment.irregularlysampledsignals)
     if len(segment.analogsignals):
         losses.append("left out: the analogsignals of the Segment")
+    if len(getattr(segment, "imagesequences", ())):
+        losses.append("left out: the imagesequences of the Segment")
+    for what in ("events", "epochs"):
+        arrays = {
+            name
+            for each in getattr(segment, what)
+            for name in getattr(each, "array_annotations", None) or ()
+        }
+        if arrays:
+            names = ", ".join(sorted(map(str, arrays)))
+            losses.append(f"left out: the array annotations of the {what}: {names}")
     if len(signals) > 1:
         losses.append("left out: the irregularlysampledsignals of the Segment beyond the first")
     if not signals:
-        return {}
-    return {
-        "raw_data": np.asarray(signals[0].magnitude).T,
-        "raw_time": _milliseconds(signals[0].times),
+        return {}, None
+    raw = {
+        "raw_data": np.array(np.asarray(signals[0].magnitude).T),
+        "raw_time": np.array(_milliseconds(signals[0].times)),
     }
+    return raw, str(signals[0].dimensionality)
 
 
 def _annotate(target: Any, values: Mapping[str, Any], what: str) -> None:
