@@ -321,3 +321,13 @@ def test_long_quantities_are_kept_whole_and_units_that_differ_are_said(neo):
     ]
     with pytest.raises(ValueError, match="annotation 'depth' is in um in one train and in mV"):
         labtree.from_neo(trains)
+
+
+@pytest.mark.parametrize("unit", ["counts of an amplifier", "None"])
+def test_units_that_neo_lacks_are_said(neo, unit):
+    ds = labtree.spike_data([[1.0]], length=5, neuron_attributes={"gain": np.array([2.0])})
+    ds["gain"].attrs["units"] = unit
+    with pytest.raises(ValueError, match="neo has no values in"):
+        labtree.to_neo(ds)
+    del ds["gain"].attrs["units"]
+    assert labtree.from_neo(labtree.to_neo(ds)).identical(ds)

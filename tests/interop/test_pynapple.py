@@ -233,3 +233,19 @@ def test_what_pynapple_gave_is_a_copy(nap):
     ds = labtree.from_pynapple(theirs)
     theirs.values[:] = 9
     assert (ds["rate"] == 0).all()
+
+
+def test_a_recording_is_as_long_as_before(nap):
+    ds = labtree.spike_data([[4000.0]], start_time=3791.796, length=1808872.519)
+    stop = round(3791.796 + 1808872.519, 6)
+    assert stop - 3791.796 != ds.attrs["length"]  # the difference rounds
+    assert labtree.from_pynapple(labtree.to_pynapple(ds)).identical(ds)
+    ends = np.random.default_rng(0).uniform(0, 1e7, 50).round(6)
+    for start, stop in zip(ends[::2], ends[::2] + ends[1::2], strict=True):
+        found = labtree.from_pynapple(
+            nap.Ts(
+                np.array([stop / 1e3]), time_support=nap.IntervalSet(start / 1e3, stop / 1e3)
+            )
+        )
+        assert found.sizes["spike"] == 1
+        assert found.attrs["length"] == pytest.approx(stop - start, abs=1e-6)

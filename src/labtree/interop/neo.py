@@ -98,13 +98,13 @@ def to_neo(ds: xr.Dataset) -> Any:
     ]
     warn_of_losses(losses, "neo does not hold all of it")
     if "raw_data" in ds:
-        data, unit = np.atleast_2d(ds["raw_data"].values), ds["raw_data"].attrs.get("units")
+        data, stated = np.atleast_2d(ds["raw_data"].values), ds["raw_data"].attrs.get("units")
         segment.irregularlysampledsignals.append(
             neo.IrregularlySampledSignal(
                 np.array(ds["raw_time"].values),
                 np.array(data.T),
                 time_units="ms",
-                units=unit if unit in _VOLTAGES else "dimensionless",
+                units=stated if stated in _VOLTAGES else "dimensionless",
             )
         )
     return block
@@ -388,7 +388,13 @@ def _with_units(value: Any, unit: str | None) -> Any:
     if unit is None:
         return value
     quantities = require("quantities", purpose="conversion to neo", extra="neo")
-    return quantities.Quantity(value, unit)
+    try:
+        return quantities.Quantity(value, unit)
+    except (LookupError, SyntaxError, AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"neo has no values in {unit!r} ({error}): delete the attribute 'units' of the "
+            "variable that states it, as in del ds['depth'].attrs['units']"
+        ) from error
 
 
 def _raw(segment: Any, losses: list[str]) -> tuple[dict[str, Any], str | None]:

@@ -208,10 +208,13 @@ def from_pynapple(obj: Any, *, unit: str | None = None) -> xr.Dataset | pd.DataF
 def _spikes(obj: Any, members: list[Any], keys: list[Any]) -> xr.Dataset:
     epochs = _milliseconds(obj.time_support.values)
     start, stop = (epochs[0, 0].item(), epochs[-1, 1].item()) if len(epochs) else (0.0, 0.0)
+    length = round(stop - start, _DECIMALS_MS)
+    if stop > start + length and stop - start > length:  # a last spike would lie outside
+        length = stop - start
     ds = spike_data.spike_data(
         [_milliseconds(member.t) for member in members],
         start_time=start,
-        length=stop - start,
+        length=length,
         neuron_attributes=_attributes(obj),
         metadata={_SUPPORT: epochs} if len(epochs) > 1 else None,
     )
