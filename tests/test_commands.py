@@ -282,6 +282,13 @@ def test_export_of_tables_to_csv(kinds, tmp_path, capsys):
         "trials.csv", "trials.states.csv", "trials.events.csv", "trials.columns.json",
     ]  # fmt: skip
     frame = labtree.msw.load_session(kinds["msw"]).df
+    bare = frame[["trial", "choice"]]
+    bare.attrs = {key: json.loads(json.dumps(value)) for key, value in frame.attrs.items()}
+    tree = labtree.create_workspace()
+    tree.ws.store("day", "bare", bare)  # its states stayed behind, as in a parquet file
+    source = tree.ws.save(tmp_path / "bare.h5")
+    assert run(capsys, "export", "csv", source, tmp_path / "b.csv", "day/bare")[0] == 0
+    assert pd.read_csv(tmp_path / "b.csv")["trial"].tolist() == frame["trial"].tolist()
     states = pd.read_csv(tmp_path / "mouse/trials.states.csv")
     assert states["start"].tolist() == frame.msw.states()["start"].tolist()
     again = labtree.msw.load_trial_tables(tmp_path / "mouse/trials.csv")

@@ -444,17 +444,17 @@ class MswAccessor:
         return transitions(self._frame)
 
     def wall_time(self) -> pd.Series:
-        """Return when each trial began, in UTC, by the session's barcodes.
+        """Return when each trial began, in UTC, by the barcodes of its session.
 
         Returns
         -------
         Series of datetime64
-            By the table's index.
+            By the table's index; NaT in a session of a joined table that has no barcode.
 
         Raises
         ------
         TrialTableError
-            (a ValueError) The session has no barcodes.
+            (a ValueError) No session has a barcode.
 
         Examples
         --------
@@ -499,7 +499,8 @@ class MswAccessor:
         Raises
         ------
         TrialTableError
-            (a ValueError) The trials sent no barcode, or there is no such line.
+            (a ValueError) The trials sent no barcode, there is no such line, or the table
+            joins several sessions.
         DataError
             (a ValueError) Fewer than two barcodes match, or no more than half of them
             lie on one clock.

@@ -165,9 +165,9 @@ def _write_csv(table: Any, path: Path) -> list[Path]:
     import pandas as pd
 
     from labtree.msw import save_trial_tables
-    from labtree.msw.trial_times import ATTRIBUTE
+    from labtree.msw.trial_times import has_tables
 
-    if ATTRIBUTE in getattr(table, "attrs", {}):
+    if has_tables(table.attrs):
         return save_trial_tables(table, path)
     if isinstance(table, pd.DataFrame):
         table.to_csv(path)

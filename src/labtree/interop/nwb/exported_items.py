@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtree.msw.trial_times import ATTRIBUTE as TRIALS
+from labtree.msw.trial_times import has_tables
 from labtree.objects import pairwise, rate_data, spike_data
 from labtree.objects.registry import KIND_ATTRIBUTE, decode
 from labtree.spikes import from_session
@@ -113,7 +113,7 @@ def _kind(obj: Any) -> str | None:
             return "series" if data.dtype.kind in "biufUO" else None
         return None
     if isinstance(obj, pd.DataFrame):
-        return "trials" if TRIALS in obj.attrs else "table"
+        return "trials" if has_tables(obj.attrs) else "table"
     if isinstance(obj, np.ndarray) and not isinstance(obj, np.ma.MaskedArray):
         return "array" if obj.dtype.kind in "biufU" and obj.ndim else None
     return None
