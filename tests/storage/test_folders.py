@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -125,3 +126,16 @@ def wrong(disk, tmp_path, seed, count, **options):
         expected += [] if crash.attempted is None else [crash.attempted]
         if found not in expected:
             yield crash.after, found
+
+
+def test_an_interrupt_while_a_temporary_folder_is_removed_leaves_nothing(tmp_path, monkeypatch):
+    remove = shutil.rmtree
+
+    def interrupted(path, **options):
+        signal.raise_signal(signal.SIGINT)
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), temporary_folder(tmp_path / "t") as temporary:
+        (temporary / "x").touch()
+    assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from labtree.errors import FileAccessError
 from labtree.storage.files import abandoned_paths, sync_file, sync_folder, temporary_name
+from labtree.storage.interrupts import deferred_interrupts
 
 _SYNC_THREADS = 8
 _CURRENT_FOLDER = -100  # AT_FDCWD
@@ -41,7 +42,8 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with deferred_interrupts():  # a second Ctrl-C leaves nothing behind either
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync_tree(folder: Path) -> None:
