@@ -117,6 +117,28 @@ def test_overwriting_only_when_wanted(session):
     assert labtree.load_session(path)["metadata"].attrs["more"] == 1
 
 
+@pytest.mark.parametrize("what", ["workspace", "HDF5"])
+@pytest.mark.parametrize("verb", ["save", "checkpoint"])
+def test_only_sessions_are_replaced(session, tmp_path, what, verb):
+    path = tmp_path / "other.h5"
+    if what == "workspace":
+        tree = labtree.create_workspace()
+        tree.ws.store("rec", "threshold", 0.5)
+        tree.ws.save(path)
+    else:
+        with h5py.File(path, "w") as file:
+            file["x"] = 1
+    content = path.read_bytes()
+    with pytest.raises(
+        FileExistsError, match=rf"other.h5 is .*, no pipeline session.*{verb}\('other"
+    ):
+        getattr(session.session, verb)(path)
+    assert path.read_bytes() == content
+    path.unlink()
+    getattr(session.session, verb)(path)
+    getattr(session.session, verb)(path)
+
+
 def test_a_checkpoint_leaves_the_state(session, tmp_path):
     first = session.session.checkpoint(tmp_path / "cp")
     assert first == tmp_path / "cp.h5"

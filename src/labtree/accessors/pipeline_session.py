@@ -378,8 +378,8 @@ class PipelineSessionMethods:
             With or without ``.h5``; by default ``{output_dir}/{dataset_id}.h5``. Folders are
             made.
         overwrite : bool
-            Whether an existing file may be replaced. It is replaced in one step, once the
-            new one is complete.
+            Whether an existing session may be replaced. It is replaced in one step, once
+            the new one is complete.
 
         Returns
         -------
@@ -389,7 +389,8 @@ class PipelineSessionMethods:
         Raises
         ------
         SessionExistsError
-            (a FileExistsError) The file exists and may not be replaced.
+            (a FileExistsError) The file exists and may not be replaced, or holds something
+            else than a session.
         BusyFileError
             (an OSError) Another program holds the file.
 
@@ -412,7 +413,7 @@ class PipelineSessionMethods:
         path : path
             With or without ``.h5``. Folders are made.
         overwrite : bool
-            Whether an existing file may be replaced.
+            Whether an existing session may be replaced.
 
         Returns
         -------
@@ -422,7 +423,8 @@ class PipelineSessionMethods:
         Raises
         ------
         SessionExistsError
-            (a FileExistsError) The file exists and may not be replaced.
+            (a FileExistsError) The file exists and may not be replaced, or holds something
+            else than a session.
         BusyFileError
             (an OSError) Another program holds the file.
 

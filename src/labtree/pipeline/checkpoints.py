@@ -14,6 +14,7 @@ from labtree.errors import (
     missing_file,
     write_errors_named,
 )
+from labtree.formats import recognize
 from labtree.pipeline.sessions import (
     CONTENT_KEY,
     FORMAT,
@@ -59,6 +60,20 @@ def _check_target(session: xr.DataTree, path: Path, overwrite: bool, call: str) 
             f"{path} exists; call session.session.{call}overwrite=True) to replace it, or "
             "session.session.save('other.h5')"
         )
+    if path.is_file() and str(path.resolve()) != session.attrs.get(SAVED_KEY, {}).get("path"):
+        try:
+            there = retry_while_busy(lambda: recognize(path))
+        except FormatError:  # damaged, or cut short by a crash
+            return
+        if there.name not in _REPLACED:
+            raise SessionExistsError(
+                f"{path} is {there.what}, no pipeline session, and is not replaced; remove it "
+                f"first, or call session.session.{call.partition('(')[0]}('other.h5')"
+            )
+
+
+#: The formats that a session may replace.
+_REPLACED = ("pipeline", "hdmea")
 
 
 def save(
@@ -69,7 +84,7 @@ def save(
     Raises
     ------
     SessionExistsError
-        If the file exists and may not be replaced.
+        If the file exists and may not be replaced, or holds something else than a session.
     BusyFileError
         If another program holds the file.
     """
