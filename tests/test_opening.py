@@ -41,6 +41,18 @@ def test_a_packed_recording_opens_under_any_name(tmp_path):
             assert list(tree.session.streams) == ["emg", "force"]
 
 
+@pytest.mark.parametrize("name", ["zarr.json", "meta.json"])
+def test_a_part_of_a_folder_names_the_whole(tmp_path, workspace, name):
+    folder = tmp_path / "study.zarr"
+    if name == "zarr.json":
+        labtree.load_workspace(workspace).ws.save(folder)
+    else:
+        folder = record_emg(tmp_path / "a {b}")
+    message = rf"{name} is a part of a .*; write labtree.open\({str(folder)!r}\)"
+    with pytest.raises(labtree.FormatError, match=message):
+        labtree.open(folder / name)
+
+
 def test_a_workspace_with_and_without_suffix(workspace):
     for path in (workspace, workspace.with_suffix(""), str(workspace)):
         assert recognize(path).name == "workspace"

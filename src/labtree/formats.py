@@ -387,11 +387,19 @@ def _file(path: Path) -> Format | Other:
         return FORMATS["recording"] if has_recording else next(by_name, without)
     if not start:
         return Other("an empty file")
+    if path.name in ("meta.json", "zarr.json"):
+        above = _folder(path.parent)
+        if isinstance(above, Format):
+            return Other(f"a part of {above.what}", _line_for(path.parent))
     workspace = path.with_suffix(".h5")
     if path.suffix == ".json" and workspace.is_file():
-        line = f"labtree.open({str(workspace)!r})".replace("{", "{{").replace("}", "}}")
-        return Other(f"the index of {workspace.name}", line)
+        return Other(f"the index of {workspace.name}", _line_for(workspace))
     return next(by_name, Other(f"a file that begins with {start!r}"))
+
+
+def _line_for(path: Path) -> str:
+    """Return the line to write for another path, in which no braces stand for one."""
+    return f"labtree.open({str(path)!r})".replace("{", "{{").replace("}", "}}")
 
 
 def _hdf5(path: Path) -> Format:

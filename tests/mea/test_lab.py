@@ -111,6 +111,15 @@ def test_what_is_wrong_is_named(folder, tmp_path):
     assert lab_paths() == {}
 
 
+def test_a_folder_without_anything_of_a_lab_is_none(tmp_path):
+    (tmp_path / "movies").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds none of playlist\.csv, movie_length"):
+        labtree.mea.use_lab(tmp_path)
+    (tmp_path / "stimuli").mkdir()
+    with labtree.mea.use_lab(tmp_path):
+        assert labtree.mea.lab_paths()["stimuli_dir"] == tmp_path / "stimuli"
+
+
 def test_the_error_without_a_lab_says_the_line_to_write():
     with pytest.raises(ConfigurationError) as caught:
         from_lab("playlist_file_path", "movie_length_file_path")({"playlist_file_path": None})

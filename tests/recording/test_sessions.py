@@ -191,6 +191,7 @@ def test_on_missing_is_checked(peer):
 def test_unknown_stream_lists_the_known(peer):
     tree = labtree.open_session(emg_session(peer).write())
     for call in (
+        lambda: tree.session.streams["eeg"],
         lambda: tree.session.continuous("eeg"),
         lambda: tree.session.stream_info("eeg"),
         lambda: tree.session.windows("eeg", 50, 50),

@@ -95,6 +95,7 @@ def test_windows_of_clean_data_are_the_peer_s(
     tree = make_tree(data, times, fs, labels)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "no label has the class", RecordingWarning)
+        warnings.filterwarnings("ignore", ".* labels are after the end", RecordingWarning)
         windows = tree.session.windows("emg", window_ms, hop_ms, classes)
     same(windows, brute_force(data, times, fs, labels, window_ms, hop_ms, classes))
     assert windows.dtype == data.dtype
@@ -585,6 +586,15 @@ def test_a_label_shorter_than_a_window_and_one_behind_the_end_are_told():
         "label holds 5 samples, fewer than the 10 of a window",
     ]
     assert log["class_index"].tolist() == [2, 0]
+
+
+def test_labels_that_are_all_behind_the_end_are_asked_about():
+    tree = make_tree(ramp(100), np.arange(100) / 100, 100, [(50.0, 1), (500.0, 0), (600.0, -1)])
+    with pytest.warns(
+        RecordingWarning, match=r"all 2 labels are after the end .* milliseconds"
+    ):
+        windows = tree.session.windows("emg", 100, 100)
+    assert windows.sizes["window"] == 0
 
 
 def test_losing_most_windows_is_a_warning_that_helps():

@@ -44,7 +44,7 @@ class use_lab(Scope[Paths]):  # noqa: N801, called like a function
     Raises
     ------
     MissingFileError
-        If there is no such file or folder.
+        If there is no such file or folder, or nothing of a lab in the folder.
     ConfigurationError
         If the TOML file holds anything else.
 
@@ -92,14 +92,21 @@ def read_lab(lab: str | Path) -> dict[str, Path]:
     Raises
     ------
     MissingFileError
-        If there is nothing at `lab`, or at a path that the file names.
+        If there is nothing at `lab` or in it, or at a path that the file names.
     ConfigurationError
         If the file is not TOML, or holds other names than the steps' parameters.
     """
     lab = Path(lab).expanduser().absolute()
     if lab.is_dir():
         own = {name: lab / called for name, called in _PARAMETERS.items()}
-        return {name: path for name, path in own.items() if path.exists()}
+        there = {name: path for name, path in own.items() if path.exists()}
+        if not there:
+            names = ", ".join(dict.fromkeys(_PARAMETERS.values()))
+            raise MissingFileError(
+                f"{lab} is no lab's folder: it holds none of {names}; name paths one by one: "
+                "labtree.mea.use_lab(stimuli_dir=..., playlist_file_path=...)"
+            )
+        return there
     if not lab.is_file():
         raise missing_file(f"{lab}: there is no such folder or TOML file of a lab", lab)
     try:

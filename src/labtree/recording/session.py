@@ -475,24 +475,34 @@ def class_name(index: int, names: list[str] | None) -> str:
     return names[index] if names is not None and index < len(names) else str(index)
 
 
+class _Streams(dict[str, xr.Dataset]):
+    """Streams by name; an unknown one is an error that lists those there are."""
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        nodes = tree.children["streams"].children if "streams" in tree.children else {}
+        super().__init__((name, node.to_dataset()) for name, node in nodes.items())
+        self._attrs = tree.attrs
+
+    def __missing__(self, name: str) -> xr.Dataset:
+        if "labtree_workspace_id" in self._attrs:
+            raise UnknownNameError(
+                f"no stream {name!r}: this tree is a labtree workspace: write tree.ws"
+            )
+        where = self._attrs.get("session_path", "this tree")
+        raise unknown_name("stream", name, self, where=f" in {where}")
+
+
 def streams(tree: xr.DataTree) -> dict[str, xr.Dataset]:
-    """Return the streams of a session, each as its lazy Dataset."""
-    if "streams" not in tree.children:
-        return {}
-    return {name: node.to_dataset() for name, node in tree.children["streams"].children.items()}
+    """Return the streams of a session, each as its lazy Dataset.
+
+    An unknown name is an error that lists those there are.
+    """
+    return _Streams(tree)
 
 
 def stream(tree: xr.DataTree, name: str) -> xr.Dataset:
     """Return one stream; an unknown name is an error that lists those there are."""
-    found = streams(tree)
-    if name not in found:
-        if "labtree_workspace_id" in tree.attrs:
-            raise UnknownNameError(
-                f"no stream {name!r}: this tree is a labtree workspace: write tree.ws"
-            )
-        where = tree.attrs.get("session_path", "this tree")
-        raise unknown_name("stream", name, found, where=f" in {where}")
-    return found[name]
+    return streams(tree)[name]
 
 
 def stream_info(tree: xr.DataTree, name: str) -> StreamInfo:

@@ -86,6 +86,13 @@ def label_segments(stream: StreamOfSession, drops: DropLog) -> list[tuple[int, i
         )
     at = stream.timeline.locate(moments)
     late = stream.timeline.is_after_end(moments)
+    if (named := classes >= 0).any() and late[named].all():
+        warn(
+            f"{stream.where}: all {int(named.sum())} labels are after the end of the stream, at"
+            f" {stream.timeline.span[1]:.9g} s; the first is at {moments[named][0]:.9g}: are"
+            " they milliseconds (write times / 1000), or of another clock?",
+            RecordingWarning,
+        )
     ends = np.append(at, n)[1:]
     segments = []
     for start, end, index, moment, behind in zip(at, ends, classes, moments, late, strict=True):
