@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from labtree.storage.marks import mark_nodes
+from labtree.storage.names import file_name
 from labtree.storage.nodes import attach_children, detach_child, rename_child
 from labtree.storage.tree_file import TreeFile
 from labtree.storage.trees import open_tree, save_tree
@@ -51,6 +52,20 @@ def start(path):
     attach_children(tree["ns"], {"first": xr.DataTree(dataset=dataset(1))})
     save_tree(tree, path)
     return tree
+
+
+def groups_of(path):
+    """Return the paths of all groups that HDF5 finds."""
+    found = set()
+    with h5py.File(path) as file:
+        file.visititems(lambda name, o: (isinstance(o, h5py.Group) and found.add(name)) or None)
+    return found
+
+
+def groups_for(tree):
+    """Return the paths of the groups that the nodes of a tree have in a file."""
+    nodes = [node for node in tree.subtree if node is not tree]
+    return {"/".join(map(file_name, node.path[1:].split("/"))) for node in nodes}
 
 
 class Machine(RuleBasedStateMachine):
@@ -99,6 +114,14 @@ class Machine(RuleBasedStateMachine):
     def rename(self, data, new):
         ns, key = data.draw(st.sampled_from(self.items()))
         rename_child(self.tree[ns], key, new)
+
+    @precondition(lambda self: self.items())
+    @rule(data=st.data())
+    def move(self, data):
+        ns, key = data.draw(st.sampled_from(self.items()))
+        target = self.tree[data.draw(st.sampled_from(list(self.tree.children)))]
+        node = detach_child(self.tree[ns], key)
+        attach_children(target, {"moved": node})
 
     @precondition(lambda self: self.items())
     @rule(data=st.data(), text=st.text("ab", max_size=300))
@@ -181,10 +204,11 @@ class Machine(RuleBasedStateMachine):
         with open_tree(self.path) as found:
             assert_same(found.load(), self.saved)
         assert not self.file.find(self.tree, self.marks)
+        assert groups_of(self.path) == groups_for(self.saved)
 
     def check_with_others(self):
         with netCDF4.Dataset(self.path) as found:
-            assert set(found.groups) <= {*self.saved.children, "a_b", *found.groups}
+            assert set(found.groups) == set(map(file_name, self.saved.children))
         with xr.open_datatree(self.path, engine="h5netcdf") as found:
             for node in self.saved.subtree:
                 if node.has_data and "%" not in node.path:
@@ -201,6 +225,39 @@ TestTreeFile = Machine.TestCase
 TestTreeFile.settings = settings(
     max_examples=examples(15), stateful_step_count=20, deadline=None
 )
+
+
+@pytest.mark.parametrize("case", ["renamed", "moved out", "swapped", "moved out of its child"])
+def test_what_was_removed_below_a_group_that_moves_does_not_come_along(tmp_path, case):
+    path = tmp_path / "a.h5"
+    names = ["/ns/first/below/deep", "/ns/second/below", "/other"]
+    save_tree(xr.DataTree.from_dict({n: xr.Dataset(attrs={"n": n}) for n in names}), path)
+    tree = open_tree(path)
+    file, marks = TreeFile(path), mark_nodes(tree)
+    below = detach_child(tree["ns/first"], "below")
+    attach_children(tree["ns/first"], {"below": xr.DataTree(xr.Dataset(attrs={"new": 1}))})
+    if case == "renamed":
+        rename_child(tree["ns"], "first", "one")
+    elif case == "moved out":
+        first = detach_child(tree["ns"], "first")
+        detach_child(tree, "ns")
+        attach_children(tree["other"], {"first": first})
+    elif case == "swapped":
+        first, second = (detach_child(tree["ns"], name) for name in ("first", "second"))
+        attach_children(tree["ns"], {"first": second, "second": first})
+    else:
+        deep = detach_child(below, "deep")
+        first = detach_child(tree["ns"], "first")
+        detach_child(first, "below")
+        attach_children(tree["ns"], {"deep": deep})
+        attach_children(deep, {"first": first})
+    file.write(file.find(tree, marks), marks)
+    assert groups_of(path) == groups_for(tree)
+    with open_tree(path) as found:
+        assert_same(found.load(), tree)
+    assert not file.find(tree, marks)
+    file.close()
+    tree.close()
 
 
 def test_a_save_without_changes_writes_nothing(tmp_path):

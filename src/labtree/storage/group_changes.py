@@ -35,19 +35,20 @@ def change_groups(
     """
     root, nodes = writer.file, changes.nodes
     origins = set(changes.moved.values())
-    temporary: dict[NodePath, bytes] = {}
+    temporary: dict[NodePath, str] = {}  # where groups stand meanwhile, by their old paths
     # The deepest first: what moves out of a group must not go with it.
-    for path in sorted(changes.relinked, key=lambda path: -len(changes.relinked[path])):
-        temporary[path] = f"labtree_moving_{len(temporary)}".encode()
-        root.links.move(_location(changes.relinked[path]), root, temporary[path])
+    for origin in sorted(changes.relinked.values(), key=len, reverse=True):
+        temporary[origin] = f"labtree_moving_{len(temporary)}"
+        root.links.move(_location(origin), root, temporary[origin].encode())
     replaced = [path for path in changes.relinked if path in records and path not in origins]
     leaves = [
         path
         for path in changes.written
         if path and path in records and path not in origins and not nodes[path].children
     ]
-    for path in topmost({*changes.removed, *replaced, *leaves}):
-        root.unlink(_location(path))
+    gone = {_place(path, temporary) for path in (*changes.removed, *replaced, *leaves)}
+    for place in topmost(gone):
+        root.unlink("/".join(place).encode())
     writing = _Writing(writer, changes, records)
     rewritten, described, touched = (
         set(changes.written),
@@ -55,8 +56,9 @@ def change_groups(
         changes.touched,
     )
     for path in filter(touched.__contains__, nodes):
-        if path in temporary:
-            root.links.move(temporary[path], root, _location(path))
+        if path in changes.relinked:
+            name = temporary[changes.relinked[path]]
+            root.links.move(name.encode(), root, _location(path))
             _set_real_name(_open(root, path), path)
         if path in rewritten:
             writing.write(path)
@@ -114,6 +116,14 @@ class _Writing:
             return self.shared[path]
         record = self.records.get(self.changes.moved.get(path, path))
         return {} if record is None else record.get("shared", {})
+
+
+def _place(path: NodePath, temporary: Mapping[NodePath, str]) -> tuple[str, ...]:
+    """Return where a group of the file stands while others that it may be below are moved."""
+    for depth in range(len(path), 0, -1):
+        if path[:depth] in temporary:
+            return (temporary[path[:depth]], *map(file_name, path[depth:]))
+    return tuple(map(file_name, path))
 
 
 def _location(path: NodePath) -> bytes:
