@@ -80,7 +80,7 @@ class Catalogue(NamedTuple):
         """Return the names of the nodes right below the one of that path, in their order."""
         above = _dump(path)[:-1] + b"," if path else b"["
         found = re.findall(re.escape(b'\n{"path":' + above) + _NAME + rb"\],", self.text)
-        return [str(json.loads(name)) for name in found]
+        return [*map(str, _parse(b"[" + b",".join(found) + b"]"))]
 
 
 _NAME = rb'("(?:[^"\\]|\\.)*")'
