@@ -434,7 +434,7 @@ def test_columns_of_arrow_become_coordinates():
         }
     )
     stack = labtree.spikes.peri_event(spikes([[10.0]], length=1e5), table, 5, 5, on="go")
-    nat = np.datetime64("NaT")
+    nat = np.datetime64("NaT", "ns")
     np.testing.assert_array_equal(stack["when"], [np.datetime64("2026-05-14T14:30"), nat])
     np.testing.assert_array_equal(stack["local"], [np.datetime64("2026-05-14T12:30"), nat])
     assert stack["local"].attrs["time_zone"] == "Europe/Berlin"
