@@ -15,7 +15,6 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import IO, Any, Literal, get_args
 from uuid import uuid4
-from weakref import WeakSet
 
 import numpy as np
 from pydantic import ValidationError
@@ -242,7 +241,6 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._state = "recording"
         self._process = os.getpid()
         self._held: IO[bytes] | None = hold_file_lock(self._folder / LOCK)
-        _RECORDERS.add(self)
         try:
             write_json(self._folder / "meta.json", self._meta)
             self._labels = JournalWriter(
@@ -609,20 +607,6 @@ class Recorder(AbstractContextManager["Recorder"]):
         if self._held is not None:
             release_file_lock(self._held)
             self._held = None
-
-
-# Those whose lock a process that is forked from this one would go on holding.
-_RECORDERS: "WeakSet[Recorder]" = WeakSet()
-
-
-def _leave_locks() -> None:
-    for recorder in _RECORDERS:
-        if recorder._held is not None:
-            recorder._held.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_locks)
 
 
 def _sync_seconds(sync: str | float) -> float | None:

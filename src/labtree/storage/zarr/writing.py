@@ -17,7 +17,6 @@ from labtree.storage import codecs
 from labtree.storage.arrays import Column
 from labtree.storage.blocks import (
     BlockArray,
-    Writers,
     blocks_from_elsewhere,
     checked_block,
     is_computed_here,
@@ -295,11 +294,10 @@ def _write_blocks(blocks: BlockArray, target: Any) -> None:
     size = target.chunks[: blocks.array.ndim]
     array = blocks.array.rechunk(size)
     data_type = str(target.metadata.to_dict()["data_type"])
-    writers = Writers()
     # What is written to an object store becomes one commit, of this process.
     if not isinstance(target.store, LocalStore) and not is_computed_here(array):
         for part, block in blocks_from_elsewhere(array):
-            _put_block(target, part, block, array.dtype, data_type, writers)
+            _put_block(target, part, block, array.dtype, data_type)
         return
     parts = array.to_delayed()
     tasks = []
@@ -308,20 +306,13 @@ def _write_blocks(blocks: BlockArray, target: Any) -> None:
             slice(int(i) * chunk, min((int(i) + 1) * chunk, length))
             for i, chunk, length in zip(index, size, array.shape, strict=True)
         )
-        tasks.append(put(target, part, parts[index], array.dtype, data_type, writers))
-    with writers.ended():
-        compute(*tasks)
+        tasks.append(put(target, part, parts[index], array.dtype, data_type))
+    compute(*tasks)
 
 
 def _put_block(
-    target: Any,
-    part: tuple[slice, ...],
-    block: Any,
-    dtype: np.dtype[Any],
-    data_type: str,
-    writers: Writers,
+    target: Any, part: tuple[slice, ...], block: Any, dtype: np.dtype[Any], data_type: str
 ) -> None:
     shape = tuple(each.stop - each.start for each in part)
     plain = codecs.encode_block(checked_block(np.asarray(block), dtype, shape))
-    with writers.one():
-        target[part] = native_values(plain, data_type)
+    target[part] = native_values(plain, data_type)
