@@ -23,6 +23,7 @@ from labtree import Recorder, StreamInfo
 from labtree.errors import MissingFileError, RecordingWarning, RecordingWriteError
 from labtree.recording import chunks, compaction, journal, recover
 from support.examples import examples
+from support.journals import records_of
 
 STREAMS = {
     "emg": (3, 640.0, "int16"),
@@ -561,20 +562,9 @@ def test_samples_of_a_journal_whose_first_chunk_is_damaged_stay_in_it(crashed_lo
         assert notes == []
 
 
-def records_of(folder):
-    """Where each record of a stream's journal lies: its file, place, first and last row."""
-    for path in sorted(folder.glob("journal/streams/emg/*")):
-        content = path.read_bytes()
-        at = 16 + struct.unpack_from("<8sII", content)[1]
-        while at < len(content):
-            _, rows, first = struct.unpack_from("<IIQ", content, at)
-            yield path, at, first, first + rows
-            at += 32 + rows * (8 + 3 * 2)
-
-
 def test_a_damaged_record_costs_only_what_the_chunks_lack(crashed_long, tmp_path):
     stored = json.loads((crashed_long / "emg.zarr" / "zarr.json").read_text())["shape"][0]
-    records = list(records_of(crashed_long))
+    records = list(records_of(crashed_long, 3))
     total = records[-1][3]
     across = [record for record in records if record[2] < stored < record[3]]
     assert across or stored == 0

@@ -15,6 +15,7 @@ from labtree import Recorder, StreamInfo
 from labtree.errors import RecordingWarning
 from labtree.recording import compaction, journal
 from support.examples import examples
+from support.journals import records_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::labtree.errors.RecordingWarning")
 
@@ -53,20 +54,9 @@ def rows_of(folder):
     return rows.tolist()
 
 
-def records_of(folder):
-    """Where each record lies: its file, place, first row and the row after its last."""
-    for path in sorted(folder.glob("journal/streams/emg/*.journal")):
-        content = path.read_bytes()
-        at = 16 + struct.unpack_from("<8sII", content)[1]
-        while at < len(content):
-            _, rows, first = struct.unpack_from("<IIQ", content, at)
-            yield path, at, first, first + rows
-            at += 32 + rows * (8 + 2 * 2)
-
-
 def lose(folder, rng):
     """Damage some of a recording; return the rows that neither journal nor chunks have."""
-    records = list(records_of(folder))
+    records = list(records_of(folder, 2))
     total = records[-1][3]
     stored = json.loads((folder / "emg.zarr" / "zarr.json").read_text())["shape"][0]
     whole = [set(range(first, stop)) for *_, first, stop in records]
@@ -179,7 +169,7 @@ def test_rows_after_a_lost_chunk_are_kept_where_the_journal_is_gone(crashed):
 
 @pytest.mark.parametrize("part", ["streams/emg", "labels"])
 def test_a_flipped_bit_in_the_header_of_a_segment_costs_nothing(crashed, tmp_path, part):
-    total = list(records_of(crashed))[-1][3]
+    total = list(records_of(crashed, 2))[-1][3]
     path = sorted((crashed / "journal" / part).iterdir())[-1]
     size = 16 + struct.unpack_from("<8sII", path.read_bytes())[1]
     rng = random.Random(0)

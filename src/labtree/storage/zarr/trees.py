@@ -8,12 +8,14 @@ else the store is read through the metadata of its groups and arrays.
 """
 
 import base64
+import functools
 import json
 import os
 import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,7 +205,7 @@ def open_location(location: Location) -> Opened:
         found = _read_catalogue(location, root)
         contents = None if found is None else _contents(found[1])
         if found is None or contents is None or not _holds(location, contents):
-            found = rebuilt_catalogue(location, root.whole(), left_out)
+            found = rebuilt_catalogue(location, root.whole, left_out)
             contents = _contents(found[1])
     for part, reason in left_out.items():
         warn(
@@ -213,7 +215,8 @@ def open_location(location: Location) -> Opened:
     return Opened(location, version, *found, folders, left_out)
 
 
-class _Root(NamedTuple):
+@dataclass
+class _Root:
     """The root's zarr.json: its bytes, its attributes, and the catalogue if it counts.
 
     What is not needed of the bytes is not parsed: the metadata of all arrays are most of them.
@@ -223,8 +226,9 @@ class _Root(NamedTuple):
     attributes: dict[str, Any]
     catalogue: Catalogue | None
 
+    @functools.cached_property
     def whole(self) -> dict[str, Any]:
-        """Return all of it, parsed."""
+        """All of it, parsed."""
         root: dict[str, Any] = json.loads(self.content)
         return root
 
@@ -237,11 +241,11 @@ def _read_root(location: Location) -> tuple[str, _Root]:
     content = location.read(METADATA)
     root = _as_written(content)
     if root is None:
+        root = _Root(content, {}, None)
         try:
-            attributes = dict(json.loads(content).get("attributes") or {})
+            root.attributes = dict(root.whole.get("attributes") or {})
         except (ValueError, TypeError, RecursionError, AttributeError) as error:
             raise FormatError(f"{location.name}: its {METADATA} is damaged: {error}") from error
-        root = _Root(content, attributes, None)
     _check_version(location, root.attributes)
     return version, root
 
@@ -296,7 +300,7 @@ def _read_catalogue(
     try:
         catalogue = root.catalogue
         if catalogue is None:
-            consolidated = root.whole().get("consolidated_metadata") or {}
+            consolidated = root.whole.get("consolidated_metadata") or {}
             if consolidated.get(_CATALOGUE) is None:
                 return None
             catalogue = _catalogue(consolidated[_CATALOGUE], dump(consolidated["metadata"]))
