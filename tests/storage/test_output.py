@@ -227,6 +227,7 @@ def test_an_interrupt_while_hdf5_writes_is_one_when_it_has_returned(tmp_path, co
     lines = []
     _lines_of_output(lambda: save_tree(tree, path), lambda: lines.append(None))
     old = path.read_bytes()
+    gc.collect()  # which closes what earlier tests left open
     open_files = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
     for at in range(0, len(lines), len(lines) // 40 or 1):
         left = at
